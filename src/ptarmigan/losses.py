@@ -1,0 +1,101 @@
+"""Adversarial losses: per-sample functions of logits [N], reduced once by the caller.
+
+`real` is D(x), `fake` is D(G(z, y)), both raw scores with no sigmoid.  Everything is minimised.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from ptarmigan.config import Loss
+
+
+def softplus(x: Tensor) -> Tensor:
+    """s(x) = log(1 + exp(x)), exact at any x: F.softplus turns linear at 20, which is off by 2e-9 there."""
+    return -F.logsigmoid(-x)
+
+
+def cross_entropy_d(real: Tensor, fake: Tensor, *, smoothing: float = 1.0) -> Tensor:
+    """a s(-r) + (1 - a) s(r) + s(f): binary cross-entropy, target a for real, 0 for fake.
+
+    a = 1: Goodfellow et al. 2014, eq. 1; a = .9: one-sided label smoothing, Salimans et al. 2016, section 3.4.
+    """
+    return smoothing * softplus(-real) + (1 - smoothing) * softplus(real) + softplus(fake)
+
+
+def minimax_g(fake: Tensor) -> Tensor:
+    """-s(f): the negative of D's loss (Goodfellow et al. 2014, eq. 1); its gradient vanishes where D rejects."""
+    return -softplus(fake)
+
+
+def non_saturating_g(fake: Tensor) -> Tensor:
+    """s(-f): cross-entropy of D's answer on the fake against "real" (Goodfellow et al. 2014, section 3)."""
+    return softplus(-fake)
+
+
+def least_squares_d(real: Tensor, fake: Tensor, *, real_target: float = 1.0, fake_target: float = 0.0) -> Tensor:
+    """(r - b)^2 / 2 + (f - a)^2 / 2 (Mao et al. 2017, eq. 2)."""
+    return 0.5 * (real - real_target).square() + 0.5 * (fake - fake_target).square()
+
+
+def least_squares_g(fake: Tensor, *, target: float = 1.0) -> Tensor:
+    """(f - c)^2 / 2 (Mao et al. 2017, eq. 2)."""
+    return 0.5 * (fake - target).square()
+
+
+def hinge_d(real: Tensor, fake: Tensor) -> Tensor:
+    """(1 - r)+ + (1 + f)+ (Lim and Ye 2017)."""
+    return F.relu(1 - real) + F.relu(1 + fake)
+
+
+def hinge_g(fake: Tensor) -> Tensor:
+    """-f (Lim and Ye 2017); also the Wasserstein generator's (Arjovsky et al. 2017)."""
+    return -fake
+
+
+def wasserstein_d(real: Tensor, fake: Tensor) -> Tensor:
+    """f - r, for a D kept 1-Lipschitz by a penalty (Arjovsky et al. 2017, eq. 2)."""
+    return fake - real
+
+
+def relativistic_d(real: Tensor, fake: Tensor) -> Tensor:
+    """s(-(r - f)) over pairs of one class (Jolicoeur-Martineau 2018; Huang et al. 2024, eq. 2)."""
+    return softplus(fake - real)
+
+
+def relativistic_g(real: Tensor, fake: Tensor) -> Tensor:
+    """s(-(f - r)): D's loss with the two exchanged (Jolicoeur-Martineau 2018; Huang et al. 2024, eq. 2)."""
+    return softplus(real - fake)
+
+
+@dataclass(frozen=True)
+class Objective:
+    """A pair of losses: d(real=, fake=), and g(fake=), or g(real=, fake=) where it is relativistic; [N] each."""
+
+    d: Callable[..., Tensor]
+    g: Callable[..., Tensor]
+    relativistic: bool = False
+
+
+OBJECTIVES = {
+    "minimax": Objective(cross_entropy_d, minimax_g),
+    "non_saturating": Objective(cross_entropy_d, non_saturating_g),
+    "least_squares": Objective(least_squares_d, least_squares_g),
+    "least_squares_pearson": Objective(
+        partial(least_squares_d, real_target=1.0, fake_target=-1.0), partial(least_squares_g, target=0.0)
+    ),
+    "hinge": Objective(hinge_d, hinge_g),
+    "wasserstein": Objective(wasserstein_d, hinge_g),
+    "relativistic": Objective(relativistic_d, relativistic_g, relativistic=True),
+}
+
+
+def objective(loss: Loss) -> Objective:
+    """The pair that a config names, smoothing included."""
+    found = OBJECTIVES[loss.loss]
+    return Objective(partial(found.d, smoothing=loss.smoothing), found.g) if loss.smoothing < 1 else found

@@ -1,0 +1,81 @@
+"""Addressed draws: each is a function of (seed, purpose, global sample index), so nothing is carried.
+
+A sample's draw occupies a fixed block of the output of Philox 4x64-10 (Salmon et al., SC 2011), a generator
+that can be advanced to any place in constant time; (seed, purpose) is its key.  Batch size, device, rank and
+the number of steps taken before have no part in it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+WORDS = 4  # 64-bit words that one step of Philox's counter yields
+
+
+def _key(seed: int, purpose: str) -> int:
+    """128 bits from the seed and the purpose."""
+    digest = hashlib.blake2b(f"{seed}:{purpose}".encode(), digest_size=16).digest()
+    return int.from_bytes(digest, "little")
+
+
+def words(seed: int, purpose: str, indices: NDArray[np.int64], count: int) -> NDArray[np.uint64]:
+    """`count` 64-bit words for each sample -> [N, count]; runs of consecutive indices cost one call."""
+    block = -(-count // WORDS)
+    out = np.empty((len(indices), block * WORDS), np.uint64)
+    starts = np.flatnonzero(np.diff(indices, prepend=indices[:1] - 2) != 1)
+    for start, stop in zip(starts, [*starts[1:], len(indices)], strict=True):
+        stream = np.random.Philox(key=_key(seed, purpose)).advance(int(indices[start]) * block)
+        out[start:stop] = stream.random_raw((int(stop - start) * block * WORDS)).reshape(stop - start, -1)
+    return out[:, :count]
+
+
+def uniforms(seed: int, purpose: str, indices: NDArray[np.int64], count: int) -> Tensor:
+    """float64 in the open interval (0, 1) -> [N, count]."""
+    high = words(seed, purpose, indices, count) >> np.uint64(11)
+    return torch.from_numpy((high + 0.5) * 2.0**-53)
+
+
+def latents(seed: int, purpose: str, indices: NDArray[np.int64], dim: int, kind: str = "normal") -> Tensor:
+    """z [N, dim] float32: standard normal, or uniform on (-1, 1) as in DCGAN."""
+    u = uniforms(seed, purpose, indices, dim)
+    return (torch.special.ndtri(u) if kind == "normal" else 2 * u - 1).float()
+
+
+def masks(seed: int, purpose: str, indices: NDArray[np.int64], count: int, drop: float) -> Tensor:
+    """Inverted dropout masks [N, count] float32: 0 with probability `drop` (in 1/256ths), else 1/(1 - drop)."""
+    raw = words(seed, purpose, indices, -(-count // 8)).view(np.uint8)[:, :count]
+    level = round(drop * 256)
+    return torch.from_numpy(raw >= level).float().mul_(256 / (256 - level))
+
+
+def permute(seed: int, purpose: str, epoch: int, positions: NDArray[np.int64], size: int) -> NDArray[np.int64]:
+    """Positions in [0, size) -> indices in [0, size), one to one, in an order keyed by (seed, purpose, epoch).
+
+    A four-round Feistel network on the smallest even number of bits that holds `size`; a value that falls
+    outside walks on along its cycle until it falls inside (Black and Rogaway, CT-RSA 2002).  No list of the
+    whole set is ever in memory.
+    """
+    half = max(1, -(-max(1, (size - 1).bit_length()) // 2))
+    mask = np.uint64((1 << half) - 1)
+    keys = words(seed, f"{purpose}:{epoch}", np.zeros(1, np.int64), 4)[0]
+    out = positions.astype(np.uint64)
+    outside = np.ones(len(out), bool)
+    while outside.any():
+        left, right = out[outside] >> np.uint64(half), out[outside] & mask
+        for key in keys:
+            left, right = right, left ^ (_mix(right ^ key) & mask)
+        out[outside] = (left << np.uint64(half)) | right
+        outside = out >= size
+    return out.astype(np.int64)
+
+
+def _mix(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """The finaliser of splitmix64 (Steele et al., OOPSLA 2014): every input bit reaches every output bit."""
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))
