@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -62,8 +63,13 @@ class ConditionalDiscriminator(nn.Module):
         self.body = body
         self.head = HEADS[conditioning](features, classes)
 
-    def forward(self, images: Tensor, labels: Tensor, masks: list[Tensor] | None = None) -> DiscriminatorOutput:
-        output: DiscriminatorOutput = self.head(self.body(images, masks), labels)
+    def forward(
+        self, images: Tensor, labels: Tensor, masks: list[Tensor] | None = None
+    ) -> DiscriminatorOutput:
+        features = self.body(images, masks)
+        with torch.autocast(features.device.type, enabled=False):  # heads and losses in at least fp32
+            features = features.to(torch.promote_types(features.dtype, torch.float32))
+            output: DiscriminatorOutput = self.head(features, labels)
         return output
 
 

@@ -43,10 +43,14 @@ class Model:
 @dataclass(frozen=True)
 class Loss:
     loss: str = option("relativistic", "adversarial loss: see `ptarmigan losses`")
-    smoothing: float = option(1.0, "target for real images in the cross-entropy losses; .9 smooths, 1 does not")
+    smoothing: float = option(
+        1.0, "target for real images in the cross-entropy losses; .9 smooths, 1 does not"
+    )
     r1: float = option(0.2, "gamma of R1, the gradient penalty on real images; 0: off")
     r2: float = option(0.2, "gamma of R2, the same on generated images; 0: off")
-    gradient_penalty: float = option(0.0, "weight of WGAN-GP's penalty between real and fake; 10 is usual; 0: off")
+    gradient_penalty: float = option(
+        0.0, "weight of WGAN-GP's penalty between real and fake; 10 is usual; 0: off"
+    )
     class_weight: float = option(1.0, "lambda, the weight of the class cross-entropy in both players' losses")
     class_fake: bool = option(True, "D's class term has generated images too")
 
@@ -61,8 +65,12 @@ class Train:
     g_betas: tuple[float, float] = option((0.0, 0.99), "G's Adam betas")
     d_betas: tuple[float, float] = option((0.0, 0.99), "D's Adam betas")
     d_steps: int = option(1, "updates of D for each of G")
-    anneal: float = option(0.5, "share of the budget at whose end both rates have fallen linearly to 0; 0: never")
-    ema_half_life: float = option(44e3, "images after which G's moving average has forgotten half; 0: no average")
+    anneal: float = option(
+        0.5, "share of the budget at whose end both rates have fallen linearly to 0; 0: never"
+    )
+    ema_half_life: float = option(
+        44e3, "images after which G's moving average has forgotten half; 0: no average"
+    )
     seed: int = option(0, "seed of every draw: weights, order, latents")
     device: Literal["auto", "cpu", "cuda", "mps"] = option("auto", "where to train")
     precision: Literal["auto", "fp32", "bf16"] = option("auto", "auto: bf16 where a probe finds it faster")
@@ -122,7 +130,9 @@ def resolve(given: Mapping[str, Any]) -> Config:
         if key in SECTIONS and isinstance(value, Mapping):
             for name in value:
                 if name not in {f.name for f in fields(SECTIONS[key])}:
-                    raise unknown(f"field in section {key!r}", str(name), [f.name for f in fields(SECTIONS[key])])
+                    raise unknown(
+                        f"field in section {key!r}", str(name), [f.name for f in fields(SECTIONS[key])]
+                    )
             flat |= value
         else:
             flat[key] = value
@@ -133,7 +143,8 @@ def resolve(given: Mapping[str, Any]) -> Config:
         if key not in TYPES:
             near = difflib.get_close_matches(key, TYPES, n=1)
             raise UserError(
-                f"unknown field {key!r}" + (f": did you mean {near[0]!r}?" if near else f": fields are {', '.join(TYPES)}")
+                f"unknown field {key!r}"
+                + (f": did you mean {near[0]!r}?" if near else f": fields are {', '.join(TYPES)}")
             )
     values = RECIPES[recipe] | {key: coerce(key, value) for key, value in flat.items() if value is not None}
     sections = {
@@ -152,7 +163,11 @@ def coerce(key: str, value: Any) -> Any:
     for kind in options:
         if get_origin(kind) is Literal and value in get_args(kind):
             return value
-        if get_origin(kind) is tuple and isinstance(value, list | tuple) and len(value) == len(get_args(kind)):
+        if (
+            get_origin(kind) is tuple
+            and isinstance(value, list | tuple)
+            and len(value) == len(get_args(kind))
+        ):
             if all(isinstance(v, int | float) for v in value):
                 return tuple(float(v) for v in value)
         elif kind is bool and isinstance(value, bool):
@@ -198,9 +213,13 @@ def check(config: Config) -> None:
     if loss.loss not in LOSSES:
         raise unknown("loss", loss.loss, LOSSES)
     if loss.smoothing < 1 and loss.loss not in ("minimax", "non_saturating"):
-        raise UserError(f"smoothing: {loss.loss} has no cross-entropy target to smooth; take non_saturating or smoothing 1")
+        raise UserError(
+            f"smoothing: {loss.loss} has no cross-entropy target to smooth; take non_saturating or smoothing 1"
+        )
     if model.d_norm == "batch":
-        coupled = [f"{key} {getattr(loss, key)}" for key in ("r1", "r2", "gradient_penalty") if getattr(loss, key)]
+        coupled = [
+            f"{key} {getattr(loss, key)}" for key in ("r1", "r2", "gradient_penalty") if getattr(loss, key)
+        ]
         if coupled:
             raise UserError(
                 f"d_norm batch cannot go with {coupled[0]}: batch norm couples the samples, so the gradient of a sum is "
@@ -234,7 +253,9 @@ def parse_size(text: str | None) -> tuple[int, int] | None:
     height, width = int(match[1]), int(match[2] or match[1])
     near = tuple(min(max(side, 16), 256) for side in (height, width))
     if near != (height, width):
-        raise UserError(f"size: {height}x{width} cannot work, sides go from 16 to 256: the nearest that can is {near[0]}x{near[1]}")
+        raise UserError(
+            f"size: {height}x{width} cannot work, sides go from 16 to 256: the nearest that can is {near[0]}x{near[1]}"
+        )
     return height, width
 
 
@@ -247,7 +268,9 @@ def parse_split(text: str) -> tuple[float, float, float] | None:
     except ValueError:
         shares = ()
     if len(shares) != 3 or abs(sum(shares) - 1) > 1e-6 or min(shares) < 0 or shares[0] <= 0:
-        raise UserError(f"split: {text!r} is no split: write three percentages that add up to 100, as 90/5/5, or none")
+        raise UserError(
+            f"split: {text!r} is no split: write three percentages that add up to 100, as 90/5/5, or none"
+        )
     return shares[0], shares[1], shares[2]
 
 
@@ -267,7 +290,11 @@ def parse_time(text: str | None) -> float | None:
     if text is None:
         return None
     match = re.fullmatch(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s)?", text.strip())
-    seconds = sum(float(part or 0) * unit for part, unit in zip(match.groups(), (3600, 60, 1), strict=True)) if match else 0
+    seconds = (
+        sum(float(part or 0) * unit for part, unit in zip(match.groups(), (3600, 60, 1), strict=True))
+        if match
+        else 0
+    )
     if seconds <= 0:
         raise UserError(f"time: {text!r} is no length of time: write 90s, 10m or 1h30m")
     return seconds

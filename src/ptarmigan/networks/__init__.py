@@ -1,0 +1,32 @@
+"""The families of networks, by name, and the way from a config to G and D."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from ptarmigan.conditioning import ConditionalDiscriminator
+from ptarmigan.config import Model
+from ptarmigan.contracts import ImageSpec
+from ptarmigan.networks import dcgan
+from ptarmigan.networks.layers import initialise
+
+NETWORKS = {"dcgan": dcgan}
+
+
+def build_generator(spec: ImageSpec, model: Model) -> nn.Module:
+    """G on the CPU in fp32: (z [N, Z], labels [N]) -> images [N, C, H, W] in [-1, 1]."""
+    return NETWORKS[model.network].Generator(spec, model)
+
+
+def build(spec: ImageSpec, model: Model, seed: int) -> tuple[nn.Module, ConditionalDiscriminator]:
+    """G and D on the CPU in fp32, their first values from the seed alone; the caller's generators stay as they are."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        generator = build_generator(spec, model)
+        body = NETWORKS[model.network].Body(spec, model)
+        discriminator = ConditionalDiscriminator(body, body.features, spec.classes, model.conditioning)
+        if model.init == "dcgan":
+            initialise(generator)
+            initialise(discriminator)
+    return generator, discriminator

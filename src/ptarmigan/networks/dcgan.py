@@ -1,0 +1,92 @@
+"""DCGAN's two networks (Radford et al. 2016), for any height and width from 16 to 256.
+
+The guidelines of the paper's section 3: strided convolutions and no pooling; batch norm in G except at its
+output, and in D (where asked for) except at its input; no hidden fully connected layer; ReLU in G and tanh at
+its end; LeakyReLU .2 in D.  A side that is odd is halved upwards, 7 -> 4, by one more row of zeros in D, and
+doubled by one row less in G, so 28x28 runs as 28-14-7-4.  4x4 kernels at stride 2 leave no checkerboard.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ptarmigan.config import Model
+from ptarmigan.contracts import ImageSpec
+from ptarmigan.networks.layers import FrozenBatchNorm
+
+LEAK = 0.2
+
+
+def sides(spec: ImageSpec) -> list[tuple[int, int]]:
+    """Height and width at each stage, from the image's down to the last that keeps both at 4 or more."""
+    out = [(spec.height, spec.width)]
+    while min(half := (-(-out[-1][0] // 2), -(-out[-1][1] // 2))) >= 4:
+        out.append(half)
+    return out
+
+
+def widths(model: Model, stages: int) -> list[int]:
+    """Channels after each stage away from the image: doubling, at most eightfold as in the paper."""
+    return [model.width * min(2**stage, 8) for stage in range(stages)]
+
+
+class Generator(nn.Module):
+    """z [N, Z] and labels [N] -> images [N, C, H, W] in (-1, 1), at least fp32."""
+
+    def __init__(self, spec: ImageSpec, model: Model) -> None:
+        super().__init__()
+        self.sides = sides(spec)[::-1]
+        channels = [*widths(model, len(self.sides) - 1)[::-1], spec.channels]
+        conditional = model.conditioning != "none"
+        self.embedding = nn.Embedding(spec.classes, model.class_dim) if conditional else None
+        inputs = model.latent_dim + (model.class_dim if conditional else 0)
+        self.first = channels[0], *self.sides[0]
+        self.project = nn.Linear(inputs, channels[0] * self.sides[0][0] * self.sides[0][1], bias=False)
+        self.norms = nn.ModuleList(FrozenBatchNorm(c) for c in channels[:-1])
+        self.stages = nn.ModuleList(
+            nn.ConvTranspose2d(a, b, 4, stride=2, padding=1, bias=b is channels[-1])
+            for a, b in pairwise(channels)
+        )
+
+    def forward(self, z: Tensor, labels: Tensor) -> Tensor:
+        if self.embedding is not None:
+            z = torch.cat([z, self.embedding(labels)], 1)
+        x = self.project(z).view(-1, *self.first)
+        for norm, stage, (height, width) in zip(self.norms, self.stages, self.sides[1:], strict=True):
+            x = stage(F.relu(norm(x)))[:, :, :height, :width]
+        return torch.tanh(x.to(torch.promote_types(x.dtype, torch.float32)))
+
+
+class Body(nn.Module):
+    """D without its head: images [N, C, H, W] -> features [N, F], the flattened last map."""
+
+    def __init__(self, spec: ImageSpec, model: Model) -> None:
+        super().__init__()
+        self.sides = sides(spec)
+        channels = [spec.channels, *widths(model, len(self.sides) - 1)]
+        batch_norm = model.d_norm == "batch"
+        normed = [batch_norm and stage > 0 for stage in range(len(channels) - 1)]
+        self.stages = nn.ModuleList(
+            nn.Conv2d(a, b, 4, stride=2, padding=1, bias=not norm)
+            for (a, b), norm in zip(pairwise(channels), normed, strict=True)
+        )
+        self.norms = nn.ModuleList(
+            nn.BatchNorm2d(c, track_running_stats=False) if norm else nn.Identity()
+            for c, norm in zip(channels[1:], normed, strict=True)
+        )
+        self.mask_shapes = [(c, *side) for c, side in zip(channels[1:], self.sides[1:], strict=True)]
+        self.features = channels[-1] * self.sides[-1][0] * self.sides[-1][1]
+
+    def forward(self, images: Tensor, masks: list[Tensor] | None = None) -> Tensor:
+        """`masks`: one dropout mask [N, *mask_shapes[i]] for each stage, or none."""
+        x = images
+        for place, (stage, norm) in enumerate(zip(self.stages, self.norms, strict=True)):
+            odd_h, odd_w = (side % 2 for side in self.sides[place])
+            x = F.leaky_relu(norm(stage(F.pad(x, (0, odd_w, 0, odd_h)) if odd_h or odd_w else x)), LEAK)
+            if masks is not None:
+                x = x * masks[place]
+        return x.flatten(1)

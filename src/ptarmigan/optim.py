@@ -1,0 +1,35 @@
+"""Adam for each player, the learning rate and the moving average as functions of images seen."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import nn
+
+
+def adam(parameters: Iterable[nn.Parameter], lr: float, betas: tuple[float, float]) -> torch.optim.Optimizer:
+    """Fused Adam (Kingma and Ba 2015): one kernel for all tensors, and it heeds `found_inf` on the device."""
+    return torch.optim.Adam(parameters, lr=lr, betas=betas, fused=True)
+
+
+def learning_rate(base: float, images: int, start: int, end: int | None, anneal: float) -> float:
+    """Constant, then linear to 0 over the last `anneal` share of the images from `start` to `end`.
+
+    An end that is not known yet counts as far away.
+    """
+    if end is None or anneal == 0:
+        return base
+    left = (end - images) / (end - start)
+    return base * min(1.0, max(0.0, left / anneal))
+
+
+def ema_decay(images: int, batch: int, half_life: float) -> float:
+    """beta = .5^(batch / h), h = max(min(half_life, .05 images), 1e-8): short at first (Karras et al. 2020, ADA's code)."""
+    return float(0.5 ** (batch / max(min(half_life, 0.05 * images), 1e-8)))
+
+
+@torch.no_grad()
+def update_ema(average: nn.Module, live: nn.Module, decay: float) -> None:
+    """average <- decay average + (1 - decay) live, over parameters; buffers are left to `settle`."""
+    torch._foreach_lerp_(list(average.parameters()), list(live.parameters()), 1 - decay)

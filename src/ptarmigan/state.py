@@ -1,0 +1,91 @@
+"""All that training changes: two networks, their optimizers, the average of G, and how many images were seen."""
+
+from __future__ import annotations
+
+import copy
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ptarmigan.conditioning import ConditionalDiscriminator
+from ptarmigan.config import Config
+from ptarmigan.contracts import ImageSpec
+from ptarmigan.losses import Objective, objective
+from ptarmigan.networks import build
+from ptarmigan.optim import adam
+
+
+@dataclass
+class TrainState:
+    config: Config
+    spec: ImageSpec
+    G: nn.Module
+    D: ConditionalDiscriminator
+    ema: nn.Module
+    opt_g: torch.optim.Optimizer
+    opt_d: torch.optim.Optimizer
+    objective: Objective
+    bad: Tensor  # [] float on the device: 1 once a term or a gradient was not finite
+    bf16: bool = False
+    images_seen: int = 0
+    controllers: dict[str, Any] = field(
+        default_factory=dict
+    )  # named, JSON: the planned ends, the clock, the tick
+
+    @classmethod
+    def create(cls, config: Config, spec: ImageSpec, device: torch.device, bf16: bool = False) -> TrainState:
+        """Step 0 of a run, its weights from the seed alone."""
+        train = config.train
+        G, D = (
+            net.to(device, memory_format=torch.channels_last) for net in build(spec, config.model, train.seed)
+        )
+        return cls(
+            config, spec, G, D, copy.deepcopy(G).eval().requires_grad_(False),
+            adam(G.parameters(), train.g_lr, train.g_betas), adam(D.parameters(), train.d_lr, train.d_betas),
+            objective(config.loss), torch.zeros((), device=device), bf16,
+        )  # fmt: skip
+
+    @property
+    def device(self) -> torch.device:
+        return self.bad.device
+
+    @property
+    def end(self) -> int | None:
+        """Images at which training ends; None while a time budget has not fixed it yet."""
+        ends = self.controllers.get("ends", [])
+        return ends[-1] if ends else None
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Name -> tensor of everything but the controllers: `G.`, `D.`, `ema.`, `opt_g.`, `opt_d.`"""
+        out = {}
+        for prefix, module in (("G", self.G), ("D", self.D), ("ema", self.ema)):
+            out |= {f"{prefix}.{name}": value for name, value in module.state_dict().items()}
+        for prefix, optimizer, module in (("opt_g", self.opt_g, self.G), ("opt_d", self.opt_d, self.D)):
+            for name, parameter in module.named_parameters():
+                out |= {f"{prefix}.{name}.{key}": value for key, value in optimizer.state[parameter].items()}
+        return out
+
+    def load(self, tensors: dict[str, Tensor]) -> None:
+        """The inverse of `tensors`; raises KeyError or RuntimeError where names or shapes differ."""
+        for prefix, module in (("G", self.G), ("D", self.D), ("ema", self.ema)):
+            module.load_state_dict(
+                {n[len(prefix) + 1 :]: v for n, v in tensors.items() if n.startswith(f"{prefix}.")}
+            )
+        for prefix, optimizer, module in (("opt_g", self.opt_g, self.G), ("opt_d", self.opt_d, self.D)):
+            for name, parameter in module.named_parameters():
+                stem = f"{prefix}.{name}."
+                moments = {
+                    n[len(stem) :]: v
+                    for n, v in tensors.items()
+                    if n.startswith(stem) and "." not in n[len(stem) :]
+                }
+                optimizer.state[parameter] = {  # moments in the parameter's own memory format
+                    key: torch.empty_like(parameter if value.shape == parameter.shape else value).copy_(value)
+                    for key, value in moments.items()
+                }
