@@ -63,9 +63,7 @@ class ConditionalDiscriminator(nn.Module):
         self.body = body
         self.head = HEADS[conditioning](features, classes)
 
-    def forward(
-        self, images: Tensor, labels: Tensor, masks: list[Tensor] | None = None
-    ) -> DiscriminatorOutput:
+    def forward(self, images: Tensor, labels: Tensor, masks: list[Tensor] | None = None) -> DiscriminatorOutput:
         features = self.body(images, masks)
         with torch.autocast(features.device.type, enabled=False):  # heads and losses in at least fp32
             features = features.to(torch.promote_types(features.dtype, torch.float32))

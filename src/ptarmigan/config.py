@@ -43,14 +43,10 @@ class Model:
 @dataclass(frozen=True)
 class Loss:
     loss: str = option("relativistic", "adversarial loss: see `ptarmigan losses`")
-    smoothing: float = option(
-        1.0, "target for real images in the cross-entropy losses; .9 smooths, 1 does not"
-    )
+    smoothing: float = option(1.0, "target for real images in the cross-entropy losses; .9 smooths, 1 does not")
     r1: float = option(0.2, "gamma of R1, the gradient penalty on real images; 0: off")
     r2: float = option(0.2, "gamma of R2, the same on generated images; 0: off")
-    gradient_penalty: float = option(
-        0.0, "weight of WGAN-GP's penalty between real and fake; 10 is usual; 0: off"
-    )
+    gradient_penalty: float = option(0.0, "weight of WGAN-GP's penalty between real and fake; 10 is usual; 0: off")
     class_weight: float = option(1.0, "lambda, the weight of the class cross-entropy in both players' losses")
     class_fake: bool = option(True, "D's class term has generated images too")
 
@@ -65,12 +61,8 @@ class Train:
     g_betas: tuple[float, float] = option((0.0, 0.99), "G's Adam betas")
     d_betas: tuple[float, float] = option((0.0, 0.99), "D's Adam betas")
     d_steps: int = option(1, "updates of D for each of G")
-    anneal: float = option(
-        0.5, "share of the budget at whose end both rates have fallen linearly to 0; 0: never"
-    )
-    ema_half_life: float = option(
-        44e3, "images after which G's moving average has forgotten half; 0: no average"
-    )
+    anneal: float = option(0.5, "share of the budget at whose end both rates have fallen linearly to 0; 0: never")
+    ema_half_life: float = option(44e3, "images after which G's moving average has forgotten half; 0: no average")
     seed: int = option(0, "seed of every draw: weights, order, latents")
     device: Literal["auto", "cpu", "cuda", "mps"] = option("auto", "where to train")
     precision: Literal["auto", "fp32", "bf16"] = option("auto", "auto: bf16 where a probe finds it faster")
@@ -130,9 +122,7 @@ def resolve(given: Mapping[str, Any]) -> Config:
         if key in SECTIONS and isinstance(value, Mapping):
             for name in value:
                 if name not in {f.name for f in fields(SECTIONS[key])}:
-                    raise unknown(
-                        f"field in section {key!r}", str(name), [f.name for f in fields(SECTIONS[key])]
-                    )
+                    raise unknown(f"field in section {key!r}", str(name), [f.name for f in fields(SECTIONS[key])])
             flat |= value
         else:
             flat[key] = value
@@ -163,11 +153,7 @@ def coerce(key: str, value: Any) -> Any:
     for kind in options:
         if get_origin(kind) is Literal and value in get_args(kind):
             return value
-        if (
-            get_origin(kind) is tuple
-            and isinstance(value, list | tuple)
-            and len(value) == len(get_args(kind))
-        ):
+        if get_origin(kind) is tuple and isinstance(value, list | tuple) and len(value) == len(get_args(kind)):
             if all(isinstance(v, int | float) for v in value):
                 return tuple(float(v) for v in value)
         elif kind is bool and isinstance(value, bool):
@@ -217,9 +203,7 @@ def check(config: Config) -> None:
             f"smoothing: {loss.loss} has no cross-entropy target to smooth; take non_saturating or smoothing 1"
         )
     if model.d_norm == "batch":
-        coupled = [
-            f"{key} {getattr(loss, key)}" for key in ("r1", "r2", "gradient_penalty") if getattr(loss, key)
-        ]
+        coupled = [f"{key} {getattr(loss, key)}" for key in ("r1", "r2", "gradient_penalty") if getattr(loss, key)]
         if coupled:
             raise UserError(
                 f"d_norm batch cannot go with {coupled[0]}: batch norm couples the samples, so the gradient of a sum is "
@@ -268,9 +252,7 @@ def parse_split(text: str) -> tuple[float, float, float] | None:
     except ValueError:
         shares = ()
     if len(shares) != 3 or abs(sum(shares) - 1) > 1e-6 or min(shares) < 0 or shares[0] <= 0:
-        raise UserError(
-            f"split: {text!r} is no split: write three percentages that add up to 100, as 90/5/5, or none"
-        )
+        raise UserError(f"split: {text!r} is no split: write three percentages that add up to 100, as 90/5/5, or none")
     return shares[0], shares[1], shares[2]
 
 
@@ -291,9 +273,7 @@ def parse_time(text: str | None) -> float | None:
         return None
     match = re.fullmatch(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s)?", text.strip())
     seconds = (
-        sum(float(part or 0) * unit for part, unit in zip(match.groups(), (3600, 60, 1), strict=True))
-        if match
-        else 0
+        sum(float(part or 0) * unit for part, unit in zip(match.groups(), (3600, 60, 1), strict=True)) if match else 0
     )
     if seconds <= 0:
         raise UserError(f"time: {text!r} is no length of time: write 90s, 10m or 1h30m")

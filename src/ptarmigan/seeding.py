@@ -30,7 +30,7 @@ def words(seed: int, purpose: str, indices: NDArray[np.int64], count: int) -> ND
     starts = np.flatnonzero(np.diff(indices, prepend=indices[:1] - 2) != 1)
     for start, stop in zip(starts, [*starts[1:], len(indices)], strict=True):
         stream = np.random.Philox(key=_key(seed, purpose)).advance(int(indices[start]) * block)
-        out[start:stop] = stream.random_raw((int(stop - start) * block * WORDS)).reshape(stop - start, -1)
+        out[start:stop] = stream.random_raw(int(stop - start) * block * WORDS).reshape(stop - start, -1)
     return out[:, :count]
 
 

@@ -31,17 +31,13 @@ class TrainState:
     bad: Tensor  # [] float on the device: 1 once a term or a gradient was not finite
     bf16: bool = False
     images_seen: int = 0
-    controllers: dict[str, Any] = field(
-        default_factory=dict
-    )  # named, JSON: the planned ends, the clock, the tick
+    controllers: dict[str, Any] = field(default_factory=dict)  # named, JSON: the planned ends, the clock, the tick
 
     @classmethod
     def create(cls, config: Config, spec: ImageSpec, device: torch.device, bf16: bool = False) -> TrainState:
         """Step 0 of a run, its weights from the seed alone."""
         train = config.train
-        G, D = (
-            net.to(device, memory_format=torch.channels_last) for net in build(spec, config.model, train.seed)
-        )
+        G, D = (net.to(device, memory_format=torch.channels_last) for net in build(spec, config.model, train.seed))
         return cls(
             config, spec, G, D, copy.deepcopy(G).eval().requires_grad_(False),
             adam(G.parameters(), train.g_lr, train.g_betas), adam(D.parameters(), train.d_lr, train.d_betas),
@@ -74,16 +70,12 @@ class TrainState:
     def load(self, tensors: dict[str, Tensor]) -> None:
         """The inverse of `tensors`; raises KeyError or RuntimeError where names or shapes differ."""
         for prefix, module in (("G", self.G), ("D", self.D), ("ema", self.ema)):
-            module.load_state_dict(
-                {n[len(prefix) + 1 :]: v for n, v in tensors.items() if n.startswith(f"{prefix}.")}
-            )
+            module.load_state_dict({n[len(prefix) + 1 :]: v for n, v in tensors.items() if n.startswith(f"{prefix}.")})
         for prefix, optimizer, module in (("opt_g", self.opt_g, self.G), ("opt_d", self.opt_d, self.D)):
             for name, parameter in module.named_parameters():
                 stem = f"{prefix}.{name}."
                 moments = {
-                    n[len(stem) :]: v
-                    for n, v in tensors.items()
-                    if n.startswith(stem) and "." not in n[len(stem) :]
+                    n[len(stem) :]: v for n, v in tensors.items() if n.startswith(stem) and "." not in n[len(stem) :]
                 }
                 optimizer.state[parameter] = {  # moments in the parameter's own memory format
                     key: torch.empty_like(parameter if value.shape == parameter.shape else value).copy_(value)

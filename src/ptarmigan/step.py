@@ -48,9 +48,7 @@ def d_step(
     return descend(terms, D, state.opt_d, state.bad)
 
 
-def g_step(
-    state: TrainState, real: Batch, fake: Batch, masks: tuple[Masks, Masks] = (None, None)
-) -> dict[str, Tensor]:
+def g_step(state: TrainState, real: Batch, fake: Batch, masks: tuple[Masks, Masks] = (None, None)) -> dict[str, Tensor]:
     """One update of G through `fake.images`, G's own output; real images matter to a relativistic loss alone."""
     loss, objective = state.config.loss, state.objective
     with state.autocast():

@@ -16,7 +16,8 @@ NETWORKS = {"dcgan": dcgan}
 
 def build_generator(spec: ImageSpec, model: Model) -> nn.Module:
     """G on the CPU in fp32: (z [N, Z], labels [N]) -> images [N, C, H, W] in [-1, 1]."""
-    return NETWORKS[model.network].Generator(spec, model)
+    generator: nn.Module = NETWORKS[model.network].Generator(spec, model)
+    return generator
 
 
 def build(spec: ImageSpec, model: Model, seed: int) -> tuple[nn.Module, ConditionalDiscriminator]:

@@ -43,5 +43,5 @@ def initialise(module: nn.Module) -> None:
             nn.init.normal_(part.weight, 0.0, 0.02)
         elif isinstance(part, nn.BatchNorm2d):
             nn.init.normal_(part.weight, 1.0, 0.02)
-        if isinstance(getattr(part, "bias", None), Tensor):
-            nn.init.zeros_(part.bias)
+        if isinstance(bias := getattr(part, "bias", None), Tensor):
+            nn.init.zeros_(bias)
