@@ -103,7 +103,7 @@ RECIPES: dict[str, dict[str, Any]] = {
     ),
     # Odena et al. 2017 (1610.09585), appendix: Adam 2e-4 of {1, 2, 3}e-4, (.5, .999); batch 100; N(0, .02); leak .2;
     # dropout .5 in D; z 110; activation noise 0 of {0, .1, .2}.  Not verified against the paper's text: width 64,
-    # the class as an embedding beside z, dropout after every stage but the last.
+    # the class as an embedding beside z.
     "acgan": dict(
         conditioning="auxiliary_classifier", width=64, latent_dim=110, d_norm="batch", dropout=0.5, init="dcgan",
         loss="non_saturating", r1=0.0, r2=0.0, batch=100,
@@ -185,9 +185,9 @@ def check(config: Config) -> None:
     if train.time and train.images:
         raise UserError("time and images are both given: one budget decides the end; leave one out")
     for key, low, high in (
-        ("width", 1, 4096), ("latent_dim", 1, 65536), ("class_dim", 1, 65536), ("batch", 1, 1 << 20), ("d_steps", 1, 1000),
-        ("snapshots", 1, 100_000), ("keep", 1, 100_000), ("g_lr", 0, 1), ("d_lr", 0, 1), ("anneal", 0, 1), ("r1", 0, 1e9),
-        ("r2", 0, 1e9), ("gradient_penalty", 0, 1e9), ("class_weight", 0, 1e9), ("ema_half_life", 0, 1e15),
+        ("width", 1, 4096), ("latent_dim", 1, 65536), ("class_dim", 1, 65536), ("batch", 1, 1 << 20),
+        ("d_steps", 1, 1000), ("snapshots", 1, 100_000), ("keep", 1, 100_000), ("g_lr", 0, 1), ("d_lr", 0, 1), ("anneal", 0, 1),
+        ("r1", 0, 1e9), ("r2", 0, 1e9), ("gradient_penalty", 0, 1e9), ("class_weight", 0, 1e9), ("ema_half_life", 0, 1e15),
         ("dropout", 0, 0.95), ("smoothing", 0.5, 1), ("seed", 0, 2**63 - 1),
     ):  # fmt: skip
         value = config.flat()[key]
@@ -206,13 +206,13 @@ def check(config: Config) -> None:
         coupled = [f"{key} {getattr(loss, key)}" for key in ("r1", "r2", "gradient_penalty") if getattr(loss, key)]
         if coupled:
             raise UserError(
-                f"d_norm batch cannot go with {coupled[0]}: batch norm couples the samples, so the gradient of a sum is "
-                f"no longer each sample's own gradient (R1 of a linear D behind batch norm is 0); take --d-norm none"
+                f"d_norm batch cannot go with {coupled[0]}: batch norm couples the samples, so the gradient of a sum "
+                f"is no longer each sample's own gradient (R1 of a linear D behind batch norm is 0); take --d-norm none"
             )
         if loss.loss == "relativistic":
             raise UserError(
-                "d_norm batch cannot go with the relativistic loss: each pair is compared through D, and batch norm lets D "
-                "read the rest of the batch instead; take --d-norm none"
+                "d_norm batch cannot go with the relativistic loss: each pair is compared through D, and batch norm "
+                "lets D read the rest of the batch instead; take --d-norm none"
             )
     if data.group is not None:
         try:

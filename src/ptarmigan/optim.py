@@ -25,7 +25,7 @@ def learning_rate(base: float, images: int, start: int, end: int | None, anneal:
 
 
 def ema_decay(images: int, batch: int, half_life: float) -> float:
-    """beta = .5^(batch / h), h = max(min(half_life, .05 images), 1e-8): short at first (Karras et al. 2020, ADA's code)."""
+    """beta = .5^(batch / h), h = max(min(half_life, .05 images), 1e-8): short at first (as in ADA's code)."""
     return float(0.5 ** (batch / max(min(half_life, 0.05 * images), 1e-8)))
 
 

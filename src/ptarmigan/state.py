@@ -37,7 +37,9 @@ class TrainState:
     def create(cls, config: Config, spec: ImageSpec, device: torch.device, bf16: bool = False) -> TrainState:
         """Step 0 of a run, its weights from the seed alone."""
         train = config.train
-        G, D = (net.to(device, memory_format=torch.channels_last) for net in build(spec, config.model, train.seed))
+        G, D = build(spec, config.model, train.seed)
+        for network in (G, D):
+            network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         return cls(
             config, spec, G, D, copy.deepcopy(G).eval().requires_grad_(False),
             adam(G.parameters(), train.g_lr, train.g_betas), adam(D.parameters(), train.d_lr, train.d_betas),
@@ -59,7 +61,7 @@ class TrainState:
 
     def tensors(self) -> dict[str, Tensor]:
         """Name -> tensor of everything but the controllers: `G.`, `D.`, `ema.`, `opt_g.`, `opt_d.`"""
-        out = {}
+        out: dict[str, Tensor] = {}
         for prefix, module in (("G", self.G), ("D", self.D), ("ema", self.ema)):
             out |= {f"{prefix}.{name}": value for name, value in module.state_dict().items()}
         for prefix, optimizer, module in (("opt_g", self.opt_g, self.G), ("opt_d", self.opt_d, self.D)):
