@@ -1,0 +1,93 @@
+"""Training batches: each is a function of (seed, purpose, images seen), so a run resumes by knowing where it was."""
+
+from __future__ import annotations
+
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ptarmigan import seeding
+
+
+class Loaded(NamedTuple):
+    images: Tensor  # [N,C,H,W] float32 in [-1, 1], channels_last
+    labels: Tensor  # [N] int64
+    indices: NDArray[np.int64]  # [N] in the data set
+
+
+def order(seed: int, purpose: str, first: int, count: int, size: int) -> NDArray[np.int64]:
+    """Places in [0, size) at the global positions first .. first+count-1.
+
+    Position p is at place p % size of epoch p // size, and each epoch is a permutation of its own.
+    """
+    positions = np.arange(first, first + count)
+    epochs = positions // size
+    parts = [
+        seeding.permute(seed, purpose, int(epoch), positions[epochs == epoch] % size, size)
+        for epoch in np.unique(epochs)
+    ]
+    return np.concatenate(parts)
+
+
+def to_float(images: NDArray[np.uint8], device: torch.device | str = "cpu") -> Tensor:
+    """uint8 [N,H,W,C] -> float32 [N,C,H,W] in [-1, 1], channels_last: 0 is -1, 255 is 1."""
+    return torch.from_numpy(images).to(device).permute(0, 3, 1, 2).float().div_(127.5).sub_(1)
+
+
+class Batches:
+    """Batches of chosen images of a data set; the next one is prepared in a thread while this one is used.
+
+    images [N,H,W,C] uint8, labels [N]; `indices` are those to draw from, each once an epoch.  flip mirrors half of
+    the images, by a draw at each position.
+    """
+
+    def __init__(
+        self,
+        images: NDArray[np.uint8],
+        labels: NDArray[np.int64],
+        indices: NDArray[np.int64],
+        *,
+        batch: int,
+        seed: int,
+        flip: bool = False,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        assert len(indices), "no image to draw from"
+        self.images, self.labels, self.indices = images, labels, indices
+        self.batch, self.seed, self.flip, self.device = batch, seed, flip, device
+        self._pool = ThreadPoolExecutor(1, "batches")
+        self._next: dict[tuple[int, str], Future[Loaded]] = {}
+
+    def load(self, images_seen: int, purpose: str = "order") -> Loaded:
+        """The batch at the global positions images_seen .. images_seen+batch-1: a pure function of its arguments."""
+        at = self.indices[order(self.seed, purpose, images_seen, self.batch, len(self.indices))]
+        images = self.images[at]
+        if self.flip:
+            positions = np.arange(images_seen, images_seen + self.batch)
+            mirror = seeding.uniforms(self.seed, f"{purpose}:flip", positions, 1)[:, 0].numpy() < 0.5
+            images[mirror] = images[mirror, :, ::-1]
+        labels = torch.from_numpy(self.labels[at]).to(self.device)
+        return Loaded(to_float(images, self.device), labels, at)
+
+    def get(self, images_seen: int, purpose: str = "order", step: int | None = None) -> Loaded:
+        """`load`, and a start on the batch `step` positions on (default: the next one of this purpose)."""
+        ready = self._next.pop((images_seen, purpose), None)
+        loaded = ready.result() if ready is not None else self.load(images_seen, purpose)
+        for stale in [key for key in self._next if key[1] == purpose]:
+            self._next.pop(stale).cancel()
+        following = images_seen + (self.batch if step is None else step)
+        self._next[following, purpose] = self._pool.submit(self.load, following, purpose)
+        return loaded
+
+    def close(self) -> None:
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def __enter__(self) -> Batches:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
