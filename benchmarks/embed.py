@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-NAMES = "t-shirt trouser pullover dress coat sandal shirt sneaker bag boot".split()
+NAMES = ["t-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "boot"]
 COUNT = 10_000
 ASSETS = Path(__file__).resolve().parents[1] / "src" / "ptarmigan" / "assets"
 LICENSE = """\
