@@ -1,0 +1,38 @@
+"""Class-conditional image GANs whose losses are right.
+
+`train`, `load(...).sample(...)`, `info`, `explain` are the commands of the same names (`explain` is `losses` there);
+`losses` is the module of the adversarial losses; `Config` and `resolve` say what can be chosen.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ptarmigan import losses as losses
+    from ptarmigan.config import Config as Config
+    from ptarmigan.config import resolve as resolve
+    from ptarmigan.contracts import UserError as UserError
+    from ptarmigan.explain import explain as explain
+    from ptarmigan.sampling import info as info
+    from ptarmigan.sampling import load as load
+    from ptarmigan.sampling import sample as sample
+    from ptarmigan.training import train as train
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Config": "config", "resolve": "config", "UserError": "contracts", "explain": "explain", "load": "sampling",
+    "sample": "sampling", "info": "sampling", "train": "training",
+}  # fmt: skip
+__all__ = [*_HOMES, "losses"]
+
+
+def __getattr__(name: str) -> Any:
+    """Public names are looked up when they are first asked for, so that importing ptarmigan does not import torch."""
+    if name == "losses":
+        return importlib.import_module("ptarmigan.losses")
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"ptarmigan.{_HOMES[name]}"), name)
+    raise AttributeError(f"module 'ptarmigan' has no attribute {name!r}")

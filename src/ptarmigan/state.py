@@ -56,6 +56,11 @@ class TrainState:
         ends = self.controllers.get("ends", [])
         return ends[-1] if ends else None
 
+    @property
+    def start(self) -> int:
+        """Images at which the last planned stretch of training began: the end before it, or 0."""
+        return ([0, 0, *self.controllers.get("ends", [])])[-2]
+
     def autocast(self) -> AbstractContextManager[Any]:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16)
 

@@ -1,0 +1,92 @@
+"""metrics.jsonl, the source of every plot, and what a person sees while a run goes on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
+
+
+class Metrics:
+    """RUN/metrics.jsonl: one line a tick.  Where two lines speak of the same images, the later attempt holds."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.attempt = 1 + max((line["attempt"] for line in read(path)), default=0)
+        torn = path.exists() and path.stat().st_size > 0 and not path.read_bytes().endswith(b"\n")
+        if torn:  # a killed run's last line: closed off, and skipped by `read`
+            self._append("\n")
+
+    def write(self, images_seen: int, **values: Any) -> None:
+        self._append(json.dumps({"images_seen": images_seen, "attempt": self.attempt, **values}) + "\n")
+
+    def _append(self, text: str) -> None:
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(text)
+
+
+def read(path: Path) -> Iterator[dict[str, Any]]:
+    """The whole lines of a metrics.jsonl, as they stand; a torn one is skipped."""
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+        try:
+            value = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(value, dict) and "images_seen" in value and "attempt" in value:
+            yield value
+
+
+class Display:
+    """A live bar on a terminal; elsewhere one plain line a tick."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        columns = TextColumn("{task.description}"), BarColumn(bar_width=24), TextColumn("{task.fields[text]}")
+        self.progress = Progress(*columns, console=console, transient=True) if console.is_terminal else None
+        self.tasks: dict[str, Any] = {}
+
+    def __enter__(self) -> Display:
+        if self.progress:
+            self.progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.progress:
+            self.progress.stop()
+
+    def say(self, text: str) -> None:
+        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def preparing(self, done: int, total: int) -> None:
+        """Progress of reading the data."""
+        if self.progress:
+            self._update("reading images", done / max(total, 1), f"{done:,} of {total:,}")
+            if done >= total:
+                self.progress.remove_task(self.tasks.pop("reading images"))
+
+    def tick(self, images: int, share: float, rate: float, left: float, terms: dict[str, float]) -> None:
+        """Progress of training: `share` of the budget done, images/s, seconds left."""
+        losses = "  ".join(f"{name} {value:.3g}" for name, value in terms.items())
+        text = f"{images:,} images  {rate:,.0f}/s  {duration(left)} left  {losses}"
+        if self.progress:
+            self._update("training", share, text)
+        else:
+            self.say(f"{share:4.0%}  {text}")
+
+    def _update(self, name: str, share: float, text: str) -> None:
+        assert self.progress
+        if name not in self.tasks:
+            self.tasks[name] = self.progress.add_task(name, total=1.0, text="")
+        self.progress.update(self.tasks[name], completed=share, text=text)
+
+
+def duration(seconds: float) -> str:
+    """Seconds in words: 45s, 2m05s, 1h10m."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole}s"
+    return f"{whole // 60}m{whole % 60:02d}s" if whole < 3600 else f"{whole // 3600}h{whole % 3600 // 60:02d}m"

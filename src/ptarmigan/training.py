@@ -1,0 +1,313 @@
+"""The loop: a budget of steps of the game, a tick every so many images, a snapshot every so many ticks."""
+
+from __future__ import annotations
+
+import math
+import shlex
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+from torch import Tensor
+
+from ptarmigan import checkpoint, seeding
+from ptarmigan.config import Config, parse_images, parse_time, resolve
+from ptarmigan.contracts import Batch, UserError
+from ptarmigan.data import Batches, Dataset, open_dataset
+from ptarmigan.devices import TICK_SECONDS, pick_device, probe
+from ptarmigan.export import export_generator
+from ptarmigan.log import Display, Metrics, duration
+from ptarmigan.networks.layers import settle
+from ptarmigan.optim import ema_decay, learning_rate, update_ema
+from ptarmigan.runs import DEFAULT_TIME, new_run, open_run, plan, read_yaml, write_record
+from ptarmigan.sampling import Generator, save_grid
+from ptarmigan.state import TrainState
+from ptarmigan.step import Masks, d_step, g_step
+
+GRID_COLUMNS = 10
+SETTLING = 2048  # generated images from which batch statistics are taken
+
+
+class Diverged(UserError):
+    """A term or a gradient was not finite; the last good checkpoint is in place."""
+
+    status = 1
+
+
+class Stopped(UserError):
+    """A signal ended the run early; all of it was saved."""
+
+    status = 130
+
+
+def train(
+    data: str | Path | None = None, *, out: str | Path | None = None, config: str | Path | None = None, **fields: Any
+) -> Path:
+    """Train a generator on a folder of class folders, an IDX folder or an .npz (default: the embedded set).
+
+    `out` is the run folder: one that exists goes on where it stopped, bit for bit, or is extended by a longer
+    budget; by default it is a new runs/NAME-NUMBER.  `config` is a YAML file of fields.  `fields` are those of
+    `Config` by their names, as time="10m", recipe="acgan", g_lr=1e-3; they count above the file's.
+
+    Returns the run folder.  Raises UserError for input that will not do, Diverged where a term is not finite,
+    Stopped after Ctrl-C or SIGTERM.
+    """
+    asked = {**(read_yaml(Path(config)) if config else {}), **{k: v for k, v in fields.items() if v is not None}}
+    chosen = resolve(asked)
+    with Display(Console()) as display:
+        dataset = open_dataset(data, chosen.data, display.preparing)
+        chosen = fit(chosen, dataset)
+        for sentence in (*dataset.notices, dataset.fewer_than(chosen.train.batch)):
+            if sentence:
+                display.say(f"note: {sentence}")
+        run = Path(out) if out else new_run(dataset.name)
+        device = pick_device(chosen.train.device)
+        record = open_run(run, chosen, dataset)
+        with feed(chosen, dataset, device) as batches:
+            bf16, tick = record["precision"] == "bf16" if record else False, chosen.train.batch
+            if record is None:
+                bf16, seconds = probe(chosen, dataset.spec, device, lambda state: advance(state, batches))
+                tick *= max(
+                    1, min(round(TICK_SECONDS / seconds), (parse_images(chosen.train.images) or 1 << 62) // 20 // tick)
+                )
+            state = TrainState.create(chosen, dataset.spec, device, bf16)
+            found, damaged = checkpoint.load_newest(run, state)
+            for sentence in damaged:
+                display.say(f"note: {sentence}")
+            if damaged and found is None:
+                raise UserError(f"{run} has no good checkpoint left: begin anew with another --out")
+            state.controllers.setdefault("tick", tick)
+            plan(state, chosen.train)
+            write_record(run, chosen, asked, dataset, str(data or "embedded"), "bf16" if bf16 else "fp32")
+            describe(run, state, dataset, found, display.say)
+            loop(run, state, dataset, batches, display)
+        finish(run, state, display.say)
+    return run
+
+
+def feed(config: Config, dataset: Dataset, device: torch.device) -> Batches:
+    """The batches of the train part."""
+    train = config.train
+    return Batches(
+        dataset.images, dataset.labels, dataset.indices(), batch=train.batch, seed=train.seed, flip=config.data.flip,
+        device=device,
+    )  # fmt: skip
+
+
+def loop(run: Path, state: TrainState, dataset: Dataset, batches: Batches, display: Display) -> None:
+    """Steps until the planned end, or a signal; the host waits for the device at ticks alone."""
+    train, controllers = state.config.train, state.controllers
+    metrics = Metrics(run / "metrics.jsonl")
+    names: list[str] = []
+    sums, steps, since = torch.zeros(()), 0, time.perf_counter()
+    with signals() as received:
+        while True:
+            seen = state.images_seen
+            done = state.end is not None and seen >= state.end
+            if steps and (done or received or seen % controllers["tick"] == 0):
+                values = dict(zip(names, (sums / steps).tolist(), strict=True))  # the one wait for the device
+                seconds = time.perf_counter() - since
+                first = seen - steps * train.batch
+                check_finite(run, state, values, first, metrics)
+                controllers["clock"] += seconds
+                plan(state, train)
+                rate = steps * train.batch / seconds
+                metrics.write(seen, clock=controllers["clock"], images_per_second=rate, end=state.end, **values)
+                display.tick(seen, *progress(state, rate), values)
+                if done or snapshots(state, seen) > snapshots(state, first):
+                    snapshot(run, state, dataset)
+                steps, since = 0, time.perf_counter()
+            if done:
+                return
+            if received:
+                save(run, state, dataset, milestone=False)
+                raise Stopped(f"stopped at {seen:,} images, all saved; to go on: the same command with --out {run}")
+            terms = advance(state, batches)
+            step = torch.stack(list(terms.values()))
+            names, sums, steps = list(terms), sums + step if steps else step, steps + 1
+
+
+def progress(state: TrainState, rate: float) -> tuple[float, float, float]:
+    """Share of the budget done, images/s, and seconds left."""
+    if state.end is None:
+        clock, seconds = state.controllers["clock"], parse_time(state.config.train.time) or 1.0
+        return clock / seconds, rate, seconds - clock
+    return state.images_seen / state.end, rate, (state.end - state.images_seen) / rate
+
+
+def snapshots(state: TrainState, images: int) -> int:
+    """How many snapshots the plan has up to so many images."""
+    if state.end is None:
+        return 0
+    return (images - state.start) * state.config.train.snapshots // (state.end - state.start)
+
+
+def check_finite(run: Path, state: TrainState, values: dict[str, float], first: int, metrics: Metrics) -> None:
+    """Raise Diverged where a step since the last tick met a value that is not finite."""
+    if not state.bad:
+        return
+    term = next((name for name, value in values.items() if not math.isfinite(value)), "a gradient")
+    metrics.write(state.images_seen, diverged=term)
+    good = checkpoint.checkpoints(run)
+    raise Diverged(
+        f"{term} was not finite between {first:,} and {state.images_seen:,} images, and no update was made with it; "
+        f"last good checkpoint: {good[-1] if good else 'none yet'}. Try a lower --g-lr and --d-lr, or --precision fp32"
+    )
+
+
+def advance(state: TrainState, batches: Batches) -> dict[str, Tensor]:
+    """`d_steps` updates of D and one of G; every draw is addressed by the images seen."""
+    train, seen = state.config.train, state.images_seen
+    for optimizer, lr in ((state.opt_d, train.d_lr), (state.opt_g, train.g_lr)):
+        optimizer.param_groups[0]["lr"] = learning_rate(lr, seen, state.start, state.end, train.anneal)
+    for extra in range(1, train.d_steps):
+        real = real_batch(batches, seen, f"order {extra}")
+        with torch.no_grad():
+            fake = fakes(state, real.labels, f"z {extra}")
+        d_step(state, real, fake, masks(state, f"d {extra}"), between(state, f"u {extra}"))
+    real = real_batch(batches, seen, "order")
+    fake = fakes(state, real.labels, "z")
+    d = d_step(state, real, fake, masks(state, "d"), between(state, "u"))
+    g = g_step(state, real, fake, masks(state, "g"))
+    update_ema(state.ema, state.G, ema_decay(seen, train.batch, train.ema_half_life))
+    state.images_seen += train.batch
+    return {f"d_{name}": term for name, term in d.items()} | {f"g_{name}": term for name, term in g.items()}
+
+
+def real_batch(batches: Batches, seen: int, purpose: str) -> Batch:
+    loaded = batches.get(seen, purpose)
+    return Batch(loaded.images, loaded.labels)
+
+
+def indices(state: TrainState) -> np.ndarray[Any, np.dtype[np.int64]]:
+    return np.arange(state.images_seen, state.images_seen + state.config.train.batch)
+
+
+def fakes(state: TrainState, labels: Tensor, purpose: str) -> Batch:
+    """G's images of the real batch's labels, so that pairs share a class and the priors are equal."""
+    model = state.config.model
+    z = seeding.latents(state.config.train.seed, purpose, indices(state), model.latent_dim, model.latent)
+    with state.autocast():
+        return Batch(state.G(z.to(state.device), labels), labels)
+
+
+def masks(state: TrainState, purpose: str) -> tuple[Masks, Masks]:
+    """D's dropout masks for the real and the fake half, each sample's by its own address."""
+    drop = state.config.model.dropout
+    if not drop:
+        return None, None
+    shapes = state.D.body.mask_shapes
+    sizes = [int(np.prod(shape)) for shape in shapes]
+
+    def draw(half: str) -> list[Tensor]:
+        flat = seeding.masks(state.config.train.seed, f"dropout {purpose} {half}", indices(state), sum(sizes), drop)
+        parts = flat.to(state.device).split(sizes, 1)
+        return [part.view(-1, *shape) for part, shape in zip(parts, shapes, strict=True)]
+
+    return draw("real"), draw("fake")
+
+
+def between(state: TrainState, purpose: str) -> Tensor | None:
+    """WGAN-GP's places between real and fake, [N] in (0, 1)."""
+    if not state.config.loss.gradient_penalty:
+        return None
+    return seeding.uniforms(state.config.train.seed, purpose, indices(state), 1)[:, 0].float().to(state.device)
+
+
+def save(run: Path, state: TrainState, dataset: Dataset, milestone: bool) -> str:
+    """A checkpoint, then the generator folder; returns the generator's SHA-256."""
+    checkpoint.save(run, state, milestone)
+    train, model = state.config.train, state.config.model
+    z = seeding.latents(train.seed, "settle", np.arange(SETTLING), model.latent_dim, model.latent).to(state.device)
+    members = dataset.indices()
+    order = seeding.permute(train.seed, "settle", 0, np.arange(SETTLING) % len(members), len(members))
+    labels = torch.from_numpy(dataset.labels[members[order]]).to(state.device)
+    settle(state.ema, zip(z.split(256), labels.split(256), strict=True))
+    return export_generator(run / "generator", state.ema, state.config, state.spec, state.images_seen, {})
+
+
+def snapshot(run: Path, state: TrainState, dataset: Dataset) -> None:
+    """A checkpoint, the generator folder, and a grid of fixed seeds, rows = classes."""
+    sha256 = save(run, state, dataset, milestone=True)
+    model = state.config.model
+    sampler = Generator(state.ema, state.config, state.spec, state.images_seen, {}, sha256)
+    seed = state.config.train.seed
+    images, labels = sampler.sample(n=GRID_COLUMNS if model.conditioning != "none" else GRID_COLUMNS**2, seed=seed)
+    path = run / "samples" / f"{state.images_seen:09d}.png"
+    path.parent.mkdir(exist_ok=True)
+    save_grid(sampler, images, labels, path, seed)
+
+
+@contextmanager
+def signals() -> Iterator[list[int]]:
+    """Ctrl-C and SIGTERM noted in a list, once; a second one acts as it would have without us."""
+    received: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield received
+        return
+
+    def note(number: int, _: object) -> None:
+        received.append(number)
+        restore()
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    try:
+        yield received
+    finally:
+        restore()
+
+
+def fit(config: Config, dataset: Dataset) -> Config:
+    """The config with what the data decide: no class to condition on where there is one; a budget where none is given."""
+    model, train = config.model, config.train
+    if dataset.spec.classes == 1 and model.conditioning != "none":
+        model = replace(model, conditioning="none")
+    if train.time is None and train.images is None:
+        train = replace(train, time=DEFAULT_TIME)
+    return replace(config, model=model, train=train)
+
+
+def describe(run: Path, state: TrainState, dataset: Dataset, found: Path | None, say: Callable[[str], None]) -> None:
+    """Three lines before the first step: the data, the choice, and whether the run is new."""
+    spec, config = state.spec, state.config
+    held = ", ".join(f"{count:,} {name}" for name, count in dataset.counts().items() if count)
+    size = f"{spec.height}x{spec.width} {({1: 'grey', 3: 'RGB', 4: 'RGBA'})[spec.channels]}"
+    classes = "1 class" if spec.classes == 1 else f"{spec.classes} classes"
+    say(f"{len(dataset.labels):,} images of {size} in {classes}: {held}")
+    say(
+        f"recipe {config.recipe}: {config.loss.loss} loss, conditioning {config.model.conditioning}, batch "
+        f"{config.train.batch}, on {state.device} in {'bf16' if state.bf16 else 'fp32'}"
+    )
+    if found is None:
+        say(f"a new run in {run}")
+    elif state.end is not None and state.images_seen >= state.end:
+        say(f"{run} is finished at {state.images_seen:,} images; a longer --time or --images trains it further")
+    else:
+        say(f"{run} goes on at {state.images_seen:,} images")
+
+
+def finish(run: Path, state: TrainState, say: Callable[[str], None]) -> None:
+    """Where everything is, and three commands to try next."""
+    named = f" --class {shlex.quote(state.spec.class_names[-1])}" if state.config.model.conditioning != "none" else ""
+    trained = duration(state.controllers["clock"])
+    say(f"trained for {trained} on {state.images_seen:,} images")
+    say(f"  pictures   {run / 'samples'}")
+    say(f"  generator  {run / 'generator'}")
+    say(f"  log        {run / 'metrics.jsonl'}")
+    say("next:")
+    say(f"  ptarmigan sample {run}{named} -n 64 --out samples.png")
+    say(f"  ptarmigan info {run}")
+    say("  ptarmigan losses")
