@@ -57,8 +57,9 @@ def masks(seed: int, purpose: str, indices: NDArray[np.int64], count: int, drop:
 def permute(seed: int, purpose: str, epoch: int, positions: NDArray[np.int64], size: int) -> NDArray[np.int64]:
     """Positions in [0, size) -> indices in [0, size), one to one, in an order keyed by (seed, purpose, epoch).
 
-    A Feistel network on the smallest even number of bits that holds `size`; a value that falls outside walks on along its cycle until it falls inside (Black and Rogaway, CT-RSA 2002).  No list of the
-    whole set is ever in memory.
+    A Feistel network on the smallest even number of bits that holds `size`; a value that falls outside walks on
+    along its cycle until it falls inside (Black and Rogaway, CT-RSA 2002).  No list of the whole set is ever in
+    memory.
     """
     half = max(1, -(-max(1, (size - 1).bit_length()) // 2))
     mask = np.uint64((1 << half) - 1)
