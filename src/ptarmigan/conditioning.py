@@ -36,7 +36,7 @@ class AuxiliaryClassifier(nn.Module):
 
 
 class Projection(nn.Module):
-    """psi(phi) + <e_y, phi> / sqrt(F) (Miyato and Koyama 2018, eq. 3); the scale keeps both parts alike at the start."""
+    """psi(phi) + <e_y, phi> / sqrt(F) (Miyato and Koyama 2018, eq. 3); the scale keeps both parts alike at first."""
 
     def __init__(self, features: int, classes: int) -> None:
         super().__init__()

@@ -186,8 +186,9 @@ def check(config: Config) -> None:
         raise UserError("time and images are both given: one budget decides the end; leave one out")
     for key, low, high in (
         ("width", 1, 4096), ("latent_dim", 1, 65536), ("class_dim", 1, 65536), ("batch", 1, 1 << 20),
-        ("d_steps", 1, 1000), ("snapshots", 1, 100_000), ("keep", 1, 100_000), ("g_lr", 0, 1), ("d_lr", 0, 1), ("anneal", 0, 1),
-        ("r1", 0, 1e9), ("r2", 0, 1e9), ("gradient_penalty", 0, 1e9), ("class_weight", 0, 1e9), ("ema_half_life", 0, 1e15),
+        ("d_steps", 1, 1000), ("snapshots", 1, 100_000), ("keep", 1, 100_000), ("g_lr", 0, 1),
+        ("d_lr", 0, 1), ("anneal", 0, 1), ("r1", 0, 1e9), ("r2", 0, 1e9), ("gradient_penalty", 0, 1e9),
+        ("class_weight", 0, 1e9), ("ema_half_life", 0, 1e15),
         ("dropout", 0, 0.95), ("smoothing", 0.5, 1), ("seed", 0, 2**63 - 1),
     ):  # fmt: skip
         value = config.flat()[key]

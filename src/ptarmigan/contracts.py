@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 class UserError(Exception):
     """What was wrong, where, and what to do: one line, printed without a trace, exit status 2."""
 
+    status = 2
+
 
 def unknown(what: str, name: str, choices: Iterable[str]) -> UserError:
     """An error that lists the choices, and names the nearest one where there is one."""

@@ -147,8 +147,8 @@ LOSS_ENTRIES = {
         rising=NON_SATURATING_RISING,
         use="with batch norm in D, as DCGAN and ACGAN do. Without it prefer relativistic with R1 and R2.",
         wrong=(
-            "It is not the negative of D's loss: -s(f) and s(-f) = s(f) - f differ by f, which is the whole gradient "
-            "where it matters. The game is not zero-sum.",
+            "It is not the negative of D's loss, which is -s(f): where D is sure of a fake the slopes are -1 here and "
+            "0 there. The game is not zero-sum.",
             "L_D near 0 is not 'D has learned': it is a D so strong that little is left to learn from.",
         ),
     ),
@@ -328,9 +328,9 @@ CONDITIONING_ENTRIES = {
             "f = source(h_fake) + dot(embedding(y'), h_fake) / sqrt(F)",
         ),
         code="""\
-real = (source(h_real).squeeze(1) + (embedding(y) * h_real).sum(1)
+real = (source(h_real).flatten() + (embedding(y) * h_real).sum(1)
         / h_real.shape[1] ** 0.5)
-fake = (source(h_fake).squeeze(1) + (embedding(y_fake) * h_fake).sum(1)
+fake = (source(h_fake).flatten() + (embedding(y_fake) * h_fake).sum(1)
         / h_fake.shape[1] ** 0.5)""",
         best="with a cross-entropy loss log[p(x,y) / q(x,y)]: at q = p both losses are those of the adversarial "
         "loss alone, for overlapping classes too",
@@ -501,7 +501,8 @@ QUESTIONS = (
         rising="A rising L_G says that D beats G by more than before, not that the images got worse: D moves too, and "
         "1 to 3 is common in good runs. Minimax rises to 0 as G loses its gradient.",
         wrong=(
-            "The two are often called one loss. They share an equilibrium, not a gradient: s(-f) = s(f) - f.",
+            "The two are often called one loss. They share an equilibrium, not a gradient: where D is sure of a fake "
+            "the slope is -1 for the first, 0 for minimax.",
             "Nothing is compared with a real image, and no class label enters.",
         ),
     ),

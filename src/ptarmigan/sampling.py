@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import re
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +20,7 @@ from torch import nn
 from ptarmigan import files, seeding
 from ptarmigan.config import Config, Model, resolve
 from ptarmigan.contracts import ImageSpec, UserError
+from ptarmigan.devices import pick_device
 from ptarmigan.networks import build_generator
 
 CHUNK = 256  # images a forward: the same whatever is asked for
@@ -127,7 +130,7 @@ def load(model: str | Path, device: str = "cpu") -> Generator:
         network.load_state_dict(tensors)
     except (KeyError, TypeError, RuntimeError, UserError) as error:
         raise UserError(f"{path} is no generator that this ptarmigan can read: {error}") from None
-    network.to(device).eval().requires_grad_(False)
+    network.to(pick_device(device)).eval().requires_grad_(False)
     return Generator(network, config, spec, meta["images_seen"], meta.get("scores", {}), meta["sha256"])
 
 
@@ -138,7 +141,88 @@ def find(model: Path) -> Path:
         if path.is_file():
             return path
     if not model.exists():
-        raise UserError(f"{model} does not exist: give a run folder, a generator folder or a model.safetensors file")
+        raise UserError(f"{model} does not exist: name a run folder, a generator folder or a model.safetensors")
     raise UserError(
         f"{model} holds no generator: {tried[0]} and {tried[1]} were looked for; a run has one from its first snapshot on"
     )
+
+
+def sample(
+    model: str | Path,
+    *,
+    label: Sequence[str] | None = None,
+    n: int = 16,
+    seed: int = 0,
+    out: str | Path = "samples.png",
+    device: str = "auto",
+) -> Path:
+    """Draw `n` images of each class in `label` (default: every class) and write them to `out`; returns its path.
+
+    `out` is X.png, one picture with a row for each class; X.npz, arr_0 uint8 [N, H, W, C], arr_1 int64 [N] and
+    class_names; or a folder, which gets one folder of PNGs for each class.  Raises UserError for an unknown class,
+    an unreadable model, and an `out` that exists: nothing is overwritten.
+    """
+    out = Path(out)
+    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
+        raise UserError(f"out: {out} exists already and is not overwritten: name another --out, or remove it first")
+    if out.suffix.lower() not in ("", ".png", ".npz") and not out.is_dir():
+        raise UserError(f"out: {out} is none of X.png, X.npz and a folder")
+    generator = load(model, device)
+    images, labels = generator.sample(label, n, seed)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"out: cannot make {out.parent}: {error.strerror}") from None
+    if out.suffix.lower() == ".png":
+        save_grid(generator, images, labels, out, seed)
+    elif out.suffix.lower() == ".npz":
+        names = np.array(generator.spec.class_names)
+        files.write_atomic(out, lambda file: np.savez_compressed(file, arr_0=images, arr_1=labels, class_names=names))
+    else:
+        save_folder(generator, images, labels, out, seed)
+    return out
+
+
+def save_folder(
+    generator: Generator, images: NDArray[np.uint8], labels: NDArray[np.int64], out: Path, seed: int
+) -> None:
+    """OUT/CLASS/INDEX.png for each image, all of them or none; a class name that is no file name is mended."""
+    unfit = re.compile(r'[<>:"/\\|?*\x00-\x1f]|^\.+$|[. ]+$')
+    names = [unfit.sub("_", name) or "_" for name in generator.spec.class_names]
+    if len({name.lower() for name in names}) < len(names):
+        names = [f"{label} {name}" for label, name in enumerate(names)]
+    if generator.config.model.conditioning == "none":
+        names = ["images"]
+    try:
+        with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as beside:
+            whole = Path(beside) / out.name
+            for label in np.unique(labels):
+                (whole / names[label]).mkdir(parents=True)
+                for index, image in enumerate(images[labels == label]):
+                    picture = grid(image[None], 1, gap=0)
+                    save_png(picture, whole / names[label] / f"{index:06d}.png", seed=seed, generator=generator.sha256)
+            whole.replace(out)
+    except OSError as error:
+        raise UserError(f"out: cannot write {out}: {error.strerror}") from None
+
+
+def info(model: str | Path) -> dict[str, Any]:
+    """What a generator knows of itself: path, classes, size, channels, recipe, loss, images seen, scores, SHA-256.
+
+    Raises UserError where there is none or it is damaged.
+    """
+    generator = load(model)
+    spec, config = generator.spec, generator.config
+    return {
+        "path": str(find(Path(model))),
+        "classes": list(spec.class_names) if config.model.conditioning != "none" else "none: unconditional",
+        "size": f"{spec.height}x{spec.width}",
+        "channels": spec.channels,
+        "recipe": config.recipe,
+        "loss": config.loss.loss,
+        "conditioning": config.model.conditioning,
+        "parameters": sum(parameter.numel() for parameter in generator.network.parameters()),
+        "images_seen": generator.images_seen,
+        "scores": generator.scores or "none yet",
+        "sha256": generator.sha256,
+    }

@@ -59,7 +59,8 @@ class TrainState:
     @property
     def start(self) -> int:
         """Images at which the last planned stretch of training began: the end before it, or 0."""
-        return ([0, 0, *self.controllers.get("ends", [])])[-2]
+        ends: list[int] = self.controllers.get("ends", [])
+        return ([0, 0, *ends])[-2]
 
     def autocast(self) -> AbstractContextManager[Any]:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16)

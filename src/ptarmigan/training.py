@@ -16,21 +16,20 @@ from typing import Any
 import numpy as np
 import torch
 from rich.console import Console
-from torch import Tensor
 
 from ptarmigan import checkpoint, seeding
+from ptarmigan.advance import advance
 from ptarmigan.config import Config, parse_images, parse_time, resolve
-from ptarmigan.contracts import Batch, UserError
+from ptarmigan.contracts import UserError
 from ptarmigan.data import Batches, Dataset, open_dataset
-from ptarmigan.devices import TICK_SECONDS, pick_device, probe
+from ptarmigan.devices import pick_device
 from ptarmigan.export import export_generator
 from ptarmigan.log import Display, Metrics, duration
 from ptarmigan.networks.layers import settle
-from ptarmigan.optim import ema_decay, learning_rate, update_ema
+from ptarmigan.probe import TICK_SECONDS, probe
 from ptarmigan.runs import DEFAULT_TIME, new_run, open_run, plan, read_yaml, write_record
 from ptarmigan.sampling import Generator, save_grid
 from ptarmigan.state import TrainState
-from ptarmigan.step import Masks, d_step, g_step
 
 GRID_COLUMNS = 10
 SETTLING = 2048  # generated images from which batch statistics are taken
@@ -49,18 +48,25 @@ class Stopped(UserError):
 
 
 def train(
-    data: str | Path | None = None, *, out: str | Path | None = None, config: str | Path | None = None, **fields: Any
+    data: str | Path | None = None,
+    *,
+    recipe: str | None = None,
+    out: str | Path | None = None,
+    config: str | Path | None = None,
+    **fields: Any,
 ) -> Path:
     """Train a generator on a folder of class folders, an IDX folder or an .npz (default: the embedded set).
 
-    `out` is the run folder: one that exists goes on where it stopped, bit for bit, or is extended by a longer
-    budget; by default it is a new runs/NAME-NUMBER.  `config` is a YAML file of fields.  `fields` are those of
-    `Config` by their names, as time="10m", recipe="acgan", g_lr=1e-3; they count above the file's.
+    `recipe` names the settings: auto (default), acgan, dcgan.  `out` is the run folder: one that exists goes on
+    where it stopped, bit for bit, or is extended by a longer budget; by default it is a new runs/NAME-NUMBER.
+    `config` is a YAML file of fields.  `fields` are those of `Config` by their names, as time="10m", batch=32,
+    g_lr=1e-3; they count above the file's.
 
     Returns the run folder.  Raises UserError for input that will not do, Diverged where a term is not finite,
     Stopped after Ctrl-C or SIGTERM.
     """
-    asked = {**(read_yaml(Path(config)) if config else {}), **{k: v for k, v in fields.items() if v is not None}}
+    asked = read_yaml(Path(config)) if config else {}
+    asked |= {key: value for key, value in {"recipe": recipe, **fields}.items() if value is not None}
     chosen = resolve(asked)
     with Display(Console()) as display:
         dataset = open_dataset(data, chosen.data, display.preparing)
@@ -163,65 +169,6 @@ def check_finite(run: Path, state: TrainState, values: dict[str, float], first: 
     )
 
 
-def advance(state: TrainState, batches: Batches) -> dict[str, Tensor]:
-    """`d_steps` updates of D and one of G; every draw is addressed by the images seen."""
-    train, seen = state.config.train, state.images_seen
-    for optimizer, lr in ((state.opt_d, train.d_lr), (state.opt_g, train.g_lr)):
-        optimizer.param_groups[0]["lr"] = learning_rate(lr, seen, state.start, state.end, train.anneal)
-    for extra in range(1, train.d_steps):
-        real = real_batch(batches, seen, f"order {extra}")
-        with torch.no_grad():
-            fake = fakes(state, real.labels, f"z {extra}")
-        d_step(state, real, fake, masks(state, f"d {extra}"), between(state, f"u {extra}"))
-    real = real_batch(batches, seen, "order")
-    fake = fakes(state, real.labels, "z")
-    d = d_step(state, real, fake, masks(state, "d"), between(state, "u"))
-    g = g_step(state, real, fake, masks(state, "g"))
-    update_ema(state.ema, state.G, ema_decay(seen, train.batch, train.ema_half_life))
-    state.images_seen += train.batch
-    return {f"d_{name}": term for name, term in d.items()} | {f"g_{name}": term for name, term in g.items()}
-
-
-def real_batch(batches: Batches, seen: int, purpose: str) -> Batch:
-    loaded = batches.get(seen, purpose)
-    return Batch(loaded.images, loaded.labels)
-
-
-def indices(state: TrainState) -> np.ndarray[Any, np.dtype[np.int64]]:
-    return np.arange(state.images_seen, state.images_seen + state.config.train.batch)
-
-
-def fakes(state: TrainState, labels: Tensor, purpose: str) -> Batch:
-    """G's images of the real batch's labels, so that pairs share a class and the priors are equal."""
-    model = state.config.model
-    z = seeding.latents(state.config.train.seed, purpose, indices(state), model.latent_dim, model.latent)
-    with state.autocast():
-        return Batch(state.G(z.to(state.device), labels), labels)
-
-
-def masks(state: TrainState, purpose: str) -> tuple[Masks, Masks]:
-    """D's dropout masks for the real and the fake half, each sample's by its own address."""
-    drop = state.config.model.dropout
-    if not drop:
-        return None, None
-    shapes = state.D.body.mask_shapes
-    sizes = [int(np.prod(shape)) for shape in shapes]
-
-    def draw(half: str) -> list[Tensor]:
-        flat = seeding.masks(state.config.train.seed, f"dropout {purpose} {half}", indices(state), sum(sizes), drop)
-        parts = flat.to(state.device).split(sizes, 1)
-        return [part.view(-1, *shape) for part, shape in zip(parts, shapes, strict=True)]
-
-    return draw("real"), draw("fake")
-
-
-def between(state: TrainState, purpose: str) -> Tensor | None:
-    """WGAN-GP's places between real and fake, [N] in (0, 1)."""
-    if not state.config.loss.gradient_penalty:
-        return None
-    return seeding.uniforms(state.config.train.seed, purpose, indices(state), 1)[:, 0].float().to(state.device)
-
-
 def save(run: Path, state: TrainState, dataset: Dataset, milestone: bool) -> str:
     """A checkpoint, then the generator folder; returns the generator's SHA-256."""
     checkpoint.save(run, state, milestone)
@@ -271,7 +218,7 @@ def signals() -> Iterator[list[int]]:
 
 
 def fit(config: Config, dataset: Dataset) -> Config:
-    """The config with what the data decide: no class to condition on where there is one; a budget where none is given."""
+    """The config with what the data decide (one class is none to condition on), and a budget where none is given."""
     model, train = config.model, config.train
     if dataset.spec.classes == 1 and model.conditioning != "none":
         model = replace(model, conditioning="none")

@@ -1,0 +1,119 @@
+"""Flags to functions: each command is the public function of its name, imported when it is called."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, TypedDict, Unpack
+
+from cyclopts import App, CycloptsError, Group, Parameter
+from rich.console import Console
+
+from ptarmigan import __version__
+from ptarmigan.config import HELP, RECIPES, SECTIONS, TYPES
+from ptarmigan.contracts import UserError
+
+app = App(
+    name="ptarmigan",
+    help="Class-conditional image GANs whose losses are right.",
+    version=__version__,
+    version_flags=["--version"],
+    help_flags=["--help", "-h"],
+)
+
+if TYPE_CHECKING:
+
+    class Fields(TypedDict, total=False):
+        """Every field of the config is a flag of its name."""
+
+else:
+    GROUPS = {key: Group(name.capitalize()) for name, cls in SECTIONS.items() for key in cls.__dataclass_fields__}
+    FLAGS = {
+        key: Annotated[hint, Parameter(help=HELP[key], group=GROUPS[key], negative_iterable=())]
+        for key, hint in TYPES.items()
+    }
+    Fields = TypedDict("Fields", FLAGS, total=False)
+
+
+@app.command
+def train(
+    data: Path | None = None,
+    /,
+    *,
+    recipe: Annotated[
+        str | None, Parameter(help=f"named settings: {', '.join(RECIPES)}; auto if none is given")
+    ] = None,
+    out: Annotated[Path | None, Parameter(help="run folder; one that exists goes on; else runs/NAME-NUMBER")] = None,
+    config: Annotated[Path | None, Parameter(help="YAML file of fields; flags count above it")] = None,
+    **fields: Unpack[Fields],
+) -> None:
+    """Train a generator on DATA: a folder of class folders, an IDX folder or an .npz; else the embedded set."""
+    from ptarmigan.training import train
+
+    train(data, recipe=recipe, out=out, config=config, **fields)
+
+
+@app.command
+def sample(
+    model: Path,
+    /,
+    *,
+    label: Annotated[list[str] | None, Parameter(name="--class", negative_iterable=())] = None,
+    n: Annotated[int, Parameter(name="-n")] = 16,
+    seed: int = 0,
+    out: Path = Path("samples.png"),
+    device: str = "auto",
+) -> None:
+    """Draw images of named classes from MODEL: a run folder, a generator folder or a model.safetensors.
+
+    Parameters
+    ----------
+    label
+        a class by its name; may be given several times; every class if none is given
+    n
+        images a class
+    seed
+        image i of a class is a function of the seed and i alone
+    out
+        X.png, a row for each class; X.npz with arr_0, arr_1, class_names; or a folder of class folders
+    device
+        auto, cpu, cuda or mps
+    """
+    from ptarmigan.sampling import sample
+
+    print(sample(model, label=label, n=n, seed=seed, out=out, device=device))
+
+
+@app.command
+def info(model: Path, /) -> None:
+    """Say what MODEL knows of itself: classes, size, recipe, images seen, scores."""
+    from ptarmigan.sampling import info
+
+    for key, value in info(model).items():
+        shown = ", ".join(value) if isinstance(value, list) else f"{value:,}" if isinstance(value, int) else value
+        print(f"{key.replace('_', ' '):<13} {shown}")
+
+
+@app.command
+def losses(name: str | None = None, /) -> None:
+    """Say what DCGAN's and ACGAN's losses exactly are, or explain the loss, penalty or recipe NAME."""
+    from ptarmigan.explain import explain
+
+    print(explain(name))
+
+
+def main() -> None:
+    """The command line: bad input ends in one line on standard error and status 2."""
+    try:
+        app(exit_on_error=False, print_error=False, result_action="return_value")
+    except CycloptsError as error:
+        fail(str(error), 2)
+    except UserError as error:
+        fail(str(error), error.status)
+    except KeyboardInterrupt:
+        fail("interrupted", 130)
+
+
+def fail(text: str, status: int) -> None:
+    Console(stderr=True).print(f"ptarmigan: {text}", style="red", markup=False, highlight=False, soft_wrap=True)
+    sys.exit(status)
