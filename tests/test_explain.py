@@ -1,0 +1,388 @@
+"""What `ptarmigan losses` prints is run: each formula, line of code and number against the functions that train."""
+
+from __future__ import annotations
+
+import ast
+import math
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ptarmigan import losses, penalties
+from ptarmigan.conditioning import Projection, classification_d, classification_g
+from ptarmigan.config import LOSSES, RECIPES, TYPES, Config, Loss, resolve
+from ptarmigan.contracts import UserError
+from ptarmigan.explain import ENTRIES, INDENT, QUESTIONS, VARIABLES, Entry, Value, explain
+
+N, K, FEATURES = 6, 5, 7
+OTHERS = ("smoothing", "auxiliary_classifier", "projection", "r1", "r2", "gradient_penalty", "dcgan", "acgan", "auto")
+BASE = {"dcgan": "non_saturating", "acgan": "non_saturating", "auxiliary_classifier": "non_saturating"}
+BASE |= {"auto": "relativistic", "smoothing": "non_saturating"}  # the objective that each of these stands on
+PAGES = [*((name, explain(name)) for name in ENTRIES), (None, explain())]
+IDS = [str(name) for name, _ in PAGES]
+
+
+def given() -> dict[str, Any]:
+    """A value in float64 for each name of VARIABLES; y_fake differs from y everywhere."""
+    draw = torch.Generator().manual_seed(3)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=draw, dtype=torch.float64)
+
+    x, x_fake, w = normal(N, 2, 3, 4).requires_grad_(), normal(N, 2, 3, 4).requires_grad_(), normal(24, 5)
+
+    def D(images: Tensor) -> Tensor:  # noqa: N802
+        return (images.flatten(1) @ w).tanh().sum(1)
+
+    y = torch.arange(N) % K
+    head = Projection(FEATURES, K).double()
+    real, fake = D(x), D(x_fake)
+    return {
+        "real": real, "fake": fake, "D": D, "x": x, "x_fake": x_fake,
+        "bce": F.binary_cross_entropy_with_logits, "ones": torch.ones_like(real), "zeros": torch.zeros_like(fake),
+        "c_real": normal(N, K), "c_fake": normal(N, K), "y": y, "y_fake": (y + 2) % K, "lam": 0.7,
+        "h_real": normal(N, FEATURES), "h_fake": normal(N, FEATURES),
+        "source": head.source, "embedding": head.embedding,
+        "u": torch.rand(N, 1, 1, 1, generator=draw, dtype=torch.float64), "gamma": 0.3, "weight": 9.0,
+        "R1": 0.15 * penalties.squared_gradient_norm(real, x).mean(),
+        "R2": 0.15 * penalties.squared_gradient_norm(fake, x_fake).mean(), "head": head,
+    }  # fmt: skip
+
+
+def expected(name: str, n: dict[str, Any]) -> dict[str, Tensor]:
+    """What the shipped functions make of the same values, by the name that the text gives the result."""
+    if name == "projection":
+        r, f = n["head"](n["h_real"], n["y"]).logits, n["head"](n["h_fake"], n["y_fake"]).logits
+        return {"real": r, "fake": f, "r": r, "f": f}
+    if name in ("r1", "r2"):
+        return {name.upper(): n[name.upper()]}
+    if name == "gradient_penalty":
+        m = penalties.between(n["x"], n["x_fake"], n["u"])
+        return {"GP": n["weight"] * penalties.one_centred(n["D"](m), m).mean()}
+    objective = losses.objective(Loss(loss=BASE.get(name, name), smoothing=0.9 if name == "smoothing" else 1.0))
+    d = objective.d(real=n["real"], fake=n["fake"]).mean()
+    g = objective.g(**({"real": n["real"]} if objective.relativistic else {}), fake=n["fake"]).mean()
+    if name in ("acgan", "auxiliary_classifier"):
+        d = (
+            d
+            + n["lam"] * classification_d(n["c_real"], n["c_fake"], real_labels=n["y"], fake_labels=n["y_fake"]).mean()
+        )
+        g = g + n["lam"] * classification_g(n["c_fake"], fake_labels=n["y_fake"]).mean()
+    return {"L_D": d + n["R1"] + n["R2"] if name == "auto" else d, "L_G": g}
+
+
+def printed(text: str, label: str) -> str:
+    """The lines beside a label, as a reader would copy them."""
+    match = re.search(rf"^{re.escape(label.ljust(INDENT))}(.*(?:\n {{{INDENT}}}.*)*)", text, re.MULTILINE)
+    assert match, f"no {label!r} in {text}"
+    return "\n".join([match[1].split("\n")[0], *(line[INDENT:] for line in match[1].split("\n")[1:])])
+
+
+def run(code: str, names: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Each assignment's name and value, in order; only what VARIABLES promises is there to be used."""
+    scope = {key: names[key] for key in VARIABLES} | {"F": F, "torch": torch}
+    for statement in ast.parse(code).body:
+        assert isinstance(statement, ast.Assign)
+        exec(compile(ast.Module([statement], []), "<printed>", "exec"), scope)
+        if isinstance(statement.targets[0], ast.Name):
+            yield statement.targets[0].id, scope[statement.targets[0].id]
+
+
+class Mean:
+    """`E ** t`: binds as loosely to its right, and as tightly to its left, as E does on paper."""
+
+    def __pow__(self, t: Tensor) -> Tensor:
+        return t.mean()
+
+
+def formula_value(formula: str, n: dict[str, Any]) -> tuple[str, Tensor]:
+    """A printed formula's name and value: the notation turned into Python, nothing more."""
+
+    def gradient_norm(images: Tensor) -> Tensor:
+        return torch.autograd.grad(n["D"](images).sum(), images, create_graph=True)[0].flatten(1).norm(dim=1)
+
+    left, right = formula.split(" = ", 1)
+    right = re.sub(r"\|grad_\w D\((\w+|G\(z, y\))\)\|", r"gradient_norm(\1)", right)
+    right = re.sub(r"\bE ", "E ** ", right.replace("y'", "y_fake").replace("^", "**"))
+    scope = n | {
+        "E": Mean(), "r": n["real"], "f": n["fake"], "s": losses.softplus, "max": lambda low, t: t.clamp_min(low),
+        "G": lambda z, y: n["x_fake"], "z": None, "c": lambda images: n["c_real"] if images is n["x"] else n["c_fake"],
+        "CE": lambda c, y: F.cross_entropy(c, y, reduction="none"), "gradient_norm": gradient_norm,
+        "source": lambda h: n["source"](h).squeeze(1), "dot": lambda a, b: (a * b).sum(1), "sqrt": math.sqrt,
+        "F": FEATURES,
+        "m": penalties.between(n["x"], n["x_fake"], n["u"]),
+    }  # fmt: skip
+    return left, eval(right, scope)
+
+
+@pytest.mark.parametrize("name", ENTRIES)
+def test_printed_code_and_formulas_are_the_shipped_functions(name: str) -> None:
+    n = given()
+    want = expected(name, n)
+    code = dict(run(printed(explain(name), "PyTorch"), n))
+    formulas = dict(formula_value(line, n) for line in printed(explain(name), "formula").split("\n"))
+    for found in (code, formulas):
+        assert found.keys() & want.keys()
+        for key in found.keys() & want.keys():
+            torch.testing.assert_close(found[key], want[key], rtol=1e-8, atol=1e-12)
+    assert code.keys() | formulas.keys() >= want.keys()  # both players, where there are two
+
+
+def test_the_answers_are_the_shipped_functions() -> None:
+    n = given()
+    ns, minimax, acgan = (expected(name, n) for name in ("dcgan", "minimax", "acgan"))
+    one, two, three = explain().split("\n\n")[2:7:2]
+    codes = [ns["L_D"], ns["L_D"], ns["L_G"], ns["L_G"], minimax["L_G"], acgan["L_D"], acgan["L_G"]]
+    found = [item for page in (one, two, three) for item in run(printed(page, "PyTorch"), n)]
+    assert [key for key, _ in found] == ["L_D", "L_D", "L_G", "L_G", "L_G", "L_D", "L_G"]
+    for (_, value), want in zip(found, codes, strict=True):
+        torch.testing.assert_close(value, want, rtol=1e-8, atol=1e-12)
+    formulas = [formula_value(line, n) for page in (one, two, three) for line in printed(page, "formula").split("\n")]
+    for (_, value), want in zip(formulas, [codes[i] for i in (0, 2, 4, 5, 6)], strict=True):
+        torch.testing.assert_close(value, want, rtol=1e-8, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", [name for name, entry in ENTRIES.items() if entry.slope])
+def test_slope_is_the_gradient_of_the_generators_loss(name: str) -> None:
+    formula, *limits = ENTRIES[name].slope or ()
+    objective = losses.OBJECTIVES[BASE.get(name, name)]
+    f = torch.tensor([-1e9, 1e9, -1.3, 0.4], dtype=torch.float64, requires_grad=True)
+    r = torch.tensor([0.2, -0.5, 0.6, 1.1], dtype=torch.float64)
+    loss = objective.g(real=r, fake=f) if objective.relativistic else objective.g(fake=f)
+    (gradient,) = torch.autograd.grad(loss.sum(), f)
+    stated = eval(formula, {"sigmoid": torch.sigmoid, "f": f.detach(), "r": r})
+    torch.testing.assert_close(gradient, stated * torch.ones_like(f), rtol=1e-12, atol=0)
+    for found, limit in zip(gradient[:2].tolist(), limits, strict=True):
+        assert found == pytest.approx(limit) or (math.isinf(limit) and found * limit > 0 and abs(found) > 1e8)
+    low, high = (f"{limit:g}" for limit in limits)
+    prose = " ".join(printed(explain(name), "slope").split())
+    assert prose.startswith(f"dL_G/df = {formula}: {low} at f = -inf, {high} at f = +inf")
+
+
+EVEN = {"smoothing": math.log(0.9 / 1.1), "least_squares": 0.5}  # D's best logit at p = q; 0 for the others
+
+
+def at_equilibrium(name: str) -> dict[str, float]:
+    objective = losses.objective(Loss(loss=BASE.get(name, name), smoothing=0.9 if name == "smoothing" else 1.0))
+    t = torch.tensor([EVEN.get(name, 0.0)], dtype=torch.float64, requires_grad=True)
+    d = objective.d(real=t, fake=t)
+    (slope,) = torch.autograd.grad(d.sum(), t)
+    assert abs(slope.item()) < 1e-12, "no optimum of D"
+    return {
+        "L_D": d.item(),
+        "L_G": (objective.g(real=t, fake=t) if objective.relativistic else objective.g(fake=t)).item(),
+        "r = f": t.item(),
+    }
+
+
+def averaged_over_both_halves() -> float:
+    targets = torch.cat([torch.ones(4), torch.zeros(4)]).double()
+    return F.binary_cross_entropy_with_logits(torch.zeros(8).double(), targets).item()
+
+
+def class_terms(logits: Tensor) -> tuple[float, float]:
+    y = torch.tensor([4])
+    d = classification_d(logits, logits, real_labels=y, fake_labels=y)
+    return d.item(), classification_g(logits, fake_labels=y).item()
+
+
+def penalty(slope: float, of: Callable[[Tensor, Tensor], Tensor]) -> float:
+    x = torch.zeros(1, 1, 2, 2, dtype=torch.float64, requires_grad=True)
+    w = torch.tensor([0.5, -0.5, 0.5, 0.5], dtype=torch.float64) * slope  # |w| = slope
+    return of(x.flatten(1) @ w, x).item()
+
+
+def marks() -> dict[str, float]:
+    """The other numbers, each from the functions it speaks of."""
+    t = torch.tensor([math.log(9)], dtype=torch.float64, requires_grad=True)
+    floor = losses.cross_entropy_d(t, torch.tensor([-1e3], dtype=torch.float64), smoothing=0.9)
+    assert torch.autograd.grad(floor.sum(), t)[0].abs().item() < 1e-12  # where there are no fakes, the optimum
+    ignorant, even = class_terms(torch.zeros(1, 10, dtype=torch.float64)), at_equilibrium("non_saturating")
+    sure = (1e3 * F.one_hot(torch.tensor([4]), 10)).double()
+    assert class_terms(sure) == (0, 0)
+    r1, gp = penalties.squared_gradient_norm, penalties.one_centred
+    return {
+        "largest optimal logit": t.item(),
+        "least L_D": floor.item(),
+        "L_D of a D that knows nothing, 10 classes": even["L_D"] + ignorant[0],
+        "L_G against it": even["L_G"] + ignorant[1],
+        "least CE behind a softmax, 10 classes": class_terms(sure.softmax(1))[1],
+        "R1 of a flat D": 0.1 * penalty(0, r1),
+        "R2 of a flat D": 0.1 * penalty(0, r1),
+        "R1 of a linear D of slope 1, gamma 0.2": 0.1 * penalty(1, r1),
+        "R2 of a linear D of slope 1, gamma 0.2": 0.1 * penalty(1, r1),
+        "GP of a flat D, weight 10": 10 * penalty(0, gp),
+        "GP of a linear D of slope 1": 10 * penalty(1, gp),
+    }
+
+
+def check_numbers(text: str, label: str, values: tuple[Value, ...], truth: dict[str, float]) -> None:
+    """Each value against the truth, against its own exact form, and as it is printed."""
+    lines = printed(text, label).split("\n")
+    for value, line in zip(values, lines, strict=False):
+        assert value.value == pytest.approx(truth[value.what], rel=1e-12, abs=1e-12)
+        shown = re.fullmatch(re.escape(value.what) + r" = (\S+)(?: \((.+)\))?", line)
+        assert shown
+        assert float(shown[1]) == pytest.approx(value.value, rel=5e-4)
+        assert shown[2] in (value.exact, None)
+        if value.exact and "entropy" not in value.exact:
+            exact = re.sub(r"(\d) log", r"\1 * log", re.sub(r"\blog (\d+)", r"log(\1)", value.exact))
+            assert eval(exact, {"log": math.log, "e": math.e}) == pytest.approx(value.value, rel=1e-12)
+
+
+@pytest.mark.parametrize("name", ENTRIES)
+def test_every_number_is_what_the_losses_give(name: str) -> None:
+    entry = ENTRIES[name]
+    if entry.values:
+        check_numbers(explain(name), "at p = q", entry.values, at_equilibrium(name))
+    if entry.marks:
+        check_numbers(explain(name), "numbers", entry.marks, marks())
+    assert entry.values or entry.marks or name == "projection"
+
+
+def test_the_numbers_of_the_answers() -> None:
+    ns = at_equilibrium("non_saturating")
+    truths = (
+        {"L_D": ns["L_D"], "averaged over the 2m images": averaged_over_both_halves()},
+        {"non-saturating L_G": ns["L_G"], "minimax L_G": at_equilibrium("minimax")["L_G"]},
+        ns,
+    )
+    for question, truth in zip(QUESTIONS, truths, strict=True):
+        page = explain().split(question.title)[1]
+        check_numbers(page, "at p = q", question.values, truth)
+        if question.marks:
+            check_numbers(page, "numbers", question.marks, marks())
+
+
+def test_acgan_settles_at_easy_samples_as_its_entry_says() -> None:
+    """Play lam = .5 to rest by quadrature: D and C at their best response, G down its own loss."""
+    x = torch.linspace(-10, 10, 2001, dtype=torch.float64)
+
+    def log_normal(mean: Tensor, sd: Tensor) -> Tensor:
+        return -0.5 * ((x - mean) / sd).square() - sd.log() - 0.5 * math.log(2 * math.pi)
+
+    def both(mean: Tensor, sd: Tensor) -> Tensor:
+        return torch.stack([log_normal(mean, sd), log_normal(-mean, sd)])  # [2, x]
+
+    one = torch.ones((), dtype=torch.float64)
+    real, theta = both(one, one), torch.stack([one, one])
+    for _ in range(150):
+        theta = theta.detach().requires_grad_()
+        fake = both(theta[0], theta[1])
+        best_d = (real.logsumexp(0) - fake.logsumexp(0)).detach()  # log(p/q)
+        best_c = torch.logaddexp(real, fake).detach().T  # [x, 2], up to a constant at each x
+        class_loss = torch.stack(
+            [classification_g(best_c, fake_labels=torch.full((len(x),), k)) for k in (0, 1)]
+        )  # [2, x]
+        per_point = losses.minimax_g(best_d) + 0.5 * class_loss
+        loss = (fake.exp() * per_point).mean(0).sum() * (x[1] - x[0])
+        (gradient,) = torch.autograd.grad(loss, theta)
+        theta = theta - 0.3 * gradient
+    assert gradient.abs().max() < 1e-4
+    prose = " ".join(explain("auxiliary_classifier").split())
+    stated = re.search(r"settles at N\(\+-([\d.]+), ([\d.]+)\^2\)", prose)
+    assert stated
+    assert theta.tolist() == pytest.approx([float(stated[1]), float(stated[2])], abs=0.005)
+    assert f"above {marks()['least CE behind a softmax, 10 classes']:.3f} for ten classes" in prose
+
+
+def parse(flags: str) -> dict[str, Any]:
+    """'--loss hinge --r1 0.2' -> fields, as a command line would."""
+    given: dict[str, Any] = {}
+    for flag, value in re.findall(r"--([a-z0-9-]+)(?: ([^-\s]\S*))?", flags):
+        key = flag.replace("-", "_")
+        given[key] = value or True
+    return given
+
+
+@pytest.mark.parametrize("name", ENTRIES)
+def test_flags_choose_what_the_entry_describes(name: str) -> None:
+    config = resolve(parse(ENTRIES[name].flags))
+    chosen: dict[str, Callable[[Config], bool]] = {
+        "smoothing": lambda c: c.loss.smoothing == 0.9,
+        "auxiliary_classifier": lambda c: c.model.conditioning == "auxiliary_classifier" and c.loss.class_fake,
+        "projection": lambda c: c.model.conditioning == "projection",
+        "r1": lambda c: c.loss.r1 == 0.2,
+        "r2": lambda c: c.loss.r2 == 0.2,
+        "gradient_penalty": lambda c: c.loss.gradient_penalty == 10 and c.loss.r1 == c.loss.r2 == 0,
+    }
+    if name in LOSSES:
+        assert config.loss.loss == name
+    elif name in RECIPES:
+        assert config.recipe == name
+        assert config.loss.loss == BASE[name]
+        meaning = " ".join(printed(explain(name), "flags").split()).split(" stands for ")[1].split(",")[0]
+        stated = resolve({"recipe": name} | parse(meaning))
+        assert stated == config
+        assert parse(meaning)["loss"] == BASE[name]
+    else:
+        assert chosen[name](config)
+    for flag in re.findall(r"--([a-z0-9-]+)", explain(name)):
+        assert flag.removeprefix("no-").replace("-", "_") in {*TYPES, "recipe"}
+
+
+def test_the_names() -> None:
+    assert tuple(losses.OBJECTIVES) == LOSSES
+    assert set(ENTRIES) == {*LOSSES, *OTHERS}
+    assert set(RECIPES) <= set(ENTRIES)
+    names = explain().split("`ptarmigan losses NAME`:")[1]
+    assert set(re.findall(r"\w+", names)) - {"losses", "class", "penalties", "recipes"} == set(ENTRIES)
+
+
+@pytest.mark.parametrize(("name", "text"), PAGES, ids=IDS)
+def test_a_page_fits_any_terminal(name: str | None, text: str) -> None:
+    assert text.isascii()  # a pipe on Windows may know nothing else
+    assert max(map(len, text.splitlines())) <= 80
+    assert len(text.splitlines()) <= (60 if name else 95)
+    assert not re.search(r"[ \t]$|\n\n\n", text, re.MULTILINE)
+
+
+@pytest.mark.parametrize("name", ENTRIES)
+def test_an_entry_is_complete(name: str) -> None:
+    entry = ENTRIES[name]
+    optional = {"values", "values_note", "marks", "slope", "slope_note", "best", "rising"}
+    for field in Entry.__dataclass_fields__:
+        assert getattr(entry, field) or field in optional, field
+    if name in (*LOSSES, *RECIPES, "smoothing", "auxiliary_classifier"):
+        assert entry.best
+        assert entry.rising
+        assert entry.values
+        assert entry.slope_note
+    assert re.search(r"arXiv \d{4}\.\d{4,5}", entry.paper)
+    for variable in re.findall(r"^(\w+) {2,}\S", explain(name).split("Both losses are minimised.")[1], re.MULTILINE):
+        assert variable in VARIABLES
+
+
+def test_the_three_questions_are_answered() -> None:
+    text = explain()
+    titles = [question.title for question in QUESTIONS]
+    assert [re.sub(r"^\d\. What exactly is (.+?)\?.*", r"\1", title) for title in titles] == [
+        "DCGAN's discriminator loss", "DCGAN's generator loss", "ACGAN's generator loss",
+    ]  # fmt: skip
+    assert [text.index(title) for title in titles] == sorted(text.index(title) for title in titles)
+    for title, after in zip(titles, [*titles[1:], "Ask for one"], strict=True):
+        page = text.split(title)[1].split(after)[0]
+        assert all(printed(page, label) for label in ("in words", "formula", "PyTorch", "at p = q", "beware"))
+    assert "rising L_G" in text
+
+
+def test_an_unknown_name_lists_the_choices() -> None:
+    with pytest.raises(UserError, match=r"unknown loss 'hinj': did you mean 'hinge'\? choose one of minimax, .*auto"):
+        explain("hinj")
+
+
+def test_neither_torch_nor_numpy_is_imported() -> None:
+    code = (
+        "import ptarmigan.explain, sys\n"
+        "from ptarmigan.explain import explain\n"
+        "explain(), explain('hinge')\n"
+        "assert 'torch' not in sys.modules and 'numpy' not in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
