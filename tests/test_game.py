@@ -1,0 +1,631 @@
+"""The shipped steps: whom they change, through what, by exactly how much; and where the game goes near its end.
+
+Every update is compared with one written here by hand: heads from their weights, losses from their formulas,
+each sample's gradient penalty from its own Jacobian, plain gradient descent.  The fakes' labels y' differ
+from the reals' y everywhere.
+"""
+
+from __future__ import annotations
+
+import cmath
+import copy
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from itertools import product
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from ptarmigan.conditioning import ConditionalDiscriminator
+from ptarmigan.config import Config, Loss, Model, resolve
+from ptarmigan.contracts import Batch, DiscriminatorOutput, ImageSpec, UserError
+from ptarmigan.losses import OBJECTIVES, Objective, objective
+from ptarmigan.optim import adam
+from ptarmigan.state import TrainState
+from ptarmigan.step import d_step, g_step
+
+N, K, SHAPE, F, Z, HIDDEN = 6, 3, (2, 3, 2), 12, 4, 5
+Y = torch.tensor([0, 1, 2, 2, 1, 0])
+ASKED = (Y + torch.tensor([1, 2, 1, 2, 1, 2])) % K  # y', never y
+RATE = 0.3
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread() -> Iterator[None]:
+    """Tensors here are small: more threads cost more than they give."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def numbers(*shape: int, seed: int) -> Tensor:
+    return torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+class Generator(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(K, Z)
+        self.layer = nn.Linear(Z, F)
+
+    def forward(self, z: Tensor, labels: Tensor) -> Tensor:
+        return self.layer(z + self.embedding(labels)).tanh().view(-1, *SHAPE)
+
+
+class Body(nn.Module):
+    """Smooth, so that every penalty bends it; one mask on its hidden layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(F, HIDDEN)
+
+    def forward(self, images: Tensor, masks: list[Tensor] | None = None) -> Tensor:
+        hidden = self.layer(images.flatten(1)).tanh()
+        return hidden if masks is None else hidden * masks[0]
+
+
+def state(loss: Loss, conditioning: str = "projection", make: Callable[..., Any] | None = None) -> TrainState:
+    config = replace(Config(), loss=loss, model=replace(Model(), conditioning=conditioning))
+    G, D = Generator().double(), ConditionalDiscriminator(Body(), HIDDEN, K, conditioning).double()
+    with torch.no_grad():
+        for seed, parameter in enumerate([*G.parameters(), *D.parameters()]):
+            parameter.copy_(numbers(*parameter.shape, seed=100 + seed) / 2)
+    make = make or (lambda parameters: torch.optim.SGD(parameters, lr=RATE, fused=True))
+    return TrainState(
+        config, ImageSpec(3, 2, 2, ("a", "b", "c")), G, D, copy.deepcopy(G), make(G.parameters()),
+        make(D.parameters()), objective(loss), torch.zeros(()),
+    )  # fmt: skip
+
+
+class Play(NamedTuple):
+    real: Batch
+    fake: Batch
+    masks: tuple[list[Tensor], list[Tensor]]
+    u: Tensor
+
+
+def play(of: TrainState, real_seed: int = 1, z_seed: int = 2) -> Play:
+    masks = tuple([(numbers(N, HIDDEN, seed=s) > 0).double() + 0.5] for s in (3, 4))
+    real = Batch(numbers(N, *SHAPE, seed=real_seed).tanh(), Y)
+    fake = Batch(of.G(numbers(N, Z, seed=z_seed), ASKED), ASKED)
+    return Play(real, fake, masks, torch.tensor([0.1, 0.9, 0.3, 0.5, 0.7, 0.2], dtype=torch.float64))
+
+
+# ---------------------------------------------------------------------------- the reference, by hand
+
+
+def by_hand_logits(D: nn.Module, images: Tensor, labels: Tensor, mask: Tensor) -> tuple[Tensor, Tensor | None]:
+    w = dict(D.named_parameters())
+    h = (images.flatten(1) @ w["body.layer.weight"].T + w["body.layer.bias"]).tanh() * mask
+    logits = h @ w["head.source.weight"][0] + w["head.source.bias"][0]
+    if "head.embedding.weight" in w:
+        logits = logits + torch.stack([h[i] @ w["head.embedding.weight"][labels[i]] for i in range(N)]) / (
+            math.sqrt(HIDDEN)
+        )
+    if "head.classifier.weight" in w:
+        return logits, h @ w["head.classifier.weight"].T + w["head.classifier.bias"]
+    return logits, None
+
+
+def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    return torch.stack([logits[i].logsumexp(0) - logits[i, labels[i]] for i in range(N)]).mean()
+
+
+def log1pexp(x: Tensor) -> Tensor:
+    return torch.logaddexp(x, torch.zeros_like(x))
+
+
+def by_hand_d(loss: Loss, r: Tensor, f: Tensor) -> Tensor:
+    match loss.loss:
+        case "minimax" | "non_saturating":
+            a = loss.smoothing
+            return (a * log1pexp(-r) + (1 - a) * log1pexp(r) + log1pexp(f)).sum() / N
+        case "least_squares":
+            return ((r - 1) ** 2 + f**2).sum() / N / 2
+        case "least_squares_pearson":
+            return ((r - 1) ** 2 + (f + 1) ** 2).sum() / N / 2
+        case "hinge":
+            return (torch.clamp(1 - r, min=0) + torch.clamp(1 + f, min=0)).sum() / N
+        case "wasserstein":
+            return (f.sum() - r.sum()) / N
+        case "relativistic":
+            return log1pexp(-(r - f)).sum() / N
+    raise AssertionError(loss)
+
+
+def by_hand_g(loss: Loss, r: Tensor, f: Tensor) -> Tensor:
+    return {
+        "minimax": -log1pexp(f),
+        "non_saturating": log1pexp(-f),
+        "least_squares": (f - 1) ** 2 / 2,
+        "least_squares_pearson": f**2 / 2,
+        "hinge": -f,
+        "wasserstein": -f,
+        "relativistic": log1pexp(-(f - r)),
+    }[loss.loss].sum() / N
+
+
+def squared_slopes(D: nn.Module, images: Tensor, labels: Tensor, mask: Tensor) -> Tensor:
+    """|grad D|^2 one sample at a time."""
+    out = []
+    for i in range(N):
+        x = images.detach().clone().requires_grad_()
+        logit = by_hand_logits(D, x, labels, mask)[0][i]
+        (gradient,) = torch.autograd.grad(logit, x, create_graph=True)
+        out.append((gradient**2).sum())
+    return torch.stack(out)
+
+
+def terms_d(s: TrainState, p: Play) -> dict[str, Tensor]:
+    loss, x, g = s.config.loss, p.real.images, p.fake.images.detach()
+    (m,), (m_fake,) = p.masks
+    r, c = by_hand_logits(s.D, x, Y, m)
+    f, c_fake = by_hand_logits(s.D, g, ASKED, m_fake)
+    terms = {"adv": by_hand_d(loss, r, f)}
+    if c is not None:
+        ce = cross_entropy(c, Y) + (cross_entropy(c_fake, ASKED) if loss.class_fake else 0)
+        terms["class"] = loss.class_weight * ce
+    if loss.r1:
+        terms["r1"] = loss.r1 * squared_slopes(s.D, x, Y, m).sum() / N / 2
+    if loss.r2:
+        terms["r2"] = loss.r2 * squared_slopes(s.D, g, ASKED, m_fake).sum() / N / 2
+    if loss.gradient_penalty:
+        mixed = torch.stack([p.u[i] * x[i] + (1 - p.u[i]) * g[i] for i in range(N)])
+        slope = squared_slopes(s.D, mixed, Y, m).sqrt()
+        terms["gp"] = loss.gradient_penalty * ((slope - 1) ** 2).sum() / N
+    return terms
+
+
+def terms_g(s: TrainState, p: Play) -> dict[str, Tensor]:
+    loss, ((m,), (m_fake,)) = s.config.loss, p.masks
+    r, _ = by_hand_logits(s.D, p.real.images, Y, m)
+    f, c = by_hand_logits(s.D, p.fake.images, ASKED, m_fake)
+    terms = {"adv": by_hand_g(loss, r, f)}
+    if c is not None:
+        terms["class"] = loss.class_weight * cross_entropy(c, ASKED)
+    return terms
+
+
+def expected(terms: dict[str, Tensor], module: nn.Module) -> tuple[dict[str, float], dict[str, Tensor]]:
+    """Terms with the gradient's norm, and the parameters after a step of plain gradient descent."""
+    total = torch.zeros((), dtype=torch.float64)
+    for term in terms.values():
+        total = total + term
+    named = dict(module.named_parameters())
+    gradients = torch.autograd.grad(total, list(named.values()), retain_graph=True)
+    values = {name: term.item() for name, term in terms.items()}
+    values["grad"] = math.sqrt(sum(g.square().sum().item() for g in gradients))
+    after = {name: (w - RATE * g).detach() for (name, w), g in zip(named.items(), gradients, strict=True)}
+    return values, after
+
+
+def compare(got: dict[str, Tensor], module: nn.Module, values: dict[str, float], after: dict[str, Tensor]) -> None:
+    assert list(got) == list(values)
+    for name, value in values.items():
+        assert got[name].item() == pytest.approx(value, rel=1e-9, abs=1e-12), name
+        assert got[name].shape == ()
+        assert not got[name].requires_grad
+    for name, parameter in module.named_parameters():
+        torch.testing.assert_close(parameter, nn.Parameter(after[name]), rtol=1e-9, atol=1e-12)
+        assert parameter.isfinite().all()
+
+
+PENALTIES: dict[str, dict[str, float]] = {
+    "none": {}, "r1": {"r1": 0.6}, "r2": {"r2": 1.4}, "gp": {"gradient_penalty": 3.0},
+    "all": {"r1": 0.6, "r2": 1.4, "gradient_penalty": 3.0},
+}  # fmt: skip
+ADVERSARIAL = [Loss(loss=name, r1=0, r2=0, class_weight=1.7) for name in OBJECTIVES] + [
+    Loss(loss="non_saturating", smoothing=0.9, r1=0, r2=0, class_weight=1.7)
+]
+CONDITIONINGS = ("none", "auxiliary_classifier", "projection")
+
+
+def name_of(value: object) -> str:
+    return f"{value.loss}-{value.smoothing}" if isinstance(value, Loss) else str(value)
+
+
+@pytest.mark.parametrize("penalty", PENALTIES)
+@pytest.mark.parametrize("conditioning", CONDITIONINGS)
+@pytest.mark.parametrize("loss", ADVERSARIAL, ids=name_of)
+def test_d_step_is_the_update_written_by_hand(loss: Loss, conditioning: str, penalty: str) -> None:
+    s = state(replace(loss, **PENALTIES[penalty]), conditioning)
+    p = play(s)
+    values, after = expected(terms_d(s, p), s.D)
+    got = d_step(s, p.real, p.fake, p.masks, p.u)
+    compare(got, s.D, values, after)
+    assert ("class" in got) == (conditioning == "auxiliary_classifier")
+    assert s.bad.item() == 0
+
+
+@pytest.mark.parametrize("conditioning", CONDITIONINGS)
+@pytest.mark.parametrize("loss", ADVERSARIAL, ids=name_of)
+def test_g_step_is_the_update_written_by_hand(loss: Loss, conditioning: str) -> None:
+    s = state(replace(loss, **PENALTIES["all"]), conditioning)  # penalties are D's alone
+    p = play(s)
+    values, after = expected(terms_g(s, p), s.G)
+    got = g_step(s, p.real, p.fake, p.masks)
+    compare(got, s.G, values, after)
+    assert s.bad.item() == 0
+
+
+def test_the_class_term_without_fakes() -> None:
+    loss = Loss(loss="hinge", r1=0, r2=0, class_weight=0.4, class_fake=False)
+    s = state(loss, "auxiliary_classifier")
+    p = play(s)
+    values, after = expected(terms_d(s, p), s.D)
+    compare(d_step(s, p.real, p.fake, p.masks), s.D, values, after)
+
+
+def test_without_masks_nothing_is_dropped() -> None:
+    s = state(Loss(r1=0.6, r2=1.4, gradient_penalty=3.0))
+    p = play(s)
+    ones = torch.ones(N, HIDDEN, dtype=torch.float64)
+    values, after = expected(terms_d(s, p._replace(masks=([ones], [ones]))), s.D)
+    compare(d_step(s, p.real, p.fake, u=p.u), s.D, values, after)
+    values, after = expected(terms_g(s, p._replace(masks=([ones], [ones]))), s.G)
+    compare(g_step(s, p.real, p.fake), s.G, values, after)
+
+
+def test_a_gradient_penalty_without_places_is_a_mistake_of_the_caller() -> None:
+    s = state(Loss(r1=0, r2=0, gradient_penalty=10.0))
+    p = play(s)
+    with pytest.raises(AssertionError):
+        d_step(s, p.real, p.fake)
+
+
+def test_the_shipped_adam_takes_these_gradients() -> None:
+    s = state(Loss(), make=lambda parameters: adam(parameters, 0.01, (0.0, 0.99)))
+    p = play(s)
+    before = copy.deepcopy(dict(s.D.named_parameters()))
+    _, after = expected(terms_d(s, p), s.D)
+    d_step(s, p.real, p.fake, p.masks)
+    for name, parameter in s.D.named_parameters():
+        gradient = (before[name] - after[name]) / RATE
+        torch.testing.assert_close(  # the first step of Adam without momentum
+            parameter.detach(), (before[name] - 0.01 * gradient / (gradient.abs() + 1e-8)).detach()
+        )
+
+
+# ---------------------------------------------------------------------------- whom a step touches
+
+
+def marked(module: nn.Module) -> dict[str, Tensor]:
+    """Give every parameter a gradient of its own, and remember all values and gradients."""
+    for parameter in module.parameters():
+        parameter.grad = torch.full_like(parameter, 7.0)
+    return {name: value.clone() for name, value in module.state_dict().items()}
+
+
+def untouched(module: nn.Module, before: dict[str, Tensor]) -> bool:
+    return all(torch.equal(v, before[n]) for n, v in module.state_dict().items()) and all(
+        p.grad is not None and bool((p.grad == 7).all()) for p in module.parameters()
+    )
+
+
+@pytest.mark.parametrize("conditioning", CONDITIONINGS)
+@pytest.mark.parametrize("loss", ["minimax", "relativistic"])
+def test_each_step_leaves_the_other_player_alone(loss: str, conditioning: str) -> None:
+    s = state(Loss(loss=loss, gradient_penalty=1.0), conditioning)
+    p = play(s)
+    images = p.real.images.clone()
+    generator, ema = marked(s.G), marked(s.ema)
+    d_step(s, p.real, p.fake, p.masks, p.u)
+    assert untouched(s.G, generator)
+    discriminator = marked(s.D)
+    g_step(s, p.real, p.fake, p.masks)  # D's step has left the one forward of G whole
+    assert untouched(s.D, discriminator)
+    assert not untouched(s.G, generator)
+    assert untouched(s.ema, ema)
+    assert torch.equal(p.real.images, images)
+    assert not p.real.images.requires_grad  # borrowed, and given back as it was
+    assert p.real.images.grad is None
+
+
+def after_g(loss: str, real_seed: int, z_seed: int) -> Tensor:
+    s = state(Loss(loss=loss))
+    p = play(s, real_seed, z_seed)
+    g_step(s, p.real, p.fake, p.masks)
+    return nn.utils.parameters_to_vector(s.G.parameters()).detach()
+
+
+@pytest.mark.parametrize("loss", OBJECTIVES)
+def test_reals_reach_g_through_a_relativistic_loss_alone(loss: str) -> None:
+    step = after_g(loss, 1, 2)
+    assert torch.equal(step, after_g(loss, 1, 2))
+    assert torch.equal(step, after_g(loss, 8, 2)) == (loss != "relativistic")
+    assert not torch.equal(step, after_g(loss, 1, 8))
+
+
+class Spy(Body):
+    """Remembers how each forward was called."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[tuple[bool, bool, bool]] = []
+
+    def forward(self, images: Tensor, masks: list[Tensor] | None = None) -> Tensor:
+        self.calls.append((images.requires_grad, torch.is_grad_enabled(), torch.is_autocast_enabled("cpu")))
+        return super().forward(images, masks)
+
+
+def spied(loss: Loss) -> tuple[TrainState, Spy]:
+    s = state(loss)
+    spy = Spy().double()
+    spy.load_state_dict(s.D.body.state_dict())
+    s.D.body = spy
+    s.opt_d = torch.optim.SGD(s.D.parameters(), lr=RATE, fused=True)
+    return s, spy
+
+
+@pytest.mark.parametrize(("r1", "r2"), list(product((0.0, 0.6), (0.0, 1.4))))
+def test_images_carry_a_gradient_only_where_a_penalty_reads_it(r1: float, r2: float) -> None:
+    s, spy = spied(Loss(r1=r1, r2=r2))
+    p = play(s)
+    d_step(s, p.real, p.fake)
+    assert spy.calls == [(r1 > 0, True, False), (r2 > 0, True, False)]
+
+
+def test_g_keeps_no_graph_of_the_reals() -> None:
+    s, spy = spied(Loss())
+    p = play(s)
+    g_step(s, p.real, p.fake)
+    assert spy.calls == [(True, True, False), (False, False, False)]
+    s, spy = spied(Loss(loss="hinge"))
+    p = play(s)
+    g_step(s, p.real, p.fake)
+    assert spy.calls == [(True, True, False)]  # and does not look at them where they do not matter
+
+
+def test_bf16_runs_bodies_under_autocast_and_the_rest_in_fp32() -> None:
+    s, spy = spied(Loss(gradient_penalty=1.0))
+    for net in (s.G, s.D):
+        net.float()
+    s.bf16 = True
+    p = play(state(Loss()))
+    p = Play(
+        Batch(p.real.images.float(), Y), Batch(s.G(numbers(N, Z, seed=2).float(), ASKED), ASKED),
+        tuple([m.float() for m in half] for half in p.masks), p.u.float(),
+    )  # fmt: skip
+    seen: list[torch.dtype] = []
+    d, g = s.objective.d, s.objective.g
+
+    def watched(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        def call(real: Tensor, fake: Tensor) -> Tensor:
+            assert not torch.is_autocast_enabled("cpu")
+            seen.extend((real.dtype, fake.dtype))
+            return function(real=real, fake=fake)
+
+        return call
+
+    s.objective = Objective(watched(d), watched(g), relativistic=True)
+    terms = d_step(s, p.real, p.fake, p.masks, p.u) | g_step(s, p.real, p.fake, p.masks)
+    assert [autocast for _, _, autocast in spy.calls] == [True] * 5
+    assert seen == [torch.float32] * 4
+    assert all(term.dtype == torch.float32 and term.isfinite() for term in terms.values())
+    assert s.bad.item() == 0
+
+
+# ---------------------------------------------------------------------------- divergence
+
+
+def broken(kind: str) -> Callable[..., Tensor]:
+    """A loss whose value alone, or gradient alone, is not finite."""
+
+    def loss(fake: Tensor, real: Tensor | None = None) -> Tensor:
+        if kind == "value inf":
+            return 0 * fake + math.inf
+        if kind == "value nan":
+            return fake.detach() * math.nan + 0 * fake
+        return (0 * fake).abs().sqrt()  # 0, with a slope of inf * 0
+
+    return loss
+
+
+@pytest.mark.parametrize("player", ["d", "g"])
+@pytest.mark.parametrize("kind", ["value inf", "value nan", "gradient"])
+def test_what_is_not_finite_stops_all_updates_for_good(kind: str, player: str) -> None:
+    s = state(Loss(r1=0, r2=0), make=lambda parameters: adam(parameters, 0.01, (0.0, 0.99)))
+    p = play(s)
+    sound = s.objective
+    bad = broken(kind)
+    s.objective = Objective(bad, sound.g, True) if player == "d" else Objective(sound.d, bad)
+    before = [{n: v.clone() for n, v in net.state_dict().items()} for net in (s.G, s.D)]
+    got = d_step(s, p.real, p.fake) if player == "d" else g_step(s, p.real, p.fake)
+    assert s.bad.item() == 1
+    assert not (got["adv"] + got["grad"]).isfinite()
+    assert (kind == "gradient") == bool(got["adv"].isfinite())
+    s.objective = sound
+    for _ in range(2):
+        d_step(s, p.real, p.fake)
+        g_step(s, p.real, Batch(s.G(numbers(N, Z, seed=2), ASKED), ASKED))
+    assert s.bad.item() == 1
+    for net, values in zip((s.G, s.D), before, strict=True):
+        assert all(torch.equal(v, values[n]) for n, v in net.state_dict().items())
+    s.bad.zero_()
+    d_step(s, p.real, p.fake)
+    assert not torch.equal(s.D.head.source.weight, before[1]["head.source.weight"])
+
+
+# ---------------------------------------------------------------------------- games with known ends
+
+
+class Place(nn.Module):
+    """G of the Dirac-GAN: one point theta."""
+
+    def __init__(self, at: float) -> None:
+        super().__init__()
+        self.theta = nn.Parameter(torch.tensor(at, dtype=torch.float64))
+
+    def forward(self) -> Tensor:
+        return self.theta.clone().view(1, 1, 1, 1)
+
+
+class Slope(nn.Module):
+    """D of the Dirac-GAN: psi x."""
+
+    def __init__(self, slope: float) -> None:
+        super().__init__()
+        self.psi = nn.Parameter(torch.tensor(slope, dtype=torch.float64))
+
+    def forward(self, images: Tensor, labels: Tensor, masks: object = None) -> DiscriminatorOutput:
+        return DiscriminatorOutput(images.flatten(1), self.psi * images.flatten())
+
+
+def dirac(psi: float, theta: float, loss: Loss, rate: float, alternate: bool = True) -> tuple[float, float]:
+    """(psi, theta) after the two shipped steps; the data are a point at 0 (Mescheder et al. 2018)."""
+    G, D = Place(theta), Slope(psi)
+    s = game(G, D, loss, rate)
+    label = torch.zeros(1, dtype=torch.int64)
+    real, fake = Batch(torch.zeros(1, 1, 1, 1, dtype=torch.float64), label), Batch(G(), label)
+    first, second = (d_step, g_step) if alternate else (g_step, d_step)
+    first(s, real, fake)  # G first: both moves start from the same point, since its image is drawn already
+    second(s, real, fake)
+    return D.psi.item(), G.theta.item()
+
+
+def eigenvalues(move: Callable[[float, float], tuple[float, float]], eps: float = 1e-4) -> list[complex]:
+    """Of the Jacobian of a map of the plane at 0, by central differences."""
+    (a, c), (b, d) = (
+        [(high - low) / (2 * eps) for high, low in zip(move(*up), move(*down), strict=True)]
+        for up, down in (((eps, 0.0), (-eps, 0.0)), ((0.0, eps), (0.0, -eps)))
+    )
+    half, root = (a + d) / 2, cmath.sqrt(((a - d) / 2) ** 2 + b * c)
+    return sorted([half + root, half - root], key=lambda value: (value.imag, value.real))
+
+
+DIRAC = {"minimax": 0.5, "non_saturating": 0.5, "relativistic": 0.5, "hinge": 1.0, "wasserstein": 1.0}
+
+
+def field(loss: Loss) -> Callable[[float, float], tuple[float, float]]:
+    """The gradient vector field: what a simultaneous step of rate 1 adds."""
+
+    def move(psi: float, theta: float) -> tuple[float, float]:
+        to = dirac(psi, theta, loss, 1.0, alternate=False)
+        return to[0] - psi, to[1] - theta
+
+    return move
+
+
+@pytest.mark.parametrize("name", DIRAC)
+def test_the_dirac_field_turns_and_does_not_pull(name: str) -> None:
+    loss = Loss(loss=name, r1=0, r2=0)
+    low, high = eigenvalues(field(loss))
+    assert low == pytest.approx(-1j * DIRAC[name], abs=1e-7)
+    assert high == pytest.approx(1j * DIRAC[name], abs=1e-7)
+
+
+@pytest.mark.parametrize("gamma", [0.3, 2.0])
+@pytest.mark.parametrize("penalty", ["r1", "r2"])
+@pytest.mark.parametrize("name", DIRAC)
+def test_r1_and_r2_pull_the_dirac_field_in(name: str, penalty: str, gamma: float) -> None:
+    """(-gamma +- sqrt(gamma^2 - 4 h^2)) / 2, h the slope of the loss at 0."""
+    loss = Loss(loss=name, **({"r1": 0.0, "r2": 0.0} | {penalty: gamma}))
+    root = cmath.sqrt(gamma**2 - 4 * DIRAC[name] ** 2)
+    stated = sorted([(-gamma + root) / 2, (-gamma - root) / 2], key=lambda value: (value.imag, value.real))
+    got = eigenvalues(field(loss))
+    assert got == pytest.approx(stated, abs=1e-6)
+    assert max(value.real for value in got) < 0
+
+
+@pytest.mark.parametrize("rate", [0.05, 0.4])
+@pytest.mark.parametrize("name", DIRAC)
+def test_alternating_updates_circle_the_end_and_r1_brings_them_there(name: str, rate: float) -> None:
+    free = eigenvalues(lambda *at: dirac(*at, Loss(loss=name, r1=0, r2=0), rate))
+    assert [abs(value) for value in free] == pytest.approx([1, 1], abs=1e-7)
+    assert free[1].imag > 0
+    pulled = eigenvalues(lambda *at: dirac(*at, Loss(loss=name, r1=0.5, r2=0), rate))
+    assert [abs(value) for value in pulled] == pytest.approx([math.sqrt(1 - 0.5 * rate)] * 2, abs=1e-7)
+
+
+def test_wasserstein_with_its_penalty_stops_at_slope_one_plus_mu_over_twenty() -> None:
+    """D's gradient through the shipped step is 0 there and nowhere near it."""
+    mu = 0.6
+    for slope, at_rest in ((1 + mu / 20, True), (1 + mu / 10, False), (1.0, False)):
+        G, D = Place(-mu), Slope(slope)
+        loss = Loss(loss="wasserstein", r1=0, r2=0, gradient_penalty=10.0)
+        s = game(G, D, loss, 1.0)
+        label = torch.zeros(1, dtype=torch.int64)
+        real = Batch(torch.zeros(1, 1, 1, 1, dtype=torch.float64), label)
+        got = d_step(s, real, Batch(G(), label), u=torch.tensor([0.3], dtype=torch.float64))
+        assert (got["grad"].item() < 1e-12) == at_rest
+        assert got["gp"].item() == pytest.approx(10 * (slope - 1) ** 2)
+
+
+class Table(nn.Module):
+    """D that knows every place by heart: logits [places], class logits [places, classes]."""
+
+    def __init__(self, logits: Tensor, class_logits: Tensor) -> None:
+        super().__init__()
+        self.logits, self.class_logits = nn.Parameter(logits), nn.Parameter(class_logits)
+
+    def forward(self, images: Tensor, labels: Tensor, masks: object = None) -> DiscriminatorOutput:
+        at = images.flatten().long()
+        return DiscriminatorOutput(images.flatten(1), self.logits[at], self.class_logits[at])
+
+
+REAL_PLACES = torch.tensor([0, 0, 0, 0, 1, 1, 1, 2])  # eight pairs over three places and two classes
+FAKE_PLACES = torch.tensor([0, 1, 1, 1, 1, 2, 2, 2])
+REAL_CLASSES = torch.tensor([0, 0, 0, 1, 1, 0, 1, 1])
+FAKE_CLASSES = torch.tensor([1, 1, 1, 0, 0, 1, 0, 0])
+
+
+@pytest.mark.parametrize("class_fake", [True, False])
+@pytest.mark.parametrize("loss", ["minimax", "non_saturating", "smoothing", "least_squares", "least_squares_pearson"])
+def test_a_tabular_discriminator_rests_at_its_optimum(loss: str, class_fake: bool) -> None:
+    """d_step's gradient is 0 at the D* and class posterior of section 2 and 3, and not beside them."""
+    p, q = (torch.bincount(places, minlength=3).double() for places in (REAL_PLACES, FAKE_PLACES))
+    best = {
+        "minimax": (p / q).log(), "non_saturating": (p / q).log(), "smoothing": (0.9 * p / (0.1 * p + q)).log(),
+        "least_squares": p / (p + q), "least_squares_pearson": (p - q) / (p + q),
+    }[loss]  # fmt: skip
+    counts = torch.full((3, 2), 1e-30, dtype=torch.float64)
+    counts.index_put_((REAL_PLACES, REAL_CLASSES), torch.ones(8, dtype=torch.float64), accumulate=True)
+    if class_fake:
+        counts.index_put_((FAKE_PLACES, FAKE_CLASSES), torch.ones(8, dtype=torch.float64), accumulate=True)
+    chosen = Loss(loss=loss, r1=0, r2=0, class_fake=class_fake)
+    if loss == "smoothing":
+        chosen = replace(chosen, loss="non_saturating", smoothing=0.9)
+
+    def slope(logits: Tensor, class_logits: Tensor) -> float:
+        G, D = Place(0.0), Table(logits.clone(), class_logits.clone())
+        s = game(G, D, chosen, 1.0)
+        real = Batch(REAL_PLACES.double().view(-1, 1, 1, 1), REAL_CLASSES)
+        fake = Batch(FAKE_PLACES.double().view(-1, 1, 1, 1), FAKE_CLASSES)
+        return d_step(s, real, fake)["grad"].item()
+
+    assert slope(best, counts.log()) < 1e-12
+    assert slope(best + torch.tensor([0.1, 0, 0]), counts.log()) > 1e-3
+    assert slope(best, counts.log() + torch.tensor([0.1, 0])) > 1e-3
+
+
+# ---------------------------------------------------------------------------- refusals
+
+
+@pytest.mark.parametrize("penalty", ["r1", "r2", "gradient_penalty"])
+def test_batch_norm_in_d_is_refused_beside_a_gradient_penalty(penalty: str) -> None:
+    given = {"loss": "hinge", "d_norm": "batch", "r1": 0, "r2": 0, "gradient_penalty": 0}
+    resolve(given)
+    with pytest.raises(UserError) as error:
+        resolve(given | {penalty: 2.5})
+    assert str(error.value).startswith(f"d_norm batch cannot go with {penalty} 2.5: batch norm couples the samples")
+    assert str(error.value).endswith("take --d-norm none")
+
+
+def test_batch_norm_in_d_is_refused_with_the_relativistic_loss() -> None:
+    given = {"loss": "relativistic", "r1": 0, "r2": 0}
+    resolve(given)
+    with pytest.raises(UserError, match=r"d_norm batch cannot go with the relativistic loss: each pair"):
+        resolve(given | {"d_norm": "batch"})
+
+
+def test_smoothing_is_refused_where_there_is_no_target_to_smooth() -> None:
+    for name in OBJECTIVES:
+        if name in ("minimax", "non_saturating"):
+            resolve({"loss": name, "smoothing": 0.9})
+        else:
+            with pytest.raises(UserError, match=f"smoothing: {name} has no cross-entropy target to smooth"):
+                resolve({"loss": name, "smoothing": 0.9})
