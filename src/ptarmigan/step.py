@@ -40,7 +40,8 @@ def d_step(
         terms["r1"] = loss.r1 / 2 * squared_gradient_norm(r.logits, x).mean()
     if loss.r2:
         terms["r2"] = loss.r2 / 2 * squared_gradient_norm(f.logits, g).mean()
-    if loss.gradient_penalty and u is not None:
+    if loss.gradient_penalty:
+        assert u is not None, "WGAN-GP needs u"
         between_both = between(x, g, u)
         with state.autocast():
             logits = D(between_both, real.labels, masks[0]).logits
