@@ -475,6 +475,13 @@ class Slope(nn.Module):
         return DiscriminatorOutput(images.flatten(1), self.psi * images.flatten())
 
 
+def game(G: nn.Module, D: nn.Module, loss: Loss, rate: float) -> TrainState:
+    """Plain descent from G and D as they are."""
+    opt_g, opt_d = (torch.optim.SGD(net.parameters(), lr=rate, fused=True) for net in (G, D))
+    spec, config = ImageSpec(1, 1, 1, ("point",)), replace(Config(), loss=loss)
+    return TrainState(config, spec, G, D, G, opt_g, opt_d, objective(loss), torch.zeros(()))
+
+
 def dirac(psi: float, theta: float, loss: Loss, rate: float, alternate: bool = True) -> tuple[float, float]:
     """(psi, theta) after the two shipped steps; the data are a point at 0 (Mescheder et al. 2018)."""
     G, D = Place(theta), Slope(psi)
