@@ -24,7 +24,7 @@ def group_keys(paths: Sequence[str], pattern: str) -> NDArray[np.uint64]:
         match = regex.search(path)
         found = match and (match[1] if regex.groups else match[0])
         if found is None:
-            raise UserError(f"group: {pattern!r} is not found in {path}: every image needs a group")
+            raise UserError(f"group: '{pattern}' is not found in {path}: every image needs a group")
         keys.append(int.from_bytes(hashlib.blake2b(found.encode("utf-8", "surrogateescape"), digest_size=8).digest()))
     return np.array(keys, np.uint64)
 
