@@ -202,9 +202,13 @@ def _check_space(folder: Path, needed: int) -> None:
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise UserError(
-            f"{folder.parent} has {free / 1e6:,.0f} MB free and the decoded images need {needed / 1e6:,.0f} MB: "
+            f"{folder.parent} has {_size(free)} free and the decoded images need {_size(needed)}: "
             "make room, or name another folder in PTARMIGAN_CACHE"
         )
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.2f} MB"
 
 
 def _sync(file: Any) -> None:

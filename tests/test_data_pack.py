@@ -1,0 +1,212 @@
+"""The pack in the cache: made once, reused, whole or not at all, rebuilt when damaged, safe in a race."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ptarmigan.config import Data
+from ptarmigan.contracts import UserError
+from ptarmigan.data import open_dataset, pack
+from ptarmigan.data.index import find
+from ptarmigan.data.pack import Pack, cache_folder, content_hash, open_pack
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("PTARMIGAN_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "packs"
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """2 classes of 6 images of unequal sizes."""
+    rng = np.random.default_rng(0)
+    for i in range(12):
+        path = tmp_path / "photos" / ("cat", "dog")[i % 2] / f"{i:02}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (40 + i, 36 + 2 * i, 3), np.uint8)).save(path)
+    return tmp_path / "photos"
+
+
+def made(path: Path | None, data: Data = Data(), calls: list[tuple[int, int]] | None = None) -> tuple[Pack, bool]:  # noqa: B008
+    """The pack, and whether it had to be made."""
+    calls = []
+    out = open_pack(find(path), data, lambda done, total: calls.append((done, total)))
+    return out, bool(calls)
+
+
+def entry(cache: Path) -> Path:
+    (only,) = cache.iterdir()
+    return only
+
+
+def test_images_labels_hashes(photos: Path) -> None:
+    out, _ = made(photos, Data(size="32"))
+    assert out.images.shape == (12, 32, 32, 3)
+    assert out.images.dtype == np.uint8
+    assert not out.images.flags.writeable
+    assert out.labels.tolist() == [0] * 6 + [1] * 6
+    assert out.hashes.tolist() == [content_hash(image) for image in out.images]
+    assert len(set(out.hashes.tolist())) == 12
+    assert out.class_names == ("cat", "dog")
+
+
+def test_made_once_and_anew_when_the_source_or_a_choice_changes(photos: Path) -> None:
+    assert [made(photos)[1], made(photos)[1]] == [True, False]
+    assert [made(photos, Data(size="32"))[1], made(photos, Data(size="32x32"))[1]] == [True, False]
+    assert made(photos, Data(fit="pad"))[1]
+    assert made(photos, Data(channels=1))[1]
+    assert not made(photos, Data(split="80/10/10", flip=True))[1]  # these do not shape the pixels
+    os.utime(photos / "cat" / "00.png", ns=(5, 5))
+    assert made(photos)[1]
+    Image.new("RGB", (40, 40)).save(photos / "cat" / "new.png")
+    out, anew = made(photos)
+    assert anew
+    assert len(out.images) == 13
+    (photos / "cat" / "new.png").unlink()
+    assert len(made(photos)[0].images) == 12
+
+
+def test_progress_counts_to_the_total(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ptarmigan.data.read.CHUNK", 5)
+    calls: list[tuple[int, int]] = []
+    open_pack(find(photos), Data(), lambda done, total: calls.append((done, total)))
+    assert calls == [(5, 12), (10, 12), (12, 12)]
+
+
+@pytest.mark.parametrize("name", ["images", "labels.npy", "hashes.npy", "own.npy", "places.npy", "meta.json"])
+@pytest.mark.parametrize("damage", ["truncated", "overwritten", "gone", "empty"])
+def test_a_damaged_pack_is_made_anew(photos: Path, cache: Path, name: str, damage: str) -> None:
+    first, _ = made(photos)
+    wanted = {field: getattr(first, field).copy() for field in ("images", "labels", "own", "hashes", "places")}
+    path = entry(cache) / name
+    content = path.read_bytes()
+    if damage == "gone":
+        path.unlink()
+    else:
+        start = 0 if name == "meta.json" else len(content) // 2
+        wrong = bytes(255 - byte for byte in content[start : start + 8])
+        overwritten = content[:start] + wrong + content[start + 8 :]
+        path.write_bytes({"truncated": content[:-1], "overwritten": overwritten, "empty": b""}[damage])
+    again, anew = made(photos)
+    assert anew
+    assert all((getattr(again, field) == value).all() for field, value in wanted.items())
+    assert not made(photos)[1]
+    assert [path.name for path in cache.iterdir()] == [entry(cache).name]
+
+
+def test_a_pack_cut_short_is_not_left_behind(photos: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        open_pack(find(photos), Data(), stop)
+    assert list(cache.iterdir()) == []
+    assert made(photos)[1]
+
+
+def test_what_a_killed_process_left_is_swept_after_a_day(photos: Path, cache: Path) -> None:
+    for name, age in (("old.tmp", 90_000), ("new.tmp", 0)):
+        (cache / name).mkdir(parents=True)
+        os.utime(cache / name, (time.time() - age,) * 2)
+    made(photos)
+    assert {path.name for path in cache.iterdir() if path.suffix == ".tmp"} == {"new.tmp"}
+
+
+def test_threads_may_race(photos: Path, cache: Path) -> None:
+    with ThreadPoolExecutor(6) as pool:
+        packs = list(pool.map(lambda _: made(photos)[0], range(6)))
+    assert all((p.images == packs[0].images).all() for p in packs)
+    entry(cache)
+
+
+def test_processes_may_race(photos: Path, cache: Path) -> None:
+    code = (
+        "import sys; from ptarmigan.config import Data; from ptarmigan.data import open_dataset;"
+        "print(open_dataset(sys.argv[1], Data()).fingerprint)"
+    )
+    runs = [subprocess.Popen([sys.executable, "-c", code, str(photos)], stdout=subprocess.PIPE) for _ in range(3)]
+    outs = {run.communicate(timeout=100)[0] for run in runs}
+    assert [run.returncode for run in runs] == [0, 0, 0]
+    assert outs == {open_dataset(photos, Data()).fingerprint.encode() + os.linesep.encode()}
+    entry(cache)
+
+
+def test_another_process_that_was_first_wins(photos: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made(photos)
+    inode = (entry(cache) / "images").stat().st_ino
+    load, calls = pack._load, []
+    monkeypatch.setattr(
+        pack, "_load", lambda folder: calls.append(folder) or (load(folder) if len(calls) > 1 else None)
+    )
+    assert made(photos)[1]
+    assert (entry(cache) / "images").stat().st_ino == inode
+
+
+def test_too_little_room_says_how_much_is_needed_and_where(
+    photos: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pack.shutil, "disk_usage", lambda folder: type("U", (), {"free": 12_000})())
+    with pytest.raises(
+        UserError, match=r"packs has 0.01 MB free and the decoded images need 0.04 MB: make room, or name"
+    ):
+        made(photos)
+    assert list(cache.iterdir()) == []
+
+
+def test_a_disk_that_fills_up_meanwhile(photos: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(file: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(pack, "_sync", full)
+    with pytest.raises(
+        UserError, match=r"no space left in .*packs: make room, or name another folder in PTARMIGAN_CACHE"
+    ):
+        made(photos)
+    assert list(cache.iterdir()) == []
+
+
+def test_a_cache_that_cannot_be_written(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("x")
+    monkeypatch.setenv("PTARMIGAN_CACHE", str(tmp_path / "file"))
+    with pytest.raises(UserError, match=r"the cache .*file.packs cannot be written: .*; name another folder in PTARM"):
+        made(photos)
+
+
+@pytest.mark.parametrize(
+    ("platform", "env", "expected"),
+    [
+        ("linux", {}, "home/.cache/ptarmigan"),
+        ("linux", {"XDG_CACHE_HOME": "/x"}, "/x/ptarmigan"),
+        ("darwin", {}, "home/Library/Caches/ptarmigan"),
+        ("win32", {"LOCALAPPDATA": "/l"}, "/l/ptarmigan"),
+        ("win32", {}, "home/AppData/Local/ptarmigan"),
+        ("linux", {"PTARMIGAN_CACHE": "/p"}, "/p"),
+    ],
+)
+def test_the_cache_folder(platform: str, env: dict[str, str], expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("PTARMIGAN_CACHE", "XDG_CACHE_HOME", "LOCALAPPDATA"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in env.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(sys, "platform", platform)
+    monkeypatch.setattr(Path, "home", lambda: Path("home"))
+    assert cache_folder() == Path(expected)
+
+
+def test_nothing_is_pickled(photos: Path, cache: Path) -> None:
+    made(photos)
+    for path in entry(cache).glob("*.npy"):
+        np.load(path, allow_pickle=False)
+    assert json.loads((entry(cache) / "meta.json").read_text())["class_names"] == ["cat", "dog"]
