@@ -1,0 +1,245 @@
+"""open_dataset: a path to a split, named, fingerprinted set, and the sentences a user reads on the way."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageFile
+
+from ptarmigan.config import Data
+from ptarmigan.contracts import ImageSpec, UserError
+from ptarmigan.data import HELD_OUT, SELECT, TRAIN, open_dataset
+
+RNG = np.random.default_rng(0)
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PTARMIGAN_CACHE", str(tmp_path / "cache"))
+
+
+def noise(*shape: int) -> Image.Image:
+    return Image.fromarray(RNG.integers(0, 256, shape or (28, 28), np.uint8))
+
+
+def put(path: Path, image: Image.Image | None = None, **options: object) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    (image or noise()).save(path, **options)  # type: ignore[arg-type]
+    return path
+
+
+def two_classes(folder: Path, count: int = 10) -> Path:
+    for i in range(count):
+        for name in ("cat", "dog"):
+            put(folder / name / f"p{i % 5}_{i:03}.png")
+    return folder
+
+
+def test_the_embedded_set() -> None:
+    data = open_dataset(None, Data())
+    assert data.name == "fashion-mnist"
+    assert data.spec.classes == 10
+    assert (data.spec.height, data.spec.width, data.spec.channels) == (28, 28, 1)
+    assert data.images.shape == (10_000, 28, 28, 1)
+    assert [len(data.indices(part)) for part in (TRAIN, SELECT, HELD_OUT)] == [9000, 500, 500]
+    assert data.notices == ()
+    assert data.fewer_than(64) is None
+    asset = np.load(Path(__file__).parents[1] / "src/ptarmigan/assets/fashion-mnist-10k.npz")
+    assert (data.images[..., 0] == asset["arr_0"]).all()
+    assert (data.labels == asset["arr_1"]).all()
+    assert np.bincount(data.labels[data.indices(HELD_OUT)]).min() >= 46
+    again = open_dataset(None, Data())
+    assert again.fingerprint == data.fingerprint
+    assert (again.part == data.part).all()
+
+
+def test_a_folder_of_mixed_photos(tmp_path: Path) -> None:
+    """Unequal sizes, four formats, three modes: one shape, and every image in its class."""
+    exif = Image.Exif()
+    exif[274] = 6
+    put(tmp_path / "set/red/a.jpg", Image.new("RGB", (100, 50), (255, 0, 0)), exif=exif)
+    put(tmp_path / "set/red/b.webp", Image.new("RGB", (60, 90), (255, 0, 0)), lossless=True)
+    put(tmp_path / "set/red/c.gif", Image.new("RGB", (49, 49), (255, 0, 0)))
+    put(tmp_path / "set/grey/a.bmp", Image.new("L", (70, 55), 128))
+    put(tmp_path / "set/grey/b.png", Image.new("RGBA", (70, 55), (128, 128, 128, 255)))
+    data = open_dataset(tmp_path / "set", Data())
+    assert data.spec == ImageSpec(48, 48, 3, ("grey", "red"))
+    assert abs(data.images[data.labels == 0].astype(int) - 128).max() <= 1
+    assert abs(data.images[data.labels == 1].astype(int) - (255, 0, 0)).max() <= 2
+
+
+def test_files_that_cannot_be_decoded_are_named_and_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = two_classes(tmp_path / "set")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10_000)
+    whole = put(folder / "cat/truncated.png", noise(60, 60, 3)).read_bytes()
+    (folder / "cat/truncated.png").write_bytes(whole[: len(whole) // 2])
+    (folder / "cat/empty.png").write_bytes(b"")
+    (folder / "dog/text.png").write_text("I am a text")
+    put(folder / "dog/bomb.png", Image.new("1", (110, 110)))  # a warning of Pillow's
+    put(folder / "dog/bigger.png", Image.new("1", (300, 300)))  # its error
+    (folder / "dog/link.png").symlink_to(folder / "nowhere")
+    (folder / "dog/folder.png").mkdir()
+    data = open_dataset(folder, Data())
+    assert len(data.images) == 20
+    notice = data.notices[0]
+    assert notice.startswith("6 of 26 files cannot be decoded: cat/empty.png (")
+    assert "cat/truncated.png (" in notice
+    assert notice.endswith("dog/bigger.png (more than 10000 pixels) and 3 more")
+    assert open_dataset(folder, Data()).notices == data.notices  # from the cache as well
+    assert ImageFile.LOAD_TRUNCATED_IMAGES is False
+
+
+def test_a_class_without_a_decodable_image_is_left_out_aloud(tmp_path: Path) -> None:
+    folder = two_classes(tmp_path / "set")
+    (folder / "ant").mkdir()
+    (folder / "ant/x.png").write_text("no")
+    data = open_dataset(folder, Data())
+    assert data.spec.class_names == ("cat", "dog")
+    assert np.bincount(data.labels).tolist() == [10, 10]
+    assert any("so they are left out: ant" in notice for notice in data.notices)
+
+
+def test_no_decodable_file_is_an_error_that_names_some(tmp_path: Path) -> None:
+    (tmp_path / "set/cat").mkdir(parents=True)
+    for i in range(5):
+        (tmp_path / f"set/cat/{i}.png").write_text("no")
+    with pytest.raises(UserError, match=r"^no image in .*set can be decoded: cat/0\.png \(no image\), .* and 2 more$"):
+        open_dataset(tmp_path / "set", Data())
+    put(tmp_path / "half/cat/x.png", noise(50, 50, 3))
+    half = (tmp_path / "half/cat/x.png").read_bytes()
+    (tmp_path / "half/cat/x.png").write_bytes(half[:1000])  # its header is whole
+    with pytest.raises(UserError, match=r"^no image in .*half can be decoded: .*x\.png \("):
+        open_dataset(tmp_path / "half", Data())
+
+
+def test_sixteen_bit_images_share_one_window(tmp_path: Path) -> None:
+    for i, (low, high) in enumerate([(1000, 2000), (1500, 3000)]):
+        pixels = np.linspace(low, high, 784).reshape(28, 28).astype(np.uint16)
+        put(tmp_path / f"set/x/{i}.png", Image.fromarray(pixels))
+    put(tmp_path / "set/x/8.png", Image.new("L", (28, 28), 77))  # 8 bit stays what it is
+    data = open_dataset(tmp_path / "set", Data())
+    images = data.images[..., 0]
+    assert images[0].min() == 0
+    assert images[0].max() == round(255 / 2)
+    assert images[1].min() == round(255 / 4)
+    assert images[1].max() == 255
+    assert (images[2] == 77).all()
+    assert data.notices[0].startswith("2 images of 16 bit were brought to 8 bit by one window for the whole set: its")
+    assert "darkest value 1000 is 0, its brightest 3000 is 255" in data.notices[0]
+
+
+def test_alpha_is_kept_where_most_have_it_and_said(tmp_path: Path) -> None:
+    for i in range(3):
+        put(tmp_path / f"set/x/{i}.png", noise(28, 28, 4))
+    put(tmp_path / "set/x/3.png", noise(28, 28, 3))
+    data = open_dataset(tmp_path / "set", Data())
+    assert data.spec.channels == 4
+    assert (data.images[3, ..., 3] == 255).all()
+    assert "alpha, so it is kept" in data.notices[0]
+    assert open_dataset(tmp_path / "set", Data(channels=3)).spec.channels == 3
+
+
+def test_arrays_are_brought_to_a_size_too(tmp_path: Path) -> None:
+    images = RNG.integers(0, 256, (30, 40, 50, 3), np.uint8)
+    np.savez(tmp_path / "x.npz", arr_0=images, arr_1=np.arange(30) % 3)
+    data = open_dataset(tmp_path / "x.npz", Data())
+    assert data.images.shape == (30, 32, 32, 3)
+    assert data.name == "x"
+    grey = open_dataset(tmp_path / "x.npz", Data(size="40x50", channels=1))
+    expected = np.stack([np.asarray(Image.fromarray(image).convert("L")) for image in images])
+    assert (grey.images[..., 0] == expected).all()
+
+
+def test_duplicates_do_not_straddle_even_across_classes(tmp_path: Path) -> None:
+    folder = two_classes(tmp_path / "set", 40)
+    copies = [(folder / f"cat/p{i % 5}_{i:03}.png").read_bytes() for i in range(15)]
+    for i, content in enumerate(copies):
+        (folder / f"dog/copy{i}.png").write_bytes(content)
+        (folder / f"cat/copy{i}.png").write_bytes(content)
+    data = open_dataset(folder, Data(split="60/20/20"))
+    for key in np.unique(data.hashes):
+        assert len(np.unique(data.part[data.hashes == key])) == 1
+    assert {*data.part[data.labels == 0]} == {*data.part[data.labels == 1]} == {0, 1, 2}
+
+
+def test_groups_do_not_straddle(tmp_path: Path) -> None:
+    folder = two_classes(tmp_path / "set")
+    data = open_dataset(folder, Data(group=r"p\d", split="60/20/20"))
+    patient = np.array([i % 5 for _ in range(2) for i in sorted(range(10), key=lambda i: (i % 5, i))])
+    assert [len(np.unique(data.part[patient == p])) for p in range(5)] == [1] * 5
+    assert np.bincount(data.part).tolist() == [12, 4, 4]
+    with pytest.raises(UserError, match="holds arrays, whose images have no path to search; leave --group out"):
+        open_dataset(None, Data(group="x"))
+    with pytest.raises(UserError, match=r"group: 'q' is not found in cat/p0_000\.png"):
+        open_dataset(folder, Data(group="q"))
+
+
+def test_split_none_and_the_sources_own_test_part(tmp_path: Path) -> None:
+    images = RNG.integers(0, 256, (60, 28, 28), np.uint8)
+    labels = np.arange(20)[:, None] % 2
+    parts = {"train": images[:20], "val": images[20:40], "test": images[40:]}
+    both = {f"{k}_images": v for k, v in parts.items()} | {f"{k}_labels": labels for k in parts}
+    np.savez(tmp_path / "m.npz", **both)
+    assert np.bincount(open_dataset(tmp_path / "m.npz", Data()).part).tolist() == [20, 20, 20]
+    none = open_dataset(tmp_path / "m.npz", Data(split="none"))
+    assert np.bincount(none.part).tolist() == [40, 0, 20]
+    assert (none.part[40:] == HELD_OUT).all()
+    both["test_images"][:3] = both["train_images"][:3]
+    np.savez(tmp_path / "leak.npz", **both)
+    notices = open_dataset(tmp_path / "leak.npz", Data()).notices
+    assert any(notice.startswith("3 training images are also in the source's own test part") for notice in notices)
+
+
+def test_small_classes_are_told_what_to_expect(tmp_path: Path) -> None:
+    folder = two_classes(tmp_path / "set", 120)
+    assert open_dataset(folder, Data()).notices == ()
+    put(folder / "eel/1.png")
+    put(folder / "eel/2.png")
+    data = open_dataset(folder, Data())
+    assert data.part[data.labels == 2].tolist() == [TRAIN, TRAIN]
+    share, few = data.notices
+    assert share.startswith("too few images (or groups) to share out among train, select and held-out: eel; scores")
+    assert few.startswith("fewer than 100 training images in 1 of 3 classes (eel 2): expect samples that repeat")
+    count = len(data.indices())
+    assert data.fewer_than(count) is None
+    assert (data.fewer_than(300) or "").startswith(f"{count} training images are fewer than a batch of 300: a batch")
+
+
+def test_the_fingerprint_is_of_the_content(tmp_path: Path) -> None:
+    folder = two_classes(tmp_path / "set")
+    first = open_dataset(folder, Data()).fingerprint
+    folder.rename(tmp_path / "moved")
+    (tmp_path / "moved/cat/p0_000.png").touch()
+    assert open_dataset(tmp_path / "moved", Data(split="80/10/10")).fingerprint == first
+    assert open_dataset(tmp_path / "moved", Data(size="32")).fingerprint != first
+    (tmp_path / "moved/cat").rename(tmp_path / "moved/cow")
+    renamed = open_dataset(tmp_path / "moved", Data()).fingerprint
+    put(tmp_path / "moved/cow/p0_000.png")
+    assert len({first, renamed, open_dataset(tmp_path / "moved", Data()).fingerprint}) == 3
+
+
+def test_many_files_do_not_pile_up_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At most two chunks of decoded images are alive at once, whatever their number."""
+    monkeypatch.setattr("ptarmigan.data.read.CHUNK", 4)
+    folder = two_classes(tmp_path / "set", 40)
+    from ptarmigan.data import read
+
+    alive, most = 0, 0
+    decode = read.decode
+
+    class Counted(np.ndarray):
+        def __del__(self) -> None:
+            nonlocal alive
+            alive -= 1
+
+    def counted(*args: object) -> np.ndarray:
+        nonlocal alive, most
+        alive, out = alive + 1, decode(*args).view(Counted)  # type: ignore[arg-type]
+        most = max(most, alive)
+        return out
+
+    monkeypatch.setattr(read, "decode", counted)
+    assert len(open_dataset(folder, Data()).images) == 80
+    assert most <= 12
