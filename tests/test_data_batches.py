@@ -82,7 +82,8 @@ def test_order_is_addressed_by_position(size: int, first: int, count: int, cut: 
 def test_every_epoch_holds_every_image_once_in_another_order() -> None:
     epochs = [order(0, "order", e * 50, 50, 50) for e in range(3)]
     assert all(sorted(epoch) == list(range(50)) for epoch in epochs)
-    assert (epochs[0] != epochs[1]).any() and (epochs[1] != epochs[2]).any()
+    assert (epochs[0] != epochs[1]).any()
+    assert (epochs[1] != epochs[2]).any()
 
 
 def test_a_batch_is_the_images_at_its_positions() -> None:
@@ -135,7 +136,8 @@ def test_prefetched_batches_are_those_loaded() -> None:
         for seen in (0, 4, 8, 8, 40, 44, 0):  # in turn, repeated, jumping forth and back
             for purpose in ("order", "extra"):
                 got, plain = batches.get(seen, purpose), batches.load(seen, purpose)
-                assert (got.indices == plain.indices).all() and torch.equal(got.images, plain.images)
+                assert (got.indices == plain.indices).all()
+                assert torch.equal(got.images, plain.images)
 
 
 def test_the_next_batch_is_prepared_meanwhile() -> None:
