@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from ptarmigan.config import Config as Config
     from ptarmigan.config import resolve as resolve
     from ptarmigan.contracts import UserError as UserError
-    from ptarmigan.explain import explain as explain
+    from ptarmigan.handbook import explain as explain
     from ptarmigan.sampling import info as info
     from ptarmigan.sampling import load as load
     from ptarmigan.sampling import sample as sample
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
-    "Config": "config", "resolve": "config", "UserError": "contracts", "explain": "explain", "load": "sampling",
+    "Config": "config", "resolve": "config", "UserError": "contracts", "explain": "handbook", "load": "sampling",
     "sample": "sampling", "info": "sampling", "train": "training",
 }  # fmt: skip
 __all__ = [*_HOMES, "losses"]

@@ -97,7 +97,7 @@ def info(model: Path, /) -> None:
 @app.command
 def losses(name: str | None = None, /) -> None:
     """Say what DCGAN's and ACGAN's losses exactly are, or explain the loss, penalty or recipe NAME."""
-    from ptarmigan.explain import explain
+    from ptarmigan.handbook import explain
 
     print(explain(name))
 

@@ -115,7 +115,7 @@ def plan(state: TrainState, train: Train) -> None:
         if not seen or clock < SETTLED * seconds:
             ends.clear()
             return
-        images = round(seen + seen / clock * (seconds - clock))
+        images = max(seen, round(seen + seen / clock * (seconds - clock)))
     elif changed and images <= seen:
         raise UserError(f"images {train.images}: {seen:,} have been seen already; give a larger budget")
     controllers["budget"] = budget

@@ -19,7 +19,7 @@ from rich.console import Console
 
 from ptarmigan import checkpoint, seeding
 from ptarmigan.advance import advance
-from ptarmigan.config import Config, parse_images, parse_time, resolve
+from ptarmigan.config import Config, Train, parse_images, parse_time, resolve
 from ptarmigan.contracts import UserError
 from ptarmigan.data import Batches, Dataset, open_dataset
 from ptarmigan.devices import pick_device
@@ -81,9 +81,7 @@ def train(
             bf16, tick = record["precision"] == "bf16" if record else False, chosen.train.batch
             if record is None:
                 bf16, seconds = probe(chosen, dataset.spec, device, lambda state: advance(state, batches))
-                tick *= max(
-                    1, min(round(TICK_SECONDS / seconds), (parse_images(chosen.train.images) or 1 << 62) // 20 // tick)
-                )
+                tick *= tick_steps(chosen.train, seconds)
             state = TrainState.create(chosen, dataset.spec, device, bf16)
             found, damaged = checkpoint.load_newest(run, state)
             for sentence in damaged:
@@ -97,6 +95,17 @@ def train(
             loop(run, state, dataset, batches, display)
         finish(run, state, display.say)
     return run
+
+
+def tick_steps(train: Train, seconds: float) -> int:
+    """Steps between ticks: about two seconds' worth, and at least twenty ticks in the shorter budgets."""
+    images, time_given = parse_images(train.images), parse_time(train.time)
+    steps = TICK_SECONDS / seconds
+    if time_given is not None:
+        steps = min(steps, time_given / seconds / 40)
+    if images is not None:
+        steps = min(steps, images / train.batch / 20)
+    return max(1, int(steps))
 
 
 def feed(config: Config, dataset: Dataset, device: torch.device) -> Batches:

@@ -40,6 +40,10 @@ class Dataset:
         """Where the images of a part are, ascending."""
         return np.flatnonzero(self.part == part)
 
+    def counts(self) -> dict[str, int]:
+        """Images in each part, by its name."""
+        return {name: len(self.indices(part)) for part, name in enumerate(("train", "select", "held-out"))}
+
     def fewer_than(self, batch: int) -> str | None:
         """What to expect where the training images do not fill one batch, else None."""
         count = len(self.indices())

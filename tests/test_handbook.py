@@ -19,7 +19,7 @@ from ptarmigan import losses, penalties
 from ptarmigan.conditioning import Projection, classification_d, classification_g
 from ptarmigan.config import LOSSES, RECIPES, TYPES, Config, Loss, resolve
 from ptarmigan.contracts import UserError
-from ptarmigan.explain import ENTRIES, INDENT, QUESTIONS, VARIABLES, Entry, Value, explain
+from ptarmigan.handbook import ENTRIES, INDENT, QUESTIONS, VARIABLES, Entry, Value, explain
 
 N, K, FEATURES = 6, 5, 7
 OTHERS = ("smoothing", "auxiliary_classifier", "projection", "r1", "r2", "gradient_penalty", "dcgan", "acgan", "auto")
@@ -380,8 +380,8 @@ def test_an_unknown_name_lists_the_choices() -> None:
 
 def test_neither_torch_nor_numpy_is_imported() -> None:
     code = (
-        "import ptarmigan.explain, sys\n"
-        "from ptarmigan.explain import explain\n"
+        "import ptarmigan.handbook, sys\n"
+        "from ptarmigan.handbook import explain\n"
         "explain(), explain('hinge')\n"
         "assert 'torch' not in sys.modules and 'numpy' not in sys.modules\n"
     )

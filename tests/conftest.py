@@ -1,0 +1,45 @@
+"""What several test files need: a small labelled data set, and a cache of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+SMALL: dict[str, Any] = dict(
+    width=4, batch=8, images="48", precision="fp32", device="cpu", latent_dim=6, class_dim=4, split="none", snapshots=2
+)
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test reads or writes the user's cache."""
+    monkeypatch.setenv("PTARMIGAN_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Small tensors gain nothing by a second thread, and equality bit for bit wants a fixed number."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session")
+def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An .npz of 90 grey images of 16x16 in 3 classes: bars across, bars down, blots."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(90) % 3
+    images = rng.integers(0, 60, (90, 16, 16), np.uint8)
+    for image, label in zip(images, labels, strict=True):
+        at = int(rng.integers(2, 12))
+        band = slice(at, at + 4)
+        image[[(band, slice(None)), (slice(None), band), (band, band)][label]] += np.uint8(150)
+    path = tmp_path_factory.mktemp("data") / "shapes.npz"
+    np.savez(path, arr_0=images, arr_1=labels, class_names=np.array(["across", "down", "blot"]))
+    return path

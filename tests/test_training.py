@@ -1,0 +1,275 @@
+"""A run: its files, its budget, and that stopping leaves no trace in what it computes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import SMALL
+from PIL import Image
+
+import ptarmigan.advance as advance_module
+import ptarmigan.training as training
+from ptarmigan import checkpoint
+from ptarmigan.contracts import Batch, UserError
+from ptarmigan.files import load_tensors
+from ptarmigan.log import read
+from ptarmigan.optim import ema_decay, learning_rate
+from ptarmigan.training import Diverged, Stopped, train
+
+
+def at_step(monkeypatch: pytest.MonkeyPatch, number: int, action: Any) -> None:
+    """Call `action(state)` before the `number`-th step of the run (the probe's steps do not count)."""
+    real, count = training.advance, [0]
+
+    def counted(state: Any, batches: Any) -> Any:
+        if state.controllers:  # a probe's throwaway state has none
+            count[0] += 1
+            if count[0] == number:
+                action(state)
+        return real(state, batches)
+
+    monkeypatch.setattr(training, "advance", counted)
+
+
+def interrupt(_: object) -> None:
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+def newest(run: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    return load_tensors(checkpoint.checkpoints(run)[-1])
+
+
+RECIPES: dict[str, dict[str, Any]] = {
+    "auto": {},
+    "acgan": {"ema_half_life": 100},
+    "dcgan": {},
+    "wgan-gp": {"loss": "wasserstein", "gradient_penalty": 10, "r1": 0, "r2": 0, "d_steps": 2, "flip": True},
+}
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_stopped_at_step_3_of_6_and_resumed_is_the_same_run_bit_for_bit(
+    name: str, shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fields = {**SMALL, "recipe": name if name != "wgan-gp" else "auto", **RECIPES[name]}
+    train(shapes, out=tmp_path / "whole", **fields)
+    with monkeypatch.context() as patch:
+        at_step(patch, 3, interrupt)
+        with pytest.raises(Stopped, match=r"stopped at 24 images.* --out .*parts"):
+            train(shapes, out=tmp_path / "parts", **fields)
+    assert newest(tmp_path / "parts")[1]["images_seen"] == 24
+    train(shapes, out=tmp_path / "parts", **fields)
+
+    (tensors, meta), (resumed, resumed_meta) = newest(tmp_path / "whole"), newest(tmp_path / "parts")
+    assert tensors.keys() == resumed.keys()
+    assert all(torch.equal(tensors[key], resumed[key]) for key in tensors)
+    for controllers in (meta["controllers"], resumed_meta["controllers"]):
+        del controllers["clock"], controllers["tick"]  # how long this machine took
+    assert meta["controllers"] == resumed_meta["controllers"]
+    for file in ("generator/model.safetensors", "samples/000000048.png"):
+        assert (tmp_path / "whole" / file).read_bytes() == (tmp_path / "parts" / file).read_bytes()
+
+
+def test_every_state_moves_and_another_seed_gives_another_run(shapes: Path, tmp_path: Path) -> None:
+    for seed in (0, 1):
+        train(shapes, out=tmp_path / str(seed), **SMALL, seed=seed)
+    first, last = (load_tensors(path)[0] for path in checkpoint.checkpoints(tmp_path / "0"))
+    still = [key for key in first if torch.equal(first[key], last[key])]
+    # G's running statistics are the average's business, and a constant in D is nothing to a relativistic loss
+    assert all("G.norms" in key or "num_batches" in key or "head.source.bias" in key for key in still), still
+    other = newest(tmp_path / "1")[0]
+    assert not torch.equal(last["G.project.weight"], other["G.project.weight"])
+
+
+def test_the_files_of_a_run(shapes: Path, tmp_path: Path) -> None:
+    run = train(shapes, out=tmp_path / "run", **{**SMALL, "split": "80/10/10"})
+    record = json.loads((run / "config.json").read_text())
+    assert record["spec"]["class_names"] == ["across", "down", "blot"]
+    assert record["data"]["split"] == {"train": 72, "select": 9, "held-out": 9}
+    assert record["asked"]["batch"] == 8
+    split, _ = load_tensors(run / "split.safetensors")
+    assert split["part"].bincount().tolist() == [72, 9, 9]
+    lines = list(read(run / "metrics.jsonl"))
+    assert lines[-1]["images_seen"] == 48
+    assert {"d_adv", "d_r1", "d_r2", "d_grad", "g_adv", "g_grad", "clock", "images_per_second", "end"} <= lines[
+        0
+    ].keys()
+    assert sorted(path.name for path in (run / "samples").iterdir()) == ["000000024.png", "000000048.png"]
+    with Image.open(run / "samples" / "000000048.png") as picture:
+        assert picture.size == (10 * 18 + 2, 3 * 18 + 2)  # rows = classes
+        assert picture.text["classes"] == "across, down, blot"  # type: ignore[attr-defined]
+        assert picture.text["seed"] == "0"  # type: ignore[attr-defined]
+        assert picture.text["generator"] == load_tensors(run / "generator" / "model.safetensors")[1]["sha256"]  # type: ignore[attr-defined]
+    card = (run / "generator" / "README.md").read_text()
+    assert "class-conditional" in card
+    assert "2. blot" in card
+    assert not list(run.rglob("*.tmp"))
+
+
+def test_the_same_command_on_a_finished_run_does_nothing_and_says_so(
+    shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = train(shapes, out=tmp_path / "run", **SMALL)
+    before = (run / "generator" / "model.safetensors").read_bytes()
+    capsys.readouterr()
+    train(shapes, out=run, **SMALL)
+    assert "is finished at 48 images" in capsys.readouterr().out
+    assert (run / "generator" / "model.safetensors").read_bytes() == before
+
+
+def test_a_longer_budget_extends_a_run_and_anneals_again(shapes: Path, tmp_path: Path) -> None:
+    run = train(shapes, out=tmp_path / "run", **SMALL)
+    train(shapes, out=run, **{**SMALL, "images": "96"})
+    _, meta = newest(run)
+    assert meta["images_seen"] == 96
+    assert meta["controllers"]["ends"] == [48, 96]
+    assert learning_rate(1.0, 48, 48, 96, 0.5) == 1.0
+    with pytest.raises(UserError, match="images 40: 96 have been seen already"):
+        train(shapes, out=run, **{**SMALL, "images": "40"})
+
+
+def test_an_unfinished_run_is_extended_by_moving_its_end(
+    shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        at_step(patch, 2, interrupt)
+        with pytest.raises(Stopped):
+            train(shapes, out=tmp_path / "run", **SMALL)
+    train(shapes, out=tmp_path / "run", **{**SMALL, "images": "64"})
+    assert newest(tmp_path / "run")[1]["controllers"]["ends"] == [64]
+
+
+def test_another_config_on_the_same_run_is_refused_with_the_difference(shapes: Path, tmp_path: Path) -> None:
+    run = train(shapes, out=tmp_path / "run", **SMALL)
+    with pytest.raises(UserError, match=r"was begun otherwise: width 4 there, 8 here; r1 0\.2 there, 0\.3 here"):
+        train(shapes, out=run, **{**SMALL, "width": 8, "r1": 0.3})
+
+
+def test_other_images_on_the_same_run_are_refused(shapes: Path, tmp_path: Path) -> None:
+    run = train(shapes, out=tmp_path / "run", **SMALL)
+    with np.load(shapes) as arrays:
+        np.savez(tmp_path / "other.npz", arr_0=255 - arrays["arr_0"], arr_1=arrays["arr_1"])
+    with pytest.raises(UserError, match="other images"):
+        train(tmp_path / "other.npz", out=run, **SMALL)
+
+
+def test_a_folder_that_is_no_run_is_left_alone(shapes: Path, tmp_path: Path) -> None:
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "thesis.tex").write_text("mine")
+    with pytest.raises(UserError, match=r"thesis exists and is no run"):
+        train(shapes, out=tmp_path / "thesis", **SMALL)
+    assert os.listdir(tmp_path / "thesis") == ["thesis.tex"]
+
+
+def test_without_out_a_new_numbered_run_is_made(shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert train(shapes, **SMALL) == Path("runs/shapes-1")
+    assert train(shapes, **SMALL) == Path("runs/shapes-2")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_saves_and_the_handlers_are_given_back(
+    number: signal.Signals, shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = signal.getsignal(number)
+    at_step(monkeypatch, 2, lambda _: os.kill(os.getpid(), number))
+    with pytest.raises(Stopped):
+        train(shapes, out=tmp_path / "run", **SMALL)
+    assert newest(tmp_path / "run")[1]["images_seen"] == 16
+    assert (tmp_path / "run" / "generator" / "model.safetensors").exists()
+    assert signal.getsignal(number) is before
+
+
+@pytest.mark.parametrize(("where", "term"), [("images", "d_adv"), ("weight", "d_adv"), ("gradient", "d_grad")])
+def test_a_value_that_is_not_finite_stops_the_run_with_the_term_the_count_and_the_checkpoint(
+    where: str, term: str, shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nan = float("nan")
+
+    def poison(state: Any) -> None:
+        if where == "images":
+            monkeypatch.setattr(
+                advance_module, "real_batch", lambda *_: Batch(torch.full((8, 1, 16, 16), nan), torch.zeros(8).long())
+            )
+        elif where == "weight":
+            state.D.head.source.weight.data.fill_(nan)
+        else:
+            state.D.head.source.weight.register_hook(lambda gradient: gradient * nan)
+
+    at_step(monkeypatch, 5, poison)
+    with pytest.raises(
+        Diverged, match=rf"{term} was not finite between 32 and 40 images.*000000024\.safetensors"
+    ) as raised:
+        train(shapes, out=tmp_path / "run", **{**SMALL, "images": "48"})
+    assert raised.value.status == 1
+    assert newest(tmp_path / "run")[1]["images_seen"] == 24
+    assert list(read(tmp_path / "run" / "metrics.jsonl"))[-1]["diverged"] == term
+
+
+def test_the_newest_good_checkpoint_is_used_when_one_is_damaged(
+    shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = train(shapes, out=tmp_path / "run", **SMALL)
+    before = (run / "generator" / "model.safetensors").read_bytes()
+    path = checkpoint.checkpoints(run)[-1]
+    blob = bytearray(path.read_bytes())
+    blob[-5] ^= 1
+    path.write_bytes(blob)
+    (run / "generator" / "model.safetensors").unlink()
+    train(shapes, out=run, **SMALL)
+    assert "000000048.safetensors is damaged" in capsys.readouterr().out
+    assert (run / "generator" / "model.safetensors").read_bytes() == before
+    for path in checkpoint.checkpoints(run):
+        path.write_bytes(b"")
+    with pytest.raises(UserError, match="no good checkpoint left"):
+        train(shapes, out=run, **SMALL)
+
+
+def test_the_first_every_tenth_and_the_newest_checkpoints_are_kept(shapes: Path, tmp_path: Path) -> None:
+    run = train(shapes, out=tmp_path / "run", **{**SMALL, "images": "200", "snapshots": 25, "keep": 2})
+    assert [int(path.stem) // 8 for path in checkpoint.checkpoints(run)] == [1, 11, 21, 24, 25]
+
+
+def test_one_class_is_unconditional_and_a_time_budget_fixes_its_end(shapes: Path, tmp_path: Path) -> None:
+    with np.load(shapes) as arrays:
+        np.savez(tmp_path / "one.npz", arr_0=arrays["arr_0"], arr_1=np.zeros(90, np.int64))
+    fields = {key: value for key, value in SMALL.items() if key != "images"}
+    run = train(tmp_path / "one.npz", out=tmp_path / "run", **fields, time="1s")
+    tensors, meta = newest(run)
+    assert "G.embedding.weight" not in tensors
+    assert meta["images_seen"] == meta["controllers"]["ends"][0]
+    assert 0.3 < meta["controllers"]["clock"] < 10
+    ends = {line["end"] for line in read(run / "metrics.jsonl")} - {None}
+    assert len(ends) == 1
+
+
+def test_a_random_state_of_the_caller_has_no_part_and_is_left_alone(shapes: Path, tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    np.random.seed(1)
+    before = torch.get_rng_state()
+    one = train(shapes, out=tmp_path / "one", **SMALL)
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.manual_seed(2)
+    two = train(shapes, out=tmp_path / "two", **SMALL)
+    assert (one / "generator/model.safetensors").read_bytes() == (two / "generator/model.safetensors").read_bytes()
+
+
+def test_the_learning_rate_is_constant_then_falls_to_zero() -> None:
+    rates = [learning_rate(2.0, images, 100, 300, 0.5) for images in (100, 199, 200, 250, 299, 300)]
+    assert rates == pytest.approx([2, 2, 2, 1, 0.02, 0])
+    assert learning_rate(2.0, 10**9, 0, None, 0.5) == 2
+    assert learning_rate(2.0, 299, 0, 300, 0.0) == 2
+
+
+def test_the_average_forgets_half_in_its_half_life() -> None:
+    assert ema_decay(10**9, 64, 64 * 10) ** 10 == pytest.approx(0.5)
+    assert ema_decay(64 * 200, 64, 1e9) ** 10 == pytest.approx(0.5)  # early on: .05 of the images seen
+    assert ema_decay(0, 64, 1e4) == 0
+    assert ema_decay(10**6, 64, 0) == 0
