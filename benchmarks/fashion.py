@@ -19,8 +19,8 @@ import time
 from pathlib import Path
 
 import numpy as np
-from judge import DATA, Judge, read_idx
 
+from judge import DATA, Judge, read_idx
 from ptarmigan import load, train
 from ptarmigan.config import resolve
 from ptarmigan.log import read
@@ -62,9 +62,10 @@ def main(arguments: list[str]) -> None:
     last = list(read(run / "metrics.jsonl"))[-1]
     line = {
         "row": row, "images_seen": generator.images_seen, "clock": round(last["clock"], 1), "wall": round(wall, 1),
-        "score": score, "precision": json.loads((run / "config.json").read_text())["precision"],
+        "score": score,
+        "precision": json.loads((run / "config.json").read_text())["precision"],
         "machine": f"{platform.machine()}, {os.cpu_count()} cores",
-        "commit": subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip(),
+        "commit": subprocess.check_output(["git", "rev-parse", "--short", "HEAD"], text=True).strip(),
     }  # fmt: skip
     RESULTS.parent.mkdir(exist_ok=True)
     with RESULTS.open("a") as file:

@@ -14,10 +14,10 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import torch
-from textbook import TextbookStep
 
 from ptarmigan.advance import advance
 from ptarmigan.config import resolve
@@ -25,6 +25,7 @@ from ptarmigan.contracts import ImageSpec
 from ptarmigan.data import Batches
 from ptarmigan.probe import probe
 from ptarmigan.state import TrainState
+from textbook import TextbookStep
 
 CPU = torch.device("cpu")
 
@@ -54,9 +55,10 @@ def main() -> None:
     for recipe, size, channels, batch in (("dcgan", 64, 3, 64), ("auto", 28, 1, 64)):
         step, batches, kind = shipped(recipe, size, channels, batch)
         eaten = batch / statistics.median(timed(step) for _ in range(rounds))
-        fed = batch / statistics.median(timed(lambda b=batches, i=i: b.load(i * batch)) for i in range(50))
+        fed = batch / statistics.median(timed(partial(batches.load, i * batch)) for i in range(50))
         print(
-            f"  {recipe:<6} {size}x{size}x{channels}  loads {fed:9,.0f}  eats {eaten:8,.1f} ({kind})  {fed / eaten:6.0f}x"
+            f"  {recipe:<6} {size}x{size}x{channels}  loads {fed:9,.0f}  eats {eaten:8,.1f} ({kind}) "
+            f"{fed / eaten:6.0f}x"
         )
 
 

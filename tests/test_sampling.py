@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import SMALL
 from PIL import Image
 
 import ptarmigan.sampling as sampling
+from conftest import SMALL
 from ptarmigan import info, load, sample, train
 from ptarmigan.contracts import UserError
 

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import SMALL
 from PIL import Image
 
 import ptarmigan.advance as advance_module
 import ptarmigan.training as training
+from conftest import SMALL
 from ptarmigan import checkpoint
 from ptarmigan.contracts import Batch, UserError
 from ptarmigan.files import load_tensors

@@ -105,7 +105,7 @@ def losses(name: str | None = None, /) -> None:
 def main() -> None:
     """The command line: bad input ends in one line on standard error and status 2."""
     try:
-        app(exit_on_error=False, print_error=False, result_action="return_value")
+        app(sys.argv[1:], exit_on_error=False, print_error=False, result_action="return_value")
     except CycloptsError as error:
         fail(str(error), 2)
     except UserError as error:

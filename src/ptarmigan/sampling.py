@@ -141,9 +141,10 @@ def find(model: Path) -> Path:
         if path.is_file():
             return path
     if not model.exists():
-        raise UserError(f"{model} does not exist: name a run folder, a generator folder or a model.safetensors")
+        raise UserError(f"{model} does not exist: name a run, a generator folder or a model.safetensors")
     raise UserError(
-        f"{model} holds no generator: {tried[0]} and {tried[1]} were looked for; a run has one from its first snapshot on"
+        f"{model} holds no generator: {tried[0]} and {tried[1]} were looked for; a run has one from its first "
+        "snapshot on"
     )
 
 

@@ -186,7 +186,7 @@ def save(run: Path, state: TrainState, dataset: Dataset, milestone: bool) -> str
     members = dataset.indices()
     order = seeding.permute(train.seed, "settle", 0, np.arange(SETTLING) % len(members), len(members))
     labels = torch.from_numpy(dataset.labels[members[order]]).to(state.device)
-    settle(state.ema, zip(z.split(256), labels.split(256), strict=True))
+    settle(state.ema, zip(torch.split(z, 256), torch.split(labels, 256), strict=True))
     return export_generator(run / "generator", state.ema, state.config, state.spec, state.images_seen, {})
 
 

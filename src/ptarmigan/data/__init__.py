@@ -99,7 +99,7 @@ def _notices(pack: Pack, part: NDArray[np.uint8], keys: NDArray[np.uint64], data
     leaked = np.isin(keys[part == TRAIN], keys[part == HELD_OUT]).sum()
     if leaked:
         notices.append(
-            f"{leaked} training images are also in the source's own test part, which stands as it is: "
+            f"{leaked} of {(part == TRAIN).sum()} training images lie in the source's own test part too, which stands: "
             "scores on it are that much too kind"
         )
     counts = np.bincount(pack.labels[part == TRAIN], minlength=len(names))

@@ -95,9 +95,8 @@ def decode(path: Path, shape: Shape) -> NDArray[np.uint8]:
     with Image.open(path) as image:
         turn = _orientation(image)
         if isinstance(image, ImageFile.ImageFile) and image.format == "JPEG" and shape.fit != "pad":
-            across = turn in (5, 6, 7, 8)
-            target = (shape.height, shape.width) if across else (shape.width, shape.height)
-            image.draft(None, (4 * target[0], 4 * target[1]))  # let the JPEG decoder skip detail we would average away
+            ample = 4 * max(shape.height, shape.width)
+            image.draft(None, (ample, ample))  # let the JPEG decoder skip detail that we would average away
         upright: Image.Image = image
         if image.mode.startswith(("I", "F")):
             upright = Image.fromarray(_narrow(np.asarray(image), shape.window))

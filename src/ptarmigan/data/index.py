@@ -78,7 +78,8 @@ def find(path: str | Path | None) -> Source:
 
 def _folder(root: Path) -> Source:
     folders, files = _entries(root)
-    name = _short(root.resolve().name)
+    full_name = root.resolve().name or "data"
+    name = _short(full_name)
     if any(IDX_IMAGES.fullmatch(file) for file in files):
         used = [file for file in files if "-ubyte" in file or file == "classes.txt"]
         return ArraySource(name, root, _stamp(root, used), (), tuple(used))
@@ -96,15 +97,17 @@ def _folder(root: Path) -> Source:
         raise UserError(f"{root} has no images: {LOOKED_FOR}; found {found}")
     if others:
         kinds = ", ".join(f"{count} {ending}" for ending, count in others.most_common(5))
-        notices.append(f"{others.total()} files that are no images were passed over: {kinds}")
+        notices.append(f"passed over as no images: {kinds}")
 
     own_of: dict[str, int] = {}
     if not below:
-        notices.append(f"{root} has no class folders: its {len(loose)} images are one class, {name!r}")
-        below, own_of = {name: loose}, {name: UNDECIDED}
+        notices.append(f"{root} has no class folders: all images in it ({len(loose)}) are one class, {full_name!r}")
+        below, own_of = {full_name: loose}, {full_name: UNDECIDED}
     else:
         if loose:
-            notices.append(f"{len(loose)} images beside the class folders were passed over: {loose[0]}, ...")
+            notices.append(
+                f"passed over, since they lie beside the class folders: {', '.join(loose[:3])} ({len(loose)} in all)"
+            )
         if empty:
             notices.append(f"folders without images are no classes: {', '.join(empty[:5])}")
         below, own_of = _parts(root, below, notices)

@@ -11,6 +11,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -172,7 +173,8 @@ def _publish(beside: Path, folder: Path) -> None:
     """Rename into place; where another process was first, its whole pack stands and ours is dropped."""
     sync_folder(beside)
     if folder.exists() and _load(folder) is None:
-        shutil.rmtree(_aside(folder))
+        with suppress(FileNotFoundError):  # another process has moved it already
+            shutil.rmtree(_aside(folder))
     try:
         os.rename(beside, folder)
     except OSError:

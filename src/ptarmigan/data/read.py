@@ -78,7 +78,7 @@ def _read_folder(source: FolderSource, data: Data) -> Reading:
     if values:
         shape = replace(shape, window=(min(low for low, _ in values), max(high for _, high in values)))
         reading.notices.append(
-            f"{len(values)} images of 16 bit were brought to 8 bit by one window for the whole set: "
+            f"16 bit images ({len(values)}) were brought to 8 bit by one window for the whole set: "
             f"its darkest value {shape.window[0]} is 0, its brightest {shape.window[1]} is 255"
         )
     if shape.channels == 4 and data.channels is None:
