@@ -69,6 +69,7 @@ def test_padding_without_scaling_keeps_the_pixels(tmp_path: Path) -> None:
     path = saved(tmp_path, "x.png", Image.fromarray(COLOUR))
     out = decode(path, shape(3, 24, 24, "pad"))
     assert (out[2:22] == COLOUR).all()
+    assert (decode(path, shape(3, 20, 30, "pad"))[:, 3:27] == COLOUR).all()
 
 
 # --- modes -------------------------------------------------------------------------------------------------
