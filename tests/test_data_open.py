@@ -126,7 +126,7 @@ def test_sixteen_bit_images_share_one_window(tmp_path: Path) -> None:
     assert images[1].min() == round(255 / 4)
     assert images[1].max() == 255
     assert (images[2] == 77).all()
-    assert data.notices[0].startswith("2 images of 16 bit were brought to 8 bit by one window for the whole set: its")
+    assert data.notices[0].startswith("16 bit images (2) were brought to 8 bit by one window for the whole set: its")
     assert "darkest value 1000 is 0, its brightest 3000 is 255" in data.notices[0]
 
 
@@ -189,7 +189,7 @@ def test_split_none_and_the_sources_own_test_part(tmp_path: Path) -> None:
     both["test_images"][:3] = both["train_images"][:3]
     np.savez(tmp_path / "leak.npz", **both)
     notices = open_dataset(tmp_path / "leak.npz", Data()).notices
-    assert any(notice.startswith("3 training images are also in the source's own test part") for notice in notices)
+    assert any(notice.startswith("3 of 20 training images lie in the source's own test part too") for notice in notices)
 
 
 def test_small_classes_are_told_what_to_expect(tmp_path: Path) -> None:

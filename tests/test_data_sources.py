@@ -78,9 +78,9 @@ def test_class_folders_in_sorted_order(tmp_path: Path) -> None:
 
 def test_a_flat_folder_is_one_class_said_aloud(tmp_path: Path) -> None:
     source = folder_source(put(tmp_path / "my boots!", "b.png", "a.png"))
-    assert (source.class_names, source.name) == (("my-boots",), "my-boots")
+    assert (source.class_names, source.name) == (("my boots!",), "my-boots")
     assert source.labels.tolist() == [0, 0]
-    assert "has no class folders: its 2 images are one class, 'my-boots'" in source.notices[0]
+    assert "has no class folders: all images in it (2) are one class, 'my boots!'" in source.notices[0]
 
 
 def test_what_is_passed_over_is_said(tmp_path: Path) -> None:
@@ -92,8 +92,8 @@ def test_what_is_passed_over_is_said(tmp_path: Path) -> None:
     assert source.class_names == ("cat", "dog")
     assert len(source.paths) == 2
     assert source.notices == (
-        "2 files that are no images were passed over: 1 without an ending, 1 .txt",
-        "1 images beside the class folders were passed over: loose.png, ...",
+        "passed over as no images: 1 without an ending, 1 .txt",
+        "passed over, since they lie beside the class folders: loose.png (1 in all)",
         "folders without images are no classes: empty",
     )
 
