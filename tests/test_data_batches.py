@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ptarmigan import seeding
-from ptarmigan.data.batches import Batches, order, to_float
+from ptarmigan.data.batches import Batches, Loaded, order, to_float
 
 IMAGES = np.arange(12 * 3 * 4 * 3, dtype=np.uint8).reshape(12, 3, 4, 3)
 LABELS = np.arange(12, dtype=np.int64) % 5
@@ -160,6 +160,24 @@ def test_the_next_batch_is_prepared_meanwhile() -> None:
         batches.get(4)
         batches._pool.submit(int).result(10)
         assert [seen for seen, _ in loaded] == [0, 4, 8]  # 4 was not loaded again
+
+
+def test_each_purpose_has_its_own_next_batch() -> None:
+    with some() as batches:
+        loaded: list[tuple[int, str]] = []
+        load = batches.load
+
+        def noted(seen: int, purpose: str = "order") -> Loaded:
+            loaded.append((seen, purpose))
+            return load(seen, purpose)
+
+        batches.load = noted  # type: ignore[method-assign]
+        for seen in (0, 4, 8):
+            for purpose in ("order", "extra"):
+                batches.get(seen, purpose)
+        batches._pool.submit(int).result(10)
+        assert sorted(loaded) == sorted((seen, purpose) for seen in (0, 4, 8, 12) for purpose in ("order", "extra"))
+        assert len(batches._next) == 2
 
 
 def test_an_error_in_the_thread_reaches_the_caller() -> None:

@@ -122,6 +122,30 @@ def test_one_huge_group_of_copies_trains() -> None:
     assert counts(part) == [900, 50, 50]
 
 
+def test_a_group_is_taken_where_that_comes_nearer_to_the_share() -> None:
+    keys = np.repeat(np.arange(26, dtype=np.uint64), [3] + [1] * 25)
+    part = parts(np.zeros(28, np.int64), keys)  # 1.4 images are wanted: the first group has 3, the others 1
+    assert (part[:3] == TRAIN).all()
+    assert counts(part) == [26, 1, 1]
+    keys = np.repeat(np.arange(26, dtype=np.uint64), [2] + [1] * 25)
+    part = parts(np.zeros(27, np.int64), keys, (0.9, 0.0, 0.1))  # 2.7 are wanted
+    assert part[:4].tolist() == [HELD_OUT] * 3 + [TRAIN]
+
+
+def test_large_shares_leave_one_key_to_each_later_part() -> None:
+    assert counts(parts(np.zeros(5, np.int64), keys_of(5), (0.02, 0.49, 0.49))) == [1, 2, 2]
+    assert counts(parts(np.zeros(4, np.int64), keys_of(4), (0.01, 0.01, 0.98))) == [1, 1, 2]
+
+
+def test_a_class_counts_what_smaller_classes_decided() -> None:
+    """All keys of the small class are also the large one's: both still come out at their shares."""
+    keys = keys_of(300)
+    labels = np.repeat([0, 1], [30, 300])
+    part = parts(labels, np.concatenate([keys[:30], keys]), (0.8, 0.1, 0.1))
+    assert counts(part[labels == 0]) == [24, 3, 3]
+    assert counts(part[labels == 1]) == [240, 30, 30]
+
+
 def test_adding_images_moves_few_others() -> None:
     labels, keys = np.zeros(2000, np.int64), keys_of(2000)
     before = parts(labels[:1000], keys[:1000])
