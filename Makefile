@@ -5,7 +5,8 @@ BIN := $(VENV)/bin
 .PHONY: demo test
 
 demo: $(VENV)/.installed
-	@$(BIN)/ptarmigan train --time 2m
+	@n=1; while grep -qs '"finished": true' runs/demo-$$n/metrics.jsonl; do n=$$((n + 1)); done; \
+	$(BIN)/ptarmigan train --time 2m --out runs/demo-$$n
 
 test: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import shlex
+import shutil
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -135,7 +137,14 @@ def loop(run: Path, state: TrainState, dataset: Dataset, batches: Batches, displ
                 controllers["clock"] += seconds
                 plan(state, train)
                 rate = steps * train.batch / seconds
-                metrics.write(seen, clock=controllers["clock"], images_per_second=rate, end=state.end, **values)
+                metrics.write(
+                    seen,
+                    clock=controllers["clock"],
+                    images_per_second=rate,
+                    end=state.end,
+                    **values,
+                    **({"finished": True} if done else {}),
+                )
                 display.tick(seen, *progress(state, rate), values)
                 if done or snapshots(state, seen) > snapshots(state, first):
                     snapshot(run, state, dataset)
@@ -257,6 +266,7 @@ def describe(run: Path, state: TrainState, dataset: Dataset, found: Path | None,
 
 def finish(run: Path, state: TrainState, say: Callable[[str], None]) -> None:
     """Where everything is, and three commands to try next."""
+    ptarmigan = program()
     named = f" --class {shlex.quote(state.spec.class_names[-1])}" if state.config.model.conditioning != "none" else ""
     trained = duration(state.controllers["clock"])
     say(f"trained for {trained} on {state.images_seen:,} images")
@@ -264,6 +274,14 @@ def finish(run: Path, state: TrainState, say: Callable[[str], None]) -> None:
     say(f"  generator  {run / 'generator'}")
     say(f"  log        {run / 'metrics.jsonl'}")
     say("next:")
-    say(f"  ptarmigan sample {run}{named} -n 64 --out samples.png")
-    say(f"  ptarmigan info {run}")
-    say("  ptarmigan losses")
+    say(f"  {ptarmigan} sample {run}{named} -n 64 --out samples.png")
+    say(f"  {ptarmigan} info {run}")
+    say(f"  {ptarmigan} losses")
+
+
+def program() -> str:
+    """How this command is called from here: by its name where the shell finds it, else by the path that was used."""
+    called = sys.argv[0]
+    if Path(called).stem != "ptarmigan" or shutil.which("ptarmigan") == str(Path(called).absolute()):
+        return "ptarmigan"
+    return shlex.quote(called)
