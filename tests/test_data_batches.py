@@ -105,6 +105,15 @@ def test_the_ends_of_uint8_are_the_ends_of_the_range() -> None:
     assert out.flatten().tolist() == [-1, 1]
 
 
+@pytest.mark.parametrize("block", [1, 3, 7, 64])
+def test_blocks_of_the_order_do_not_show(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ptarmigan.data.batches.BLOCK", block)
+    with some() as batches:
+        for seen in (0, 4, 5, 61, 0, 10**6, 62):
+            assert (batches.load(seen).indices == 1 + order(0, "order", seen, 4, 11)).all()
+        assert len(batches._blocks) <= 9
+
+
 def test_a_batch_may_be_larger_than_the_set() -> None:
     with some(batch=30) as batches:
         got = batches.load(0)

@@ -12,6 +12,8 @@ from torch import Tensor
 
 from ptarmigan import seeding
 
+BLOCK = 4096  # positions whose order is computed at once: numpy's cost is by the call, not by the position
+
 
 class Loaded(NamedTuple):
     images: Tensor  # [N,C,H,W] float32 in [-1, 1], channels_last
@@ -60,11 +62,12 @@ class Batches:
         self.images, self.labels, self.indices = images, labels, indices
         self.batch, self.seed, self.flip, self.device = batch, seed, flip, device
         self._pool = ThreadPoolExecutor(1, "batches")
+        self._blocks: dict[tuple[str, int], NDArray[np.int64]] = {}
         self._next: dict[tuple[int, str], Future[Loaded]] = {}
 
     def load(self, images_seen: int, purpose: str = "order") -> Loaded:
         """The batch at the global positions images_seen .. images_seen+batch-1: a pure function of its arguments."""
-        at = self.indices[order(self.seed, purpose, images_seen, self.batch, len(self.indices))]
+        at = self.indices[self._order(purpose, images_seen)]
         images = self.images[at]
         if self.flip:
             positions = np.arange(images_seen, images_seen + self.batch)
@@ -82,6 +85,21 @@ class Batches:
         following = images_seen + (self.batch if step is None else step)
         self._next[following, purpose] = self._pool.submit(self.load, following, purpose)
         return loaded
+
+    def _order(self, purpose: str, first: int) -> NDArray[np.int64]:
+        """`order` for one batch, from whole blocks of positions of which the newest few are kept."""
+        numbers = range(first // BLOCK, (first + self.batch - 1) // BLOCK + 1)
+        blocks = []
+        for number in numbers:
+            block = self._blocks.get((purpose, number))
+            if block is None:
+                block = order(self.seed, purpose, number * BLOCK, BLOCK, len(self.indices))
+                for old in list(self._blocks)[:-8]:
+                    self._blocks.pop(old, None)
+                self._blocks[purpose, number] = block
+            blocks.append(block)
+        start = first - numbers[0] * BLOCK
+        return np.concatenate(blocks)[start : start + self.batch]
 
     def close(self) -> None:
         self._pool.shutdown(wait=True, cancel_futures=True)
