@@ -244,7 +244,7 @@ def test_idx_that_is_not_as_it_should_be(tmp_path: Path) -> None:
     assert "has no labels beside it: train-labels-idx1-ubyte (or .gz) is missing" in message(folder)
     images.rename(folder / "t10k-images-idx3-ubyte.gz")
     labels.with_name("t10k-labels-idx1-ubyte.gz").write_bytes(numbers)
-    assert "holds a test part alone" in message(folder)
+    assert "holds a test part alone (t10k-images-idx3-ubyte.gz)" in message(folder)
 
 
 def test_two_idx_sets_in_one_folder(tmp_path: Path) -> None:
@@ -337,6 +337,9 @@ def test_damaged_npz(tmp_path: Path) -> None:
     assert "[arr_0] cannot be read" in message(path)
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("arr_0.npy", b"no numpy header")
+    assert "[arr_0] cannot be read" in message(path)
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("arr_0.npy", b"\x93NUMPY\x01\x00\x10\x00" + b"{'descr': (\n    \n")
     assert "[arr_0] cannot be read" in message(path)
     path.unlink()
     path.mkdir()

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import gzip
-import lzma
 import re
 import struct
 import zipfile
-import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -82,15 +80,12 @@ def readable(where: str) -> Iterator[None]:
     """Turn whatever a damaged or forbidden file raises into one sentence."""
     try:
         yield
-    except (OSError, EOFError, ValueError, NotImplementedError, RuntimeError) as error:
-        raise UserError(_unreadable(where, error)) from error
-    except (zlib.error, lzma.LZMAError, zipfile.BadZipFile, struct.error) as error:
-        raise UserError(_unreadable(where, error)) from error
-
-
-def _unreadable(where: str, error: Exception) -> str:
-    reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    return f"{where} cannot be read: {reason or type(error).__name__}; is the file whole, and may you read it?"
+    except UserError:
+        raise
+    except Exception as error:  # zipfile, zlib, gzip and numpy's header parser raise a dozen kinds
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else " ".join(str(error).split())
+        reason = reason or type(error).__name__
+        raise UserError(f"{where} cannot be read: {reason}; is the file whole, and may you read it?") from error
 
 
 # --- IDX ---------------------------------------------------------------------------------------------------
