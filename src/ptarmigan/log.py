@@ -7,8 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
+from rich.text import Text
 
 
 class Metrics:
@@ -41,44 +43,48 @@ def read(path: Path) -> Iterator[dict[str, Any]]:
 
 
 class Display:
-    """A live bar on a terminal; elsewhere one plain line a tick."""
+    """A live bar on a terminal, the named terms below it; elsewhere one plain line a tick."""
 
     def __init__(self, console: Console) -> None:
         self.console = console
-        columns = TextColumn("{task.description}"), BarColumn(bar_width=24), TextColumn("{task.fields[text]}")
-        self.progress = Progress(*columns, console=console, transient=True) if console.is_terminal else None
-        self.tasks: dict[str, Any] = {}
+        self.progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=20),
+            TextColumn("{task.fields[text]}"),
+            console=console,
+        )
+        self.terms = Text()
+        self.live = Live(Group(self.progress, self.terms), console=console, transient=True)
+        self.tasks: dict[str, TaskID] = {}
 
     def __enter__(self) -> Display:
-        if self.progress:
-            self.progress.start()
+        if self.console.is_terminal:
+            self.live.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self.progress:
-            self.progress.stop()
+        self.live.stop()
 
     def say(self, text: str) -> None:
         self.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def preparing(self, done: int, total: int) -> None:
         """Progress of reading the data."""
-        if self.progress:
-            self._update("reading images", done / max(total, 1), f"{done:,} of {total:,}")
-            if done >= total:
-                self.progress.remove_task(self.tasks.pop("reading images"))
+        self._update("reading images", done / max(total, 1), f"{done:,} of {total:,}")
+        if done >= total:
+            self.progress.remove_task(self.tasks.pop("reading images"))
 
-    def tick(self, images: int, share: float, rate: float, left: float, terms: dict[str, float]) -> None:
-        """Progress of training: `share` of the budget done, images/s, seconds left."""
-        losses = "  ".join(f"{name} {value:.3g}" for name, value in terms.items())
-        text = f"{images:,} images  {rate:,.0f}/s  {duration(left)} left  {losses}"
-        if self.progress:
-            self._update("training", share, text)
+    def tick(self, images: int, share: float, rate: float, left: float, values: dict[str, float]) -> None:
+        """Progress of training: `share` of the budget done, images/s, seconds left, the means of the terms."""
+        text = f"{images:,} images  {rate:,.0f}/s  {duration(left)} left"
+        terms = "  ".join(f"{name} {value:.3g}" for name, value in values.items() if not name.endswith("_grad"))
+        if self.console.is_terminal:
+            self.terms.plain = terms
+            self._update("training", share, f"{share:4.0%}  {text}")
         else:
-            self.say(f"{share:4.0%}  {text}")
+            self.say(f"{share:4.0%}  {text}  {terms}")
 
     def _update(self, name: str, share: float, text: str) -> None:
-        assert self.progress
         if name not in self.tasks:
             self.tasks[name] = self.progress.add_task(name, total=1.0, text="")
         self.progress.update(self.tasks[name], completed=share, text=text)
@@ -86,7 +92,7 @@ class Display:
 
 def duration(seconds: float) -> str:
     """Seconds in words: 45s, 2m05s, 1h10m."""
-    whole = round(seconds)
+    whole = max(0, round(seconds))
     if whole < 60:
         return f"{whole}s"
     return f"{whole // 60}m{whole % 60:02d}s" if whole < 3600 else f"{whole // 3600}h{whole % 3600 // 60:02d}m"
