@@ -173,9 +173,12 @@ def test_exif_rotation(tmp_path: Path, orientation: int) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF")
-def test_damaged_exif_is_no_reason_to_lose_an_image(tmp_path: Path) -> None:
-    path = saved(tmp_path, "x.jpg", Image.fromarray(COLOUR), exif=b"Exif\0\0MM\0*\0\0\0\x08\xff\xff\x01")
-    assert decode(path, shape(3)).shape == (20, 24, 3)
+@pytest.mark.parametrize("exif", [b"MM\0*\0\0\0\x08\xff\xff\x01", b"no TIFF header"])
+def test_damaged_exif_is_no_reason_to_lose_an_image(tmp_path: Path, exif: bytes) -> None:
+    path = saved(tmp_path, "x.jpg", Image.fromarray(COLOUR), exif=b"Exif\0\0" + exif)
+    without = saved(tmp_path, "y.jpg", Image.fromarray(COLOUR))
+    assert probe(path) == probe(without)
+    assert (decode(path, shape(3)) == decode(without, shape(3))).all()
 
 
 @pytest.mark.parametrize("ending", ["gif", "webp", "png"])
