@@ -107,6 +107,10 @@ def test_no_decodable_file_is_an_error_that_names_some(tmp_path: Path) -> None:
         (tmp_path / f"set/cat/{i}.png").write_text("no")
     with pytest.raises(UserError, match=r"^no image in .*set can be decoded: cat/0\.png \(no image\), .* and 2 more$"):
         open_dataset(tmp_path / "set", Data())
+    for i in (3, 4):
+        (tmp_path / f"set/cat/{i}.png").unlink()
+    with pytest.raises(UserError, match=r"cat/2\.png \(no image\)$"):
+        open_dataset(tmp_path / "set", Data())
     put(tmp_path / "half/cat/x.png", noise(50, 50, 3))
     half = (tmp_path / "half/cat/x.png").read_bytes()
     (tmp_path / "half/cat/x.png").write_bytes(half[:1000])  # its header is whole

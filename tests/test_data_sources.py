@@ -105,12 +105,14 @@ def test_a_folder_may_name_its_own_parts(tmp_path: Path) -> None:
     assert source.paths == ("train/cat/1.png", "val/cat/2.png", "train/dog/1.png", "test/dog/3.png")
     assert source.labels.tolist() == [0, 0, 1, 1]
     assert source.own.tolist() == [UNDECIDED, SELECT, UNDECIDED, HELD_OUT]
-    assert "its test part is held out, val selects" in source.notices[0]
+    assert "(test, train, val), with class folders in each: test is held out, val selects" in source.notices[0]
 
 
 def test_classes_called_train_and_test_stay_classes(tmp_path: Path) -> None:
     assert folder_source(put(tmp_path / "a", "train/1.png", "test/1.png")).class_names == ("test", "train")
     assert folder_source(put(tmp_path / "b", "train/x/1.png", "boat/x/1.png")).class_names == ("boat", "train")
+    assert folder_source(put(tmp_path / "c", "val/x/1.png", "test/x/1.png")).class_names == ("test", "val")
+    assert folder_source(put(tmp_path / "d", "train/x/1.png")).class_names == ("x",)
 
 
 def test_links_are_followed_and_loops_end(tmp_path: Path) -> None:
@@ -204,6 +206,8 @@ def test_idx_names_from_a_file_beside(tmp_path: Path) -> None:
     source = find(folder)
     assert isinstance(source, ArraySource)
     assert source.read().class_names == ("köt", "dog", "ant")
+    (folder / "classes.txt").write_text("longer\nnames\nnow\n")
+    assert find(folder).stamp != source.stamp
     (folder / "classes.txt").write_text("cat\ndog\n")
     assert "classes.txt has 2 names, and the labels count 3 classes (0 to 2)" in message(folder / "").replace(
         "set/", ""

@@ -124,12 +124,14 @@ def _folder(root: Path) -> Source:
 
 
 def _parts(root: Path, below: dict[str, list[str]], notices: list[str]) -> tuple[dict[str, list[str]], dict[str, int]]:
-    """Where the folders are train, val and test, and class folders lie in each: those are the source's own parts."""
+    """Where the folders are train (and val, test), and class folders lie in each: those are the source's own parts."""
     nested = all(path.count("/") >= 2 for paths in below.values() for path in paths)
     named = all(folder.lower() in PARTS for folder in below) and any(PARTS[f.lower()] == UNDECIDED for f in below)
-    if not (nested and named and len(below) > 1):
+    if not (nested and named):
         return below, dict.fromkeys(below, UNDECIDED)
-    notices.append(f"{root} names its own parts ({', '.join(below)}): its test part is held out, val selects")
+    notices.append(
+        f"{root} names its own parts ({', '.join(below)}), with class folders in each: test is held out, val selects"
+    )
     inner: dict[str, list[str]] = {}
     for paths in below.values():
         for path in paths:
