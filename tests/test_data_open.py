@@ -222,6 +222,15 @@ def test_small_classes_are_told_what_to_expect(tmp_path: Path) -> None:
     assert (data.fewer_than(300) or "").startswith(f"{count} training images are fewer than a batch of 300: a batch")
 
 
+def test_a_hundred_images_a_class_are_enough_and_long_lists_are_cut(tmp_path: Path) -> None:
+    images = RNG.integers(0, 256, (793, 28, 28), np.uint8)
+    np.savez(tmp_path / "x.npz", arr_0=images, arr_1=np.repeat(np.arange(8), [100] + [99] * 7))
+    (few,) = open_dataset(tmp_path / "x.npz", Data(split="none")).notices
+    assert "in 7 of 8 classes (1 99, 2 99, 3 99, 4 99, 5 99 and 2 more): expect" in few
+    np.savez(tmp_path / "y.npz", arr_0=images[:595], arr_1=np.repeat(np.arange(6), [100] + [99] * 5))
+    assert "(1 99, 2 99, 3 99, 4 99, 5 99): expect" in open_dataset(tmp_path / "y.npz", Data(split="none")).notices[0]
+
+
 def test_the_fingerprint_is_of_the_content(tmp_path: Path) -> None:
     folder = two_classes(tmp_path / "set")
     first = open_dataset(folder, Data()).fingerprint
