@@ -7,12 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import ptarmigan.sampling as sampling
 from conftest import SMALL
-from ptarmigan import info, load, sample, train
+from ptarmigan import files, info, load, sample, train
 from ptarmigan.contracts import UserError
+from ptarmigan.state import TrainState
 
 
 @pytest.fixture(scope="module")
@@ -139,3 +141,23 @@ def test_no_generator_says_where_it_was_looked_for(tmp_path: Path) -> None:
         load(tmp_path)
     with pytest.raises(UserError, match="does not exist"):
         load(tmp_path / "nowhere")
+
+
+def test_every_format_that_was_ever_written_is_still_read() -> None:
+    golden = Path(__file__).parent / "golden"
+    generator = load(golden / "generator-1.safetensors")
+    assert generator.spec == sampling.ImageSpec(16, 18, 3, ("boot", "bag"))
+    images, _ = generator.sample(n=1, seed=3)
+    assert np.abs(images.astype(int) - np.load(golden / "generator-1-seed3.npy")).max() <= 1
+    config, spec = generator.config, generator.spec
+    state = TrainState.create(config, spec, torch.device("cpu"))
+    tensors, meta = files.load_tensors(golden / "checkpoint-1.safetensors")
+    state.load(tensors)
+    assert meta["images_seen"] == 40
+    assert state.tensors().keys() == tensors.keys()
+
+
+def test_a_file_of_a_newer_format_is_said_to_be_newer(tmp_path: Path) -> None:
+    files.save_tensors(tmp_path / "new.safetensors", {"x": torch.zeros(1)}, {"format": files.FORMAT + 1})
+    with pytest.raises(UserError, match="made by a newer ptarmigan"):
+        load(tmp_path / "new.safetensors")
