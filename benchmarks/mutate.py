@@ -1,0 +1,428 @@
+"""Change the heart of ptarmigan one token at a time and see whether its tests notice.
+
+    python benchmarks/mutate.py [MODULE ...] [--workers 2] [--list]
+
+From the syntax trees of losses.py, conditioning.py, penalties.py and step.py it makes every single change of
+a sign, operator, factor, constant, target, comparison, condition, reduction, detach, call, argument, keyword,
+name (real for fake, r for f, D for G ...), no_grad or other context, term of a dict, and statement.  Each
+mutant lives in a fork of this process, in which torch is imported already, and is put in the module's place
+by an import hook; no file is written.  Killed: a test failed, or the mutant could not be imported.
+
+Exit status 1 if a mutant survives that EQUIVALENT does not explain, or if an explanation is out of date.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import copy
+import gc
+import importlib
+import importlib.machinery
+import importlib.util
+import os
+import signal
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import CodeType, ModuleType
+
+ROOT = Path(__file__).resolve().parents[1]
+SOURCE = ROOT / "src" / "ptarmigan"
+TESTS = {
+    "losses": ("test_losses.py", "test_game.py"),
+    "conditioning": ("test_conditioning.py", "test_game.py"),
+    "penalties": ("test_penalties.py", "test_game.py"),
+    "step": ("test_game.py",),
+}
+SECONDS = 120  # a mutant that runs longer is killed, and counts so
+
+BOTH = "one D gives class logits to both halves or to neither, so one question answers for both"
+LAST = "the same dimension, or place, counted from the other end"
+SQUARED = "the sign is squared away"
+EITHER = "the type that two types promote to does not depend on their order"
+SUM = "a sum and a difference are both inf or nan exactly where either operand is"
+CLASS_LOGITS = "r.class_logits is not None and f.class_logits is not None"
+
+# Survivors that no test can kill, and why: what they compute is the same.
+EQUIVALENT: dict[str, str] = {
+    "losses: partial(least_squares_d, real_target=1.0, fake_target=-1.0) -> "
+    "partial(least_squares_d, fake_target=-1.0)": "1 is the default; written out to show all three targets",
+    "conditioning.Unconditional.forward: 1 -> -1": LAST,
+    "conditioning.AuxiliaryClassifier.forward: 1 -> -1": LAST,
+    "conditioning.Projection.forward: 1 -> -1": LAST,
+    "conditioning.Projection.forward: 1 -> -1 #2": LAST,
+    "conditioning.Projection.forward: 1 -> -1 #3": LAST,
+    "conditioning.ConditionalDiscriminator.forward: torch.promote_types(features.dtype, torch.float32) -> "
+    "torch.promote_types(torch.float32, features.dtype)": EITHER,
+    "penalties.squared_gradient_norm: torch.promote_types(gradient.dtype, torch.float32) -> "
+    "torch.promote_types(torch.float32, gradient.dtype)": EITHER,
+    "penalties.squared_gradient_norm: torch.autograd.grad(logits.sum(), images, create_graph=True) -> "
+    "torch.autograd.grad(-logits.sum(), images, create_graph=True)": SQUARED,
+    "penalties.squared_gradient_norm: (1, 2, 3) -> (2, 1, 3)": "a sum over the same dimensions",
+    "penalties.squared_gradient_norm: (1, 2, 3) -> (1, 3, 2)": "a sum over the same dimensions",
+    "penalties.squared_gradient_norm: 2 -> -2": LAST,
+    "penalties.one_centred: squared_gradient_norm(logits, images) -> squared_gradient_norm(-logits, images)": SQUARED,
+    "penalties.one_centred: 1e-30 -> 2e-30": "any tiny floor above 0 keeps the slope finite",
+    "step.d_step: 1 -> -1": LAST,
+    "step.g_step: 1 -> -1": LAST,
+    f"step.d_step: {CLASS_LOGITS} -> r.class_logits is not None or f.class_logits is not None": BOTH,
+    f"step.d_step: {CLASS_LOGITS} -> r.class_logits is not None": BOTH,
+    f"step.d_step: {CLASS_LOGITS} -> f.class_logits is not None": BOTH,
+    "step.d_step: r.class_logits -> r.logits": BOTH,
+    "step.d_step: f.class_logits -> f.logits": BOTH,
+    "step.d_step: r -> f #2": BOTH,
+    "step.d_step: f -> r #2": BOTH,
+    "step.d_step: classification_d(r.class_logits, f.class_logits, real_labels=real.labels, "
+    "fake_labels=fake.labels, fakes=loss.class_fake) -> classification_d(r.class_logits, f.class_logits, "
+    "real_labels=real.labels, fake_labels=fake.labels, fakes=-loss.class_fake)": "-True is true, -False is false",
+    "step.d_step: squared_gradient_norm(r.logits, x) -> squared_gradient_norm(-r.logits, x)": SQUARED,
+    "step.d_step: squared_gradient_norm(f.logits, g) -> squared_gradient_norm(-f.logits, g)": SQUARED,
+    "step.d_step: logits = D(between_both, real.labels, masks[0]).logits -> "
+    "logits = -D(between_both, real.labels, masks[0]).logits": SQUARED,
+    "step.d_step: one_centred(logits, between_both) -> one_centred(-logits, between_both)": SQUARED,
+    "step.descend: True -> False": "autograd gives one gradient for each parameter; strict states it",
+    "step.descend: zip(parameters, gradients, strict=True) -> zip(parameters, gradients)": (
+        "autograd gives one gradient for each parameter; strict states it"
+    ),
+    "step.descend: torch.isfinite(total + norm) -> torch.isfinite(-(total + norm))": "-x is finite where x is",
+    "step.descend: total + norm -> total - norm": SUM,
+    "step.descend: total + norm -> -total + norm": SUM,
+}
+
+NAMES = {"real": "fake", "r": "f", "x": "g", "real_labels": "fake_labels", "real_target": "fake_target", "D": "G"}
+ATTRIBUTES = {
+    "r1": "r2", "opt_d": "opt_g", "D": "G", "d": "g", "mean": "sum", "square": "abs", "logits": "class_logits",
+    "real": "fake", "grad": "data", "logical_or_": "logical_and_", "relu": "silu",
+}  # fmt: skip
+for table in (NAMES, ATTRIBUTES):
+    table.update({b: a for a, b in list(table.items())})
+OPERATORS: dict[type[ast.operator], Sequence[type[ast.operator]]] = {
+    ast.Add: [ast.Sub], ast.Sub: [ast.Add], ast.Mult: [ast.Div], ast.Div: [ast.Mult], ast.Pow: [ast.Mult],
+}  # fmt: skip
+COMPARISONS: dict[type[ast.cmpop], Sequence[type[ast.cmpop]]] = {
+    ast.Lt: [ast.LtE, ast.GtE], ast.LtE: [ast.Lt, ast.Gt], ast.Gt: [ast.GtE, ast.LtE], ast.GtE: [ast.Gt, ast.Lt],
+    ast.Eq: [ast.NotEq], ast.NotEq: [ast.Eq], ast.Is: [ast.IsNot], ast.IsNot: [ast.Is],
+}  # fmt: skip
+NO_VALUES = ("annotation", "returns", "decorator_list", "bases", "msg", "type_comment", "ctx")
+
+Way = tuple[tuple[str, int | None], ...]  # from the module down to a node
+
+
+@dataclass(frozen=True)
+class Mutant:
+    module: str
+    line: int
+    key: str  # module.function: old -> new, with #n where that occurs again
+    code: CodeType
+
+
+def negated(node: ast.expr) -> ast.expr:
+    return ast.UnaryOp(ast.USub(), node)
+
+
+def numeric(node: ast.AST | None) -> bool:
+    """Could be a number or a tensor."""
+    return isinstance(node, ast.Name | ast.Attribute | ast.Call | ast.BinOp | ast.Subscript)
+
+
+def swapped(items: Sequence[ast.expr], i: int, j: int) -> list[ast.expr]:
+    out = list(items)
+    out[i], out[j] = out[j], out[i]
+    return out
+
+
+def without(items: Sequence[ast.AST], i: int) -> list[ast.AST]:
+    return [*items[:i], *items[i + 1 :]]
+
+
+def changed(node: ast.AST, **fields: object) -> ast.AST:
+    new = copy.copy(node)
+    for name, value in fields.items():
+        setattr(new, name, value)
+    return new
+
+
+def variants(node: ast.AST) -> Iterator[ast.AST]:
+    """Every single change of this node itself; its children have their own."""
+    match node:
+        case ast.BinOp(left, op, right):
+            for other in OPERATORS.get(type(op), ()):
+                yield ast.BinOp(left, other(), right)
+            yield from (left, right)
+            if isinstance(op, ast.Add | ast.Sub | ast.Mult | ast.Div):
+                yield ast.BinOp(negated(left), op, right)
+        case ast.UnaryOp(_, operand):
+            yield operand
+        case ast.Constant(bool() as value):
+            yield ast.Constant(not value)
+        case ast.Constant(int() | float() as value):
+            yield from (ast.Constant(v) for v in dict.fromkeys((value + 1, 2 * value, -value, 0)) if v != value)
+        case ast.Constant(str() as value):
+            yield from (ast.Constant(v) for v in (("mean", "sum") if value == "none" else (value + "_",)))
+        case ast.Compare(left, [op], right):
+            yield from (ast.Compare(left, [other()], right) for other in COMPARISONS.get(type(op), ()))
+        case ast.BoolOp(op, values):
+            yield ast.BoolOp(ast.Or() if isinstance(op, ast.And) else ast.And(), values)
+            yield from values
+        case ast.IfExp(test, body, orelse):
+            yield from (body, orelse, ast.IfExp(test, orelse, body))
+        case ast.If(test):
+            for new in (ast.UnaryOp(ast.Not(), test), ast.Constant(True), ast.Constant(False)):
+                yield changed(node, test=new)
+        case ast.Call(function, arguments, keywords):
+            yield from calls(node, function, arguments, keywords)
+        case ast.Dict(keys, values):
+            for i, value in enumerate(values):
+                yield ast.Dict(without(keys, i), without(values, i))
+                if numeric(value):
+                    yield ast.Dict(keys, [*values[:i], negated(value), *values[i + 1 :]])
+                if i:
+                    yield ast.Dict(keys, swapped(values, i - 1, i))
+        case ast.DictComp(_, value) if numeric(value):
+            yield changed(node, value=negated(value))
+        case ast.Tuple(elements, ast.Load()) | ast.List(elements, ast.Load()):
+            for i in range(len(elements)):
+                yield changed(node, elts=without(elements, i))
+                if i:
+                    yield changed(node, elts=swapped(elements, i - 1, i))
+        case ast.Return(value) if numeric(value):
+            yield ast.Return(negated(value))
+        case ast.Name(name, ast.Load()) if name in NAMES:
+            yield ast.Name(NAMES[name], ast.Load())
+        case ast.Attribute(value, name, ast.Load()) if name in ATTRIBUTES:
+            yield ast.Attribute(value, ATTRIBUTES[name], ast.Load())
+        case ast.With(_, body):
+            yield ast.If(ast.Constant(True), body, [])
+        case ast.Assign(targets, value):
+            if numeric(value):
+                yield changed(node, value=negated(value))
+            if not isinstance(targets[0], ast.Name | ast.Tuple):
+                yield ast.Pass()
+        case ast.Expr() | ast.Assert() | ast.For() | ast.AugAssign():
+            yield ast.Pass()
+
+
+def calls(
+    node: ast.Call, function: ast.expr, arguments: list[ast.expr], keywords: list[ast.keyword]
+) -> Iterator[ast.AST]:
+    """The call left out, an argument left out, exchanged with the next, or its sign flipped."""
+    if arguments:
+        yield arguments[0]
+    if isinstance(function, ast.Attribute):
+        yield function.value
+    for i, argument in enumerate(arguments):
+        if len(arguments) > 1:
+            yield changed(node, args=without(arguments, i))
+        for j in range(i):
+            yield changed(node, args=swapped(arguments, i, j))
+        if numeric(argument):
+            yield changed(node, args=[*arguments[:i], negated(argument), *arguments[i + 1 :]])
+    values = [keyword.value for keyword in keywords]
+
+    def renamed(new: Sequence[ast.expr]) -> list[ast.keyword]:
+        return [ast.keyword(old.arg, value) for old, value in zip(keywords, new, strict=True)]
+
+    for i, value in enumerate(values):
+        yield changed(node, keywords=without(keywords, i))
+        for j in range(i):
+            yield changed(node, keywords=renamed(swapped(values, i, j)))
+        if numeric(value):
+            yield changed(node, keywords=renamed([*values[:i], negated(value), *values[i + 1 :]]))
+
+
+def nodes(node: ast.AST, way: Way = (), scope: str = "") -> Iterator[tuple[ast.AST, Way, str]]:
+    """Every node that has a part in what is computed, with the way to it and the function it is in."""
+    if isinstance(node, ast.Import | ast.ImportFrom) or is_alias(node, way) or is_docstring(node):
+        return
+    if isinstance(node, ast.FunctionDef | ast.ClassDef):
+        scope = f"{scope}.{node.name}"
+    yield node, way, scope
+    for field, value in ast.iter_fields(node):
+        if field in NO_VALUES:
+            continue
+        for i, child in enumerate(value) if isinstance(value, list) else ((None, value),):
+            if isinstance(child, ast.AST):
+                yield from nodes(child, (*way, (field, i)), scope)
+
+
+def is_docstring(node: ast.AST) -> bool:
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+
+
+def is_alias(node: ast.AST, way: Way) -> bool:
+    """A name for a type, at the module's level: X = A | None."""
+    return len(way) == 1 and isinstance(node, ast.Assign) and isinstance(node.value, ast.BinOp)
+
+
+def put(tree: ast.Module, way: Way, new: ast.AST) -> ast.Module:
+    """A copy of the tree with another node at the end of the way."""
+    tree = copy.deepcopy(tree)
+    at: ast.AST = tree
+    for n, (field, i) in enumerate(way):
+        held = getattr(at, field)
+        if n == len(way) - 1:
+            new = copy.deepcopy(new)
+            if i is None:
+                setattr(at, field, new)
+            else:
+                held[i] = new
+        else:
+            at = held if i is None else held[i]
+    return ast.fix_missing_locations(tree)
+
+
+def short(node: ast.AST) -> str:
+    text = " ".join(ast.unparse(node).split())
+    return text if len(text) <= 150 else f"{text[:147]}..."
+
+
+def mutants(module: str) -> Iterator[Mutant]:
+    path = SOURCE / f"{module}.py"
+    tree = ast.parse(path.read_text())
+    seen = {ast.unparse(tree)}
+    again: Counter[str] = Counter()
+    for node, way, scope in nodes(tree):
+        for new in variants(node):
+            if new is node or not way:
+                continue
+            mutated = put(tree, way, new)
+            text = ast.unparse(mutated)
+            if text in seen:
+                continue
+            seen.add(text)
+            key = f"{module}{scope}: {short(node)} -> {short(new)}"
+            again[key] += 1
+            key += f" #{again[key]}" if again[key] > 1 else ""
+            try:
+                code = compile(mutated, str(path), "exec")
+            except (SyntaxError, ValueError):  # no Python, as f(*, a=1) without a's default
+                continue
+            yield Mutant(module, getattr(node, "lineno", 0), key, code)
+
+
+class Replaced(importlib.machinery.SourceFileLoader):
+    """Loads a module from the code that it is given instead of from its file."""
+
+    def __init__(self, name: str, path: str, code: CodeType) -> None:
+        super().__init__(name, path)
+        self.code = code
+
+    def get_code(self, fullname: str) -> CodeType:
+        return self.code
+
+    def find_spec(
+        self, fullname: str, path: object = None, target: ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        return importlib.util.spec_from_loader(fullname, self) if fullname == self.name else None
+
+
+def verdict(module: str, code: CodeType | None, quiet: bool) -> int:
+    """In a fork: pytest's exit status for the module's tests, with the code in the module's place."""
+    import pytest
+    import torch
+
+    signal.alarm(SECONDS)
+    torch.set_num_threads(1)
+    if quiet:
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, 1)
+        os.dup2(null, 2)
+    if code is not None:
+        loader = Replaced(f"ptarmigan.{module}", str(SOURCE / f"{module}.py"), code)
+        sys.meta_path.insert(0, loader)  # type: ignore[arg-type]
+    files = [str(ROOT / "tests" / name) for name in TESTS[module]]
+    options = ["-x", "-q", "--tb=no", "-p", "no:cacheprovider", "-p", "no:faulthandler", "--rootdir", str(ROOT)]
+    return int(pytest.main([*options, *files]))
+
+
+def fork(module: str, code: CodeType | None, quiet: bool = True) -> int:
+    pid = os.fork()
+    if pid == 0:
+        status = 70  # not one of pytest's
+        try:
+            status = verdict(module, code, quiet)
+        finally:
+            os._exit(status)
+    return pid
+
+
+def killed(status: int, mutant: Mutant) -> bool:
+    """0: all tests passed; 1: one failed; 2: a test file could not be imported; a signal: it ran too long."""
+    if os.WIFEXITED(status) and os.WEXITSTATUS(status) not in (0, 1, 2):
+        raise SystemExit(f"pytest ended with status {os.WEXITSTATUS(status)} on {mutant.key}")
+    return status != 0
+
+
+def run(every: Sequence[Mutant], workers: int) -> list[Mutant]:
+    """The survivors."""
+    running: dict[int, Mutant] = {}
+    survivors: list[Mutant] = []
+    done, began = 0, time.monotonic()
+    waiting = iter(every)
+    while True:
+        while len(running) < workers and (mutant := next(waiting, None)):
+            running[fork(mutant.module, mutant.code)] = mutant
+        if not running:
+            return survivors
+        pid, status = os.wait()
+        mutant = running.pop(pid)
+        done += 1
+        if not killed(status, mutant):
+            survivors.append(mutant)
+        if sys.stderr.isatty() or done % 100 == 0:
+            print(
+                f"{done}/{len(every)} mutants, {len(survivors)} alive, {time.monotonic() - began:.0f} s",
+                end="\r" if sys.stderr.isatty() else "\n",
+                file=sys.stderr,
+                flush=True,
+            )
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("modules", nargs="*", metavar="MODULE", help=f"of {', '.join(TESTS)}; default all")
+    parser.add_argument("--workers", type=int, default=2, help="mutants tested at a time")
+    parser.add_argument("--list", action="store_true", help="print the mutants and test none")
+    given = parser.parse_args()
+    chosen = given.modules or list(TESTS)
+    if unknown := [name for name in chosen if name not in TESTS]:
+        parser.error(f"unknown module {unknown[0]!r}: choose from {', '.join(TESTS)}")
+    every = [mutant for module in chosen for mutant in mutants(module)]
+    if given.list:
+        print("\n".join(f"{m.module}.py:{m.line} {m.key}" for m in every))
+        return 0
+
+    os.environ |= {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "OMP_NUM_THREADS": "1"}
+    for name in ("pytest", "torch", "torch._dynamo", "numpy"):  # once, for all forks
+        importlib.import_module(name)
+    gc.freeze()
+    for module in chosen:
+        if os.waitpid(fork(module, None, quiet=False), 0)[1]:
+            raise SystemExit(f"the tests of {module}.py fail without a mutation: mend them first")
+
+    began = time.monotonic()
+    survivors = run(every, given.workers)
+    for module in chosen:
+        total = sum(m.module == module for m in every)
+        alive = [m for m in survivors if m.module == module]
+        explained = sum(m.key in EQUIVALENT for m in alive)
+        dead = f"{total - len(alive)}/{total} killed"
+        print(f"{module}.py: {dead}, {explained} equivalent, {len(alive) - explained} unexplained")
+    for m in survivors:
+        print(f"{m.module}.py:{m.line} {m.key}\n    {EQUIVALENT.get(m.key, 'UNEXPLAINED: no test notices')}")
+    stale = [k for k in EQUIVALENT if k.split(".")[0].split(":")[0] in chosen and k not in {m.key for m in survivors}]
+    for key in stale:
+        print(f"out of date in EQUIVALENT, killed or gone: {key}")
+    unexplained = [m for m in survivors if m.key not in EQUIVALENT]
+    score = f"killed {len(every) - len(survivors)}/{len(every)}"
+    left = f"{len(survivors) - len(unexplained)} equivalent, {len(unexplained)} unexplained"
+    print(f"{score}; {left}; {time.monotonic() - began:.0f} s with {given.workers} workers")
+    return 1 if unexplained or stale else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
