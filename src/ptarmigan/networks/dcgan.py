@@ -48,7 +48,8 @@ class Generator(nn.Module):
         self.project = nn.Linear(inputs, channels[0] * self.sides[0][0] * self.sides[0][1], bias=False)
         self.norms = nn.ModuleList(FrozenBatchNorm(c) for c in channels[:-1])
         self.stages = nn.ModuleList(
-            nn.ConvTranspose2d(a, b, 4, stride=2, padding=1, bias=b is channels[-1]) for a, b in pairwise(channels)
+            nn.ConvTranspose2d(a, b, 4, stride=2, padding=1, bias=stage == len(channels) - 2)
+            for stage, (a, b) in enumerate(pairwise(channels))
         )
 
     def forward(self, z: Tensor, labels: Tensor) -> Tensor:
