@@ -138,14 +138,21 @@ def test_the_recipes_first_values() -> None:
     assert len(weights["scale"]) == 4 + 3
 
 
-def test_initialise_reaches_embeddings_and_the_default_leaves_them() -> None:
-    layer = nn.Sequential(nn.Embedding(300, 40), nn.Conv2d(1, 8, 3), nn.Linear(4, 4, bias=False))
-    assert layer[0].weight.std() > 0.9
-    initialise(layer)
+@pytest.mark.parametrize("dcgan", [False, True])
+def test_embeddings_start_small_and_the_rest_by_the_rule_that_is_asked_for(dcgan: bool) -> None:
+    layer = nn.Sequential(nn.Embedding(300, 40), nn.Conv2d(1, 8, 3), nn.Linear(4, 400, bias=False))
+    before = [layer[1].weight.clone(), layer[2].weight.clone()]
+    initialise(layer, dcgan=dcgan)
     assert layer[0].weight.std().item() == pytest.approx(0.02, rel=0.1)
-    assert not layer[1].bias.any()
-    G, _ = build(spec(16, 16), SMALL, 0)
-    assert G.embedding.weight.std() > 0.5  # fan_in is PyTorch's own rule
+    assert layer[1].bias.any() != dcgan
+    if dcgan:
+        assert layer[2].weight.std().item() == pytest.approx(0.02, rel=0.1)
+    else:
+        assert torch.equal(layer[1].weight, before[0])
+        assert torch.equal(layer[2].weight, before[1])
+    G, D = build(spec(16, 16), SMALL, 0)
+    assert G.embedding.weight.std() < 0.05
+    assert D.head.embedding.weight.std() < 0.05
 
 
 # ---------------------------------------------------------------------------- sizes

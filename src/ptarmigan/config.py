@@ -37,7 +37,7 @@ class Model:
     class_dim: int = option(64, "length of the class embedding that G gets beside z")
     d_norm: Literal["none", "batch"] = option("none", "normalisation in D")
     dropout: float = option(0.0, "share of D's activations dropped after each stage")
-    init: Literal["fan_in", "dcgan"] = option("fan_in", "weights: PyTorch's fan-in rule, or N(0, .02)")
+    init: Literal["fan_in", "dcgan"] = option("fan_in", "first weights: PyTorch's fan-in rule, or N(0, .02)")
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Loss:
 class Train:
     time: str | None = option(None, "budget as 90s, 10m, 1h30m of training steps; 10m if no budget is given")
     images: str | None = option(None, "budget as a count of real images seen: 500k, 2M")
-    batch: int = option(64, "real images a step, and as many fakes")
+    batch: int = option(32, "real images a step, and as many fakes")
     g_lr: float = option(2e-3, "G's learning rate")
     d_lr: float = option(2e-3, "D's learning rate")
     g_betas: tuple[float, float] = option((0.0, 0.99), "G's Adam betas")

@@ -27,7 +27,6 @@ def build(spec: ImageSpec, model: Model, seed: int) -> tuple[nn.Module, Conditio
         generator = build_generator(spec, model)
         body = NETWORKS[model.network].Body(spec, model)
         discriminator = ConditionalDiscriminator(body, body.features, spec.classes, model.conditioning)
-        if model.init == "dcgan":
-            initialise(generator)
-            initialise(discriminator)
+        for network in (generator, discriminator):
+            initialise(network, dcgan=model.init == "dcgan")
     return generator, discriminator

@@ -36,12 +36,16 @@ def settle(generator: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> No
         norm.momentum = 0.0
 
 
-def initialise(module: nn.Module) -> None:
-    """DCGAN's first values: weights N(0, .02), scales of norms N(1, .02), biases 0 (Radford et al. 2016, section 4)."""
+def initialise(module: nn.Module, dcgan: bool) -> None:
+    """First values: class embeddings N(0, .02), and the rest by PyTorch's fan-in rule or as DCGAN's paper has it.
+
+    Small embeddings let z speak first: with PyTorch's N(0, 1) for them G soon draws one image a class.
+    DCGAN's (Radford et al. 2016, section 4): weights N(0, .02), scales of norms N(1, .02), biases 0.
+    """
     for part in module.modules():
-        if isinstance(part, nn.Conv2d | nn.ConvTranspose2d | nn.Linear | nn.Embedding):
+        if isinstance(part, nn.Embedding) or (dcgan and isinstance(part, nn.Conv2d | nn.ConvTranspose2d | nn.Linear)):
             nn.init.normal_(part.weight, 0.0, 0.02)
-        elif isinstance(part, nn.BatchNorm2d):
+        elif dcgan and isinstance(part, nn.BatchNorm2d):
             nn.init.normal_(part.weight, 1.0, 0.02)
-        if isinstance(bias := getattr(part, "bias", None), Tensor):
+        if dcgan and isinstance(bias := getattr(part, "bias", None), Tensor):
             nn.init.zeros_(bias)
