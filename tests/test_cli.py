@@ -220,7 +220,7 @@ def test_ctrl_c_in_a_real_process_saves_and_the_same_command_goes_on(shapes: Pat
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert "all saved; to go on: the same command" in err
+    assert f"all saved; to go on: ptarmigan train {shapes} --out {tmp_path / 'run'}" in err
     assert "Traceback" not in err
     done = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert "goes on at" in done

@@ -62,7 +62,7 @@ def test_stopped_at_step_3_of_6_and_resumed_is_the_same_run_bit_for_bit(
     train(shapes, out=tmp_path / "whole", **fields)
     with monkeypatch.context() as patch:
         at_step(patch, 3, interrupt)
-        with pytest.raises(Stopped, match=r"stopped at 24 images.* --out .*parts"):
+        with pytest.raises(Stopped, match=r"stopped at 24 images, all saved; to go on: the same call with out=.*parts"):
             train(shapes, out=tmp_path / "parts", **fields)
     assert newest(tmp_path / "parts")[1]["images_seen"] == 24
     train(shapes, out=tmp_path / "parts", **fields)
@@ -180,8 +180,9 @@ def test_a_signal_saves_and_the_handlers_are_given_back(
 ) -> None:
     before = signal.getsignal(number)
     at_step(monkeypatch, 2, lambda _: os.kill(os.getpid(), number))
-    with pytest.raises(Stopped):
+    with pytest.raises(Stopped) as stopped:
         train(shapes, out=tmp_path / "run", **SMALL)
+    assert stopped.value.status == 128 + number
     assert newest(tmp_path / "run")[1]["images_seen"] == 16
     assert (tmp_path / "run" / "generator" / "model.safetensors").exists()
     assert signal.getsignal(number) is before

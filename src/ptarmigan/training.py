@@ -44,9 +44,11 @@ class Diverged(UserError):
 
 
 class Stopped(UserError):
-    """A signal ended the run early; all of it was saved."""
+    """A signal ended the run early; all of it was saved.  The exit status is the shell's for that signal."""
 
-    status = 130
+    def __init__(self, number: int, text: str) -> None:
+        super().__init__(text)
+        self.status = 128 + number
 
 
 def train(
@@ -153,7 +155,7 @@ def loop(run: Path, state: TrainState, dataset: Dataset, batches: Batches, displ
                 return
             if received:
                 save(run, state, dataset, milestone=False)
-                raise Stopped(f"stopped at {seen:,} images, all saved; to go on: the same command with --out {run}")
+                raise Stopped(received[0], f"stopped at {seen:,} images, all saved; to go on: {again(run)}")
             terms = advance(state, batches)
             step = torch.stack(list(terms.values()))
             names, sums, steps = list(terms), sums + step if steps else step, steps + 1
@@ -266,7 +268,7 @@ def describe(run: Path, state: TrainState, dataset: Dataset, found: Path | None,
 
 def finish(run: Path, state: TrainState, say: Callable[[str], None]) -> None:
     """Where everything is, and three commands to try next."""
-    ptarmigan = program()
+    ptarmigan, path = program(), shlex.quote(str(run))
     named = f" --class {shlex.quote(state.spec.class_names[-1])}" if state.config.model.conditioning != "none" else ""
     trained = duration(state.controllers["clock"])
     say(f"trained for {trained} on {state.images_seen:,} images")
@@ -274,9 +276,17 @@ def finish(run: Path, state: TrainState, say: Callable[[str], None]) -> None:
     say(f"  generator  {run / 'generator'}")
     say(f"  log        {run / 'metrics.jsonl'}")
     say("next:")
-    say(f"  {ptarmigan} sample {run}{named} -n 64 --out samples.png")
-    say(f"  {ptarmigan} info {run}")
+    say(f"  {ptarmigan} sample {path}{named} -n 64 --out samples.png")
+    say(f"  {ptarmigan} info {path}")
     say(f"  {ptarmigan} losses")
+
+
+def again(run: Path) -> str:
+    """The command that goes on with a run."""
+    if not Path(sys.argv[0]).stem.endswith(("ptarmigan", "__main__")):
+        return f"the same call with out={str(run)!r}"
+    named = any(argument.split("=")[0] == "--out" for argument in sys.argv)
+    return f"{program()} {shlex.join(sys.argv[1:] if named else [*sys.argv[1:], '--out', str(run)])}"
 
 
 def program() -> str:
