@@ -72,11 +72,10 @@ def descend(
     A term or a gradient that is not finite sets `bad`, on the device, and from then on no update is made.
     """
     parameters = list(module.parameters())
+    optimizer.zero_grad()
     total = torch.stack(list(terms.values())).sum()
-    gradients = torch.autograd.grad(total, parameters)
-    for parameter, gradient in zip(parameters, gradients, strict=True):
-        parameter.grad = gradient
-    norm = nn.utils.get_total_norm(gradients)
+    total.backward(inputs=parameters)  # in each parameter's own memory format: fused Adam takes that for granted
+    norm = nn.utils.get_total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])
     bad.logical_or_(~torch.isfinite(total + norm))
     optimizer.found_inf = bad  # type: ignore[attr-defined]
     optimizer.step()
