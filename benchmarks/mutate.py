@@ -84,10 +84,6 @@ EQUIVALENT: dict[str, str] = {
     "step.d_step: logits = D(between_both, real.labels, masks[0]).logits -> "
     "logits = -D(between_both, real.labels, masks[0]).logits": SQUARED,
     "step.d_step: one_centred(logits, between_both) -> one_centred(-logits, between_both)": SQUARED,
-    "step.descend: True -> False": "autograd gives one gradient for each parameter; strict states it",
-    "step.descend: zip(parameters, gradients, strict=True) -> zip(parameters, gradients)": (
-        "autograd gives one gradient for each parameter; strict states it"
-    ),
     "step.descend: torch.isfinite(total + norm) -> torch.isfinite(-(total + norm))": "-x is finite where x is",
     "step.descend: total + norm -> total - norm": SUM,
     "step.descend: total + norm -> -total + norm": SUM,

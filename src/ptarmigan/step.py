@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 
@@ -74,8 +76,9 @@ def descend(
     parameters = list(module.parameters())
     optimizer.zero_grad()
     total = torch.stack(list(terms.values())).sum()
-    total.backward(inputs=parameters)  # in each parameter's own memory format: fused Adam takes that for granted
-    norm = nn.utils.get_total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])
+    # backward, not autograd.grad: it gives each gradient its parameter's memory format, which fused Adam takes on trust
+    total.backward(inputs=parameters)  # type: ignore[no-untyped-call]
+    norm = nn.utils.get_total_norm(cast("list[Tensor]", [parameter.grad for parameter in parameters]))
     bad.logical_or_(~torch.isfinite(total + norm))
     optimizer.found_inf = bad  # type: ignore[attr-defined]
     optimizer.step()
