@@ -84,6 +84,7 @@ EQUIVALENT: dict[str, str] = {
     "step.d_step: logits = D(between_both, real.labels, masks[0]).logits -> "
     "logits = -D(between_both, real.labels, masks[0]).logits": SQUARED,
     "step.d_step: one_centred(logits, between_both) -> one_centred(-logits, between_both)": SQUARED,
+    "step.descend: 'list[Tensor]' -> 'list[Tensor]_'": "cast does nothing when it runs; its type is mypy's alone",
     "step.descend: torch.isfinite(total + norm) -> torch.isfinite(-(total + norm))": "-x is finite where x is",
     "step.descend: total + norm -> total - norm": SUM,
     "step.descend: total + norm -> -total + norm": SUM,
