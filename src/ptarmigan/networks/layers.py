@@ -39,7 +39,7 @@ def settle(generator: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> No
 def initialise(module: nn.Module, dcgan: bool) -> None:
     """First values: class embeddings N(0, .02), and the rest by PyTorch's fan-in rule or as DCGAN's paper has it.
 
-    Small embeddings let z speak first: with PyTorch's N(0, 1) for them G soon draws one image a class.
+    Small embeddings let z, which is N(0, 1), speak first.
     DCGAN's (Radford et al. 2016, section 4): weights N(0, .02), scales of norms N(1, .02), biases 0.
     """
     for part in module.modules():
