@@ -10,7 +10,7 @@ from __future__ import annotations
 import cmath
 import copy
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import product
 from typing import Any, NamedTuple
@@ -31,15 +31,6 @@ N, K, SHAPE, F, Z, HIDDEN = 6, 3, (2, 3, 2), 12, 4, 5
 Y = torch.tensor([0, 1, 2, 2, 1, 0])
 ASKED = (Y + torch.tensor([1, 2, 1, 2, 1, 2])) % K  # y', never y
 RATE = 0.3
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    """Tensors here are small: more threads cost more than they give."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def numbers(*shape: int, seed: int) -> Tensor:

@@ -8,7 +8,7 @@ An expectation of d(real, fake) is taken over all pairs of grid points, so nothi
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from itertools import product
 
 import pytest
@@ -33,15 +33,6 @@ SMOOTH = [name for name in CASES if name not in ("hinge", "wasserstein")]  # D* 
 BUMPS: list[Callable[[Tensor], Tensor]] = [
     torch.sin, torch.cos, torch.tanh, lambda x: torch.exp(-((x - 1) ** 2)), lambda x: (3 * x).cos() + x / 9
 ]  # fmt: skip
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    """Tensors here are small: more threads cost more than they give."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def log_normal(x: Tensor, mean: Tensor | float = 0.0, log_sd: Tensor | float = 0.0) -> Tensor:
