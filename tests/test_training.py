@@ -130,7 +130,7 @@ def test_a_longer_budget_extends_a_run_and_anneals_again(shapes: Path, tmp_path:
     _, meta = newest(run)
     assert meta["images_seen"] == 96
     assert meta["controllers"]["ends"] == [48, 96]
-    assert learning_rate(1.0, 48, 48, 96, 0.5, 30e3) == 1.0
+    assert learning_rate(1.0, 48, 48, 96, 0.5) == 1.0
     with pytest.raises(UserError, match="images 40: 96 have been seen already"):
         train(shapes, out=run, **{**SMALL, "images": "40"})
 
@@ -263,16 +263,10 @@ def test_a_random_state_of_the_caller_has_no_part_and_is_left_alone(shapes: Path
 
 
 def test_the_learning_rate_is_constant_then_falls_to_zero() -> None:
-    rates = [learning_rate(2.0, images, 100, 300, 0.5, 0) for images in (100, 199, 200, 250, 299, 300)]
+    rates = [learning_rate(2.0, images, 100, 300, 0.5) for images in (100, 199, 200, 250, 299, 300)]
     assert rates == pytest.approx([2, 2, 2, 1, 0.02, 0])
-    assert learning_rate(2.0, 10**9, 0, None, 0.5, 0) == 2
-    assert learning_rate(2.0, 299, 0, 300, 0.0, 0) == 2
-
-
-def test_the_learning_rate_decays_by_the_root_of_the_images() -> None:
-    assert [learning_rate(2.0, images, 0, None, 0.5, 100) for images in (0, 100, 400, 10_000)] == [2, 2, 1, 0.2]
-    assert learning_rate(2.0, 500, 100, 900, 0.5, 100) == 1  # counted from the start of this stretch
-    assert learning_rate(2.0, 700, 100, 900, 0.5, 150) == pytest.approx(1 * 0.5)
+    assert learning_rate(2.0, 10**9, 0, None, 0.5) == 2
+    assert learning_rate(2.0, 299, 0, 300, 0.0) == 2
 
 
 def test_the_average_forgets_half_in_its_half_life() -> None:

@@ -21,9 +21,7 @@ def advance(state: TrainState, batches: Batches) -> dict[str, Tensor]:
     """`d_steps` updates of D and one of G; every draw is addressed by the images seen."""
     train, seen = state.config.train, state.images_seen
     for optimizer, lr in ((state.opt_d, train.d_lr), (state.opt_g, train.g_lr)):
-        optimizer.param_groups[0]["lr"] = learning_rate(
-            lr, seen, state.start, state.end, train.anneal, train.decay_from
-        )
+        optimizer.param_groups[0]["lr"] = learning_rate(lr, seen, state.start, state.end, train.anneal)
     for extra in range(1, train.d_steps):
         real = real_batch(batches, seen, f"order {extra}")
         with torch.no_grad():

@@ -61,7 +61,6 @@ class Train:
     g_betas: tuple[float, float] = option((0.0, 0.99), "G's Adam betas")
     d_betas: tuple[float, float] = option((0.0, 0.99), "D's Adam betas")
     d_steps: int = option(1, "updates of D for each of G")
-    decay_from: float = option(30e3, "images after which both rates fall as 1/sqrt(images); 0: never")
     anneal: float = option(0.5, "share of the budget at whose end both rates have fallen linearly to 0; 0: never")
     ema_half_life: float = option(44e3, "images after which G's moving average has forgotten half; 0: no average")
     seed: int = option(0, "seed of every draw: weights, order, latents")
@@ -100,7 +99,7 @@ RECIPES: dict[str, dict[str, Any]] = {
     "dcgan": dict(
         conditioning="none", width=64, latent="uniform", d_norm="batch", init="dcgan",
         loss="non_saturating", r1=0.0, r2=0.0, batch=128,
-        g_lr=2e-4, d_lr=2e-4, g_betas=(0.5, 0.999), d_betas=(0.5, 0.999), decay_from=0.0, anneal=0.0, ema_half_life=0.0,
+        g_lr=2e-4, d_lr=2e-4, g_betas=(0.5, 0.999), d_betas=(0.5, 0.999), anneal=0.0, ema_half_life=0.0,
     ),
     # Odena et al. 2017 (1610.09585), appendix: Adam 2e-4 of {1, 2, 3}e-4, (.5, .999); batch 100; N(0, .02); leak .2;
     # dropout .5 in D; z 110; activation noise 0 of {0, .1, .2}.  Not verified against the paper's text: width 64,
@@ -108,7 +107,7 @@ RECIPES: dict[str, dict[str, Any]] = {
     "acgan": dict(
         conditioning="auxiliary_classifier", width=64, latent_dim=110, d_norm="batch", dropout=0.5, init="dcgan",
         loss="non_saturating", r1=0.0, r2=0.0, batch=100,
-        g_lr=2e-4, d_lr=2e-4, g_betas=(0.5, 0.999), d_betas=(0.5, 0.999), decay_from=0.0, anneal=0.0, ema_half_life=0.0,
+        g_lr=2e-4, d_lr=2e-4, g_betas=(0.5, 0.999), d_betas=(0.5, 0.999), anneal=0.0, ema_half_life=0.0,
     ),
 }  # fmt: skip
 
@@ -188,7 +187,7 @@ def check(config: Config) -> None:
     for key, low, high in (
         ("width", 1, 4096), ("latent_dim", 1, 65536), ("class_dim", 1, 65536), ("batch", 1, 1 << 20),
         ("d_steps", 1, 1000), ("snapshots", 1, 100_000), ("keep", 1, 100_000), ("g_lr", 0, 1),
-        ("d_lr", 0, 1), ("anneal", 0, 1), ("decay_from", 0, 1e15),
+        ("d_lr", 0, 1), ("anneal", 0, 1),
         ("r1", 0, 1e9), ("r2", 0, 1e9), ("gradient_penalty", 0, 1e9),
         ("class_weight", 0, 1e9), ("ema_half_life", 0, 1e15),
         ("dropout", 0, 0.95), ("smoothing", 0.5, 1), ("seed", 0, 2**63 - 1),

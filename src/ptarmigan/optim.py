@@ -13,18 +13,14 @@ def adam(parameters: Iterable[nn.Parameter], lr: float, betas: tuple[float, floa
     return torch.optim.Adam(parameters, lr=lr, betas=betas, fused=True)
 
 
-def learning_rate(base: float, images: int, start: int, end: int | None, anneal: float, decay_from: float) -> float:
-    """Constant, then as 1/sqrt of the images since `start`, then linear to 0 over the last `anneal` share up to `end`.
+def learning_rate(base: float, images: int, start: int, end: int | None, anneal: float) -> float:
+    """Constant since `start`, then linear to 0 over the last `anneal` share up to `end`.
 
-    base / sqrt(max(t / t_ref, 1)), t_ref = `decay_from` (as in Karras et al. 2024, EDM2; 0: no decay), so that a
-    short budget takes large steps and a long one does not take them for long.  An end that is not known yet
-    counts as far away.
+    An end that is not known yet counts as far away.
     """
-    seen = images - start
-    rate = base / max(seen / decay_from, 1.0) ** 0.5 if decay_from else base
     if end is None or anneal == 0:
-        return rate
-    return rate * min(1.0, max(0.0, (end - images) / (end - start) / anneal))
+        return base
+    return base * min(1.0, max(0.0, (end - images) / (end - start) / anneal))
 
 
 def ema_decay(images: int, batch: int, half_life: float) -> float:
