@@ -20,8 +20,9 @@ from ptarmigan.step import Masks, d_step, g_step
 def advance(state: TrainState, batches: Batches) -> dict[str, Tensor]:
     """`d_steps` updates of D and one of G; every draw is addressed by the images seen."""
     train, seen = state.config.train, state.images_seen
+    scale = state.controllers.get("lr_scale", 1.0)
     for optimizer, lr in ((state.opt_d, train.d_lr), (state.opt_g, train.g_lr)):
-        optimizer.param_groups[0]["lr"] = learning_rate(lr, seen, state.start, state.end, train.anneal)
+        optimizer.param_groups[0]["lr"] = learning_rate(scale * lr, seen, state.start, state.end, train.anneal)
     for extra in range(1, train.d_steps):
         real = real_batch(batches, seen, f"order {extra}")
         with torch.no_grad():

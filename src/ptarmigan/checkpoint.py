@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any, NamedTuple
 
-from ptarmigan.files import Damaged, load_tensors, save_tensors
+from torch import Tensor
+
+from ptarmigan.files import Damaged, load_tensors, make_folder, save_tensors
 from ptarmigan.state import TrainState
+
+
+class Checkpoint(NamedTuple):
+    path: Path
+    tensors: dict[str, Tensor]
+    meta: dict[str, Any]  # images_seen, controllers, and the run's record
 
 
 def checkpoints(run: Path) -> list[Path]:
     """A run's checkpoints, oldest first."""
-    return sorted((run / "checkpoints").glob("*.safetensors"))
+    found = [path for path in (run / "checkpoints").glob("*.safetensors") if path.stem.isdecimal()]
+    return sorted(found, key=lambda path: int(path.stem))
 
 
-def save(run: Path, state: TrainState, milestone: bool) -> Path:
-    """Write the state, whole or not at all, and only then let go of older ones.
+def save(run: Path, state: TrainState, record: dict[str, Any], milestone: bool) -> Path:
+    """Write the state and the run's record, whole or not at all, and only then let go of older checkpoints.
 
     The newest `keep` stay, and of the milestones the first and every tenth.
     """
@@ -24,24 +34,27 @@ def save(run: Path, state: TrainState, milestone: bool) -> Path:
         if controllers["milestones"] % 10 == 1:
             controllers["kept"] = [*controllers.get("kept", []), state.images_seen]
     path = run / "checkpoints" / f"{state.images_seen:09d}.safetensors"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    save_tensors(path, state.tensors(), {"images_seen": state.images_seen, "controllers": controllers})
+    make_folder(path.parent)
+    meta = {"images_seen": state.images_seen, "controllers": controllers, "record": record}
+    save_tensors(path, state.tensors(), meta)
     for old in checkpoints(run)[: -state.config.train.keep]:
         if int(old.stem) not in controllers.get("kept", []):
             old.unlink()
     return path
 
 
-def load_newest(run: Path, state: TrainState) -> tuple[Path | None, list[str]]:
-    """Load the newest good checkpoint into `state`; returns its path, or None, and a sentence for each damaged one."""
-    damaged = []
+def newest(run: Path) -> tuple[Checkpoint | None, list[str]]:
+    """The newest good checkpoint, or None, and a sentence for each damaged one that is newer."""
+    damaged: list[str] = []
     for path in reversed(checkpoints(run)):
         try:
-            tensors, meta = load_tensors(path)
+            return Checkpoint(path, *load_tensors(path)), damaged
         except Damaged as error:
-            damaged.append(f"{error}; the one before it is used")
-            continue
-        state.load(tensors)
-        state.images_seen, state.controllers = meta["images_seen"], meta["controllers"]
-        return path, damaged
+            damaged.append(str(error))
     return None, damaged
+
+
+def restore(state: TrainState, found: Checkpoint) -> None:
+    """Put a checkpoint into a state of the same config."""
+    state.load(found.tensors)
+    state.images_seen, state.controllers = found.meta["images_seen"], found.meta["controllers"]

@@ -67,6 +67,7 @@ class Train:
     device: Literal["auto", "cpu", "cuda", "mps"] = option("auto", "where to train")
     precision: Literal["auto", "fp32", "bf16"] = option("auto", "auto: bf16 where a probe finds it faster")
     snapshots: int = option(20, "sample grids, checkpoints and generators written over the budget")
+    retries: int = option(3, "times to go back to the last good checkpoint, at half the rates, from a value not finite")
     keep: int = option(3, "newest checkpoints kept, besides the first and every tenth")
 
 
@@ -90,7 +91,7 @@ TYPES: dict[str, Any] = {key: hint for cls in SECTIONS.values() for key, hint in
 HELP: dict[str, str] = {f.name: f.metadata["help"] for cls in SECTIONS.values() for f in fields(cls)}
 
 BUDGET = ("time", "images")  # may change when a run is extended
-UNTRACKED = (*BUDGET, "device", "keep")  # may differ between two runs of one command on a run folder
+UNTRACKED = (*BUDGET, "device", "keep", "retries")  # may differ between two runs of one command on a run folder
 
 RECIPES: dict[str, dict[str, Any]] = {
     "auto": {},
@@ -186,7 +187,7 @@ def check(config: Config) -> None:
         raise UserError("time and images are both given: one budget decides the end; leave one out")
     for key, low, high in (
         ("width", 1, 4096), ("latent_dim", 1, 65536), ("class_dim", 1, 65536), ("batch", 1, 1 << 20),
-        ("d_steps", 1, 1000), ("snapshots", 1, 100_000), ("keep", 1, 100_000), ("g_lr", 0, 1),
+        ("d_steps", 1, 1000), ("snapshots", 1, 100_000), ("keep", 1, 100_000), ("retries", 0, 100), ("g_lr", 0, 1),
         ("d_lr", 0, 1), ("anneal", 0, 1),
         ("r1", 0, 1e9), ("r2", 0, 1e9), ("gradient_penalty", 0, 1e9),
         ("class_weight", 0, 1e9), ("ema_half_life", 0, 1e15),

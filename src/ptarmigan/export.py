@@ -11,7 +11,7 @@ from torch import nn
 
 from ptarmigan.config import Config
 from ptarmigan.contracts import ImageSpec
-from ptarmigan.files import save_tensors, write_atomic
+from ptarmigan.files import make_folder, save_tensors, write_atomic
 
 
 def export_generator(
@@ -21,7 +21,7 @@ def export_generator(
 
     All that `load` needs is in model.safetensors, so the three can never disagree; the other two are for readers.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     choices = asdict(config)
     choices["train"] |= {"time": None, "images": None, "device": "auto"}  # a machine's, not the model's
     meta = {"config": choices, "spec": asdict(spec), "images_seen": images_seen, "scores": scores}

@@ -48,6 +48,14 @@ def write_atomic(path: Path, content: bytes | Callable[[BinaryIO], object]) -> N
         raise UserError(f"cannot write {path}: {error.strerror or error}") from error
 
 
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it; raises UserError where the system does not allow it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot make {folder}: {error.strerror}; name another place with --out") from None
+
+
 def sync_folder(folder: Path) -> None:
     """Make a rename inside `folder` last through a power cut, where the system has such a call."""
     if os.name == "posix":
@@ -56,6 +64,27 @@ def sync_folder(folder: Path) -> None:
             os.fsync(handle)
         finally:
             os.close(handle)
+
+
+def save_json(path: Path, record: dict[str, Any]) -> None:
+    """Write a record as JSON for readers, with the SHA-256 of its content as its last entry."""
+    write_atomic(path, (json.dumps({**record, "sha256": _seal(record)}, indent=2) + "\n").encode())
+
+
+def load_json(path: Path) -> dict[str, Any]:
+    """What `save_json` wrote; raises Damaged where it cannot be read or does not have its SHA-256."""
+    try:
+        record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        good = record.pop("sha256") == _seal(record)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise Damaged(f"cannot read {path}: {error}") from None
+    if not good:
+        raise Damaged(f"{path} is damaged: its content does not have the SHA-256 written in it")
+    return record
+
+
+def _seal(record: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
 
 
 def save_tensors(path: Path, tensors: dict[str, Tensor], meta: dict[str, Any]) -> str:
@@ -84,7 +113,9 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         tensors = safetensors.torch.load_file(path)
         sha256 = meta.pop("sha256")
         good = sha256 == _digest(tensors, meta)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, safetensors.SafetensorError) as error:
+    except (
+        OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, safetensors.SafetensorError,
+    ) as error:  # fmt: skip
         raise Damaged(f"cannot read {path}: {error}") from None
     if not good:
         raise Damaged(f"{path} is damaged: its content does not have the SHA-256 written in it")

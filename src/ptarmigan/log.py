@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,34 +14,58 @@ from rich.live import Live
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.text import Text
 
+from ptarmigan.contracts import UserError
+
 
 class Metrics:
-    """RUN/metrics.jsonl: one line a tick.  Where two lines speak of the same images, the later attempt holds."""
+    """RUN/metrics.jsonl: one line a tick, each with its CRC-32.
+
+    Where two lines speak of the same images, the later attempt holds.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.attempt = 1 + max((line["attempt"] for line in read(path)), default=0)
-        torn = path.exists() and path.stat().st_size > 0 and not path.read_bytes().endswith(b"\n")
-        if torn:  # a killed run's last line: closed off, and skipped by `read`
-            self._append("\n")
+        content = path.read_bytes() if path.exists() else b""
+        if content and not content.endswith(b"\n"):  # a killed run's half line
+            os.truncate(path, content.rfind(b"\n") + 1)
 
     def write(self, images_seen: int, **values: Any) -> None:
-        self._append(json.dumps({"images_seen": images_seen, "attempt": self.attempt, **values}) + "\n")
+        line = {"images_seen": images_seen, "attempt": self.attempt, **values}
+        self._append(json.dumps({**line, "crc": _crc(line)}) + "\n")
 
     def _append(self, text: str) -> None:
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(text)
+        try:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(text)
+        except OSError as error:
+            raise UserError(f"cannot write {self.path}: {error.strerror}") from error
 
 
 def read(path: Path) -> Iterator[dict[str, Any]]:
-    """The whole lines of a metrics.jsonl, as they stand; a torn one is skipped."""
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+    """The lines of a metrics.jsonl as they were written; a torn or damaged one is skipped."""
+    for line in _lines(path):
         try:
             value = json.loads(line)
-        except ValueError:
+            good = value.pop("crc") == _crc(value)
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             continue
-        if isinstance(value, dict) and "images_seen" in value and "attempt" in value:
+        if good:
             yield value
+
+
+def damaged(path: Path) -> int:
+    """How many lines of a metrics.jsonl `read` leaves out."""
+    return len(_lines(path)) - sum(1 for _ in read(path))
+
+
+def _lines(path: Path) -> list[str]:
+    text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+    return [line for line in text.split("\n") if line]
+
+
+def _crc(line: dict[str, Any]) -> int:
+    return zlib.crc32(json.dumps(line).encode())
 
 
 class Display:

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-import json
 import math
+import os
 import platform
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import yaml
+from filelock import FileLock, Timeout
 
-from ptarmigan import __version__
+from ptarmigan import __version__, checkpoint
+from ptarmigan.checkpoint import Checkpoint
 from ptarmigan.config import UNTRACKED, Config, Train, parse_images, parse_time, resolve
 from ptarmigan.contracts import UserError
 from ptarmigan.data import Dataset
-from ptarmigan.files import FORMAT, save_tensors, write_atomic
+from ptarmigan.files import FORMAT, Damaged, load_json, make_folder, save_json, save_tensors
 from ptarmigan.state import TrainState
 
 SETTLED = 0.05  # share of a time budget after which its end is fixed as an image count
@@ -42,38 +46,98 @@ def new_run(name: str) -> Path:
     return Path("runs") / f"{name}-{max((int(n) for n in numbers if n.isdecimal()), default=0) + 1}"
 
 
-def open_run(run: Path, config: Config, dataset: Dataset) -> dict[str, Any] | None:
-    """The record of a run that exists, None for one that does not.
+@contextmanager
+def hold(run: Path, say: Callable[[str], None]) -> Iterator[None]:
+    """The run folder, made if it is missing, for this process alone; what a killed one left half written is removed.
 
-    Raises UserError with the difference where it was begun with another config or other data.
+    The system lets go of the lock when its process ends, however it ends; RUN/.owner.json only says whose it is.
+    Raises UserError where the folder is in use, with pid and host, and where it is no run.
     """
-    if run.is_file() or (run.exists() and not (run / "config.json").exists() and any(run.iterdir())):
+    lock, owner = FileLock(run / ".lock", timeout=0), run / ".owner.json"
+    if run.exists() and not (run.is_dir() and (is_run(run) or not any(run.iterdir()))):
         raise UserError(f"{run} exists and is no run of ptarmigan: name another folder with --out")
-    if not (run / "config.json").exists():
-        return None
+    make_folder(run)
     try:
-        record: dict[str, Any] = json.loads((run / "config.json").read_text(encoding="utf-8"))
-        then, fingerprint = resolve(record["config"]), record["data"]["fingerprint"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{run / 'config.json'} is damaged ({error}): begin anew with another --out") from None
+        lock.acquire()
+    except Timeout:
+        raise UserError(
+            f"{run} is in use by {holder(owner)}: let it end or stop it, or name another folder with --out"
+        ) from None
+    except OSError as error:
+        raise UserError(f"cannot lock {run}: {error.strerror}; name another folder with --out") from None
+    try:
+        if owner.exists():
+            say(f"note: {holder(owner)} ended without a word; its run goes on from what it saved")
+        for left in run.rglob(".*.tmp"):
+            left.unlink()
+        save_json(owner, {"pid": os.getpid(), "host": platform.node()})
+        yield
+    finally:
+        owner.unlink(missing_ok=True)
+        lock.release()
+        with suppress(OSError):  # where nothing came of it, nothing stays
+            if {path.name for path in run.iterdir()} == {".lock"}:
+                (run / ".lock").unlink()
+                run.rmdir()
+
+
+def is_run(run: Path) -> bool:
+    return any((run / name).exists() for name in (".lock", "config.json", "checkpoints"))
+
+
+def holder(owner: Path) -> str:
+    """Who holds a run, in words."""
+    try:
+        return "process {pid} on {host}".format(**load_json(owner))
+    except (Damaged, KeyError):
+        return "another process"
+
+
+class Opened(NamedTuple):
+    record: dict[str, Any] | None  # as `record_of` made it; None for a new run
+    found: Checkpoint | None
+    damaged: list[str]  # a sentence for each damaged file
+
+
+def open_run(run: Path, config: Config, dataset: Dataset) -> Opened:
+    """What there is of a run; its record comes from the newest good checkpoint, before there is one from config.json.
+
+    Raises UserError with the difference where it was begun with another config or other data, and where there are
+    checkpoints but none is good.
+    """
+    found, damaged = checkpoint.newest(run)
+    if damaged and found is None:
+        raise UserError(f"no good checkpoint is left in {run}, begin anew with another --out: {'; '.join(damaged)}")
+    if found is not None:
+        damaged = [f"{sentence}; {found.path.name} is used" for sentence in damaged]
+    record: dict[str, Any] | None = None
+    try:
+        record = load_json(run / "config.json") if found or (run / "config.json").exists() else None
+    except Damaged as error:
+        if found is None:
+            raise UserError(f"{error}, and there is no checkpoint yet: begin anew with another --out") from None
+        damaged.append(f"{error}; it is written anew from {found.path}")
+    if found is not None:
+        record = found.meta["record"]
+    if record is None:
+        return Opened(None, None, damaged)
+    then = resolve(record["config"])
     old, new = {"recipe": then.recipe, **then.flat()}, {"recipe": config.recipe, **config.flat()}
     differences = [
         f"{key} {old[key]} there, {new[key]} here" for key in new if key not in UNTRACKED and old[key] != new[key]
     ]
-    if fingerprint != dataset.fingerprint:
+    if record["data"]["fingerprint"] != dataset.fingerprint:
         differences.append(f"other images ({record['data']['source']} there)")
     if differences:
         raise UserError(
             f"{run} was begun otherwise: {'; '.join(differences)}. Name another --out, or give what it was begun with"
         )
-    return record
+    return Opened(record, found, damaged)
 
 
-def write_record(
-    run: Path, config: Config, asked: dict[str, Any], dataset: Dataset, source: str, precision: str
-) -> None:
-    """RUN/config.json, and the split image by image in RUN/split.safetensors."""
-    record = {
+def record_of(config: Config, asked: dict[str, Any], dataset: Dataset, source: str, precision: str) -> dict[str, Any]:
+    """What a run was asked for and what came of it: RUN/config.json, and a part of every checkpoint."""
+    return {
         "format": FORMAT,
         "asked": asked,
         "config": asdict(config),
@@ -83,13 +147,13 @@ def write_record(
         "versions": {"ptarmigan": __version__, "torch": torch.__version__, "python": platform.python_version()},
         "machine": {"system": platform.platform(), "threads": torch.get_num_threads()},
     }
-    try:
-        run.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"out: cannot make {run}: {error.strerror}; name another folder with --out") from None
+
+
+def write_record(run: Path, record: dict[str, Any], dataset: Dataset) -> None:
+    """RUN/config.json, and the split image by image in RUN/split.safetensors."""
     split = {"hashes": torch.from_numpy(dataset.hashes), "part": torch.from_numpy(dataset.part)}
     save_tensors(run / "split.safetensors", split, {})
-    write_atomic(run / "config.json", (json.dumps(record, indent=2) + "\n").encode())
+    save_json(run / "config.json", record)
 
 
 def plan(state: TrainState, train: Train) -> None:

@@ -126,8 +126,12 @@ def load(model: str | Path, device: str = "cpu") -> Generator:
     try:
         config = resolve(meta["config"])
         spec = ImageSpec(**{**meta["spec"], "class_names": tuple(meta["spec"]["class_names"])})
-        network = build_generator(spec, config.model)
-        network.load_state_dict(tensors)
+        with torch.device("meta"):  # no memory is taken at the word of a file: its tensors have to fit first
+            network = build_generator(spec, config.model)
+        for name, wanted in network.state_dict().items():
+            if tensors[name].dtype != wanted.dtype:
+                raise TypeError(f"{name} is {tensors[name].dtype}, not {wanted.dtype}")
+        network.load_state_dict(tensors, assign=True)
     except (KeyError, TypeError, RuntimeError, UserError) as error:
         raise UserError(f"{path} is no generator that this ptarmigan can read: {error}") from None
     network.to(pick_device(device)).eval().requires_grad_(False)
@@ -170,10 +174,7 @@ def sample(
         raise UserError(f"out: {out} is none of X.png, X.npz and a folder")
     generator = load(model, device)
     images, labels = generator.sample(label, n, seed)
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"out: cannot make {out.parent}: {error.strerror}") from None
+    files.make_folder(out.parent)
     if out.suffix.lower() == ".png":
         save_grid(generator, images, labels, out, seed)
     elif out.suffix.lower() == ".npz":

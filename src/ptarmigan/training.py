@@ -26,10 +26,12 @@ from ptarmigan.contracts import UserError
 from ptarmigan.data import Batches, Dataset, open_dataset
 from ptarmigan.devices import pick_device
 from ptarmigan.export import export_generator
+from ptarmigan.files import Damaged, load_tensors, make_folder
 from ptarmigan.log import Display, Metrics, duration
+from ptarmigan.log import damaged as damaged_lines
 from ptarmigan.networks.layers import settle
 from ptarmigan.probe import TICK_SECONDS, probe
-from ptarmigan.runs import DEFAULT_TIME, new_run, open_run, plan, read_yaml, write_record
+from ptarmigan.runs import DEFAULT_TIME, hold, new_run, open_run, plan, read_yaml, record_of, write_record
 from ptarmigan.sampling import Generator, save_grid
 from ptarmigan.state import TrainState
 
@@ -79,26 +81,82 @@ def train(
             if sentence:
                 display.say(f"note: {sentence}")
         run = Path(out) if out else new_run(dataset.name)
-        device = pick_device(chosen.train.device)
-        record = open_run(run, chosen, dataset)
-        with feed(chosen, dataset, device) as batches:
-            bf16, tick = record["precision"] == "bf16" if record else False, chosen.train.batch
-            if record is None:
-                bf16, seconds = probe(chosen, dataset.spec, device, lambda state: advance(state, batches))
-                tick *= tick_steps(chosen.train, seconds)
-            state = TrainState.create(chosen, dataset.spec, device, bf16)
-            found, damaged = checkpoint.load_newest(run, state)
-            for sentence in damaged:
-                display.say(f"note: {sentence}")
-            if damaged and found is None:
-                raise UserError(f"{run} has no good checkpoint left: begin anew with another --out")
-            state.controllers.setdefault("tick", tick)
-            plan(state, chosen.train)
-            write_record(run, chosen, asked, dataset, str(data or "embedded"), "bf16" if bf16 else "fp32")
-            describe(run, state, dataset, found, display.say)
-            loop(run, state, dataset, batches, display)
+        with hold(run, display.say):
+            state = play(run, chosen, asked, dataset, str(data or "embedded"), display)
         finish(run, state, display.say)
     return run
+
+
+def play(
+    run: Path, config: Config, asked: dict[str, Any], dataset: Dataset, source: str, display: Display
+) -> TrainState:
+    """Begin a run or go on with it, up to its end; back from a value that is not finite `retries` times."""
+    device = pick_device(config.train.device)
+    record, found, damaged = open_run(run, config, dataset)
+    for sentence in damaged:
+        display.say(f"note: {sentence}")
+    if count := damaged_lines(run / "metrics.jsonl"):
+        display.say(f"note: {run / 'metrics.jsonl'} is damaged: {count} of its lines are left out")
+    with feed(config, dataset, device) as batches:
+        bf16, tick = record is not None and record["precision"] == "bf16", config.train.batch
+        if record is None:
+            bf16, seconds = probe(config, dataset.spec, device, lambda state: advance(state, batches))
+            tick *= tick_steps(config.train, seconds)
+        record = record_of(config, asked, dataset, source, "bf16" if bf16 else "fp32")
+        state = begin(config, dataset, device, bf16, found)
+        state.controllers.setdefault("tick", tick)
+        plan(state, config.train)
+        write_record(run, record, dataset)
+        describe(run, state, dataset, found is not None, display.say)
+        while True:
+            try:
+                loop(run, state, record, dataset, batches, display)
+                break
+            except Diverged as error:
+                state = back(run, state, record, dataset, error, display.say)
+    if not has_generator(run):
+        export(run, state, dataset)
+    return state
+
+
+def begin(
+    config: Config, dataset: Dataset, device: torch.device, bf16: bool, found: checkpoint.Checkpoint | None
+) -> TrainState:
+    """The state of a checkpoint, or of step 0."""
+    state = TrainState.create(config, dataset.spec, device, bf16)
+    if found is not None:
+        checkpoint.restore(state, found)
+    return state
+
+
+def back(
+    run: Path, state: TrainState, record: dict[str, Any], dataset: Dataset, error: Diverged, say: Callable[[str], None]
+) -> TrainState:
+    """The last good checkpoint, or step 0, with half the learning rates; raises Diverged after `retries` times.
+
+    It is saved at once, so that a run killed now does not forget how often it has gone back.
+    """
+    config, tries = state.config, state.controllers.get("retries", 0)
+    found, _ = checkpoint.newest(run)
+    if tries >= config.train.retries:
+        helped = f"; {tries} {'retry' if tries == 1 else 'retries'} with lower rates did not help" if tries else ""
+        raise Diverged(
+            f"{error}{helped}; last good checkpoint: {found.path if found else 'none yet'}. Try a lower --g-lr and "
+            "--d-lr, or --precision fp32"
+        )
+    again = begin(config, dataset, state.device, state.bf16, found)
+    again.controllers.setdefault("tick", state.controllers["tick"])
+    again.controllers |= {"retries": tries + 1, "lr_scale": 0.5 ** (tries + 1)}
+    plan(again, config.train)
+    checkpoint.save(run, again, record, milestone=False)
+    Metrics(run / "metrics.jsonl").write(
+        again.images_seen, back_from=state.images_seen, retry=tries + 1, lr_scale=again.controllers["lr_scale"]
+    )
+    say(
+        f"note: {error}: back to {again.images_seen:,} images with {again.controllers['lr_scale']:g} of the learning "
+        f"rates (retry {tries + 1} of {config.train.retries})"
+    )
+    return again
 
 
 def tick_steps(train: Train, seconds: float) -> int:
@@ -121,7 +179,9 @@ def feed(config: Config, dataset: Dataset, device: torch.device) -> Batches:
     )  # fmt: skip
 
 
-def loop(run: Path, state: TrainState, dataset: Dataset, batches: Batches, display: Display) -> None:
+def loop(
+    run: Path, state: TrainState, record: dict[str, Any], dataset: Dataset, batches: Batches, display: Display
+) -> None:
     """Steps until the planned end, or a signal; the host waits for the device at ticks alone."""
     train, controllers = state.config.train, state.controllers
     metrics = Metrics(run / "metrics.jsonl")
@@ -135,7 +195,7 @@ def loop(run: Path, state: TrainState, dataset: Dataset, batches: Batches, displ
                 values = dict(zip(names, (sums / steps).tolist(), strict=True))  # the one wait for the device
                 seconds = time.perf_counter() - since
                 first = seen - steps * train.batch
-                check_finite(run, state, values, first, metrics)
+                check_finite(state, values, first, metrics)
                 controllers["clock"] += seconds
                 plan(state, train)
                 rate = steps * train.batch / seconds
@@ -149,12 +209,14 @@ def loop(run: Path, state: TrainState, dataset: Dataset, batches: Batches, displ
                 )
                 display.tick(seen, *progress(state, rate), values)
                 if done or snapshots(state, seen) > snapshots(state, first):
-                    snapshot(run, state, dataset)
+                    check_state(state, metrics)
+                    save(run, state, record, dataset, milestone=True)
                 steps, since = 0, time.perf_counter()
             if done:
                 return
             if received:
-                save(run, state, dataset, milestone=False)
+                check_state(state, metrics)
+                save(run, state, record, dataset, milestone=False)
                 raise Stopped(received[0], f"stopped at {seen:,} images, all saved; to go on: {again(run)}")
             terms = advance(state, batches)
             step = torch.stack(list(terms.values()))
@@ -176,22 +238,44 @@ def snapshots(state: TrainState, images: int) -> int:
     return (images - state.start) * state.config.train.snapshots // (state.end - state.start)
 
 
-def check_finite(run: Path, state: TrainState, values: dict[str, float], first: int, metrics: Metrics) -> None:
+def check_finite(state: TrainState, values: dict[str, float], first: int, metrics: Metrics) -> None:
     """Raise Diverged where a step since the last tick met a value that is not finite."""
     if not state.bad:
         return
     term = next((name for name, value in values.items() if not math.isfinite(value)), "a gradient")
     metrics.write(state.images_seen, diverged=term)
-    good = checkpoint.checkpoints(run)
     raise Diverged(
-        f"{term} was not finite between {first:,} and {state.images_seen:,} images, and no update was made with it; "
-        f"last good checkpoint: {good[-1] if good else 'none yet'}. Try a lower --g-lr and --d-lr, or --precision fp32"
+        f"{term} was not finite between {first:,} and {state.images_seen:,} images, and no update was made with it"
     )
 
 
-def save(run: Path, state: TrainState, dataset: Dataset, milestone: bool) -> str:
-    """A checkpoint, then the generator folder; returns the generator's SHA-256."""
-    checkpoint.save(run, state, milestone)
+def check_state(state: TrainState, metrics: Metrics) -> None:
+    """Raise Diverged where a weight or a moment is not finite, so that no checkpoint ever holds one."""
+    for name, tensor in state.tensors().items():
+        if not torch.isfinite(tensor).all():
+            metrics.write(state.images_seen, diverged=name)
+            raise Diverged(f"{name} was not finite at {state.images_seen:,} images")
+
+
+def save(run: Path, state: TrainState, record: dict[str, Any], dataset: Dataset, milestone: bool) -> None:
+    """The generator folder, at a milestone a grid of fixed seeds with rows = classes, and last the checkpoint.
+
+    In this order a run killed in between does those steps again and writes the same bytes.
+    """
+    sha256 = export(run, state, dataset)
+    if milestone:
+        sampler = Generator(state.ema, state.config, state.spec, state.images_seen, {}, sha256)
+        seed = state.config.train.seed
+        conditional = state.config.model.conditioning != "none"
+        images, labels = sampler.sample(n=GRID_COLUMNS if conditional else GRID_COLUMNS**2, seed=seed)
+        path = run / "samples" / f"{state.images_seen:09d}.png"
+        make_folder(path.parent)
+        save_grid(sampler, images, labels, path, seed)
+    checkpoint.save(run, state, record, milestone)
+
+
+def export(run: Path, state: TrainState, dataset: Dataset) -> str:
+    """The generator folder, of the average with batch statistics of its own; returns its SHA-256."""
     train, model = state.config.train, state.config.model
     z = seeding.latents(train.seed, "settle", np.arange(SETTLING), model.latent_dim, model.latent).to(state.device)
     members = dataset.indices()
@@ -201,16 +285,12 @@ def save(run: Path, state: TrainState, dataset: Dataset, milestone: bool) -> str
     return export_generator(run / "generator", state.ema, state.config, state.spec, state.images_seen, {})
 
 
-def snapshot(run: Path, state: TrainState, dataset: Dataset) -> None:
-    """A checkpoint, the generator folder, and a grid of fixed seeds, rows = classes."""
-    sha256 = save(run, state, dataset, milestone=True)
-    model = state.config.model
-    sampler = Generator(state.ema, state.config, state.spec, state.images_seen, {}, sha256)
-    seed = state.config.train.seed
-    images, labels = sampler.sample(n=GRID_COLUMNS if model.conditioning != "none" else GRID_COLUMNS**2, seed=seed)
-    path = run / "samples" / f"{state.images_seen:09d}.png"
-    path.parent.mkdir(exist_ok=True)
-    save_grid(sampler, images, labels, path, seed)
+def has_generator(run: Path) -> bool:
+    try:
+        load_tensors(run / "generator" / "model.safetensors")
+    except Damaged:
+        return False
+    return True
 
 
 @contextmanager
@@ -247,7 +327,7 @@ def fit(config: Config, dataset: Dataset) -> Config:
     return replace(config, model=model, train=train)
 
 
-def describe(run: Path, state: TrainState, dataset: Dataset, found: Path | None, say: Callable[[str], None]) -> None:
+def describe(run: Path, state: TrainState, dataset: Dataset, found: bool, say: Callable[[str], None]) -> None:
     """Three lines before the first step: the data, the choice, and whether the run is new."""
     spec, config = state.spec, state.config
     held = ", ".join(f"{count:,} {name}" for name, count in dataset.counts().items() if count)
@@ -258,7 +338,7 @@ def describe(run: Path, state: TrainState, dataset: Dataset, found: Path | None,
         f"recipe {config.recipe}: {config.loss.loss} loss, conditioning {config.model.conditioning}, batch "
         f"{config.train.batch}, on {state.device} in {'bf16' if state.bf16 else 'fp32'}"
     )
-    if found is None:
+    if not found:
         say(f"a new run in {run}")
     elif state.end is not None and state.images_seen >= state.end:
         say(f"{run} is finished at {state.images_seen:,} images; a longer --time or --images trains it further")

@@ -1,0 +1,453 @@
+"""What a run survives: a kill, a second process, damage to its files, a full disk, a value that is not finite."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import ptarmigan.training as training
+from conftest import SMALL
+from ptarmigan import checkpoint, load
+from ptarmigan.contracts import UserError
+from ptarmigan.files import Damaged, load_json, load_tensors, save_json, write_atomic
+from ptarmigan.log import Metrics, damaged, read
+from ptarmigan.runs import hold
+from ptarmigan.training import Diverged, Stopped, train
+
+ROOT = Path(__file__).parent.parent
+
+
+def flags(**fields: Any) -> list[str]:
+    return [f"--{key.replace('_', '-')}={value}" for key, value in {**SMALL, **fields}.items()]
+
+
+def command(*arguments: object, **options: Any) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "ptarmigan", *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        **options,
+    )
+
+
+def ended(process: subprocess.Popen[str]) -> tuple[int, str, str]:
+    out, err = process.communicate(timeout=120)
+    return process.returncode, out, err
+
+
+def until(condition: Callable[[], Any]) -> None:
+    for _ in range(1200):
+        if condition():
+            return
+        time.sleep(0.05)
+    raise TimeoutError
+
+
+def test_a_run_that_is_killed_again_and_again_ends_as_if_nothing_had_happened() -> None:
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "benchmarks" / "kill.py"), "--kills", "4"], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("4 kills, ")
+    assert "1 runs compared" in done.stdout
+
+
+def test_a_second_ctrl_c_leaves_at_once_and_loses_only_what_came_after_the_last_checkpoint(
+    shapes: Path, tmp_path: Path
+) -> None:
+    process = command("train", shapes, "--out", tmp_path / "run", *flags(images="1M", snapshots=100000))
+    until(lambda: checkpoint.checkpoints(tmp_path / "run"))
+    process.send_signal(signal.SIGINT)
+    process.send_signal(signal.SIGINT)
+    begun = time.monotonic()
+    status, _, err = ended(process)
+    assert time.monotonic() - begun < 5
+    assert status == 130
+    assert len(err.strip().splitlines()) == 1, err
+    found, bad = checkpoint.newest(tmp_path / "run")
+    assert found is not None
+    assert not bad
+
+
+# --- a second process -------------------------------------------------------------------------------------------
+
+
+def test_a_second_process_is_refused_with_pid_and_host_and_the_first_goes_on(shapes: Path, tmp_path: Path) -> None:
+    first = command("train", shapes, "--out", tmp_path / "run", *flags(images="1M"))
+    until((tmp_path / "run" / "metrics.jsonl").exists)
+    status, _, err = ended(command("train", shapes, "--out", tmp_path / "run", *flags(images="1M")))
+    assert status == 2
+    assert f"is in use by process {first.pid} on {os.uname().nodename}" in err
+    assert len(err.strip().splitlines()) == 1
+    assert first.poll() is None
+    first.kill()
+    first.communicate()
+    process = command("train", shapes, "--out", tmp_path / "run", *flags(images="1M"))
+    assert process.stdout is not None
+    while "ended without a word" not in (line := process.stdout.readline()):
+        assert line, "the stale lock was not recognised"
+    assert f"process {first.pid} on" in line
+    while "left" not in process.stdout.readline():  # it trains
+        pass
+    process.send_signal(signal.SIGTERM)
+    begun = time.monotonic()
+    status, _, err = ended(process)
+    assert time.monotonic() - begun < 5
+    assert status == 128 + signal.SIGTERM
+    assert "all saved; to go on: " in err
+    assert not (tmp_path / "run" / ".owner.json").exists()
+
+
+def test_what_a_killed_process_left_half_written_is_removed_and_nothing_else(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    with hold(run, print):
+        (run / "checkpoints").mkdir()
+        (run / "checkpoints" / ".000000024.safetensors.1-aa.tmp").write_bytes(b"half")
+        (run / "note.tmp").write_text("mine")
+    with hold(run, print):
+        assert [path.name for path in (run / "checkpoints").iterdir()] == []
+        assert (run / "note.tmp").read_text() == "mine"
+
+
+def test_a_run_that_came_to_nothing_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(ZeroDivisionError), hold(tmp_path / "run", print):
+        raise ZeroDivisionError
+    assert not list(tmp_path.iterdir())
+
+
+# --- damage -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def finished(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.set_num_threads(1)
+    return train(shapes, out=tmp_path_factory.mktemp("finished") / "run", **SMALL)
+
+
+READ_BACK = [
+    "config.json", "metrics.jsonl", "split.safetensors", "checkpoints/000000024.safetensors",
+    "checkpoints/000000048.safetensors", "generator/model.safetensors", "generator/config.json", "generator/README.md",
+]  # fmt: skip
+
+
+def hurt(path: Path, how: str, place: float, mask: int) -> None:
+    content = bytearray(path.read_bytes())
+    at = int(place * len(content))
+    if how == "flip":
+        content[at] ^= mask
+        path.write_bytes(content)
+    elif how == "delete":
+        path.unlink()
+    else:
+        path.write_bytes(content[: at if how == "truncate" else 0])
+
+
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], derandomize=True)
+@given(
+    st.sampled_from(READ_BACK),
+    st.sampled_from(["flip", "flip", "truncate", "empty", "delete"]),
+    st.floats(0, 1, exclude_max=True),
+    st.integers(1, 255),
+)
+def test_damage_to_any_one_file_is_named_or_harmless_and_never_gives_another_model(
+    shapes: Path,
+    finished: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    name: str,
+    how: str,
+    place: float,
+    mask: int,
+) -> None:
+    run = tmp_path_factory.mktemp("damaged") / "run"
+    shutil.copytree(finished, run)
+    hurt(run / name, how, place, mask)
+    expected, _ = load_tensors(finished / "generator" / "model.safetensors")
+
+    if name == "generator/model.safetensors" and how != "flip":
+        with pytest.raises(UserError, match="generator"):
+            load(run)
+    else:
+        with suppress(Damaged):
+            model = load(run)  # right, or not at all
+            assert all(torch.equal(value, expected[key]) for key, value in model.network.state_dict().items())
+
+    said: list[str] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training.Display, "say", lambda _, text: said.append(text))
+        train(shapes, out=run, **SMALL)
+    if name in ("config.json", "checkpoints/000000048.safetensors") and how != "delete":
+        assert any(text.startswith("note: ") and name in text for text in said), said
+    assert (run / "generator" / "model.safetensors").read_bytes() == (
+        finished / "generator" / "model.safetensors"
+    ).read_bytes()
+    shutil.rmtree(run.parent)
+
+
+def test_a_run_without_a_good_checkpoint_or_config_says_so_in_one_line(
+    shapes: Path, finished: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(finished, tmp_path / "run")
+    for path in checkpoint.checkpoints(tmp_path / "run"):
+        path.write_bytes(b"")
+    with pytest.raises(UserError, match=r"no good checkpoint is left.*48\.safetensors.*24\.safetensors") as raised:
+        train(shapes, out=tmp_path / "run", **SMALL)
+    assert "\n" not in str(raised.value)
+    shutil.rmtree(tmp_path / "run" / "checkpoints")
+    (tmp_path / "run" / "config.json").write_text("{")
+    with pytest.raises(UserError, match=r"config\.json.*there is no checkpoint yet"):
+        train(shapes, out=tmp_path / "run", **SMALL)
+
+
+def test_a_deleted_config_is_written_anew_from_the_checkpoint(shapes: Path, finished: Path, tmp_path: Path) -> None:
+    shutil.copytree(finished, tmp_path / "run")
+    (tmp_path / "run" / "config.json").unlink()
+    train(shapes, out=tmp_path / "run", **SMALL)
+    assert load_json(tmp_path / "run" / "config.json") == load_json(finished / "config.json")
+    (tmp_path / "run" / "config.json").unlink()
+    with pytest.raises(UserError, match="was begun otherwise: width 4 there, 8 here"):
+        train(shapes, out=tmp_path / "run", **{**SMALL, "width": 8})
+
+
+@given(st.floats(0, 1, exclude_max=True), st.integers(1, 255))
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_record_says_when_it_is_not_what_was_written(tmp_path: Path, place: float, mask: int) -> None:
+    record = {"a": [1, 2.5, None], "b": {"c": "text"}}
+    save_json(tmp_path / "x.json", record)
+    assert load_json(tmp_path / "x.json") == record
+    hurt(tmp_path / "x.json", "flip", place, mask)
+    with suppress(Damaged):
+        assert load_json(tmp_path / "x.json") == record  # white space may change, nothing else
+
+
+def test_a_damaged_line_of_the_log_is_counted_and_left_out_and_a_torn_one_is_cut_off(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    metrics = Metrics(path)
+    for images in (8, 16, 24):
+        metrics.write(images, d_adv=0.5)
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text(lines[0] + lines[1].replace("0.5", "0.6") + lines[2] + lines[2][:20])
+    assert [line["images_seen"] for line in read(path)] == [8, 24]
+    assert damaged(path) == 2
+    assert Metrics(path).attempt == 2
+    assert damaged(path) == 1
+    assert path.read_text().endswith(lines[2])
+
+
+# --- a disk that is full or fails -------------------------------------------------------------------------------
+
+
+def test_a_write_that_fails_midway_stops_the_run_in_one_line_and_the_last_checkpoint_stays_good(
+    shapes: Path, finished: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(finished, tmp_path / "run")
+    size = (tmp_path / "run" / "checkpoints" / "000000048.safetensors").stat().st_size
+    limit = size // 2  # bytes a file may have: the kernel refuses the rest of the next checkpoint
+    process = command(
+        "train", shapes, "--out", tmp_path / "run", *flags(images="96"),
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
+    )  # fmt: skip
+    status, _, err = ended(process)
+    assert status == 2
+    assert len(err.strip().splitlines()) == 1, err
+    assert "cannot write" in err
+    assert "File too large" in err
+    assert not list((tmp_path / "run").rglob("*.tmp"))
+    assert (tmp_path / "run" / "checkpoints" / "000000048.safetensors").stat().st_size == size
+    found, bad = checkpoint.newest(tmp_path / "run")
+    assert found is not None
+    assert found.meta["images_seen"] == 48
+    assert not bad
+    load(tmp_path / "run")
+
+
+def test_older_checkpoints_go_only_after_the_new_one_is_whole(
+    shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[list[str]] = []
+    real = checkpoint.save_tensors
+
+    def watched(path: Path, *rest: Any) -> str:
+        before = [old.stem for old in checkpoint.checkpoints(tmp_path / "run")]
+        result = real(path, *rest)
+        seen.append([*before, *[old.stem for old in checkpoint.checkpoints(tmp_path / "run")]])
+        return result
+
+    monkeypatch.setattr(checkpoint, "save_tensors", watched)
+    run = train(shapes, out=tmp_path / "run", **{**SMALL, "keep": 1, "snapshots": 3})
+    assert seen[2] == ["000000016", "000000032", "000000016", "000000032", "000000048"]
+    assert [path.stem for path in checkpoint.checkpoints(run)] == ["000000016", "000000048"]  # the first stays
+
+
+@given(st.integers(0, 300))
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_no_space_at_any_byte_leaves_the_old_file(tmp_path: Path, room: int) -> None:
+    path = tmp_path / "a"
+    write_atomic(path, b"old")
+
+    def fill(file: Any) -> None:
+        file.write(b"x" * min(room, 256))
+        if room < 256:
+            raise OSError(28, os.strerror(28))
+
+    if room < 256:
+        with pytest.raises(UserError, match=r"cannot write .*a: No space left on device"):
+            write_atomic(path, fill)
+        assert path.read_bytes() == b"old"
+    else:
+        write_atomic(path, fill)
+        assert path.read_bytes() == b"x" * 256
+    assert [left.name for left in tmp_path.iterdir()] == ["a"]
+    path.unlink()
+
+
+# --- values that are not finite ---------------------------------------------------------------------------------
+
+
+def planted(monkeypatch: pytest.MonkeyPatch, where: str, at: int, times: int) -> None:
+    """Plant a NaN before the step that begins at `at` images, the first `times` times that the run comes there."""
+    real, left = training.advance, [times]
+
+    def advance(state: Any, batches: Any) -> Any:
+        if state.controllers and state.images_seen == at and left[0]:
+            left[0] -= 1
+            weight = state.D.head.source.weight
+            if where == "weight":
+                weight.data.fill_(float("nan"))
+            elif where == "average":  # no loss ever reads it
+                next(state.ema.parameters()).data.fill_(float("nan"))
+            else:
+                handle = weight.register_hook(lambda gradient: gradient * float("nan"))
+                terms = real(state, batches)
+                handle.remove()
+                return terms
+        return real(state, batches)
+
+    monkeypatch.setattr(training, "advance", advance)
+
+
+@pytest.mark.parametrize(("where", "term"), [("weight", "d_adv"), ("gradient", "d_grad"), ("average", "ema.")])
+def test_a_run_goes_back_with_half_the_rates_and_says_so(
+    where: str, term: str, shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    planted(monkeypatch, where, at=32, times=1)
+    rates: list[tuple[int, float]] = []
+    update = training.advance
+
+    def noted(state: Any, batches: Any) -> Any:
+        out = update(state, batches)
+        rates.append((state.images_seen, state.opt_g.param_groups[0]["lr"]))
+        return out
+
+    monkeypatch.setattr(training, "advance", noted)
+    run = train(shapes, out=tmp_path / "run", **SMALL, anneal=0, g_lr=1e-3)
+    out = capsys.readouterr().out
+    assert f"note: {term}" in out
+    assert "back to 24 images with 0.5 of the learning rates (retry 1 of 3)" in out
+    lines = list(read(run / "metrics.jsonl"))
+    assert any(str(line.get("diverged", "")).startswith(term) for line in lines)
+    (gone_back,) = [line for line in lines if "back_from" in line]
+    assert (gone_back["images_seen"], gone_back["retry"], gone_back["lr_scale"]) == (24, 1, 0.5)
+    assert rates[-3:] == [(32, 5e-4), (40, 5e-4), (48, 5e-4)]
+    tensors, meta = load_tensors(checkpoint.checkpoints(run)[-1])
+    assert meta["images_seen"] == 48
+    assert meta["controllers"]["retries"] == 1
+    assert all(torch.isfinite(tensor).all() for tensor in tensors.values())
+
+
+def test_before_the_first_checkpoint_a_run_goes_back_to_its_start(
+    shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    planted(monkeypatch, "gradient", at=8, times=2)
+    run = train(shapes, out=tmp_path / "run", **SMALL)
+    back = [line for line in read(run / "metrics.jsonl") if "back_from" in line]
+    assert [(line["images_seen"], line["lr_scale"]) for line in back] == [(0, 0.5), (0, 0.25)]
+    assert load_tensors(checkpoint.checkpoints(run)[-1])[1]["images_seen"] == 48
+
+
+def test_after_its_retries_a_run_stops_and_a_killed_one_remembers_how_many_it_had(
+    shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    planted(monkeypatch, "gradient", at=32, times=100)
+    with pytest.raises(Diverged, match=r"d_grad.*2 retries with lower rates did not help.*000000024\.safetensors"):
+        train(shapes, out=tmp_path / "run", **SMALL, retries=2)
+    with pytest.raises(Diverged, match="2 retries"):
+        train(shapes, out=tmp_path / "run", **SMALL, retries=2)
+    assert len([line for line in read(tmp_path / "run" / "metrics.jsonl") if "retry" in line]) == 2
+    with pytest.raises(Diverged, match="and no update was made with it; last good"):
+        train(shapes, out=tmp_path / "other", **SMALL, retries=0)
+
+
+def test_stopping_between_retries_changes_nothing(
+    shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        planted(patch, "gradient", at=32, times=1)
+        whole = train(shapes, out=tmp_path / "whole", **SMALL)
+    with monkeypatch.context() as patch:
+        planted(patch, "gradient", at=32, times=1)
+        again = training.advance
+
+        def stop(state: Any, batches: Any) -> Any:
+            if state.images_seen == 32 and state.controllers.get("retries"):
+                os.kill(os.getpid(), signal.SIGINT)
+            return again(state, batches)
+
+        patch.setattr(training, "advance", stop)
+        with pytest.raises(Stopped):
+            train(shapes, out=tmp_path / "parts", **SMALL)
+    parts = train(shapes, out=tmp_path / "parts", **SMALL)
+    file = "generator/model.safetensors"
+    assert (whole / file).read_bytes() == (parts / file).read_bytes()
+
+
+# --- strangers --------------------------------------------------------------------------------------------------
+
+
+def test_a_strangers_generator_takes_no_more_memory_than_its_file(finished: Path, tmp_path: Path) -> None:
+    from ptarmigan.files import save_tensors
+
+    tensors, meta = load_tensors(finished / "generator" / "model.safetensors")
+    del meta["sha256"]
+    meta["config"]["model"]["width"] = 4096  # 8 x 4096 channels at the first stage: gigabytes of weights
+    meta["spec"] |= {"height": 256, "width": 256}
+    save_tensors(tmp_path / "model.safetensors", tensors, meta)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(UserError, match=r"model\.safetensors is no generator"):
+        load(tmp_path)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50_000  # KiB
+
+
+def test_a_strangers_generator_in_another_type_is_refused(finished: Path, tmp_path: Path) -> None:
+    from ptarmigan.files import save_tensors
+
+    tensors, meta = load_tensors(finished / "generator" / "model.safetensors")
+    del meta["sha256"]
+    tensors["project.weight"] = tensors["project.weight"].double()
+    save_tensors(tmp_path / "model.safetensors", tensors, meta)
+    with pytest.raises(UserError, match=r"project\.weight is torch\.float64, not torch\.float32"):
+        load(tmp_path)
+
+
+def test_json_that_is_nested_too_deep_is_damage(tmp_path: Path) -> None:
+    (tmp_path / "x.json").write_text("[" * 100_000)
+    with pytest.raises(Damaged):
+        load_json(tmp_path / "x.json")
+    (tmp_path / "metrics.jsonl").write_text("[" * 100_000 + "\n" + json.dumps({"images_seen": 1}) + "\n")
+    assert list(read(tmp_path / "metrics.jsonl")) == []
