@@ -1,0 +1,116 @@
+"""Kill a run with SIGKILL at random moments, go on each time, and compare its end with a run that nobody killed.
+
+    python benchmarks/kill.py                      200 kills
+    python benchmarks/kill.py --kills 20 --seed 1
+
+Every second kill is aimed at a write: it falls as soon as a half-written file is seen after its random moment.
+A finished run is compared byte for byte, and the next one begins.  POSIX only: the children are forked.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import shutil
+import signal
+import tempfile
+import time
+import traceback
+from pathlib import Path
+
+from ptarmigan import train
+from ptarmigan.files import Damaged, load_json
+
+FIELDS = dict(
+    images="1600", width=8, batch=16, latent_dim=16, class_dim=8, precision="fp32", device="cpu", snapshots=50, keep=2
+)
+
+
+def main(
+    kills: int = 200, seed: int = 0, data: Path | None = None, fields: dict[str, object] = FIELDS
+) -> dict[str, int]:
+    """Returns the counts: kills, those that left a half-written file, runs compared.  Raises where a run differs."""
+    draw = random.Random(seed)
+    with tempfile.TemporaryDirectory() as folder:
+        whole, run = Path(folder) / "whole", Path(folder) / "run"
+        begun = time.monotonic()
+        assert wait(start(whole, data, fields)) == 0, "the run that nobody kills did not end well"
+        seconds = time.monotonic() - begun
+        expected = (whole / "generator" / "model.safetensors").read_bytes()
+        counts = {"kills": 0, "inside a write": 0, "runs compared": 0}
+        while counts["kills"] < kills or run.exists():
+            left = set(run.rglob(".*.tmp"))
+            child = start(run, data, fields)
+            patience = draw.uniform(0, seconds / 4) if counts["kills"] < kills else float("inf")
+            status = watch(child, run, left, patience, aimed=counts["kills"] % 2 == 1)
+            if status is None:
+                counts["kills"] += 1
+                counts["inside a write"] += any(run.rglob(".*.tmp"))
+                continue
+            assert status == 0, f"a run that was killed before ended with status {status}"
+            assert not list(run.rglob(".*.tmp")), "a half-written file is left"
+            found = (run / "generator" / "model.safetensors").read_bytes()
+            assert found == expected, f"after {counts['kills']} kills the generator is another one"
+            counts["runs compared"] += 1
+            shutil.rmtree(run)
+    return counts
+
+
+def start(run: Path, data: Path | None, fields: dict[str, object]) -> int:
+    """A child that trains; returns its pid."""
+    child = os.fork()
+    if child:
+        return child
+    status = 1
+    try:
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, 1)
+        import torch
+
+        torch.set_num_threads(1)
+        train(data, out=run, **fields)
+        status = 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(status)
+
+
+def watch(child: int, run: Path, left: set[Path], patience: float, aimed: bool) -> int | None:
+    """Kill the child once `patience` seconds are over; returns its exit status, or None where it was killed."""
+    until, owned = time.monotonic() + patience, False
+    while True:
+        pid, status = os.waitpid(child, os.WNOHANG)
+        if pid:
+            return os.waitstatus_to_exitcode(status)
+        if not owned and owner(run) == child:
+            owned = True
+            assert not any(path.exists() for path in left), "a half-written file outlived the next start"
+        if time.monotonic() > until and (not aimed or any(run.rglob(".*.tmp"))):
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+            return None
+        time.sleep(0.0005)
+
+
+def wait(child: int) -> int:
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def owner(run: Path) -> int | None:
+    try:
+        pid: int = load_json(run / ".owner.json")["pid"]
+        return pid
+    except Damaged:
+        return None
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=200)
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    begun = time.monotonic()
+    counts = main(arguments.kills, arguments.seed)
+    print(", ".join(f"{count} {name}" for name, count in counts.items()) + f", in {time.monotonic() - begun:.0f} s")
