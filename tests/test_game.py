@@ -25,7 +25,7 @@ from ptarmigan.contracts import Batch, DiscriminatorOutput, ImageSpec, UserError
 from ptarmigan.losses import OBJECTIVES, Objective, objective
 from ptarmigan.optim import adam
 from ptarmigan.state import TrainState
-from ptarmigan.step import d_step, g_step
+from ptarmigan.step import Drop, d_step, g_step
 
 N, K, SHAPE, F, Z, HIDDEN = 6, 3, (2, 3, 2), 12, 4, 5
 Y = torch.tensor([0, 1, 2, 2, 1, 0])
@@ -70,6 +70,11 @@ def state(loss: Loss, conditioning: str = "projection", make: Callable[..., Any]
         config, ImageSpec(3, 2, 2, ("a", "b", "c")), G, D, copy.deepcopy(G), make(G.parameters()),
         make(D.parameters()), objective(loss), torch.zeros(()),
     )  # fmt: skip
+
+
+def cut(masks: tuple[list[Tensor], list[Tensor]]) -> Drop:
+    """Masks of a whole batch -> those of a part of it."""
+    return lambda part: ([m[part] for m in masks[0]], [m[part] for m in masks[1]])
 
 
 class Play(NamedTuple):
@@ -226,7 +231,7 @@ def test_d_step_is_the_update_written_by_hand(loss: Loss, conditioning: str, pen
     s = state(replace(loss, **PENALTIES[penalty]), conditioning)
     p = play(s)
     values, after = expected(terms_d(s, p), s.D)
-    got = d_step(s, p.real, p.fake, p.masks, p.u)
+    got = d_step(s, p.real, p.fake, cut(p.masks), p.u)
     compare(got, s.D, values, after)
     assert ("class" in got) == (conditioning == "auxiliary_classifier")
     assert s.bad.item() == 0
@@ -238,7 +243,7 @@ def test_g_step_is_the_update_written_by_hand(loss: Loss, conditioning: str) -> 
     s = state(replace(loss, **PENALTIES["all"]), conditioning)  # penalties are D's alone
     p = play(s)
     values, after = expected(terms_g(s, p), s.G)
-    got = g_step(s, p.real, p.fake, p.masks)
+    got = g_step(s, p.real, p.fake, cut(p.masks))
     compare(got, s.G, values, after)
     assert s.bad.item() == 0
 
@@ -248,7 +253,7 @@ def test_the_class_term_without_fakes() -> None:
     s = state(loss, "auxiliary_classifier")
     p = play(s)
     values, after = expected(terms_d(s, p), s.D)
-    compare(d_step(s, p.real, p.fake, p.masks), s.D, values, after)
+    compare(d_step(s, p.real, p.fake, cut(p.masks)), s.D, values, after)
 
 
 def test_without_masks_nothing_is_dropped() -> None:
@@ -273,7 +278,7 @@ def test_the_shipped_adam_takes_these_gradients() -> None:
     p = play(s)
     before = copy.deepcopy(dict(s.D.named_parameters()))
     _, after = expected(terms_d(s, p), s.D)
-    d_step(s, p.real, p.fake, p.masks)
+    d_step(s, p.real, p.fake, cut(p.masks))
     for name, parameter in s.D.named_parameters():
         gradient = (before[name] - after[name]) / RATE
         torch.testing.assert_close(  # the first step of Adam without momentum
@@ -304,10 +309,10 @@ def test_each_step_leaves_the_other_player_alone(loss: str, conditioning: str) -
     p = play(s)
     images = p.real.images.clone()
     generator, ema = marked(s.G), marked(s.ema)
-    d_step(s, p.real, p.fake, p.masks, p.u)
+    d_step(s, p.real, p.fake, cut(p.masks), p.u)
     assert untouched(s.G, generator)
     discriminator = marked(s.D)
-    g_step(s, p.real, p.fake, p.masks)  # D's step has left the one forward of G whole
+    g_step(s, p.real, p.fake, cut(p.masks))  # D's step has left the one forward of G whole
     assert untouched(s.D, discriminator)
     assert not untouched(s.G, generator)
     assert untouched(s.ema, ema)
@@ -319,7 +324,7 @@ def test_each_step_leaves_the_other_player_alone(loss: str, conditioning: str) -
 def after_g(loss: str, real_seed: int, z_seed: int) -> Tensor:
     s = state(Loss(loss=loss))
     p = play(s, real_seed, z_seed)
-    g_step(s, p.real, p.fake, p.masks)
+    g_step(s, p.real, p.fake, cut(p.masks))
     return nn.utils.parameters_to_vector(s.G.parameters()).detach()
 
 
@@ -393,7 +398,7 @@ def test_bf16_runs_bodies_under_autocast_and_the_rest_in_fp32() -> None:
         return call
 
     s.objective = Objective(watched(d), watched(g), relativistic=True)
-    terms = d_step(s, p.real, p.fake, p.masks, p.u) | g_step(s, p.real, p.fake, p.masks)
+    terms = d_step(s, p.real, p.fake, cut(p.masks), p.u) | g_step(s, p.real, p.fake, cut(p.masks))
     assert [autocast for _, _, autocast in spy.calls] == [True] * 5
     assert seen == [torch.float32] * 4
     assert all(term.dtype == torch.float32 and term.isfinite() for term in terms.values())

@@ -18,7 +18,7 @@ from ptarmigan.config import Model, resolve
 from ptarmigan.contracts import ImageSpec
 from ptarmigan.networks import build, build_generator
 from ptarmigan.networks.dcgan import Generator, sides, widths
-from ptarmigan.networks.layers import FrozenBatchNorm, initialise, settle
+from ptarmigan.networks.layers import BatchNorm, initialise, settle
 
 SMALL = Model(width=4, latent_dim=6, class_dim=5)
 NAMES = ("ant", "bee", "cat")
@@ -336,5 +336,5 @@ def test_after_settling_an_image_does_not_depend_on_its_batch() -> None:
 def test_settle_leaves_a_network_without_such_norms_alone() -> None:
     layer = nn.Sequential(nn.BatchNorm2d(3))
     settle(layer, [(torch.zeros(0), torch.zeros(0))])
-    assert FrozenBatchNorm(3).momentum == 0
+    assert BatchNorm(3).momentum == 0
     assert layer[0].momentum == 0.1

@@ -451,3 +451,19 @@ def test_json_that_is_nested_too_deep_is_damage(tmp_path: Path) -> None:
         load_json(tmp_path / "x.json")
     (tmp_path / "metrics.jsonl").write_text("[" * 100_000 + "\n" + json.dumps({"images_seen": 1}) + "\n")
     assert list(read(tmp_path / "metrics.jsonl")) == []
+
+
+def test_deterministic_algorithms_are_asked_for_and_given_back(
+    shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[bool] = []
+    real = training.advance
+
+    def advance(state: Any, batches: Any) -> Any:
+        seen.append(torch.are_deterministic_algorithms_enabled())
+        return real(state, batches)
+
+    monkeypatch.setattr(training, "advance", advance)
+    train(shapes, out=tmp_path / "run", **SMALL, deterministic=True)
+    assert all(seen)
+    assert not torch.are_deterministic_algorithms_enabled()

@@ -3,73 +3,101 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ptarmigan import seeding
-from ptarmigan.contracts import Batch
+from ptarmigan import dist, seeding
+from ptarmigan.contracts import Batch, UserError
 from ptarmigan.data import Batches
 from ptarmigan.optim import ema_decay, learning_rate, update_ema
+from ptarmigan.pieces import forward, parts_of
 from ptarmigan.state import TrainState
-from ptarmigan.step import Masks, d_step, g_step
+from ptarmigan.step import Drop, Masks, d_step, g_step, no_dropout
 
 
 def advance(state: TrainState, batches: Batches) -> dict[str, Tensor]:
     """`d_steps` updates of D and one of G; every draw is addressed by the images seen."""
-    train, seen = state.config.train, state.images_seen
+    train, seen, first = state.config.train, state.images_seen, int(indices(state)[0])
     scale = state.controllers.get("lr_scale", 1.0)
     for optimizer, lr in ((state.opt_d, train.d_lr), (state.opt_g, train.g_lr)):
         optimizer.param_groups[0]["lr"] = learning_rate(scale * lr, seen, state.start, state.end, train.anneal)
     for extra in range(1, train.d_steps):
-        real = real_batch(batches, seen, f"order {extra}")
+        real = real_batch(batches, first, f"order {extra}")
         with torch.no_grad():
-            fake = fakes(state, real.labels, f"z {extra}")
-        d_step(state, real, fake, masks(state, f"d {extra}"), between(state, f"u {extra}"))
-    real = real_batch(batches, seen, "order")
-    fake = fakes(state, real.labels, "z")
-    d = d_step(state, real, fake, masks(state, "d"), between(state, "u"))
-    g = g_step(state, real, fake, masks(state, "g"))
+            fake, _ = fakes(state, real.labels, f"z {extra}")
+        d_step(state, real, fake, drop(state, f"d {extra}"), between(state, f"u {extra}"))
+    real = real_batch(batches, first, "order")
+    fake, again = fakes(state, real.labels, "z")
+    d = d_step(state, real, fake, drop(state, "d"), between(state, "u"))
+    g = g_step(state, real, fake, drop(state, "g"), again)
     update_ema(state.ema, state.G, ema_decay(seen, train.batch, train.ema_half_life))
     state.images_seen += train.batch
     return {f"d_{name}": term for name, term in d.items()} | {f"g_{name}": term for name, term in g.items()}
 
 
-def real_batch(batches: Batches, seen: int, purpose: str) -> Batch:
-    """The real images at the global positions from `seen` on."""
-    loaded = batches.get(seen, purpose)
+def share(batch: int) -> int:
+    """Images of a global batch that each rank takes; raises UserError where it does not divide."""
+    ranks = dist.world()
+    if batch % ranks:
+        near = [size for size in (batch // ranks * ranks, -(-batch // ranks) * ranks) if size]
+        raise UserError(f"batch {batch} does not divide over {ranks} ranks; try --batch {' or '.join(map(str, near))}")
+    return batch // ranks
+
+
+def real_batch(batches: Batches, first: int, purpose: str) -> Batch:
+    """This rank's real images: those at the global positions from `first` on."""
+    loaded = batches.get(first, purpose, step=batches.batch * dist.world())
     return Batch(loaded.images, loaded.labels)
 
 
 def indices(state: TrainState) -> NDArray[np.int64]:
-    """Global sample indices of the batch that comes next."""
-    return np.arange(state.images_seen, state.images_seen + state.config.train.batch)
+    """Global sample indices of this rank's share of the batch that comes next."""
+    count = share(state.config.train.batch)
+    return np.arange(count) + state.images_seen + dist.rank() * count
 
 
-def fakes(state: TrainState, labels: Tensor, purpose: str) -> Batch:
-    """G's images of the real batch's labels, so that pairs share a class and the priors are equal."""
+def fakes(state: TrainState, labels: Tensor, purpose: str) -> tuple[Batch, Callable[[slice], Tensor] | None]:
+    """G's images of the real batch's labels, so that pairs share a class and the priors are equal.
+
+    One forward of G serves both players, unless the batch comes in parts: then there is no graph, and a function that
+    makes the images of a part again.
+    """
     model = state.config.model
     z = seeding.latents(state.config.train.seed, purpose, indices(state), model.latent_dim, model.latent)
-    with state.autocast():
-        return Batch(state.G(z.to(state.device), labels), labels)
+    z = z.to(state.device)
+
+    def make(part: slice) -> Tensor:
+        with state.autocast():
+            images: Tensor = state.G(z[part], labels[part])
+        return images
+
+    parts = parts_of(len(labels), state.micro_batch)
+    if len(parts) == 1:
+        return Batch(make(parts[0]), labels), None
+    return Batch(forward(make, parts, state.G), labels), make
 
 
-def masks(state: TrainState, purpose: str) -> tuple[Masks, Masks]:
+def drop(state: TrainState, purpose: str) -> Drop:
     """D's dropout masks for the real and the fake half, each sample's by its own address."""
-    drop = state.config.model.dropout
-    if not drop:
-        return None, None
+    if not state.config.model.dropout:
+        return no_dropout
     shapes: list[tuple[int, ...]] = state.D.body.mask_shapes  # type: ignore[assignment]
-    sizes = [math.prod(shape) for shape in shapes]
+    sizes, where = [math.prod(shape) for shape in shapes], indices(state)
 
-    def draw(half: str) -> list[Tensor]:
-        flat = seeding.masks(state.config.train.seed, f"dropout {purpose} {half}", indices(state), sum(sizes), drop)
-        parts = torch.split(flat.to(state.device), sizes, 1)
-        return [part.view(-1, *shape) for part, shape in zip(parts, shapes, strict=True)]
+    def masks(part: slice) -> tuple[Masks, Masks]:
+        return draw("real", part), draw("fake", part)
 
-    return draw("real"), draw("fake")
+    def draw(half: str, part: slice) -> list[Tensor]:
+        seed, share = state.config.train.seed, state.config.model.dropout
+        flat = seeding.masks(seed, f"dropout {purpose} {half}", where[part], sum(sizes), share)
+        split = torch.split(flat.to(state.device), sizes, 1)
+        return [mask.view(-1, *shape) for mask, shape in zip(split, shapes, strict=True)]
+
+    return masks
 
 
 def between(state: TrainState, purpose: str) -> Tensor | None:

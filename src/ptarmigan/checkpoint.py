@@ -43,10 +43,12 @@ def save(run: Path, state: TrainState, record: dict[str, Any], milestone: bool) 
     return path
 
 
-def newest(run: Path) -> tuple[Checkpoint | None, list[str]]:
-    """The newest good checkpoint, or None, and a sentence for each damaged one that is newer."""
+def newest(run: Path, up_to: int | None = None) -> tuple[Checkpoint | None, list[str]]:
+    """The newest good checkpoint (of at most `up_to` images), or None, and a sentence for each damaged newer one."""
     damaged: list[str] = []
     for path in reversed(checkpoints(run)):
+        if up_to is not None and int(path.stem) > up_to:
+            continue
         try:
             return Checkpoint(path, *load_tensors(path)), damaged
         except Damaged as error:

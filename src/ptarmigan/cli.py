@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypedDict, Unpack
@@ -95,6 +96,26 @@ def info(model: Path, /) -> None:
 
 
 @app.command
+def replay(run: Path, /, *, at: int, data: Path | None = None, out: Path | None = None, device: str = "auto") -> None:
+    """Rebuild one step of RUN and look inside: its batch, its fakes, its terms, every layer's values and gradients.
+
+    Parameters
+    ----------
+    at
+        images seen at the step; it is rebuilt from the checkpoint before it
+    data
+        where the training images are now, if they have moved
+    out
+        a new folder for pictures and numbers; by default RUN/private/replay-IMAGES
+    device
+        auto, cpu, cuda or mps; exact on that of the run
+    """
+    from ptarmigan.replaying import replay, show
+
+    show(replay(run, at=at, data=data, out=out, device=device))
+
+
+@app.command
 def losses(name: str | None = None, /) -> None:
     """Say what DCGAN's and ACGAN's losses exactly are, or explain the loss, penalty or recipe NAME."""
     from ptarmigan.handbook import explain
@@ -109,6 +130,8 @@ def main() -> None:
     except CycloptsError as error:
         fail(str(error), 2)
     except UserError as error:
+        if os.environ.get("RANK", "0") != "0" and not error.of_one_rank:  # under torchrun rank 0 says it
+            sys.exit(error.status)
         fail(str(error), error.status)
     except KeyboardInterrupt:
         fail("interrupted", 130)

@@ -56,6 +56,7 @@ class Train:
     time: str | None = option(None, "budget as 90s, 10m, 1h30m of training steps; 10m if no budget is given")
     images: str | None = option(None, "budget as a count of real images seen: 500k, 2M")
     batch: int = option(32, "real images a step, and as many fakes")
+    micro_batch: int = option(0, "images computed at once: less memory, more time; 0: the batch, or what fits")
     g_lr: float = option(2e-3, "G's learning rate")
     d_lr: float = option(2e-3, "D's learning rate")
     g_betas: tuple[float, float] = option((0.0, 0.99), "G's Adam betas")
@@ -65,6 +66,7 @@ class Train:
     ema_half_life: float = option(44e3, "images after which G's moving average has forgotten half; 0: no average")
     seed: int = option(0, "seed of every draw: weights, order, latents")
     device: Literal["auto", "cpu", "cuda", "mps"] = option("auto", "where to train")
+    deterministic: bool = option(False, "the same bits each time on a GPU too, at some cost; a CPU does so anyway")
     precision: Literal["auto", "fp32", "bf16"] = option("auto", "auto: bf16 where a probe finds it faster")
     snapshots: int = option(20, "sample grids, checkpoints and generators written over the budget")
     retries: int = option(3, "times to go back to the last good checkpoint, at half the rates, from a value not finite")
@@ -91,7 +93,13 @@ TYPES: dict[str, Any] = {key: hint for cls in SECTIONS.values() for key, hint in
 HELP: dict[str, str] = {f.name: f.metadata["help"] for cls in SECTIONS.values() for f in fields(cls)}
 
 BUDGET = ("time", "images")  # may change when a run is extended
-UNTRACKED = (*BUDGET, "device", "keep", "retries")  # may differ between two runs of one command on a run folder
+UNTRACKED = (
+    *BUDGET,
+    "device",
+    "micro_batch",
+    "keep",
+    "retries",
+)  # may differ between two runs of one command on a run folder
 
 RECIPES: dict[str, dict[str, Any]] = {
     "auto": {},
@@ -187,6 +195,7 @@ def check(config: Config) -> None:
         raise UserError("time and images are both given: one budget decides the end; leave one out")
     for key, low, high in (
         ("width", 1, 4096), ("latent_dim", 1, 65536), ("class_dim", 1, 65536), ("batch", 1, 1 << 20),
+        ("micro_batch", 0, 1 << 20),
         ("d_steps", 1, 1000), ("snapshots", 1, 100_000), ("keep", 1, 100_000), ("retries", 0, 100), ("g_lr", 0, 1),
         ("d_lr", 0, 1), ("anneal", 0, 1),
         ("r1", 0, 1e9), ("r2", 0, 1e9), ("gradient_penalty", 0, 1e9),

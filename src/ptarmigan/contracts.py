@@ -15,6 +15,7 @@ class UserError(Exception):
     """What was wrong, where, and what to do: one line, printed without a trace, exit status 2."""
 
     status = 2
+    of_one_rank = False  # one of several ranks met it, and not all alike
 
 
 def unknown(what: str, name: str, choices: Iterable[str]) -> UserError:

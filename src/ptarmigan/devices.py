@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 
 from ptarmigan.contracts import UserError, unknown
@@ -18,4 +22,24 @@ def pick_device(name: str) -> torch.device:
         raise UserError(
             f"device: no {name} on this machine; it has {', '.join(d for d, found in there.items() if found)}"
         )
+    if name == "cuda" and "LOCAL_RANK" in os.environ:  # torchrun: a GPU for each rank
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+        return torch.device(name, int(os.environ["LOCAL_RANK"]))
     return torch.device(name)
+
+
+@contextmanager
+def deterministic(wanted: bool) -> Iterator[None]:
+    """The same bits on a GPU each time, as on the CPU; an operation that cannot is an error.  Given back at the end."""
+    if not wanted:
+        yield
+        return
+    before = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it at its first use
+    torch.use_deterministic_algorithms(True)
+    torch.backends.cudnn.benchmark = False
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before[0])
+        torch.backends.cudnn.benchmark = before[1]

@@ -20,24 +20,25 @@ from ptarmigan.contracts import UserError
 class Metrics:
     """RUN/metrics.jsonl: one line a tick, each with its CRC-32.
 
-    Where two lines speak of the same images, the later attempt holds.
+    Where two lines speak of the same images, the later attempt holds.  Without a path nothing is written.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path | None) -> None:
         self.path = path
+        if path is None:
+            return
         self.attempt = 1 + max((line["attempt"] for line in read(path)), default=0)
         content = path.read_bytes() if path.exists() else b""
         if content and not content.endswith(b"\n"):  # a killed run's half line
             os.truncate(path, content.rfind(b"\n") + 1)
 
     def write(self, images_seen: int, **values: Any) -> None:
+        if self.path is None:
+            return
         line = {"images_seen": images_seen, "attempt": self.attempt, **values}
-        self._append(json.dumps({**line, "crc": _crc(line)}) + "\n")
-
-    def _append(self, text: str) -> None:
         try:
             with self.path.open("a", encoding="utf-8") as file:
-                file.write(text)
+                file.write(json.dumps({**line, "crc": _crc(line)}) + "\n")
         except OSError as error:
             raise UserError(f"cannot write {self.path}: {error.strerror}") from error
 

@@ -1,42 +1,95 @@
-"""How fast a step is, and in which precision: a second of steps that the run never sees."""
+"""How fast a step is, in which precision, and how much fits in memory: a second of steps that the run never sees."""
 
 from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
 
 import torch
 
+from ptarmigan import dist
 from ptarmigan.config import Config
-from ptarmigan.contracts import ImageSpec
+from ptarmigan.contracts import ImageSpec, UserError
 from ptarmigan.state import TrainState
 
 PROBE_SECONDS = 1.0
 TICK_SECONDS = 2.0
 
 
-def probe(
-    config: Config, spec: ImageSpec, device: torch.device, step: Callable[[TrainState], object]
-) -> tuple[bool, float]:
-    """Steps of throwaway states, fp32 and bf16 by turns -> (is bf16 faster, or asked for?, seconds a step).
+class Probed(NamedTuple):
+    bf16: bool  # it is faster, or was asked for
+    micro_batch: int  # images at once that fit in memory; 0: the whole batch
+    seconds: float  # a step
 
-    Nothing of it reaches the run: every draw there is addressed.
+
+def probe(config: Config, spec: ImageSpec, device: torch.device, step: Callable[[TrainState], object]) -> Probed:
+    """Steps of throwaway states, fp32 and bf16 by turns.
+
+    Nothing of it reaches the run: every draw there is addressed.  Raises UserError where no part of the batch fits.
     """
     kinds = {"fp32": [False], "bf16": [True], "auto": [False, True]}[config.train.precision]
     if device.type == "mps" and config.train.precision == "auto":
         kinds = [False]
     states = {bf16: TrainState.create(config, spec, device, bf16) for bf16 in kinds}
     taken: dict[bool, list[float]] = {bf16: [] for bf16 in kinds}
+    micro_batch = config.train.micro_batch
+    for state in states.values():  # first calls pay for set-up, and show whether memory is enough
+        micro_batch = state.micro_batch = fitting(micro_batch, state, step)
     for state in states.values():
-        timed(state, step)  # first calls pay for set-up
+        state.micro_batch = micro_batch
     until = time.perf_counter() + PROBE_SECONDS
-    while time.perf_counter() < until or not taken[kinds[-1]]:
+    while dist.broadcast(time.perf_counter() < until or not taken[kinds[-1]]):
         for bf16, state in states.items():
             taken[bf16].append(timed(state, step))
     medians = {bf16: statistics.median(seconds) for bf16, seconds in taken.items()}
     best = min(medians, key=medians.__getitem__)
-    return best, medians[best]
+    return Probed(*dist.broadcast([best, micro_batch, medians[best]]))
+
+
+def fitting(micro_batch: int, state: TrainState, step: Callable[[TrainState], object]) -> int:
+    """`micro_batch`, halved from the batch on until a step fits where the user left it open."""
+    state.micro_batch = micro_batch
+    try:
+        with memory(state):
+            timed(state, step)
+    except OutOfMemory:
+        if state.config.train.micro_batch or dist.world() > 1 or smaller(state) == 0:
+            raise
+        return fitting(smaller(state), state, step)
+    return micro_batch
+
+
+class OutOfMemory(UserError):
+    status = 1
+    of_one_rank = True
+
+
+@contextmanager
+def memory(state: TrainState) -> Iterator[None]:
+    """Raise OutOfMemory, with the micro-batch to try, where a device has no more."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:  # the CPU's allocator raises a plain RuntimeError
+        if not isinstance(error, torch.OutOfMemoryError | MemoryError) and "allocate memory" not in str(error):
+            raise
+        less = smaller(state)
+        raise OutOfMemory(
+            f"out of memory on {state.device} with {at_once(state)} images at once: "
+            + (f"try --micro-batch {less}" if less else "try a smaller --width or --size")
+        ) from None
+
+
+def at_once(state: TrainState) -> int:
+    share = state.config.train.batch // dist.world()
+    return min(state.micro_batch or share, share)
+
+
+def smaller(state: TrainState) -> int:
+    """Half of the images at once; 0 where it is one already."""
+    return at_once(state) // 2
 
 
 def timed(state: TrainState, step: Callable[[TrainState], object]) -> float:

@@ -15,7 +15,7 @@ import torch
 import yaml
 from filelock import FileLock, Timeout
 
-from ptarmigan import __version__, checkpoint
+from ptarmigan import __version__, checkpoint, dist
 from ptarmigan.checkpoint import Checkpoint
 from ptarmigan.config import UNTRACKED, Config, Train, parse_images, parse_time, resolve
 from ptarmigan.contracts import UserError
@@ -135,7 +135,9 @@ def open_run(run: Path, config: Config, dataset: Dataset) -> Opened:
     return Opened(record, found, damaged)
 
 
-def record_of(config: Config, asked: dict[str, Any], dataset: Dataset, source: str, precision: str) -> dict[str, Any]:
+def record_of(
+    config: Config, asked: dict[str, Any], dataset: Dataset, source: str, bf16: bool, micro_batch: int, tick: int
+) -> dict[str, Any]:
     """What a run was asked for and what came of it: RUN/config.json, and a part of every checkpoint."""
     return {
         "format": FORMAT,
@@ -143,9 +145,11 @@ def record_of(config: Config, asked: dict[str, Any], dataset: Dataset, source: s
         "config": asdict(config),
         "spec": asdict(dataset.spec),
         "data": {"source": source, "name": dataset.name, "fingerprint": dataset.fingerprint, "split": dataset.counts()},
-        "precision": precision,
+        "precision": "bf16" if bf16 else "fp32",
+        "micro_batch": micro_batch,
+        "tick": tick,
         "versions": {"ptarmigan": __version__, "torch": torch.__version__, "python": platform.python_version()},
-        "machine": {"system": platform.platform(), "threads": torch.get_num_threads()},
+        "machine": {"system": platform.platform(), "threads": torch.get_num_threads(), "ranks": dist.world()},
     }
 
 

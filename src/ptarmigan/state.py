@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,6 +16,7 @@ from ptarmigan.config import Config
 from ptarmigan.contracts import ImageSpec
 from ptarmigan.losses import Objective, objective
 from ptarmigan.networks import build
+from ptarmigan.networks.layers import over_ranks
 from ptarmigan.optim import adam
 
 
@@ -30,6 +32,7 @@ class TrainState:
     objective: Objective
     bad: Tensor  # [] float on the device: 1 once a term or a gradient was not finite
     bf16: bool = False
+    micro_batch: int = 0  # images computed at once; 0: the whole batch
     images_seen: int = 0
     controllers: dict[str, Any] = field(default_factory=dict)  # named, JSON: the planned ends, the clock, the tick
 
@@ -40,8 +43,11 @@ class TrainState:
         G, D = build(spec, config.model, train.seed)
         for network in (G, D):
             network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        average = copy.deepcopy(G).eval().requires_grad_(False)
+        for network in (G, D):
+            over_ranks(network)
         return cls(
-            config, spec, G, D, copy.deepcopy(G).eval().requires_grad_(False),
+            config, spec, G, D, average,
             adam(G.parameters(), train.g_lr, train.g_betas), adam(D.parameters(), train.d_lr, train.d_betas),
             objective(config.loss), torch.zeros((), device=device), bf16,
         )  # fmt: skip
@@ -74,6 +80,14 @@ class TrainState:
             for name, parameter in module.named_parameters():
                 out |= {f"{prefix}.{name}.{key}": value for key, value in optimizer.state[parameter].items()}
         return out
+
+    def digest(self) -> bytes:
+        """SHA-256 of the weights of both players and of the average."""
+        sha = hashlib.sha256()
+        for module in (self.G, self.D, self.ema):
+            for parameter in module.parameters():
+                sha.update(parameter.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
+        return sha.digest()
 
     def load(self, tensors: dict[str, Tensor]) -> None:
         """The inverse of `tensors`; raises KeyError or RuntimeError where names or shapes differ."""

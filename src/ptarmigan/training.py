@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,18 +19,18 @@ import numpy as np
 import torch
 from rich.console import Console
 
-from ptarmigan import checkpoint, seeding
-from ptarmigan.advance import advance
+from ptarmigan import checkpoint, dist, seeding
+from ptarmigan.advance import advance, share
 from ptarmigan.config import Config, Train, parse_images, parse_time, resolve
 from ptarmigan.contracts import UserError
 from ptarmigan.data import Batches, Dataset, open_dataset
-from ptarmigan.devices import pick_device
+from ptarmigan.devices import deterministic, pick_device
 from ptarmigan.export import export_generator
 from ptarmigan.files import Damaged, load_tensors, make_folder
 from ptarmigan.log import Display, Metrics, duration
 from ptarmigan.log import damaged as damaged_lines
 from ptarmigan.networks.layers import settle
-from ptarmigan.probe import TICK_SECONDS, probe
+from ptarmigan.probe import TICK_SECONDS, memory, probe
 from ptarmigan.runs import DEFAULT_TIME, hold, new_run, open_run, plan, read_yaml, record_of, write_record
 from ptarmigan.sampling import Generator, save_grid
 from ptarmigan.state import TrainState
@@ -74,58 +74,81 @@ def train(
     asked = read_yaml(Path(config)) if config else {}
     asked |= {key: value for key, value in {"recipe": recipe, **fields}.items() if value is not None}
     chosen = resolve(asked)
-    with Display(Console()) as display:
-        dataset = open_dataset(data, chosen.data, display.preparing)
+    device = pick_device(chosen.train.device)
+    with dist.ranks(device), Display(Console(quiet=dist.rank() > 0)) as display:
+        with dist.first_of_each_machine():
+            dataset = open_dataset(data, chosen.data, display.preparing)
         chosen = fit(chosen, dataset)
         for sentence in (*dataset.notices, dataset.fewer_than(chosen.train.batch)):
             if sentence:
                 display.say(f"note: {sentence}")
-        run = Path(out) if out else new_run(dataset.name)
-        with hold(run, display.say):
-            state = play(run, chosen, asked, dataset, str(data or "embedded"), display)
+        share(chosen.train.batch)
+        run = Path(dist.on_first(lambda: str(out or new_run(dataset.name))))
+        exact = deterministic(chosen.train.deterministic)
+        with hold(run, display.say) if dist.rank() == 0 else nullcontext(), exact:
+            state = play(run, chosen, asked, dataset, str(data or "embedded"), device, display)
         finish(run, state, display.say)
     return run
 
 
 def play(
-    run: Path, config: Config, asked: dict[str, Any], dataset: Dataset, source: str, display: Display
+    run: Path,
+    config: Config,
+    asked: dict[str, Any],
+    dataset: Dataset,
+    source: str,
+    device: torch.device,
+    display: Display,
 ) -> TrainState:
     """Begin a run or go on with it, up to its end; back from a value that is not finite `retries` times."""
-    device = pick_device(config.train.device)
-    record, found, damaged = open_run(run, config, dataset)
-    for sentence in damaged:
-        display.say(f"note: {sentence}")
-    if count := damaged_lines(run / "metrics.jsonl"):
-        display.say(f"note: {run / 'metrics.jsonl'} is damaged: {count} of its lines are left out")
+    found: checkpoint.Checkpoint | None = None
+
+    def opened() -> list[Any] | None:
+        """Precision, micro-batch and tick of a run that exists."""
+        nonlocal found
+        record, found, damaged = open_run(run, config, dataset)
+        for sentence in damaged:
+            display.say(f"note: {sentence}")
+        if count := damaged_lines(run / "metrics.jsonl"):
+            display.say(f"note: {run / 'metrics.jsonl'} is damaged: {count} of its lines are left out")
+        return [record["precision"] == "bf16", record["micro_batch"], record["tick"]] if record else None
+
+    existing = dist.on_first(opened)
     with feed(config, dataset, device) as batches:
-        bf16, tick = record is not None and record["precision"] == "bf16", config.train.batch
-        if record is None:
-            bf16, seconds = probe(config, dataset.spec, device, lambda state: advance(state, batches))
-            tick *= tick_steps(config.train, seconds)
-        record = record_of(config, asked, dataset, source, "bf16" if bf16 else "fp32")
-        state = begin(config, dataset, device, bf16, found)
+        if existing is None:
+            bf16, fits, seconds = probe(config, dataset.spec, device, lambda state: advance(state, batches))
+            tick = config.train.batch * tick_steps(config.train, seconds)
+        else:
+            bf16, fits, tick = existing
+        record = record_of(config, asked, dataset, source, bf16, fits, tick)
+        state = begin(config, dataset, device, record, found)
         state.controllers.setdefault("tick", tick)
         plan(state, config.train)
-        write_record(run, record, dataset)
+        dist.on_first(lambda: write_record(run, record, dataset))
         describe(run, state, dataset, found is not None, display.say)
         while True:
             try:
-                loop(run, state, record, dataset, batches, display)
+                with memory(state):
+                    loop(run, state, record, dataset, batches, display)
                 break
             except Diverged as error:
                 state = back(run, state, record, dataset, error, display.say)
-    if not has_generator(run):
+    if dist.rank() == 0 and not has_generator(run):
         export(run, state, dataset)
     return state
 
 
 def begin(
-    config: Config, dataset: Dataset, device: torch.device, bf16: bool, found: checkpoint.Checkpoint | None
+    config: Config, dataset: Dataset, device: torch.device, record: dict[str, Any], found: checkpoint.Checkpoint | None
 ) -> TrainState:
-    """The state of a checkpoint, or of step 0."""
-    state = TrainState.create(config, dataset.spec, device, bf16)
+    """The state of a checkpoint, or of step 0: rank 0's, on every rank."""
+    state = TrainState.create(config, dataset.spec, device, record["precision"] == "bf16")
+    state.micro_batch = config.train.micro_batch or record["micro_batch"]
     if found is not None:
         checkpoint.restore(state, found)
+    if dist.world() > 1:
+        state.load(dist.broadcast_tensors(state.tensors()))
+        state.images_seen, state.controllers = dist.broadcast([state.images_seen, state.controllers])
     return state
 
 
@@ -137,19 +160,20 @@ def back(
     It is saved at once, so that a run killed now does not forget how often it has gone back.
     """
     config, tries = state.config, state.controllers.get("retries", 0)
-    found, _ = checkpoint.newest(run)
+    found = checkpoint.newest(run)[0] if dist.rank() == 0 else None
     if tries >= config.train.retries:
         helped = f"; {tries} {'retry' if tries == 1 else 'retries'} with lower rates did not help" if tries else ""
         raise Diverged(
             f"{error}{helped}; last good checkpoint: {found.path if found else 'none yet'}. Try a lower --g-lr and "
             "--d-lr, or --precision fp32"
         )
-    again = begin(config, dataset, state.device, state.bf16, found)
+    again = begin(config, dataset, state.device, record, found)
     again.controllers.setdefault("tick", state.controllers["tick"])
     again.controllers |= {"retries": tries + 1, "lr_scale": 0.5 ** (tries + 1)}
     plan(again, config.train)
-    checkpoint.save(run, again, record, milestone=False)
-    Metrics(run / "metrics.jsonl").write(
+    if dist.rank() == 0:
+        checkpoint.save(run, again, record, milestone=False)
+    logged(run).write(
         again.images_seen, back_from=state.images_seen, retry=tries + 1, lr_scale=again.controllers["lr_scale"]
     )
     say(
@@ -174,8 +198,8 @@ def feed(config: Config, dataset: Dataset, device: torch.device) -> Batches:
     """The batches of the train part."""
     train = config.train
     return Batches(
-        dataset.images, dataset.labels, dataset.indices(), batch=train.batch, seed=train.seed, flip=config.data.flip,
-        device=device,
+        dataset.images, dataset.labels, dataset.indices(), batch=share(train.batch), seed=train.seed,
+        flip=config.data.flip, device=device,
     )  # fmt: skip
 
 
@@ -184,16 +208,20 @@ def loop(
 ) -> None:
     """Steps until the planned end, or a signal; the host waits for the device at ticks alone."""
     train, controllers = state.config.train, state.controllers
-    metrics = Metrics(run / "metrics.jsonl")
+    metrics = logged(run)
     names: list[str] = []
     sums, steps, since = torch.zeros(()), 0, time.perf_counter()
     with signals() as received:
         while True:
             seen = state.images_seen
             done = state.end is not None and seen >= state.end
-            if steps and (done or received or seen % controllers["tick"] == 0):
+            tick = steps > 0 and (done or seen % controllers["tick"] == 0)
+            stop = bool(received) and dist.world() == 1  # several ranks agree at ticks
+            if tick or (stop and steps):
                 values = dict(zip(names, (sums / steps).tolist(), strict=True))  # the one wait for the device
-                seconds = time.perf_counter() - since
+                agreed = torch.tensor([time.perf_counter() - since, float(bool(received))], device=state.device)
+                seconds, stopping = dist.average(agreed).tolist()
+                stop = stopping > 0
                 first = seen - steps * train.batch
                 check_finite(state, values, first, metrics)
                 controllers["clock"] += seconds
@@ -214,10 +242,11 @@ def loop(
                 steps, since = 0, time.perf_counter()
             if done:
                 return
-            if received:
+            if stop:
                 check_state(state, metrics)
                 save(run, state, record, dataset, milestone=False)
-                raise Stopped(received[0], f"stopped at {seen:,} images, all saved; to go on: {again(run)}")
+                number = received[0] if received else signal.SIGTERM
+                raise Stopped(number, f"stopped at {seen:,} images, all saved; to go on: {again(run)}")
             terms = advance(state, batches)
             step = torch.stack(list(terms.values()))
             names, sums, steps = list(terms), sums + step if steps else step, steps + 1
@@ -257,11 +286,24 @@ def check_state(state: TrainState, metrics: Metrics) -> None:
             raise Diverged(f"{name} was not finite at {state.images_seen:,} images")
 
 
+def logged(run: Path) -> Metrics:
+    """The run's log; rank 0's alone is written."""
+    return Metrics(run / "metrics.jsonl" if dist.rank() == 0 else None)
+
+
 def save(run: Path, state: TrainState, record: dict[str, Any], dataset: Dataset, milestone: bool) -> None:
     """The generator folder, at a milestone a grid of fixed seeds with rows = classes, and last the checkpoint.
 
-    In this order a run killed in between does those steps again and writes the same bytes.
+    In this order a run killed in between does those steps again and writes the same bytes.  Raises UserError where
+    the ranks do not hold the same weights.
     """
+    if others := dist.differing(state.digest()):
+        raise UserError(
+            f"the weights of ranks {others} are not those of rank 0 at {state.images_seen:,} images: nothing is saved; "
+            "the machines compute differently, or one has bad memory"
+        )
+    if dist.rank() > 0:
+        return
     sha256 = export(run, state, dataset)
     if milestone:
         sampler = Generator(state.ema, state.config, state.spec, state.images_seen, {}, sha256)
@@ -337,6 +379,7 @@ def describe(run: Path, state: TrainState, dataset: Dataset, found: bool, say: C
     say(
         f"recipe {config.recipe}: {config.loss.loss} loss, conditioning {config.model.conditioning}, batch "
         f"{config.train.batch}, on {state.device} in {'bf16' if state.bf16 else 'fp32'}"
+        + (f", {dist.world()} ranks" if dist.world() > 1 else "")
     )
     if not found:
         say(f"a new run in {run}")

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ptarmigan.config import Model
 from ptarmigan.contracts import ImageSpec
-from ptarmigan.networks.layers import FrozenBatchNorm
+from ptarmigan.networks.layers import BatchNorm
 
 LEAK = 0.2
 
@@ -46,7 +46,7 @@ class Generator(nn.Module):
         inputs = model.latent_dim + (model.class_dim if conditional else 0)
         self.first = channels[0], *self.sides[0]
         self.project = nn.Linear(inputs, channels[0] * self.sides[0][0] * self.sides[0][1], bias=False)
-        self.norms = nn.ModuleList(FrozenBatchNorm(c) for c in channels[:-1])
+        self.norms = nn.ModuleList(BatchNorm(c) for c in channels[:-1])
         self.stages = nn.ModuleList(
             nn.ConvTranspose2d(a, b, 4, stride=2, padding=1, bias=stage == len(channels) - 2)
             for stage, (a, b) in enumerate(pairwise(channels))
@@ -75,8 +75,7 @@ class Body(nn.Module):
             for (a, b), norm in zip(pairwise(channels), normed, strict=True)
         )
         self.norms = nn.ModuleList(
-            nn.BatchNorm2d(c, track_running_stats=False) if norm else nn.Identity()
-            for c, norm in zip(channels[1:], normed, strict=True)
+            BatchNorm(c, running=False) if norm else nn.Identity() for c, norm in zip(channels[1:], normed, strict=True)
         )
         self.mask_shapes = [(c, *side) for c, side in zip(channels[1:], self.sides[1:], strict=True)]
         self.features = channels[-1] * self.sides[-1][0] * self.sides[-1][1]

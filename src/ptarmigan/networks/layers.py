@@ -2,26 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ptarmigan import dist
 
-class FrozenBatchNorm(nn.BatchNorm2d):
-    """Batch norm that normalises by the batch in training and never moves its running statistics by itself.
 
-    `settle` computes them for the weights as they are; under a moving average no others belong to them.
+class BatchNorm(nn.BatchNorm2d):
+    """Batch norm that normalises by the whole batch in training, the other ranks' shares included.
+
+    It never moves its running statistics by itself: `settle` computes them for the weights as they are, since under
+    a moving average no others belong to them.
     """
 
-    def __init__(self, channels: int) -> None:
-        super().__init__(channels, momentum=0.0)
+    def __init__(self, channels: int, *, running: bool = True) -> None:
+        super().__init__(channels, momentum=0.0, track_running_stats=running)
+        self.over_ranks = False  # set by `over_ranks` for networks that every rank runs at once
+        self.normalise: Callable[[BatchNorm, Tensor], Tensor] | None = None  # set by pieces.py for a part of a batch
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.normalise is not None:
+            return self.normalise(self, x)
+        if not self.training or self.momentum is None:  # sampling, or `settle`
+            return super().forward(x)
+        if not self.over_ranks:
+            return F.batch_norm(x, None, None, self.weight, self.bias, True, 0.0, self.eps)
+        full = x.to(torch.promote_types(x.dtype, torch.float32))
+        centred = full - dist.mean(full.mean((0, 2, 3))).view(1, -1, 1, 1)
+        variance = dist.mean(centred.square().mean((0, 2, 3)))
+        scale = self.weight * (variance + self.eps).rsqrt()
+        return (centred * scale.view(1, -1, 1, 1) + self.bias.view(1, -1, 1, 1)).to(x.dtype)
+
+
+def over_ranks(network: nn.Module) -> None:
+    """Let batch norms take their statistics over the ranks, where there are several."""
+    for part in network.modules():
+        if isinstance(part, BatchNorm):
+            part.over_ranks = dist.world() > 1
 
 
 @torch.no_grad()
 def settle(generator: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
     """Set every running mean and variance in G to the average over batches of (z [N, Z], labels [N])."""
-    norms = [m for m in generator.modules() if isinstance(m, FrozenBatchNorm)]
+    norms = [m for m in generator.modules() if isinstance(m, BatchNorm)]
     if not norms:
         return
     for norm in norms:

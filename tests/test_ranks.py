@@ -1,0 +1,156 @@
+"""Several ranks are one run: the same trajectory, the same files, and a word when one of them is lost."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from conftest import SMALL
+from ptarmigan import checkpoint, dist
+from ptarmigan.advance import share
+from ptarmigan.contracts import UserError
+from ptarmigan.files import Damaged, load_json, load_tensors
+from ranks_worker import GAMES
+
+WORKER = Path(__file__).parent / "ranks_worker.py"
+
+
+def start(ranks: int, *arguments: object, restarts: int = 0, micro_batch: int = 0) -> subprocess.Popen[str]:
+    launcher = [sys.executable]
+    if ranks > 1:
+        launcher += [
+            "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}", f"--max-restarts={restarts}",
+        ]  # fmt: skip
+    return subprocess.Popen(
+        [*launcher, *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "MICRO_BATCH": str(micro_batch)},
+    )
+
+
+def play(ranks: int, data: Path, steps: int, begin: Path | str, to: Path, micro_batch: int = 0) -> None:
+    to.mkdir()
+    process = start(ranks, WORKER, data, steps, begin, to, *GAMES, micro_batch=micro_batch)
+    _, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err[:6000]
+
+
+def equal(one: Path, two: Path) -> None:
+    for name in GAMES:
+        (a, at), (b, bt) = (load_tensors(folder / f"{name}.safetensors") for folder in (one, two))
+        assert at["images_seen"] == bt["images_seen"] == 20 * 8
+        assert a.keys() == b.keys()
+        for key in a:
+            torch.testing.assert_close(
+                a[key], b[key], rtol=1e-9, atol=1e-12, msg=lambda m, k=key, n=name: f"{n} {k}: {m}"
+            )
+
+
+def test_ranks_and_parts_of_a_batch_give_one_trajectory_and_may_change_in_mid_run(shapes: Path, tmp_path: Path) -> None:
+    play(1, shapes, 20, "-", tmp_path / "one")
+    play(2, shapes, 20, "-", tmp_path / "two")
+    equal(tmp_path / "one", tmp_path / "two")
+    play(1, shapes, 7, "-", tmp_path / "a")
+    play(2, shapes, 7, tmp_path / "a", tmp_path / "b")
+    play(1, shapes, 6, tmp_path / "b", tmp_path / "c")
+    equal(tmp_path / "one", tmp_path / "c")
+    play(1, shapes, 20, "-", tmp_path / "parts", micro_batch=3)
+    equal(tmp_path / "one", tmp_path / "parts")
+    play(2, shapes, 20, "-", tmp_path / "both", micro_batch=3)
+    equal(tmp_path / "one", tmp_path / "both")
+
+
+def flags(**fields: Any) -> list[str]:
+    return [f"--{key.replace('_', '-')}={value}" for key, value in {**SMALL, **fields}.items()]
+
+
+def test_a_run_on_two_ranks_survives_the_death_of_one_and_ends_the_same(shapes: Path, tmp_path: Path) -> None:
+    fields = flags(images="4k", snapshots=50)
+    whole = start(2, "-m", "ptarmigan", "train", shapes, "--out", tmp_path / "whole", *fields)
+    out, err = whole.communicate(timeout=120)
+    assert whole.returncode == 0, err
+    assert "on cpu in fp32, 2 ranks" in out
+    assert out.count("trained for") == 1  # one rank speaks
+
+    process = start(2, "-m", "ptarmigan", "train", shapes, "--out", tmp_path / "run", *fields, restarts=3)
+    for _ in range(1200):
+        if len(checkpoint.checkpoints(tmp_path / "run")) > 2:
+            break
+        time.sleep(0.02)
+    os.kill(load_json(tmp_path / "run" / ".owner.json")["pid"], signal.SIGKILL)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    assert "ended without a word" in out
+    for file in ("generator/model.safetensors", "samples/000004000.png"):
+        assert (tmp_path / "whole" / file).read_bytes() == (tmp_path / "run" / file).read_bytes()
+
+
+def test_a_rank_that_hangs_is_reported(shapes: Path, tmp_path: Path) -> None:
+    process = start(2, WORKER, "hang", shapes, tmp_path / "run")
+    owner = tmp_path / "run" / ".owner.json"
+    pid = None
+    for _ in range(1200):
+        if checkpoint.checkpoints(tmp_path / "run"):
+            try:
+                pid = load_json(owner)["pid"]
+                break
+            except Damaged:
+                pass
+        time.sleep(0.05)
+    assert pid is not None
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        _, err = process.communicate(timeout=90)
+    finally:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    assert process.returncode != 0
+    assert "rank 1 of 2 waited for another one in vain" in err
+    assert "goes on from its last checkpoint" in err
+
+
+def test_a_signal_saves_on_all_ranks(shapes: Path, tmp_path: Path) -> None:
+    process = start(2, "-m", "ptarmigan", "train", shapes, "--out", tmp_path / "run", *flags(images="1M"))
+    assert process.stdout is not None
+    while "left" not in (line := process.stdout.readline()):
+        assert line
+    process.send_signal(signal.SIGTERM)
+    begun = time.monotonic()
+    _, err = process.communicate(timeout=60)
+    assert time.monotonic() - begun < 10
+    assert "all saved; to go on" in err
+    found, bad = checkpoint.newest(tmp_path / "run")
+    assert found is not None
+    assert not bad
+
+
+def test_a_batch_that_does_not_divide_names_the_nearest_that_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dist, "world", lambda: 4)
+    with pytest.raises(UserError, match=r"batch 10 does not divide over 4 ranks; try --batch 8 or 12"):
+        share(10)
+    with pytest.raises(UserError, match=r"batch 3 does not divide over 4 ranks; try --batch 4$"):
+        share(3)
+    assert share(12) == 3
+
+
+def test_weights_that_differ_are_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dist, "world", lambda: 3)
+    monkeypatch.setattr(dist, "_device", lambda: torch.device("cpu"))
+
+    def gather(out: list[torch.Tensor], mine: torch.Tensor) -> None:
+        for number, tensor in enumerate(out):
+            tensor.copy_(mine if number != 1 else mine + 1)
+
+    monkeypatch.setattr(dist.c10d, "all_gather", gather)
+    assert dist.differing(b"0123") == [1]
