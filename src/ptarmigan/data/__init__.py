@@ -14,7 +14,7 @@ from ptarmigan import config
 from ptarmigan.contracts import ImageSpec, UserError
 from ptarmigan.data.arrays import HELD_OUT, SELECT, TRAIN
 from ptarmigan.data.batches import Batches, Loaded
-from ptarmigan.data.index import FolderSource, find
+from ptarmigan.data.index import FolderSource, Source, find
 from ptarmigan.data.pack import Pack, Progress, open_pack
 from ptarmigan.data.split import group_keys, missing, split
 
@@ -35,6 +35,15 @@ class Dataset:
     name: str  # short, fit for a run's folder
     fingerprint: str  # hex, over what was packed: hashes, labels, class names, shape
     notices: tuple[str, ...]  # sentences that a user should see
+    source: Source
+    places: NDArray[np.int64]  # [N] in the source
+
+    def origin(self, index: int) -> str:
+        """Where an image comes from: its file, or its place in an array."""
+        place, source = int(self.places[index]), self.source
+        if isinstance(source, FolderSource):
+            return str(source.root / source.paths[place])
+        return f"image {place} of {source.root}"
 
     def indices(self, part: int = TRAIN) -> NDArray[np.int64]:
         """Where the images of a part are, ascending."""
@@ -79,6 +88,8 @@ def open_dataset(path: str | Path | None, data: config.Data, progress: Progress 
         name=source.name,
         fingerprint=_fingerprint(pack),
         notices=(*source.notices, *pack.notices, *_notices(pack, part, keys, data)),
+        source=source,
+        places=pack.places,
     )
 
 

@@ -1,0 +1,247 @@
+"""A step of a run once more, looked at from inside: every draw is addressed, so what happened then happens again."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor, nn
+
+from ptarmigan import checkpoint
+from ptarmigan.advance import advance
+from ptarmigan.config import resolve
+from ptarmigan.contracts import DiscriminatorOutput, UserError
+from ptarmigan.data import Dataset, open_dataset
+from ptarmigan.devices import deterministic, pick_device
+from ptarmigan.files import load_json, make_folder, write_atomic
+from ptarmigan.sampling import grid, save_png
+from ptarmigan.state import TrainState
+from ptarmigan.training import feed
+
+
+@dataclass
+class Call:
+    """One call of a layer: the root mean square of its output, and the norm of the loss's gradient there."""
+
+    update: str  # whose update it serves: D or G
+    layer: str  # as D.body.stages.0
+    images: str  # what went through: real, fake, between, or latents
+    activation: float
+    gradient: float | None = None  # None where no gradient came back
+
+
+@dataclass
+class Step:
+    """What `replay` found at one step of a run."""
+
+    images_seen: int  # at its beginning
+    checkpoint: str  # it was rebuilt from: a file's name, or the start
+    terms: dict[str, float]  # by their names in metrics.jsonl
+    calls: list[Call]
+    weights: dict[str, tuple[float, float]]  # parameter -> its norm before the update, and that of its gradient
+    not_finite: str | None  # what was the first not to be finite, and the image that fed it; None: all is finite
+    batch: list[str]  # where each real image comes from
+    out: str  # the folder of batch.png, fakes.png and step.json
+
+
+def replay(
+    run: str | Path, *, at: int, data: str | Path | None = None, out: str | Path | None = None, device: str = "auto"
+) -> Step:
+    """Rebuild the step in which `run` took its image number `at`, from the checkpoint before it, and look inside.
+
+    Writes batch.png, fakes.png and step.json to `out`, by default RUN/private/replay-IMAGES, because the batch shows
+    training images.  `data` says where the training images are now, if they have moved.  Exact on the device, build
+    and thread count of the run, micro-batches aside; a step that the run went back from is shown as it was last taken.
+
+    Raises UserError where there is no such step, where no good checkpoint is left before it (`keep` says how many
+    stay), and where the images are not those of the run.
+    """
+    run = Path(run)
+    found, record, ends = before(run, at)
+    config = resolve(record["config"])
+    source = data or (None if record["data"]["source"] == "embedded" else record["data"]["source"])
+    dataset = open_dataset(source, config.data)
+    if dataset.fingerprint != record["data"]["fingerprint"]:
+        raise UserError(
+            f"data: {source or 'the embedded set'} has not the images of {run}: say where they are by --data"
+        )
+    state = TrainState.create(config, dataset.spec, pick_device(device), record["precision"] == "bf16")
+    if found is not None:
+        checkpoint.restore(state, found)
+    if not state.controllers.get("ends"):
+        state.controllers["ends"] = ends
+    first = at - (at - state.images_seen) % config.train.batch
+    target = Path(out) if out else run / "private" / f"replay-{first:09d}"
+    if target.exists() and any(target.iterdir()):
+        raise UserError(f"out: {target} exists already and is not overwritten: name another --out, or remove it first")
+    with deterministic(config.train.deterministic), feed(config, dataset, state.device) as batches:
+        while state.images_seen < first:
+            advance(state, batches)
+        loaded = batches.load(first)
+        files = [dataset.origin(int(index)) for index in loaded.indices]
+        watch = Watch(state, dataset, files)
+        norms = {name: parameter.norm().item() for name, parameter in watch.parameters()}
+        with watch.listening():
+            terms = {name: value.item() for name, value in advance(state, batches).items()}
+    gradients = {name: parameter.grad for name, parameter in watch.parameters()}
+    step = Step(
+        first, found.path.name if found else "the start", terms, watch.calls,
+        {name: (norm, gradients[name].norm().item()) for name, norm in norms.items()},  # type: ignore[union-attr]
+        watch.not_finite or watch.backward, files, str(target),
+    )  # fmt: skip
+    make_folder(target)
+    columns = math.ceil(config.train.batch**0.5)
+    for name, images in (("batch", loaded.images), ("fakes", watch.fakes)):
+        pixels = images.detach().float().add(1).mul(127.5).round().nan_to_num(0).clamp(0, 255).to(torch.uint8)
+        save_png(grid(pixels.permute(0, 2, 3, 1).cpu().numpy(), columns), target / f"{name}.png", images_seen=first)
+    write_atomic(target / "step.json", (json.dumps(asdict(step), indent=2) + "\n").encode())
+    return step
+
+
+def before(run: Path, at: int) -> tuple[checkpoint.Checkpoint | None, dict[str, Any], list[int]]:
+    """The good checkpoint before image `at` (None: the start), the run's record, and its first planned end."""
+    newest, _ = checkpoint.newest(run)
+    if newest is not None:
+        record, ends = newest.meta["record"], newest.meta["controllers"].get("ends", [])
+    elif (run / "config.json").exists():
+        record, ends = load_json(run / "config.json"), []
+    else:
+        raise UserError(f"{run} is no run of ptarmigan: name a folder that `ptarmigan train` made")
+    if at < 0 or (ends and at >= ends[-1]):
+        raise UserError(
+            f"at: {at:,} is no image of this run; it goes from 0 to {ends[-1] - 1:,}" if ends else f"at: {at}"
+        )
+    found, _ = checkpoint.newest(run, up_to=at)
+    return found, record, ends[:1]
+
+
+class Watch:
+    """Hooks on every layer of both players for the length of one step."""
+
+    def __init__(self, state: TrainState, dataset: Dataset, files: list[str]) -> None:
+        self.state, self.dataset, self.files = state, dataset, files
+        self.calls: list[Call] = []
+        self.counts: Counter[tuple[str, int, str]] = Counter()
+        self.updates = 0  # of D, so far
+        self.fakes = torch.empty(0)
+        self.not_finite: str | None = None  # first on the way forward
+        self.backward: str | None = None  # first on the way back
+
+    def parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        for player, network in (("D", self.state.D), ("G", self.state.G)):
+            for name, parameter in network.named_parameters():
+                yield f"{player}.{name}", parameter
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        handles = [self.state.opt_d.register_step_post_hook(self._updated)]
+        for player, network in (("D", self.state.D), ("G", self.state.G)):
+            for name, module in network.named_modules():
+                if not list(module.children()) or module is network:
+                    layer = f"{player}.{name}".rstrip(".")
+                    handles.append(
+                        module.register_forward_hook(
+                            lambda module, given, output, layer=layer: self._called(layer, module, given, output)
+                        )
+                    )
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def _updated(self, *_: object) -> None:
+        self.updates += 1
+
+    def _called(self, layer: str, module: nn.Module, given: tuple[Any, ...], output: Any) -> None:
+        value = output.logits if isinstance(output, DiscriminatorOutput) else output
+        for_g = self.updates == self.state.config.train.d_steps
+        number = self.counts["", self.updates, layer]
+        self.counts["", self.updates, layer] += 1
+        through = (
+            "latents" if layer.startswith("G") else (("fake", "real") if for_g else ("real", "fake", "between"))[number]
+        )
+        call = Call("G" if for_g else "D", layer, through, value.detach().float().square().mean().sqrt().item())
+        self.calls.append(call)
+        if layer == "G":
+            self.fakes = value
+        if self.not_finite is None and (place := first_bad(value)) is not None:
+            self.not_finite = self._words(layer, module, given, through, place)
+        if value.requires_grad:
+            value.register_hook(lambda gradient: self._back(call, gradient))
+
+    def _back(self, call: Call, gradient: Tensor) -> None:
+        call.gradient = gradient.float().norm().item()
+        if self.backward is None and (place := first_bad(gradient)) is not None:
+            self.backward = (
+                f"the gradient at {call.layer} in {call.update}'s update, at {self._fed(call.images, place)}"
+            )
+
+    def _words(self, layer: str, module: nn.Module, given: tuple[Any, ...], through: str, place: int) -> str:
+        for name, parameter in module.named_parameters(recurse=False):
+            if not torch.isfinite(parameter).all():
+                return f"the weights of {layer} ({name}), seen at {self._fed(through, place)}"
+        if any(isinstance(tensor, Tensor) and first_bad(tensor) is not None for tensor in given):
+            return f"what went into {layer}: {self._fed(through, place)}"
+        return f"the output of {layer}, from {self._fed(through, place)}"
+
+    def _fed(self, through: str, place: int) -> str:
+        """The image behind a place in the batch, in words."""
+        if through == "real":
+            return f"the real image {self.files[place]}"
+        return f"the {'pair' if through == 'between' else 'fake'} number {place} of the batch"
+
+
+def first_bad(value: Tensor) -> int | None:
+    """The first place in a batch whose values are not all finite."""
+    good = torch.isfinite(value.detach()).flatten(1).all(1) if value.ndim > 1 else torch.isfinite(value.detach())
+    return None if bool(good.all()) else int((~good).nonzero()[0, 0])
+
+
+def show(step: Step) -> None:
+    """A step as tables for a person."""
+    console = Console()
+
+    def say(text: str) -> None:
+        console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    say(f"the step at {step.images_seen:,} images seen, from {step.checkpoint}")
+    say("  ".join(f"{name} {value:.4g}" for name, value in step.terms.items()))
+    for update, columns in (("D", ("real", "fake", "between")), ("G", ("latents", "fake", "real"))):
+        calls = [
+            call for call in step.calls
+            if (call.update == update and call.images != "latents") or (update == "G" and call.images == "latents")
+        ]  # fmt: skip
+        shown = [name for name in columns if any(call.images == name for call in calls)]
+        table = Table(
+            "layer", title=f"{update}'s update: root mean square of the output | norm of the loss's gradient in it"
+        )
+        for name in shown:
+            table.add_column(name, justify="right")
+        for layer in dict.fromkeys(call.layer for call in calls):
+            cells = {call.images: call for call in calls if call.layer == layer}
+            table.add_row(layer, *(cell(cells.get(name)) for name in shown))
+        console.print(table)
+    table = Table("parameter", title="weights: norm | norm of the gradient")
+    for name in ("weight", "gradient"):
+        table.add_column(name, justify="right")
+    for name, (weight, gradient) in step.weights.items():
+        table.add_row(name, f"{weight:.4g}", f"{gradient:.4g}")
+    console.print(table)
+    say(f"first not finite: {step.not_finite}" if step.not_finite else "every value of this step is finite")
+    say(f"its batch, its fakes and all numbers: {step.out}")
+
+
+def cell(call: Call | None) -> str:
+    if call is None:
+        return ""
+    return f"{call.activation:.3g} | " + ("-" if call.gradient is None else f"{call.gradient:.3g}")

@@ -1,0 +1,158 @@
+"""A step is rebuilt exactly, and what was wrong in it is named."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import ptarmigan.advance as advance_module
+import ptarmigan.replaying as replay_module
+import ptarmigan.training as training
+from conftest import SMALL
+from ptarmigan import checkpoint, cli, replay
+from ptarmigan.contracts import Batch, UserError
+from ptarmigan.files import load_tensors
+from ptarmigan.log import read
+from ptarmigan.training import train
+
+LONG = {**SMALL, "images": "96", "snapshots": 4, "keep": 10}
+
+
+@pytest.fixture(scope="module")
+def run(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.set_num_threads(1)
+    return train(shapes, out=tmp_path_factory.mktemp("runs") / "run", **LONG)
+
+
+@pytest.mark.parametrize("recipe", ["auto", "acgan", "dcgan"])
+def test_the_terms_are_those_of_the_log_to_the_last_bit(recipe: str, shapes: Path, tmp_path: Path) -> None:
+    run = train(shapes, out=tmp_path / "run", **LONG, recipe=recipe)
+    (line,) = [line for line in read(run / "metrics.jsonl") if line["images_seen"] == 64]  # a tick a step
+    step = replay(run, at=56)
+    assert step.checkpoint == "000000048.safetensors"
+    assert step.terms == {name: line[name] for name in step.terms}
+    assert {name[2:] for name in step.terms} >= {"adv", "grad"}
+    assert step.not_finite is None
+
+
+def test_before_the_first_checkpoint_it_begins_at_the_start_and_within_a_batch_at_its_beginning(run: Path) -> None:
+    step = replay(run, at=11, out=run.parent / "early")
+    assert (step.checkpoint, step.images_seen) == ("the start", 8)
+    (line,) = [line for line in read(run / "metrics.jsonl") if line["images_seen"] == 16]
+    assert step.terms == {name: line[name] for name in step.terms}
+
+
+def test_what_it_writes_and_says(run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: Any) -> None:
+    monkeypatch.setattr(sys, "argv", ["ptarmigan", "replay", str(run), "--at", "40"])
+    cli.main()
+    out = capsys.readouterr().out
+    for text in ("the step at 40 images seen, from 000000024.safetensors", "d_adv", "D.body.stages.0", "G.project",
+                 "every value of this step is finite"):  # fmt: skip
+        assert text in out
+    folder = run / "private" / "replay-000000040"
+    assert sorted(path.name for path in folder.iterdir()) == ["batch.png", "fakes.png", "step.json"]
+    with Image.open(folder / "batch.png") as picture:
+        assert picture.size == (3 * 18 + 2, 3 * 18 + 2)
+    record = json.loads((folder / "step.json").read_text())
+    assert len(record["batch"]) == 8
+    assert all(text.startswith("image ") for text in record["batch"])
+    with pytest.raises(UserError, match="exists already and is not overwritten"):
+        replay(run, at=40)
+
+
+def test_norms_are_those_of_the_step(run: Path) -> None:
+    """By another road: the weights of the checkpoint, and Adam's first moment, which with beta1 0 is the gradient."""
+    step = replay(run, at=24, out=run.parent / "norms")
+    begin, _ = load_tensors(run / "checkpoints" / "000000024.safetensors")
+    for name, (weight, gradient) in step.weights.items():
+        assert weight == pytest.approx(begin[name].norm().item(), rel=1e-5)
+        assert gradient > 0 or name == "D.head.source.bias"
+    total = sum(gradient**2 for name, (_, gradient) in step.weights.items() if name.startswith("D.")) ** 0.5
+    assert total == pytest.approx(step.terms["d_grad"], rel=1e-5)
+    by_name = {(call.update, call.layer, call.images): call for call in step.calls}
+    assert len(by_name) == len(step.calls)
+    logits = by_name["D", "D", "real"]
+    # relativistic: dL/dr = -sigmoid(f - r)/N and dL/df is its negative, so both norms are equal
+    assert logits.gradient is not None
+    assert logits.gradient == pytest.approx(by_name["D", "D", "fake"].gradient, rel=0.2)
+    assert 0.1 / 8**0.5 < logits.gradient < 1 / 8**0.5
+    assert by_name["G", "D", "real"].gradient is None  # no gradient reaches G through real images
+    assert by_name["G", "D", "fake"].gradient is not None
+
+
+def poisoned(monkeypatch: pytest.MonkeyPatch, where: str) -> None:
+    real = advance_module.real_batch
+
+    def batch(*arguments: Any) -> Batch:
+        found = real(*arguments)
+        found.images[5] = float("nan")
+        return found
+
+    update = replay_module.advance
+
+    def advance(state: Any, batches: Any) -> Any:
+        if state.images_seen == 40:
+            if where == "image":
+                monkeypatch.setattr(advance_module, "real_batch", batch)
+            elif where == "weight":
+                state.D.body.stages[1].weight.data[0, 0, 0, 0] = float("inf")
+            else:
+                state.D.head.source.weight.register_hook(lambda gradient: gradient * float("nan"))
+        return update(state, batches)
+
+    monkeypatch.setattr(replay_module, "advance", advance)
+
+
+def test_the_image_the_layer_or_the_gradient_that_is_not_finite_is_named(
+    run: Path, shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        poisoned(patch, "image")
+        step = replay(run, at=40, out=tmp_path / "a")
+    assert step.not_finite == f"what went into D.body.stages.0: the real image {step.batch[5]}"
+    assert step.batch[5].endswith(f"of {shapes}")
+    with monkeypatch.context() as patch:
+        poisoned(patch, "weight")
+        step = replay(run, at=40, out=tmp_path / "b")
+    assert step.not_finite is not None
+    assert step.not_finite.startswith("the weights of D.body.stages.1 (weight), seen at the real image image")
+
+
+def test_a_file_is_named_by_its_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    for name in ("left", "right"):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        for number in range(12):
+            Image.fromarray(rng.integers(0, 255, (16, 16), np.uint8)).save(tmp_path / "data" / name / f"{number}.png")
+    run = train(tmp_path / "data", out=tmp_path / "run", **{**LONG, "size": "16"})
+    poisoned(monkeypatch, "image")
+    step = replay(run, at=40)
+    assert step.not_finite is not None
+    path = Path(step.not_finite.partition("the real image ")[2])
+    assert path.exists()
+    assert path.parent.parent == tmp_path / "data"
+
+
+def test_what_cannot_be_replayed_is_refused(run: Path, shapes: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"at: 96 is no image of this run; it goes from 0 to 95"):
+        replay(run, at=96)
+    with pytest.raises(UserError, match="is no run of ptarmigan"):
+        replay(tmp_path, at=0)
+    with np.load(shapes) as arrays:
+        np.savez(tmp_path / "other.npz", arr_0=255 - arrays["arr_0"], arr_1=arrays["arr_1"])
+    with pytest.raises(UserError, match=r"other\.npz has not the images of .*say where they are by --data"):
+        replay(run, at=0, data=tmp_path / "other.npz")
+
+
+def test_nothing_of_the_run_is_touched(run: Path, tmp_path: Path) -> None:
+    before = {path: path.read_bytes() for path in [*checkpoint.checkpoints(run), run / "metrics.jsonl"]}
+    replay(run, at=72, out=tmp_path / "out")
+    assert all(path.read_bytes() == content for path, content in before.items())
+    assert training.has_generator(run)
