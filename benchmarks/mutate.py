@@ -36,7 +36,7 @@ TESTS = {
     "losses": ("test_losses.py", "test_game.py"),
     "conditioning": ("test_conditioning.py", "test_game.py"),
     "penalties": ("test_penalties.py", "test_game.py"),
-    "step": ("test_game.py",),
+    "step": ("test_game.py", "test_pieces.py"),
 }
 SECONDS = 120  # a mutant that runs longer is killed, and counts so
 
@@ -45,6 +45,7 @@ LAST = "the same dimension, or place, counted from the other end"
 SQUARED = "the sign is squared away"
 EITHER = "the type that two types promote to does not depend on their order"
 SUM = "a sum and a difference are both inf or nan exactly where either operand is"
+TYPE = "for mypy; it does nothing when it runs"
 CLASS_LOGITS = "r.class_logits is not None and f.class_logits is not None"
 
 # Survivors that no test can kill, and why: what they compute is the same.
@@ -67,27 +68,42 @@ EQUIVALENT: dict[str, str] = {
     "penalties.squared_gradient_norm: 2 -> -2": LAST,
     "penalties.one_centred: squared_gradient_norm(logits, images) -> squared_gradient_norm(-logits, images)": SQUARED,
     "penalties.one_centred: 1e-30 -> 2e-30": "any tiny floor above 0 keeps the slope finite",
-    "step.d_step: 1 -> -1": LAST,
-    "step.g_step: 1 -> -1": LAST,
-    f"step.d_step: {CLASS_LOGITS} -> r.class_logits is not None or f.class_logits is not None": BOTH,
-    f"step.d_step: {CLASS_LOGITS} -> r.class_logits is not None": BOTH,
-    f"step.d_step: {CLASS_LOGITS} -> f.class_logits is not None": BOTH,
-    "step.d_step: r.class_logits -> r.logits": BOTH,
-    "step.d_step: f.class_logits -> f.logits": BOTH,
-    "step.d_step: r -> f #2": BOTH,
-    "step.d_step: f -> r #2": BOTH,
-    "step.d_step: classification_d(r.class_logits, f.class_logits, real_labels=real.labels, "
-    "fake_labels=fake.labels, fakes=loss.class_fake) -> classification_d(r.class_logits, f.class_logits, "
-    "real_labels=real.labels, fake_labels=fake.labels, fakes=-loss.class_fake)": "-True is true, -False is false",
-    "step.d_step: squared_gradient_norm(r.logits, x) -> squared_gradient_norm(-r.logits, x)": SQUARED,
-    "step.d_step: squared_gradient_norm(f.logits, g) -> squared_gradient_norm(-f.logits, g)": SQUARED,
-    "step.d_step: logits = D(between_both, real.labels, masks[0]).logits -> "
-    "logits = -D(between_both, real.labels, masks[0]).logits": SQUARED,
-    "step.d_step: one_centred(logits, between_both) -> one_centred(-logits, between_both)": SQUARED,
-    "step.descend: 'list[Tensor]' -> 'list[Tensor]_'": "cast does nothing when it runs; its type is mypy's alone",
-    "step.descend: torch.isfinite(total + norm) -> torch.isfinite(-(total + norm))": "-x is finite where x is",
-    "step.descend: total + norm -> total - norm": SUM,
-    "step.descend: total + norm -> -total + norm": SUM,
+    "step: (Masks, Masks) -> (Masks,)": TYPE,
+    "step: [slice] -> []": TYPE,
+    "step.d_step: len(real.labels) -> len(-real.labels)": "a count",
+    "step.d_step: real -> fake": "both halves are as many",
+    "step.g_step: len(fake.labels) -> len(-fake.labels)": "a count",
+    "step.g_step: fake -> real": "both halves are as many",
+    "step.d_step.terms: 1 -> -1": LAST,
+    "step.g_step.terms: 1 -> -1": LAST,
+    f"step.d_step.terms: {CLASS_LOGITS} -> r.class_logits is not None or f.class_logits is not None": BOTH,
+    f"step.d_step.terms: {CLASS_LOGITS} -> r.class_logits is not None": BOTH,
+    f"step.d_step.terms: {CLASS_LOGITS} -> f.class_logits is not None": BOTH,
+    "step.d_step.terms: r.class_logits -> r.logits": BOTH,
+    "step.d_step.terms: f.class_logits -> f.logits": BOTH,
+    "step.d_step.terms: r -> f #2": BOTH,
+    "step.d_step.terms: f -> r #2": BOTH,
+    "step.d_step.terms: classification_d(r.class_logits, f.class_logits, real_labels=y, fake_labels=asked, "
+    "fakes=loss.class_fake) -> classification_d(r.class_logits, f.class_logits, real_labels=y, "
+    "fake_labels=asked, fakes=-loss.class_fake)": "-True is true, -False is false",
+    "step.d_step.terms: squared_gradient_norm(r.logits, x) -> squared_gradient_norm(-r.logits, x)": SQUARED,
+    "step.d_step.terms: squared_gradient_norm(f.logits, g) -> squared_gradient_norm(-f.logits, g)": SQUARED,
+    "step.d_step.terms: logits = D(between_both, y, masks[0]).logits -> "
+    "logits = -D(between_both, y, masks[0]).logits": SQUARED,
+    "step.d_step.terms: one_centred(logits, between_both) -> one_centred(-logits, between_both)": SQUARED,
+    "step.g_step.through: assert images.grad is not None -> pass": TYPE,
+    "step.g_step.through: images.grad -> images.data": TYPE,
+    "step.g_step.through: '' -> '_'": "the name of a term that nobody reads",
+    "step.g_step.through: (images.grad[part] * made).sum() -> images.grad[part] * made": "backward sums its terms",
+    "step.update: 'list[Tensor]' -> 'list[Tensor]_'": TYPE,
+    "step.update: [*gradients, terms] -> [terms, *gradients]": "each is averaged by itself",
+    "step.update: torch.isfinite(terms.sum() + norm) -> torch.isfinite(-(terms.sum() + norm))": "-x is finite like x",
+    "step.update: terms.sum() + norm -> terms.sum() - norm": SUM,
+    "step.update: terms.sum() + norm -> -terms.sum() + norm": SUM,
+    "step.update: terms.sum -> terms.mean": "a mean is finite where the sum is",
+    "step.update: terms.unbind() -> terms": "a tensor is iterated over like its rows",
+    "step.update: zip(values, terms.unbind(), strict=True) -> zip(values, terms.unbind())": "as many terms as values",
+    "step.update: True -> False": "as many terms as values",
 }
 
 NAMES = {"real": "fake", "r": "f", "x": "g", "real_labels": "fake_labels", "real_target": "fake_target", "D": "G"}

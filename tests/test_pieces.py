@@ -1,21 +1,20 @@
-"""A batch in parts has the gradient of the whole, through batch norm too; and memory that is short is met in words."""
+"""A batch in parts has the gradient of the whole, through batch norm and the shipped steps too."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-import ptarmigan.training as training
-from conftest import SMALL
-from ptarmigan.files import load_json
+from ptarmigan import dist
+from ptarmigan.config import resolve
+from ptarmigan.contracts import Batch, ImageSpec
 from ptarmigan.networks.layers import BatchNorm
 from ptarmigan.pieces import backward, forward, parts_of
-from ptarmigan.probe import OutOfMemory
-from ptarmigan.training import train
+from ptarmigan.state import TrainState
+from ptarmigan.step import d_step, g_step
 
 
 def network() -> nn.Module:
@@ -89,55 +88,65 @@ def test_a_network_is_given_back_whole_after_a_failure() -> None:
     assert all(m.normalise is None for m in net.modules() if isinstance(m, BatchNorm))
 
 
-# --- memory that is short ---------------------------------------------------------------------------------------
+# --- the shipped steps ------------------------------------------------------------------------------------------
+
+LABELS = torch.tensor([0, 1, 2, 2, 1, 0, 1])
+ASKED = torch.tensor([1, 2, 0, 1, 2, 2, 0])
 
 
-def short(monkeypatch: pytest.MonkeyPatch, most: int, error: Exception, only_in_the_run: bool = False) -> None:
-    """Let steps that compute more than `most` images at once run out of memory."""
-    real = training.advance
+def played(recipe: str, micro_batch: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Terms and gradients of one step of each player, in float64."""
+    given = {"recipe": recipe, "width": 4, "batch": 7, "latent_dim": 6, "class_dim": 4, "images": "1M", "g_lr": 0}
+    state = TrainState.create(resolve({**given, "d_lr": 0}), ImageSpec(16, 16, 1, ("a", "b", "c")), torch.device("cpu"))
+    state.G.double()
+    state.D.double()
+    state.micro_batch = micro_batch
+    draw = torch.Generator().manual_seed(3)
+    real = Batch(torch.randn((7, 1, 16, 16), generator=draw, dtype=torch.float64).tanh(), LABELS)
+    z = torch.randn((7, state.config.model.latent_dim), generator=draw, dtype=torch.float64)
+    shapes: Any = state.D.body.mask_shapes
+    halves = [[torch.rand((7, *shape), generator=draw, dtype=torch.float64) for shape in shapes] for _ in range(2)]
 
-    def advance(state: Any, batches: Any) -> Any:
-        if (state.controllers or not only_in_the_run) and (state.micro_batch or 8) > most:
-            raise error
-        return real(state, batches)
+    def drop(part: slice) -> Any:
+        return tuple([mask[part] for mask in half] for half in halves)
 
-    monkeypatch.setattr(training, "advance", advance)
+    def make(part: slice) -> Tensor:
+        images: Tensor = state.G(z[part], ASKED[part])
+        return images
 
-
-CPU = RuntimeError("[enforce fail at alloc_cpu.cpp:124] err == 0. DefaultCPUAllocator: can't allocate memory: 9 bytes")
-
-
-@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), CPU, MemoryError()])
-def test_what_fits_is_found_and_kept(
-    error: Exception, shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    short(monkeypatch, 3, error)
-    run = train(shapes, out=tmp_path / "run", **SMALL)
-    assert load_json(run / "config.json")["micro_batch"] == 2
-    train(shapes, out=run, **{**SMALL, "images": "96"})
-    assert load_json(run / "config.json")["micro_batch"] == 2
-
-
-def test_a_micro_batch_that_does_not_fit_names_the_one_to_try(
-    shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    short(monkeypatch, 3, CPU)
-    with pytest.raises(OutOfMemory, match="out of memory on cpu with 4 images at once: try --micro-batch 2"):
-        train(shapes, out=tmp_path / "run", **SMALL, micro_batch=4)
-    assert not (tmp_path / "run").exists()
-    short(monkeypatch, 0, CPU)
-    with pytest.raises(OutOfMemory, match="with 1 images at once: try a smaller --width or --size"):
-        train(shapes, out=tmp_path / "run", **SMALL)
+    terms: dict[str, Tensor] = {}
+    for _ in range(2):  # the second time shows that the first left no gradient behind
+        parts = parts_of(7, micro_batch)
+        fake = Batch(forward(make, parts, state.G) if micro_batch else make(slice(None)), ASKED)
+        d = d_step(state, real, fake, drop)
+        g = g_step(state, real, fake, drop, make if micro_batch else None)
+        now = {f"d_{name}": value for name, value in d.items()} | {f"g_{name}": value for name, value in g.items()}
+        for name, value in terms.items():
+            torch.testing.assert_close(now[name], value, rtol=1e-9, atol=1e-12)
+        terms = now
+    assert not state.bad
+    networks = {"D": state.D, "G": state.G}
+    named = {f"{key}.{name}": p for key, network in networks.items() for name, p in network.named_parameters()}
+    return terms, {name: parameter.grad for name, parameter in named.items() if parameter.grad is not None}
 
 
-def test_memory_that_ends_in_mid_run_is_said_and_another_error_is_not_called_that(
-    shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with monkeypatch.context() as patch:
-        short(patch, 4, CPU, only_in_the_run=True)
-        with pytest.raises(OutOfMemory, match="with 8 images at once: try --micro-batch 4"):
-            train(shapes, out=tmp_path / "run", **SMALL)
-    train(shapes, out=tmp_path / "run", **SMALL, micro_batch=4)  # the same run may go on in parts
-    short(monkeypatch, 0, RuntimeError("shape mismatch"))
-    with pytest.raises(RuntimeError, match="shape mismatch"):
-        train(shapes, out=tmp_path / "other", **SMALL)
+@pytest.mark.parametrize("recipe", ["auto", "acgan", "dcgan"])
+def test_a_step_in_parts_is_the_step(recipe: str) -> None:
+    whole, parts = played(recipe, 0), played(recipe, 3)
+    for one, other in zip(whole, parts, strict=True):
+        assert one.keys() == other.keys()
+        for name in one:
+            torch.testing.assert_close(other[name], one[name], rtol=1e-9, atol=1e-12, msg=lambda m, n=name: f"{n} {m}")
+
+
+def test_gradients_and_terms_are_averaged_over_ranks_before_they_are_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, _ = played("auto", 0)
+
+    def as_if_the_other_rank_had_zeros(tensors: list[Tensor]) -> None:
+        for tensor in tensors:
+            tensor.div_(2)
+
+    monkeypatch.setattr(dist, "average_", as_if_the_other_rank_had_zeros)
+    halved, _ = played("auto", 0)
+    for name, value in whole.items():
+        torch.testing.assert_close(halved[name], value / 2, rtol=1e-9, atol=0)

@@ -31,7 +31,7 @@ def d_step(
 
     def terms(part: slice) -> dict[str, Tensor]:
         y, asked, masks = real.labels[part], fake.labels[part], drop(part)
-        x = real.images[part].detach().requires_grad_(loss.r1 > 0)
+        x = real.images[part].requires_grad_(loss.r1 > 0)
         g = fake.images[part].detach().requires_grad_(loss.r2 > 0)
         with state.autocast():
             r, f = D(x, y, masks[0]), D(g, asked, masks[1])
@@ -93,7 +93,7 @@ def g_step(
     state.opt_g.zero_grad()
     parts = parts_of(n, state.micro_batch)
     values = backward(terms, parts, state.D, [images])
-    backward(through, parts if again else parts_of(n, 0), state.G, list(state.G.parameters()))
+    backward(through, parts, state.G, list(state.G.parameters()))
     return update(state.G, state.opt_g, values, state.bad)
 
 

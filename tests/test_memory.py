@@ -1,0 +1,66 @@
+"""Memory that is short is met in words, and with parts that fit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import ptarmigan.training as training
+from conftest import SMALL
+from ptarmigan.files import load_json
+from ptarmigan.probe import OutOfMemory
+from ptarmigan.training import train
+
+
+def short(monkeypatch: pytest.MonkeyPatch, most: int, error: Exception, only_in_the_run: bool = False) -> None:
+    """Let steps that compute more than `most` images at once run out of memory."""
+    real = training.advance
+
+    def advance(state: Any, batches: Any) -> Any:
+        if (state.controllers or not only_in_the_run) and (state.micro_batch or 8) > most:
+            raise error
+        return real(state, batches)
+
+    monkeypatch.setattr(training, "advance", advance)
+
+
+CPU = RuntimeError("[enforce fail at alloc_cpu.cpp:124] err == 0. DefaultCPUAllocator: can't allocate memory: 9 bytes")
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), CPU, MemoryError()])
+def test_what_fits_is_found_and_kept(
+    error: Exception, shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    short(monkeypatch, 3, error)
+    run = train(shapes, out=tmp_path / "run", **SMALL)
+    assert load_json(run / "config.json")["micro_batch"] == 2
+    train(shapes, out=run, **{**SMALL, "images": "96"})
+    assert load_json(run / "config.json")["micro_batch"] == 2
+
+
+def test_a_micro_batch_that_does_not_fit_names_the_one_to_try(
+    shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    short(monkeypatch, 3, CPU)
+    with pytest.raises(OutOfMemory, match="out of memory on cpu with 4 images at once: try --micro-batch 2"):
+        train(shapes, out=tmp_path / "run", **SMALL, micro_batch=4)
+    assert not (tmp_path / "run").exists()
+    short(monkeypatch, 0, CPU)
+    with pytest.raises(OutOfMemory, match="with 1 images at once: try a smaller --width or --size"):
+        train(shapes, out=tmp_path / "run", **SMALL)
+
+
+def test_memory_that_ends_in_mid_run_is_said_and_another_error_is_not_called_that(
+    shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        short(patch, 4, CPU, only_in_the_run=True)
+        with pytest.raises(OutOfMemory, match="with 8 images at once: try --micro-batch 4"):
+            train(shapes, out=tmp_path / "run", **SMALL)
+    train(shapes, out=tmp_path / "run", **SMALL, micro_batch=4)  # the same run may go on in parts
+    short(monkeypatch, 0, RuntimeError("shape mismatch"))
+    with pytest.raises(RuntimeError, match="shape mismatch"):
+        train(shapes, out=tmp_path / "other", **SMALL)
