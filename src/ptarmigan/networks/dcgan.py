@@ -3,7 +3,7 @@
 The guidelines of the paper's section 3: strided convolutions and no pooling; batch norm in G except at its
 output, and in D (where asked for) except at its input; no hidden fully connected layer; ReLU in G and tanh at
 its end; LeakyReLU .2 in D.  A side that is odd is halved upwards, 7 -> 4, by one more row of zeros in D, and
-doubled by one row less in G, so 28x28 runs as 28-14-7-4.  4x4 kernels at stride 2 leave no checkerboard.
+doubled by one row less in G, so 28x28 runs as 28-14-7-4.  4x4 kernels at stride 2 give each pixel equally many terms.
 """
 
 from __future__ import annotations

@@ -1,0 +1,155 @@
+"""What ranks and parts of a batch cost: images/s, bytes exchanged, peak memory.
+
+python benchmarks/scaling.py speed [--rounds 5]      1 rank, 2 ranks, 2 independent processes, by turns
+python benchmarks/scaling.py memory                  peak memory of a step, whole and in parts
+python benchmarks/scaling.py bytes                   what a rank exchanges a step
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from typing import Any
+
+import torch
+
+from ptarmigan import dist
+from ptarmigan.advance import advance
+from ptarmigan.config import Config, resolve
+from ptarmigan.contracts import ImageSpec
+from ptarmigan.data import Batches
+from ptarmigan.networks.layers import BatchNorm
+from ptarmigan.state import TrainState
+
+GAMES: dict[str, tuple[ImageSpec, dict[str, Any]]] = {
+    "auto 28x28": (ImageSpec(28, 28, 1, tuple("0123456789")), {"batch": 64}),
+    "dcgan 64x64": (ImageSpec(64, 64, 3, ("all",)), {"recipe": "dcgan", "batch": 64}),
+    "acgan 64x64": (ImageSpec(64, 64, 3, tuple("0123456789")), {"recipe": "acgan", "batch": 64}),
+}
+SECONDS = 8.0
+
+
+def game(name: str, **more: Any) -> tuple[Config, TrainState, Batches]:
+    spec, given = GAMES[name]
+    config = resolve({**given, "images": "1M", "precision": "fp32", **more})
+    shape, count = (1024, spec.height, spec.width, spec.channels), config.train.batch // dist.world()
+    draw = torch.Generator().manual_seed(0)
+    images = torch.randint(256, shape, dtype=torch.uint8, generator=draw).numpy()
+    labels = torch.randint(spec.classes, (1024,), generator=draw).numpy()
+    batches = Batches(images, labels, torch.arange(1024).numpy(), batch=count, seed=0)
+    state = TrainState.create(config, spec, torch.device("cpu"))
+    state.micro_batch = config.train.micro_batch
+    return config, state, batches
+
+
+def play(name: str) -> None:
+    """Images/s of one process, or of all ranks under torchrun, printed by rank 0."""
+    torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+    with dist.ranks(torch.device("cpu")):
+        config, state, batches = game(name)
+        for _ in range(3):
+            advance(state, batches)
+        begun, steps = time.perf_counter(), 0
+        while dist.broadcast(time.perf_counter() - begun < SECONDS):
+            advance(state, batches)
+            steps += 1
+        if dist.rank() == 0:
+            print(json.dumps(steps * config.train.batch / (time.perf_counter() - begun)))
+        batches.close()
+
+
+def start(name: str, ranks: int, threads: int) -> subprocess.Popen[str]:
+    torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"] if ranks > 1 else []
+    return subprocess.Popen(
+        [sys.executable, *torchrun, __file__, "play", name],
+        stdout=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": str(threads)},
+    )  # fmt: skip
+
+
+def rate(processes: list[subprocess.Popen[str]]) -> float:
+    return sum(json.loads(process.communicate()[0]) for process in processes)
+
+
+KINDS = {  # how many processes or ranks, and threads of each
+    "1 rank, 1 thread": (1, 1, 1),
+    "1 rank, 2 threads": (1, 1, 2),
+    "2 ranks, 1 thread each": (1, 2, 1),
+    "2 independent processes": (2, 1, 1),
+}
+
+
+def speed(rounds: int) -> None:
+    for name in ("auto 28x28", "dcgan 64x64"):
+        rates: dict[str, list[float]] = {kind: [] for kind in KINDS}
+        for _ in range(rounds):
+            for kind, (processes, ranks, threads) in KINDS.items():
+                rates[kind].append(rate([start(name, ranks, threads) for _ in range(processes)]))
+        for kind, values in rates.items():
+            spread = f"{min(values):.1f} to {max(values):.1f}"
+            print(f"{name}  {kind:<24} {statistics.median(values):7.1f} images/s  ({len(values)} rounds: {spread})")
+
+
+def peak(name: str, micro_batch: int) -> None:
+    """MiB that a step adds to a process that holds the weights, and its seconds."""
+    torch.set_num_threads(1)
+    _, state, batches = game(name, batch=256, micro_batch=micro_batch)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    begun = time.perf_counter()
+    advance(state, batches)
+    seconds = time.perf_counter() - begun
+    print(json.dumps([(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024, seconds]))
+    batches.close()
+
+
+def memory() -> None:
+    for name in GAMES:
+        for micro_batch in (0, 64, 16):
+            out = subprocess.run(
+                [sys.executable, __file__, "peak", name, str(micro_batch)],
+                stdout=subprocess.PIPE,
+                text=True,
+                check=True,
+            )
+            grown, seconds = json.loads(out.stdout)
+            print(
+                f"{name}, batch 256, micro-batch {micro_batch or 'none':<5} {grown:8.0f} MiB  {seconds:6.2f} s a step"
+            )
+
+
+def exchanged() -> None:
+    for name in GAMES:
+        _, state, batches = game(name)
+        d, g = (sum(p.numel() for p in network.parameters()) for network in (state.D, state.G))
+        # D is called on real and on fake, and on fake again for G; G is called once
+        called = [m for network in (state.D, state.D, state.D, state.G) for m in network.modules()]
+        norms = [m.num_features for m in called if isinstance(m, BatchNorm)]
+        print(
+            f"{name}: gradients {4 * (d + g) / 1e6:.2f} MB (D {d:,}, G {g:,} weights), batch statistics "
+            f"{4 * 4 * sum(norms) / 1e3:.1f} kB; {2 + 4 * len(norms)} exchanges"
+        )
+        batches.close()
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=["speed", "memory", "bytes", "play", "peak"])
+    parser.add_argument("rest", nargs="*")
+    parser.add_argument("--rounds", type=int, default=5)
+    arguments = parser.parse_args()
+    match arguments.what:
+        case "speed":
+            speed(arguments.rounds)
+        case "memory":
+            memory()
+        case "bytes":
+            exchanged()
+        case "play":
+            play(arguments.rest[0])
+        case "peak":
+            peak(arguments.rest[0], int(arguments.rest[1]))
