@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -45,7 +46,8 @@ def write_atomic(path: Path, content: bytes | Callable[[BinaryIO], object]) -> N
             beside.unlink(missing_ok=True)
         sync_folder(path.parent)
     except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror or error}") from error
+        remedy = "; make room, then the same command goes on" if error.errno == errno.ENOSPC else ""
+        raise UserError(f"cannot write {path}: {error.strerror or error}{remedy}") from error
 
 
 def make_folder(folder: Path) -> None:

@@ -146,7 +146,7 @@ class Watch:
         handles = [self.state.opt_d.register_step_post_hook(self._updated)]
         for player, network in (("D", self.state.D), ("G", self.state.G)):
             for name, module in network.named_modules():
-                if not list(module.children()) or module is network:
+                if module is network or not (list(module.children()) or isinstance(module, nn.Identity)):
                     layer = f"{player}.{name}".rstrip(".")
                     handles.append(
                         module.register_forward_hook(
@@ -222,16 +222,16 @@ def show(step: Step) -> None:
             if (call.update == update and call.images != "latents") or (update == "G" and call.images == "latents")
         ]  # fmt: skip
         shown = [name for name in columns if any(call.images == name for call in calls)]
-        table = Table(
-            "layer", title=f"{update}'s update: root mean square of the output | norm of the loss's gradient in it"
-        )
+        say(f"{update}'s update, each layer: root mean square of its output | norm of the loss's gradient in it")
+        table = Table("layer")
         for name in shown:
             table.add_column(name, justify="right")
         for layer in dict.fromkeys(call.layer for call in calls):
             cells = {call.images: call for call in calls if call.layer == layer}
             table.add_row(layer, *(cell(cells.get(name)) for name in shown))
         console.print(table)
-    table = Table("parameter", title="weights: norm | norm of the gradient")
+    say("each parameter: its norm before the update, and that of its gradient")
+    table = Table("parameter")
     for name in ("weight", "gradient"):
         table.add_column(name, justify="right")
     for name, (weight, gradient) in step.weights.items():
