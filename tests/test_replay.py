@@ -17,11 +17,14 @@ import ptarmigan.replaying as replay_module
 import ptarmigan.training as training
 from conftest import SMALL
 from ptarmigan import checkpoint, cli, replay
+from ptarmigan.config import Data, resolve
 from ptarmigan.contracts import Batch, UserError
+from ptarmigan.data import open_dataset
 from ptarmigan.files import load_tensors
 from ptarmigan.log import read
-from ptarmigan.training import train
+from ptarmigan.training import feed, train
 
+CPU = torch.device("cpu")
 LONG = {**SMALL, "images": "96", "snapshots": 4, "keep": 10}
 
 
@@ -138,6 +141,19 @@ def test_a_file_is_named_by_its_path(tmp_path: Path, monkeypatch: pytest.MonkeyP
     path = Path(step.not_finite.partition("the real image ")[2])
     assert path.exists()
     assert path.parent.parent == tmp_path / "data"
+
+
+def test_each_update_of_d_names_the_images_of_its_own_batch(
+    shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = train(shapes, out=tmp_path / "run", **LONG, d_steps=2)
+    whole = replay(run, at=40, out=tmp_path / "whole")
+    poisoned(monkeypatch, "image")  # in the extra update first
+    step = replay(run, at=40, out=tmp_path / "extra")
+    with feed(resolve({**LONG, "d_steps": 2}), dataset := open_dataset(shapes, Data(split="none")), CPU) as batches:
+        expected = dataset.origin(int(batches.load(40, "order 1").indices[5]))
+    assert step.not_finite == f"what went into D.body.stages.0: the real image {expected}"
+    assert expected != whole.batch[5]
 
 
 def test_what_cannot_be_replayed_is_refused(run: Path, shapes: Path, tmp_path: Path) -> None:

@@ -143,9 +143,7 @@ def on_first(action: Callable[[], Any]) -> Any:
 
 
 def differing(digest: bytes) -> list[int]:
-    """The ranks whose digest is not rank 0's."""
-    if world() == 1:
-        return []
+    """The ranks whose digest is not rank 0's; of several ranks."""
     mine = torch.frombuffer(bytearray(digest), dtype=torch.uint8).to(_device())
     all_of_them = [torch.empty_like(mine) for _ in range(world())]
     _exchange(lambda: c10d.all_gather(all_of_them, mine))

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import torch
 
 from ptarmigan import dist
+from ptarmigan.advance import share
 from ptarmigan.config import Config
 from ptarmigan.contracts import ImageSpec, UserError
 from ptarmigan.state import TrainState
@@ -37,7 +38,7 @@ def probe(config: Config, spec: ImageSpec, device: torch.device, step: Callable[
     taken: dict[bool, list[float]] = {bf16: [] for bf16 in kinds}
     micro_batch = config.train.micro_batch
     for state in states.values():  # first calls pay for set-up, and show whether memory is enough
-        micro_batch = state.micro_batch = fitting(micro_batch, state, step)
+        micro_batch = fitting(micro_batch, state, step)
     for state in states.values():
         state.micro_batch = micro_batch
     until = time.perf_counter() + PROBE_SECONDS
@@ -83,8 +84,8 @@ def memory(state: TrainState) -> Iterator[None]:
 
 
 def at_once(state: TrainState) -> int:
-    share = state.config.train.batch // dist.world()
-    return min(state.micro_batch or share, share)
+    whole = share(state.config.train.batch)
+    return min(state.micro_batch or whole, whole)
 
 
 def smaller(state: TrainState) -> int:

@@ -20,10 +20,10 @@ from ptarmigan import checkpoint
 from ptarmigan.advance import advance
 from ptarmigan.config import resolve
 from ptarmigan.contracts import DiscriminatorOutput, UserError
-from ptarmigan.data import Dataset, open_dataset
+from ptarmigan.data import open_dataset
 from ptarmigan.devices import deterministic, pick_device
 from ptarmigan.files import load_json, make_folder, write_atomic
-from ptarmigan.sampling import grid, save_png
+from ptarmigan.sampling import grid, save_png, to_uint8
 from ptarmigan.state import TrainState
 from ptarmigan.training import feed
 
@@ -86,9 +86,13 @@ def replay(
     with deterministic(config.train.deterministic), feed(config, dataset, state.device) as batches:
         while state.images_seen < first:
             advance(state, batches)
-        loaded = batches.load(first)
-        files = [dataset.origin(int(index)) for index in loaded.indices]
-        watch = Watch(state, dataset, files)
+        purposes = [
+            *(f"order {extra}" for extra in range(1, config.train.d_steps)),
+            "order",
+        ]  # one for each update of D
+        drawn = [batches.load(first, purpose) for purpose in purposes]
+        files = [[dataset.origin(int(index)) for index in loaded.indices] for loaded in drawn]
+        watch = Watch(state, files)
         norms = {name: parameter.norm().item() for name, parameter in watch.parameters()}
         with watch.listening():
             terms = {name: value.item() for name, value in advance(state, batches).items()}
@@ -96,13 +100,13 @@ def replay(
     step = Step(
         first, found.path.name if found else "the start", terms, watch.calls,
         {name: (norm, gradients[name].norm().item()) for name, norm in norms.items()},  # type: ignore[union-attr]
-        watch.not_finite or watch.backward, files, str(target),
+        watch.not_finite or watch.backward, files[-1], str(target),
     )  # fmt: skip
     make_folder(target)
     columns = math.ceil(config.train.batch**0.5)
-    for name, images in (("batch", loaded.images), ("fakes", watch.fakes)):
-        pixels = images.detach().float().add(1).mul(127.5).round().nan_to_num(0).clamp(0, 255).to(torch.uint8)
-        save_png(grid(pixels.permute(0, 2, 3, 1).cpu().numpy(), columns), target / f"{name}.png", images_seen=first)
+    for name, images in (("batch", drawn[-1].images), ("fakes", watch.fakes)):
+        picture = grid(to_uint8(images.detach().nan_to_num(-1)), columns)
+        save_png(picture, target / f"{name}.png", images_seen=first)
     write_atomic(target / "step.json", (json.dumps(asdict(step), indent=2) + "\n").encode())
     return step
 
@@ -127,10 +131,10 @@ def before(run: Path, at: int) -> tuple[checkpoint.Checkpoint | None, dict[str, 
 class Watch:
     """Hooks on every layer of both players for the length of one step."""
 
-    def __init__(self, state: TrainState, dataset: Dataset, files: list[str]) -> None:
-        self.state, self.dataset, self.files = state, dataset, files
+    def __init__(self, state: TrainState, files: list[list[str]]) -> None:
+        self.state, self.files = state, files  # of the real batch of each update of D
         self.calls: list[Call] = []
-        self.counts: Counter[tuple[str, int, str]] = Counter()
+        self.counts: Counter[tuple[int, str]] = Counter()
         self.updates = 0  # of D, so far
         self.fakes = torch.empty(0)
         self.not_finite: str | None = None  # first on the way forward
@@ -165,8 +169,8 @@ class Watch:
     def _called(self, layer: str, module: nn.Module, given: tuple[Any, ...], output: Any) -> None:
         value = output.logits if isinstance(output, DiscriminatorOutput) else output
         for_g = self.updates == self.state.config.train.d_steps
-        number = self.counts["", self.updates, layer]
-        self.counts["", self.updates, layer] += 1
+        number = self.counts[self.updates, layer]
+        self.counts[self.updates, layer] += 1
         through = (
             "latents" if layer.startswith("G") else (("fake", "real") if for_g else ("real", "fake", "between"))[number]
         )
@@ -197,7 +201,8 @@ class Watch:
     def _fed(self, through: str, place: int) -> str:
         """The image behind a place in the batch, in words."""
         if through == "real":
-            return f"the real image {self.files[place]}"
+            files = self.files[min(self.updates, len(self.files) - 1)]  # G plays against the last batch
+            return f"the real image {files[place]}"
         return f"the {'pair' if through == 'between' else 'fake'} number {place} of the batch"
 
 

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
-from torch import nn
+from torch import Tensor, nn
 
 from ptarmigan import files, seeding
 from ptarmigan.config import Config, Model, resolve
@@ -39,9 +39,17 @@ def generate(
         part = slice(start, start + CHUNK)
         z = seeding.latents(seed, "sample", indices[part], model.latent_dim, model.latent)
         images = generator(z.to(device), torch.from_numpy(labels[part]).to(device))
-        out.append(images.add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy())
+        out.append(to_uint8(images))
     generator.train(training)
     return np.concatenate(out)
+
+
+def to_uint8(images: Tensor) -> NDArray[np.uint8]:
+    """[N, C, H, W] in [-1, 1] -> uint8 [N, H, W, C]: -1 is 0, 1 is 255, the nearest between."""
+    pixels: NDArray[np.uint8] = (
+        images.add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+    )
+    return pixels
 
 
 def grid(images: NDArray[np.uint8], columns: int, gap: int = 2) -> Image.Image:

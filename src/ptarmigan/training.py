@@ -297,7 +297,7 @@ def save(run: Path, state: TrainState, record: dict[str, Any], dataset: Dataset,
     In this order a run killed in between does those steps again and writes the same bytes.  Raises UserError where
     the ranks do not hold the same weights.
     """
-    if others := dist.differing(state.digest()):
+    if dist.world() > 1 and (others := dist.differing(state.digest())):
         raise UserError(
             f"the weights of ranks {others} are not those of rank 0 at {state.images_seen:,} images: nothing is saved; "
             "the machines compute differently, or one has bad memory"
