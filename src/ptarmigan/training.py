@@ -167,20 +167,20 @@ def back(
             f"{error}{helped}; last good checkpoint: {found.path if found else 'none yet'}. Try a lower --g-lr and "
             "--d-lr, or --precision fp32"
         )
-    again = begin(config, dataset, state.device, record, found)
-    again.controllers.setdefault("tick", state.controllers["tick"])
-    again.controllers |= {"retries": tries + 1, "lr_scale": 0.5 ** (tries + 1)}
-    plan(again, config.train)
+    restored = begin(config, dataset, state.device, record, found)
+    restored.controllers.setdefault("tick", state.controllers["tick"])
+    restored.controllers |= {"retries": tries + 1, "lr_scale": 0.5 ** (tries + 1)}
+    plan(restored, config.train)
     if dist.rank() == 0:
-        checkpoint.save(run, again, record, milestone=False)
+        checkpoint.save(run, restored, record, milestone=False)
     logged(run).write(
-        again.images_seen, back_from=state.images_seen, retry=tries + 1, lr_scale=again.controllers["lr_scale"]
+        restored.images_seen, back_from=state.images_seen, retry=tries + 1, lr_scale=restored.controllers["lr_scale"]
     )
     say(
-        f"note: {error}: back to {again.images_seen:,} images with {again.controllers['lr_scale']:g} of the learning "
-        f"rates (retry {tries + 1} of {config.train.retries})"
+        f"note: {error}: back to {restored.images_seen:,} images with {restored.controllers['lr_scale']:g} of the "
+        f"learning rates (retry {tries + 1} of {config.train.retries})"
     )
-    return again
+    return restored
 
 
 def tick_steps(train: Train, seconds: float) -> int:
