@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import reprlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -140,9 +141,9 @@ def resolve(given: Mapping[str, Any]) -> Config:
         raise unknown("recipe", recipe, RECIPES)
     for key in flat:
         if key not in TYPES:
-            near = difflib.get_close_matches(key, TYPES, n=1)
+            near = difflib.get_close_matches(str(key), TYPES, n=1)
             raise UserError(
-                f"unknown field {key!r}"
+                f"unknown field {reprlib.repr(key)[:100]}"
                 + (f": did you mean {near[0]!r}?" if near else f": fields are {', '.join(TYPES)}")
             )
     values = RECIPES[recipe] | {key: coerce(key, value) for key, value in flat.items() if value is not None}
@@ -172,7 +173,7 @@ def coerce(key: str, value: Any) -> Any:
         elif kind in (int, float) and not isinstance(value, bool):
             try:
                 number = float(value)  # YAML 1.1 reads 2e-3 as a string
-            except (TypeError, ValueError):
+            except (TypeError, ValueError, OverflowError):
                 continue
             if kind is float or number.is_integer():
                 return kind(number)
@@ -181,7 +182,7 @@ def coerce(key: str, value: Any) -> Any:
         else "two numbers" if get_origin(k) is tuple else getattr(k, "__name__", str(k))
         for k in options if k is not type(None)
     )  # fmt: skip
-    raise UserError(f"{key}: {value!r} will not do: {wanted} is needed ({HELP[key]})")
+    raise UserError(f"{key}: {reprlib.repr(value)[:100]} will not do: {wanted} is needed ({HELP[key]})")
 
 
 def check(config: Config) -> None:

@@ -140,7 +140,7 @@ def load(model: str | Path, device: str = "cpu") -> Generator:
             if tensors[name].dtype != wanted.dtype:
                 raise TypeError(f"{name} is {tensors[name].dtype}, not {wanted.dtype}")
         network.load_state_dict(tensors, assign=True)
-    except (KeyError, TypeError, RuntimeError, UserError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, UserError) as error:
         raise UserError(f"{path} is no generator that this ptarmigan can read: {error}") from None
     network.to(pick_device(device)).eval().requires_grad_(False)
     return Generator(network, config, spec, meta["images_seen"], meta.get("scores", {}), meta["sha256"])

@@ -8,7 +8,7 @@ import struct
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
 from typing import IO, Any, cast
@@ -20,6 +20,7 @@ from ptarmigan.contracts import UserError
 
 TRAIN, SELECT, HELD_OUT, UNDECIDED = 0, 1, 2, -1  # UNDECIDED: the source does not say
 CHUNK_BYTES = 16 << 20
+DEFLATE = 1032  # no deflated byte becomes more bytes than this: a header that promises more lies
 NPZ_HINT = (
     "an .npz holds arr_0 uint8 [N,H,W,C] or [N,H,W] and arr_1 integers [N] (class_names is optional), "
     "or MedMNIST's train_images, train_labels, val_images, ..."
@@ -119,9 +120,9 @@ def read_idx(folder: Path, names: list[str]) -> Arrays:
     images, labels, own = [], [], []
     for part, pair in sorted(idx_tables(folder, names).items(), reverse=True):
         table, numbers = (_idx(folder / name) for name in pair)
+        _check(table, numbers)
         images.append(table)
         labels.append((numbers.where, numbers.whole()))
-        _check_count(table, labels[-1])
         own.append(np.full(table.shape[0], HELD_OUT if part == "test" else UNDECIDED, np.int8))
     text = folder / "classes.txt"
     given: list[str] | None = None
@@ -140,6 +141,8 @@ def _idx(path: Path) -> Table:
         if zeros or kind != 0x08:
             raise ValueError("it does not begin as an IDX file of unsigned bytes does (00 00 08)")
         shape = struct.unpack(f">{dims}I", stream.read(4 * dims))
+        if prod(shape) > DEFLATE * path.stat().st_size:
+            raise ValueError(f"its header promises {prod(shape):,} bytes, more than the file can hold")
 
     def positioned() -> IO[bytes]:
         stream = unpacked()
@@ -162,8 +165,11 @@ def read_npz(path: Path) -> Arrays:
         count = images[0].shape[0] if images[0].shape else 0
         own.append(np.full(count, UNDECIDED, np.int8))
         if "arr_1" in keys:
-            labels.append((f"{path} [arr_1]", _npy(path, "arr_1").whole()))
+            numbers = _npy(path, "arr_1")
+            _check(images[0], numbers)
+            labels.append((numbers.where, numbers.whole()))
         else:
+            _check(images[0])
             labels.append((str(path), np.zeros(count, np.int64)))
             notices.append(f"{path} has no labels (arr_1): its images are one class")
     elif "train_images" in keys:
@@ -173,19 +179,20 @@ def read_npz(path: Path) -> Arrays:
             if f"{part}_labels" not in keys:
                 raise UserError(f"{path} has {part}_images but no {part}_labels: {NPZ_HINT}")
             images.append(_npy(path, f"{part}_images"))
-            values = _npy(path, f"{part}_labels").whole()
-            labels.append((f"{path} [{part}_labels]", values[:, 0] if values.shape[1:] == (1,) else values))
+            numbers = _npy(path, f"{part}_labels")
+            if numbers.shape[1:] == (1,):
+                numbers = replace(numbers, shape=numbers.shape[:1])
+            _check(images[-1], numbers)
+            labels.append((numbers.where, numbers.whole()))
             own.append(np.full(images[-1].shape[:1], code, np.int8))
     else:
         raise UserError(f"{path} holds {', '.join(sorted(keys)) or 'nothing'}: {NPZ_HINT}")
-    for table, pair in zip(images, labels, strict=True):
-        _check_count(table, pair)
     given = None
     if "class_names" in keys:
-        array = _npy(path, "class_names").whole()
-        if array.dtype.kind != "U" or array.ndim != 1:
-            raise UserError(f"{path} [class_names] is {array.dtype} {list(array.shape)}: a list of strings is needed")
-        given = [str(name) for name in array]
+        table = _npy(path, "class_names")
+        if table.dtype.kind != "U" or len(table.shape) != 1:
+            raise UserError(f"{table.where} is {table.dtype} {list(table.shape)}: a list of strings is needed")
+        given = [str(name) for name in table.whole()]
     elif notices:
         given = [path.stem]
     return _assemble(images, labels, own, given, f"{path} [class_names]", notices)
@@ -216,7 +223,7 @@ def _npy(path: Path, key: str) -> Table:
         raise UserError(
             f"{where} is an array of Python objects, which would need pickle: save plain numbers or strings"
         )
-    if size != prod(shape) * dtype.itemsize:
+    if size != prod(shape) * dtype.itemsize or min(shape, default=0) < 0 or size > DEFLATE * path.stat().st_size:
         raise UserError(f"{where} is damaged: {size} bytes cannot be {dtype} {list(shape)}")
     if fortran and len(shape) > 1:
         raise UserError(f"{where} is stored column by column: save numpy.ascontiguousarray(x)")
@@ -226,25 +233,31 @@ def _npy(path: Path, key: str) -> Table:
 # --- both --------------------------------------------------------------------------------------------------
 
 
-def _check_count(table: Table, labels: tuple[str, NDArray[Any]]) -> None:
-    where, values = labels
-    if table.dtype != np.uint8:
-        raise UserError(f"{table.where} is {table.dtype}: images are uint8, 0 to 255")
-    if len(table.shape) not in (3, 4) or (len(table.shape) == 4 and table.shape[3] not in (1, 3, 4)):
+def _check(images: Table, labels: Table | None = None) -> None:
+    """Raise UserError where the headers of images and their labels do not fit; nothing has been read yet."""
+    if images.dtype != np.uint8:
+        raise UserError(f"{images.where} is {images.dtype}: images are uint8, 0 to 255")
+    if len(images.shape) not in (3, 4) or (len(images.shape) == 4 and images.shape[3] not in (1, 3, 4)):
         raise UserError(
-            f"{table.where} has the shape {list(table.shape)}: [N,H,W] or [N,H,W,C] with C 1, 3 or 4 is needed"
+            f"{images.where} has the shape {list(images.shape)}: [N,H,W] or [N,H,W,C] with C 1, 3 or 4 is needed"
         )
-    if 0 in table.shape:
-        raise UserError(f"{table.where} has the shape {list(table.shape)}: it holds no image")
-    if values.ndim != 1:
+    if 0 in images.shape:
+        raise UserError(f"{images.where} has the shape {list(images.shape)}: it holds no image")
+    if labels is None:
+        return
+    if len(labels.shape) != 1:
         raise UserError(
-            f"{where} has the shape {list(values.shape)}: one whole number an image is needed; "
+            f"{labels.where} has the shape {list(labels.shape)}: one whole number an image is needed; "
             "for several labels an image, choose one"
         )
-    if len(values) != table.shape[0]:
-        raise UserError(f"{where} has {len(values)} labels for the {table.shape[0]} images of {table.where}")
-    if values.dtype.kind not in "iu":
-        raise UserError(f"{where} is {values.dtype}: labels are whole numbers, 0 to the number of classes less one")
+    if labels.shape[0] != images.shape[0]:
+        raise UserError(
+            f"{labels.where} has {labels.shape[0]} labels for the {images.shape[0]} images of {images.where}"
+        )
+    if labels.dtype.kind not in "iu":
+        raise UserError(
+            f"{labels.where} is {labels.dtype}: labels are whole numbers, 0 to the number of classes less one"
+        )
 
 
 def _assemble(

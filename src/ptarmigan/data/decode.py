@@ -14,6 +14,8 @@ from PIL import Image, ImageFile
 
 from ptarmigan.config import Data, parse_size
 
+# Not whatever Pillow knows: it hands an EPS, whatever its name, to a PostScript interpreter.
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 SIZES = (28, 32, 48, 64)
 TURN = {  # the EXIF orientation (tag 274) -> what makes the image upright
@@ -50,7 +52,7 @@ class Shape:
 
 def probe(path: Path) -> Header:
     """The header of an image file; raises whatever Pillow does where there is none."""
-    with Image.open(path) as image:
+    with Image.open(path, formats=FORMATS) as image:
         height, width = image.height, image.width
         if _orientation(image) in (5, 6, 7, 8):
             height, width = width, height
@@ -61,7 +63,7 @@ def probe(path: Path) -> Header:
 
 def extremes(path: Path) -> tuple[int, int]:
     """Darkest and brightest value of a 16 bit image."""
-    with Image.open(path) as image:
+    with Image.open(path, formats=FORMATS) as image:
         pixels = np.asarray(image)
         return int(pixels.min()), int(pixels.max())
 
@@ -92,7 +94,7 @@ def choose_shape(headers: Sequence[Header], data: Data) -> Shape:
 
 def decode(path: Path, shape: Shape) -> NDArray[np.uint8]:
     """The file's first frame, upright, as [H,W,C] of `shape`; raises whatever Pillow does with a damaged file."""
-    with Image.open(path) as image:
+    with Image.open(path, formats=FORMATS) as image:
         turn = _orientation(image)
         if isinstance(image, ImageFile.ImageFile) and image.format == "JPEG" and shape.fit != "pad":
             ample = 4 * max(shape.height, shape.width)

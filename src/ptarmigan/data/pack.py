@@ -153,7 +153,7 @@ def _load(folder: Path) -> Pack | None:
             return None
         arrays = {name: np.load(folder / f"{name}.npy", allow_pickle=False) for name in ARRAYS}
         images = np.asarray(np.memmap(folder / "images", np.uint8, "r", shape=shape))
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
     some = np.linspace(0, shape[0] - 1, min(CHECKED, shape[0])).astype(np.int64)
     if any(content_hash(images[i]) != arrays["hashes"][i] for i in some):
