@@ -42,7 +42,7 @@ def main(
         while counts["kills"] < kills or run.exists():
             left = set(run.rglob(".*.tmp"))
             child = start(run, data, fields)
-            patience = draw.uniform(0, seconds / 4) if counts["kills"] < kills else float("inf")
+            patience = draw.uniform(0, seconds / 2) if counts["kills"] < kills else float("inf")
             status = watch(child, run, left, patience, aimed=counts["kills"] % 2 == 1)
             if status is None:
                 counts["kills"] += 1

@@ -19,10 +19,11 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import ptarmigan.advance as advance_module
 import ptarmigan.training as training
 from conftest import SMALL
 from ptarmigan import checkpoint, load
-from ptarmigan.contracts import UserError
+from ptarmigan.contracts import Batch, UserError
 from ptarmigan.files import Damaged, load_json, load_tensors, save_json, write_atomic
 from ptarmigan.log import Metrics, damaged, read
 from ptarmigan.runs import hold
@@ -319,6 +320,12 @@ def test_no_space_at_any_byte_leaves_the_old_file(tmp_path: Path, room: int) -> 
 # --- values that are not finite ---------------------------------------------------------------------------------
 
 
+def with_nan(batch: Batch) -> Batch:
+    images = batch.images.clone()
+    images[3, 0, 5, 5] = float("nan")  # one pixel of one image
+    return batch._replace(images=images)
+
+
 def planted(monkeypatch: pytest.MonkeyPatch, where: str, at: int, times: int) -> None:
     """Plant a NaN before the step that begins at `at` images, the first `times` times that the run comes there."""
     real, left = training.advance, [times]
@@ -327,6 +334,11 @@ def planted(monkeypatch: pytest.MonkeyPatch, where: str, at: int, times: int) ->
         if state.controllers and state.images_seen == at and left[0]:
             left[0] -= 1
             weight = state.D.head.source.weight
+            if where == "batch":
+                with pytest.MonkeyPatch.context() as patch:
+                    draw = advance_module.real_batch
+                    patch.setattr(advance_module, "real_batch", lambda *way: with_nan(draw(*way)))
+                    return real(state, batches)
             if where == "weight":
                 weight.data.fill_(float("nan"))
             elif where == "average":  # no loss ever reads it
@@ -341,7 +353,9 @@ def planted(monkeypatch: pytest.MonkeyPatch, where: str, at: int, times: int) ->
     monkeypatch.setattr(training, "advance", advance)
 
 
-@pytest.mark.parametrize(("where", "term"), [("weight", "d_adv"), ("gradient", "d_grad"), ("average", "ema.")])
+@pytest.mark.parametrize(
+    ("where", "term"), [("batch", "d_adv"), ("weight", "d_adv"), ("gradient", "d_grad"), ("average", "ema.")]
+)
 def test_a_run_goes_back_with_half_the_rates_and_says_so(
     where: str, term: str, shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
