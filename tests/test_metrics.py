@@ -205,8 +205,9 @@ def test_fidelity_tells_dropping_from_inventing() -> None:
 
 def test_a_neighbourhood_holds_its_border() -> None:
     real = torch.tensor([[0.0], [1.0], [5.0]])
-    fake = torch.tensor([[-1.0], [9.0], [20.0]])  # on the border of 0's and of 5's, and outside
+    fake = torch.tensor([[-1.0], [9.0], [22.0]])  # on the border of 0's and of 5's, and outside
     assert prdc(real, fake, 1, 1) == pytest.approx((2 / 3, 1, 2 / 3, 2 / 3))
+    assert prdc(fake, real, 1, 1).recall == pytest.approx(2 / 3)
 
 
 @pytest.mark.parametrize(("n", "m", "k"), [(30, 20, 5), (12, 40, 2)])
@@ -353,6 +354,7 @@ def test_authenticity_is_its_definition_and_a_third_for_one_feature() -> None:
         expected += bool((g - train[near]).norm() > (others - train[near]).norm(dim=1).min())
     assert authenticity(train, generated) == expected / 50
     assert authenticity(train, train[:10]) == 0
+    assert authenticity(torch.tensor([[0.0], [1.0]]), torch.tensor([[-1.0], [-1.1]])) == 0.5  # > 1, not >= 1
     line = interval([authenticity(draws(1000, 1), draws(1000, 1)) for _ in range(100)], 0.999)
     assert line.low < 1 / 3 < line.high
     assert line.high - line.low < 0.03
