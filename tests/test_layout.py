@@ -8,9 +8,9 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "src" / "ptarmigan"
 ORDER = [
-    "contracts", "config", "seeding", "files", "devices", "dist", "losses", "conditioning", "penalties", "log",
-    "handbook", "data", "networks", "optim", "state", "checkpoint", "pieces", "step", "sampling", "export", "advance",
-    "probe", "runs", "training", "replaying", "cli", "__main__",
+    "contracts", "config", "seeding", "files", "devices", "dist", "losses", "conditioning", "penalties", "metrics",
+    "log", "handbook", "data", "networks", "optim", "state", "checkpoint", "pieces", "step", "sampling", "export",
+    "advance", "probe", "runs", "training", "replaying", "cli", "__main__",
 ]  # fmt: skip
 
 
