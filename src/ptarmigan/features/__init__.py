@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ptarmigan.contracts import UserError, unknown
 from ptarmigan.devices import pick_device
-from ptarmigan.features import efficientnet
+from ptarmigan.features import efficientnet, inception
 
 CHUNK = 16  # images a forward on a CPU: the maps stay in its caches, and 64 are half as fast
 CHUNK_GPU = 256
@@ -55,8 +55,14 @@ def _efficientnet_lite0(weights: Path | None) -> Extractor:
     return Extractor("EfficientNet-Lite0", "FD-EffNetLite0", sha256, efficientnet.SIZE, efficientnet.DIM, network)
 
 
+def _inception(weights: Path | None) -> Extractor:
+    network, sha256 = inception.load(weights)
+    return Extractor("Inception-v3 of 2015-12-05", "FID", sha256, inception.SIZE, inception.DIM, network)
+
+
 EXTRACTORS: dict[str, Callable[[Path | None], Extractor]] = {
     "efficientnet-lite0": _efficientnet_lite0,
+    "inception": _inception,
 }
 
 
