@@ -1,0 +1,60 @@
+"""Our Inception features and FID against torch-fidelity's, on the same images and the same weights.
+
+    python benchmarks/parity_inception.py [--weights FILE] [--images 2200]
+
+Half of the images are Fashion-MNIST's embedded ones, half the same under noise.  FID needs more images than features.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ptarmigan.contracts import UserError
+from ptarmigan.features import extractor, inception
+
+ASSETS = Path(__file__).resolve().parents[1] / "src" / "ptarmigan" / "assets"
+
+
+def main() -> str | None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--weights", help="the published file; else from the cache, or downloaded")
+    parser.add_argument("--images", type=int, default=2 * (inception.DIM + 52))
+    arguments = parser.parse_args()
+    try:
+        from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+        from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
+    except ImportError as error:
+        return f"missing: the package torch-fidelity, in an environment of its own ({error})"
+    try:
+        ours = extractor("inception", arguments.weights)
+    except UserError as error:
+        return f"missing: {error}"
+    path = arguments.weights or inception.downloaded()
+    theirs = FeatureExtractorInceptionV3("inception-v3-compat", ["2048"], feature_extractor_weights_path=str(path))
+
+    real = np.load(ASSETS / "fashion-mnist-10k.npz")["arr_0"][: arguments.images // 2, :, :, None].repeat(3, 3)
+    noisy = np.clip(real + np.random.default_rng(0).normal(0, 10, real.shape), 0, 255).astype(np.uint8)
+    pairs = []
+    for images in (real, noisy):
+        pixels = torch.from_numpy(images).permute(0, 3, 1, 2)
+        with torch.inference_mode():
+            pairs.append((ours(images), torch.cat([theirs(part)[0] for part in pixels.split(16)])))
+    difference = max(float((a - b).abs().max()) for a, b in pairs)
+    print(f"features: largest difference {difference:.1e} of values up to {max(float(b.max()) for _, b in pairs):.2f}")
+    fid = [
+        fid_statistics_to_metric(*(fid_features_to_statistics(features) for features in side), verbose=False)[
+            "frechet_inception_distance"
+        ]
+        for side in zip(*pairs, strict=True)
+    ]
+    print(f"FID of real against noisy, {len(real)} each: ours {fid[0]:.6f}, theirs {fid[1]:.6f}")
+    return None
+
+
+if __name__ == "__main__":
+    sys.exit(main())
