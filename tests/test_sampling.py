@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -86,7 +87,7 @@ def test_nothing_is_overwritten(name: str, run: Path, tmp_path: Path) -> None:
 def test_class_names_that_are_no_file_names_stay_inside_the_folder(run: Path, tmp_path: Path) -> None:
     generator = load(run)
     spec = sampling.ImageSpec(16, 16, 1, ("../../up", "t-shirt/top", ".."))
-    evil = sampling.Generator(generator.network, generator.config, spec, 0, {}, "")
+    evil = replace(generator, spec=spec)
     images, labels = evil.sample(n=1)
     (tmp_path / "in").mkdir()
     sampling.save_folder(evil, images, labels, tmp_path / "in" / "out", 0)

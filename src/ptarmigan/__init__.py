@@ -19,13 +19,15 @@ if TYPE_CHECKING:
     from ptarmigan.sampling import info as info
     from ptarmigan.sampling import load as load
     from ptarmigan.sampling import sample as sample
+    from ptarmigan.scoring import score as score
     from ptarmigan.training import train as train
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "Config": "config", "resolve": "config", "UserError": "contracts", "explain": "handbook", "load": "sampling",
-    "sample": "sampling", "info": "sampling", "replay": "replaying", "train": "training",
+    "sample": "sampling", "info": "sampling", "replay": "replaying", "score": "scoring",
+    "train": "training",
 }  # fmt: skip
 __all__ = [*_HOMES, "losses"]
 

@@ -86,6 +86,65 @@ def sample(
 
 
 @app.command
+def score(
+    model: Path,
+    data: Path | None = None,
+    /,
+    *,
+    n: Annotated[int | None, Parameter(name="-n")] = None,
+    seeds: int = 5,
+    extractor: str = "efficientnet-lite0",
+    weights: Path | None = None,
+    cas: Annotated[bool, Parameter(negative=())] = False,
+    time: str = "15m",
+    out: Path | None = None,
+    device: str = "auto",
+) -> None:
+    """Report how far images of MODEL, or images that exist, are from held-out images of DATA, class by class.
+
+    Parameters
+    ----------
+    model
+        a run, a generator folder, a model.safetensors; or images in class folders or an .npz
+    data
+        the images that it was trained on; a run knows them
+    n
+        images a set; by default as many as are held out, from 1,000 to 5,000
+    seeds
+        independent sets, from which the intervals come
+    extractor
+        efficientnet-lite0, classifier (learnt from these classes on top of it) or inception (for the FID)
+    weights
+        the extractor's weights, where they are not in their usual place
+    cas
+        also train classifiers on generated images
+    time
+        bound of the whole: fewer images are looked at rather than more time taken
+    out
+        a new folder for the report; by default it goes beside the generator, and into its model card
+    device
+        auto, cpu, cuda or mps
+    """
+    from ptarmigan.scorecard import show
+    from ptarmigan.scoring import score
+
+    show(
+        score(
+            model,
+            data,
+            n=n,
+            seeds=seeds,
+            extractor=extractor,
+            weights=weights,
+            cas=cas,
+            time=time,
+            out=out,
+            device=device,
+        )
+    )
+
+
+@app.command
 def info(model: Path, /) -> None:
     """Say what MODEL knows of itself: classes, size, recipe, images seen, scores."""
     from ptarmigan.sampling import info

@@ -70,6 +70,7 @@ class Train:
     deterministic: bool = option(False, "the same bits each time on a GPU too, at some cost; a CPU does so anyway")
     precision: Literal["auto", "fp32", "bf16"] = option("auto", "auto: bf16 where a probe finds it faster")
     snapshots: int = option(20, "sample grids, checkpoints and generators written over the budget")
+    live_images: int = option(250, "generated images scored at each snapshot against the select part; 0: none")
     retries: int = option(3, "times to go back to the last good checkpoint, at half the rates, from a value not finite")
     keep: int = option(3, "newest checkpoints kept, besides the first and every tenth")
 
@@ -100,6 +101,7 @@ UNTRACKED = (
     "micro_batch",
     "keep",
     "retries",
+    "live_images",
 )  # may differ between two runs of one command on a run folder
 
 RECIPES: dict[str, dict[str, Any]] = {
@@ -197,8 +199,8 @@ def check(config: Config) -> None:
     for key, low, high in (
         ("width", 1, 4096), ("latent_dim", 1, 65536), ("class_dim", 1, 65536), ("batch", 1, 1 << 20),
         ("micro_batch", 0, 1 << 20),
-        ("d_steps", 1, 1000), ("snapshots", 1, 100_000), ("keep", 1, 100_000), ("retries", 0, 100), ("g_lr", 0, 1),
-        ("d_lr", 0, 1), ("anneal", 0, 1),
+        ("d_steps", 1, 1000), ("snapshots", 1, 100_000), ("keep", 1, 100_000), ("retries", 0, 100),
+        ("live_images", 0, 1_000_000), ("g_lr", 0, 1), ("d_lr", 0, 1), ("anneal", 0, 1),
         ("r1", 0, 1e9), ("r2", 0, 1e9), ("gradient_penalty", 0, 1e9),
         ("class_weight", 0, 1e9), ("ema_half_life", 0, 1e15),
         ("dropout", 0, 0.95), ("smoothing", 0.5, 1), ("seed", 0, 2**63 - 1),

@@ -11,34 +11,58 @@ from torch import nn
 
 from ptarmigan.config import Config
 from ptarmigan.contracts import ImageSpec
-from ptarmigan.files import make_folder, save_tensors, write_atomic
+from ptarmigan.files import make_folder, save_json, save_tensors, write_atomic
+from ptarmigan.sampling import Generator
+from ptarmigan.scorecard import markdown
 
 
 def export_generator(
-    folder: Path, generator: nn.Module, config: Config, spec: ImageSpec, images_seen: int, scores: dict[str, Any]
+    folder: Path,
+    generator: nn.Module,
+    config: Config,
+    spec: ImageSpec,
+    images_seen: int,
+    fingerprint: str,
+    selection: str,
 ) -> str:
     """Write model.safetensors, config.json and README.md; returns the SHA-256 of the generator.
 
     All that `load` needs is in model.safetensors, so the three can never disagree; the other two are for readers.
+    Scores of other weights that lay there go.
     """
     make_folder(folder)
     choices = asdict(config)
     choices["train"] |= {"time": None, "images": None, "device": "auto"}  # a machine's, not the model's
-    meta = {"config": choices, "spec": asdict(spec), "images_seen": images_seen, "scores": scores}
+    meta = {
+        "config": choices,
+        "spec": asdict(spec),
+        "images_seen": images_seen,
+        "fingerprint": fingerprint,
+        "selection": selection,
+    }
     sha256 = save_tensors(folder / "model.safetensors", generator.state_dict(), meta)
     write_atomic(folder / "config.json", (json.dumps({**meta, "sha256": sha256}, indent=2) + "\n").encode())
-    write_atomic(folder / "README.md", card(config, spec, images_seen, scores, sha256).encode())
+    write_atomic(folder / "README.md", card(config, spec, images_seen, sha256, {}).encode())
+    (folder / "scores.json").unlink(missing_ok=True)
     return sha256
 
 
-def card(config: Config, spec: ImageSpec, images_seen: int, scores: dict[str, Any], sha256: str) -> str:
+def write_scores(folder: Path, generator: Generator, report: dict[str, Any]) -> None:
+    """Put a report into scores.json, beside those of other extractors on this generator, and into the model card."""
+    reports = generator.scores | {report["protocol"]["extractor"]: report}
+    save_json(folder / "scores.json", {"generator": generator.sha256, "reports": reports})
+    text = card(generator.config, generator.spec, generator.images_seen, generator.sha256, reports)
+    write_atomic(folder / "README.md", text.encode())
+
+
+def card(config: Config, spec: ImageSpec, images_seen: int, sha256: str, reports: dict[str, Any]) -> str:
     """The model card: Markdown with the Hub's front matter."""
     kind = {1: "grey", 3: "RGB", 4: "RGBA"}[spec.channels]
     conditional = config.model.conditioning != "none"
     classes = "\n".join(f"{label}. {name}" for label, name in enumerate(spec.class_names))
     asked = f" --class {json.dumps(spec.class_names[0])}" if conditional else ""
     told = "a class-conditional generator" if conditional else "an unconditional generator"
-    scored = "\n".join(f"- {name}: {value}" for name, value in scores.items()) or "None were computed for this one."
+    scored = "\n\n".join(map(markdown, reports.values())) or "None were computed for this one."
     return f"""---
 library_name: ptarmigan
 tags: [gan, image-generation]

@@ -22,8 +22,10 @@ from ptarmigan.config import Config, Model, resolve
 from ptarmigan.contracts import ImageSpec, UserError
 from ptarmigan.devices import pick_device
 from ptarmigan.networks import build_generator
+from ptarmigan.scorecard import headline
 
 CHUNK = 256  # images a forward: the same whatever is asked for
+PLACES = ("generator/model.safetensors", "model.safetensors")  # in the folder that a model is
 
 
 @torch.no_grad()
@@ -80,7 +82,9 @@ class Generator:
     config: Config
     spec: ImageSpec
     images_seen: int
-    scores: dict[str, Any]
+    fingerprint: str  # of the data set that it was trained on; '' where nobody wrote it down
+    selection: str  # why this one of the generators of its run
+    scores: dict[str, Any]  # extractor -> the report that `score` made
     sha256: str
 
     def sample(
@@ -143,12 +147,24 @@ def load(model: str | Path, device: str = "cpu") -> Generator:
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, UserError) as error:
         raise UserError(f"{path} is no generator that this ptarmigan can read: {error}") from None
     network.to(pick_device(device)).eval().requires_grad_(False)
-    return Generator(network, config, spec, meta["images_seen"], meta.get("scores", {}), meta["sha256"])
+    return Generator(
+        network, config, spec, meta["images_seen"], meta.get("fingerprint", ""), meta.get("selection", "the last"),
+        scores_of(path.parent, meta["sha256"]), meta["sha256"],
+    )  # fmt: skip
+
+
+def scores_of(folder: Path, sha256: str) -> dict[str, Any]:
+    """The reports in a generator folder, by extractor, if they are about this generator; a damaged file holds none."""
+    try:
+        record = files.load_json(folder / "scores.json")
+    except files.Damaged:  # or not there
+        return {}
+    return record["reports"] if record.get("generator") == sha256 else {}
 
 
 def find(model: Path) -> Path:
     """The model.safetensors that a path means."""
-    tried = [model / "generator" / "model.safetensors", model / "model.safetensors", model]
+    tried = [*(model / place for place in PLACES), model]
     for path in tried:
         if path.is_file():
             return path
@@ -233,6 +249,6 @@ def info(model: str | Path) -> dict[str, Any]:
         "conditioning": config.model.conditioning,
         "parameters": sum(parameter.numel() for parameter in generator.network.parameters()),
         "images_seen": generator.images_seen,
-        "scores": generator.scores or "none yet",
+        "scores": [headline(report) for report in generator.scores.values()] or "none yet",
         "sha256": generator.sha256,
     }

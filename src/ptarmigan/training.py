@@ -15,28 +15,21 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from rich.console import Console
 
-from ptarmigan import checkpoint, dist, seeding
+from ptarmigan import checkpoint, dist
 from ptarmigan.advance import advance, share
 from ptarmigan.config import Config, Train, parse_images, parse_time, resolve
 from ptarmigan.contracts import UserError
 from ptarmigan.data import Batches, Dataset, open_dataset
 from ptarmigan.devices import deterministic, pick_device
-from ptarmigan.export import export_generator
-from ptarmigan.files import Damaged, load_tensors, make_folder
 from ptarmigan.log import Display, Metrics, duration
 from ptarmigan.log import damaged as damaged_lines
-from ptarmigan.networks.layers import settle
 from ptarmigan.probe import TICK_SECONDS, memory, probe
 from ptarmigan.runs import DEFAULT_TIME, hold, new_run, open_run, plan, read_yaml, record_of, write_record
-from ptarmigan.sampling import Generator, save_grid
+from ptarmigan.saving import Live, export, has_generator, save
 from ptarmigan.state import TrainState
-
-GRID_COLUMNS = 10
-SETTLING = 2048  # generated images from which batch statistics are taken
 
 
 class Diverged(UserError):
@@ -126,10 +119,11 @@ def play(
         plan(state, config.train)
         dist.on_first(lambda: write_record(run, record, dataset))
         describe(run, state, dataset, found is not None, display.say)
+        live = Live.open(dataset, config.train.live_images, device) if dist.rank() == 0 else None
         while True:
             try:
                 with memory(state):
-                    loop(run, state, record, dataset, batches, display)
+                    loop(run, state, record, dataset, batches, live, display)
                 break
             except Diverged as error:
                 state = back(run, state, record, dataset, error, display.say)
@@ -204,12 +198,19 @@ def feed(config: Config, dataset: Dataset, device: torch.device) -> Batches:
 
 
 def loop(
-    run: Path, state: TrainState, record: dict[str, Any], dataset: Dataset, batches: Batches, display: Display
+    run: Path,
+    state: TrainState,
+    record: dict[str, Any],
+    dataset: Dataset,
+    batches: Batches,
+    live: Live | None,
+    display: Display,
 ) -> None:
     """Steps until the planned end, or a signal; the host waits for the device at ticks alone."""
     train, controllers = state.config.train, state.controllers
     metrics = logged(run)
     names: list[str] = []
+    scores: dict[str, float] = {}  # of the last snapshot
     sums, steps, since = torch.zeros(()), 0, time.perf_counter()
     with signals() as received:
         while True:
@@ -235,16 +236,16 @@ def loop(
                     **values,
                     **({"finished": True} if done else {}),
                 )
-                display.tick(seen, *progress(state, rate), values)
+                display.tick(seen, *progress(state, rate), values | scores)
                 if done or snapshots(state, seen) > snapshots(state, first):
                     check_state(state, metrics)
-                    save(run, state, record, dataset, milestone=True)
+                    scores |= save(run, state, record, dataset, live, metrics, milestone=True)
                 steps, since = 0, time.perf_counter()
             if done:
                 return
             if stop:
                 check_state(state, metrics)
-                save(run, state, record, dataset, milestone=False)
+                save(run, state, record, dataset, live, metrics, milestone=False)
                 number = received[0] if received else signal.SIGTERM
                 raise Stopped(number, f"stopped at {seen:,} images, all saved; to go on: {again(run)}")
             terms = advance(state, batches)
@@ -289,50 +290,6 @@ def check_state(state: TrainState, metrics: Metrics) -> None:
 def logged(run: Path) -> Metrics:
     """The run's log; rank 0's alone is written."""
     return Metrics(run / "metrics.jsonl" if dist.rank() == 0 else None)
-
-
-def save(run: Path, state: TrainState, record: dict[str, Any], dataset: Dataset, milestone: bool) -> None:
-    """The generator folder, at a milestone a grid of fixed seeds with rows = classes, and last the checkpoint.
-
-    In this order a run killed in between does those steps again and writes the same bytes.  Raises UserError where
-    the ranks do not hold the same weights.
-    """
-    if dist.world() > 1 and (others := dist.differing(state.digest())):
-        raise UserError(
-            f"the weights of ranks {others} are not those of rank 0 at {state.images_seen:,} images: nothing is saved; "
-            "the machines compute differently, or one has bad memory"
-        )
-    if dist.rank() > 0:
-        return
-    sha256 = export(run, state, dataset)
-    if milestone:
-        sampler = Generator(state.ema, state.config, state.spec, state.images_seen, {}, sha256)
-        seed = state.config.train.seed
-        conditional = state.config.model.conditioning != "none"
-        images, labels = sampler.sample(n=GRID_COLUMNS if conditional else GRID_COLUMNS**2, seed=seed)
-        path = run / "samples" / f"{state.images_seen:09d}.png"
-        make_folder(path.parent)
-        save_grid(sampler, images, labels, path, seed)
-    checkpoint.save(run, state, record, milestone)
-
-
-def export(run: Path, state: TrainState, dataset: Dataset) -> str:
-    """The generator folder, of the average with batch statistics of its own; returns its SHA-256."""
-    train, model = state.config.train, state.config.model
-    z = seeding.latents(train.seed, "settle", np.arange(SETTLING), model.latent_dim, model.latent).to(state.device)
-    members = dataset.indices()
-    order = seeding.permute(train.seed, "settle", 0, np.arange(SETTLING) % len(members), len(members))
-    labels = torch.from_numpy(dataset.labels[members[order]]).to(state.device)
-    settle(state.ema, zip(torch.split(z, 256), torch.split(labels, 256), strict=True))
-    return export_generator(run / "generator", state.ema, state.config, state.spec, state.images_seen, {})
-
-
-def has_generator(run: Path) -> bool:
-    try:
-        load_tensors(run / "generator" / "model.safetensors")
-    except Damaged:
-        return False
-    return True
 
 
 @contextmanager

@@ -1,0 +1,282 @@
+"""`score`: a generator's images, or anybody's, against held-out ones: opened, seen by an extractor, reported, kept."""
+
+from __future__ import annotations
+
+import hashlib
+import time as clock
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from ptarmigan import files, sampling, seeding
+from ptarmigan.config import Data, parse_time
+from ptarmigan.contracts import UserError
+from ptarmigan.data import HELD_OUT, TRAIN, Dataset, open_dataset
+from ptarmigan.data.pack import cache_folder
+from ptarmigan.evaluate import Report, Sample, Sets, evaluate, labels_of
+from ptarmigan.export import write_scores
+from ptarmigan.features import Extractor
+from ptarmigan.features import extractor as open_extractor
+from ptarmigan.features.classifier import fit
+from ptarmigan.supply import Drawn, Given, Supply, run_of, trained_on
+
+FEWEST, MOST = 1000, 5000  # generated images a set, where nobody says how many
+HELD_OUT_MOST = 10_000  # held-out images that are looked at
+BLOCK = 256  # images between two signs of life
+SHARE = 0.7  # of the time that extraction may take; the rest is for comparing
+
+
+def score(
+    model: str | Path,
+    data: str | Path | None = None,
+    *,
+    n: int | None = None,
+    seeds: int = 5,
+    extractor: str = "efficientnet-lite0",
+    weights: str | Path | None = None,
+    cas: bool = False,
+    time: str = "15m",
+    out: str | Path | None = None,
+    device: str = "auto",
+) -> Report:
+    """Report how far generated images are from held-out ones, with intervals, floors, every class, and copies.
+
+    `model` is a run, a generator folder or a model.safetensors; or images of any origin, in class folders or an .npz.
+    `data` is what it was trained on; a run knows it.  `n` images are generated from each of `seeds` seeds (images that
+    exist are cut into as many parts).  `extractor` is efficientnet-lite0, classifier (128 features, learnt from these
+    classes on top of it) or inception (whose distance is the FID; its `weights` by path).  `cas` adds classifiers
+    trained on generated images.  `time` bounds the whole: rather than more time, fewer training images are looked at,
+    and fewer sets, two at least.
+
+    A generator folder gets the report as scores.json and in its model card, and a run the most suspicious images beside
+    their nearest training images as private/copies.png; with `out` both go into that new folder.  Returns the report.
+    Raises UserError where there is nothing to compare with, or not the time.
+    """
+    begun, seconds = clock.perf_counter(), parse_time(time)
+    assert seconds is not None
+    if seeds < 2:
+        raise UserError(f"seeds {seeds}: an interval needs two or more")
+    if out is not None and Path(out).exists():
+        raise UserError(f"out: {out} exists already and is not overwritten: name another --out")
+    notes: list[str] = []
+    with Bar() as bar:
+        supply, dataset = opened(Path(model), data, seeds, device, notes, bar)
+        seer = open_extractor("efficientnet-lite0" if extractor == "classifier" else extractor, weights, device)
+        plan = Plan.of(supply, dataset, n, seer, seconds, notes)
+        bar.begin(plan.images)
+        train, held = (real(dataset, places, seer, bar) for places in (plan.train, plan.held_out))
+        whole, by_class = [], []
+        for turn in range(plan.sets):
+            made = generated(supply, turn, seer, bar)
+            whole.append(made.take(np.flatnonzero(supply.counted(turn))))
+            by_class.append(made)
+        sets = Sets(train, held, whole, by_class, dataset.spec.class_names)
+        if extractor == "classifier":
+            sets = sets.seen_by(fit(train.features, labels_of(train), dataset.spec.classes))
+        report = evaluate(sets, bar.say, cas)
+    report["notes"] = [*notes, *report["notes"]]
+    report["protocol"] = protocol(supply, dataset, plan, seer, extractor) | {
+        "seconds": round(clock.perf_counter() - begun, 1)
+    }
+    keep(report, supply, dataset, plan, Path(model), None if out is None else Path(out))
+    return report
+
+
+def opened(
+    model: Path, data: str | Path | None, sets: int, device: str, notes: list[str], bar: Bar
+) -> tuple[Supply, Dataset]:
+    """The generated images, and the real ones in their shape."""
+    if not model.exists():
+        raise UserError(f"{model} does not exist: name a run, a generator, a folder of images or an .npz")
+    if model.suffix == ".safetensors" or any((model / name).is_file() for name in sampling.PLACES):
+        generator = sampling.load(model, device)
+        return Drawn(generator, sets), trained_on(model, generator, data, notes, bar.reading)
+    if data is None:
+        raise UserError(f"{model} holds images: name the real ones too, as in `ptarmigan score {model} photos/`")
+    images = open_dataset(model, Data(split="none"), bar.reading)
+    height, width, channels = images.images.shape[1:]
+    dataset = open_dataset(data, Data(size=f"{height}x{width}", channels=channels), bar.reading)
+    supply = Given(images, dataset.spec.class_names, sets)
+    if supply.to_label is None and dataset.spec.classes > 1:
+        notes.append(f"the folders of {model} are not named like the classes of {data}: nothing is said of classes")
+    return supply, dataset
+
+
+class Plan(NamedTuple):
+    """What will be looked at."""
+
+    n: int
+    sets: int
+    train: NDArray[np.int64]  # places in the data set
+    held_out: NDArray[np.int64]
+    images: int  # to be extracted, all in all
+
+    @classmethod
+    def of(
+        cls, supply: Supply, dataset: Dataset, n: int | None, seer: Extractor, seconds: float, notes: list[str]
+    ) -> Plan:
+        """Everything, or what the time allows; raises UserError where that is too little."""
+        train, held = (_shuffled(dataset.indices(part)) for part in (TRAIN, HELD_OUT))
+        if len(held) < 2 or len(train) < 2:
+            raise UserError(
+                f"{len(train):,} training and {len(held):,} held-out images: a score needs both; train with a --split"
+            )
+        held = held[:HELD_OUT_MOST]
+        most = min(len(train), supply.most() or len(train))
+        if n is not None and not 2 <= n <= most:
+            raise UserError(
+                f"-n {n}: 2 to {most:,} images a set can be compared here: "
+                + ("there are no more" if most < len(train) else "the floor is drawn from as many training images")
+            )
+        n = n or min(most, max(FEWEST, min(len(held), MOST)))
+        supply.plan(n, dataset.labels[held], dataset.spec.classes)
+        sets, made, rate = supply.sets, len(supply.counted(0)), speed(dataset, held, seer)
+        room = int(SHARE * seconds * rate) - len(held)
+        if len(train) > (least := min(len(train), max(n, len(held)))) and sets * made + len(train) > room:
+            fewer = max(least, room - sets * made)
+            notes.append(f"time {seconds:.0f}s: {fewer:,} of {len(train):,} training images were looked at")
+            train = train[:fewer]
+        if sets * made + len(train) > room:
+            sets = max(2, (room - len(train)) // made)
+            if sets * made + len(train) > room:
+                needed = (len(held) + len(train) + 2 * made) / rate / SHARE
+                raise UserError(
+                    f"time {seconds:.0f}s is too short: {rate:.0f} images/s here, so two sets of {n:,} and the real "
+                    f"images take some {needed:.0f}s; give a longer --time or a smaller -n"
+                )
+            notes.append(f"time {seconds:.0f}s: {sets} of {supply.sets} sets were generated")
+        return cls(n, sets, train, held, len(held) + len(train) + sets * made)
+
+
+def _shuffled(places: NDArray[np.int64]) -> NDArray[np.int64]:
+    return places[seeding.permute(0, "score", 0, np.arange(len(places)), len(places))]
+
+
+def speed(dataset: Dataset, places: NDArray[np.int64], seer: Extractor) -> float:
+    """Images a second through the extractor, after a few to warm it up."""
+    some = dataset.images[np.resize(places, 64)]
+    seer(some[:16])
+    begun = clock.perf_counter()
+    seer(some)
+    return len(some) / (clock.perf_counter() - begun)
+
+
+def real(dataset: Dataset, places: NDArray[np.int64], seer: Extractor, bar: Bar) -> Sample:
+    """Features of real images; from the cache where the same images went through the same extractor before."""
+    bar.say("looking at real images")
+    key = hashlib.blake2b(f"{dataset.fingerprint} {seer.sha256} {seer.size}".encode(), digest_size=16)
+    key.update(places.tobytes())
+    path = cache_folder() / "features" / f"{key.hexdigest()}.safetensors"
+    try:
+        features = files.load_tensors(path)[0]["features"]
+        bar.took(len(places))
+    except files.Damaged:  # or not there
+        features = look(seer, len(places), lambda part: dataset.images[places[part]], bar)
+        files.make_folder(path.parent)
+        files.save_tensors(path, {"features": features}, {})
+    return Sample(features, dataset.labels[places])
+
+
+def generated(supply: Supply, turn: int, seer: Extractor, bar: Bar) -> Sample:
+    bar.say(f"looking at generated set {turn + 1}")
+    count = len(supply.counted(turn))
+    places = np.arange(count)
+    features = look(seer, count, lambda part: supply.images(turn, places[part]), bar)
+    return Sample(features, supply.labels(turn))
+
+
+def look(seer: Extractor, count: int, images: Any, bar: Bar) -> torch.Tensor:
+    """Features [count, F] of images(slice), block by block."""
+    parts = []
+    for start in range(0, count, BLOCK):
+        parts.append(seer(images(slice(start, start + BLOCK))))
+        bar.took(len(parts[-1]))
+    return torch.cat(parts)
+
+
+def protocol(supply: Supply, dataset: Dataset, plan: Plan, seer: Extractor, name: str) -> dict[str, Any]:
+    """What a figure has to say of itself, so that two can be compared or not."""
+    own = name == "classifier"
+    out = {
+        "frechet_is_called": "FD-classifier" if own else seer.score_name,
+        "extractor": f"128 features of a classifier of the training images, on {seer.name}" if own else seer.name,
+        "weights_sha256": seer.sha256,
+        "input": f"uint8 images of {'x'.join(map(str, dataset.images.shape[1:3]))}, resized to {seer.size}x{seer.size}",
+        "images_a_set": plan.n,
+        "sets": plan.sets,
+        "held_out_images": len(plan.held_out),
+        "train_images": len(plan.train),
+        "data_fingerprint": dataset.fingerprint,
+    }
+    if isinstance(supply, Drawn):
+        generator = supply.generator
+        average = generator.config.train.ema_half_life
+        out |= {
+            "generator_sha256": generator.sha256,
+            "images_seen": generator.images_seen,
+            "weights": f"moving average, half-life {average:g} images" if average else "the last, no average",
+            "selection": generator.selection,
+            "seeds": list(range(plan.sets)),
+        }
+    return out
+
+
+def keep(report: Report, supply: Supply, dataset: Dataset, plan: Plan, model: Path, out: Path | None) -> None:
+    """The report beside the generator, and its picture of training images where it is private; or both in `out`."""
+    private = None
+    if out is not None:
+        files.make_folder(out)
+        files.save_json(out / "scores.json", report)
+        private = out / "private"
+    elif isinstance(supply, Drawn):
+        path = sampling.find(model)
+        if path.name == "model.safetensors":
+            write_scores(path.parent, supply.generator, report)
+        if run := run_of(path):
+            private = run / "private"
+    if private is None:
+        return
+    pairs = []
+    for suspect in report["copies"]["suspects"]:
+        counted = np.flatnonzero(supply.counted(suspect["set"]))
+        pairs.append(supply.images(suspect["set"], counted[suspect["image"] : suspect["image"] + 1])[0])
+        pairs.append(dataset.images[plan.train[suspect["train"]]])
+    files.make_folder(private)
+    sampling.save_png(sampling.grid(np.stack(pairs), columns=8), private / "copies.png", pairs="generated, then real")
+    report["picture"] = str(private / "copies.png")
+
+
+class Bar:
+    """One line on standard error while a score is made; nothing where that is no terminal."""
+
+    def __init__(self) -> None:
+        columns = TextColumn("{task.description}"), BarColumn(bar_width=20), TimeRemainingColumn()
+        self.progress = Progress(*columns, console=Console(stderr=True), transient=True)
+        self.task = self.progress.add_task("opening", total=None)
+
+    def __enter__(self) -> Bar:
+        self.progress.start()
+        return self
+
+    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        self.progress.stop()
+
+    def begin(self, images: int) -> None:
+        """So many images are to go through the extractor."""
+        self.progress.update(self.task, completed=0, total=images)
+
+    def say(self, text: str) -> None:
+        self.progress.update(self.task, description=text)
+
+    def reading(self, done: int, total: int) -> None:
+        self.progress.update(self.task, description="reading images", completed=done, total=total)
+
+    def took(self, count: int) -> None:
+        """`count` images went through the extractor."""
+        self.progress.advance(self.task, count)
