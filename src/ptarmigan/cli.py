@@ -95,6 +95,7 @@ def score(
     seeds: int = 5,
     extractor: str = "efficientnet-lite0",
     weights: Path | None = None,
+    size: str | None = None,
     cas: Annotated[bool, Parameter(negative=())] = False,
     time: str = "15m",
     out: Path | None = None,
@@ -116,6 +117,8 @@ def score(
         efficientnet-lite0, classifier (learnt from these classes on top of it) or inception (for the FID)
     weights
         the extractor's weights, where they are not in their usual place
+    size
+        of images that exist, as in `train`; a generator has its own
     cas
         also train classifiers on generated images
     time
@@ -136,6 +139,7 @@ def score(
             seeds=seeds,
             extractor=extractor,
             weights=weights,
+            size=size,
             cas=cas,
             time=time,
             out=out,

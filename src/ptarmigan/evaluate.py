@@ -103,6 +103,10 @@ def figures(sets: Sets, notes: list[str], say: Say) -> Report:
             f"{len(sets.generated[0]):,} generated, {len(held):,} held-out and {len(sets.train):,} training images; "
             "KID, which has no bias at any number, stands for it"
         )
+    if len(sets.train) < (wanted := len(sets.generated) * len(sets.generated[0])):
+        notes.append(
+            f"the floor's draws share images, {len(sets.train):,} for {wanted:,}: its intervals are too narrow"
+        )
     seen = sets.train.draw(-1, len(held)).features
     rows: dict[str, dict[str, list[float]]] = {}
     for turn, generated in enumerate(sets.generated):
@@ -167,7 +171,7 @@ def accuracy(sets: Sets, by_class: Report, notes: list[str], say: Say, cas: bool
     assert held.labels is not None
     judge = fit(train.features, train.labels, len(names))
     real = accuracies(judge, held.features, held.labels)
-    known = ~np.isnan(real)
+    known = ~np.isnan(real)  # a class without a held-out image says nothing
     out: Report = {"held_out": float(real[known].mean()) if known.any() else None}
     if not known.any() or skill(out["held_out"], len(names)) < POOR:
         right = (
@@ -176,6 +180,11 @@ def accuracy(sets: Sets, by_class: Report, notes: list[str], say: Say, cas: bool
         notes.append(f"no class accuracy: the classifier of the training images {right}, and is no judge of others")
         return out
     made = np.stack([accuracies(judge, s.features, labels_of(s)) for s in sets.of_classes])  # [R, K]
+    lacking = np.isnan(made).any(0)
+    if lacking.any():
+        notes.append(f"no generated image of a class: {some([names[label] for label in np.flatnonzero(lacking)])}")
+    known &= ~lacking
+    out["held_out"] = float(real[known].mean())
     out["generated"] = summary(made[:, known].mean(1))
     for label in np.flatnonzero(known):
         by_class[names[label]]["accuracy"] = {"generated": summary(made[:, label]), "held_out": float(real[label])}
@@ -212,25 +221,27 @@ def copies(sets: Sets, notes: list[str], say: Say) -> Report:
     say("looking for copies of training images")
     train, held = sets.train.features, sets.held_out.features
     own = metrics.radii(train, 1).sqrt()  # from each training image to the nearest other one
-    far, at = metrics.nearest(held, train)
+    centres = metrics.k_means(train, max(1, min(10, len(held) // (3 * metrics.LEAST))), seed=0)
+    held_far, held_at = metrics.nearest(held, train)
+    held_cell = metrics.cell_of(held, centres)
     rows: dict[str, list[float]] = {"authenticity": [], "distance_ratio": [], "c_t": []}
-    cells = max(1, min(10, len(held) // (3 * metrics.LEAST)))
     suspects = []
     for turn, generated in enumerate(sets.generated):
-        distance, index = metrics.nearest(generated.features, train)
-        rows["authenticity"].append(float((distance > own[index]).float().mean()))
-        rows["distance_ratio"].append(float(distance.mean() / far.mean()))
+        far, at = metrics.nearest(generated.features, train)
+        rows["authenticity"].append(float((far > own[at]).float().mean()))
+        rows["distance_ratio"].append(float(far.mean() / held_far.mean()))
         if "c_t" in rows:
             try:
-                rows["c_t"].append(metrics.c_t(train, held, generated.features, cells).z)
+                cell = metrics.cell_of(generated.features, centres)
+                rows["c_t"].append(metrics.copying(held_far, held_cell, far, cell).z)
             except UserError as error:  # too few in every cell
                 del rows["c_t"]
                 notes.append(f"no C_T: {error}")
-        ratio = distance / own[index].clamp_min(1e-12)
+        ratio = far / own[at].clamp_min(1e-12)
         for place in ratio.argsort()[:SUSPECTS].tolist():
-            suspects.append({"set": turn, "image": place, "train": int(index[place]), "ratio": float(ratio[place])})
+            suspects.append({"set": turn, "image": place, "train": int(at[place]), "ratio": float(ratio[place])})
     out: Report = {name: summary(values) for name, values in rows.items()}
-    out["authenticity_held_out"] = float((far > own[at]).float().mean())
+    out["authenticity_held_out"] = float((held_far > own[held_at]).float().mean())
     out["suspects"] = sorted(suspects, key=lambda suspect: suspect["ratio"])[:SUSPECTS]
     if "c_t" in out and out["c_t"]["mean"] < COPIED[0] and out["distance_ratio"]["mean"] < COPIED[1]:
         notes.append(

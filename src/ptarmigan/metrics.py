@@ -153,18 +153,28 @@ def c_t(train: Tensor, held_out: Tensor, generated: Tensor, cells: int = 10, see
     """
     _check(train, held_out, generated, least=1)
     centres = k_means(train, cells, seed)
-    far, far_held = (nearest(samples, train)[0] for samples in (generated, held_out))
-    cell, cell_held = (nearest(samples, centres)[1] for samples in (generated, held_out))
+    far, held_far = (nearest(samples, train)[0] for samples in (generated, held_out))
+    return copying(held_far, cell_of(held_out, centres), far, cell_of(generated, centres))
+
+
+def cell_of(samples: Tensor, centres: Tensor) -> Tensor:
+    """The nearest of the centres [N] int64."""
+    return nearest(samples, centres)[1]
+
+
+def copying(held_far: Tensor, held_cell: Tensor, far: Tensor, cell: Tensor) -> Copying:
+    """`c_t` from the distances to the nearest training sample and the cells, of held-out and of generated samples."""
     scores, weights = [], []
-    for i in range(len(centres)):
-        here, held_here = far[cell == i], far_held[cell_held == i]
+    cells = int(max(held_cell.max(), cell.max())) + 1
+    for i in range(cells):
+        here, held_here = far[cell == i], held_far[held_cell == i]
         if min(len(here), len(held_here)) >= LEAST:
             scores.append(_mann_whitney(here, held_here))
             weights.append(len(held_here))
     if not weights:
         raise UserError(
-            f"no cell of {len(centres)} has {LEAST} held-out and {LEAST} generated samples, of {len(held_out)} and "
-            f"{len(generated)}: take more samples or fewer cells"
+            f"no cell of {cells} has {LEAST} held-out and {LEAST} generated samples, of {len(held_far)} and "
+            f"{len(far)}: take more samples or fewer cells"
         )
     return Copying(sum(w * z for w, z in zip(weights, scores, strict=True)) / sum(weights), len(weights))
 

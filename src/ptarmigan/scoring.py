@@ -40,6 +40,7 @@ def score(
     seeds: int = 5,
     extractor: str = "efficientnet-lite0",
     weights: str | Path | None = None,
+    size: str | None = None,
     cas: bool = False,
     time: str = "15m",
     out: str | Path | None = None,
@@ -48,11 +49,11 @@ def score(
     """Report how far generated images are from held-out ones, with intervals, floors, every class, and copies.
 
     `model` is a run, a generator folder or a model.safetensors; or images of any origin, in class folders or an .npz.
-    `data` is what it was trained on; a run knows it.  `n` images are generated from each of `seeds` seeds (images that
-    exist are cut into as many parts).  `extractor` is efficientnet-lite0, classifier (128 features, learnt from these
-    classes on top of it) or inception (whose distance is the FID; its `weights` by path).  `cas` adds classifiers
-    trained on generated images.  `time` bounds the whole: rather than more time, fewer training images are looked at,
-    and fewer sets, two at least.
+    `data` is what it was trained on; a run knows it.  `n` images are generated from each of `seeds` seeds; images that
+    exist are cut into as many parts, in `size`, by default what `train` would choose.  `extractor` is
+    efficientnet-lite0, classifier (128 features, learnt from these classes on top of it) or inception (whose distance
+    is the FID; its `weights` by path).  `cas` adds classifiers trained on generated images.  `time` bounds the whole:
+    rather than more time, fewer training images are looked at, and fewer sets, two at least.
 
     A generator folder gets the report as scores.json and in its model card, and a run the most suspicious images beside
     their nearest training images as private/copies.png; with `out` both go into that new folder.  Returns the report.
@@ -66,7 +67,7 @@ def score(
         raise UserError(f"out: {out} exists already and is not overwritten: name another --out")
     notes: list[str] = []
     with Bar() as bar:
-        supply, dataset = opened(Path(model), data, seeds, device, notes, bar)
+        supply, dataset = opened(Path(model), data, size, seeds, device, notes, bar)
         seer = open_extractor("efficientnet-lite0" if extractor == "classifier" else extractor, weights, device)
         plan = Plan.of(supply, dataset, n, seer, seconds, notes)
         bar.begin(plan.images)
@@ -89,17 +90,21 @@ def score(
 
 
 def opened(
-    model: Path, data: str | Path | None, sets: int, device: str, notes: list[str], bar: Bar
+    model: Path, data: str | Path | None, size: str | None, sets: int, device: str, notes: list[str], bar: Bar
 ) -> tuple[Supply, Dataset]:
     """The generated images, and the real ones in their shape."""
     if not model.exists():
         raise UserError(f"{model} does not exist: name a run, a generator, a folder of images or an .npz")
     if model.suffix == ".safetensors" or any((model / name).is_file() for name in sampling.PLACES):
         generator = sampling.load(model, device)
+        if size is not None:
+            raise UserError(
+                f"size: a generator has its own, {generator.spec.height}x{generator.spec.width}; leave it out"
+            )
         return Drawn(generator, sets), trained_on(model, generator, data, notes, bar.reading)
     if data is None:
         raise UserError(f"{model} holds images: name the real ones too, as in `ptarmigan score {model} photos/`")
-    images = open_dataset(model, Data(split="none"), bar.reading)
+    images = open_dataset(model, Data(size=size, split="none"), bar.reading)
     height, width, channels = images.images.shape[1:]
     dataset = open_dataset(data, Data(size=f"{height}x{width}", channels=channels), bar.reading)
     supply = Given(images, dataset.spec.class_names, sets)

@@ -1,0 +1,200 @@
+"""The report: each figure is that of the metrics, and each planted fault is seen by the figure that is there for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import ttest_1samp
+
+from ptarmigan import metrics
+from ptarmigan.evaluate import FEWEST, SUSPECTS, Sample, Sets, evaluate
+from ptarmigan.supply import in_shares
+
+NAMES = "ant", "bee", "cat"
+CENTRES = torch.tensor([[4.0, 0, 0, 0, 0, 0], [0, 4, 0, 0, 0, 0], [0, 0, 4, 0, 0, 0]])
+
+
+def drawn(count: int, seed: int, spread: float = 1.0, labels: np.ndarray | None = None) -> Sample:
+    """Three Gaussian classes in six dimensions."""
+    labels = np.arange(count) % 3 if labels is None else labels
+    noise = torch.randn((count, 6), generator=torch.Generator().manual_seed(seed))
+    return Sample(CENTRES[torch.from_numpy(labels)] + spread * noise, labels)
+
+
+def sets_of(
+    made: Callable[[int], Sample] = lambda turn: drawn(240, 10 + turn), held: int = 300, count: int = 4
+) -> Sets:
+    generated = [made(turn) for turn in range(count)]
+    return Sets(drawn(960, 1), drawn(held, 2), generated, generated, NAMES)
+
+
+def quiet(_: str) -> None:
+    pass
+
+
+@pytest.fixture(scope="module")
+def same() -> dict[str, Any]:
+    """Generated images that are distributed as the real ones."""
+    return evaluate(sets_of(), quiet)
+
+
+def test_each_figure_is_the_mean_of_its_metric_over_the_sets_with_its_interval(same: dict[str, Any]) -> None:
+    sets = sets_of()
+    held, seen = sets.held_out.features, sets.train.draw(-1, 300).features
+    made = [generated.features for generated in sets.generated]
+    floors = [sets.train.draw(turn, 240).features for turn in range(4)]
+    of = {
+        "kid": metrics.kid,
+        "frechet": lambda a, b: metrics.frechet(metrics.gaussian(a), metrics.gaussian(b)),
+        **{
+            name: lambda a, b, name=name: getattr(metrics.prdc(a, b), name)
+            for name in ("precision", "recall", "density", "coverage")
+        },
+    }
+    assert set(same["figures"]) == set(of)
+    for name, metric in of.items():
+        columns = {
+            "held_out": [metric(held, features) for features in made],
+            "train": [metric(seen, features) for features in made],
+            "floor": [metric(held, features) for features in floors],
+        }
+        columns["excess"] = np.subtract(columns["held_out"], columns["floor"]).tolist()
+        assert set(same["figures"][name]) == set(columns)
+        for column, values in columns.items():
+            found = same["figures"][name][column]
+            assert found["mean"] == pytest.approx(np.mean(values), rel=1e-5, abs=1e-6)
+            low, high = ttest_1samp(values, 0).confidence_interval(0.95)
+            assert (found["low"], found["high"]) == pytest.approx((low, high), rel=1e-4, abs=1e-6)
+
+
+def test_where_nothing_is_wrong_nothing_is_said_but_that_classes_are_like_real_ones(same: dict[str, Any]) -> None:
+    assert all("at this N" in note for note in same["notes"]), same["notes"]
+    assert abs(same["copies"]["c_t"]["mean"]) < 1.5
+    assert same["copies"]["authenticity"]["mean"] == pytest.approx(same["copies"]["authenticity_held_out"], abs=0.06)
+    assert same["copies"]["distance_ratio"]["mean"] == pytest.approx(1, abs=0.05)
+    assert same["accuracy"]["generated"]["mean"] == pytest.approx(same["accuracy"]["held_out"], abs=0.02)
+    for entry in same["classes"].values():
+        assert entry["diversity"]["mean"] == pytest.approx(1, abs=0.1)
+        assert (entry["held_out_images"], entry["train_images"]) == (100, 320)
+
+
+def test_swapped_labels_are_seen_by_the_classes_alone(same: dict[str, Any]) -> None:
+    def swapped(turn: int) -> Sample:
+        sample = drawn(240, 10 + turn)
+        assert sample.labels is not None
+        return replace(sample, labels=np.array([1, 0, 2])[sample.labels])
+
+    found = evaluate(sets_of(swapped), quiet)
+    assert found["figures"] == same["figures"]
+    for name in ("ant", "bee"):
+        assert found["classes"][name]["kid"]["excess"]["low"] > 1
+        assert found["classes"][name]["accuracy"]["generated"]["high"] < 0.1
+    assert found["classes"]["cat"]["kid"] == same["classes"]["cat"]["kid"]
+    assert "named rightly less than half as often as real images of the class: ant, bee" in found["notes"]
+    assert any(note.startswith(("worst class by KID over its floor: ant", "worst class by KID over its floor: bee"))
+               for note in found["notes"])  # fmt: skip
+
+
+def test_copies_of_training_images_are_seen_and_named() -> None:
+    train = sets_of().train
+    found = evaluate(sets_of(lambda turn: train.draw(turn, 240)), quiet)["copies"]
+    assert found["c_t"]["high"] < -3
+    assert found["distance_ratio"]["high"] < 0.01
+    assert found["authenticity"]["high"] < 0.01
+    assert found["authenticity_held_out"] > 0.3
+    assert len(found["suspects"]) == SUSPECTS
+    for suspect in found["suspects"]:
+        copy = train.draw(suspect["set"], 240).features[suspect["image"]]
+        assert torch.equal(copy, train.features[suspect["train"]])
+    assert "it copies" in " ".join(evaluate(sets_of(lambda turn: train.draw(turn, 240)), quiet)["notes"])
+
+
+def test_samples_that_are_too_easy_are_called_so() -> None:
+    train = drawn(960, 1, spread=2.5)
+    easy = [drawn(240, 10 + turn, spread=0.8) for turn in range(4)]
+    found = evaluate(Sets(train, drawn(300, 2, spread=2.5), easy, easy, NAMES), quiet)
+    assert found["accuracy"]["generated"]["low"] > found["accuracy"]["held_out"]
+    assert any(note.startswith("samples too easy") for note in found["notes"])
+
+
+def test_a_class_of_few_held_out_images_is_measured_against_training_images_and_said() -> None:
+    labels = np.array([0] * 150 + [1] * 150 + [2] * (FEWEST - 1))
+    sets = replace(sets_of(), held_out=drawn(len(labels), 2, labels=labels))
+    found = evaluate(sets, quiet)
+    assert set(found["classes"]["cat"]["kid"]) == {"train"}
+    assert set(found["classes"]["bee"]["kid"]) == {"train", "held_out", "floor", "excess"}
+    assert f"fewer than {FEWEST} held-out images, so measured against training images alone: cat (9)" in found["notes"]
+
+
+def test_a_classifier_that_knows_too_little_is_no_judge() -> None:
+    def noise(count: int, seed: int) -> Sample:
+        return drawn(count, seed, spread=60)
+
+    made = [noise(240, 10 + turn) for turn in range(4)]
+    found = evaluate(Sets(noise(960, 1), noise(300, 2), made, made, NAMES), quiet)
+    assert "generated" not in found["accuracy"]
+    assert any(note.startswith("no class accuracy: the classifier") for note in found["notes"])
+
+
+def test_a_class_that_was_not_generated_is_named_and_leaves_the_rest_a_number() -> None:
+    found = evaluate(sets_of(lambda turn: drawn(240, turn, labels=np.arange(240) % 2)), quiet)
+    assert "no generated image of a class: cat" in found["notes"]
+    assert np.isfinite(found["accuracy"]["generated"]["mean"])
+    assert "kid" not in found["classes"]["cat"]
+
+
+def test_no_frechet_distance_with_fewer_images_than_its_dimensions_ask() -> None:
+    assert "frechet" in evaluate(sets_of(lambda turn: drawn(7, turn)), quiet)["figures"]
+    found = evaluate(sets_of(lambda turn: drawn(6, turn)), quiet)
+    assert "frechet" not in found["figures"]
+    assert any("in 6 dimensions it needs 7 images on each side, and here are 6 generated" in n for n in found["notes"])
+
+
+def test_unknown_classes_leave_the_figures_over_all() -> None:
+    found = evaluate(sets_of(lambda turn: replace(drawn(240, 10 + turn), labels=None)), quiet)
+    assert set(found) == {"figures", "copies", "notes"}
+
+
+def test_a_classifier_of_generated_images_knows_real_ones_where_they_are_right() -> None:
+    found = evaluate(sets_of(count=2), quiet, cas=True)["accuracy"]["cas"]
+    assert found["generated"]["mean"] == pytest.approx(found["train"]["mean"], abs=0.03)
+    assert found["train"]["mean"] > 0.95
+
+    def shifted(turn: int) -> Sample:
+        sample = drawn(240, 10 + turn)
+        assert sample.labels is not None
+        return replace(sample, labels=(sample.labels + 1) % 3)
+
+    found = evaluate(sets_of(shifted, count=2), quiet, cas=True)["accuracy"]["cas"]
+    assert found["generated"]["mean"] < 0.05
+    assert found["train"]["mean"] > 0.95
+
+
+def test_draws_are_disjoint_until_all_are_used_and_never_twice_the_same() -> None:
+    sample = Sample(torch.arange(100.0)[:, None], np.arange(100))
+    turns = [set(sample.draw(turn, 30).features.flatten().tolist()) for turn in (-1, 0, 1, 2)]
+    assert all(len(turn) == 30 for turn in turns)
+    assert not turns[1] & turns[2] | turns[2] & turns[3] | turns[1] & turns[3] | turns[0] & turns[1]
+    assert len(sample.draw(3, 1000).features.unique()) == 100
+    assert torch.equal(sample.draw(1, 30).features, sample.draw(1, 30).features)
+
+
+def test_the_floors_draws_are_said_to_share_images_where_they_do(same: dict[str, Any]) -> None:
+    assert not any("share images" in note for note in same["notes"])
+    found = evaluate(sets_of(lambda turn: drawn(300, turn)), quiet)
+    assert any("share images, 960 for 1,200" in note for note in found["notes"])
+
+
+@given(st.integers(1, 2000), st.lists(st.integers(0, 1000), min_size=1, max_size=9).filter(any))
+def test_shares_are_whole_and_the_nearest(n: int, counts: list[int]) -> None:
+    shares = in_shares(n, np.array(counts))
+    assert shares.sum() == n
+    assert (np.abs(shares - n * np.array(counts) / sum(counts)) < 1).all()
+    assert all(share == 0 for share, count in zip(shares, counts, strict=True) if count == 0)

@@ -1,0 +1,305 @@
+"""`score`, from a run or a folder to a report, and the live score that a run keeps its best generator by."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import ptarmigan.saving as saving
+import ptarmigan.scoring as scoring
+import ptarmigan.supply as supply
+import ptarmigan.training as training
+from conftest import SMALL
+from ptarmigan import info, load, sample, score, train
+from ptarmigan.contracts import UserError
+from ptarmigan.files import load_json, load_tensors, save_tensors
+from ptarmigan.log import read
+from ptarmigan.scorecard import markdown, show
+from ptarmigan.training import Stopped
+
+COUNTS = {"sky": 1200, "sea": 800, "sand": 500, "rock": 300, "moss": 140, "ice": 60}
+SPLIT: dict[str, Any] = {**SMALL, "split": "80/10/10", "live_images": 12}
+
+
+@pytest.fixture(scope="module")
+def views(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """3,000 colour images of 16x16 in 6 classes of uneven size, the smallest of 60: stripes of a class's own colour."""
+    rng = np.random.default_rng(0)
+    labels = rng.permutation(np.repeat(np.arange(6), list(COUNTS.values())))
+    colours = np.array([(90, 150, 230), (20, 60, 140), (220, 190, 120), (110, 100, 95), (60, 120, 40), (215, 235, 245)])
+    waves = np.sin(np.arange(16) * rng.uniform(0.3, 1.5, (3000, 1)) + rng.uniform(0, 6, (3000, 1)))
+    images = colours[labels][:, None, None] + 40 * waves[:, :, None, None] + rng.normal(0, 8, (3000, 16, 16, 3))
+    path = tmp_path_factory.mktemp("views") / "views.npz"
+    images = images.clip(0, 255).astype(np.uint8)
+    np.savez(path, arr_0=images, arr_1=labels, class_names=np.array(list(COUNTS)))
+    return path
+
+
+@pytest.fixture(scope="module")
+def run(views: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.set_num_threads(1)
+    return train(views, out=tmp_path_factory.mktemp("runs") / "run", **{**SPLIT, "split": "90/5/5", "images": "160"})
+
+
+@pytest.fixture(scope="module")
+def tiny(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run on 90 images: 72 train it, 9 are held out."""
+    torch.set_num_threads(1)
+    return train(shapes, out=tmp_path_factory.mktemp("runs") / "tiny", **SPLIT)
+
+
+@pytest.fixture
+def few_of_a_class(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supply, "OF_A_CLASS", 4)
+
+
+@pytest.fixture(scope="module")
+def report(run: Path) -> dict[str, Any]:
+    return score(run, n=150, seeds=2, device="cpu")
+
+
+def test_a_small_uneven_set_goes_through_everything_with_sensible_words(
+    report: dict[str, Any], run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert report["protocol"]["images_a_set"] == 150
+    assert report["protocol"]["train_images"] == 2700
+    assert report["protocol"]["held_out_images"] == 150
+    assert report["protocol"]["generator_sha256"] == load(run).sha256
+    assert set(report["classes"]) == set(COUNTS)
+    assert report["classes"]["ice"] | {"kid": 0, "diversity": 0, "accuracy": 0} == {
+        "held_out_images": 3, "train_images": 54, "kid": 0, "diversity": 0, "accuracy": 0,
+    }  # fmt: skip
+    assert report["figures"]["kid"]["excess"]["low"] > 0.05  # 20 steps have taught it little
+    assert abs(report["figures"]["kid"]["floor"]["mean"]) < 0.02
+    assert report["accuracy"]["held_out"] > 0.9
+    notes = "\n".join(report["notes"])
+    assert "no Fréchet distance: in 1,280 dimensions it needs 1,281 images on each side" in notes
+    assert "fewer than 10 held-out images, so measured against training images alone: moss (7), ice (3)" in notes
+    assert "worst class by KID over its floor: " in notes
+    show(report)
+    shown = capsys.readouterr().out
+    for text in ("held-out", "training", "real images", "KID", "ice", "protocol: 2 sets (seeds 0 to 1) of 150 images"):
+        assert text in shown
+    assert max(map(len, shown.split("\nclass accuracy")[0].splitlines())) <= 80
+
+
+def test_a_report_lies_beside_its_generator_and_in_its_card_and_no_training_image_does(
+    report: dict[str, Any], run: Path
+) -> None:
+    kept = load(run).scores[report["protocol"]["extractor"]]
+    assert kept["figures"] == report["figures"]
+    assert markdown(kept) in (run / "generator" / "README.md").read_text(encoding="utf-8")
+    assert "KID" in info(run)["scores"][0]
+    assert sorted(path.name for path in (run / "generator").iterdir()) == [
+        "README.md", "config.json", "model.safetensors", "scores.json",
+    ]  # fmt: skip
+    assert str(run.parent) not in (run / "generator" / "scores.json").read_text(encoding="utf-8")
+    with Image.open(run / "private" / "copies.png") as picture:
+        assert picture.size == (8 * 18 + 2, 3 * 18 + 2)
+
+
+def test_scores_of_other_weights_or_damaged_ones_are_not_shown(
+    report: dict[str, Any], run: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(run / "generator", tmp_path / "one")
+    assert load(tmp_path / "one").scores
+    path = tmp_path / "one" / "scores.json"
+    path.write_text(path.read_text().replace("0.", "1.", 1))
+    assert not load(tmp_path / "one").scores
+    shutil.copytree(run / "best", tmp_path / "other", ignore=shutil.ignore_patterns("scores.json"))
+    shutil.copy(run / "generator" / "scores.json", tmp_path / "other")
+    other = load(tmp_path / "other")
+    assert bool(other.scores) == (other.sha256 == load(run).sha256)
+
+
+def test_features_of_real_images_are_taken_from_the_cache_unless_they_are_damaged(
+    few_of_a_class: None, tiny: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    seen: list[int] = []
+    real = scoring.look
+    monkeypatch.setattr(scoring, "look", lambda seer, count, *rest: (seen.append(count), real(seer, count, *rest))[1])
+    monkeypatch.setenv("PTARMIGAN_CACHE", str(tmp_path / "cache"))
+    first = score(tiny, n=10, seeds=2, device="cpu", out=tmp_path / "a")
+    train, held = (first["protocol"][f"{part}_images"] for part in ("train", "held_out"))
+    assert seen == [train, held, 12, 12]  # 4 of each of the 3 classes, of which 10 count for all
+    assert first["protocol"]["images_a_set"] == 10
+    seen.clear()
+    again = score(tiny, n=10, seeds=2, device="cpu", out=tmp_path / "b")
+    assert seen == [12, 12]
+    smallest = min((tmp_path / "cache" / "features").iterdir(), key=lambda path: path.stat().st_size)
+    smallest.write_bytes(smallest.read_bytes()[:-1])
+    seen.clear()
+    mended = score(tiny, n=10, seeds=2, device="cpu", out=tmp_path / "c")
+    assert seen == [held, 12, 12]
+    assert first["figures"] == again["figures"] == mended["figures"]
+    assert load_json(tmp_path / "c" / "scores.json")["figures"] == first["figures"]
+    assert (tmp_path / "c" / "private" / "copies.png").is_file()
+    assert not load(tiny).scores
+
+
+def test_images_that_exist_are_scored_by_the_names_of_their_folders(views: Path, tmp_path: Path) -> None:
+    with np.load(views) as arrays:
+        images, labels, names = arrays["arr_0"], arrays["arr_1"], arrays["class_names"]
+    for index in range(240):
+        path = tmp_path / "made" / str(names[labels[index]]) / f"{index}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(images[index]).save(path)
+    found = score(tmp_path / "made", views, seeds=2, device="cpu", out=tmp_path / "report")
+    assert found["protocol"]["images_a_set"] == 120
+    assert "seeds" not in found["protocol"]
+    assert found["accuracy"]["generated"]["mean"] > 0.9
+    assert abs(found["figures"]["kid"]["held_out"]["mean"]) < 0.02
+    assert found["copies"]["authenticity"]["mean"] < found["copies"]["authenticity_held_out"] - 0.3  # they are real
+    np.savez(tmp_path / "swapped.npz", arr_0=images[:240], arr_1=(labels[:240] + 1) % 6, class_names=names)
+    swapped = score(tmp_path / "swapped.npz", views, seeds=2, device="cpu")
+    assert swapped["accuracy"]["generated"]["mean"] < 0.1
+    np.savez(tmp_path / "nameless.npz", arr_0=images[:240])
+    nameless = score(tmp_path / "nameless.npz", views, seeds=2, device="cpu")
+    assert "classes" not in nameless
+    assert any("not named like the classes" in note for note in nameless["notes"])
+
+
+def test_the_classifiers_own_features_allow_a_frechet_distance_of_few(run: Path, tmp_path: Path) -> None:
+    found = score(run, n=150, seeds=2, extractor="classifier", device="cpu", out=tmp_path / "report")
+    assert found["protocol"]["frechet_is_called"] == "FD-classifier"
+    assert found["figures"]["frechet"]["excess"]["low"] > 0
+
+
+def test_other_images_than_it_was_trained_on_are_said(
+    few_of_a_class: None, shapes: Path, tiny: Path, tmp_path: Path
+) -> None:
+    with np.load(shapes) as arrays:
+        np.savez(tmp_path / "fewer.npz", **{**arrays, "arr_0": arrays["arr_0"][:80], "arr_1": arrays["arr_1"][:80]})
+    found = score(tiny, tmp_path / "fewer.npz", n=10, seeds=2, device="cpu", out=tmp_path / "report")
+    assert any("not the images it was trained on" in note for note in found["notes"])
+
+
+def test_the_split_of_a_run_is_read_and_not_made_anew(few_of_a_class: None, tiny: Path, tmp_path: Path) -> None:
+    shutil.copytree(tiny, tmp_path / "run")
+    split, _ = load_tensors(tiny / "split.safetensors")
+    held = torch.nonzero(split["part"] == 2)[:, 0]
+    split["part"][held[:3]] = 0
+    save_tensors(tmp_path / "run" / "split.safetensors", split, {})
+    found = score(tmp_path / "run", n=10, seeds=2, device="cpu", out=tmp_path / "report")
+    assert found["protocol"]["held_out_images"] == len(held) - 3
+    (tmp_path / "run" / "split.safetensors").write_bytes(b"")
+    with pytest.raises(UserError, match=r"split\.safetensors.*writes it anew"):
+        score(tmp_path / "run", n=10, seeds=2, device="cpu")
+
+
+def test_an_unconditional_generator_is_scored_over_all_classes(
+    few_of_a_class: None, shapes: Path, tmp_path: Path
+) -> None:
+    plain = train(shapes, out=tmp_path / "plain", **{**SPLIT, "recipe": "dcgan", "width": 4, "batch": 8})
+    found = score(plain, n=10, seeds=2, device="cpu")
+    assert "classes" not in found
+    assert found["protocol"]["weights"] == "the last, no average"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"seeds": 1}, "seeds 1: an interval needs two or more"),
+        ({"n": 3000}, "-n 3000: 2 to 2,700 images a set can be compared here: the floor is drawn from"),
+        ({"n": 1}, "-n 1: 2 to 2,700"),
+        ({"time": "1s", "n": 2000}, "time 1s is too short: .* give a longer --time or a smaller -n"),
+        ({"time": "soon"}, "time: 'soon' is no length of time"),
+        ({"extractor": "efficientnet"}, "unknown extractor 'efficientnet': did you mean 'efficientnet-lite0'"),
+        ({"size": "32"}, "size: a generator has its own, 16x16"),
+    ],
+)
+def test_bad_questions_are_answered_in_one_line(run: Path, arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message) as raised:
+        score(run, device="cpu", **arguments)
+    assert "\n" not in str(raised.value)
+
+
+def test_what_cannot_be_compared_is_refused(run: Path, shapes: Path, views: Path, tmp_path: Path) -> None:
+    shutil.copytree(run / "generator", tmp_path / "generator")
+    with pytest.raises(UserError, match="does not know its images: name them, as in"):
+        score(tmp_path / "generator")
+    with pytest.raises(UserError, match="holds images: name the real ones too"):
+        score(views)
+    with pytest.raises(UserError, match="nowhere does not exist"):
+        score(tmp_path / "nowhere", views)
+    with pytest.raises(UserError, match="has the classes across, down, blot and the generator sky, sea"):
+        score(run, shapes)
+    with pytest.raises(UserError, match="exists already and is not overwritten"):
+        score(run, out=tmp_path)
+    whole = train(shapes, out=tmp_path / "whole", **SMALL)  # split none
+    with pytest.raises(UserError, match="90 training and 0 held-out images: a score needs both; train with a --split"):
+        score(whole, device="cpu")
+
+
+# --- the live score ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def few(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(saving, "FEWEST", 5)
+
+
+def live(run: Path) -> list[tuple[int, float]]:
+    return [(line["images_seen"], line["select_kid"]) for line in read(run / "metrics.jsonl") if "select_kid" in line]
+
+
+def test_each_snapshot_is_scored_and_the_best_generator_kept(few: None, shapes: Path, tmp_path: Path) -> None:
+    run = train(shapes, out=tmp_path / "run", **{**SPLIT, "snapshots": 6})
+    scores = live(run)
+    assert [images for images, _ in scores] == [8, 16, 24, 32, 40, 48]
+    best = load(run / "best")
+    assert best.images_seen == min(scores, key=lambda pair: pair[1])[0]
+    assert best.selection == saving.RULE
+    assert load(run).selection == "the last"
+    assert load(run).images_seen == 48
+    assert saving.RULE in (run / "best" / "config.json").read_text()
+    assert len(sample(run / "best", n=2, out=tmp_path / "x.png").read_bytes()) > 0
+
+
+def test_a_resumed_run_keeps_the_same_best(
+    few: None, shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fields = {**SPLIT, "snapshots": 6, "g_lr": 0.05}  # so wild that the best is not the last
+    whole = train(shapes, out=tmp_path / "whole", **fields)
+    real = training.advance
+
+    def stop(state: Any, batches: Any) -> Any:
+        if state.controllers and state.images_seen == 24:
+            os.kill(os.getpid(), signal.SIGINT)
+        return real(state, batches)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "advance", stop)
+        with pytest.raises(Stopped):
+            train(shapes, out=tmp_path / "parts", **fields)
+    parts = train(shapes, out=tmp_path / "parts", **fields)
+    for name in ("best", "generator"):
+        file = f"{name}/model.safetensors"
+        assert (whole / file).read_bytes() == (parts / file).read_bytes()
+    assert live(whole) == [pair for pair in live(parts) if pair in live(whole)]
+
+
+def test_without_a_select_part_or_where_it_is_not_asked_for_nothing_is_scored(shapes: Path, tmp_path: Path) -> None:
+    for name, fields in (("none", SMALL), ("off", {**SPLIT, "live_images": 0}), ("few", SPLIT)):
+        run = train(shapes, out=tmp_path / name, **fields)
+        assert not live(run)
+        assert not (run / "best").exists()
+
+
+def test_new_weights_do_not_keep_the_scores_of_the_old(
+    report: dict[str, Any], views: Path, run: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(run, tmp_path / "run")
+    train(views, out=tmp_path / "run", **{**SPLIT, "split": "90/5/5", "images": "176"})
+    assert not (tmp_path / "run" / "generator" / "scores.json").exists()
+    assert "None were computed" in (tmp_path / "run" / "generator" / "README.md").read_text(encoding="utf-8")
+    assert json.loads((tmp_path / "run" / "generator" / "config.json").read_text())["images_seen"] == 176
