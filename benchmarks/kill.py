@@ -23,7 +23,16 @@ from ptarmigan import train
 from ptarmigan.files import Damaged, load_json
 
 FIELDS = dict(
-    images="1600", width=8, batch=16, latent_dim=16, class_dim=8, precision="fp32", device="cpu", snapshots=50, keep=2
+    images="1600",
+    width=8,
+    batch=16,
+    latent_dim=16,
+    class_dim=8,
+    precision="fp32",
+    device="cpu",
+    snapshots=50,
+    keep=2,
+    live_images=4,
 )
 
 
@@ -37,7 +46,7 @@ def main(
         begun = time.monotonic()
         assert wait(start(whole, data, fields)) == 0, "the run that nobody kills did not end well"
         seconds = time.monotonic() - begun
-        expected = (whole / "generator" / "model.safetensors").read_bytes()
+        expected = generators(whole)
         counts = {"kills": 0, "inside a write": 0, "runs compared": 0}
         while counts["kills"] < kills or run.exists():
             left = set(run.rglob(".*.tmp"))
@@ -50,8 +59,7 @@ def main(
                 continue
             assert status == 0, f"a run that was killed before ended with status {status}"
             assert not list(run.rglob(".*.tmp")), "a half-written file is left"
-            found = (run / "generator" / "model.safetensors").read_bytes()
-            assert found == expected, f"after {counts['kills']} kills the generator is another one"
+            assert generators(run) == expected, f"after {counts['kills']} kills the generator is another one"
             counts["runs compared"] += 1
             shutil.rmtree(run)
     return counts
@@ -92,6 +100,11 @@ def watch(child: int, run: Path, left: set[Path], patience: float, aimed: bool) 
             os.waitpid(child, 0)
             return None
         time.sleep(0.0005)
+
+
+def generators(run: Path) -> list[bytes]:
+    """The last generator and the best one."""
+    return [(run / name / "model.safetensors").read_bytes() for name in ("generator", "best")]
 
 
 def wait(child: int) -> int:

@@ -14,6 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
+import ptarmigan.features.cache as cache
 import ptarmigan.saving as saving
 import ptarmigan.scoring as scoring
 import ptarmigan.supply as supply
@@ -125,8 +126,11 @@ def test_features_of_real_images_are_taken_from_the_cache_unless_they_are_damage
     few_of_a_class: None, tiny: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     seen: list[int] = []
-    real = scoring.look
-    monkeypatch.setattr(scoring, "look", lambda seer, count, *rest: (seen.append(count), real(seer, count, *rest))[1])
+    real = cache.look
+    for module in (cache, scoring):
+        monkeypatch.setattr(
+            module, "look", lambda seer, count, *rest: (seen.append(count), real(seer, count, *rest))[1]
+        )
     monkeypatch.setenv("PTARMIGAN_CACHE", str(tmp_path / "cache"))
     first = score(tiny, n=10, seeds=2, device="cpu", out=tmp_path / "a")
     train, held = (first["protocol"][f"{part}_images"] for part in ("train", "held_out"))

@@ -16,6 +16,7 @@ from ptarmigan.contracts import UserError
 from ptarmigan.data import SELECT, Dataset
 from ptarmigan.export import export_generator
 from ptarmigan.features import Extractor
+from ptarmigan.features.cache import features_of
 from ptarmigan.files import Damaged, load_tensors, make_folder
 from ptarmigan.log import Metrics
 from ptarmigan.networks.layers import settle
@@ -45,7 +46,7 @@ class Live:
             return None
         some = members[seeding.permute(0, "live", 0, np.arange(len(members)), len(members))][:SELECTED]
         seer = features.extractor(device=device)
-        return cls(seer, seer(dataset.images[some]), dataset.labels[np.resize(some, images)])
+        return cls(seer, features_of(seer, dataset, some), dataset.labels[np.resize(some, images)])
 
     def kid(self, state: TrainState) -> float:
         """Of the moving average, whose batch statistics are settled."""

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import time as clock
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
@@ -18,17 +16,16 @@ from ptarmigan import files, sampling, seeding
 from ptarmigan.config import Data, parse_time
 from ptarmigan.contracts import UserError
 from ptarmigan.data import HELD_OUT, TRAIN, Dataset, open_dataset
-from ptarmigan.data.pack import cache_folder
 from ptarmigan.evaluate import Report, Sample, Sets, evaluate, labels_of
 from ptarmigan.export import write_scores
 from ptarmigan.features import Extractor
 from ptarmigan.features import extractor as open_extractor
+from ptarmigan.features.cache import features_of, look
 from ptarmigan.features.classifier import fit
 from ptarmigan.supply import Drawn, Given, Supply, run_of, trained_on
 
 FEWEST, MOST = 1000, 5000  # generated images a set, where nobody says how many
 HELD_OUT_MOST = 10_000  # held-out images that are looked at
-BLOCK = 256  # images between two signs of life
 SHARE = 0.7  # of the time that extraction may take; the rest is for comparing
 
 
@@ -173,36 +170,15 @@ def speed(dataset: Dataset, places: NDArray[np.int64], seer: Extractor) -> float
 
 
 def real(dataset: Dataset, places: NDArray[np.int64], seer: Extractor, bar: Bar) -> Sample:
-    """Features of real images; from the cache where the same images went through the same extractor before."""
     bar.say("looking at real images")
-    key = hashlib.blake2b(f"{dataset.fingerprint} {seer.sha256} {seer.size}".encode(), digest_size=16)
-    key.update(places.tobytes())
-    path = cache_folder() / "features" / f"{key.hexdigest()}.safetensors"
-    try:
-        features = files.load_tensors(path)[0]["features"]
-        bar.took(len(places))
-    except files.Damaged:  # or not there
-        features = look(seer, len(places), lambda part: dataset.images[places[part]], bar)
-        files.make_folder(path.parent)
-        files.save_tensors(path, {"features": features}, {})
-    return Sample(features, dataset.labels[places])
+    return Sample(features_of(seer, dataset, places, bar.took), dataset.labels[places])
 
 
 def generated(supply: Supply, turn: int, seer: Extractor, bar: Bar) -> Sample:
     bar.say(f"looking at generated set {turn + 1}")
     count = len(supply.counted(turn))
     places = np.arange(count)
-    features = look(seer, count, lambda part: supply.images(turn, places[part]), bar)
-    return Sample(features, supply.labels(turn))
-
-
-def look(seer: Extractor, count: int, images: Any, bar: Bar) -> torch.Tensor:
-    """Features [count, F] of images(slice), block by block."""
-    parts = []
-    for start in range(0, count, BLOCK):
-        parts.append(seer(images(slice(start, start + BLOCK))))
-        bar.took(len(parts[-1]))
-    return torch.cat(parts)
+    return Sample(look(seer, count, lambda part: supply.images(turn, places[part]), bar.took), supply.labels(turn))
 
 
 def protocol(supply: Supply, dataset: Dataset, plan: Plan, seer: Extractor, name: str) -> dict[str, Any]:
