@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 AGAINST = (
     "generated images against held-out and training images; real training images against held-out; their difference"
@@ -25,7 +27,7 @@ def rows(report: dict[str, Any]) -> list[list[str]]:
 
 def class_rows(report: dict[str, Any]) -> list[list[str]]:
     """A head, then each class: KID, its floor, accuracy, diversity as a share of the real one; [] without classes."""
-    out = [["class", "held-out", "KID", "real images", "accuracy", "of real", "diversity"]]
+    out = [["class", "images", "KID", "of real", "accuracy", "of real", "diversity"]]
     for name, entry in report.get("classes", {}).items():
         kid, accuracy = entry.get("kid", {}), entry.get("accuracy")
         against = kid.get("held_out", kid.get("train"))
@@ -107,16 +109,20 @@ def _table(lines: list[list[str]]) -> str:
 def show(report: dict[str, Any]) -> None:
     """The report in a terminal."""
     console = Console()
+
+    def say(text: str) -> None:
+        console.print(text, markup=False, highlight=False, soft_wrap=True)
+
     for title, lines in ((AGAINST, rows(report)), ("each class against its held-out images", class_rows(report))):
         if lines:
-            table = Table(*lines[0], title=title, title_justify="left")
+            say(title)
+            table = Table(*lines[0], box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
             for line in lines[1:]:
-                table.add_row(*line)
-            console.print(table, markup=False)
+                table.add_row(*map(Text, line))
+            console.print(table)
     for sentence in sentences(report):
-        console.print(sentence, markup=False, highlight=False, soft_wrap=True)
+        say(sentence)
     if "picture" in report:
-        console.print(
-            f"generated images beside the training images they are nearest to: {report['picture']}",
-            markup=False, highlight=False, soft_wrap=True,
-        )  # fmt: skip
+        say(f"generated images beside the training images they are nearest to: {report['picture']}")
+    if "written" in report:
+        say(f"this report: {report['written']}")

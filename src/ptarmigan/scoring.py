@@ -214,23 +214,29 @@ def keep(report: Report, supply: Supply, dataset: Dataset, plan: Plan, model: Pa
     if out is not None:
         files.make_folder(out)
         files.save_json(out / "scores.json", report)
-        private = out / "private"
+        private, report["written"] = out / "private", str(out / "scores.json")
     elif isinstance(supply, Drawn):
         path = sampling.find(model)
         if path.name == "model.safetensors":
             write_scores(path.parent, supply.generator, report)
+            report["written"] = f"{path.parent / 'scores.json'}, and in the model card beside it"
         if run := run_of(path):
             private = run / "private"
-    if private is None:
-        return
-    pairs = []
+    if private is not None:
+        files.make_folder(private)
+        picture = sampling.grid(pairs(report, supply, dataset, plan), columns=8)
+        sampling.save_png(picture, private / "copies.png", pairs="generated, then the training image it is nearest to")
+        report["picture"] = str(private / "copies.png")
+
+
+def pairs(report: Report, supply: Supply, dataset: Dataset, plan: Plan) -> NDArray[np.uint8]:
+    """The suspects: a generated image, the training image that it is nearest to, and so on."""
+    out = []
     for suspect in report["copies"]["suspects"]:
         counted = np.flatnonzero(supply.counted(suspect["set"]))
-        pairs.append(supply.images(suspect["set"], counted[suspect["image"] : suspect["image"] + 1])[0])
-        pairs.append(dataset.images[plan.train[suspect["train"]]])
-    files.make_folder(private)
-    sampling.save_png(sampling.grid(np.stack(pairs), columns=8), private / "copies.png", pairs="generated, then real")
-    report["picture"] = str(private / "copies.png")
+        out.append(supply.images(suspect["set"], counted[suspect["image"] : suspect["image"] + 1])[0])
+        out.append(dataset.images[plan.train[suspect["train"]]])
+    return np.stack(out)
 
 
 class Bar:

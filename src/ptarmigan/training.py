@@ -80,7 +80,7 @@ def train(
         exact = deterministic(chosen.train.deterministic)
         with hold(run, display.say) if dist.rank() == 0 else nullcontext(), exact:
             state = play(run, chosen, asked, dataset, str(data or "embedded"), device, display)
-        finish(run, state, display.say)
+        finish(run, state, dataset, display.say)
     return run
 
 
@@ -346,18 +346,22 @@ def describe(run: Path, state: TrainState, dataset: Dataset, found: bool, say: C
         say(f"{run} goes on at {state.images_seen:,} images")
 
 
-def finish(run: Path, state: TrainState, say: Callable[[str], None]) -> None:
-    """Where everything is, and three commands to try next."""
+def finish(run: Path, state: TrainState, dataset: Dataset, say: Callable[[str], None]) -> None:
+    """Where everything is, and what to try next."""
     ptarmigan, path = program(), shlex.quote(str(run))
     named = f" --class {shlex.quote(state.spec.class_names[-1])}" if state.config.model.conditioning != "none" else ""
     trained = duration(state.controllers["clock"])
     say(f"trained for {trained} on {state.images_seen:,} images")
     say(f"  pictures   {run / 'samples'}")
     say(f"  generator  {run / 'generator'}")
+    if "best" in state.controllers:
+        kid, images = state.controllers["best"]
+        say(f"  best       {run / 'best'}, of {images:,} images: KID {kid:.2g} to the select part")
     say(f"  log        {run / 'metrics.jsonl'}")
     say("next:")
     say(f"  {ptarmigan} sample {path}{named} -n 64 --out samples.png")
-    say(f"  {ptarmigan} info {path}")
+    if dataset.counts()["held-out"]:
+        say(f"  {ptarmigan} score {path}")
     say(f"  {ptarmigan} losses")
 
 
