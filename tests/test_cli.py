@@ -85,6 +85,8 @@ BAD = {
     "no model": (["sample", "{tmp}/nowhere"], "does not exist"),
     "out": (["sample", "{data}", "--out", "{tmp}/x.jpg"], "none of X.png, X.npz and a folder"),
     "not a model": (["info", "{data}"], "cannot read"),
+    "one run": (["compare", "{tmp}"], "two runs or more"),
+    "no run": (["compare", "{tmp}", "{data}"], "is no run of ptarmigan"),
     "losses": (["losses", "hinj"], "did you mean 'hinge'?"),
     "command": (["trian"], "train"),
 }
@@ -145,7 +147,7 @@ def test_help_and_losses_do_not_import_torch() -> None:
         subprocess.run([sys.executable, "-c", code.format(arguments=arguments)], check=True, stdout=subprocess.DEVNULL)
 
 
-@pytest.mark.parametrize("command", ["train", "sample", "info"])
+@pytest.mark.parametrize("command", ["train", "sample", "info", "compare"])
 def test_a_command_is_the_public_function_of_its_name_and_arguments(command: str) -> None:
     def shape(function: object) -> list[tuple[str, object]]:
         parameters = inspect.signature(function).parameters.values()  # type: ignore[arg-type]

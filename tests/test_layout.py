@@ -12,7 +12,7 @@ ORDER = [
     "contracts", "config", "seeding", "files", "devices", "dist", "losses", "conditioning", "penalties", "metrics",
     "log", "handbook", "data", "networks", "optim", "state", "checkpoint", "pieces", "step", "scorecard", "sampling",
     "features", "evaluate", "export", "advance", "probe", "runs", "saving", "training", "replaying", "supply",
-    "scoring", "cli", "__main__",
+    "scoring", "comparing", "cli", "__main__",
 ]  # fmt: skip
 
 

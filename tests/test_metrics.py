@@ -22,6 +22,7 @@ from ptarmigan.metrics import (
     c_t,
     compare,
     coverage_at_equality,
+    difference,
     diversity,
     frechet,
     frechet_bias,
@@ -370,9 +371,9 @@ def test_diversity_is_the_mean_distance(small_blocks: None) -> None:
 # intervals
 
 
-@given(st.integers(1, 200), st.floats(0.01, 0.9999))
+@given(st.integers(1, 200) | st.floats(1, 200), st.floats(0.01, 0.9999))
 @settings(max_examples=300, deadline=None)
-def test_the_quantile_is_scipys(degrees: int, level: float) -> None:
+def test_the_quantile_is_scipys(degrees: float, level: float) -> None:
     assert t_quantile(level, degrees) == pytest.approx(scipy.stats.t.ppf((1 + level) / 2, degrees), rel=1e-9)
 
 
@@ -382,6 +383,19 @@ def test_an_interval_is_scipys() -> None:
     assert interval(values, 0.9) == pytest.approx((2.375, *expected))
     with pytest.raises(UserError, match="2 or more generation seeds, here is 1"):
         interval([1.0])
+
+
+@pytest.mark.filterwarnings("ignore:Precision loss:RuntimeWarning")  # scipy's, of values that are all the same
+@given(*[st.lists(st.floats(-9, 9).map(lambda x: round(x, 2)), min_size=2, max_size=6) for _ in range(2)])
+@settings(max_examples=300, deadline=None)
+def test_the_interval_of_a_difference_is_scipys(values: list[float], against: list[float]) -> None:
+    found = difference(values, against, 0.9)
+    assert found.mean == pytest.approx(sum(values) / len(values) - sum(against) / len(against), abs=1e-9)
+    if len(set(values)) == len(set(against)) == 1:  # scipy has no answer
+        assert found.low == found.mean == found.high
+        return
+    expected = scipy.stats.ttest_ind(values, against, equal_var=False).confidence_interval(0.9)
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high), rel=1e-9, abs=1e-9)
 
 
 def frechet_to(real: Tensor) -> Callable[[Tensor], float]:

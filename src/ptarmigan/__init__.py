@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ptarmigan import losses as losses
+    from ptarmigan.comparing import compare as compare
     from ptarmigan.config import Config as Config
     from ptarmigan.config import resolve as resolve
     from ptarmigan.contracts import UserError as UserError
@@ -27,7 +28,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "Config": "config", "resolve": "config", "UserError": "contracts", "explain": "handbook", "load": "sampling",
     "sample": "sampling", "info": "sampling", "replay": "replaying", "score": "scoring",
-    "train": "training",
+    "compare": "comparing", "train": "training",
 }  # fmt: skip
 __all__ = [*_HOMES, "losses"]
 

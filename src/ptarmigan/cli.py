@@ -149,6 +149,20 @@ def score(
 
 
 @app.command
+def compare(*runs: Path) -> None:
+    """Compare RUNs by their scores: runs that differ in their seed alone as one, each figure with its interval.
+
+    Parameters
+    ----------
+    runs
+        two run folders or more; each config is compared with that of the first
+    """
+    from ptarmigan.comparing import compare, show
+
+    show(compare(*runs))
+
+
+@app.command
 def info(model: Path, /) -> None:
     """Say what MODEL knows of itself: classes, size, recipe, images seen, scores."""
     from ptarmigan.sampling import info

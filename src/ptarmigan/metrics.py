@@ -229,11 +229,28 @@ def interval(values: Sequence[float], level: float = 0.95) -> Interval:
     return Interval(mean, mean - half, mean + half)
 
 
-def t_quantile(level: float, degrees: int) -> float:
-    """t with P(|T| <= t) = level, 0 < level < 1, T of Student's distribution: its closed form, bisected."""
-    low, high = 0.0, math.pi / 2
+def difference(values: Sequence[float], against: Sequence[float], level: float = 0.95) -> Interval:
+    """Mean of R >= 2 independent values less that of S >= 2 others, with Welch's t interval (Welch 1947).
+
+    The two spreads need not be equal: with a = var / R and b = var / S the half width is t sqrt(a + b), t the quantile
+    of (a + b)^2 / (a^2 / (R - 1) + b^2 / (S - 1)) degrees of freedom, whole or not (Satterthwaite 1946).
+    """
+    a, b = (statistics.variance(of) / len(of) for of in (values, against))
+    middle = statistics.fmean(values) - statistics.fmean(against)
+    if a + b == 0:  # no spread at all, and so no degrees of freedom
+        return Interval(middle, middle, middle)
+    share = a / (a + b)
+    degrees = 1 / (share**2 / (len(values) - 1) + (1 - share) ** 2 / (len(against) - 1))
+    half = t_quantile(level, degrees) * math.sqrt(a + b)
+    return Interval(middle, middle - half, middle + half)
+
+
+def t_quantile(level: float, degrees: float) -> float:
+    """t with P(|T| <= t) = level, 0 < level < 1, T of Student's distribution, degrees >= 1: its series, bisected."""
+    low, high = 0.0, math.pi / 2  # t = sqrt(degrees) tan(angle)
     while low < (middle := (low + high) / 2) < high:
-        low, high = (middle, high) if _t_inside(middle, degrees) < level else (low, middle)
+        inside = _beta(math.sin(middle) ** 2, math.cos(middle) ** 2, 1 / 2, degrees / 2)
+        low, high = (middle, high) if inside < level else (low, middle)
     return math.sqrt(degrees) * math.tan(low)
 
 
@@ -374,14 +391,17 @@ def _mann_whitney(a: Tensor, b: Tensor) -> float:
     return (u - n * m / 2) / math.sqrt(n * m * (n + m + 1) / 12)
 
 
-def _t_inside(angle: float, degrees: int) -> float:
-    """P(|T| <= sqrt(degrees) tan(angle)), a finite sum for whole degrees (Abramowitz and Stegun, 26.7.3 and 26.7.4)."""
-    odd = degrees % 2
-    term, total = (math.cos(angle) if odd else 1.0), 0.0
-    for i in range(2 + odd, degrees + 1, 2):
+def _beta(x: float, y: float, a: float, b: float) -> float:
+    """I_x(a, b), the regularised incomplete beta function, x + y = 1, by a series of positive terms (DLMF 8.17.8)."""
+    if x > (a + 1) / (a + b + 2):  # where the other tail's converges faster
+        return 1 - _beta(y, x, b, a)
+    term = math.exp(math.lgamma(a + b) - math.lgamma(a + 1) - math.lgamma(b) + a * math.log(x) + b * math.log(y))
+    total, n = 0.0, 0
+    while total + term > total:
         total += term
-        term *= math.cos(angle) ** 2 * (i - 1) / i
-    return 2 / math.pi * (angle + math.sin(angle) * total) if odd else math.sin(angle) * total
+        n += 1
+        term *= x * (a + b + n - 1) / (a + n)
+    return total
 
 
 def _check(*sets: Tensor, least: int) -> None:
