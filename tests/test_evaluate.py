@@ -15,6 +15,7 @@ from scipy.stats import ttest_1samp
 
 from ptarmigan import metrics
 from ptarmigan.evaluate import FEWEST, SUSPECTS, Sample, Sets, evaluate
+from ptarmigan.features.classifier import skill
 from ptarmigan.supply import in_shares
 
 NAMES = "ant", "bee", "cat"
@@ -238,3 +239,9 @@ def test_shares_are_whole_and_the_nearest(n: int, counts: list[int]) -> None:
     assert shares.sum() == n
     assert (np.abs(shares - n * np.array(counts) / sum(counts)) < 1).all()
     assert all(share == 0 for share, count in zip(shares, counts, strict=True) if count == 0)
+
+
+def test_skill_is_nothing_by_guessing_and_one_without_an_error() -> None:
+    assert skill(0.25, 4) == 0
+    assert skill(1.0, 4) == 1
+    assert skill(0.625, 4) == 0.5
