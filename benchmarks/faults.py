@@ -99,8 +99,9 @@ class Eye:
     def __init__(self, seer: Extractor, path: Path | None) -> None:
         self.seer, self.path, self.features, self.place = seer, path, torch.empty(0, seer.dim), dict[bytes, int]()
         if path is not None and path.is_file():
-            kept = torch.load(path, weights_only=True)
-            self.features, self.place = kept["features"], {key: place for place, key in enumerate(kept["images"])}
+            kept, _ = files.load_tensors(path)
+            self.features = kept["features"]
+            self.place = {image.numpy().tobytes(): place for place, image in enumerate(kept["images"])}
 
     def look(self, every: Sequence[Images]) -> None:
         new = {image.tobytes(): image for images in every for image in images}
@@ -111,7 +112,10 @@ class Eye:
         self.features = torch.cat([self.features, self.seer(np.stack(list(new.values()))[..., None])])
         if self.path is not None:
             files.make_folder(self.path.parent)
-            torch.save({"features": self.features, "images": list(self.place)}, self.path)
+            seen = torch.from_numpy(
+                np.frombuffer(bytearray(b"".join(self.place)), np.uint8).reshape(len(self.place), -1)
+            )
+            files.save_tensors(self.path, {"features": self.features, "images": seen}, {})
 
     def __call__(self, shown: Shown) -> Sample:
         return Sample(self.features[[self.place[image.tobytes()] for image in shown.images]], shown.labels)
@@ -125,7 +129,7 @@ def main() -> int:
 
     remember()
     seer = extractor()
-    eye = Eye(seer, asked.cache and asked.cache / f"faults-{seer.sha256[:16]}.pt")
+    eye = Eye(seer, asked.cache and asked.cache / f"faults-{seer.sha256[:16]}.safetensors")
     real = read(asked.data)
     eye.look([real.train.images, real.held_out.images])
     train = eye(real.train)
@@ -180,8 +184,7 @@ def remember() -> None:
         return answer
 
     for module, names in (
-        (torch.linalg, ("eigh",)),
-        (metrics, ("gaussian", "compare", "frechet", "kid", "diversity", "k_means", "radii")),
+        (metrics, ("gaussian", "within", "compare", "kid", "diversity", "k_means", "radii")),
         (evaluating, ("fit",)),
     ):
         for name in names:

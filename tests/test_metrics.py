@@ -33,6 +33,7 @@ from ptarmigan.metrics import (
     nearest,
     prdc,
     t_quantile,
+    within,
 )
 
 
@@ -182,7 +183,7 @@ def prdc_by_loops(real: Tensor, fake: Tensor, k_pr: int, k_dc: int) -> tuple[flo
 
 
 @pytest.mark.parametrize(("n", "m", "k_pr", "k_dc"), [(40, 30, 3, 5), (25, 37, 1, 2), (6, 6, 3, 5)])
-@pytest.mark.parametrize("by", [prdc, lambda *args: compare(*args).fidelity])
+@pytest.mark.parametrize("by", [prdc, lambda a, b, *k: compare(within(a, max(k)), within(b, max(k)), *k).fidelity])
 def test_fidelity_is_its_definition(
     n: int, m: int, k_pr: int, k_dc: int, by: Callable[..., metrics.Fidelity], small_blocks: None
 ) -> None:
@@ -230,7 +231,7 @@ def test_coverage_at_equality_of_many() -> None:
 def test_one_pass_gives_what_two_give(small_blocks: None) -> None:
     draws = Draws(10)
     real, fake = draws(50, 6) + 1, draws(37, 6) * 0.8
-    both = compare(real, fake)
+    both = compare(within(real), within(fake))
     assert both.kid == pytest.approx(kid(real, fake), rel=1e-12)
     assert both.fidelity == prdc(real, fake)
 
@@ -327,7 +328,7 @@ def test_scores_leave_their_features_alone() -> None:
     before = [of.clone() for of in sets]
     c_t(*sets, cells=1)
     c_t(*sets, cells=2)
-    compare(*sets[:2])
+    compare(*map(within, sets[:2]))
     diversity(sets[0])
     assert all(torch.equal(a, b) for a, b in zip(sets, before, strict=True))
 
@@ -467,7 +468,8 @@ def test_features_that_are_not_finite_are_refused(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("score", "least"), [(prdc, 6), (compare, 6), (kid, 2), (authenticity, 2), (lambda x, y: diversity(x), 2)]
+    ("score", "least"),
+    [(prdc, 6), (lambda x, y: within(x), 6), (kid, 2), (authenticity, 2), (lambda x, y: diversity(x), 2)],
 )
 def test_too_few_samples_are_refused(score: Callable[[Tensor, Tensor], object], least: int) -> None:
     draws = Draws(23)

@@ -24,7 +24,7 @@ from ptarmigan import info, load, sample, score, train
 from ptarmigan.contracts import UserError
 from ptarmigan.files import load_json, load_tensors, save_tensors
 from ptarmigan.log import read
-from ptarmigan.scorecard import markdown, show
+from ptarmigan.scorecard import markdown, show, shown
 from ptarmigan.training import Stopped
 
 COUNTS = {"sky": 1200, "sea": 800, "sand": 500, "rock": 300, "moss": 140, "ice": 60}
@@ -91,6 +91,12 @@ def test_a_small_uneven_set_goes_through_everything_with_sensible_words(
     for text in ("held-out", "training", "real images", "KID", "ice", "protocol: 2 sets (seeds 0 to 1) of 150 images"):
         assert text in shown
     assert max(map(len, shown.split("\nclass accuracy")[0].splitlines())) <= 80
+
+
+def test_by_default_the_floors_sets_share_no_image(few_of_a_class: None, tiny: Path, tmp_path: Path) -> None:
+    found = score(tiny, seeds=3, device="cpu", out=tmp_path / "report")
+    assert found["protocol"]["images_a_set"] == found["protocol"]["train_images"] // 3
+    assert not any("share images" in note for note in found["notes"])
 
 
 def test_a_report_lies_beside_its_generator_and_in_its_card_and_no_training_image_does(
@@ -242,6 +248,18 @@ def test_what_cannot_be_compared_is_refused(run: Path, shapes: Path, views: Path
     whole = train(shapes, out=tmp_path / "whole", **SMALL)  # split none
     with pytest.raises(UserError, match="90 training and 0 held-out images: a score needs both; train with a --split"):
         score(whole, device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("mean", "half", "text"),
+    [
+        (12.345, 0.5, "12.35±0.50"), (0.12345, 0.013, "0.123±0.013"), (-0.001, 0.05, "0.00±0.05"),
+        (-0.0011, 0.0004, "-0.0011±0.0004"), (0.0, 0.0, "0±0"), (730.4541, 1e-9, "730.5±0"),
+        (1.0, 3e-6, "1.000000±0.000003"),
+    ],
+)  # fmt: skip
+def test_a_figure_has_the_digits_that_its_interval_is_worth(mean: float, half: float, text: str) -> None:
+    assert shown({"mean": mean, "low": mean - half, "high": mean + half}) == text
 
 
 # --- the live score ---------------------------------------------------------------------------------------------

@@ -22,8 +22,10 @@ from ptarmigan.features.classifier import Classifier, accuracies, fit, skill
 
 FEWEST = 10  # held-out images of a class below which they are no measure of it
 POOR = 0.5  # skill on held-out images below which a classifier is no judge
+SPARSE = 0.5  # share of the real images' recall below which samples have collapsed
 EASY = 0.9  # share of the real diversity below which an accuracy above the real one means samples that are too easy
 COPIED = -3.0, 0.8  # C_T, and distance to the training set over that of held-out images, below which images are copies
+TINY = 1e-12  # in place of a distance of 0
 SUSPECTS = 12  # generated images that are named beside the training image they are suspiciously near to
 
 Say = Callable[[str], None]
@@ -107,23 +109,38 @@ def figures(sets: Sets, notes: list[str], say: Say) -> Report:
         notes.append(
             f"the floor's draws share images, {len(sets.train):,} for {wanted:,}: its intervals are too narrow"
         )
-    seen = sets.train.draw(-1, len(held)).features
+    real, seen = (Side.of(features, gaussian) for features in (held, sets.train.draw(-1, len(held)).features))
     rows: dict[str, dict[str, list[float]]] = {}
     for turn, generated in enumerate(sets.generated):
         say(f"comparing set {turn + 1} of {len(sets.generated)}")
-        floor = sets.train.draw(turn, len(generated)).features
-        for column, real, fake in (
-            ("held_out", held, generated.features),
-            ("train", seen, generated.features),
-            ("floor", held, floor),
-        ):
-            compared = metrics.compare(real, fake)
+        fake = Side.of(generated.features, gaussian)
+        floor = Side.of(sets.train.draw(turn, len(generated)).features, gaussian)
+        for column, a, b in (("held_out", real, fake), ("train", seen, fake), ("floor", real, floor)):
+            compared = metrics.compare(a.pairs, b.pairs)
             values = {"kid": compared.kid, **compared.fidelity._asdict()}
-            if gaussian:
-                values = {"frechet": metrics.frechet(metrics.gaussian(real), metrics.gaussian(fake)), **values}
+            if a.gaussian is not None and b.gaussian is not None:
+                values = {"frechet": metrics.frechet(a.gaussian, b.gaussian), **values}
             for name, value in values.items():
                 rows.setdefault(name, {}).setdefault(column, []).append(value)
+    recall = {column: np.mean(rows["recall"][column]) for column in ("held_out", "floor")}
+    if recall["held_out"] < SPARSE * recall["floor"]:
+        notes.append(
+            f"recall {recall['held_out']:.2f}, of real images {recall['floor']:.2f}: much of their variety is missing "
+            "(collapse); relativistic loss with R1 and R2, or longer training"
+        )
     return {name: columns(row) for name, row in rows.items()}
+
+
+@dataclass(frozen=True)
+class Side:
+    """What a set of features is to its comparisons, found once."""
+
+    pairs: metrics.Within
+    gaussian: metrics.Gaussian | None  # None: too few samples for one
+
+    @classmethod
+    def of(cls, features: Tensor, gaussian: bool) -> Side:
+        return cls(metrics.within(features), metrics.gaussian(features) if gaussian else None)
 
 
 def classes(sets: Sets, notes: list[str], say: Say) -> Report:
@@ -137,24 +154,27 @@ def classes(sets: Sets, notes: list[str], say: Say) -> Report:
         if min(len(features) for features in made) >= 2 and len(train) >= 2:
             rows: dict[str, list[float]] = {}
             seen = train.draw(-1, len(held) if len(held) >= FEWEST else len(train)).features
+            apiece = max(2, len(train) // len(made))  # so that the floor's draws share no image
             for turn, features in enumerate(made):
                 rows.setdefault("train", []).append(metrics.kid(seen, features))
                 if len(held) >= FEWEST:
-                    floor = train.draw(turn, len(features)).features
+                    floor = train.draw(turn, min(apiece, len(features))).features
                     rows.setdefault("held_out", []).append(metrics.kid(held.features, features))
                     rows.setdefault("floor", []).append(metrics.kid(held.features, floor))
             real = metrics.diversity(train.features)
             entry["kid"] = columns(rows)
+            if len(held) >= FEWEST:  # among so many classes one would be told apart by chance
+                excess = np.subtract(rows["held_out"], rows["floor"]).tolist()
+                entry["told_apart"] = metrics.interval(excess, 1 - 0.05 / len(sets.class_names)).low > 0
             entry["diversity"] = summary([metrics.diversity(features) / real for features in made])
         out[name] = entry
     few = [f"{name} ({e['held_out_images']})" for name, e in out.items() if e["held_out_images"] < FEWEST]
     if few:
         notes.append(f"fewer than {FEWEST} held-out images, so measured against training images alone: {some(few)}")
-    excess = {name: e["kid"]["excess"] for name, e in out.items() if "excess" in e.get("kid", {})}
-    equal = [name for name, value in excess.items() if value["low"] <= 0]
+    equal = [name for name, entry in out.items() if entry.get("told_apart") is False]
     if equal:
         notes.append(f"KID cannot tell these classes from real images of theirs at this N: {some(equal)}")
-    apart = {name: value["mean"] for name, value in excess.items() if value["low"] > 0}
+    apart = {name: e["kid"]["excess"]["mean"] for name, e in out.items() if e.get("told_apart")}
     if apart:
         worst = max(apart, key=lambda name: apart[name])
         notes.append(f"worst class by KID over its floor: {worst} ({apart[worst]:.2g})")
@@ -216,7 +236,8 @@ def cas_of(sets: Sets, say: Say) -> Report:
 
 def copies(sets: Sets, notes: list[str], say: Say) -> Report:
     """Is the generator nearer to its training images than held-out images are?  C_T, authenticity beside that of the
-    held-out images, the ratio of mean distances to the nearest training image, and the most suspicious images.
+    held-out images, the ratio of mean distances to the nearest training image, the share that is nearer to one than any
+    held-out image is (as a ratio to what is usual there), and the most suspicious images.
     """
     say("looking for copies of training images")
     train, held = sets.train.features, sets.held_out.features
@@ -224,7 +245,8 @@ def copies(sets: Sets, notes: list[str], say: Say) -> Report:
     centres = metrics.k_means(train, max(1, min(10, len(held) // (3 * metrics.LEAST))), seed=0)
     held_far, held_at = metrics.nearest(held, train)
     held_cell = metrics.cell_of(held, centres)
-    rows: dict[str, list[float]] = {"authenticity": [], "distance_ratio": [], "c_t": []}
+    closest = float((held_far / own[held_at].clamp_min(TINY)).min())
+    rows: dict[str, list[float]] = {"authenticity": [], "distance_ratio": [], "closer_than_held_out": [], "c_t": []}
     suspects = []
     for turn, generated in enumerate(sets.generated):
         far, at = metrics.nearest(generated.features, train)
@@ -237,15 +259,19 @@ def copies(sets: Sets, notes: list[str], say: Say) -> Report:
             except UserError as error:  # too few in every cell
                 del rows["c_t"]
                 notes.append(f"no C_T: {error}")
-        ratio = far / own[at].clamp_min(1e-12)
+        ratio = far / own[at].clamp_min(TINY)
+        rows["closer_than_held_out"].append(float((ratio < closest).float().mean()))
         for place in ratio.argsort()[:SUSPECTS].tolist():
             suspects.append({"set": turn, "image": place, "train": int(at[place]), "ratio": float(ratio[place])})
     out: Report = {name: summary(values) for name, values in rows.items()}
     out["authenticity_held_out"] = float((held_far > own[held_at]).float().mean())
     out["suspects"] = sorted(suspects, key=lambda suspect: suspect["ratio"])[:SUSPECTS]
-    if "c_t" in out and out["c_t"]["mean"] < COPIED[0] and out["distance_ratio"]["mean"] < COPIED[1]:
+    copied = out["closer_than_held_out"]
+    nearer = "c_t" in out and out["c_t"]["mean"] < COPIED[0] and out["distance_ratio"]["mean"] < COPIED[1]
+    if nearer or copied["low"] > max(0.01, 5 / len(held)):
         notes.append(
-            "nearer to the training images than held-out images are: it copies; augment, stop earlier, or more data"
+            f"it copies: {copied['mean']:.0%} of its images are nearer to a training image, for what is usual there, "
+            "than any held-out image is; augment, stop earlier, or more data"
         )
     return out
 

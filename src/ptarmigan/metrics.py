@@ -10,6 +10,8 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import torch
@@ -22,10 +24,26 @@ LEAST = 20  # samples of each kind in a cell, for the normal approximation behin
 DOUBLE = torch.float64
 
 
-class Gaussian(NamedTuple):
+@dataclass(frozen=True)
+class Gaussian:
     n: int  # the samples it was estimated from
     mean: Tensor  # [F] float64
     covariance: Tensor  # [F, F] float64, unbiased
+
+    @cached_property
+    def root(self) -> Tensor:
+        """The covariance's symmetric square root: found once for a reference that much is compared with."""
+        values, vectors = torch.linalg.eigh(self.covariance)
+        root: Tensor = vectors * values.clamp_min(0).sqrt() @ vectors.T
+        return root
+
+
+class Within(NamedTuple):
+    """A set, and what all pairs inside it say: found once for a set that is compared with several."""
+
+    features: Tensor  # [N, F]
+    kernel: float  # sum of KID's kernel over all pairs of two samples
+    near: Tensor  # [N, k] squared distances to the k nearest others
 
 
 class Fidelity(NamedTuple):
@@ -75,9 +93,7 @@ def frechet(a: Gaussian, b: Gaussian) -> float:
             f"a Fréchet distance in {d} dimensions needs {d + 1} samples or more on either side, here are {least}: "
             f"take more, or use KID, which is unbiased at any number"
         )
-    values, vectors = torch.linalg.eigh(a.covariance)
-    root = vectors * values.clamp_min(0).sqrt() @ vectors.T
-    product = root @ b.covariance @ root
+    product = a.root @ b.covariance @ a.root
     overlap = torch.linalg.eigvalsh((product + product.T) / 2).clamp_min(0).sqrt().sum()
     distance = (a.mean - b.mean).square().sum() + a.covariance.trace() + b.covariance.trace() - 2 * overlap
     return max(0.0, float(distance))  # below 0 by rounding only
@@ -116,18 +132,22 @@ def prdc(real: Tensor, fake: Tensor, k_pr: int = 3, k_dc: int = 5) -> Fidelity:
     return tally.fidelity()
 
 
-def compare(real: Tensor, fake: Tensor, k_pr: int = 3, k_dc: int = 5) -> Comparison:
-    """`kid` and `prdc` at once, from one pass over the products of each two samples."""
-    most = max(k_pr, k_dc)
-    _check(real, fake, least=most + 1)
-    xx, near_real = _kernel_and_nearest(real, most)
-    yy, near_fake = _kernel_and_nearest(fake, most)
-    tally = _Tally(near_real[:, k_pr - 1], near_fake[:, k_pr - 1], near_real[:, k_dc - 1], k_dc)
+def within(features: Tensor, k: int = 5) -> Within:
+    """What `compare` needs of one set alone, from k + 1 samples."""
+    _check(features, least=k + 1)
+    kernel, near = zip(*((block.kernel_sum(), block.nearest(k)) for block in _within(features)), strict=True)
+    return Within(features, sum(kernel), torch.cat(near))
+
+
+def compare(real: Within, fake: Within, k_pr: int = 3, k_dc: int = 5) -> Comparison:
+    """`kid` and `prdc` at once, from one pass over the products of each two samples; `within` of max(k_pr, k_dc)."""
+    tally = _Tally(real.near[:, k_pr - 1], fake.near[:, k_pr - 1], real.near[:, k_dc - 1], k_dc)
     xy = 0.0
-    for block in _across(real, fake):
+    for block in _across(real.features, fake.features):
         xy += block.kernel_sum()
         tally.add(block)
-    return Comparison(_squared_discrepancy(xx, yy, xy, len(real), len(fake)), tally.fidelity())
+    n, m = len(real.features), len(fake.features)
+    return Comparison(_squared_discrepancy(real.kernel, fake.kernel, xy, n, m), tally.fidelity())
 
 
 def coverage_at_equality(n: int, m: int, k: int = 5) -> float:
@@ -372,11 +392,6 @@ def _split(x: _Centred, rows: int) -> Iterator[_Centred]:
 
 def _rows(width: int) -> int:
     return max(1, PAIRS // width)
-
-
-def _kernel_and_nearest(x: Tensor, k: int) -> tuple[float, Tensor]:
-    kernel, near = zip(*((block.kernel_sum(), block.nearest(k)) for block in _within(x)), strict=True)
-    return sum(kernel), torch.cat(near)
 
 
 def _squared_discrepancy(xx: float, yy: float, xy: float, n: int, m: int) -> float:

@@ -9,9 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-AGAINST = (
-    "generated images against held-out and training images; real training images against held-out; their difference"
-)
+AGAINST = "generated against held-out and training images; real against held-out; excess"
 FIDELITY = "precision", "recall", "density", "coverage"
 COLUMNS = {"held_out": "held-out", "train": "training", "floor": "real images", "excess": "excess"}
 
@@ -61,7 +59,8 @@ def sentences(report: dict[str, Any]) -> list[str]:
     out.append(
         f"copies: {c_t}authenticity {shown(copies['authenticity'])}, of held-out images "
         f"{copies['authenticity_held_out']:.3f}; distance to the nearest training image over that of held-out images "
-        f"{shown(copies['distance_ratio'])}"
+        f"{shown(copies['distance_ratio'])}; nearer to one than any held-out image: "
+        f"{copies['closer_than_held_out']['mean']:.1%}"
     )
     out += [f"note: {note}" for note in report["notes"]]
     drawn = f"seeds {protocol['seeds'][0]} to {protocol['seeds'][-1]}" if "seeds" in protocol else "parts of them"
@@ -86,10 +85,12 @@ def headline(report: dict[str, Any]) -> str:
 def shown(value: dict[str, float]) -> str:
     """A mean and its interval, with as many digits as the interval is worth."""
     half = value["high"] - value["mean"]
+    if half < 1e-6:
+        return f"{value['mean']:.4g}±0"
     digits = 2
-    while digits < 7 and half < 2 * 10**-digits:
+    while half < 2 * 10**-digits:
         digits += 1
-    return f"{value['mean']:.{digits}f}±{half:.{digits}f}"
+    return f"{round(value['mean'], digits) + 0.0:.{digits}f}±{half:.{digits}f}"  # + 0.0: no -0.00
 
 
 def markdown(report: dict[str, Any]) -> str:

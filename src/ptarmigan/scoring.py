@@ -136,7 +136,8 @@ class Plan(NamedTuple):
                 f"-n {n}: 2 to {most:,} images a set can be compared here: "
                 + ("there are no more" if most < len(train) else "the floor is drawn from as many training images")
             )
-        n = n or min(most, max(FEWEST, min(len(held), MOST)))
+        apart = max(2, len(train) // supply.sets)  # so that the floor's sets of training images share none
+        n = n or min(most, apart, max(FEWEST, min(len(held), MOST)))
         supply.plan(n, dataset.labels[held], dataset.spec.classes)
         sets, made, rate = supply.sets, len(supply.counted(0)), speed(dataset, held, seer)
         room = int(SHARE * seconds * rate) - len(held)
