@@ -49,7 +49,8 @@ def report(kid: float) -> dict[str, Any]:
         },
         "accuracy": {"held_out": 0.9, "generated": plain(kid / 2)},
         "copies": {
-            "authenticity": plain(0.7), "authenticity_held_out": 0.7, "distance_ratio": plain(1), "c_t": plain(-kid),
+            "authenticity": plain(0.7), "authenticity_held_out": 0.7, "distance_ratio": plain(1),
+            "closer_than_held_out": plain(0), "c_t": plain(-kid),
         },
         "notes": [],
         "protocol": {
