@@ -32,7 +32,7 @@ FIELDS = dict(
     device="cpu",
     snapshots=50,
     keep=2,
-    live_images=4,
+    live_images=10,
 )
 
 

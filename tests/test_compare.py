@@ -160,7 +160,7 @@ def test_one_seed_has_no_interval_and_neither_has_a_difference_from_it(runs: Run
 
 def test_what_binds_no_run_makes_no_group_and_a_budget_does(runs: Runs) -> None:
     one = runs("one", report(0.2), seed=0)
-    same = runs("same", report(0.3), seed=1, keep=9, retries=0, live_images=3, micro_batch=2, images="0.048k")
+    same = runs("same", report(0.3), seed=1, keep=9, retries=0, live_images=30, micro_batch=2, images="0.048k")
     longer = runs("longer", report(0.4), seed=1, images="2k")
     timed = runs("timed", report(0.4), seed=1, images=None, time="1m30s")
     found = compare(one, same, longer, timed)

@@ -15,7 +15,7 @@ from scipy.stats import ttest_1samp
 
 from ptarmigan import metrics
 from ptarmigan.evaluate import FEWEST, SUSPECTS, Sample, Sets, evaluate
-from ptarmigan.features.classifier import skill
+from ptarmigan.features.classifier import fit, skill
 from ptarmigan.supply import in_shares
 
 NAMES = "ant", "bee", "cat"
@@ -216,9 +216,31 @@ def test_a_classifier_that_knows_too_little_is_no_judge() -> None:
 
 def test_a_class_that_was_not_generated_is_named_and_leaves_the_rest_a_number() -> None:
     found = evaluate(sets_of(lambda turn: drawn(240, turn, labels=np.arange(240) % 2)), quiet)
-    assert "no generated image of a class: cat" in found["notes"]
+    assert "not in every generated set: cat" in found["notes"]
     assert np.isfinite(found["accuracy"]["generated"]["mean"])
     assert "kid" not in found["classes"]["cat"]
+
+
+def test_classes_that_are_never_all_there_leave_no_accuracy() -> None:
+    found = evaluate(sets_of(lambda turn: drawn(240, turn, labels=np.full(240, turn % 3))), quiet)
+    assert "not in every generated set: ant, bee, cat" in found["notes"]
+    assert "generated" not in found["accuracy"]
+
+
+def test_a_class_of_equal_training_images_has_no_diversity_to_compare_with() -> None:
+    train = drawn(960, 1)
+    assert train.labels is not None
+    train.features[torch.from_numpy(train.labels == 1)] = CENTRES[1]
+    found = evaluate(replace(sets_of(), train=train), quiet)
+    assert "diversity" not in found["classes"]["bee"]
+    assert "all training images of bee are alike: there is no diversity to compare with" in found["notes"]
+
+
+def test_features_far_from_all_that_a_classifier_learnt_stay_finite_in_size() -> None:
+    features = torch.randn(300, 6)
+    features[:, 0] = 0
+    judge = fit(features, np.arange(300) % 3, 3)
+    assert judge.features(1e6 * torch.randn(50, 6)).max() < 1e3
 
 
 def test_no_frechet_distance_with_fewer_images_than_its_dimensions_ask() -> None:

@@ -476,3 +476,9 @@ def test_too_few_samples_are_refused(score: Callable[[Tensor, Tensor], object], 
     score(draws(least, 3), draws(least, 3))
     with pytest.raises(UserError, match=f"{least - 1} samples are too few for this score, which needs {least} or more"):
         score(draws(least - 1, 3), draws(least, 3))
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_score_that_is_not_finite_has_no_interval(value: float) -> None:
+    with pytest.raises(UserError, match="a score is not finite"):
+        interval([1.0, value, 2.0])

@@ -175,7 +175,7 @@ def test_images_that_exist_are_scored_by_the_names_of_their_folders(views: Path,
     np.savez(tmp_path / "nameless.npz", arr_0=images[:240])
     nameless = score(tmp_path / "nameless.npz", views, seeds=2, device="cpu")
     assert "classes" not in nameless
-    assert any("not named like the classes" in note for note in nameless["notes"])
+    assert any("does not name its classes" in note for note in nameless["notes"])
 
 
 def test_the_classifiers_own_features_allow_a_frechet_distance_of_few(run: Path, tmp_path: Path) -> None:
@@ -188,22 +188,96 @@ def test_other_images_than_it_was_trained_on_are_said(
     few_of_a_class: None, shapes: Path, tiny: Path, tmp_path: Path
 ) -> None:
     with np.load(shapes) as arrays:
-        np.savez(tmp_path / "fewer.npz", **{**arrays, "arr_0": arrays["arr_0"][:80], "arr_1": arrays["arr_1"][:80]})
-    found = score(tiny, tmp_path / "fewer.npz", n=10, seeds=2, device="cpu", out=tmp_path / "report")
+        changed = {**arrays, "arr_0": arrays["arr_0"].copy()}
+        changed["arr_0"][::9] += 1
+        np.savez(tmp_path / "changed.npz", **changed)
+    found = score(tiny, tmp_path / "changed.npz", n=10, seeds=2, device="cpu", out=tmp_path / "report")
+    assert "10 of 90 images were not there when it was trained" in found["notes"]
+    shutil.copytree(tiny / "generator", tmp_path / "alone")
+    found = score(tmp_path / "alone", tmp_path / "changed.npz", n=10, seeds=2, device="cpu", out=tmp_path / "other")
     assert any("not the images it was trained on" in note for note in found["notes"])
 
 
-def test_the_split_of_a_run_is_read_and_not_made_anew(few_of_a_class: None, tiny: Path, tmp_path: Path) -> None:
+def test_the_split_of_a_run_is_read_and_not_made_anew_in_whatever_order_its_images_come(
+    few_of_a_class: None, shapes: Path, tiny: Path, tmp_path: Path
+) -> None:
     shutil.copytree(tiny, tmp_path / "run")
     split, _ = load_tensors(tiny / "split.safetensors")
     held = torch.nonzero(split["part"] == 2)[:, 0]
-    split["part"][held[:3]] = 0
+    split["part"][held[:2]] = 0
     save_tensors(tmp_path / "run" / "split.safetensors", split, {})
-    found = score(tmp_path / "run", n=10, seeds=2, device="cpu", out=tmp_path / "report")
-    assert found["protocol"]["held_out_images"] == len(held) - 3
+    with np.load(shapes) as arrays:
+        np.savez(
+            tmp_path / "turned.npz",
+            arr_0=arrays["arr_0"][::-1], arr_1=arrays["arr_1"][::-1], class_names=arrays["class_names"],
+        )  # fmt: skip
+    for place, data in enumerate((None, tmp_path / "turned.npz")):
+        report = tmp_path / f"report{place}"
+        found = score(tmp_path / "run", data, n=10, seeds=2, device="cpu", out=report)
+        assert found["protocol"]["held_out_images"] == len(held) - 2
+        assert not any("trained" in note for note in found["notes"])
     (tmp_path / "run" / "split.safetensors").write_bytes(b"")
     with pytest.raises(UserError, match=r"split\.safetensors.*writes it anew"):
         score(tmp_path / "run", n=10, seeds=2, device="cpu")
+
+
+def test_a_generator_that_was_trained_on_meanwhile_gets_no_scores_of_other_weights(
+    few_of_a_class: None, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(tiny, tmp_path / "run")
+    weights = tmp_path / "run" / "generator" / "model.safetensors"
+    real = scoring.evaluate
+
+    def slowly(*arguments: Any) -> Any:
+        tensors, meta = load_tensors(weights)
+        del meta["sha256"]
+        save_tensors(weights, tensors, {**meta, "images_seen": 1})
+        return real(*arguments)
+
+    monkeypatch.setattr(scoring, "evaluate", slowly)
+    found = score(tmp_path / "run", n=10, seeds=2, device="cpu")
+    assert any("has been trained on meanwhile" in note for note in found["notes"])
+    assert not (weights.parent / "scores.json").exists()
+
+
+def test_a_report_that_cannot_be_kept_is_still_given(few_of_a_class: None, tiny: Path, tmp_path: Path) -> None:
+    shutil.copytree(tiny, tmp_path / "run")
+    (tmp_path / "run" / "private").write_text("in the way")
+    found = score(tmp_path / "run", n=10, seeds=2, device="cpu")
+    assert any(note.startswith("the report could not be kept: cannot make") for note in found["notes"])
+    assert "kid" in found["figures"]
+
+
+def test_training_images_do_not_enter_a_generator_folder(tiny: Path) -> None:
+    with pytest.raises(UserError, match="lies in a generator folder, which no training image enters"):
+        score(tiny, out=tiny / "generator" / "more" / "report")
+
+
+def test_a_run_without_a_generator_is_no_folder_of_images(tiny: Path, shapes: Path, tmp_path: Path) -> None:
+    shutil.copytree(tiny, tmp_path / "run", ignore=shutil.ignore_patterns("generator"))
+    with pytest.raises(UserError, match="a run has one from its first snapshot on"):
+        score(tmp_path / "run", shapes)
+
+
+def test_fewer_images_than_can_be_cut_into_sets_are_refused(views: Path, shapes: Path, tmp_path: Path) -> None:
+    with np.load(shapes) as arrays:
+        np.savez(tmp_path / "few.npz", arr_0=arrays["arr_0"][:9])
+    with pytest.raises(UserError, match="5 sets of 1 images each: 6 or more are needed in a set; give fewer --seeds"):
+        score(tmp_path / "few.npz", shapes, device="cpu")
+    with np.load(shapes) as arrays:
+        np.savez(tmp_path / "one.npz", arr_0=arrays["arr_0"][:1])
+    with pytest.raises(UserError, match="5 sets of 0 images each"):
+        score(tmp_path / "one.npz", shapes, device="cpu")
+
+
+def test_a_source_that_is_gone_is_named(few_of_a_class: None, shapes: Path, tmp_path: Path) -> None:
+    shutil.copy(shapes, tmp_path / "mine.npz")
+    run = train(tmp_path / "mine.npz", out=tmp_path / "run", **SPLIT)
+    (tmp_path / "mine.npz").unlink()
+    with pytest.raises(UserError, match=r"was trained on .*mine\.npz, which is not there from here: name the images"):
+        score(run)
+    score(run / "generator", shapes, n=10, seeds=2, device="cpu")
+    assert (run / "private" / "copies.png").exists()
 
 
 def test_an_unconditional_generator_is_scored_over_all_classes(
@@ -219,11 +293,12 @@ def test_an_unconditional_generator_is_scored_over_all_classes(
     ("arguments", "message"),
     [
         ({"seeds": 1}, "seeds 1: an interval needs two or more"),
-        ({"n": 3000}, "-n 3000: 2 to 2,700 images a set can be compared here: the floor is drawn from"),
-        ({"n": 1}, "-n 1: 2 to 2,700"),
+        ({"n": 3000}, "-n 3000: 6 to 2,700 images a set can be compared here: the floor is drawn from"),
+        ({"n": 5}, "-n 5: 6 to 2,700"),
         ({"time": "1s", "n": 2000}, "time 1s is too short: .* give a longer --time or a smaller -n"),
         ({"time": "soon"}, "time: 'soon' is no length of time"),
         ({"extractor": "efficientnet"}, "unknown extractor 'efficientnet': did you mean 'efficientnet-lite0'"),
+        ({"extractor": "classifer"}, "unknown extractor 'classifer': did you mean 'classifier'"),
         ({"size": "32"}, "size: a generator has its own, 16x16"),
     ],
 )
@@ -246,7 +321,9 @@ def test_what_cannot_be_compared_is_refused(run: Path, shapes: Path, views: Path
     with pytest.raises(UserError, match="exists already and is not overwritten"):
         score(run, out=tmp_path)
     whole = train(shapes, out=tmp_path / "whole", **SMALL)  # split none
-    with pytest.raises(UserError, match="90 training and 0 held-out images: a score needs both; train with a --split"):
+    with pytest.raises(
+        UserError, match="90 training and 0 held-out images: a score needs 6 of each; train on more, with a --split"
+    ):
         score(whole, device="cpu")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypedDict, Unpack
 
@@ -20,6 +21,7 @@ app = App(
     version=__version__,
     version_flags=["--version"],
     help_flags=["--help", "-h"],
+    suppress_keyboard_interrupt=False,  # main says so in its own words
 )
 
 if TYPE_CHECKING:
@@ -202,6 +204,9 @@ def losses(name: str | None = None, /) -> None:
 
 def main() -> None:
     """The command line: bad input ends in one line on standard error and status 2."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # a name that the terminal cannot show is no reason to fall
+            stream.reconfigure(errors="backslashreplace")
     try:
         app(sys.argv[1:], exit_on_error=False, print_error=False, result_action="return_value")
     except CycloptsError as error:
@@ -215,5 +220,7 @@ def main() -> None:
 
 
 def fail(text: str, status: int) -> None:
-    Console(stderr=True).print(f"ptarmigan: {text}", style="red", markup=False, highlight=False, soft_wrap=True)
+    Console(stderr=True, emoji=False).print(
+        f"ptarmigan: {text}", style="red", markup=False, highlight=False, soft_wrap=True
+    )
     sys.exit(status)

@@ -111,6 +111,8 @@ class Run(NamedTuple):
 
     @classmethod
     def open(cls, run: Path) -> Run:
+        if (run / "model.safetensors").is_file():
+            raise UserError(f"{run} is a generator folder: name its run")
         if not (run / "config.json").is_file():
             raise UserError(f"{run} is no run of ptarmigan: name folders that `ptarmigan train` made")
         try:
@@ -283,7 +285,7 @@ def difference(values: Sequence[float], against: Sequence[float]) -> Estimate:
 
 def show(compared: Compared) -> None:
     """What was found, in a terminal."""
-    console = Console()
+    console = Console(emoji=False)
 
     def say(text: str) -> None:
         console.print(text, markup=False, highlight=False, soft_wrap=True)

@@ -208,6 +208,8 @@ def check(config: Config) -> None:
         value = config.flat()[key]
         if not low <= value <= high:
             raise UserError(f"{key}: {value} is out of range: {low} to {high} ({HELP[key]})")
+    if 0 < train.live_images < 10:
+        raise UserError(f"live_images: {train.live_images} are too few to score: 0, or 10 and more")
     for key in ("g_betas", "d_betas"):
         if not all(0 <= beta < 1 for beta in getattr(train, key)):
             raise UserError(f"{key}: {getattr(train, key)} is out of range: each from 0 to below 1")

@@ -146,6 +146,7 @@ class Side:
 def classes(sets: Sets, notes: list[str], say: Say) -> Report:
     """For each class by name: its images, KID as in `figures`, and its diversity as a share of that of real images."""
     out: Report = {}
+    spread = float(sets.train.features.std(0).norm())
     for label, name in enumerate(sets.class_names):
         say(f"class {name}")
         held, train = sets.held_out.of(label), sets.train.of(label)
@@ -166,7 +167,10 @@ def classes(sets: Sets, notes: list[str], say: Say) -> Report:
             if len(held) >= FEWEST:  # among so many classes one would be told apart by chance
                 excess = np.subtract(rows["held_out"], rows["floor"]).tolist()
                 entry["told_apart"] = metrics.interval(excess, 1 - 0.05 / len(sets.class_names)).low > 0
-            entry["diversity"] = summary([metrics.diversity(features) / real for features in made])
+            if real > 1e-3 * spread:
+                entry["diversity"] = summary([metrics.diversity(features) / real for features in made])
+            else:
+                notes.append(f"all training images of {name} are alike: there is no diversity to compare with")
         out[name] = entry
     few = [f"{name} ({e['held_out_images']})" for name, e in out.items() if e["held_out_images"] < FEWEST]
     if few:
@@ -202,13 +206,16 @@ def accuracy(sets: Sets, by_class: Report, notes: list[str], say: Say, cas: bool
     made = np.stack([accuracies(judge, s.features, labels_of(s)) for s in sets.of_classes])  # [R, K]
     lacking = np.isnan(made).any(0)
     if lacking.any():
-        notes.append(f"no generated image of a class: {some([names[label] for label in np.flatnonzero(lacking)])}")
+        notes.append(f"not in every generated set: {some([names[label] for label in np.flatnonzero(lacking)])}")
     known &= ~lacking
+    if not known.any():
+        return out
     out["held_out"] = float(real[known].mean())
     out["generated"] = summary(made[:, known].mean(1))
     for label in np.flatnonzero(known):
         by_class[names[label]]["accuracy"] = {"generated": summary(made[:, label]), "held_out": float(real[label])}
-    spread = np.mean([entry["diversity"]["mean"] for entry in by_class.values() if "diversity" in entry])
+    diversities = [entry["diversity"]["mean"] for entry in by_class.values() if "diversity" in entry]
+    spread = float(np.mean(diversities or [1.0]))
     if out["generated"]["low"] > out["held_out"] and spread < EASY:
         notes.append(
             f"samples too easy: named rightly more often than real ones, at {spread:.0%} of their diversity; "
@@ -251,7 +258,7 @@ def copies(sets: Sets, notes: list[str], say: Say) -> Report:
     for turn, generated in enumerate(sets.generated):
         far, at = metrics.nearest(generated.features, train)
         rows["authenticity"].append(float((far > own[at]).float().mean()))
-        rows["distance_ratio"].append(float(far.mean() / held_far.mean()))
+        rows["distance_ratio"].append(float(far.mean() / held_far.mean().clamp_min(TINY)))
         if "c_t" in rows:
             try:
                 cell = metrics.cell_of(generated.features, centres)

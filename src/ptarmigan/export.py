@@ -42,7 +42,7 @@ def export_generator(
     }
     sha256 = save_tensors(folder / "model.safetensors", generator.state_dict(), meta)
     write_atomic(folder / "config.json", (json.dumps({**meta, "sha256": sha256}, indent=2) + "\n").encode())
-    write_atomic(folder / "README.md", card(config, spec, images_seen, sha256, {}).encode())
+    write_atomic(folder / "README.md", card(config, spec, images_seen, sha256, {}).encode(errors="backslashreplace"))
     (folder / "scores.json").unlink(missing_ok=True)
     return sha256
 
@@ -52,14 +52,14 @@ def write_scores(folder: Path, generator: Generator, report: dict[str, Any]) -> 
     reports = generator.scores | {report["protocol"]["extractor"]: report}
     save_json(folder / "scores.json", {"generator": generator.sha256, "reports": reports})
     text = card(generator.config, generator.spec, generator.images_seen, generator.sha256, reports)
-    write_atomic(folder / "README.md", text.encode())
+    write_atomic(folder / "README.md", text.encode(errors="backslashreplace"))
 
 
 def card(config: Config, spec: ImageSpec, images_seen: int, sha256: str, reports: dict[str, Any]) -> str:
     """The model card: Markdown with the Hub's front matter."""
     kind = {1: "grey", 3: "RGB", 4: "RGBA"}[spec.channels]
     conditional = config.model.conditioning != "none"
-    classes = "\n".join(f"{label}. {name}" for label, name in enumerate(spec.class_names))
+    classes = "\n".join(f"{label}. {' '.join(name.split())}" for label, name in enumerate(spec.class_names))
     asked = f" --class {json.dumps(spec.class_names[0])}" if conditional else ""
     told = "a class-conditional generator" if conditional else "an unconditional generator"
     scored = "\n\n".join(map(markdown, reports.values())) or "None were computed for this one."

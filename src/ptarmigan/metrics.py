@@ -244,6 +244,8 @@ def interval(values: Sequence[float], level: float = 0.95) -> Interval:
     r = len(values)
     if r < 2:
         raise UserError(f"an interval needs the scores of 2 or more generation seeds, here is {r}: generate again")
+    if not all(map(math.isfinite, values)):
+        raise UserError("a score is not finite: look at the images, and at the network that made them")
     mean = statistics.fmean(values)
     half = t_quantile(level, r - 1) * statistics.stdev(values) / math.sqrt(r)
     return Interval(mean, mean - half, mean + half)

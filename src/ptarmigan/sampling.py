@@ -249,6 +249,6 @@ def info(model: str | Path) -> dict[str, Any]:
         "conditioning": config.model.conditioning,
         "parameters": sum(parameter.numel() for parameter in generator.network.parameters()),
         "images_seen": generator.images_seen,
-        "scores": [headline(report) for report in generator.scores.values()] or "none yet",
+        "scores": [f"{name}: {headline(report)}" for name, report in generator.scores.items()] or "none yet",
         "sha256": generator.sha256,
     }

@@ -85,8 +85,8 @@ def headline(report: dict[str, Any]) -> str:
 def shown(value: dict[str, float]) -> str:
     """A mean and its interval, with as many digits as the interval is worth."""
     half = value["high"] - value["mean"]
-    if half < 1e-6:
-        return f"{value['mean']:.4g}±0"
+    if half < 1e-6 or abs(value["mean"]) > 1e5:
+        return f"{value['mean']:.4g}±{half:.2g}" if half >= 1e-6 else f"{value['mean']:.4g}±0"
     digits = 2
     while half < 2 * 10**-digits:
         digits += 1
@@ -102,14 +102,14 @@ def markdown(report: dict[str, Any]) -> str:
 
 
 def _table(lines: list[list[str]]) -> str:
-    escaped = [[text.replace("|", r"\|") for text in line] for line in lines]
+    escaped = [[" ".join(text.split()).replace("|", r"\|") for text in line] for line in lines]
     head, *body = ["| " + " | ".join(line) + " |" for line in escaped]
     return "\n".join([head, "|" + "---|" * len(lines[0]), *body])
 
 
 def show(report: dict[str, Any]) -> None:
     """The report in a terminal."""
-    console = Console()
+    console = Console(emoji=False)
 
     def say(text: str) -> None:
         console.print(text, markup=False, highlight=False, soft_wrap=True)
@@ -117,7 +117,9 @@ def show(report: dict[str, Any]) -> None:
     for title, lines in ((AGAINST, rows(report)), ("each class against its held-out images", class_rows(report))):
         if lines:
             say(title)
-            table = Table(*lines[0], box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+            table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+            for name in lines[0]:
+                table.add_column(name, overflow="fold")
             for line in lines[1:]:
                 table.add_row(*map(Text, line))
             console.print(table)

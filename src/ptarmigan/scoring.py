@@ -14,18 +14,20 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from ptarmigan import files, sampling, seeding
 from ptarmigan.config import Data, parse_time
-from ptarmigan.contracts import UserError
+from ptarmigan.contracts import UserError, unknown
 from ptarmigan.data import HELD_OUT, TRAIN, Dataset, open_dataset
 from ptarmigan.evaluate import Report, Sample, Sets, evaluate, labels_of
 from ptarmigan.export import write_scores
-from ptarmigan.features import Extractor
+from ptarmigan.features import EXTRACTORS, Extractor
 from ptarmigan.features import extractor as open_extractor
 from ptarmigan.features.cache import features_of, look
 from ptarmigan.features.classifier import fit
 from ptarmigan.supply import Drawn, Given, Supply, run_of, trained_on
 
 FEWEST, MOST = 1000, 5000  # generated images a set, where nobody says how many
+LEAST = 6  # samples a side: the fifth nearest of the others is looked for
 HELD_OUT_MOST = 10_000  # held-out images that are looked at
+OWN = "classifier"  # the extractor that is made on the spot
 SHARE = 0.7  # of the time that extraction may take; the rest is for comparing
 
 
@@ -60,12 +62,14 @@ def score(
     assert seconds is not None
     if seeds < 2:
         raise UserError(f"seeds {seeds}: an interval needs two or more")
-    if out is not None and Path(out).exists():
-        raise UserError(f"out: {out} exists already and is not overwritten: name another --out")
+    if extractor != OWN and extractor not in EXTRACTORS:
+        raise unknown("extractor", extractor, [*EXTRACTORS, OWN])
+    if out is not None:
+        check_out(Path(out))
     notes: list[str] = []
     with Bar() as bar:
         supply, dataset = opened(Path(model), data, size, seeds, device, notes, bar)
-        seer = open_extractor("efficientnet-lite0" if extractor == "classifier" else extractor, weights, device)
+        seer = open_extractor("efficientnet-lite0" if extractor == OWN else extractor, weights, device)
         plan = Plan.of(supply, dataset, n, seer, seconds, notes)
         bar.begin(plan.images)
         train, held = (real(dataset, places, seer, bar) for places in (plan.train, plan.held_out))
@@ -75,15 +79,30 @@ def score(
             whole.append(made.take(np.flatnonzero(supply.counted(turn))))
             by_class.append(made)
         sets = Sets(train, held, whole, by_class, dataset.spec.class_names)
-        if extractor == "classifier":
+        if extractor == OWN:
             sets = sets.seen_by(fit(train.features, labels_of(train), dataset.spec.classes))
         report = evaluate(sets, bar.say, cas)
+    if cas and "cas" not in report.get("accuracy", {}):
+        notes.append(
+            "no CAS: it needs two classes or more, known of generated images, that a classifier can tell apart"
+        )
     report["notes"] = [*notes, *report["notes"]]
     report["protocol"] = protocol(supply, dataset, plan, seer, extractor) | {
         "seconds": round(clock.perf_counter() - begun, 1)
     }
-    keep(report, supply, dataset, plan, Path(model), None if out is None else Path(out))
+    try:
+        keep(report, supply, dataset, plan, Path(model), None if out is None else Path(out))
+    except UserError as error:  # minutes of work are not thrown away for a folder that cannot be written
+        report["notes"].append(f"the report could not be kept: {error}")
     return report
+
+
+def check_out(out: Path) -> None:
+    """Raise UserError where a report that shows training images must not go."""
+    if out.exists():
+        raise UserError(f"out: {out} exists already and is not overwritten: name another --out")
+    if any((folder / "model.safetensors").exists() for folder in out.resolve().parents):
+        raise UserError(f"out: {out} lies in a generator folder, which no training image enters: name another --out")
 
 
 def opened(
@@ -99,6 +118,8 @@ def opened(
                 f"size: a generator has its own, {generator.spec.height}x{generator.spec.width}; leave it out"
             )
         return Drawn(generator, sets), trained_on(model, generator, data, notes, bar.reading)
+    if (model / "checkpoints").exists() or (model / ".lock").exists():
+        sampling.find(model)  # raises: a run without a generator is no folder of images
     if data is None:
         raise UserError(f"{model} holds images: name the real ones too, as in `ptarmigan score {model} photos/`")
     images = open_dataset(model, Data(size=size, split="none"), bar.reading)
@@ -106,7 +127,9 @@ def opened(
     dataset = open_dataset(data, Data(size=f"{height}x{width}", channels=channels), bar.reading)
     supply = Given(images, dataset.spec.class_names, sets)
     if supply.to_label is None and dataset.spec.classes > 1:
-        notes.append(f"the folders of {model} are not named like the classes of {data}: nothing is said of classes")
+        notes.append(
+            f"{model} does not name its classes as {data} does (folders, or class_names): nothing is said of classes"
+        )
     return supply, dataset
 
 
@@ -125,18 +148,29 @@ class Plan(NamedTuple):
     ) -> Plan:
         """Everything, or what the time allows; raises UserError where that is too little."""
         train, held = (_shuffled(dataset.indices(part)) for part in (TRAIN, HELD_OUT))
-        if len(held) < 2 or len(train) < 2:
+        if min(len(held), len(train)) < LEAST:
             raise UserError(
-                f"{len(train):,} training and {len(held):,} held-out images: a score needs both; train with a --split"
+                f"{len(train):,} training and {len(held):,} held-out images: a score needs {LEAST} of each; train on "
+                "more, with a --split that holds some out"
+            )
+        if leaked := np.isin(dataset.hashes[train], dataset.hashes[held]).sum():
+            notes.append(
+                f"{leaked:,} training images are among the held-out ones too: every figure is that much too kind"
             )
         held = held[:HELD_OUT_MOST]
-        most = min(len(train), supply.most() or len(train))
-        if n is not None and not 2 <= n <= most:
+        there = supply.most()
+        if there is not None and there < LEAST:
             raise UserError(
-                f"-n {n}: 2 to {most:,} images a set can be compared here: "
+                f"{supply.sets} sets of {there} images each: {LEAST} or more are needed in a set; give fewer "
+                "--seeds, or more images"
+            )
+        most = len(train) if there is None else min(len(train), there)
+        if n is not None and not LEAST <= n <= most:
+            raise UserError(
+                f"-n {n}: {LEAST} to {most:,} images a set can be compared here: "
                 + ("there are no more" if most < len(train) else "the floor is drawn from as many training images")
             )
-        apart = max(2, len(train) // supply.sets)  # so that the floor's sets of training images share none
+        apart = max(LEAST, len(train) // supply.sets)  # so that the floor's sets of training images share none
         n = n or min(most, apart, max(FEWEST, min(len(held), MOST)))
         supply.plan(n, dataset.labels[held], dataset.spec.classes)
         sets, made, rate = supply.sets, len(supply.counted(0)), speed(dataset, held, seer)
@@ -162,12 +196,14 @@ def _shuffled(places: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def speed(dataset: Dataset, places: NDArray[np.int64], seer: Extractor) -> float:
-    """Images a second through the extractor, after a few to warm it up."""
+    """Images a second through the extractor: the best of four tries, as other programs only ever slow it down."""
     some = dataset.images[np.resize(places, 64)]
-    seer(some[:16])
-    begun = clock.perf_counter()
-    seer(some)
-    return len(some) / (clock.perf_counter() - begun)
+    taken = []
+    for _ in range(4):
+        begun = clock.perf_counter()
+        seer(some)
+        taken.append(clock.perf_counter() - begun)
+    return len(some) / min(taken)
 
 
 def real(dataset: Dataset, places: NDArray[np.int64], seer: Extractor, bar: Bar) -> Sample:
@@ -184,7 +220,7 @@ def generated(supply: Supply, turn: int, seer: Extractor, bar: Bar) -> Sample:
 
 def protocol(supply: Supply, dataset: Dataset, plan: Plan, seer: Extractor, name: str) -> dict[str, Any]:
     """What a figure has to say of itself, so that two can be compared or not."""
-    own = name == "classifier"
+    own = name == OWN
     out = {
         "frechet_is_called": "FD-classifier" if own else seer.score_name,
         "extractor": f"128 features of a classifier of the training images, on {seer.name}" if own else seer.name,
@@ -218,9 +254,14 @@ def keep(report: Report, supply: Supply, dataset: Dataset, plan: Plan, model: Pa
         private, report["written"] = out / "private", str(out / "scores.json")
     elif isinstance(supply, Drawn):
         path = sampling.find(model)
+        if files.load_tensors(path)[1]["sha256"] != supply.generator.sha256:
+            raise UserError(f"{path} has been trained on meanwhile; score it when it is at its end, or give --out")
         if path.name == "model.safetensors":
+            replaced = (path.parent / "scores.json").exists()
             write_scores(path.parent, supply.generator, report)
-            report["written"] = f"{path.parent / 'scores.json'}, and in the model card beside it"
+            report["written"] = f"{path.parent / 'scores.json'}, and in the model card beside it" + (
+                "; it stands in the place of the last one by this extractor" if replaced else ""
+            )
         if run := run_of(path):
             private = run / "private"
     if private is not None:
@@ -245,7 +286,8 @@ class Bar:
 
     def __init__(self) -> None:
         columns = TextColumn("{task.description}"), BarColumn(bar_width=20), TimeRemainingColumn()
-        self.progress = Progress(*columns, console=Console(stderr=True), transient=True)
+        console = Console(stderr=True)
+        self.progress = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
         self.task = self.progress.add_task("opening", total=None)
 
     def __enter__(self) -> Bar:

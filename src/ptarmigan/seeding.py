@@ -61,6 +61,7 @@ def permute(seed: int, purpose: str, epoch: int, positions: NDArray[np.int64], s
     along its cycle until it falls inside (Black and Rogaway, CT-RSA 2002).  No list of the whole set is ever in
     memory.
     """
+    assert not len(positions) or 0 <= positions.min() <= positions.max() < size
     half = max(1, -(-max(1, (size - 1).bit_length()) // 2))
     mask = np.uint64((1 << half) - 1)
     keys = words(seed, f"{purpose}:{epoch}", np.zeros(1, np.int64), ROUNDS)[0]

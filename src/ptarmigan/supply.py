@@ -111,6 +111,7 @@ def in_shares(n: int, counts: NDArray[np.int64]) -> NDArray[np.int64]:
 
 def run_of(model: Path) -> Path | None:
     """The run that a model is or lies in."""
+    model = model.resolve()
     for folder in (model, model.parent, model.parent.parent):
         if (folder / "checkpoints").is_dir() and (folder / "config.json").is_file():
             return folder
@@ -130,6 +131,11 @@ def trained_on(
             raise UserError(f"{model} does not know its images: name them, as in `ptarmigan score {model} photos/`")
         source = load_json(run / "config.json")["data"]["source"]
         data = None if source == "embedded" else source
+        if data is not None and not Path(data).exists():
+            raise UserError(
+                f"{run} was trained on {data}, which is not there from here: name the images, as in "
+                f"`ptarmigan score {model} photos/`"
+            )
     dataset = open_dataset(data, generator.config.data, progress)
     if (dataset.spec.height, dataset.spec.width, dataset.spec.channels) != (spec.height, spec.width, spec.channels):
         shape = replace(generator.config.data, size=f"{spec.height}x{spec.width}", channels=spec.channels)  # type: ignore[arg-type]
@@ -139,18 +145,22 @@ def trained_on(
             f"{data or 'the embedded set'} has the classes {', '.join(dataset.spec.class_names[:8])} and the generator "
             f"{', '.join(spec.class_names[:8])}: name the images that it was trained on"
         )
+    if run is not None:
+        return replace(dataset, part=stored_split(run, dataset, notes))
     if generator.fingerprint != dataset.fingerprint:
         notes.append("these are not the images it was trained on: it may have seen those that are held out here")
-    elif run is not None:
-        dataset = replace(dataset, part=stored_split(run, dataset))
     return dataset
 
 
-def stored_split(run: Path, dataset: Dataset) -> NDArray[np.uint8]:
-    """The part of each image as the run has it on disk."""
+def stored_split(run: Path, dataset: Dataset, notes: list[str]) -> NDArray[np.uint8]:
+    """The part of each image, found by its hash, that the run has on disk; of an image that it has not seen its own."""
     try:
         split, _ = load_tensors(run / "split.safetensors")
     except Damaged as error:
         raise UserError(f"{error}; `ptarmigan train` with the run's own flags writes it anew") from None
-    part: NDArray[np.uint8] = split["part"].numpy()
-    return part
+    part_of = dict(zip(split["hashes"].numpy().tolist(), split["part"].numpy().tolist(), strict=True))
+    parts = [part_of.get(image) for image in dataset.hashes.tolist()]
+    if new := parts.count(None):
+        notes.append(f"{new:,} of {len(parts):,} images were not there when it was trained")
+    own = dataset.part.tolist()
+    return np.array([here if part is None else part for part, here in zip(parts, own, strict=True)], np.uint8)

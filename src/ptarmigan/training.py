@@ -68,7 +68,7 @@ def train(
     asked |= {key: value for key, value in {"recipe": recipe, **fields}.items() if value is not None}
     chosen = resolve(asked)
     device = pick_device(chosen.train.device)
-    with dist.ranks(device), Display(Console(quiet=dist.rank() > 0)) as display:
+    with dist.ranks(device), Display(Console(quiet=dist.rank() > 0, emoji=False)) as display:
         with dist.first_of_each_machine():
             dataset = open_dataset(data, chosen.data, display.preparing)
         chosen = fit(chosen, dataset)
@@ -120,6 +120,8 @@ def play(
         dist.on_first(lambda: write_record(run, record, dataset))
         describe(run, state, dataset, found is not None, display.say)
         live = Live.open(dataset, config.train.live_images, device) if dist.rank() == 0 else None
+        if live is None and config.train.live_images and (few := dataset.counts()["select"]):
+            display.say(f"note: {few} images to select by are too few for a live score and a best generator")
         while True:
             try:
                 with memory(state):
@@ -360,7 +362,7 @@ def finish(run: Path, state: TrainState, dataset: Dataset, say: Callable[[str], 
     say(f"  log        {run / 'metrics.jsonl'}")
     say("next:")
     say(f"  {ptarmigan} sample {path}{named} -n 64 --out samples.png")
-    if dataset.counts()["held-out"]:
+    if dataset.counts()["held-out"] >= 10:
         say(f"  {ptarmigan} score {path}")
     say(f"  {ptarmigan} losses")
 

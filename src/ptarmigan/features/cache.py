@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from contextlib import suppress
 
 import numpy as np
 import torch
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ptarmigan import files
+from ptarmigan.contracts import UserError
 from ptarmigan.data import Dataset
 from ptarmigan.data.pack import cache_folder
 from ptarmigan.features import Extractor
@@ -39,6 +41,7 @@ def features_of(seer: Extractor, dataset: Dataset, places: NDArray[np.int64], to
         took(len(places))
     except files.Damaged:  # or not there
         features = look(seer, len(places), lambda part: dataset.images[places[part]], took)
-        files.make_folder(path.parent)
-        files.save_tensors(path, {"features": features}, {})
+        with suppress(UserError):  # a cache that cannot be written costs time alone
+            files.make_folder(path.parent)
+            files.save_tensors(path, {"features": features}, {})
     return features
