@@ -94,11 +94,14 @@ def test_swapped_labels_are_seen_by_the_classes_alone(same: dict[str, Any]) -> N
         return replace(sample, labels=np.array([1, 0, 2])[sample.labels])
 
     found = evaluate(sets_of(swapped), quiet)
-    assert found["figures"] == same["figures"]
+    for figure, row in same["figures"].items():
+        for column, value in row.items():
+            assert found["figures"][figure][column] == pytest.approx(value, abs=1e-9)
     for name in ("ant", "bee"):
         assert found["classes"][name]["kid"]["excess"]["low"] > 1
         assert found["classes"][name]["accuracy"]["generated"]["high"] < 0.1
-    assert found["classes"]["cat"]["kid"] == same["classes"]["cat"]["kid"]
+    for column, value in same["classes"]["cat"]["kid"].items():
+        assert found["classes"]["cat"]["kid"][column] == pytest.approx(value, abs=1e-9)
     assert "named rightly less than half as often as real images of the class: ant, bee" in found["notes"]
     worst = max(NAMES, key=lambda name: found["classes"][name]["kid"]["excess"]["mean"])
     assert any(note.startswith(f"worst class by KID over its floor: {worst} (") for note in found["notes"])
