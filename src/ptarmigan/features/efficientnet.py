@@ -9,7 +9,6 @@ from __future__ import annotations
 from importlib.util import find_spec
 from pathlib import Path
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -109,10 +108,8 @@ def load(path: Path | None = None) -> tuple[EfficientNetLite0, str]:
 
     Raises UserError where there are none or other ones.
     """
-    network = EfficientNetLite0().eval().requires_grad_(False)
-    network.load_state_dict(weights.read(path or installed(), SHA256))
-    weights.fold(network)
-    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network = EfficientNetLite0()
+    weights.install(network, path or installed(), SHA256)
     return network, SHA256
 
 

@@ -215,10 +215,8 @@ def load(path: Path | None = None) -> tuple[Inception, str]:
 
     Raises UserError where they cannot be had or are other ones.
     """
-    network = Inception().eval().requires_grad_(False)
-    network.load_state_dict(weights.read(path or downloaded(), SHA256))
-    weights.fold(network)
-    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network = Inception()
+    weights.install(network, path or downloaded(), SHA256)
     return network, SHA256
 
 

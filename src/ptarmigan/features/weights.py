@@ -29,6 +29,14 @@ def read(path: Path, sha256: str) -> dict[str, Tensor]:
     return tensors
 
 
+def install(network: nn.Module, path: Path, sha256: str) -> None:
+    """Put the weights of a file into their network and make it ready to run; raises UserError as `read` does."""
+    network.load_state_dict(read(path, sha256))
+    network.eval().requires_grad_(False)
+    fold(network)
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
 def fold(network: nn.Module) -> None:
     """Fold each batch norm, as it is in evaluation, into the convolution registered just before it; in place.
 
