@@ -119,9 +119,11 @@ def play(
         plan(state, config.train)
         dist.on_first(lambda: write_record(run, record, dataset))
         describe(run, state, dataset, found is not None, display.say)
-        live = Live.open(dataset, config.train.live_images, device) if dist.rank() == 0 else None
-        if live is None and config.train.live_images and (few := dataset.counts()["select"]):
-            display.say(f"note: {few} images to select by are too few for a live score and a best generator")
+        live = None
+        if dist.rank() == 0 and (state.end is None or state.images_seen < state.end):
+            live = Live.open(dataset, config.train.live_images, device)
+            if live is None and config.train.live_images and (few := dataset.counts()["select"]):
+                display.say(f"note: {few} images to select by are too few for a live score and a best generator")
         while True:
             try:
                 with memory(state):
