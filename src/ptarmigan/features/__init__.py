@@ -43,7 +43,7 @@ class Extractor:
         chunk = CHUNK if device.type == "cpu" else CHUNK_GPU
         for start in range(0, len(images), chunk):
             part = torch.from_numpy(np.array(images[start : start + chunk], order="C"))
-            pixels = part.to(device).permute(0, 3, 1, 2).float()
+            pixels = part.to(device).permute(0, 3, 1, 2).float().contiguous()  # so that resizing takes half the time
             if pixels.shape[1] == 4:
                 pixels = 255 + (pixels[:, :3] - 255) * (pixels[:, 3:] / 255)
             out[start : start + chunk] = self.network(pixels)

@@ -93,8 +93,8 @@ class EfficientNetLite0(nn.Module):
 
     def prepare(self, pixels: Tensor, size: int = SIZE) -> Tensor:
         """Pixels at `size` x `size` (bilinear, antialiased), RGB, (x - 127) / 128."""
-        x = F.interpolate(pixels, (size, size), mode="bilinear", antialias=True)
-        return ((x - 127) / 128).expand(-1, 3, -1, -1)
+        x = (pixels - 127) / 128  # first, on the smaller picture: it commutes with the resizing
+        return F.interpolate(x, (size, size), mode="bilinear", antialias=True).expand(-1, 3, -1, -1)
 
     def features(self, x: Tensor) -> Tensor:
         x = relu6(self._bn0(self._conv_stem(x)))
