@@ -170,15 +170,15 @@ def remember() -> None:
     def remembered(function: Callable[..., Any]) -> Callable[..., Any]:
         answers: dict[bytes, Any] = {}
 
-        def answer(*arguments: Any) -> Any:
+        def answer(*arguments: Any, **named: Any) -> Any:
             digest = hashlib.blake2b()
-            for argument in flat(arguments):
+            for argument in flat([*arguments, *sorted(named.items())]):
                 array = isinstance(argument, Tensor | np.ndarray)
                 digest.update((f"{argument.dtype} {argument.shape} " if array else f"{argument!r} ").encode())
                 if array:
                     digest.update(np.ascontiguousarray(argument))
             if (key := digest.digest()) not in answers:
-                answers[key] = function(*arguments)
+                answers[key] = function(*arguments, **named)
             return answers[key]
 
         return answer
