@@ -423,6 +423,20 @@ def test_what_separates_them_is_what_they_do_to_a_perfect_generator() -> None:
         assert slope_at(conditioning, REAL_WORLD) == pytest.approx([0, 0, 0], abs=1e-12)
 
 
+def test_the_half_of_adcs_term_that_resembles_acgans_does_the_same() -> None:
+    """-log C(y+|x) alone, against the best C at q = p."""
+    head = optimal_head("discriminative_classifier", REAL_WORLD)
+    theta = torch.tensor(REAL_WORLD, dtype=torch.float64, requires_grad=True)
+    total = torch.zeros((), dtype=torch.float64)
+    for y, sign in enumerate((-1, 1)):
+        x = sign * theta[0] + theta[2] + theta[1].exp() * GRID
+        labels = torch.full((len(x),), y)
+        logits = head(torch.stack([torch.ones_like(x), x, x**2], 1), labels).class_logits
+        total = total + 0.5 * (normal(GRID) * classification_g(logits, fake_labels=labels)).sum() * CELL
+    (gradient,) = torch.autograd.grad(total, theta)
+    assert gradient.tolist() == pytest.approx([-0.4496, 0.4496, 0], abs=5e-5)
+
+
 def divergence(conditioning: str, theta: Tensor) -> Tensor:
     """KL(q(y|x) || p(y|x)), which TAC leaves, or KL(q(x, y) || p(x, y)), which ADC does, by quadrature."""
     x = torch.linspace(-12, 12, 4801, dtype=torch.float64)
