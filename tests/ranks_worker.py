@@ -32,6 +32,9 @@ GAMES: dict[str, dict[str, Any]] = {
     "acgan": {"recipe": "acgan"},
     "wgan-gp": {"loss": "wasserstein", "gradient_penalty": 10, "r1": 0, "r2": 0, "d_steps": 2, "flip": True},
 }
+WHOLE: dict[str, dict[str, Any]] = {  # games that parts of a batch cannot play
+    "reacgan": {"conditioning": "reacgan", "class_margin": 0.1},
+}
 
 
 def in_float64(network: nn.Module) -> None:
@@ -53,7 +56,7 @@ SHIPPED = advance_module.real_batch
 
 
 def play(name: str, data: Path, steps: int, begin: str, to: Path) -> None:
-    config = resolve({**SMALL, **GAMES[name]})
+    config = resolve({**SMALL, **(GAMES | WHOLE)[name]})
     dataset = open_dataset(data, config.data, lambda *_: None)
     state = TrainState.create(config, dataset.spec, torch.device("cpu"))
     state.micro_batch = int(os.environ.get("MICRO_BATCH", "0"))

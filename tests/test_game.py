@@ -19,7 +19,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ptarmigan.conditioning import ConditionalDiscriminator
+import ptarmigan.conditioning as conditioning_module
+from ptarmigan.conditioning import HEADS, ConditionalDiscriminator, Unconditional
 from ptarmigan.config import Config, Loss, Model, resolve
 from ptarmigan.contracts import Batch, DiscriminatorOutput, ImageSpec, UserError
 from ptarmigan.losses import OBJECTIVES, Objective, objective
@@ -35,6 +36,12 @@ RATE = 0.3
 
 def numbers(*shape: int, seed: int) -> Tensor:
     return torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.fixture(autouse=True)
+def short_embeddings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In few dimensions random directions are near as well as far, so that reacgan's margins cut on both sides."""
+    monkeypatch.setattr(conditioning_module, "EMBEDDING", 4)
 
 
 class Generator(nn.Module):
@@ -94,7 +101,8 @@ def play(of: TrainState, real_seed: int = 1, z_seed: int = 2) -> Play:
 # ---------------------------------------------------------------------------- the reference, by hand
 
 
-def by_hand_logits(D: nn.Module, images: Tensor, labels: Tensor, mask: Tensor) -> tuple[Tensor, Tensor | None]:
+def by_hand_logits(D: nn.Module, images: Tensor, labels: Tensor, mask: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    """The logits, and what the heads on the class give, by their names."""
     w = dict(D.named_parameters())
     h = (images.flatten(1) @ w["body.layer.weight"].T + w["body.layer.bias"]).tanh() * mask
     logits = h @ w["head.source.weight"][0] + w["head.source.bias"][0]
@@ -102,13 +110,63 @@ def by_hand_logits(D: nn.Module, images: Tensor, labels: Tensor, mask: Tensor) -
         logits = logits + torch.stack([h[i] @ w["head.embedding.weight"][labels[i]] for i in range(N)]) / (
             math.sqrt(HIDDEN)
         )
-    if "head.classifier.weight" in w:
-        return logits, h @ w["head.classifier.weight"].T + w["head.classifier.bias"]
-    return logits, None
+    linear = {
+        name: h @ w[f"head.{name}.weight"].T + w[f"head.{name}.bias"]
+        for name in ("classifier", "twin", "embed")
+        if f"head.{name}.weight" in w
+    }
+    if "embed" in linear:
+        linear["proxy"] = torch.stack([w["head.proxies.weight"][labels[i]] for i in range(N)])
+    return logits, linear
 
 
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     return torch.stack([logits[i].logsumexp(0) - logits[i, labels[i]] for i in range(N)]).mean()
+
+
+def cosine(a: Tensor, b: Tensor) -> Tensor:
+    return (a * b).sum() / ((a * a).sum() * (b * b).sum()).sqrt()
+
+
+def contrast_by_hand(c: dict[str, Tensor], labels: Tensor, loss: Loss) -> Tensor:
+    """D2D-CE over the batch, a pair of images at a time."""
+    total = torch.zeros((), dtype=torch.float64)
+    for i in range(N):
+        a = torch.clamp(cosine(c["embed"][i], c["proxy"][i]) - loss.class_margin, max=0) / loss.class_temperature
+        under = a.exp()
+        for j in range(N):
+            if labels[i] != labels[j]:
+                near = cosine(c["embed"][i], c["embed"][j]) - 1 + loss.class_margin
+                under = under + (torch.clamp(near, min=0) / loss.class_temperature).exp()
+        total = total - a + under.log()
+    return total / N
+
+
+def class_term_d(conditioning: str, loss: Loss, c: dict[str, Tensor], c_fake: dict[str, Tensor]) -> Tensor | None:
+    match conditioning:
+        case "auxiliary_classifier":
+            ce = cross_entropy(c["classifier"], Y)
+            return ce + cross_entropy(c_fake["classifier"], ASKED) if loss.class_fake else ce
+        case "twin_classifier":
+            return cross_entropy(c["classifier"], Y) + cross_entropy(c_fake["twin"], ASKED)
+        case "discriminative_classifier":
+            return cross_entropy(c["classifier"], Y) + cross_entropy(c_fake["classifier"], K + ASKED)
+        case "reacgan":
+            return contrast_by_hand(c, Y, loss)
+    return None
+
+
+def class_term_g(conditioning: str, loss: Loss, c: dict[str, Tensor]) -> Tensor | None:
+    match conditioning:
+        case "auxiliary_classifier":
+            return cross_entropy(c["classifier"], ASKED)
+        case "twin_classifier":
+            return cross_entropy(c["classifier"], ASKED) - cross_entropy(c["twin"], ASKED)
+        case "discriminative_classifier":
+            return cross_entropy(c["classifier"], ASKED) - cross_entropy(c["classifier"], K + ASKED)
+        case "reacgan":
+            return contrast_by_hand(c, ASKED, loss)
+    return None
 
 
 def log1pexp(x: Tensor) -> Tensor:
@@ -162,9 +220,8 @@ def terms_d(s: TrainState, p: Play) -> dict[str, Tensor]:
     r, c = by_hand_logits(s.D, x, Y, m)
     f, c_fake = by_hand_logits(s.D, g, ASKED, m_fake)
     terms = {"adv": by_hand_d(loss, r, f)}
-    if c is not None:
-        ce = cross_entropy(c, Y) + (cross_entropy(c_fake, ASKED) if loss.class_fake else 0)
-        terms["class"] = loss.class_weight * ce
+    if (term := class_term_d(s.config.model.conditioning, loss, c, c_fake)) is not None:
+        terms["class"] = loss.class_weight * term
     if loss.r1:
         terms["r1"] = loss.r1 * squared_slopes(s.D, x, Y, m).sum() / N / 2
     if loss.r2:
@@ -181,8 +238,8 @@ def terms_g(s: TrainState, p: Play) -> dict[str, Tensor]:
     r, _ = by_hand_logits(s.D, p.real.images, Y, m)
     f, c = by_hand_logits(s.D, p.fake.images, ASKED, m_fake)
     terms = {"adv": by_hand_g(loss, r, f)}
-    if c is not None:
-        terms["class"] = loss.class_weight * cross_entropy(c, ASKED)
+    if (term := class_term_g(s.config.model.conditioning, loss, c)) is not None:
+        terms["class"] = loss.class_weight * term
     return terms
 
 
@@ -214,14 +271,29 @@ PENALTIES: dict[str, dict[str, float]] = {
     "none": {}, "r1": {"r1": 0.6}, "r2": {"r2": 1.4}, "gp": {"gradient_penalty": 3.0},
     "all": {"r1": 0.6, "r2": 1.4, "gradient_penalty": 3.0},
 }  # fmt: skip
-ADVERSARIAL = [Loss(loss=name, r1=0, r2=0, class_weight=1.7) for name in OBJECTIVES] + [
-    Loss(loss="non_saturating", smoothing=0.9, r1=0, r2=0, class_weight=1.7)
+PLAIN = Loss(r1=0, r2=0, class_weight=1.7, class_margin=0.3, class_temperature=0.4)  # cosines lie on both sides of .3
+ADVERSARIAL = [replace(PLAIN, loss=name) for name in OBJECTIVES] + [
+    replace(PLAIN, loss="non_saturating", smoothing=0.9)
 ]
-CONDITIONINGS = ("none", "auxiliary_classifier", "projection")
+WITHOUT_A_TERM = ("none", "projection")
+CONDITIONINGS = (
+    *WITHOUT_A_TERM, "auxiliary_classifier", "twin_classifier", "discriminative_classifier", "reacgan",
+)  # fmt: skip
 
 
 def name_of(value: object) -> str:
     return f"{value.loss}-{value.smoothing}" if isinstance(value, Loss) else str(value)
+
+
+def test_reacgans_margins_cut_on_both_sides_here() -> None:
+    s = state(PLAIN, "reacgan")
+    p = play(s)
+    for images, labels, mask in ((p.real.images, Y, p.masks[0][0]), (p.fake.images, ASKED, p.masks[1][0])):
+        c = by_hand_logits(s.D, images, labels, mask)[1]
+        drawn = [cosine(c["embed"][i], c["proxy"][i]).item() < PLAIN.class_margin for i in range(N)]
+        others = [(i, j) for i in range(N) for j in range(N) if labels[i] != labels[j]]
+        pushed = [cosine(c["embed"][i], c["embed"][j]).item() > 1 - PLAIN.class_margin for i, j in others]
+        assert {True, False} == set(drawn) == set(pushed), (drawn, pushed)
 
 
 @pytest.mark.parametrize("penalty", PENALTIES)
@@ -233,7 +305,7 @@ def test_d_step_is_the_update_written_by_hand(loss: Loss, conditioning: str, pen
     values, after = expected(terms_d(s, p), s.D)
     got = d_step(s, p.real, p.fake, cut(p.masks), p.u)
     compare(got, s.D, values, after)
-    assert ("class" in got) == (conditioning == "auxiliary_classifier")
+    assert ("class" in got) == (conditioning not in WITHOUT_A_TERM)
     assert s.bad.item() == 0
 
 
@@ -463,6 +535,8 @@ class Place(nn.Module):
 class Slope(nn.Module):
     """D of the Dirac-GAN: psi x."""
 
+    head = Unconditional
+
     def __init__(self, slope: float) -> None:
         super().__init__()
         self.psi = nn.Parameter(torch.tensor(slope, dtype=torch.float64))
@@ -559,15 +633,17 @@ def test_wasserstein_with_its_penalty_stops_at_slope_one_plus_mu_over_twenty() -
 
 
 class Table(nn.Module):
-    """D that knows every place by heart: logits [places], class logits [places, classes]."""
+    """D that knows every place by heart: logits [places], and what its head gives by name [places, ...]."""
 
-    def __init__(self, logits: Tensor, class_logits: Tensor) -> None:
+    def __init__(self, conditioning: str, logits: Tensor, **given: Tensor) -> None:
         super().__init__()
-        self.logits, self.class_logits = nn.Parameter(logits), nn.Parameter(class_logits)
+        self.head = HEADS[conditioning]
+        self.logits, self.given = nn.Parameter(logits), nn.ParameterDict(given)
 
     def forward(self, images: Tensor, labels: Tensor, masks: object = None) -> DiscriminatorOutput:
         at = images.flatten().long()
-        return DiscriminatorOutput(images.flatten(1), self.logits[at], self.class_logits[at])
+        given = {name: table[labels if name == "proxy" else at] for name, table in self.given.items()}
+        return DiscriminatorOutput(images.flatten(1), self.logits[at], **given)
 
 
 REAL_PLACES = torch.tensor([0, 0, 0, 0, 1, 1, 1, 2])  # eight pairs over three places and two classes
@@ -594,7 +670,7 @@ def test_a_tabular_discriminator_rests_at_its_optimum(loss: str, class_fake: boo
         chosen = replace(chosen, loss="non_saturating", smoothing=0.9)
 
     def slope(logits: Tensor, class_logits: Tensor) -> float:
-        G, D = Place(0.0), Table(logits.clone(), class_logits.clone())
+        G, D = Place(0.0), Table("auxiliary_classifier", logits.clone(), class_logits=class_logits.clone())
         s = game(G, D, chosen, 1.0)
         real = Batch(REAL_PLACES.double().view(-1, 1, 1, 1), REAL_CLASSES)
         fake = Batch(FAKE_PLACES.double().view(-1, 1, 1, 1), FAKE_CLASSES)
@@ -603,6 +679,100 @@ def test_a_tabular_discriminator_rests_at_its_optimum(loss: str, class_fake: boo
     assert slope(best, counts.log()) < 1e-12
     assert slope(best + torch.tensor([0.1, 0, 0]), counts.log()) > 1e-3
     assert slope(best, counts.log() + torch.tensor([0.1, 0])) > 1e-3
+
+
+def counted(places: Tensor, classes: Tensor) -> Tensor:
+    """log of how many images there are [places, classes]; of none, very low."""
+    counts = torch.full((3, 2), 1e-30, dtype=torch.float64)
+    return counts.index_put_((places, classes), torch.ones(8, dtype=torch.float64), accumulate=True).log()
+
+
+@pytest.mark.parametrize("conditioning", ["twin_classifier", "discriminative_classifier"])
+def test_a_tabular_class_head_rests_at_its_optimum(conditioning: str) -> None:
+    """d_step's gradient is 0 at C = p(y|x), T = q(y|x), or at log p(x, y) and log q(x, y), and not beside them."""
+    p, q = counted(REAL_PLACES, REAL_CLASSES), counted(FAKE_PLACES, FAKE_CLASSES)
+    best = {"class_logits": p, "twin_logits": q}
+    if conditioning == "discriminative_classifier":
+        best = {"class_logits": torch.cat([p, q], 1)}
+
+    def slope(tables: dict[str, Tensor]) -> float:
+        logits = p.exp().sum(1).log() - q.exp().sum(1).log()
+        D = Table(conditioning, logits, **{name: table.clone() for name, table in tables.items()})
+        s = game(Place(0.0), D, Loss(loss="minimax", r1=0, r2=0), 1.0)
+        real = Batch(REAL_PLACES.double().view(-1, 1, 1, 1), REAL_CLASSES)
+        fake = Batch(FAKE_PLACES.double().view(-1, 1, 1, 1), FAKE_CLASSES)
+        return d_step(s, real, fake)["grad"].item()
+
+    assert slope(best) < 1e-12
+    for name, table in best.items():
+        for column in range(table.shape[1]):
+            beside = table.clone()
+            beside[:, column] += 0.1
+            assert slope(best | {name: beside}) > 1e-3
+
+
+def test_a_tabular_reacgan_rests_at_its_floor() -> None:
+    """Images at their class's proxy, classes at right angles: log(1 + n), n = 4 of the other class, and no slope."""
+    labels, places = torch.tensor([0, 0, 0, 0, 1, 1, 1, 1]), torch.arange(8)
+    at_rest = torch.eye(2, dtype=torch.float64)[labels]
+    beside = at_rest.clone()
+    beside[0] = torch.tensor([0.8, 0.6])
+    for embedding, rests in ((at_rest, True), (beside, False)):
+        D = Table("reacgan", torch.zeros(8).double(), embedding=embedding, proxy=torch.eye(2, dtype=torch.float64))
+        s = game(Place(0.0), D, Loss(loss="wasserstein", r1=0, r2=0, class_weight=0.5), 0.1)
+        real = Batch(places.double().view(-1, 1, 1, 1), labels)
+        got = d_step(s, real, Batch(real.images.flip(0), labels))
+        assert (got["class"].item() == pytest.approx(0.5 * math.log(5), abs=1e-14)) == rests
+        assert bool((D.given["embedding"].grad == 0).all()) == bool((D.given["proxy"].grad == 0).all()) == rests
+
+
+class Points(nn.Module):
+    """G whose images are its parameters, one number each."""
+
+    def __init__(self, at: Tensor) -> None:
+        super().__init__()
+        self.at = nn.Parameter(at)
+
+    def forward(self) -> Tensor:
+        return self.at.clone().view(-1, 1, 1, 1)
+
+
+class Square(nn.Module):
+    """Features x and x^2, in which log densities of normals are linear."""
+
+    def forward(self, images: Tensor, masks: object = None) -> Tensor:
+        x = images.flatten(1)
+        return torch.cat([x, x**2], 1)
+
+
+@pytest.mark.parametrize("conditioning", ["auxiliary_classifier", "twin_classifier", "discriminative_classifier"])
+def test_what_reaches_g_is_the_slope_of_log_densities(conditioning: str) -> None:
+    """p(x|y) = N(+-1, 1), q(x|y) = N(+-.6, 1.2^2), the heads at their best, a source that G's images do not move.
+
+    ADC: d log q(x, y) - d log p(x, y); TAC: of q(y|x) and p(y|x); ACGAN: -d log p(y|x).
+    """
+    mean, sd = 0.6, 1.2
+    x, labels = torch.tensor([-1.5, -0.2, 0.4, 1.0, 2.5], dtype=torch.float64), torch.tensor([0, 1, 0, 1, 1])
+    D = ConditionalDiscriminator(Square(), 2, 2, conditioning).double()
+    of_p = torch.tensor([[-1, -0.5], [1, -0.5]], dtype=torch.float64)  # d log p(x, y) / d(x, x^2), by class
+    of_q = torch.tensor([[-mean, -0.5], [mean, -0.5]], dtype=torch.float64) / sd**2
+    with torch.no_grad():
+        for parameter in D.parameters():
+            parameter.zero_()
+        D.head.classifier.weight.copy_(torch.cat([of_p, of_q]) if "discriminative" in conditioning else of_p)
+        if conditioning == "twin_classifier":
+            D.head.twin.weight.copy_(of_q)
+        if conditioning == "discriminative_classifier":  # the constants of log p and log q
+            D.head.classifier.bias.copy_(torch.tensor([-0.5] * 2 + [-0.5 * (mean / sd) ** 2 - math.log(sd)] * 2))
+    G = Points(x.clone())
+    s = game(G, D, Loss(loss="hinge", r1=0, r2=0, class_weight=1.7), 1.0)
+    g_step(s, Batch(G().detach(), labels), Batch(G(), labels))
+    sign = 2 * labels.double() - 1
+    p, q = sign - x, (sign * mean - x) / sd**2  # d log p(x|y), d log q(x|y)
+    p_y = p - (torch.tanh(x) - x)  # less that of the mixture
+    q_y = q - (mean * torch.tanh(mean * x / sd**2) - x) / sd**2
+    want = {"auxiliary_classifier": -p_y, "twin_classifier": q_y - p_y, "discriminative_classifier": q - p}
+    torch.testing.assert_close(G.at.grad, 1.7 / 5 * want[conditioning], rtol=1e-12, atol=1e-14)
 
 
 # ---------------------------------------------------------------------------- refusals

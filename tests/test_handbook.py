@@ -16,14 +16,27 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ptarmigan import losses, penalties
-from ptarmigan.conditioning import Projection, classification_d, classification_g
+from ptarmigan.conditioning import (
+    HEADS,
+    Projection,
+    classification_d,
+    classification_g,
+    contrast,
+    discriminative_d,
+    discriminative_g,
+    twin_g,
+)
 from ptarmigan.config import LOSSES, RECIPES, TYPES, Config, Loss, resolve
-from ptarmigan.contracts import UserError
+from ptarmigan.contracts import DiscriminatorOutput, UserError
 from ptarmigan.handbook import ENTRIES, INDENT, QUESTIONS, VARIABLES, Entry, Value, explain
 
 N, K, FEATURES = 6, 5, 7
-OTHERS = ("smoothing", "auxiliary_classifier", "projection", "r1", "r2", "gradient_penalty", "dcgan", "acgan", "auto")
+OTHERS = (
+    "smoothing", "auxiliary_classifier", "projection", "twin_classifier", "discriminative_classifier", "reacgan",
+    "r1", "r2", "gradient_penalty", "dcgan", "acgan", "auto",
+)  # fmt: skip
 BASE = {"dcgan": "non_saturating", "acgan": "non_saturating", "auxiliary_classifier": "non_saturating"}
+BASE |= dict.fromkeys(("twin_classifier", "discriminative_classifier", "reacgan"), "non_saturating")
 BASE |= {"auto": "relativistic", "smoothing": "non_saturating"}  # the objective that each of these stands on
 PAGES = [*((name, explain(name)) for name in ENTRIES), (None, explain())]
 IDS = [str(name) for name, _ in PAGES]
@@ -48,6 +61,9 @@ def given() -> dict[str, Any]:
         "real": real, "fake": fake, "D": D, "x": x, "x_fake": x_fake,
         "bce": F.binary_cross_entropy_with_logits, "ones": torch.ones_like(real), "zeros": torch.zeros_like(fake),
         "c_real": normal(N, K), "c_fake": normal(N, K), "y": y, "y_fake": (y + 2) % K, "lam": 0.7,
+        "t_fake": normal(N, K), "b_real": normal(N, 2 * K), "b_fake": normal(N, 2 * K), "K": K,
+        "e_real": F.normalize(normal(N, 3)), "e_fake": F.normalize(normal(N, 3)), "v": F.normalize(normal(K, 3)),
+        "margin": 0.3, "tau": 0.4,
         "h_real": normal(N, FEATURES), "h_fake": normal(N, FEATURES),
         "source": head.source, "embedding": head.embedding,
         "u": torch.rand(N, 1, 1, 1, generator=draw, dtype=torch.float64), "gamma": 0.3, "weight": 9.0,
@@ -75,6 +91,27 @@ def expected(name: str, n: dict[str, Any]) -> dict[str, Tensor]:
             + n["lam"] * classification_d(n["c_real"], n["c_fake"], real_labels=n["y"], fake_labels=n["y_fake"]).mean()
         )
         g = g + n["lam"] * classification_g(n["c_fake"], fake_labels=n["y_fake"]).mean()
+    if name in HEADS and name != "auxiliary_classifier":
+        real, fake = (
+            DiscriminatorOutput(n["h_real"], n["real"], **halves)
+            for halves in {
+                "twin_classifier": (
+                    {"class_logits": n["c_real"]},
+                    {"class_logits": n["c_fake"], "twin_logits": n["t_fake"]},
+                ),
+                "discriminative_classifier": ({"class_logits": n["b_real"]}, {"class_logits": n["b_fake"]}),
+                "reacgan": (
+                    {"embedding": n["e_real"], "proxy": n["v"][n["y"]]},
+                    {"embedding": n["e_fake"], "proxy": n["v"][n["y_fake"]]},
+                ),
+            }[name]
+        )
+        loss = Loss(class_margin=n["margin"], class_temperature=n["tau"])
+        d_term = HEADS[name].d_term(real, fake, real_labels=n["y"], fake_labels=n["y_fake"], loss=loss)
+        g_term = HEADS[name].g_term(fake, fake_labels=n["y_fake"], loss=loss)
+        assert d_term is not None
+        assert g_term is not None
+        d, g = d + n["lam"] * d_term.mean(), g + n["lam"] * g_term.mean()
     return {"L_D": d + n["R1"] + n["R2"] if name == "auto" else d, "L_G": g}
 
 
@@ -102,6 +139,16 @@ class Mean:
         return t.mean()
 
 
+def d2d(n: dict[str, Any], h: Tensor, y: Tensor) -> Tensor:
+    """d as reacgan's words have it, an image at a time."""
+    out = []
+    for i in range(N):
+        a = (h[i] @ n["v"][y[i]] - n["margin"]).clamp(max=0) / n["tau"]
+        b = [(h[i] @ h[j] - 1 + n["margin"]).clamp(min=0) / n["tau"] for j in range(N) if y[j] != y[i]]
+        out.append(torch.log(a.exp() + sum(b_j.exp() for b_j in b)) - a)
+    return torch.stack(out)
+
+
 def formula_value(formula: str, n: dict[str, Any]) -> tuple[str, Tensor]:
     """A printed formula's name and value: the notation turned into Python, nothing more."""
 
@@ -114,6 +161,8 @@ def formula_value(formula: str, n: dict[str, Any]) -> tuple[str, Tensor]:
     scope = n | {
         "E": Mean(), "r": n["real"], "f": n["fake"], "s": losses.softplus, "max": lambda low, t: t.clamp_min(low),
         "G": lambda z, y: n["x_fake"], "z": None, "c": lambda images: n["c_real"] if images is n["x"] else n["c_fake"],
+        "t": lambda images: n["t_fake"], "b": lambda images: n["b_real"] if images is n["x"] else n["b_fake"],
+        "e": lambda images: n["e_real"] if images is n["x"] else n["e_fake"], "d": lambda h, y: d2d(n, h, y),
         "CE": lambda c, y: F.cross_entropy(c, y, reduction="none"), "gradient_norm": gradient_norm,
         "source": lambda h: n["source"](h).squeeze(1), "dot": lambda a, b: (a * b).sum(1), "sqrt": math.sqrt,
         "F": FEATURES,
@@ -208,7 +257,7 @@ def marks() -> dict[str, float]:
     sure = (1e3 * F.one_hot(torch.tensor([4]), 10)).double()
     assert class_terms(sure) == (0, 0)
     r1, gp = penalties.squared_gradient_norm, penalties.one_centred
-    return {
+    return class_marks() | {
         "largest optimal logit": t.item(),
         "least L_D": floor.item(),
         "L_D of a D that knows nothing, 10 classes": even["L_D"] + ignorant[0],
@@ -221,6 +270,25 @@ def marks() -> dict[str, float]:
         "GP of a flat D, weight 10": 10 * penalty(0, gp),
         "GP of a linear D of slope 1": 10 * penalty(1, gp),
     }
+
+
+def class_marks() -> dict[str, float]:
+    zero, y = torch.zeros(1, 10, dtype=torch.float64), torch.tensor([4])
+    apart = torch.full((1, 20), -1e3, dtype=torch.float64)
+    apart[0, [4, 14]] = 0  # of class 4, real or generated alike
+    labels = torch.arange(32) // 4  # 28 of other classes beside each
+    proxies = torch.eye(8, dtype=torch.float64)[labels]
+    fields = {"margin": 0.98, "temperature": 0.5}
+    of_g = {twin_g(zero, zero, fake_labels=y).item()}
+    of_g |= {discriminative_g(logits, fake_labels=y).item() for logits in (torch.cat([zero, zero], 1), apart)}
+    assert of_g == {0}
+    return {
+        "class term of G against it": 0, "class term of G against either": 0,
+        "class term of a D that knows nothing, 10 classes": class_terms(zero)[0],
+        "class term of D at p = q, classes apart": discriminative_d(apart, apart, real_labels=y, fake_labels=y).item(),
+        "least d, 28 images of other classes in the batch": contrast(proxies, proxies, labels, **fields).max().item(),
+        "d in a batch of one class": contrast(proxies, proxies.flip(0), 0 * labels, **fields).abs().max().item(),
+    }  # fmt: skip
 
 
 def check_numbers(text: str, label: str, values: tuple[Value, ...], truth: dict[str, float]) -> None:
@@ -243,7 +311,9 @@ def test_every_number_is_what_the_losses_give(name: str) -> None:
     if entry.values:
         check_numbers(explain(name), "at p = q", entry.values, at_equilibrium(name))
     if entry.marks:
-        check_numbers(explain(name), "numbers", entry.marks, marks())
+        nothing = "class term of a D that knows nothing, 10 classes"
+        twice = {nothing: class_terms(torch.zeros(1, 20).double())[0]} if name == "discriminative_classifier" else {}
+        check_numbers(explain(name), "numbers", entry.marks, marks() | twice)
     assert entry.values or entry.marks or name == "projection"
 
 
@@ -309,6 +379,12 @@ def test_flags_choose_what_the_entry_describes(name: str) -> None:
         "smoothing": lambda c: c.loss.smoothing == 0.9,
         "auxiliary_classifier": lambda c: c.model.conditioning == "auxiliary_classifier" and c.loss.class_fake,
         "projection": lambda c: c.model.conditioning == "projection",
+        "twin_classifier": lambda c: c.model.conditioning == "twin_classifier",
+        "discriminative_classifier": lambda c: c.model.conditioning == "discriminative_classifier",
+        "reacgan": lambda c: (
+            (c.model.conditioning, c.loss.class_weight, c.loss.class_margin, c.loss.class_temperature)
+            == ("reacgan", 0.5, 0.98, 0.5)
+        ),
         "r1": lambda c: c.loss.r1 == 0.2,
         "r2": lambda c: c.loss.r2 == 0.2,
         "gradient_penalty": lambda c: c.loss.gradient_penalty == 10 and c.loss.r1 == c.loss.r2 == 0,

@@ -64,3 +64,10 @@ def test_memory_that_ends_in_mid_run_is_said_and_another_error_is_not_called_tha
     short(monkeypatch, 0, RuntimeError("shape mismatch"))
     with pytest.raises(RuntimeError, match="shape mismatch"):
         train(shapes, out=tmp_path / "other", **SMALL)
+
+
+def test_reacgan_is_not_cut_into_parts(shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its contrast is over the whole batch: where that does not fit, no part of it is tried."""
+    short(monkeypatch, 4, CPU)
+    with pytest.raises(OutOfMemory, match="with 8 images at once: try a smaller --batch, --width or --size"):
+        train(shapes, out=tmp_path / "run", **SMALL, conditioning="reacgan")

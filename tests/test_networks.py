@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from ptarmigan.conditioning import ConditionalDiscriminator
+from ptarmigan.conditioning import HEADS, ConditionalDiscriminator
 from ptarmigan.config import Model, resolve
 from ptarmigan.contracts import ImageSpec
 from ptarmigan.networks import build, build_generator
@@ -68,7 +68,7 @@ def recorded(net: nn.Module, *inputs: Tensor) -> Recorder:
 # ---------------------------------------------------------------------------- the paper's guidelines
 
 
-@pytest.mark.parametrize("conditioning", ["none", "auxiliary_classifier", "projection"])
+@pytest.mark.parametrize("conditioning", HEADS)
 def test_what_the_generator_computes(conditioning: str) -> None:
     """Linear, then norm, ReLU, convolution a stage: no pooling, no norm at the output, tanh at the end."""
     model = replace(SMALL, conditioning=conditioning)
@@ -80,7 +80,10 @@ def test_what_the_generator_computes(conditioning: str) -> None:
 @pytest.mark.parametrize("d_norm", ["batch", "none"])
 def test_what_the_discriminator_computes(d_norm: str) -> None:
     """Convolution, norm (none at the input), LeakyReLU a stage, then the heads: no pooling, no hidden linear layer."""
-    for conditioning, heads in (("none", 1), ("projection", 1), ("auxiliary_classifier", 2)):
+    for conditioning, heads in (
+        ("none", 1), ("projection", 1), ("auxiliary_classifier", 2), ("twin_classifier", 3),
+        ("discriminative_classifier", 2),
+    ):  # fmt: skip
         model = replace(SMALL, conditioning=conditioning, d_norm=d_norm)
         for size, stages in ((16, 2), (28, 3), (64, 4)):
             of = spec(size, size)
@@ -241,7 +244,7 @@ def test_the_class_changes_the_image_and_only_where_there_is_one() -> None:
     assert G.embedding is None
 
 
-@pytest.mark.parametrize("conditioning", ["none", "auxiliary_classifier", "projection"])
+@pytest.mark.parametrize("conditioning", HEADS)
 @pytest.mark.parametrize("d_norm", ["none", "batch"])
 def test_a_norm_free_discriminator_takes_each_sample_by_itself(d_norm: str, conditioning: str) -> None:
     """d logit_i / d image_j = 0 for i != j, which is what the penalties need; batch norm breaks it."""

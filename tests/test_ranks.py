@@ -19,7 +19,7 @@ from ptarmigan import checkpoint, dist
 from ptarmigan.advance import share
 from ptarmigan.contracts import UserError
 from ptarmigan.files import Damaged, load_json, load_tensors
-from ranks_worker import GAMES
+from ranks_worker import GAMES, WHOLE
 
 WORKER = Path(__file__).parent / "ranks_worker.py"
 
@@ -41,13 +41,14 @@ def start(ranks: int, *arguments: object, restarts: int = 0, micro_batch: int = 
 
 def play(ranks: int, data: Path, steps: int, begin: Path | str, to: Path, micro_batch: int = 0) -> None:
     to.mkdir()
-    process = start(ranks, WORKER, data, steps, begin, to, *GAMES, micro_batch=micro_batch)
+    games = GAMES if micro_batch else GAMES | WHOLE
+    process = start(ranks, WORKER, data, steps, begin, to, *games, micro_batch=micro_batch)
     _, err = process.communicate(timeout=300)
     assert process.returncode == 0, err[:6000]
 
 
 def equal(one: Path, two: Path) -> None:
-    for name in GAMES:
+    for name in (path.stem for path in two.iterdir()):
         (a, at), (b, bt) = (load_tensors(folder / f"{name}.safetensors") for folder in (one, two))
         assert at["images_seen"] == bt["images_seen"] == 20 * 8
         assert a.keys() == b.keys()

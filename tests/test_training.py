@@ -21,6 +21,7 @@ from ptarmigan.contracts import Batch, UserError
 from ptarmigan.files import load_tensors
 from ptarmigan.log import read
 from ptarmigan.optim import ema_decay, learning_rate
+from ptarmigan.sampling import load
 from ptarmigan.training import Diverged, Stopped, train
 
 
@@ -46,19 +47,22 @@ def newest(run: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     return load_tensors(checkpoint.checkpoints(run)[-1])
 
 
-RECIPES: dict[str, dict[str, Any]] = {
+RUNS: dict[str, dict[str, Any]] = {
     "auto": {},
-    "acgan": {"ema_half_life": 100},
-    "dcgan": {},
+    "acgan": {"recipe": "acgan", "ema_half_life": 100},
+    "dcgan": {"recipe": "dcgan"},
     "wgan-gp": {"loss": "wasserstein", "gradient_penalty": 10, "r1": 0, "r2": 0, "d_steps": 2, "flip": True},
+    "tac": {"conditioning": "twin_classifier"},
+    "adc": {"conditioning": "discriminative_classifier", "loss": "hinge"},
+    "reacgan": {"conditioning": "reacgan", "class_weight": 0.5},
 }
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("name", RUNS)
 def test_stopped_at_step_3_of_6_and_resumed_is_the_same_run_bit_for_bit(
     name: str, shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fields = {**SMALL, "recipe": name if name != "wgan-gp" else "auto", **RECIPES[name]}
+    fields = {**SMALL, **RUNS[name]}
     train(shapes, out=tmp_path / "whole", **fields)
     with monkeypatch.context() as patch:
         at_step(patch, 3, interrupt)
@@ -75,6 +79,21 @@ def test_stopped_at_step_3_of_6_and_resumed_is_the_same_run_bit_for_bit(
     assert meta["controllers"] == resumed_meta["controllers"]
     for file in ("generator/model.safetensors", "samples/000000048.png"):
         assert (tmp_path / "whole" / file).read_bytes() == (tmp_path / "parts" / file).read_bytes()
+
+
+@pytest.mark.parametrize("name", ["tac", "adc", "reacgan"])
+def test_a_conditioning_trains_both_players_logs_its_term_and_samples(name: str, shapes: Path, tmp_path: Path) -> None:
+    run = train(shapes, out=tmp_path / "run", **SMALL, **RUNS[name])
+    first, last = (load_tensors(path)[0] for path in checkpoint.checkpoints(run))
+    heads = [key for key in first if key.startswith("D.head.")]
+    assert len(heads) > 2
+    still = {key for key in heads if torch.equal(first[key], last[key])}
+    assert still <= {"D.head.source.bias"}  # a constant in D is nothing to a relativistic loss
+    for line in read(run / "metrics.jsonl"):
+        assert {"d_class", "g_class"} <= line.keys()
+    images, labels = load(run).sample("blot", n=3, seed=1)
+    assert images.shape == (3, 16, 16, 1)
+    assert labels.tolist() == [2, 2, 2]
 
 
 def test_every_state_moves_and_another_seed_gives_another_run(shapes: Path, tmp_path: Path) -> None:

@@ -29,9 +29,9 @@ class Data:
 @dataclass(frozen=True)
 class Model:
     network: Literal["dcgan"] = option("dcgan", "the family of the two networks")
-    conditioning: Literal["projection", "auxiliary_classifier", "none"] = option(
-        "projection", "how D is told the class"
-    )
+    conditioning: Literal[
+        "projection", "auxiliary_classifier", "twin_classifier", "discriminative_classifier", "reacgan", "none"
+    ] = option("projection", "how D is told the class: see `ptarmigan losses`")
     width: int = option(32, "channels next to the image; they double at each stage away from it")
     latent_dim: int = option(100, "length of z")
     latent: Literal["normal", "uniform"] = option("normal", "distribution of z; uniform is on (-1, 1)")
@@ -48,8 +48,10 @@ class Loss:
     r1: float = option(0.2, "gamma of R1, the gradient penalty on real images; 0: off")
     r2: float = option(0.2, "gamma of R2, the same on generated images; 0: off")
     gradient_penalty: float = option(0.0, "weight of WGAN-GP's penalty between real and fake; 10 is usual; 0: off")
-    class_weight: float = option(1.0, "lambda, the weight of the class cross-entropy in both players' losses")
-    class_fake: bool = option(True, "D's class term has generated images too")
+    class_weight: float = option(1.0, "lambda, weight of the class term in both players' losses; .5 in reacgan's paper")
+    class_fake: bool = option(True, "auxiliary_classifier: D's class term has generated images too")
+    class_margin: float = option(0.98, "reacgan: cosine to the class's proxy, above which an image is not drawn to it")
+    class_temperature: float = option(0.5, "reacgan: what cosines are divided by")
 
 
 @dataclass(frozen=True)
@@ -202,7 +204,7 @@ def check(config: Config) -> None:
         ("d_steps", 1, 1000), ("snapshots", 1, 100_000), ("keep", 1, 100_000), ("retries", 0, 100),
         ("live_images", 0, 1_000_000), ("g_lr", 0, 1), ("d_lr", 0, 1), ("anneal", 0, 1),
         ("r1", 0, 1e9), ("r2", 0, 1e9), ("gradient_penalty", 0, 1e9),
-        ("class_weight", 0, 1e9), ("ema_half_life", 0, 1e15),
+        ("class_weight", 0, 1e9), ("class_margin", 0, 1), ("class_temperature", 0.01, 100), ("ema_half_life", 0, 1e15),
         ("dropout", 0, 0.95), ("smoothing", 0.5, 1), ("seed", 0, 2**63 - 1),
     ):  # fmt: skip
         value = config.flat()[key]
@@ -218,6 +220,18 @@ def check(config: Config) -> None:
     if loss.smoothing < 1 and loss.loss not in ("minimax", "non_saturating"):
         raise UserError(
             f"smoothing: {loss.loss} has no cross-entropy target to smooth; take non_saturating or smoothing 1"
+        )
+    for key, conditionings in MEANT_FOR.items():
+        value, default = getattr(loss, key), getattr(Loss(), key)
+        if value != default and model.conditioning not in conditionings:
+            raise UserError(
+                f"{key}: {value} means nothing to conditioning {model.conditioning}; leave it out, or take "
+                f"--conditioning {conditionings[0]}"
+            )
+    if model.conditioning == "reacgan" and train.micro_batch:
+        raise UserError(
+            "micro_batch: reacgan contrasts each image with the whole batch, which parts of it do not have; leave it "
+            "out, or take a smaller --batch"
         )
     if model.d_norm == "batch":
         coupled = [f"{key} {getattr(loss, key)}" for key in ("r1", "r2", "gradient_penalty") if getattr(loss, key)]
@@ -237,6 +251,14 @@ def check(config: Config) -> None:
         except re.error as error:
             raise UserError(f"group: {data.group!r} is no regular expression: {error}") from None
 
+
+# Fields of Loss that belong to a conditioning.  Data of one class turn any of them into none, and projection took
+# class_fake before there were others: files with it are there.
+MEANT_FOR = {
+    "class_fake": ("auxiliary_classifier", "projection", "none"),
+    "class_margin": ("reacgan", "none"),
+    "class_temperature": ("reacgan", "none"),
+}
 
 # Names alone: the functions stand in losses.py, which needs torch; a test holds the two equal.
 LOSSES = (

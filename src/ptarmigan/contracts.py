@@ -54,4 +54,8 @@ class Batch(NamedTuple):
 class DiscriminatorOutput(NamedTuple):
     features: Tensor  # [N, F]
     logits: Tensor  # [N], the source: real against fake
-    class_logits: Tensor | None = None  # [N, K], where the conditioning has them
+    # and where the conditioning has them:
+    class_logits: Tensor | None = None  # [N, K]; [N, 2K] of discriminative_classifier, real classes before generated
+    twin_logits: Tensor | None = None  # [N, K], of the classifier of generated images
+    embedding: Tensor | None = None  # [N, E], of length 1
+    proxy: Tensor | None = None  # [N, E], of length 1: that of the image's label

@@ -105,6 +105,15 @@ def mean(tensor: Tensor) -> Tensor:
     return out
 
 
+def gather(tensor: Tensor) -> Tensor:
+    """The rows [N, ...] of all ranks in their order, [R N, ...], differentiable as `mean` is; integers as floats."""
+    if world() == 1:
+        return tensor
+    rows = tensor.new_zeros(world(), *tensor.shape)
+    rows[rank()] = tensor
+    return mean(rows * world()).flatten(0, 1)
+
+
 def broadcast(value: Any) -> Any:
     """Rank 0's value, which JSON has to carry, on every rank."""
     if world() == 1:

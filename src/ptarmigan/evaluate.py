@@ -219,7 +219,7 @@ def accuracy(sets: Sets, by_class: Report, notes: list[str], say: Say, cas: bool
     if out["generated"]["low"] > out["held_out"] and spread < EASY:
         notes.append(
             f"samples too easy: named rightly more often than real ones, at {spread:.0%} of their diversity; "
-            "projection or ADC in place of an auxiliary classifier"
+            "projection or discriminative_classifier in place of an auxiliary_classifier"
         )
     lost = [name for label, name in enumerate(names) if known[label] and made[:, label].mean() < real[label] / 2]
     if lost:

@@ -56,6 +56,14 @@ VARIABLES = {
     "zeros": "torch.zeros_like(fake): the source target 'generated', one per image",
     "c_real": "c(x), D's class logits on real images [N, K]",
     "c_fake": "c(G(z, y')), D's class logits on generated images [N, K]",
+    "t_fake": "t(G(z, y')), the twin's class logits on generated images [N, K]",
+    "b_real": "b(x), class logits on real images [N, 2K]: K real classes, then the same K as generated ones",
+    "b_fake": "b(G(z, y')), the same on generated images [N, 2K]",
+    "K": "the number of classes",
+    "e_real": "e(x), embeddings of real images [N, E], each of length 1",
+    "v": "the proxies of the classes [K, E], each of length 1",
+    "margin": "the cosine that --class-margin gives",
+    "tau": "the temperature that --class-temperature gives",
     "y": "the labels of the real images [N], int64",
     "y_fake": "y', the classes that G was asked for [N], int64",
     "lam": "lambda, the weight of the class term",
@@ -304,7 +312,8 @@ CONDITIONING_ENTRIES = {
         slope_note="softmax(c) - onehot(y'), on the class logits of a fake: it fades as D's head grows sure of y'.",
         rising="Read its two terms apart. Source: see non_saturating. Class: it rises as D's head sees the class asked "
         "for less often; falling far below that of real images is no success either.",
-        use="where a class loss is wanted for its own sake, or to repeat ACGAN. Else projection, without its fault.",
+        use="where a class loss is wanted for its own sake, or to repeat ACGAN. Else projection, "
+        "twin_classifier or discriminative_classifier, without its fault.",
         wrong=(
             "Its fault: G's class term is a KL divergence of q(y|x) plus H_q(Y|X), the entropy of the class given G's "
             "image. G lowers that by making only easy samples, far from the other classes. On two overlapping classes "
@@ -341,6 +350,117 @@ fake = (source(h_fake).flatten() + (embedding(y_fake) * h_fake).sum(1)
             "The label beside a fake is the one asked for, not one that D predicts. ptarmigan gives fakes the "
             "labels of the real batch, so that a gap between label frequencies cannot betray them.",
             "The factor 1/sqrt(F) is ptarmigan's, not the paper's: it keeps both parts of like size at the start.",
+        ),
+    ),
+    "twin_classifier": Entry(
+        title="TAC: a second classifier takes ACGAN's fault out of G's loss",
+        paper="Gong et al. 2019, arXiv 1907.02690",
+        flags="--conditioning twin_classifier --class-weight 1",
+        words="Two classifiers on D's features: C learns the classes of real images, its twin T those of generated "
+        "ones. G wants its class seen by C and not by T. Written here on the non-saturating source loss; any other "
+        "can stand in its place.",
+        formulas=(
+            "L_D = E s(-r) + E s(f) + lam * E (CE(c(x), y) + CE(t(G(z, y')), y'))",
+            "L_G = E s(-f) + lam * E (CE(c(G(z, y')), y') - CE(t(G(z, y')), y'))",
+        ),
+        code="""\
+L_D = (F.softplus(-real).mean() + F.softplus(fake).mean()
+       + lam * F.cross_entropy(c_real, y)
+       + lam * F.cross_entropy(t_fake, y_fake))
+L_G = (F.softplus(-fake).mean()
+       + lam * F.cross_entropy(c_fake, y_fake)
+       - lam * F.cross_entropy(t_fake, y_fake))""",
+        best="source as its loss says; C = p(y|x), T = q(y|x). There G's class term is KL(q(y|x) | p(y|x)) and nothing "
+        "else: ACGAN's entropy H_q(Y|X) is what T takes away",
+        values=EQUILIBRIUM,
+        values_note="of the source; G's class term is 0 and at rest, and D's is lam times twice the entropy of the "
+        "class given the image, 0 for classes that do not overlap",
+        marks=(
+            Value("class term of a D that knows nothing, 10 classes", 2 * log(10), "2 log 10"),
+            Value("class term of G against it", 0.0, "0"),
+        ),
+        slope_note="softmax(c) - onehot(y') on C's logits of a fake, onehot(y') - softmax(t) on T's.",
+        rising="G's class term rises as T tells G's classes better than C does. Below 0, the two lag behind G.",
+        use="for ACGAN's class loss without its fault: at q = p on overlapping classes nothing pulls G away.",
+        wrong=(
+            "C learns from real images alone and T from generated ones alone. A C that learned from fakes too "
+            "would follow G half the way. So --no-class-fake, which is auxiliary_classifier's, has no place here.",
+            "Both players do not share the sign: D minimises CE(T), G maximises it. G minimising it is ACGAN twice.",
+            "It compares classes given the image. That the images themselves are right is for the source loss.",
+        ),
+    ),
+    "discriminative_classifier": Entry(
+        title="ADC: each class twice, once real and once generated",
+        paper="Hou et al. 2022, arXiv 2107.10060",
+        flags="--conditioning discriminative_classifier --class-weight 1",
+        words="One classifier of 2K classes on D's features: y for a real image of class y, K + y for a generated one. "
+        "G wants its image called the real one of the two. Written here on the non-saturating source loss; any other "
+        "can stand in its place.",
+        formulas=(
+            "L_D = E s(-r) + E s(f) + lam * E (CE(b(x), y) + CE(b(G(z,y')), K+y'))",
+            "L_G = E s(-f) + lam * E (CE(b(G(z, y')), y') - CE(b(G(z, y')), K+y'))",
+        ),
+        code="""\
+L_D = (F.softplus(-real).mean() + F.softplus(fake).mean()
+       + lam * F.cross_entropy(b_real, y)
+       + lam * F.cross_entropy(b_fake, K + y_fake))
+L_G = (F.softplus(-fake).mean()
+       + lam * F.cross_entropy(b_fake, y_fake)
+       - lam * F.cross_entropy(b_fake, K + y_fake))""",
+        best="source as its loss says; class p(x,y) / (p(x) + q(x)) for y and q(x,y) / (p(x) + q(x)) for K + y. There "
+        "G's class term is KL(q(x,y) | p(x,y)), images and classes together",
+        values=EQUILIBRIUM,
+        values_note="of the source; G's class term is 0 and at rest, and D's is lam times 2 log 2 plus twice the "
+        "entropy of the class given the image",
+        marks=(
+            Value("class term of a D that knows nothing, 10 classes", 2 * log(20), "2 log 20"),
+            Value("class term of D at p = q, classes apart", 2 * log(2), "2 log 2"),
+            Value("class term of G against either", 0.0, "0"),
+        ),
+        slope_note="-1 on the logit of y' and 1 on that of K + y', on every fake: the softmax's sums cancel.",
+        rising="G's class term rises as D tells real from generated within a class. It has no floor.",
+        use="for a class loss that also tells real from generated; at q = p nothing pulls G away.",
+        wrong=(
+            "For D a generated image has the label K + y', never y': y' is what G asks for.",
+            "G needs both terms. CE(b, y') alone pushes a perfect G as ACGAN's term does.",
+            "2K logits of one softmax, not two softmaxes of K: those are the twins of twin_classifier.",
+        ),
+    ),
+    "reacgan": Entry(
+        title="D2D-CE: each image near its class's proxy, far from other classes",
+        paper="Kang et al. 2021, arXiv 2111.01118",
+        flags="--conditioning reacgan --class-weight 0.5 --class-margin 0.98 --class-temperature 0.5",
+        words="D embeds an image in a vector h of length 1. d(h, y) = log(e^a + sum_j e^b_j) - a: a = min(h.v_y - "
+        "margin, 0) / tau draws it to v_y, the proxy of its class, b_j = max(h.h_j - 1 + margin, 0) / tau drives it "
+        "from each image j of another class in the batch. D pays it on real images, G on its own. Margin 0.98, tau "
+        "0.5 and lam 0.5 are the paper's for CIFAR-10; --class-weight is 1 unless it is given.",
+        formulas=(
+            "L_D = E s(-r) + E s(f) + lam * E d(e(x), y)",
+            "L_G = E s(-f) + lam * E d(e(G(z, y')), y')",
+        ),
+        code="""\
+a = ((e_real * v[y]).sum(1) - margin).clamp(max=0) / tau
+b = (e_real @ e_real.T - 1 + margin).clamp(min=0) / tau
+b = b.masked_fill(y[:, None] == y, -torch.inf)
+d = torch.cat([a[:, None], b], 1).logsumexp(1) - a
+L_D = (F.softplus(-real).mean() + F.softplus(fake).mean()
+       + lam * d.mean())  # L_G: the same d, of G's images and y_fake""",
+        best="no closed form: embeddings within the margins, where d is flat",
+        marks=(
+            Value("least d, 28 images of other classes in the batch", log(29), "log 29"),
+            Value("d in a batch of one class", 0.0, "0"),
+        ),
+        slope_note="0 within the margins: an image that is near enough to its proxy is not made easier still.",
+        rising="Read it against its floor log(1 + n), n images of other classes: another batch size is another floor.",
+        use="with many classes, where its paper saw a plain classifier's gradients explode early. It needs the whole "
+        "batch in memory.",
+        wrong=(
+            "Take the logarithm by logsumexp. A well-known implementation subtracts the maximum from the negatives "
+            "alone, not from a, and does not put it back: another loss.",
+            "The sum leaves out images of the same class, not only the image itself.",
+            "The contrast is over the global batch. Ranks exchange embeddings for it; --micro-batch is refused.",
+            "Its margins soften ACGAN's fault. Unlike twin_classifier and discriminative_classifier, it has no proof "
+            "that G rests at q = p.",
         ),
     ),
 }

@@ -76,21 +76,26 @@ def memory(state: TrainState) -> Iterator[None]:
     except (RuntimeError, MemoryError) as error:  # the CPU's allocator raises a plain RuntimeError
         if not isinstance(error, torch.OutOfMemoryError | MemoryError) and "allocate memory" not in str(error):
             raise
-        less = smaller(state)
+        less, batch = smaller(state), "--batch, " if whole(state) else ""
         raise OutOfMemory(
             f"out of memory on {state.device} with {at_once(state)} images at once: "
-            + (f"try --micro-batch {less}" if less else "try a smaller --width or --size")
+            + (f"try --micro-batch {less}" if less else f"try a smaller {batch}--width or --size")
         ) from None
 
 
+def whole(state: TrainState) -> bool:
+    """The batch cannot come in parts: its class term compares all its images."""
+    return state.config.model.conditioning == "reacgan"
+
+
 def at_once(state: TrainState) -> int:
-    whole = share(state.config.train.batch)
-    return min(state.micro_batch or whole, whole)
+    batch = share(state.config.train.batch)
+    return min(state.micro_batch or batch, batch)
 
 
 def smaller(state: TrainState) -> int:
-    """Half of the images at once; 0 where it is one already."""
-    return at_once(state) // 2
+    """Half of the images at once; 0 where it is one already, or where it has to be all."""
+    return 0 if whole(state) else at_once(state) // 2
 
 
 def timed(state: TrainState, step: Callable[[TrainState], object]) -> float:

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 
 from ptarmigan import dist
-from ptarmigan.conditioning import classification_d, classification_g
 from ptarmigan.contracts import Batch
 from ptarmigan.penalties import between, one_centred, squared_gradient_norm
 from ptarmigan.pieces import backward, parts_of
@@ -36,11 +35,9 @@ def d_step(
         with state.autocast():
             r, f = D(x, y, masks[0]), D(g, asked, masks[1])
         out = {"adv": state.objective.d(real=r.logits, fake=f.logits).sum() / n}
-        if r.class_logits is not None and f.class_logits is not None:
-            ce = classification_d(
-                r.class_logits, f.class_logits, real_labels=y, fake_labels=asked, fakes=loss.class_fake
-            )
-            out["class"] = loss.class_weight * ce.sum() / n
+        of_class = D.head.d_term(r, f, real_labels=y, fake_labels=asked, loss=loss)
+        if of_class is not None:
+            out["class"] = loss.class_weight * of_class.sum() / n
         if loss.r1:
             out["r1"] = loss.r1 / 2 * squared_gradient_norm(r.logits, x).sum() / n
         if loss.r2:
@@ -81,8 +78,9 @@ def g_step(
                     r = state.D(real.images[part], real.labels[part], masks[0])
         adv = objective.g(real=r.logits, fake=f.logits) if objective.relativistic else objective.g(fake=f.logits)
         out = {"adv": adv.sum() / n}
-        if f.class_logits is not None:
-            out["class"] = loss.class_weight * classification_g(f.class_logits, fake_labels=asked).sum() / n
+        of_class = state.D.head.g_term(f, fake_labels=asked, loss=loss)
+        if of_class is not None:
+            out["class"] = loss.class_weight * of_class.sum() / n
         return out
 
     def through(part: slice) -> dict[str, Tensor]:
