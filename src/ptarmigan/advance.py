@@ -134,7 +134,7 @@ def steer(state: TrainState, signs: Tensor) -> dict[str, Tensor]:
     batch, averages = state.config.train.batch, state.averages
     out = {"augment_r": signs / share(batch)}
     if "augment_p" in averages:
-        out["augment_p"] = averages["augment_p"]
+        out["augment_p"] = averages["augment_p"].clone()
         averages["augment_signs"] = averages["augment_signs"] + signs.to(torch.float32)
         if (state.images_seen // batch + 1) % INTERVAL == 0:
             r = averages["augment_signs"] / (INTERVAL * share(batch))

@@ -29,7 +29,10 @@ POLICIES = {
     "ada": ("brightness", "contrast", "saturation", "hue", "translation", "cutout"),
 }
 COLOURED = ("saturation", "hue")  # grey images have neither
-GATES, DRAWS = 6, 14  # uniforms a sample: one for each transform whether it is made, and then how, for each of CHANGES
+GATES, DRAWS = (
+    6,
+    14,
+)  # uniforms a sample: one for each transform whether it is made, and then how, for each value of Change
 TARGET, CAP = 0.6, 0.8  # of D's mean sign on training images, and of p
 INTERVAL, RAMP = 4, 500_000  # batches between two moves of p, and images in which p could go from 0 to 1
 
@@ -76,7 +79,8 @@ def change(policy: str, u: Tensor, height: int, width: int) -> Change:
 
     diffaugment: Zhao et al. 2020, policy "color,translation,cutout" as its code has it.  ada: integer translation,
     colour and cutout of Karras et al. 2020, appendix B, without flips, quarter turns and luma flips, which change what
-    many images mean, and without what resamples; translation and cutout here are DiffAugment's for both.
+    many images mean, and without what resamples.  For both, contrast is about the image's mean, and translation and
+    cutout are drawn as DiffAugment draws them.
     """
     if policy == "diffaugment":
         colour = [u[0] - 0.5, u[1] + 0.5, 2 * u[2], torch.zeros_like(u[3])]
@@ -167,7 +171,7 @@ def _cut(first: Tensor, side: int) -> Tensor:
 
 
 def adapt(p: Tensor, r: Tensor, batch: int) -> Tensor:
-    """ADA's p after INTERVAL batches: p + sign(r - .6) 4B / 500k, in [0, .8] (Karras et al. 2020, section 3.1).
+    """ADA's p after INTERVAL batches: p + sign(r - .6) 4B / 500k, in [0, .8] (Karras et al. 2020, section 3).
 
     r [] is the mean over them of the sign of D on training images: 1 where D knows them all by heart, 0 where it
     cannot tell.
