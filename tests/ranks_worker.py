@@ -30,7 +30,16 @@ GAMES: dict[str, dict[str, Any]] = {
     "auto": {},
     "dcgan": {"recipe": "dcgan"},
     "acgan": {"recipe": "acgan"},
-    "wgan-gp": {"loss": "wasserstein", "gradient_penalty": 10, "r1": 0, "r2": 0, "d_steps": 2, "flip": True},
+    "wgan-gp": {
+        "loss": "wasserstein",
+        "gradient_penalty": 10,
+        "r1": 0,
+        "r2": 0,
+        "d_steps": 2,
+        "flip": True,
+        "augment": "diffaugment",
+    },
+    "ada": {"augment": "ada", "loss": "non_saturating"},
 }
 WHOLE: dict[str, dict[str, Any]] = {  # games that parts of a batch cannot play
     "reacgan": {"conditioning": "reacgan", "class_margin": 0.1},
@@ -66,6 +75,8 @@ def play(name: str, data: Path, steps: int, begin: str, to: Path) -> None:
         tensors, meta = load_tensors(Path(begin) / f"{name}.safetensors")
         state.load(tensors)
         state.images_seen = meta["images_seen"]
+    elif "augment_p" in state.averages:
+        state.averages["augment_p"].fill_(0.5)
     with feed(config, dataset, state.device) as batches:
         terms = [advance(state, batches) for _ in range(steps)]
     assert not state.bad

@@ -11,12 +11,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ptarmigan import dist, seeding
+from ptarmigan.augment import DRAWS, INTERVAL, adapt, augment
 from ptarmigan.contracts import Batch, UserError
 from ptarmigan.data import Batches
 from ptarmigan.optim import ema_decay, learning_rate, update_ema
 from ptarmigan.pieces import forward, parts_of
 from ptarmigan.state import TrainState
-from ptarmigan.step import Drop, Masks, d_step, g_step, no_dropout
+from ptarmigan.step import Augment, Drop, Masks, d_step, g_step, no_augmentation, no_dropout
 
 
 def advance(state: TrainState, batches: Batches) -> dict[str, Tensor]:
@@ -29,14 +30,18 @@ def advance(state: TrainState, batches: Batches) -> dict[str, Tensor]:
         real = real_batch(batches, first, f"order {extra}")
         with torch.no_grad():
             fake, _ = fakes(state, real.labels, f"z {extra}")
-        d_step(state, real, fake, drop(state, f"d {extra}"), between(state, f"u {extra}"))
+        d_step(
+            state, real, fake, drop(state, f"d {extra}"), between(state, f"u {extra}"),
+            augmentation(state, f"d {extra}"),
+        )  # fmt: skip
     real = real_batch(batches, first, "order")
     fake, again = fakes(state, real.labels, "z")
-    d = d_step(state, real, fake, drop(state, "d"), between(state, "u"))
-    g = g_step(state, real, fake, drop(state, "g"), again)
+    d = d_step(state, real, fake, drop(state, "d"), between(state, "u"), augmentation(state, "d"))
+    g = g_step(state, real, fake, drop(state, "g"), again, augmentation(state, "g"))
+    steered = steer(state, d.pop("signs")) if "signs" in d else {}
     update_ema(state.ema, state.G, ema_decay(seen, train.batch, train.ema_half_life))
     state.images_seen += train.batch
-    return {f"d_{name}": term for name, term in d.items()} | {f"g_{name}": term for name, term in g.items()}
+    return {f"d_{name}": term for name, term in d.items()} | {f"g_{name}": term for name, term in g.items()} | steered
 
 
 def share(batch: int) -> int:
@@ -105,3 +110,34 @@ def between(state: TrainState, purpose: str) -> Tensor | None:
     if not state.config.loss.gradient_penalty:
         return None
     return seeding.uniforms(state.config.train.seed, purpose, indices(state), 1)[:, 0].float().to(state.device)
+
+
+def augmentation(state: TrainState, purpose: str) -> Augment:
+    """What D sees of the real and of the fake half, each image changed by its own address."""
+    policy, where = state.config.data.augment, indices(state)
+    if policy == "none":
+        return no_augmentation
+    p = state.averages.get("augment_p", 1.0)
+
+    def change(images: Tensor, half: str, part: slice) -> Tensor:
+        u = seeding.uniforms(state.config.train.seed, f"augment {purpose} {half}", where[part], DRAWS)
+        return augment(images, policy, u, p)
+
+    return change
+
+
+def steer(state: TrainState, signs: Tensor) -> dict[str, Tensor]:
+    """ADA's r of this batch and the p it was taken with; every INTERVAL batches p is moved, on the device.
+
+    `signs` [] is the sum over D's last real batch.
+    """
+    batch, averages = state.config.train.batch, state.averages
+    out = {"augment_r": signs / share(batch)}
+    if "augment_p" in averages:
+        out["augment_p"] = averages["augment_p"].clone()
+        averages["augment_signs"] = averages["augment_signs"] + signs.to(torch.float32)
+        if (state.images_seen // batch + 1) % INTERVAL == 0:
+            r = averages["augment_signs"] / (INTERVAL * share(batch))
+            averages["augment_p"] = adapt(averages["augment_p"], r, batch)
+            averages["augment_signs"] = torch.zeros_like(r)
+    return out

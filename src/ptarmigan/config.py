@@ -24,6 +24,9 @@ class Data:
     split: str = option("90/5/5", "percent for train/select/held-out; none: train on everything")
     group: str | None = option(None, "regular expression on a file's path; equal matches share a part")
     flip: bool = option(False, "mirror half of the training images left to right")
+    augment: Literal["none", "diffaugment", "ada"] = option(
+        "none", "change what D sees, for few images: diffaugment each one, ada as often as D overfits"
+    )
 
 
 @dataclass(frozen=True)

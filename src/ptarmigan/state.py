@@ -35,6 +35,7 @@ class TrainState:
     micro_batch: int = 0  # images computed at once; 0: the whole batch
     images_seen: int = 0
     controllers: dict[str, Any] = field(default_factory=dict)  # named, JSON: the planned ends, the clock, the tick
+    averages: dict[str, Tensor] = field(default_factory=dict)  # named, [] on the device: what steps gather and steer by
 
     @classmethod
     def create(cls, config: Config, spec: ImageSpec, device: torch.device, bf16: bool = False) -> TrainState:
@@ -46,10 +47,12 @@ class TrainState:
         average = copy.deepcopy(G).eval().requires_grad_(False)
         for network in (G, D):
             over_ranks(network)
+        names = ("augment_p", "augment_signs") if config.data.augment == "ada" else ()
         return cls(
             config, spec, G, D, average,
             adam(G.parameters(), train.g_lr, train.g_betas), adam(D.parameters(), train.d_lr, train.d_betas),
             objective(config.loss), torch.zeros((), device=device), bf16,
+            averages={name: torch.zeros((), device=device) for name in names},
         )  # fmt: skip
 
     @property
@@ -72,8 +75,8 @@ class TrainState:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16)
 
     def tensors(self) -> dict[str, Tensor]:
-        """Name -> tensor of everything but the controllers: `G.`, `D.`, `ema.`, `opt_g.`, `opt_d.`"""
-        out: dict[str, Tensor] = {}
+        """Name -> tensor of everything but the controllers: `G.`, `D.`, `ema.`, `opt_g.`, `opt_d.`, `averages.`"""
+        out = {f"averages.{name}": value for name, value in self.averages.items()}
         for prefix, module in (("G", self.G), ("D", self.D), ("ema", self.ema)):
             out |= {f"{prefix}.{name}": value for name, value in module.state_dict().items()}
         for prefix, optimizer, module in (("opt_g", self.opt_g, self.G), ("opt_d", self.opt_d, self.D)):
@@ -82,15 +85,17 @@ class TrainState:
         return out
 
     def digest(self) -> bytes:
-        """SHA-256 of the weights of both players and of the average."""
+        """SHA-256 of the weights of both players, of G's average and of the other averages."""
         sha = hashlib.sha256()
-        for module in (self.G, self.D, self.ema):
-            for parameter in module.parameters():
-                sha.update(parameter.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
+        weights = [parameter for module in (self.G, self.D, self.ema) for parameter in module.parameters()]
+        for tensor in (*weights, *self.averages.values()):
+            sha.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
         return sha.digest()
 
     def load(self, tensors: dict[str, Tensor]) -> None:
         """The inverse of `tensors`; raises KeyError or RuntimeError where names or shapes differ."""
+        for name, value in self.averages.items():
+            value.copy_(tensors[f"averages.{name}"])
         for prefix, module in (("G", self.G), ("D", self.D), ("ema", self.ema)):
             module.load_state_dict({n[len(prefix) + 1 :]: v for n, v in tensors.items() if n.startswith(f"{prefix}.")})
         for prefix, optimizer, module in (("opt_g", self.opt_g, self.G), ("opt_d", self.opt_d, self.D)):

@@ -17,23 +17,39 @@ from ptarmigan.state import TrainState
 Masks = list[Tensor] | None  # dropout masks of D, one [N, C, H, W] a stage
 Drop = Callable[[slice], tuple[Masks, Masks]]  # part of the batch -> masks for its real and its fake half
 
+Augment = Callable[[Tensor, str, slice], Tensor]  # images of a part, "real" or "fake" -> what D sees of them
+
 
 def no_dropout(part: slice) -> tuple[Masks, Masks]:
     return None, None
 
 
+def no_augmentation(images: Tensor, half: str, part: slice) -> Tensor:
+    return images
+
+
 def d_step(
-    state: TrainState, real: Batch, fake: Batch, drop: Drop = no_dropout, u: Tensor | None = None
+    state: TrainState,
+    real: Batch,
+    fake: Batch,
+    drop: Drop = no_dropout,
+    u: Tensor | None = None,
+    augment: Augment = no_augmentation,
 ) -> dict[str, Tensor]:
-    """One update of D on real images and on G's, which are detached; `u` [N] places WGAN-GP's images."""
+    """One update of D on real images and on G's, which are detached; `u` [N] places WGAN-GP's images.
+
+    R1 and R2 are of the slope at the image before augmentation.  WGAN-GP's, which is to be 1 and not 0, is at D's own
+    input, between augmented images: the Lipschitz bound is D's, and what a cut hides from it has no slope to give.
+    """
     loss, D, n = state.config.loss, state.D, len(real.labels)
 
     def terms(part: slice) -> dict[str, Tensor]:
         y, asked, masks = real.labels[part], fake.labels[part], drop(part)
         x = real.images[part].requires_grad_(loss.r1 > 0)
         g = fake.images[part].detach().requires_grad_(loss.r2 > 0)
+        seen, made = augment(x, "real", part), augment(g, "fake", part)
         with state.autocast():
-            r, f = D(x, y, masks[0]), D(g, asked, masks[1])
+            r, f = D(seen, y, masks[0]), D(made, asked, masks[1])
         out = {"adv": state.objective.d(real=r.logits, fake=f.logits).sum() / n}
         of_class = D.head.d_term(r, f, real_labels=y, fake_labels=asked, loss=loss)
         if of_class is not None:
@@ -44,10 +60,12 @@ def d_step(
             out["r2"] = loss.r2 / 2 * squared_gradient_norm(f.logits, g).sum() / n
         if loss.gradient_penalty:
             assert u is not None, "WGAN-GP needs u"
-            between_both = between(x, g, u[part])
+            between_both = between(seen, made, u[part])
             with state.autocast():
                 logits = D(between_both, y, masks[0]).logits
             out["gp"] = loss.gradient_penalty * one_centred(logits, between_both).sum() / n
+        if state.config.data.augment != "none":
+            out["signs"] = state.objective.signs(real=r.logits, fake=f.logits).sum()  # whole numbers add up exactly
         return out
 
     state.opt_d.zero_grad()
@@ -61,6 +79,7 @@ def g_step(
     fake: Batch,
     drop: Drop = no_dropout,
     again: Callable[[slice], Tensor] | None = None,
+    augment: Augment = no_augmentation,
 ) -> dict[str, Tensor]:
     """One update of G through `fake.images`, G's own output; real images matter to a relativistic loss alone.
 
@@ -71,11 +90,12 @@ def g_step(
 
     def terms(part: slice) -> dict[str, Tensor]:
         asked, masks = fake.labels[part], drop(part)
+        made = augment(images[part], "fake", part)
         with state.autocast():
-            f = state.D(images[part], asked, masks[1])
+            f = state.D(made, asked, masks[1])
             if objective.relativistic:
                 with torch.no_grad():
-                    r = state.D(real.images[part], real.labels[part], masks[0])
+                    r = state.D(augment(real.images[part], "real", part), real.labels[part], masks[0])
         adv = objective.g(real=r.logits, fake=f.logits) if objective.relativistic else objective.g(fake=f.logits)
         out = {"adv": adv.sum() / n}
         of_class = state.D.head.g_term(f, fake_labels=asked, loss=loss)

@@ -20,6 +20,7 @@ from rich.console import Console
 
 from ptarmigan import checkpoint, dist
 from ptarmigan.advance import advance, share
+from ptarmigan.augment import words
 from ptarmigan.config import Config, Train, parse_images, parse_time, resolve
 from ptarmigan.contracts import UserError
 from ptarmigan.data import Batches, Dataset, open_dataset
@@ -336,10 +337,12 @@ def describe(run: Path, state: TrainState, dataset: Dataset, found: bool, say: C
     held = ", ".join(f"{count:,} {name}" for name, count in dataset.counts().items() if count)
     size = f"{spec.height}x{spec.width} {({1: 'grey', 3: 'RGB', 4: 'RGBA'})[spec.channels]}"
     classes = "1 class" if spec.classes == 1 else f"{spec.classes} classes"
+    augment = config.data.augment
+    changed = "" if augment == "none" else f", augmentation {words(augment, spec.channels)}"
     say(f"{len(dataset.labels):,} images of {size} in {classes}: {held}")
     say(
-        f"recipe {config.recipe}: {config.loss.loss} loss, conditioning {config.model.conditioning}, batch "
-        f"{config.train.batch}, on {state.device} in {'bf16' if state.bf16 else 'fp32'}"
+        f"recipe {config.recipe}: {config.loss.loss} loss, conditioning {config.model.conditioning}"
+        f"{changed}, batch {config.train.batch}, on {state.device} in {'bf16' if state.bf16 else 'fp32'}"
         + (f", {dist.world()} ranks" if dist.world() > 1 else "")
     )
     if not found:
