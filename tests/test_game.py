@@ -320,6 +320,31 @@ def test_g_step_is_the_update_written_by_hand(loss: Loss, conditioning: str) -> 
     assert s.bad.item() == 0
 
 
+@pytest.mark.parametrize("penalty", ["r1", "r2", "all"])
+@pytest.mark.parametrize("step", range(7))
+def test_lazy_penalties_count_at_every_third_step_three_times(penalty: str, step: int) -> None:
+    s = state(replace(PLAIN, loss="relativistic", penalty_every=3, **PENALTIES[penalty]))
+    s.images_seen = step * s.config.train.batch
+    p = play(s)
+    terms = terms_d(s, p)
+    for name in {"r1", "r2"} & terms.keys():
+        terms[name] = terms[name] * (3 if step % 3 == 0 else 0)
+    values, after = expected(terms, s.D)
+    compare(d_step(s, p.real, p.fake, cut(p.masks), p.u), s.D, values, after)
+
+
+def test_batch_norm_sees_real_and_fake_apart_and_other_ds_see_them_at_once() -> None:
+    for d_norm, passes in (("batch", [N, N]), ("none", [2 * N])):
+        s = state(replace(PLAIN, loss="hinge"))
+        s.config = replace(s.config, model=replace(s.config.model, d_norm=d_norm))
+        counts: list[int] = []
+        s.D.register_forward_hook(lambda _, inputs, __, seen=counts: seen.append(len(inputs[0])))
+        p = play(s)
+        values, after = expected(terms_d(s, p), s.D)
+        compare(d_step(s, p.real, p.fake, cut(p.masks)), s.D, values, after)
+        assert counts == passes
+
+
 def test_the_class_term_without_fakes() -> None:
     loss = Loss(loss="hinge", r1=0, r2=0, class_weight=0.4, class_fake=False)
     s = state(loss, "auxiliary_classifier")
@@ -431,10 +456,12 @@ def spied(loss: Loss) -> tuple[TrainState, Spy]:
 
 @pytest.mark.parametrize(("r1", "r2"), list(product((0.0, 0.6), (0.0, 1.4))))
 def test_images_carry_a_gradient_only_where_a_penalty_reads_it(r1: float, r2: float) -> None:
-    s, spy = spied(Loss(r1=r1, r2=r2))
-    p = play(s)
-    d_step(s, p.real, p.fake)
-    assert spy.calls == [(r1 > 0, True, False), (r2 > 0, True, False)]
+    for step in range(3):
+        s, spy = spied(Loss(r1=r1, r2=r2, penalty_every=2))
+        s.images_seen = step * s.config.train.batch
+        p = play(s)
+        d_step(s, p.real, p.fake)
+        assert spy.calls == [(r1 + r2 > 0 and step != 1, True, False)]
 
 
 def test_g_keeps_no_graph_of_the_reals() -> None:
@@ -471,7 +498,7 @@ def test_bf16_runs_bodies_under_autocast_and_the_rest_in_fp32() -> None:
 
     s.objective = Objective(watched(d), watched(g), relativistic=True)
     terms = d_step(s, p.real, p.fake, cut(p.masks), p.u) | g_step(s, p.real, p.fake, cut(p.masks))
-    assert [autocast for _, _, autocast in spy.calls] == [True] * 5
+    assert [autocast for _, _, autocast in spy.calls] == [True] * 4
     assert seen == [torch.float32] * 4
     assert all(term.dtype == torch.float32 and term.isfinite() for term in terms.values())
     assert s.bad.item() == 0

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ptarmigan import log, metrics
-from ptarmigan.config import UNTRACKED, Config, parse_images, parse_time, resolve
+from ptarmigan.config import UNTRACKED, Config, parse_images, parse_time, recorded
 from ptarmigan.contracts import UserError
 from ptarmigan.evaluate import some
 from ptarmigan.files import Damaged, load_json, load_tensors
@@ -127,7 +127,7 @@ class Run(NamedTuple):
             if "select_kid" in line:
                 live[seen] = line["select_kid"]
             end = line.get("end", end)
-        return cls(str(run), resolve(record["config"]), record, reports(run / "generator"), live, end)
+        return cls(str(run), recorded(record), record, reports(run / "generator"), live, end)
 
 
 class Scores(NamedTuple):

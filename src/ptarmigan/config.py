@@ -50,6 +50,7 @@ class Loss:
     smoothing: float = option(1.0, "target for real images in the cross-entropy losses; .9 smooths, 1 does not")
     r1: float = option(0.2, "gamma of R1, the gradient penalty on real images; 0: off")
     r2: float = option(0.2, "gamma of R2, the same on generated images; 0: off")
+    penalty_every: int = option(1, "updates from one with R1 and R2, so many times as strong, to the next")
     gradient_penalty: float = option(0.0, "weight of WGAN-GP's penalty between real and fake; 10 is usual; 0: off")
     class_weight: float = option(1.0, "lambda, weight of the class term in both players' losses; .5 in reacgan's paper")
     class_fake: bool = option(True, "auxiliary_classifier: D's class term has generated images too")
@@ -110,7 +111,8 @@ UNTRACKED = (
 )  # may differ between two runs of one command on a run folder
 
 RECIPES: dict[str, dict[str, Any]] = {
-    "auto": {},
+    # penalty_every 4: the same quality for the same images (docs/benchmarks.md), at half the cost
+    "auto": dict(penalty_every=4),
     # Radford et al. 2016 (1511.06434), section 4: z uniform, 100; Adam 2e-4, beta1 .5; batch 128; N(0, .02); batch
     # norm in both.  Not verified against the paper's text: width 64 (the figure's G has 128 next to the image).
     "dcgan": dict(
@@ -163,6 +165,17 @@ def resolve(given: Mapping[str, Any]) -> Config:
     return config
 
 
+def recorded(record: Mapping[str, Any]) -> Config:
+    """The config in a record of a run or a generator; raises UserError as `resolve` does.
+
+    Format 1 had R1 and R2 in every step.
+    """
+    config = record["config"]
+    if record["format"] < 2:
+        config = {**config, "loss": {"penalty_every": 1, **config["loss"]}}
+    return resolve(config)
+
+
 def coerce(key: str, value: Any) -> Any:
     """A value from YAML, JSON, Python or a flag, in the field's type; raises UserError naming the field."""
     hint = TYPES[key]
@@ -206,7 +219,7 @@ def check(config: Config) -> None:
         ("micro_batch", 0, 1 << 20),
         ("d_steps", 1, 1000), ("snapshots", 1, 100_000), ("keep", 1, 100_000), ("retries", 0, 100),
         ("live_images", 0, 1_000_000), ("g_lr", 0, 1), ("d_lr", 0, 1), ("anneal", 0, 1),
-        ("r1", 0, 1e9), ("r2", 0, 1e9), ("gradient_penalty", 0, 1e9),
+        ("r1", 0, 1e9), ("r2", 0, 1e9), ("penalty_every", 1, 1000), ("gradient_penalty", 0, 1e9),
         ("class_weight", 0, 1e9), ("class_margin", 0, 1), ("class_temperature", 0.01, 100), ("ema_half_life", 0, 1e15),
         ("dropout", 0, 0.95), ("smoothing", 0.5, 1), ("seed", 0, 2**63 - 1),
     ):  # fmt: skip

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from ptarmigan import checkpoint
 from ptarmigan.advance import advance
-from ptarmigan.config import resolve
+from ptarmigan.config import recorded
 from ptarmigan.contracts import DiscriminatorOutput, UserError
 from ptarmigan.data import open_dataset
 from ptarmigan.devices import deterministic, pick_device
@@ -67,7 +67,7 @@ def replay(
     """
     run = Path(run)
     found, record, ends = before(run, at)
-    config = resolve(record["config"])
+    config = recorded(record)
     source = data or (None if record["data"]["source"] == "embedded" else record["data"]["source"])
     dataset = open_dataset(source, config.data)
     if dataset.fingerprint != record["data"]["fingerprint"]:

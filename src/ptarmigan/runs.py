@@ -17,7 +17,7 @@ from filelock import FileLock, Timeout
 
 from ptarmigan import __version__, checkpoint, dist
 from ptarmigan.checkpoint import Checkpoint
-from ptarmigan.config import UNTRACKED, Config, Train, parse_images, parse_time, resolve
+from ptarmigan.config import UNTRACKED, Config, Train, parse_images, parse_time, recorded
 from ptarmigan.contracts import UserError
 from ptarmigan.data import Dataset
 from ptarmigan.files import FORMAT, Damaged, load_json, make_folder, save_json, save_tensors
@@ -121,7 +121,7 @@ def open_run(run: Path, config: Config, dataset: Dataset) -> Opened:
         record = found.meta["record"]
     if record is None:
         return Opened(None, None, damaged)
-    then = resolve(record["config"])
+    then = recorded(record)
     old, new = {"recipe": then.recipe, **then.flat()}, {"recipe": config.recipe, **config.flat()}
     differences = [
         f"{key} {old[key]} there, {new[key]} here" for key in new if key not in UNTRACKED and old[key] != new[key]

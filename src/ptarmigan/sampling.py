@@ -18,7 +18,7 @@ from PIL.PngImagePlugin import PngInfo
 from torch import Tensor, nn
 
 from ptarmigan import files, seeding
-from ptarmigan.config import Config, Model, resolve
+from ptarmigan.config import Config, Model, recorded
 from ptarmigan.contracts import ImageSpec, UserError
 from ptarmigan.devices import pick_device
 from ptarmigan.networks import build_generator
@@ -136,7 +136,7 @@ def load(model: str | Path, device: str = "cpu") -> Generator:
     path = find(Path(model))
     tensors, meta = files.load_tensors(path)
     try:
-        config = resolve(meta["config"])
+        config = recorded(meta)
         spec = ImageSpec(**{**meta["spec"], "class_names": tuple(meta["spec"]["class_names"])})
         with torch.device("meta"):  # no memory is taken at the word of a file: its tensors have to fit first
             network = build_generator(spec, config.model)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ptarmigan import dist
-from ptarmigan.contracts import Batch
+from ptarmigan.contracts import Batch, DiscriminatorOutput
 from ptarmigan.penalties import between, one_centred, squared_gradient_norm
 from ptarmigan.pieces import backward, parts_of
 from ptarmigan.state import TrainState
@@ -38,26 +38,32 @@ def d_step(
 ) -> dict[str, Tensor]:
     """One update of D on real images and on G's, which are detached; `u` [N] places WGAN-GP's images.
 
-    R1 and R2 are of the slope at the image before augmentation.  WGAN-GP's, which is to be 1 and not 0, is at D's own
-    input, between augmented images: the Lipschitz bound is D's, and what a cut hides from it has no slope to give.
+    R1 and R2 count at every `penalty_every`-th step alone, and there so many times (Karras et al. 2020, 1912.04958,
+    appendix B, whose change of Adam's rates they need not, since they share the step with the loss).  They are of the
+    slope at the image before augmentation; WGAN-GP's, which is to be 1 and not 0, is at D's own input, between
+    augmented images: the Lipschitz bound is D's, and what a cut hides from it has no slope to give.
     """
     loss, D, n = state.config.loss, state.D, len(real.labels)
+    due = state.images_seen // state.config.train.batch % loss.penalty_every == 0
 
     def terms(part: slice) -> dict[str, Tensor]:
         y, asked, masks = real.labels[part], fake.labels[part], drop(part)
-        x = real.images[part].requires_grad_(loss.r1 > 0)
-        g = fake.images[part].detach().requires_grad_(loss.r2 > 0)
+        images = torch.cat([real.images[part], fake.images[part].detach()])
+        x, g = images.requires_grad_(due and loss.r1 + loss.r2 > 0).chunk(2)
         seen, made = augment(x, "real", part), augment(g, "fake", part)
         with state.autocast():
-            r, f = D(seen, y, masks[0]), D(made, asked, masks[1])
+            r, f = on_both(state, seen, made, y, asked, masks)
         out = {"adv": state.objective.d(real=r.logits, fake=f.logits).sum() / n}
         of_class = D.head.d_term(r, f, real_labels=y, fake_labels=asked, loss=loss)
         if of_class is not None:
             out["class"] = loss.class_weight * of_class.sum() / n
-        if loss.r1:
-            out["r1"] = loss.r1 / 2 * squared_gradient_norm(r.logits, x).sum() / n
-        if loss.r2:
-            out["r2"] = loss.r2 / 2 * squared_gradient_norm(f.logits, g).sum() / n
+        if loss.r1 or loss.r2:
+            slopes = torch.zeros(2 * len(y), device=images.device)
+            if due:
+                slopes = loss.penalty_every * squared_gradient_norm(torch.cat([r.logits, f.logits]), images)
+            for name, gamma, half in zip(("r1", "r2"), (loss.r1, loss.r2), slopes.chunk(2), strict=True):
+                if gamma:
+                    out[name] = gamma / 2 * half.sum() / n
         if loss.gradient_penalty:
             assert u is not None, "WGAN-GP needs u"
             between_both = between(seen, made, u[part])
@@ -113,6 +119,26 @@ def g_step(
     values = backward(terms, parts, state.D, [images])
     backward(through, parts, state.G, list(state.G.parameters()))
     return update(state.G, state.opt_g, values, state.bad)
+
+
+def on_both(
+    state: TrainState,
+    real: Tensor,
+    fake: Tensor,
+    real_labels: Tensor,
+    fake_labels: Tensor,
+    masks: tuple[Masks, Masks],
+) -> tuple[DiscriminatorOutput, DiscriminatorOutput]:
+    """D on real and on fake images: in one pass, but apart where batch norm joins a batch, as in DCGAN."""
+    if state.config.model.d_norm == "batch":
+        return state.D(real, real_labels, masks[0]), state.D(fake, fake_labels, masks[1])
+    both = None
+    if masks[0] is not None and masks[1] is not None:
+        both = [torch.cat(pair) for pair in zip(masks[0], masks[1], strict=True)]
+    output = state.D(torch.cat([real, fake]), torch.cat([real_labels, fake_labels]), both)
+    halves = [value.chunk(2) if value is not None else (None, None) for value in output]
+    real_output, fake_output = (DiscriminatorOutput(*half) for half in zip(*halves, strict=True))
+    return real_output, fake_output
 
 
 def update(
