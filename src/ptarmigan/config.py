@@ -28,7 +28,7 @@ class Data:
 
 @dataclass(frozen=True)
 class Model:
-    network: Literal["dcgan"] = option("dcgan", "the family of the two networks")
+    network: Literal["dcgan", "r3gan"] = option("dcgan", "the family: r3gan has residual blocks and no norms")
     conditioning: Literal["projection", "auxiliary_classifier", "none"] = option(
         "projection", "how D is told the class"
     )
@@ -38,7 +38,7 @@ class Model:
     class_dim: int = option(64, "length of the class embedding that G gets beside z")
     d_norm: Literal["none", "batch"] = option("none", "normalisation in D")
     dropout: float = option(0.0, "share of D's activations dropped after each stage")
-    init: Literal["fan_in", "dcgan"] = option("fan_in", "first weights: PyTorch's fan-in rule, or N(0, .02)")
+    init: Literal["fan_in", "dcgan"] = option("fan_in", "first weights: the family's fan-in rule, or N(0, .02)")
 
 
 @dataclass(frozen=True)
@@ -218,6 +218,16 @@ def check(config: Config) -> None:
     if loss.smoothing < 1 and loss.loss not in ("minimax", "non_saturating"):
         raise UserError(
             f"smoothing: {loss.loss} has no cross-entropy target to smooth; take non_saturating or smoothing 1"
+        )
+    if model.network == "r3gan" and model.d_norm != "none":
+        raise UserError(
+            f"d_norm {model.d_norm} cannot go with network r3gan, whose blocks start at 0 and do without norms; take "
+            "--d-norm none, or --network dcgan"
+        )
+    if model.network == "r3gan" and model.init != "fan_in":
+        raise UserError(
+            f"init {model.init} cannot go with network r3gan: without norms, weights N(0, .02) leave nothing of an "
+            "image after a few stages; take --init fan_in, or --network dcgan"
         )
     if model.d_norm == "batch":
         coupled = [f"{key} {getattr(loss, key)}" for key in ("r1", "r2", "gradient_penalty") if getattr(loss, key)]

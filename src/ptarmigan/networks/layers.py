@@ -1,4 +1,4 @@
-"""What the families share: batch norm whose statistics move only when told to, and the weights' first values."""
+"""What the families share: sizes, batch norm whose statistics move only when told to, the weights' first values."""
 
 from __future__ import annotations
 
@@ -9,6 +9,29 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ptarmigan import dist
+from ptarmigan.config import Model
+from ptarmigan.contracts import ImageSpec
+
+LEAK = 0.2
+
+
+def sides(spec: ImageSpec) -> list[tuple[int, int]]:
+    """Height and width at each stage, from the image's down to the last that keeps both at 4 or more."""
+    out = [(spec.height, spec.width)]
+    while min(half := (-(-out[-1][0] // 2), -(-out[-1][1] // 2))) >= 4:
+        out.append(half)
+    return out
+
+
+def widths(model: Model, stages: int) -> list[int]:
+    """Channels after each stage away from the image: doubling, at most eightfold as in DCGAN's paper."""
+    return [model.width * min(2**stage, 8) for stage in range(stages)]
+
+
+def even(x: Tensor) -> Tensor:
+    """A map [N, C, H, W] with one more row or column of zeros where a side is odd, ready to be halved."""
+    odd_h, odd_w = x.shape[2] % 2, x.shape[3] % 2
+    return F.pad(x, (0, odd_w, 0, odd_h)) if odd_h or odd_w else x
 
 
 class BatchNorm(nn.BatchNorm2d):
