@@ -50,7 +50,10 @@ class _Halve(torch.autograd.Function):
 class _Double(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
-        return F.conv_transpose2d(x, 4 * triangle(x), stride=2, padding=1, groups=x.shape[1])
+        full = x.to(torch.promote_types(x.dtype, torch.float32))  # oneDNN has no fast kernel for this in bf16
+        with torch.autocast(x.device.type, enabled=False):
+            out = F.conv_transpose2d(full, 4 * triangle(full), stride=2, padding=1, groups=x.shape[1])
+        return out.to(x.dtype)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
