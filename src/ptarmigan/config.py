@@ -28,7 +28,9 @@ class Data:
 
 @dataclass(frozen=True)
 class Model:
-    network: Literal["dcgan", "r3gan"] = option("dcgan", "the family: r3gan has residual blocks and no norms")
+    network: Literal["dcgan", "r3gan", "resnet"] = option(
+        "dcgan", "the family: dcgan is the fastest; r3gan has residual blocks and no norms; resnet is SNGAN's"
+    )
     conditioning: Literal["projection", "auxiliary_classifier", "none"] = option(
         "projection", "how D is told the class"
     )
@@ -36,7 +38,7 @@ class Model:
     latent_dim: int = option(100, "length of z")
     latent: Literal["normal", "uniform"] = option("normal", "distribution of z; uniform is on (-1, 1)")
     class_dim: int = option(64, "length of the class embedding that G gets beside z")
-    d_norm: Literal["none", "batch"] = option("none", "normalisation in D")
+    d_norm: Literal["none", "batch", "spectral"] = option("none", "normalisation in D, or of its weights")
     dropout: float = option(0.0, "share of D's activations dropped after each stage")
     init: Literal["fan_in", "dcgan"] = option("fan_in", "first weights: the family's fan-in rule, or N(0, .02)")
 
@@ -224,6 +226,8 @@ def check(config: Config) -> None:
             f"d_norm {model.d_norm} cannot go with network r3gan, whose blocks start at 0 and do without norms; take "
             "--d-norm none, or --network dcgan"
         )
+    if model.network == "resnet" and model.d_norm == "batch":
+        raise UserError("d_norm batch cannot go with network resnet, whose D has none; take --d-norm spectral or none")
     if model.network == "r3gan" and model.init != "fan_in":
         raise UserError(
             f"init {model.init} cannot go with network r3gan: without norms, weights N(0, .02) leave nothing of an "

@@ -82,11 +82,10 @@ class TrainState:
         return out
 
     def digest(self) -> bytes:
-        """SHA-256 of the weights of both players and of the average."""
+        """SHA-256 of the weights of both players and of the average, and of D's singular vectors, where it has any."""
         sha = hashlib.sha256()
-        for module in (self.G, self.D, self.ema):
-            for parameter in module.parameters():
-                sha.update(parameter.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
+        for tensor in (*self.G.parameters(), *self.D.state_dict().values(), *self.ema.parameters()):
+            sha.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
         return sha.digest()
 
     def load(self, tensors: dict[str, Tensor]) -> None:

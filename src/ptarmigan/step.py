@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from ptarmigan import dist
 from ptarmigan.conditioning import classification_d, classification_g
 from ptarmigan.contracts import Batch
+from ptarmigan.networks.layers import turn
 from ptarmigan.penalties import between, one_centred, squared_gradient_norm
 from ptarmigan.pieces import backward, parts_of
 from ptarmigan.state import TrainState
@@ -53,6 +54,7 @@ def d_step(
             out["gp"] = loss.gradient_penalty * one_centred(logits, between_both).sum() / n
         return out
 
+    turn(D)
     state.opt_d.zero_grad()
     values = backward(terms, parts_of(n, state.micro_batch), D, list(D.parameters()))
     return update(D, state.opt_d, values, state.bad)
