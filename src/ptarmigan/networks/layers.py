@@ -153,7 +153,7 @@ def spectral_norm(network: nn.Module) -> None:
     for part in network.modules():
         if isinstance(part, nn.Conv2d | nn.Linear | nn.Embedding):
             part.__class__ = SPECTRAL[type(part)]
-            part.register_buffer("u", F.normalize(torch.randn(len(part.weight)), dim=0))
+            part.register_buffer("u", F.normalize(torch.randn_like(part.weight.detach().flatten(1)[:, 0]), dim=0))
     for _ in range(FIRST_TURNS):
         turn(network)
 
