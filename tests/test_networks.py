@@ -17,8 +17,8 @@ from ptarmigan.conditioning import HEADS, ConditionalDiscriminator
 from ptarmigan.config import Model, resolve
 from ptarmigan.contracts import ImageSpec
 from ptarmigan.networks import build, build_generator
-from ptarmigan.networks.dcgan import Generator, sides, widths
-from ptarmigan.networks.layers import BatchNorm, initialise, settle
+from ptarmigan.networks.dcgan import Generator
+from ptarmigan.networks.layers import BatchNorm, initialise, settle, sides, widths
 
 SMALL = Model(width=4, latent_dim=6, class_dim=5)
 NAMES = ("ant", "bee", "cat")

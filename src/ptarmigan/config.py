@@ -31,7 +31,9 @@ class Data:
 
 @dataclass(frozen=True)
 class Model:
-    network: Literal["dcgan"] = option("dcgan", "the family of the two networks")
+    network: Literal["dcgan", "r3gan", "resnet"] = option(
+        "dcgan", "the family: dcgan is the fastest; r3gan has residual blocks and no norms; resnet is SNGAN's"
+    )
     conditioning: Literal[
         "projection", "auxiliary_classifier", "twin_classifier", "discriminative_classifier", "reacgan", "none"
     ] = option("projection", "how D is told the class: see `ptarmigan losses`")
@@ -39,9 +41,9 @@ class Model:
     latent_dim: int = option(100, "length of z")
     latent: Literal["normal", "uniform"] = option("normal", "distribution of z; uniform is on (-1, 1)")
     class_dim: int = option(64, "length of the class embedding that G gets beside z")
-    d_norm: Literal["none", "batch"] = option("none", "normalisation in D")
+    d_norm: Literal["none", "batch", "spectral"] = option("none", "normalisation in D, or of its weights")
     dropout: float = option(0.0, "share of D's activations dropped after each stage")
-    init: Literal["fan_in", "dcgan"] = option("fan_in", "first weights: PyTorch's fan-in rule, or N(0, .02)")
+    init: Literal["fan_in", "dcgan"] = option("fan_in", "first weights: the family's fan-in rule, or N(0, .02)")
 
 
 @dataclass(frozen=True)
@@ -248,6 +250,18 @@ def check(config: Config) -> None:
         raise UserError(
             "micro_batch: reacgan contrasts each image with the whole batch, which parts of it do not have; leave it "
             "out, or take a smaller --batch"
+        )
+    if model.network == "r3gan" and model.d_norm != "none":
+        raise UserError(
+            f"d_norm {model.d_norm} cannot go with network r3gan, whose blocks start at 0 and do without norms; take "
+            "--d-norm none, or --network dcgan"
+        )
+    if model.network == "resnet" and model.d_norm == "batch":
+        raise UserError("d_norm batch cannot go with network resnet, whose D has none; take --d-norm spectral or none")
+    if model.network == "r3gan" and model.init != "fan_in":
+        raise UserError(
+            f"init {model.init} cannot go with network r3gan: without norms, weights N(0, .02) leave nothing of an "
+            "image after a few stages; take --init fan_in, or --network dcgan"
         )
     if model.d_norm == "batch":
         coupled = [f"{key} {getattr(loss, key)}" for key in ("r1", "r2", "gradient_penalty") if getattr(loss, key)]

@@ -85,9 +85,9 @@ class TrainState:
         return out
 
     def digest(self) -> bytes:
-        """SHA-256 of the weights of both players, of G's average and of the other averages."""
+        """SHA-256 of the weights of both players, D's singular vectors too, of G's average and of the others."""
         sha = hashlib.sha256()
-        weights = [parameter for module in (self.G, self.D, self.ema) for parameter in module.parameters()]
+        weights = (*self.G.parameters(), *self.D.state_dict().values(), *self.ema.parameters())
         for tensor in (*weights, *self.averages.values()):
             sha.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
         return sha.digest()

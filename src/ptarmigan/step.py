@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ptarmigan import dist
 from ptarmigan.contracts import Batch, DiscriminatorOutput
+from ptarmigan.networks.layers import turn
 from ptarmigan.penalties import between, one_centred, squared_gradient_norm
 from ptarmigan.pieces import backward, parts_of
 from ptarmigan.state import TrainState
@@ -74,6 +75,7 @@ def d_step(
             out["signs"] = state.objective.signs(real=r.logits, fake=f.logits).sum()  # whole numbers add up exactly
         return out
 
+    turn(D)
     state.opt_d.zero_grad()
     values = backward(terms, parts_of(n, state.micro_batch), D, list(D.parameters()))
     return update(D, state.opt_d, values, state.bad)

@@ -8,14 +8,14 @@ from torch import nn
 from ptarmigan.conditioning import ConditionalDiscriminator
 from ptarmigan.config import Model
 from ptarmigan.contracts import ImageSpec
-from ptarmigan.networks import dcgan
-from ptarmigan.networks.layers import initialise
+from ptarmigan.networks import dcgan, r3gan, resnet
+from ptarmigan.networks.layers import initialise, spectral_norm
 
-NETWORKS = {"dcgan": dcgan}
+NETWORKS = {"dcgan": dcgan, "r3gan": r3gan, "resnet": resnet}
 
 
 def build_generator(spec: ImageSpec, model: Model) -> nn.Module:
-    """G on the CPU in fp32: (z [N, Z], labels [N]) -> images [N, C, H, W] in [-1, 1]."""
+    """G on the CPU in fp32: (z [N, Z], labels [N]) -> images [N, C, H, W], to be clamped to [-1, 1]."""
     generator: nn.Module = NETWORKS[model.network].Generator(spec, model)
     return generator
 
@@ -29,4 +29,6 @@ def build(spec: ImageSpec, model: Model, seed: int) -> tuple[nn.Module, Conditio
         discriminator = ConditionalDiscriminator(body, body.features, spec.classes, model.conditioning)
         for network in (generator, discriminator):
             initialise(network, dcgan=model.init == "dcgan")
+        if model.d_norm == "spectral":
+            spectral_norm(discriminator)
     return generator, discriminator

@@ -8,6 +8,7 @@ doubled by one row less in G, so 28x28 runs as 28-14-7-4.  4x4 kernels at stride
 
 from __future__ import annotations
 
+import math
 from itertools import pairwise
 
 import torch
@@ -16,22 +17,7 @@ from torch import Tensor, nn
 
 from ptarmigan.config import Model
 from ptarmigan.contracts import ImageSpec
-from ptarmigan.networks.layers import BatchNorm
-
-LEAK = 0.2
-
-
-def sides(spec: ImageSpec) -> list[tuple[int, int]]:
-    """Height and width at each stage, from the image's down to the last that keeps both at 4 or more."""
-    out = [(spec.height, spec.width)]
-    while min(half := (-(-out[-1][0] // 2), -(-out[-1][1] // 2))) >= 4:
-        out.append(half)
-    return out
-
-
-def widths(model: Model, stages: int) -> list[int]:
-    """Channels after each stage away from the image: doubling, at most eightfold as in the paper."""
-    return [model.width * min(2**stage, 8) for stage in range(stages)]
+from ptarmigan.networks.layers import LEAK, BatchNorm, even, sides, widths
 
 
 class Generator(nn.Module):
@@ -66,8 +52,8 @@ class Body(nn.Module):
 
     def __init__(self, spec: ImageSpec, model: Model) -> None:
         super().__init__()
-        self.sides = sides(spec)
-        channels = [spec.channels, *widths(model, len(self.sides) - 1)]
+        places = sides(spec)
+        channels = [spec.channels, *widths(model, len(places) - 1)]
         batch_norm = model.d_norm == "batch"
         normed = [batch_norm and stage > 0 for stage in range(len(channels) - 1)]
         self.stages = nn.ModuleList(
@@ -77,15 +63,14 @@ class Body(nn.Module):
         self.norms = nn.ModuleList(
             BatchNorm(c, running=False) if norm else nn.Identity() for c, norm in zip(channels[1:], normed, strict=True)
         )
-        self.mask_shapes = [(c, *side) for c, side in zip(channels[1:], self.sides[1:], strict=True)]
-        self.features = channels[-1] * self.sides[-1][0] * self.sides[-1][1]
+        self.mask_shapes = [(c, *side) for c, side in zip(channels[1:], places[1:], strict=True)]
+        self.features = math.prod(self.mask_shapes[-1])
 
     def forward(self, images: Tensor, masks: list[Tensor] | None = None) -> Tensor:
         """`masks`: one dropout mask [N, *mask_shapes[i]] for each stage, or none."""
         x = images
         for place, (stage, norm) in enumerate(zip(self.stages, self.norms, strict=True)):
-            odd_h, odd_w = (side % 2 for side in self.sides[place])
-            x = F.leaky_relu(norm(stage(F.pad(x, (0, odd_w, 0, odd_h)) if odd_h or odd_w else x)), LEAK)
+            x = F.leaky_relu(norm(stage(even(x))), LEAK)
             if masks is not None:
                 x = x * masks[place]
         return x.flatten(1)

@@ -1,7 +1,8 @@
-"""What the families share: batch norm whose statistics move only when told to, and the weights' first values."""
+"""What the families share: sizes, batch norm whose statistics move only when told to, the weights' first values."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 
 import torch
@@ -9,6 +10,30 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ptarmigan import dist
+from ptarmigan.config import Model
+from ptarmigan.contracts import ImageSpec
+
+LEAK = 0.2
+FIRST_TURNS = 20  # power iterations before the first step
+
+
+def sides(spec: ImageSpec) -> list[tuple[int, int]]:
+    """Height and width at each stage, from the image's down to the last that keeps both at 4 or more."""
+    out = [(spec.height, spec.width)]
+    while min(half := (-(-out[-1][0] // 2), -(-out[-1][1] // 2))) >= 4:
+        out.append(half)
+    return out
+
+
+def widths(model: Model, stages: int) -> list[int]:
+    """Channels after each stage away from the image: doubling, at most eightfold as in DCGAN's paper."""
+    return [model.width * min(2**stage, 8) for stage in range(stages)]
+
+
+def even(x: Tensor) -> Tensor:
+    """A map [N, C, H, W] with one more row or column of zeros where a side is odd, ready to be halved."""
+    odd_h, odd_w = x.shape[2] % 2, x.shape[3] % 2
+    return F.pad(x, (0, odd_w, 0, odd_h)) if odd_h or odd_w else x
 
 
 class BatchNorm(nn.BatchNorm2d):
@@ -75,3 +100,71 @@ def initialise(module: nn.Module, dcgan: bool) -> None:
             nn.init.normal_(part.weight, 1.0, 0.02)
         if dcgan and isinstance(bias := getattr(part, "bias", None), Tensor):
             nn.init.zeros_(bias)
+
+
+def normalised(weight: Tensor, u: Tensor) -> Tensor:
+    """W / sigma, with sigma = |W' u| and W flattened to [out, in]; u [out] of unit length is a constant.
+
+    Where u is W's first left singular vector, sigma is its largest singular value, and with v = W' u / sigma its
+    gradient is u v' (Miyato et al. 2018, eq. 8 to 11).  In the weight's own precision.
+    """
+    with torch.autocast(weight.device.type, enabled=False):
+        out: Tensor = weight / (u @ weight.flatten(1)).norm()
+    return out
+
+
+class SpectralConv2d(nn.Conv2d):
+    u: Tensor
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self._conv_forward(x, normalised(self.weight, self.u), self.bias)
+        return out
+
+
+class SpectralLinear(nn.Linear):
+    u: Tensor
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, normalised(self.weight, self.u), self.bias)
+
+
+class SpectralEmbedding(nn.Embedding):
+    """Times the square root of its length, by which a projection head divides."""
+
+    u: Tensor
+
+    def forward(self, labels: Tensor) -> Tensor:
+        rows: Tensor = F.embedding(labels, normalised(self.weight, self.u))
+        return rows * math.sqrt(self.embedding_dim)
+
+
+SPECTRAL: dict[type[nn.Module], type[SpectralConv2d | SpectralLinear | SpectralEmbedding]] = {
+    nn.Conv2d: SpectralConv2d,
+    nn.Linear: SpectralLinear,
+    nn.Embedding: SpectralEmbedding,
+}
+
+
+def spectral_norm(network: nn.Module) -> None:
+    """Divide every weight of a network by its largest singular value from now on; each layer gets a buffer u [out].
+
+    Weights and their names stay as they are.  u starts at random and is `turn`ed until sigma means something.
+    """
+    for part in network.modules():
+        if isinstance(part, nn.Conv2d | nn.Linear | nn.Embedding):
+            part.__class__ = SPECTRAL[type(part)]
+            part.register_buffer("u", F.normalize(torch.randn_like(part.weight.detach().flatten(1)[:, 0]), dim=0))
+    for _ in range(FIRST_TURNS):
+        turn(network)
+
+
+@torch.no_grad()
+def turn(network: nn.Module) -> None:
+    """One power iteration in every spectrally normalised layer: u <- W W' u, to unit length.
+
+    No forward pass does so: u is a function of the weights and of the count of steps, on every rank and in any parts.
+    """
+    for part in network.modules():
+        if isinstance(part, SpectralConv2d | SpectralLinear | SpectralEmbedding):
+            weight = part.weight.flatten(1)
+            part.u.copy_(F.normalize(weight @ (part.u @ weight), dim=0))

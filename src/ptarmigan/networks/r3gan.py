@@ -1,0 +1,156 @@
+"""A family without norms after R3GAN (Huang et al. 2024, 2501.05441, section 4), for any sides from 16 to 256.
+
+Each stage is a fixed resampling, a 1x1 convolution where channels change, and a residual block: an inverted
+bottleneck of 1x1, grouped 3x3 and 1x1 convolutions.  Weights start fan-in scaled for LeakyReLU, the last of each
+block at 0 and the others times L^-1/4 over L blocks (Zhang et al. 2019, Fixup), so that at first both networks are
+linear and no stage blows up.  No norm anywhere and no tanh: images leave [-1, 1] where G has them do so.
+
+Unlike the paper's, for the sake of a CPU: one block a stage, none at the image's own size, which a 4x4 convolution
+at stride 2 enters and leaves, as DCGAN does; a linear layer from z to the first map, and D's features are its whole
+last map.  Sides that are odd are halved upwards, as in dcgan.py.
+"""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ptarmigan.config import Model
+from ptarmigan.contracts import ImageSpec
+from ptarmigan.networks.layers import LEAK, even, sides, widths
+
+EXPANSION = 2  # channels inside a block to those of its input
+GROUP = 16  # channels in a group of its 3x3 convolution
+GAIN = math.sqrt(2 / (1 + LEAK**2))  # keeps the second moment through LeakyReLU (He et al. 2015, eq. 14)
+
+
+def triangle(x: Tensor) -> Tensor:
+    """[1, 3, 3, 1] / 8 by its own transpose, once for each channel of x: [C, 1, 4, 4]; sums to 1."""
+    k = (2 - (torch.arange(4, dtype=x.dtype, device=x.device) - 1.5).abs()) / 4
+    return torch.outer(k, k).expand(x.shape[1], 1, 4, 4)
+
+
+class _Halve(torch.autograd.Function):
+    """Each has the other as its backward pass: PyTorch's own would differentiate the kernel too, under R1."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return F.conv2d(x, triangle(x), stride=2, padding=1, groups=x.shape[1])
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return double(gradient) / 4
+
+
+class _Double(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        full = x.to(torch.promote_types(x.dtype, torch.float32))  # oneDNN has no fast kernel for this in bf16
+        with torch.autocast(x.device.type, enabled=False):
+            out = F.conv_transpose2d(full, 4 * triangle(full), stride=2, padding=1, groups=x.shape[1])
+        return out.to(x.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return 4 * halve(gradient)
+
+
+def halve(x: Tensor) -> Tensor:
+    """[N, C, H, W] -> [N, C, ceil(H/2), ceil(W/2)], low-passed by [1, 3, 3, 1] / 8 both ways.
+
+    A convolution, since the backward pass of F.interpolate is not deterministic on CUDA.
+    """
+    out: Tensor = _Halve.apply(even(x))  # type: ignore[no-untyped-call]
+    return out
+
+
+def double(x: Tensor) -> Tensor:
+    """[N, C, H, W] -> [N, C, 2H, 2W], bilinear: 4 times the transpose of `halve`."""
+    out: Tensor = _Double.apply(x)  # type: ignore[no-untyped-call]
+    return out
+
+
+def scaled(layer: nn.Conv2d | nn.ConvTranspose2d | nn.Linear, gain: float = 1.0) -> nn.Module:
+    """Weights N(0, gain^2 / fan-in), biases 0; a transposed convolution has 1 / stride^2 of its kernel a pixel."""
+    terms = layer.weight.numel() / layer.weight.shape[0]
+    if isinstance(layer, nn.ConvTranspose2d):
+        terms = layer.weight.numel() / layer.weight.shape[1] / math.prod(layer.stride)
+    nn.init.normal_(layer.weight, 0.0, gain / math.sqrt(terms))
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
+    return layer
+
+
+class Block(nn.Module):
+    """x + c3(lrelu(c2(lrelu(c1(x))))) [N, C, H, W], one of `depth` blocks; the identity at first, as c3 is 0."""
+
+    def __init__(self, channels: int, depth: int) -> None:
+        super().__init__()
+        groups = -(-EXPANSION * channels // GROUP)  # whole groups, whatever the width
+        inner, gain = groups * GROUP, GAIN * depth**-0.25
+        self.expand = scaled(nn.Conv2d(channels, inner, 1), gain)
+        self.mix = scaled(nn.Conv2d(inner, inner, 3, padding=1, groups=groups), gain)
+        self.project = scaled(nn.Conv2d(inner, channels, 1, bias=False), 0.0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = x + self.project(F.leaky_relu(self.mix(F.leaky_relu(self.expand(x), LEAK)), LEAK))
+        return out
+
+
+def change(inputs: int, outputs: int) -> nn.Module:
+    """The 1x1 convolution between two stages, where there is anything to change."""
+    return nn.Identity() if inputs == outputs else scaled(nn.Conv2d(inputs, outputs, 1, bias=False))
+
+
+class Generator(nn.Module):
+    """z [N, Z] and labels [N] -> images [N, C, H, W], at least fp32, not confined to [-1, 1]."""
+
+    def __init__(self, spec: ImageSpec, model: Model) -> None:
+        super().__init__()
+        self.sides = sides(spec)[::-1]
+        channels = widths(model, len(self.sides) - 1)[::-1]
+        conditional = model.conditioning != "none"
+        self.embedding = nn.Embedding(spec.classes, model.class_dim) if conditional else None
+        inputs = model.latent_dim + (model.class_dim if conditional else 0)
+        self.first = channels[0], *self.sides[0]
+        self.project = scaled(nn.Linear(inputs, math.prod(self.first)))
+        self.blocks = nn.ModuleList(Block(c, len(channels)) for c in channels)
+        self.changes = nn.ModuleList(change(a, b) for a, b in pairwise(channels))
+        self.last = scaled(nn.ConvTranspose2d(channels[-1], spec.channels, 4, stride=2, padding=1))
+
+    def forward(self, z: Tensor, labels: Tensor) -> Tensor:
+        if self.embedding is not None:
+            z = torch.cat([z, self.embedding(labels)], 1)
+        x: Tensor = self.blocks[0](self.project(z).view(-1, *self.first))
+        for change, block, (height, width) in zip(self.changes, self.blocks[1:], self.sides[1:-1], strict=True):
+            x = block(double(change(x))[:, :, :height, :width])
+        x = self.last(x)[:, :, : self.sides[-1][0], : self.sides[-1][1]]
+        return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+class Body(nn.Module):
+    """D without its head: images [N, C, H, W] -> features [N, F], the flattened last map."""
+
+    def __init__(self, spec: ImageSpec, model: Model) -> None:
+        super().__init__()
+        places = sides(spec)
+        channels = widths(model, len(places) - 1)
+        self.first = scaled(nn.Conv2d(spec.channels, channels[0], 4, stride=2, padding=1))
+        self.changes = nn.ModuleList(change(a, b) for a, b in pairwise(channels))
+        self.blocks = nn.ModuleList(Block(c, len(channels)) for c in channels)
+        self.mask_shapes = [(c, *side) for c, side in zip(channels, places[1:], strict=True)]
+        self.features = math.prod(self.mask_shapes[-1])
+
+    def forward(self, images: Tensor, masks: list[Tensor] | None = None) -> Tensor:
+        """`masks`: one dropout mask [N, *mask_shapes[i]] for each stage, or none."""
+        x: Tensor = self.first(even(images))
+        for place, block in enumerate(self.blocks):
+            x = block(x if place == 0 else self.changes[place - 1](halve(x)))
+            if masks is not None:
+                x = x * masks[place]
+        return x.flatten(1)
