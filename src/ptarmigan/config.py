@@ -38,7 +38,7 @@ class Model:
     class_dim: int = option(64, "length of the class embedding that G gets beside z")
     d_norm: Literal["none", "batch"] = option("none", "normalisation in D")
     dropout: float = option(0.0, "share of D's activations dropped after each stage")
-    init: Literal["fan_in", "dcgan"] = option("fan_in", "first weights: PyTorch's fan-in rule, or N(0, .02)")
+    weight_init: Literal["fan_in", "dcgan"] = option("fan_in", "first weights: PyTorch's fan-in rule, or N(0, .02)")
 
 
 @dataclass(frozen=True)
@@ -93,6 +93,7 @@ class Config:
 SECTIONS = {"data": Data, "model": Model, "loss": Loss, "train": Train}
 TYPES: dict[str, Any] = {key: hint for cls in SECTIONS.values() for key, hint in get_type_hints(cls).items()}
 HELP: dict[str, str] = {f.name: f.metadata["help"] for cls in SECTIONS.values() for f in fields(cls)}
+RENAMED = {"init": "weight_init"}  # fields under the names that files of before have
 
 BUDGET = ("time", "images")  # may change when a run is extended
 UNTRACKED = (
@@ -109,7 +110,7 @@ RECIPES: dict[str, dict[str, Any]] = {
     # Radford et al. 2016 (1511.06434), section 4: z uniform, 100; Adam 2e-4, beta1 .5; batch 128; N(0, .02); batch
     # norm in both.  Not verified against the paper's text: width 64 (the figure's G has 128 next to the image).
     "dcgan": dict(
-        conditioning="none", width=64, latent="uniform", d_norm="batch", init="dcgan",
+        conditioning="none", width=64, latent="uniform", d_norm="batch", weight_init="dcgan",
         loss="non_saturating", r1=0.0, r2=0.0, batch=128,
         g_lr=2e-4, d_lr=2e-4, g_betas=(0.5, 0.999), d_betas=(0.5, 0.999), anneal=0.0, ema_half_life=0.0,
     ),
@@ -117,11 +118,30 @@ RECIPES: dict[str, dict[str, Any]] = {
     # dropout .5 in D; z 110; activation noise 0 of {0, .1, .2}.  Not verified against the paper's text: width 64,
     # the class as an embedding beside z.
     "acgan": dict(
-        conditioning="auxiliary_classifier", width=64, latent_dim=110, d_norm="batch", dropout=0.5, init="dcgan",
+        conditioning="auxiliary_classifier", width=64, latent_dim=110, d_norm="batch", dropout=0.5,
+        weight_init="dcgan",
         loss="non_saturating", r1=0.0, r2=0.0, batch=100,
         g_lr=2e-4, d_lr=2e-4, g_betas=(0.5, 0.999), d_betas=(0.5, 0.999), anneal=0.0, ema_half_life=0.0,
     ),
 }  # fmt: skip
+
+
+def flatten(given: Mapping[str, Any]) -> dict[str, Any]:
+    """What was given, flat or in the sections of a YAML file, by field.
+
+    Raises UserError with the nearest name for a field that its section has not.
+    """
+    flat: dict[str, Any] = {}
+    for key, value in given.items():
+        if key in SECTIONS and isinstance(value, Mapping):
+            section = {RENAMED.get(name, name): field for name, field in value.items()}
+            for name in section:
+                if name not in {f.name for f in fields(SECTIONS[key])}:
+                    raise unknown(f"field in section {key!r}", str(name), [f.name for f in fields(SECTIONS[key])])
+            flat |= section
+        else:
+            flat[RENAMED.get(key, key)] = value
+    return flat
 
 
 def resolve(given: Mapping[str, Any]) -> Config:
@@ -129,15 +149,7 @@ def resolve(given: Mapping[str, Any]) -> Config:
 
     Raises UserError with the nearest name for an unknown field, and with the reason for a bad value.
     """
-    flat: dict[str, Any] = {}
-    for key, value in given.items():
-        if key in SECTIONS and isinstance(value, Mapping):
-            for name in value:
-                if name not in {f.name for f in fields(SECTIONS[key])}:
-                    raise unknown(f"field in section {key!r}", str(name), [f.name for f in fields(SECTIONS[key])])
-            flat |= value
-        else:
-            flat[key] = value
+    flat = flatten(given)
     recipe = str(flat.pop("recipe", "auto"))
     if recipe not in RECIPES:
         raise unknown("recipe", recipe, RECIPES)
