@@ -11,8 +11,8 @@ PACKAGE = ROOT / "src" / "ptarmigan"
 ORDER = [
     "contracts", "config", "seeding", "files", "devices", "dist", "losses", "conditioning", "penalties", "metrics",
     "log", "handbook", "data", "networks", "optim", "state", "checkpoint", "pieces", "step", "scorecard", "sampling",
-    "features", "evaluate", "export", "advance", "probe", "runs", "saving", "training", "replaying", "supply",
-    "scoring", "comparing", "cli", "__main__",
+    "features", "evaluate", "export", "advance", "probe", "runs", "finetune", "saving", "training", "replaying",
+    "supply", "scoring", "comparing", "cli", "__main__",
 ]  # fmt: skip
 
 

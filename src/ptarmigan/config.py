@@ -134,7 +134,7 @@ def flatten(given: Mapping[str, Any]) -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for key, value in given.items():
         if key in SECTIONS and isinstance(value, Mapping):
-            section = {RENAMED.get(name, name): field for name, field in value.items()}
+            section = {RENAMED.get(name) or name: content for name, content in value.items()}
             for name in section:
                 if name not in {f.name for f in fields(SECTIONS[key])}:
                     raise unknown(f"field in section {key!r}", str(name), [f.name for f in fields(SECTIONS[key])])

@@ -125,6 +125,8 @@ def before(run: Path, at: int) -> tuple[checkpoint.Checkpoint | None, dict[str, 
             f"at: {at:,} is no image of this run; it goes from 0 to {ends[-1] - 1:,}" if ends else f"at: {at}"
         )
     found, _ = checkpoint.newest(run, up_to=at)
+    if found is None and record.get("init"):
+        raise UserError(f"at: no good checkpoint of {run} is left before {at:,}, and it began from another model")
     return found, record, ends[:1]
 
 
