@@ -175,9 +175,16 @@ def test_the_public_names_are_there() -> None:
 def test_what_a_recipe_is_resolves_again_to_itself(recipe: str) -> None:
     from dataclasses import asdict
 
+    assert RECIPES[recipe].keys() <= TYPES.keys()
     config = resolve({"recipe": recipe, "size": "48x64", "g_betas": [0.5, 0.9]})
     assert resolve(asdict(config)) == config
     assert config.train.g_betas == (0.5, 0.9)
+
+
+def test_a_field_is_known_by_the_name_that_older_files_have() -> None:
+    for older in ({"init": "dcgan"}, {"model": {"init": "dcgan"}}):
+        assert resolve(older).model.weight_init == "dcgan"
+    assert resolve({"recipe": "dcgan"}).model.weight_init == "dcgan"
 
 
 @pytest.mark.parametrize(

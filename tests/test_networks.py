@@ -265,7 +265,7 @@ def state_of(nets: tuple[nn.Module, ConditionalDiscriminator]) -> dict[str, Tens
 
 @pytest.mark.parametrize("init", ["fan_in", "dcgan"])
 def test_weights_come_from_the_seed_alone(init: str) -> None:
-    model, of = replace(SMALL, init=init), spec(16, 16)
+    model, of = replace(SMALL, weight_init=init), spec(16, 16)
     torch.manual_seed(11)
     before = torch.get_rng_state()
     first = state_of(build(of, model, 3))

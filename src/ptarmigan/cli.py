@@ -48,12 +48,15 @@ def train(
     ] = None,
     out: Annotated[Path | None, Parameter(help="run folder; one that exists goes on; else runs/NAME-NUMBER")] = None,
     config: Annotated[Path | None, Parameter(help="YAML file of fields; flags count above it")] = None,
+    init: Annotated[
+        Path | None, Parameter(name="--from", help="run or generator whose weights this run begins with")
+    ] = None,
     **fields: Unpack[Fields],
 ) -> None:
     """Train a generator on DATA: a folder of class folders, an IDX folder or an .npz; else the embedded set."""
     from ptarmigan.training import train
 
-    train(data, recipe=recipe, out=out, config=config, **fields)
+    train(data, recipe=recipe, out=out, config=config, init=init, **fields)
 
 
 @app.command

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ptarmigan import log, metrics
-from ptarmigan.config import UNTRACKED, Config, parse_images, parse_time, recorded
+from ptarmigan.config import UNTRACKED, Config, config_of, parse_images, parse_time
 from ptarmigan.contracts import UserError
 from ptarmigan.evaluate import some
 from ptarmigan.files import Damaged, load_json, load_tensors
@@ -127,7 +127,7 @@ class Run(NamedTuple):
             if "select_kid" in line:
                 live[seen] = line["select_kid"]
             end = line.get("end", end)
-        return cls(str(run), recorded(record), record, reports(run / "generator"), live, end)
+        return cls(str(run), config_of(record), record, reports(run / "generator"), live, end)
 
 
 class Scores(NamedTuple):
@@ -144,12 +144,13 @@ def reports(folder: Path) -> dict[str, Any]:
     return scores_of(folder, sha256)
 
 
-def choices(config: Config) -> dict[str, Any]:
-    """What makes two runs two configs: every field that binds a run but its seed, and the budget."""
+def choices(run: Run) -> dict[str, Any]:
+    """What makes two runs two configs: every field that binds a run but its seed, the budget, and the model before."""
+    config, init = run.config, run.record.get("init")
     binding = {key: value for key, value in config.flat().items() if key not in (*UNTRACKED, "seed")}
     seconds = parse_time(config.train.time)
     budget = {"time": seconds and f"{seconds:g}s", "images": parse_images(config.train.images)}
-    return {"recipe": config.recipe, **binding, **budget}
+    return {"recipe": config.recipe, "from": init and init["sha256"][:12], **binding, **budget}
 
 
 def of_same_images(runs: Sequence[Run]) -> None:
@@ -169,7 +170,7 @@ def grouped(runs: Sequence[Run]) -> dict[tuple[tuple[str, Any], ...], list[Run]]
     """Choices -> the runs that made them, in the order given; raises UserError where two of them share a seed."""
     out: dict[tuple[tuple[str, Any], ...], list[Run]] = {}
     for run in runs:
-        group = out.setdefault(tuple(choices(run.config).items()), [])
+        group = out.setdefault(tuple(choices(run).items()), [])
         if same := [other.name for other in group if other.config.train.seed == run.config.train.seed]:
             raise UserError(
                 f"{same[0]} and {run.name} have one config and one seed, {run.config.train.seed}, and are no "

@@ -43,7 +43,7 @@ class Model:
     class_dim: int = option(64, "length of the class embedding that G gets beside z")
     d_norm: Literal["none", "batch", "spectral"] = option("none", "normalisation in D, or of its weights")
     dropout: float = option(0.0, "share of D's activations dropped after each stage")
-    init: Literal["fan_in", "dcgan"] = option("fan_in", "first weights: the family's fan-in rule, or N(0, .02)")
+    weight_init: Literal["fan_in", "dcgan"] = option("fan_in", "first weights: the family's fan-in rule, or N(0, .02)")
 
 
 @dataclass(frozen=True)
@@ -101,6 +101,7 @@ class Config:
 SECTIONS = {"data": Data, "model": Model, "loss": Loss, "train": Train}
 TYPES: dict[str, Any] = {key: hint for cls in SECTIONS.values() for key, hint in get_type_hints(cls).items()}
 HELP: dict[str, str] = {f.name: f.metadata["help"] for cls in SECTIONS.values() for f in fields(cls)}
+RENAMED = {"init": "weight_init"}  # fields under the names that files of before have
 
 BUDGET = ("time", "images")  # may change when a run is extended
 UNTRACKED = (
@@ -118,7 +119,7 @@ RECIPES: dict[str, dict[str, Any]] = {
     # Radford et al. 2016 (1511.06434), section 4: z uniform, 100; Adam 2e-4, beta1 .5; batch 128; N(0, .02); batch
     # norm in both.  Not verified against the paper's text: width 64 (the figure's G has 128 next to the image).
     "dcgan": dict(
-        conditioning="none", width=64, latent="uniform", d_norm="batch", init="dcgan",
+        conditioning="none", width=64, latent="uniform", d_norm="batch", weight_init="dcgan",
         loss="non_saturating", r1=0.0, r2=0.0, batch=128,
         g_lr=2e-4, d_lr=2e-4, g_betas=(0.5, 0.999), d_betas=(0.5, 0.999), anneal=0.0, ema_half_life=0.0,
     ),
@@ -126,11 +127,30 @@ RECIPES: dict[str, dict[str, Any]] = {
     # dropout .5 in D; z 110; activation noise 0 of {0, .1, .2}.  Not verified against the paper's text: width 64,
     # the class as an embedding beside z.
     "acgan": dict(
-        conditioning="auxiliary_classifier", width=64, latent_dim=110, d_norm="batch", dropout=0.5, init="dcgan",
+        conditioning="auxiliary_classifier", width=64, latent_dim=110, d_norm="batch", dropout=0.5,
+        weight_init="dcgan",
         loss="non_saturating", r1=0.0, r2=0.0, batch=100,
         g_lr=2e-4, d_lr=2e-4, g_betas=(0.5, 0.999), d_betas=(0.5, 0.999), anneal=0.0, ema_half_life=0.0,
     ),
 }  # fmt: skip
+
+
+def flatten(given: Mapping[str, Any]) -> dict[str, Any]:
+    """What was given, flat or in the sections of a YAML file, by field.
+
+    Raises UserError with the nearest name for a field that its section has not.
+    """
+    flat: dict[str, Any] = {}
+    for key, value in given.items():
+        if key in SECTIONS and isinstance(value, Mapping):
+            section = {RENAMED.get(name) or name: content for name, content in value.items()}
+            for name in section:
+                if name not in {f.name for f in fields(SECTIONS[key])}:
+                    raise unknown(f"field in section {key!r}", str(name), [f.name for f in fields(SECTIONS[key])])
+            flat |= section
+        else:
+            flat[RENAMED.get(key, key)] = value
+    return flat
 
 
 def resolve(given: Mapping[str, Any]) -> Config:
@@ -138,15 +158,7 @@ def resolve(given: Mapping[str, Any]) -> Config:
 
     Raises UserError with the nearest name for an unknown field, and with the reason for a bad value.
     """
-    flat: dict[str, Any] = {}
-    for key, value in given.items():
-        if key in SECTIONS and isinstance(value, Mapping):
-            for name in value:
-                if name not in {f.name for f in fields(SECTIONS[key])}:
-                    raise unknown(f"field in section {key!r}", str(name), [f.name for f in fields(SECTIONS[key])])
-            flat |= value
-        else:
-            flat[key] = value
+    flat = flatten(given)
     recipe = str(flat.pop("recipe", "auto"))
     if recipe not in RECIPES:
         raise unknown("recipe", recipe, RECIPES)
@@ -167,7 +179,7 @@ def resolve(given: Mapping[str, Any]) -> Config:
     return config
 
 
-def recorded(record: Mapping[str, Any]) -> Config:
+def config_of(record: Mapping[str, Any]) -> Config:
     """The config in a record of a run or a generator; raises UserError as `resolve` does.
 
     Format 1 had R1 and R2 in every step.
@@ -258,10 +270,10 @@ def check(config: Config) -> None:
         )
     if model.network == "resnet" and model.d_norm == "batch":
         raise UserError("d_norm batch cannot go with network resnet, whose D has none; take --d-norm spectral or none")
-    if model.network == "r3gan" and model.init != "fan_in":
+    if model.network == "r3gan" and model.weight_init != "fan_in":
         raise UserError(
-            f"init {model.init} cannot go with network r3gan: without norms, weights N(0, .02) leave nothing of an "
-            "image after a few stages; take --init fan_in, or --network dcgan"
+            f"weight_init {model.weight_init} cannot go with network r3gan: without norms, weights N(0, .02) leave nothing of an "
+            "image after a few stages; take --weight-init fan_in, or --network dcgan"
         )
     if model.d_norm == "batch":
         coupled = [f"{key} {getattr(loss, key)}" for key in ("r1", "r2", "gradient_penalty") if getattr(loss, key)]

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from ptarmigan import checkpoint
 from ptarmigan.advance import advance
-from ptarmigan.config import recorded
+from ptarmigan.config import config_of
 from ptarmigan.contracts import DiscriminatorOutput, UserError
 from ptarmigan.data import open_dataset
 from ptarmigan.devices import deterministic, pick_device
@@ -67,7 +67,7 @@ def replay(
     """
     run = Path(run)
     found, record, ends = before(run, at)
-    config = recorded(record)
+    config = config_of(record)
     source = data or (None if record["data"]["source"] == "embedded" else record["data"]["source"])
     dataset = open_dataset(source, config.data)
     if dataset.fingerprint != record["data"]["fingerprint"]:
@@ -125,6 +125,8 @@ def before(run: Path, at: int) -> tuple[checkpoint.Checkpoint | None, dict[str, 
             f"at: {at:,} is no image of this run; it goes from 0 to {ends[-1] - 1:,}" if ends else f"at: {at}"
         )
     found, _ = checkpoint.newest(run, up_to=at)
+    if found is None and record.get("init"):
+        raise UserError(f"at: no good checkpoint of {run} is left before {at:,}, and it began from another model")
     return found, record, ends[:1]
 
 

@@ -17,7 +17,7 @@ from filelock import FileLock, Timeout
 
 from ptarmigan import __version__, checkpoint, dist
 from ptarmigan.checkpoint import Checkpoint
-from ptarmigan.config import UNTRACKED, Config, Train, parse_images, parse_time, recorded
+from ptarmigan.config import UNTRACKED, Config, Train, config_of, parse_images, parse_time
 from ptarmigan.contracts import UserError
 from ptarmigan.data import Dataset
 from ptarmigan.files import FORMAT, Damaged, load_json, make_folder, save_json, save_tensors
@@ -99,11 +99,21 @@ class Opened(NamedTuple):
     damaged: list[str]  # a sentence for each damaged file
 
 
-def open_run(run: Path, config: Config, dataset: Dataset) -> Opened:
+def recorded(run: Path) -> dict[str, Any] | None:
+    """The record of a run, if there is one: from config.json, where that is damaged from the newest good checkpoint."""
+    try:
+        return load_json(run / "config.json")
+    except Damaged:  # or not there
+        found, _ = checkpoint.newest(run)
+    record: dict[str, Any] | None = found.meta["record"] if found else None
+    return record
+
+
+def open_run(run: Path, config: Config, dataset: Dataset, init: dict[str, Any] | None = None) -> Opened:
     """What there is of a run; its record comes from the newest good checkpoint, before there is one from config.json.
 
-    Raises UserError with the difference where it was begun with another config or other data, and where there are
-    checkpoints but none is good.
+    `init` is the record of the model that it is to begin from.  Raises UserError with the difference where it was begun
+    with another config, other data or another model, and where there are checkpoints but none is good.
     """
     found, damaged = checkpoint.newest(run)
     if damaged and found is None:
@@ -121,11 +131,13 @@ def open_run(run: Path, config: Config, dataset: Dataset) -> Opened:
         record = found.meta["record"]
     if record is None:
         return Opened(None, None, damaged)
-    then = recorded(record)
+    then = config_of(record)
     old, new = {"recipe": then.recipe, **then.flat()}, {"recipe": config.recipe, **config.flat()}
     differences = [
         f"{key} {old[key]} there, {new[key]} here" for key in new if key not in UNTRACKED and old[key] != new[key]
     ]
+    if (was := begun_from(record.get("init"))) != (now := begun_from(init)):
+        differences.insert(0, f"from {was} there, from {now} here")
     if record["data"]["fingerprint"] != dataset.fingerprint:
         differences.append(f"other images ({record['data']['source']} there)")
     if differences:
@@ -135,8 +147,19 @@ def open_run(run: Path, config: Config, dataset: Dataset) -> Opened:
     return Opened(record, found, damaged)
 
 
+def begun_from(init: dict[str, Any] | None) -> str:
+    return f"{init['model']} (SHA-256 {init['sha256'][:12]})" if init else "the seed"
+
+
 def record_of(
-    config: Config, asked: dict[str, Any], dataset: Dataset, source: str, bf16: bool, micro_batch: int, tick: int
+    config: Config,
+    asked: dict[str, Any],
+    dataset: Dataset,
+    source: str,
+    bf16: bool,
+    micro_batch: int,
+    tick: int,
+    init: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """What a run was asked for and what came of it: RUN/config.json, and a part of every checkpoint."""
     return {
@@ -148,6 +171,7 @@ def record_of(
         "precision": "bf16" if bf16 else "fp32",
         "micro_batch": micro_batch,
         "tick": tick,
+        "init": init,
         "versions": {"ptarmigan": __version__, "torch": torch.__version__, "python": platform.python_version()},
         "machine": {"system": platform.platform(), "threads": torch.get_num_threads(), "ranks": dist.world()},
     }

@@ -18,13 +18,14 @@ from PIL.PngImagePlugin import PngInfo
 from torch import Tensor, nn
 
 from ptarmigan import files, seeding
-from ptarmigan.config import Config, Model, recorded
+from ptarmigan.config import Config, Model, config_of
 from ptarmigan.contracts import ImageSpec, UserError
 from ptarmigan.devices import pick_device
 from ptarmigan.networks import build_generator
 from ptarmigan.scorecard import headline
 
 CHUNK = 256  # images a forward: the same whatever is asked for
+UNREADABLE = (KeyError, TypeError, ValueError, AttributeError, RuntimeError, UserError)  # what an odd file raises
 PLACES = ("generator/model.safetensors", "model.safetensors")  # in the folder that a model is
 
 
@@ -136,21 +137,33 @@ def load(model: str | Path, device: str = "cpu") -> Generator:
     path = find(Path(model))
     tensors, meta = files.load_tensors(path)
     try:
-        config = recorded(meta)
-        spec = ImageSpec(**{**meta["spec"], "class_names": tuple(meta["spec"]["class_names"])})
+        config, spec = described(meta)
         with torch.device("meta"):  # no memory is taken at the word of a file: its tensors have to fit first
             network = build_generator(spec, config.model)
-        for name, wanted in network.state_dict().items():
-            if tensors[name].dtype != wanted.dtype:
-                raise TypeError(f"{name} is {tensors[name].dtype}, not {wanted.dtype}")
-        network.load_state_dict(tensors, assign=True)
-    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, UserError) as error:
+        fill(network, tensors)
+    except UNREADABLE as error:
         raise UserError(f"{path} is no generator that this ptarmigan can read: {error}") from None
     network.to(pick_device(device)).eval().requires_grad_(False)
     return Generator(
         network, config, spec, meta["images_seen"], meta.get("fingerprint", ""), meta.get("selection", "the last"),
         scores_of(path.parent, meta["sha256"]), meta["sha256"],
     )  # fmt: skip
+
+
+def described(meta: dict[str, Any]) -> tuple[Config, ImageSpec]:
+    """The choices and the shape that a file's header tells; raises one of UNREADABLE where it does not."""
+    return config_of(meta), ImageSpec(**{**meta["spec"], "class_names": tuple(map(str, meta["spec"]["class_names"]))})
+
+
+def fill(network: nn.Module, tensors: dict[str, Tensor]) -> None:
+    """Give a network on the meta device its tensors; raises one of UNREADABLE where they are not just those.
+
+    So no memory is taken at the word of a file's header: its tensors have to fit first.
+    """
+    for name, wanted in network.state_dict().items():
+        if tensors[name].dtype != wanted.dtype:
+            raise TypeError(f"{name} is {tensors[name].dtype}, not {wanted.dtype}")
+    network.load_state_dict(tensors, assign=True)
 
 
 def scores_of(folder: Path, sha256: str) -> dict[str, Any]:

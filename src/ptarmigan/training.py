@@ -25,6 +25,7 @@ from ptarmigan.config import Config, Train, parse_images, parse_time, resolve
 from ptarmigan.contracts import UserError
 from ptarmigan.data import Batches, Dataset, open_dataset
 from ptarmigan.devices import deterministic, pick_device
+from ptarmigan.finetune import Origin, report
 from ptarmigan.log import Display, Metrics, duration
 from ptarmigan.log import damaged as damaged_lines
 from ptarmigan.probe import TICK_SECONDS, memory, probe
@@ -53,14 +54,16 @@ def train(
     recipe: str | None = None,
     out: str | Path | None = None,
     config: str | Path | None = None,
+    init: str | Path | None = None,
     **fields: Any,
 ) -> Path:
     """Train a generator on a folder of class folders, an IDX folder or an .npz (default: the embedded set).
 
     `recipe` names the settings: auto (default), acgan, dcgan.  `out` is the run folder: one that exists goes on
     where it stopped, bit for bit, or is extended by a longer budget; by default it is a new runs/NAME-NUMBER.
-    `config` is a YAML file of fields.  `fields` are those of `Config` by their names, as time="10m", batch=32,
-    g_lr=1e-3; they count above the file's.
+    `config` is a YAML file of fields.  `init` is a run, whose G and D this one begins with, or a generator, whose G:
+    classes are matched by name, and what is not asked for of the network's shape is as there.  `fields` are those of
+    `Config` by their names, as time="10m", batch=32, g_lr=1e-3; they count above the file's.
 
     Returns the run folder.  Raises UserError for input that will not do, Diverged where a term is not finite,
     Stopped after Ctrl-C or SIGTERM.
@@ -70,6 +73,9 @@ def train(
     chosen = resolve(asked)
     device = pick_device(chosen.train.device)
     with dist.ranks(device), Display(Console(quiet=dist.rank() > 0, emoji=False)) as display:
+        origin = Origin.find(Path(init), Path(out) if out else None, asked) if init else None
+        if origin is not None:
+            chosen = resolve({**origin.record["shape"], **asked})
         with dist.first_of_each_machine():
             dataset = open_dataset(data, chosen.data, display.preparing)
         chosen = fit(chosen, dataset)
@@ -80,7 +86,7 @@ def train(
         run = Path(dist.on_first(lambda: str(out or new_run(dataset.name))))
         exact = deterministic(chosen.train.deterministic)
         with hold(run, display.say) if dist.rank() == 0 else nullcontext(), exact:
-            state = play(run, chosen, asked, dataset, str(data or "embedded"), device, display)
+            state = play(run, chosen, asked, dataset, str(data or "embedded"), origin, device, display)
         finish(run, state, dataset, display.say)
     return run
 
@@ -91,6 +97,7 @@ def play(
     asked: dict[str, Any],
     dataset: Dataset,
     source: str,
+    origin: Origin | None,
     device: torch.device,
     display: Display,
 ) -> TrainState:
@@ -100,7 +107,7 @@ def play(
     def opened() -> list[Any] | None:
         """Precision, micro-batch and tick of a run that exists."""
         nonlocal found
-        record, found, damaged = open_run(run, config, dataset)
+        record, found, damaged = open_run(run, config, dataset, origin.record if origin else None)
         for sentence in damaged:
             display.say(f"note: {sentence}")
         if count := damaged_lines(run / "metrics.jsonl"):
@@ -114,12 +121,21 @@ def play(
             tick = config.train.batch * tick_steps(config.train, seconds)
         else:
             bf16, fits, tick = existing
-        record = record_of(config, asked, dataset, source, bf16, fits, tick)
-        state = begin(config, dataset, device, record, found)
+        record = record_of(config, asked, dataset, source, bf16, fits, tick, origin.record if origin else None)
+        state = begin(config, dataset, device, record, found, origin)
         state.controllers.setdefault("tick", tick)
         plan(state, config.train)
-        dist.on_first(lambda: write_record(run, record, dataset))
+
+        def written() -> None:
+            if origin is not None and found is None:  # a run never needs the model again, nor any other
+                checkpoint.save(run, state, record, milestone=True)
+            write_record(run, record, dataset)
+
+        dist.on_first(written)
         describe(run, state, dataset, found is not None, display.say)
+        if origin is not None and found is None and dist.rank() == 0:
+            for line in report(record["init"]):
+                display.say(line)
         live = None
         if dist.rank() == 0 and (state.end is None or state.images_seen < state.end):
             live = Live.open(dataset, config.train.live_images, device)
@@ -131,20 +147,30 @@ def play(
                     loop(run, state, record, dataset, batches, live, display)
                 break
             except Diverged as error:
-                state = back(run, state, record, dataset, error, display.say)
+                state = back(run, state, record, dataset, origin, error, display.say)
     if dist.rank() == 0 and not has_generator(run):
         export(run, state, dataset)
     return state
 
 
 def begin(
-    config: Config, dataset: Dataset, device: torch.device, record: dict[str, Any], found: checkpoint.Checkpoint | None
+    config: Config,
+    dataset: Dataset,
+    device: torch.device,
+    record: dict[str, Any],
+    found: checkpoint.Checkpoint | None,
+    origin: Origin | None,
 ) -> TrainState:
-    """The state of a checkpoint, or of step 0: rank 0's, on every rank."""
+    """The state of a checkpoint, or of step 0: rank 0's, on every rank.
+
+    At step 0 it says in the record what it takes from `origin`.
+    """
     state = TrainState.create(config, dataset.spec, device, record["precision"] == "bf16")
     state.micro_batch = config.train.micro_batch or record["micro_batch"]
     if found is not None:
         checkpoint.restore(state, found)
+    elif origin is not None:
+        record["init"] = origin.give(state)
     if dist.world() > 1:
         state.load(dist.broadcast_tensors(state.tensors()))
         state.images_seen, state.controllers = dist.broadcast([state.images_seen, state.controllers])
@@ -152,7 +178,13 @@ def begin(
 
 
 def back(
-    run: Path, state: TrainState, record: dict[str, Any], dataset: Dataset, error: Diverged, say: Callable[[str], None]
+    run: Path,
+    state: TrainState,
+    record: dict[str, Any],
+    dataset: Dataset,
+    origin: Origin | None,
+    error: Diverged,
+    say: Callable[[str], None],
 ) -> TrainState:
     """The last good checkpoint, or step 0, with half the learning rates; raises Diverged after `retries` times.
 
@@ -166,7 +198,7 @@ def back(
             f"{error}{helped}; last good checkpoint: {found.path if found else 'none yet'}. Try a lower --g-lr and "
             "--d-lr, or --precision fp32"
         )
-    restored = begin(config, dataset, state.device, record, found)
+    restored = begin(config, dataset, state.device, record, found, origin)
     restored.controllers.setdefault("tick", state.controllers["tick"])
     restored.controllers |= {"retries": tries + 1, "lr_scale": 0.5 ** (tries + 1)}
     plan(restored, config.train)

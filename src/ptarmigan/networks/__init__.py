@@ -28,7 +28,7 @@ def build(spec: ImageSpec, model: Model, seed: int) -> tuple[nn.Module, Conditio
         body = NETWORKS[model.network].Body(spec, model)
         discriminator = ConditionalDiscriminator(body, body.features, spec.classes, model.conditioning)
         for network in (generator, discriminator):
-            initialise(network, dcgan=model.init == "dcgan")
+            initialise(network, dcgan=model.weight_init == "dcgan")
         if model.d_norm == "spectral":
             spectral_norm(discriminator)
     return generator, discriminator

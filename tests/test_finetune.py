@@ -1,0 +1,570 @@
+"""A run that begins from another model: what it takes, class by class, and that it is a run like any other after."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+import ptarmigan.training as training
+from conftest import SMALL
+from ptarmigan import checkpoint, comparing, conditioning
+from ptarmigan.config import resolve
+from ptarmigan.contracts import DiscriminatorOutput, ImageSpec, UserError
+from ptarmigan.files import load_json, load_tensors, save_tensors
+from ptarmigan.finetune import Source, class_dims, copy_classes, take
+from ptarmigan.replaying import replay
+from ptarmigan.state import TrainState
+from ptarmigan.training import Stopped, train
+from test_cli import call
+from test_security import at_most
+from test_survival import planted
+from test_training import at_step, interrupt
+
+SHAPELESS = {key: value for key, value in SMALL.items() if key not in ("width", "latent_dim", "class_dim")}
+CLASS_ROWS = ("G.embedding.weight", "ema.embedding.weight", "D.head.embedding.weight")
+NAMES = ("across", "down", "blot")
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def base(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run on across, down and blot, whose average is not its live G."""
+    torch.set_num_threads(1)
+    return train(shapes, out=tmp_path_factory.mktemp("base") / "run", **SMALL, seed=5, ema_half_life=1e9)
+
+
+@pytest.fixture(scope="module")
+def acgan(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.set_num_threads(1)
+    return train(shapes, out=tmp_path_factory.mktemp("acgan") / "run", **SMALL, recipe="acgan")
+
+
+def named(shapes: Path, folder: Path, *names: str) -> Path:
+    """The same images with other classes, in another order."""
+    with np.load(shapes) as arrays:
+        labels = np.arange(len(arrays["arr_0"])) % len(names)
+        path = folder / f"{'-'.join(names)}.npz"
+        np.savez(path, arr_0=arrays["arr_0"], arr_1=labels, class_names=np.array(names))
+    return path
+
+
+def first(run: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    return load_tensors(run / "checkpoints" / "000000000.safetensors")
+
+
+def last(run: Path) -> dict[str, Tensor]:
+    return load_tensors(checkpoint.checkpoints(run)[-1])[0]
+
+
+def weights(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {key: value for key, value in tensors.items() if not key.startswith("opt")}
+
+
+def fresh(names: Sequence[str], **fields: Any) -> dict[str, Tensor]:
+    """What the seed alone gives."""
+    return TrainState.create(resolve({**SMALL, **fields}), ImageSpec(16, 16, 1, tuple(names)), CPU).tensors()
+
+
+def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
+
+
+# --- what is taken ----------------------------------------------------------------------------------------------
+
+
+def test_all_is_taken_and_the_rows_of_classes_follow_their_names(shapes: Path, base: Path, tmp_path: Path) -> None:
+    run = train(named(shapes, tmp_path, "blot", "across", "down"), out=tmp_path / "run", init=base, **SMALL)
+    (tensors, meta), given = first(run), weights(last(base))
+    assert not torch.equal(given["G.project.weight"], given["ema.project.weight"])
+    assert tensors.keys() == given.keys()  # no moment
+    for key, tensor in tensors.items():
+        assert torch.equal(tensor, given[key][[2, 0, 1]] if key in CLASS_ROWS else given[key]), key
+    assert meta["images_seen"] == 0
+    init = load_json(run / "config.json")["init"]
+    assert init == meta["record"]["init"]
+    assert {*init["taken"], *init["by_class"]} == {key for key in tensors if not key.startswith("ema.")}
+    assert set(init["by_class"]) == {*CLASS_ROWS} - {"ema.embedding.weight"}
+    assert (init["left"], init["share"], init["would_fit"]) == ({}, 1, {})
+    assert (init["model"], init["images_seen"], init["whole"]) == (str(base), 48, True)
+    assert init["sha256"] == load_tensors(checkpoint.checkpoints(base)[-1])[1]["sha256"]
+    end = load_tensors(checkpoint.checkpoints(run)[-1])[1]
+    assert (end["images_seen"], end["controllers"]["ends"]) == (48, [48])
+
+
+@pytest.mark.parametrize("names", [("new", "blot", "across", "down"), ("blot", "new", "other"), ("down", "across")])
+def test_a_new_class_begins_with_its_own_first_values(
+    names: tuple[str, ...], shapes: Path, base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = train(named(shapes, tmp_path, *names), out=tmp_path / "run", init=base, **SMALL)
+    (tensors, meta), given, own = first(run), last(base), fresh(names)
+    for key in CLASS_ROWS:
+        for row, name in enumerate(names):
+            expected = given[key][NAMES.index(name)] if name in NAMES else own[key][row]
+            assert torch.equal(tensors[key][row], expected), (key, name)
+    others = tensors.keys() - {*CLASS_ROWS}
+    assert all(torch.equal(tensors[key], given[key]) for key in others)
+    init = meta["record"]["init"]
+    assert init["classes"] == [name for name in names if name in NAMES]
+    assert init["new_classes"] == [name for name in names if name not in NAMES]
+    assert init["gone_classes"] == [name for name in NAMES if name not in names]
+    of_players = {key: value for key, value in tensors.items() if not key.startswith("ema.")}
+    of_classes = sum(of_players[key].numel() for key in init["by_class"])
+    total = sum(value.numel() for value in of_players.values())
+    assert init["share"] == pytest.approx(1 - of_classes / total * len(init["new_classes"]) / len(names))
+    assert f"begins from {base} at 48 images, its G and D: 22 of 22 tensors, " in capsys.readouterr().out
+
+
+def test_no_class_in_common_leaves_the_rows_alone(shapes: Path, base: Path, tmp_path: Path) -> None:
+    run = train(named(shapes, tmp_path, "x", "y"), out=tmp_path / "run", init=base, **SMALL)
+    tensors, meta = first(run)
+    assert all(torch.equal(tensors[key], fresh("xy")[key]) for key in CLASS_ROWS)
+    assert meta["record"]["init"]["left"] == dict.fromkeys(CLASS_ROWS[::2], "no class in common")
+
+
+def test_the_rows_of_a_classifier_and_its_biases_follow_too(shapes: Path, acgan: Path, tmp_path: Path) -> None:
+    data = named(shapes, tmp_path, "blot", "new", "down")
+    run = train(data, out=tmp_path / "run", init=acgan, **SMALL, recipe="acgan")
+    tensors, given = first(run)[0], last(acgan)
+    for key in ("D.head.classifier.weight", "D.head.classifier.bias", "G.embedding.weight"):
+        assert torch.equal(tensors[key][[0, 2]], given[key][[2, 1]])
+        assert torch.equal(tensors[key][1], fresh(("blot", "new", "down"), recipe="acgan")[key][1])
+
+
+@pytest.mark.parametrize("place", ["generator", "generator/model.safetensors"])
+def test_of_a_generator_g_alone_is_taken_and_a_note_says_so(
+    place: str, shapes: Path, base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = train(shapes, out=tmp_path / "run", init=base / place, **SMALL)
+    tensors, given = first(run)[0], load_tensors(base / "generator" / "model.safetensors")[0]
+    own = fresh(NAMES)
+    for key, tensor in tensors.items():
+        player, name = key.split(".", 1)
+        assert torch.equal(tensor, own[key] if player == "D" else given[name]), key
+    out = capsys.readouterr().out
+    count = {player: sum(own[key].numel() for key in own if key.startswith(player)) for player in "GD"}
+    share = count["G"] / (count["G"] + count["D"])
+    assert f"its G alone (a generator has no D: D begins fresh): 15 of 22 tensors, {share:.0%} of the weights" in out
+    assert "not taken" not in out
+    init = load_json(run / "config.json")["init"]
+    assert init["left"] == {key: "missing there" for key in tensors if key.startswith("D.")}
+    assert init["sha256"] == load_tensors(base / "generator" / "model.safetensors")[1]["sha256"]
+
+
+def test_another_size_takes_what_has_the_same_shape_and_lists_the_rest(
+    shapes: Path, base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = train(shapes, out=tmp_path / "run", init=base, **SMALL, size="32")
+    (tensors, meta), given = first(run), last(base)
+    init = meta["record"]["init"]
+    own = TrainState.create(resolve(SMALL), ImageSpec(32, 32, 1, NAMES), CPU).tensors()
+    for key, tensor in tensors.items():
+        fits = key in given and given[key].shape == tensor.shape
+        assert torch.equal(tensor, given[key] if fits else own[key]), key
+        if not key.startswith("ema."):
+            assert (key in init["taken"] or key in init["by_class"]) is fits
+    assert init["left"]["G.project.weight"] == "shape differs: 128x10 there, 256x10 here"
+    assert init["left"]["D.body.stages.2.weight"] == "missing there"
+    assert init["left"]["D.head.embedding.weight"] == "shape differs: 3x128 there, 3x256 here"
+    assert len(init["taken"]) + len(init["by_class"]) + len(init["left"]) == 30
+    out = capsys.readouterr().out
+    assert "  not taken: G.project.weight (shape differs: 128x10 there, 256x10 here), G.norms.0.weight" in out
+    assert " more; all in config.json\n" in out
+    assert "  more would fit with --size 16x16\n" in out
+
+
+def test_classes_along_another_dimension_and_several_places_a_class() -> None:
+    here, there = ("b", "new", "a"), ("a", "b")
+    tensor, given = torch.zeros(2, 3, 4), torch.arange(16.0).view(2, 2, 4)
+    assert copy_classes(tensor, given, 1, here, there) == (2 / 3, "")
+    assert torch.equal(tensor, torch.stack([given[:, 1], torch.zeros(2, 4), given[:, 0]], 1))
+    assert copy_classes(tensor, given[:, :, :3], 1, here, there) == (0, "shape differs: 2x2x3 there, 2x3x4 here")
+    pair = torch.zeros(4)
+    assert copy_classes(pair, torch.ones(4), None, ("a", "b"), ("b", "a")) == (0, "other classes")
+    assert not pair.any()
+    assert copy_classes(pair, torch.ones(4), None, ("a", "b"), ("a", "b")) == (1, "")
+    assert pair.all()
+    assert copy_classes(pair, None, None, ("a", "b"), ("b", "a")) == (0, "missing there")
+
+
+def test_tensors_of_classes_are_found_whatever_the_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Head(nn.Module):
+        def __init__(self, features: int, classes: int) -> None:
+            super().__init__()
+            self.source = nn.Linear(features, 1)
+            self.columns, self.pairs = nn.Linear(classes, 3), nn.Linear(2, 2 * classes)
+            self.table = nn.Parameter(torch.zeros(classes, classes))
+
+        def forward(self, features: Tensor, labels: Tensor) -> DiscriminatorOutput:
+            raise NotImplementedError
+
+    monkeypatch.setitem(conditioning.HEADS, "projection", Head)  # type: ignore[arg-type]
+    model = resolve({**SMALL, "width": 3, "class_dim": 3}).model  # as many as there are classes
+    assert class_dims(ImageSpec(16, 16, 3, NAMES), model) == {
+        "G.embedding.weight": 0, "ema.embedding.weight": 0, "D.head.columns.weight": 1, "D.head.pairs.weight": None,
+        "D.head.pairs.bias": None, "D.head.table": None,
+    }  # fmt: skip
+
+
+# --- the shape of the network -----------------------------------------------------------------------------------
+
+
+def test_the_shape_is_the_models_where_nobody_asked_for_another(
+    shapes: Path, base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = named(shapes, tmp_path, "a", "down")
+    with np.load(data) as arrays:
+        np.savez(data, arr_0=np.repeat(arrays["arr_0"], 2, 1), arr_1=arrays["arr_1"], class_names=arrays["class_names"])
+    run = train(data, out=tmp_path / "run", init=base, **SHAPELESS)
+    record = load_json(run / "config.json")
+    assert record["init"]["shape"] == {
+        "network": "dcgan", "width": 4, "latent_dim": 6, "class_dim": 4, "latent": "normal", "conditioning":
+        "projection", "size": "16x16", "channels": 1,
+    }  # fmt: skip
+    assert record["init"]["share"] > 0.9
+    assert record["spec"]["height"] == 16
+    line = "  as there: network dcgan, width 4, latent_dim 6, class_dim 4, latent normal, conditioning projection, size"
+    assert f"{line} 16x16, channels 1\n" in capsys.readouterr().out
+
+
+def test_what_is_asked_for_wins_in_flags_and_in_sections_of_a_file(shapes: Path, base: Path, tmp_path: Path) -> None:
+    (tmp_path / "x.yaml").write_text("model:\n  latent_dim: 9\n")
+    run = train(shapes, out=tmp_path / "run", init=base, **SHAPELESS, class_dim=5, config=tmp_path / "x.yaml")
+    record = load_json(run / "config.json")
+    assert record["config"]["model"] | {"width": 4, "latent_dim": 9, "class_dim": 5} == record["config"]["model"]
+    assert record["init"]["would_fit"] == {"latent_dim": 6, "class_dim": 4}
+    assert record["init"]["left"].keys() == {"G.embedding.weight", "G.project.weight"}
+
+
+def test_a_recipe_that_is_named_decides_the_conditioning_and_else_the_model(
+    shapes: Path, base: Path, acgan: Path, tmp_path: Path
+) -> None:
+    kept = load_json(train(shapes, out=tmp_path / "kept", init=acgan, **SHAPELESS) / "config.json")
+    assert kept["config"]["model"]["conditioning"] == "auxiliary_classifier"
+    assert kept["config"]["loss"]["loss"] == "relativistic"
+    for named_by in ({"recipe": "acgan"}, {"conditioning": "auxiliary_classifier"}):
+        run = train(shapes, out=tmp_path / next(iter(named_by)), init=base, **SHAPELESS, **named_by)
+        record = load_json(run / "config.json")
+        assert record["config"]["model"]["conditioning"] == "auxiliary_classifier"
+        assert record["config"]["model"]["width"] == 4
+        assert record["init"]["would_fit"] == {"conditioning": "projection"}
+
+
+def test_one_class_takes_from_a_model_of_several(shapes: Path, base: Path, tmp_path: Path) -> None:
+    run = train(named(shapes, tmp_path, "down"), out=tmp_path / "run", init=base, **SHAPELESS)
+    record = load_json(run / "config.json")
+    assert record["config"]["model"]["conditioning"] == "none"
+    assert record["init"]["left"] == {"G.project.weight": "shape differs: 128x10 there, 128x6 here"}
+    assert record["init"]["would_fit"] == {}
+
+
+# --- what is refused --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("change", "hint"),
+    [
+        ({"width": 8}, "more would fit with --width 4"),
+        ({"width": 8, "latent_dim": 7}, "more would fit with --width 4 --latent-dim 6"),
+    ],
+)
+def test_where_nothing_fits_a_hint_says_what_would_and_nothing_stays(
+    change: dict[str, Any], hint: str, shapes: Path, base: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match=r"from: nothing of .* fits this network: G\.project\.weight \(shape") as raised:
+        train(shapes, out=tmp_path / "run", init=base, **{**SMALL, **change})
+    assert str(raised.value).endswith(hint)
+    assert "\n" not in str(raised.value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_damaged_model_is_refused_and_an_older_good_checkpoint_is_used_with_a_note(
+    shapes: Path, base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = tmp_path / "model"
+    shutil.copytree(base, model)
+    older, newest = checkpoint.checkpoints(model)
+    content = bytearray(newest.read_bytes())
+    content[-5] ^= 1
+    newest.write_bytes(content)
+    run = train(shapes, out=tmp_path / "run", init=model, **SMALL)
+    assert torch.equal(first(run)[0]["D.body.stages.0.weight"], load_tensors(older)[0]["D.body.stages.0.weight"])
+    out = capsys.readouterr().out
+    assert (
+        f"note: {newest} is damaged: its content does not have the SHA-256 written in it; {older.name} is used" in out
+    )
+    assert f"begins from {model} at 24 images" in out
+    older.write_bytes(b"")
+    with pytest.raises(UserError, match=r"from: no good checkpoint is left in .*48\.saf.*24\.saf.*name .*generator$"):
+        train(shapes, out=tmp_path / "other", init=model, **SMALL)
+    (model / "generator" / "model.safetensors").write_bytes(content)
+    with pytest.raises(UserError, match="is damaged"):
+        train(shapes, out=tmp_path / "other", init=model / "generator", **SMALL)
+    with pytest.raises(UserError, match="nowhere does not exist"):
+        train(shapes, out=tmp_path / "other", init=tmp_path / "nowhere", **SMALL)
+    assert not (tmp_path / "other").exists()
+
+
+def forged(path: Path, tensors: dict[str, Tensor], meta: dict[str, Any]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_tensors(path, tensors, {key: value for key, value in meta.items() if key != "sha256"})
+    return path.parent.parent if path.parent.name == "checkpoints" else path
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"spec": None}, {"spec": 3}, {"config": []}, {"config": {"network": "../../etc/passwd"}},
+        {"config": {"latent_dim": 65536, "width": 4096}},
+        {"spec": {"height": 10**9, "width": 10**9, "channels": 1, "class_names": ["a"]}},
+        {"spec": {"height": 16, "width": 16, "channels": 1, "class_names": ["a"] * 4}},
+        {"spec": {"height": 16, "width": 16, "channels": 1, "class_names": 7}},
+    ],
+)  # fmt: skip
+def test_a_strangers_checkpoint_takes_no_more_than_its_file(change: dict[str, Any], base: Path, tmp_path: Path) -> None:
+    tensors, meta = load_tensors(checkpoint.checkpoints(base)[-1])
+    path = tmp_path / "x" / "checkpoints" / "000000048.safetensors"
+    model = forged(path, tensors, meta | {"record": meta["record"] | change})
+    with at_most(50), pytest.raises(UserError, match=r"48\.safetensors is no checkpoint that this ptarmigan can read"):
+        Source.open(model)
+
+
+def test_a_checkpoint_that_lacks_a_player_or_its_header_is_refused(base: Path, tmp_path: Path) -> None:
+    tensors, meta = load_tensors(checkpoint.checkpoints(base)[-1])
+    path = tmp_path / "x" / "checkpoints" / "000000048.safetensors"
+    for player in ("G.", "D.", "ema."):
+        lacking = {key: value for key, value in tensors.items() if not key.startswith(player)}
+        with pytest.raises(UserError, match="is no checkpoint"):
+            Source.open(forged(path, lacking, meta))
+    for key in ("record", "images_seen"):
+        with pytest.raises(UserError, match="is no checkpoint"):
+            Source.open(forged(path, tensors, {name: value for name, value in meta.items() if name != key}))
+
+
+def test_a_model_that_is_not_finite_or_does_not_say_how_old_it_is_is_refused(base: Path, tmp_path: Path) -> None:
+    for where, path, name in (
+        (
+            checkpoint.checkpoints(base)[-1],
+            tmp_path / "x" / "checkpoints" / "000000048.safetensors",
+            "D.head.source.bias",
+        ),
+        (base / "generator" / "model.safetensors", tmp_path / "x.safetensors", "stages.1.bias"),
+    ):
+        tensors, meta = load_tensors(where)
+        with pytest.raises(UserError, match="does not say how many images"):
+            Source.open(forged(path, tensors, meta | {"images_seen": None}))
+        with pytest.raises(UserError, match=rf"from: .*{name} of .* is not finite"):
+            Source.open(forged(path, tensors | {name: torch.tensor([torch.nan])}, meta))
+
+
+def test_a_pickle_is_no_model(shapes: Path, tmp_path: Path) -> None:
+    path = tmp_path / "x" / "checkpoints" / "000000048.safetensors"
+    path.parent.mkdir(parents=True)
+    torch.save({"x": torch.zeros(1)}, path)
+    with pytest.raises(UserError, match="no good checkpoint is left"):
+        train(shapes, out=tmp_path / "run", init=tmp_path / "x", **SMALL)
+
+
+def test_the_run_itself_is_no_model_to_begin_from(shapes: Path, base: Path, tmp_path: Path) -> None:
+    shutil.copytree(base, tmp_path / "run")
+    for part in (".", "generator", "generator/model.safetensors"):
+        with pytest.raises(UserError, match=r"is .*run itself or a part of it: leave --from out to go on with it"):
+            train(shapes, out=tmp_path / "run", init=tmp_path / "x" / ".." / "run" / part, **SMALL)
+
+
+# --- stopping and going on --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("step", [1, 2, 5])
+def test_stopped_and_resumed_without_the_model_is_the_same_run_bit_for_bit(
+    step: int, shapes: Path, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(base, tmp_path / "model")
+    data = named(shapes, tmp_path, "blot", "new", "down")
+    train(data, out=tmp_path / "whole", init=tmp_path / "model", **SHAPELESS)
+
+    def killed(_: object) -> None:
+        raise ZeroDivisionError  # nothing is saved
+
+    with monkeypatch.context() as patch:
+        at_step(patch, step, killed if step == 1 else interrupt)
+        with pytest.raises(ZeroDivisionError if step == 1 else Stopped):
+            train(data, out=tmp_path / "parts", init=tmp_path / "model", **SHAPELESS)
+    shutil.rmtree(tmp_path / "model")
+    run = train(data, out=tmp_path / "parts", init=tmp_path / "model", **SHAPELESS)
+    assert same(last(tmp_path / "whole"), last(run))
+    assert same(first(tmp_path / "whole")[0], first(run)[0])
+    for file in ("generator/model.safetensors", "samples/000000048.png"):
+        assert (tmp_path / "whole" / file).read_bytes() == (run / file).read_bytes()
+    assert load_json(tmp_path / "whole" / "config.json")["init"] == load_json(run / "config.json")["init"]
+    (run / "config.json").write_text("{")
+    train(data, out=run, init=tmp_path / "model", **{**SHAPELESS, "images": "64"})
+    assert load_json(run / "config.json")["init"] == load_json(tmp_path / "whole" / "config.json")["init"]
+
+
+def test_another_model_on_a_run_is_refused_with_the_difference_and_a_moved_one_is_the_same(
+    shapes: Path, base: Path, acgan: Path, tmp_path: Path
+) -> None:
+    run = train(shapes, out=tmp_path / "run", init=base, **SMALL)
+    sha256 = load_json(run / "config.json")["init"]["sha256"][:12]
+    there = rf"was begun otherwise: from {base} \(SHA-256 {sha256}\) there"
+    with pytest.raises(UserError, match=rf"{there}, from {base / 'generator'} \(SHA-256 "):
+        train(shapes, out=run, init=base / "generator", **SMALL)
+    with pytest.raises(UserError, match=rf"{there}, from the seed here\. Name another --out"):
+        train(shapes, out=run, **{**SMALL, "size": "16x16", "channels": 1})
+    shutil.copytree(base, tmp_path / "moved")
+    train(shapes, out=run, init=tmp_path / "moved", **{**SMALL, "images": "56"})
+    assert load_json(run / "config.json")["init"]["model"] == str(base)
+    plain = train(shapes, out=tmp_path / "plain", **SMALL)
+    with pytest.raises(UserError, match=rf"from the seed there, from {base} \(SHA-256 {sha256}\) here"):
+        train(shapes, out=plain, init=base, **SMALL)
+
+
+def test_without_its_checkpoints_a_run_begins_from_the_very_same_weights_or_not_at_all(
+    shapes: Path, base: Path, acgan: Path, tmp_path: Path
+) -> None:
+    model = tmp_path / "model"
+    shutil.copytree(base, model)
+    run = train(shapes, out=tmp_path / "run", init=model, **SMALL)
+    before = last(run)
+    shutil.rmtree(run / "checkpoints")
+    train(shapes, out=run, init=model, **SMALL)
+    assert same(before, last(run))
+    shutil.rmtree(run / "checkpoints")
+    train(shapes, out=model, **{**SMALL, "images": "56"}, seed=5, ema_half_life=1e9)
+    with pytest.raises(UserError, match=rf"was begun otherwise: from {model} \(SHA-256 .* there, from {model} \(SHA"):
+        train(shapes, out=run, init=model, **SMALL)
+    shutil.rmtree(model)
+    with pytest.raises(UserError, match="model does not exist"):
+        train(shapes, out=run, init=model, **SMALL)
+
+
+def test_a_run_that_diverges_at_once_goes_back_to_the_weights_it_took(
+    shapes: Path, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    planted(monkeypatch, "weight", at=8, times=1)
+    seen: list[Tensor] = []
+    real = training.advance
+
+    def noted(state: Any, batches: Any) -> Any:
+        if state.controllers and not state.images_seen:
+            seen.append(state.D.body.stages[0].weight.detach().clone())
+        return real(state, batches)
+
+    monkeypatch.setattr(training, "advance", noted)
+    run = train(shapes, out=tmp_path / "run", init=base, **SMALL)
+    assert "back to 0 images with 0.5 of the learning rates" in capsys.readouterr().out
+    assert len(seen) == 2
+    assert all(torch.equal(weight, last(base)["D.body.stages.0.weight"]) for weight in seen)
+    assert (run / "checkpoints" / "000000000.safetensors").exists()
+
+
+def test_a_run_that_diverges_with_no_checkpoint_left_never_begins_from_other_weights(
+    shapes: Path, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        at_step(patch, 2, interrupt)
+        with pytest.raises(Stopped):
+            train(shapes, out=tmp_path / "run", init=base, **SMALL)
+    planted(monkeypatch, "weight", at=16, times=1)
+    real = training.back
+
+    def robbed(run: Path, *rest: Any) -> Any:
+        shutil.rmtree(run / "checkpoints")
+        return real(run, *rest)
+
+    monkeypatch.setattr(training, "back", robbed)
+    with pytest.raises(UserError, match=rf"no good checkpoint is left with the weights .* from {base}: begin anew"):
+        train(shapes, out=tmp_path / "run", init=base, **SMALL)
+
+
+def test_a_step_is_replayed_from_the_weights_it_took_or_not_at_all(shapes: Path, base: Path, tmp_path: Path) -> None:
+    run = train(shapes, out=tmp_path / "run", init=base, **{**SMALL, "keep": 1, "snapshots": 3})
+    assert [path.stem for path in checkpoint.checkpoints(run)] == ["000000000", "000000048"]
+    step = replay(run, at=3, device="cpu")
+    assert (step.checkpoint, step.images_seen) == ("000000000.safetensors", 0)
+    given = last(base)["G.project.weight"].norm().item()
+    assert step.weights["G.project.weight"][0] == given
+    (run / "checkpoints" / "000000000.safetensors").unlink()
+    with pytest.raises(UserError, match=r"at: no good checkpoint of .* is left before 3, and it began from another"):
+        replay(run, at=3, device="cpu")
+
+
+def test_runs_with_another_beginning_are_another_config_to_compare(shapes: Path, base: Path, tmp_path: Path) -> None:
+    fields = {**SMALL, "size": "16x16", "channels": 1}
+    runs = [
+        train(shapes, out=tmp_path / str(number), **fields, init=model)
+        for number, model in enumerate((None, base / "generator", base))
+    ]
+    opened = [comparing.Run.open(run) for run in runs]
+    assert len(comparing.grouped(opened)) == 3
+    again = train(shapes, out=tmp_path / "again", **fields, init=base, seed=1)
+    assert len(comparing.grouped([opened[-1], comparing.Run.open(again)])) == 1
+
+
+def test_two_ranks_begin_with_what_the_first_took(shapes: Path, base: Path, tmp_path: Path) -> None:
+    arguments = ["train", shapes, "--from", base, "--out", tmp_path / "two"]
+    flags = [f"--{key.replace('_', '-')}={value}" for key, value in SHAPELESS.items()]
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "ptarmigan"]
+    done = subprocess.run([*launcher, *map(str, arguments), *flags], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("begins from") == 1
+    one = train(shapes, out=tmp_path / "one", init=base, **SHAPELESS)
+    assert same(first(one)[0], first(tmp_path / "two")[0])
+    for key, value in last(one).items():
+        torch.testing.assert_close(value, last(tmp_path / "two")[key], rtol=1e-3, atol=1e-4)
+
+
+# --- as a user sees it ------------------------------------------------------------------------------------------
+
+
+def test_from_the_command_line(
+    shapes: Path, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = [part for key, value in SHAPELESS.items() for part in (f"--{key.replace('_', '-')}", str(value))]
+    data = named(shapes, tmp_path, "blot", "new", "across")
+    status, out, _ = call(monkeypatch, capsys, "train", data, "--from", base, "--out", tmp_path / "run", *flags)
+    assert status == 0
+    lines = out.splitlines()
+    begun = lines.index(f"begins from {base} at 48 images, its G and D: 22 of 22 tensors, 96% of the weights")
+    assert lines[begun - 1] == f"a new run in {tmp_path / 'run'}"
+    assert lines[begun + 1].startswith("  as there: network dcgan, width 4, ")
+    assert lines[begun + 2] == "  classes by name: blot, across; new here: new; not here: down"
+    assert "not taken" not in out
+    assert "more would fit" not in out
+    status, out, _ = call(monkeypatch, capsys, "train", data, "--from", base, "--out", tmp_path / "run", *flags)
+    assert status == 0
+    assert "is finished at 48 images" in out
+    assert "begins from" not in out
+    for arguments, message in {
+        ("--from", base, "--width", 8): "more would fit with --width 4",
+        ("--from", tmp_path / "nowhere"): "nowhere does not exist: name a run, a generator folder or",
+        ("--from", tmp_path): "holds no generator",
+    }.items():
+        status, _, err = call(monkeypatch, capsys, "train", data, *arguments, "--out", tmp_path / "bad", *flags)
+        assert status == 2
+        assert err.startswith("ptarmigan: ")
+        assert err.count("\n") == 1
+        assert message in err
+        assert not (tmp_path / "bad").exists()
+
+
+def test_take_says_the_same_of_every_device_and_leaves_the_source_alone(base: Path) -> None:
+    source = Source.open(base)
+    before = {key: value.clone() for key, value in source.tensors.items()}
+    state = TrainState.create(source.config, source.spec, CPU)
+    found = take(state, source)
+    assert same(before, source.tensors)
+    assert same(weights(state.tensors()), source.tensors)
+    assert found["notes"] == []
+    with torch.no_grad():
+        next(state.G.parameters()).add_(1)
+    assert same(before, source.tensors)  # not the same memory
