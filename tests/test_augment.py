@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import signal
 from collections.abc import Callable
 from dataclasses import replace
@@ -31,6 +32,7 @@ from ptarmigan.config import Config, Data, Loss, resolve
 from ptarmigan.contracts import Batch, DiscriminatorOutput, ImageSpec, UserError
 from ptarmigan.data import Batches
 from ptarmigan.files import load_tensors
+from ptarmigan.handbook import explain
 from ptarmigan.log import read
 from ptarmigan.losses import OBJECTIVES, objective
 from ptarmigan.optim import adam
@@ -773,3 +775,15 @@ def test_the_names() -> None:
 )  # fmt: skip
 def test_few_images_ask_for_augmentation(images: int, classes: int, policy: str) -> None:
     assert suggest(images, classes) == policy
+
+
+def test_the_handbook_names_the_limits() -> None:
+    prose = " ".join(explain("ada").split())
+    found = re.search(
+        r"below some ([\d,]+) images, or ([\d,]+) a class; below some ([\d,]+), or ([\d,]+) a class", prose
+    )
+    assert found
+    none, none_each, ada, ada_each = (int(text.replace(",", "")) for text in found.groups())
+    for total, each, above, below in ((none, none_each, "none", "ada"), (ada, ada_each, "ada", "diffaugment")):
+        assert suggest(total, total // each) == above
+        assert suggest(total - 1, 1) == suggest(total, total // each + 1) == below

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ptarmigan import losses, penalties
+from ptarmigan.augment import INTERVAL, adapt
 from ptarmigan.conditioning import (
     HEADS,
     Projection,
@@ -33,7 +34,7 @@ from ptarmigan.handbook import ENTRIES, INDENT, QUESTIONS, VARIABLES, Entry, Val
 N, K, FEATURES = 6, 5, 7
 OTHERS = (
     "smoothing", "auxiliary_classifier", "projection", "twin_classifier", "discriminative_classifier", "reacgan",
-    "r1", "r2", "gradient_penalty", "dcgan", "acgan", "auto",
+    "r1", "r2", "gradient_penalty", "ada", "dcgan", "acgan", "auto",
 )  # fmt: skip
 BASE = {"dcgan": "non_saturating", "acgan": "non_saturating", "auxiliary_classifier": "non_saturating"}
 BASE |= dict.fromkeys(("twin_classifier", "discriminative_classifier", "reacgan"), "non_saturating")
@@ -67,6 +68,7 @@ def given() -> dict[str, Any]:
         "h_real": normal(N, FEATURES), "h_fake": normal(N, FEATURES),
         "source": head.source, "embedding": head.embedding,
         "u": torch.rand(N, 1, 1, 1, generator=draw, dtype=torch.float64), "gamma": 0.3, "weight": 9.0,
+        "p": torch.tensor(0.3, dtype=torch.float64), "batch": 64,
         "R1": 0.15 * penalties.squared_gradient_norm(real, x).mean(),
         "R2": 0.15 * penalties.squared_gradient_norm(fake, x_fake).mean(), "head": head,
     }  # fmt: skip
@@ -79,6 +81,9 @@ def expected(name: str, n: dict[str, Any]) -> dict[str, Tensor]:
         return {"real": r, "fake": f, "r": r, "f": f}
     if name in ("r1", "r2"):
         return {name.upper(): n[name.upper()]}
+    if name == "ada":
+        r_t = losses.OBJECTIVES["non_saturating"].signs(real=n["real"], fake=n["fake"]).mean()
+        return {"r_t": r_t, "p": adapt(n["p"], r_t, n["batch"])}
     if name == "gradient_penalty":
         m = penalties.between(n["x"], n["x_fake"], n["u"])
         return {"GP": n["weight"] * penalties.one_centred(n["D"](m), m).mean()}
@@ -165,7 +170,7 @@ def formula_value(formula: str, n: dict[str, Any]) -> tuple[str, Tensor]:
         "e": lambda images: n["e_real"] if images is n["x"] else n["e_fake"], "d": lambda h, y: d2d(n, h, y),
         "CE": lambda c, y: F.cross_entropy(c, y, reduction="none"), "gradient_norm": gradient_norm,
         "source": lambda h: n["source"](h).squeeze(1), "dot": lambda a, b: (a * b).sum(1), "sqrt": math.sqrt,
-        "F": FEATURES,
+        "F": FEATURES, "sign": torch.sign,
         "m": penalties.between(n["x"], n["x_fake"], n["u"]),
     }  # fmt: skip
     return left, eval(right, scope)
@@ -256,6 +261,11 @@ def marks() -> dict[str, float]:
     ignorant, even = class_terms(torch.zeros(1, 10, dtype=torch.float64)), at_equilibrium("non_saturating")
     sure = (1e3 * F.one_hot(torch.tensor([4]), 10)).double()
     assert class_terms(sure) == (0, 0)
+    smoothed = losses.objective(Loss(loss="non_saturating", smoothing=0.9))
+    assert smoothed.even is not None
+    assert losses.OBJECTIVES["least_squares"].even is not None
+    per_image = adapt(torch.zeros(()).double(), torch.ones(()).double(), 1).item() / INTERVAL
+    t0 = torch.zeros(4)
     r1, gp = penalties.squared_gradient_norm, penalties.one_centred
     return class_marks() | {
         "largest optimal logit": t.item(),
@@ -263,6 +273,10 @@ def marks() -> dict[str, float]:
         "L_D of a D that knows nothing, 10 classes": even["L_D"] + ignorant[0],
         "L_G against it": even["L_G"] + ignorant[1],
         "least CE behind a softmax, 10 classes": class_terms(sure.softmax(1))[1],
+        "r_t where D cannot tell": losses.OBJECTIVES["relativistic"].signs(real=t0, fake=t0).mean().item(),
+        "logit that takes 0's place in r_t, least_squares": losses.OBJECTIVES["least_squares"].even,
+        "logit that takes 0's place in r_t, smoothing 0.9": smoothed.even,
+        "images in which p can go from 0 to 0.8, in thousands": 0.8 / per_image / 1e3,
         "R1 of a flat D": 0.1 * penalty(0, r1),
         "R2 of a flat D": 0.1 * penalty(0, r1),
         "R1 of a linear D of slope 1, gamma 0.2": 0.1 * penalty(1, r1),
@@ -387,6 +401,7 @@ def test_flags_choose_what_the_entry_describes(name: str) -> None:
         ),
         "r1": lambda c: c.loss.r1 == 0.2,
         "r2": lambda c: c.loss.r2 == 0.2,
+        "ada": lambda c: c.data.augment == "ada",
         "gradient_penalty": lambda c: c.loss.gradient_penalty == 10 and c.loss.r1 == c.loss.r2 == 0,
     }
     if name in LOSSES:
@@ -409,7 +424,7 @@ def test_the_names() -> None:
     assert set(ENTRIES) == {*LOSSES, *OTHERS}
     assert set(RECIPES) <= set(ENTRIES)
     names = explain().split("`ptarmigan losses NAME`:")[1]
-    assert set(re.findall(r"\w+", names)) - {"losses", "class", "penalties", "recipes"} == set(ENTRIES)
+    assert set(re.findall(r"\w+", names)) - {"losses", "class", "penalties", "images", "recipes"} == set(ENTRIES)
 
 
 @pytest.mark.parametrize(("name", "text"), PAGES, ids=IDS)

@@ -272,8 +272,8 @@ def check(config: Config) -> None:
         raise UserError("d_norm batch cannot go with network resnet, whose D has none; take --d-norm spectral or none")
     if model.network == "r3gan" and model.weight_init != "fan_in":
         raise UserError(
-            f"weight_init {model.weight_init} cannot go with network r3gan: without norms, weights N(0, .02) leave nothing of an "
-            "image after a few stages; take --weight-init fan_in, or --network dcgan"
+            f"weight_init {model.weight_init} cannot go with network r3gan: without norms, weights N(0, .02) leave "
+            "nothing of an image after a few stages; take --weight-init fan_in, or --network dcgan"
         )
     if model.d_norm == "batch":
         coupled = [f"{key} {getattr(loss, key)}" for key in ("r1", "r2", "gradient_penalty") if getattr(loss, key)]

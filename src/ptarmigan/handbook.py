@@ -77,6 +77,8 @@ VARIABLES = {
     "u": "uniform on [0, 1], one for each pair [N, 1, 1, 1]",
     "gamma": "the weight that --r1 or --r2 gives",
     "weight": "the weight that --gradient-penalty gives, 10 in the paper",
+    "p": "the probability of each transform",
+    "batch": "real images a step",
     "R1": "the penalty on real images: see `ptarmigan losses r1`",
     "R2": "the penalty on generated images: see `ptarmigan losses r2`",
 }
@@ -535,6 +537,37 @@ GP = weight * (slope.flatten(1).norm(dim=1) - 1).square().mean()""",
     ),
 }
 
+AUGMENTATION_ENTRIES = {
+    "ada": Entry(
+        title="what D sees of few images, changed as often as D overfits",
+        paper="Karras et al. 2020, arXiv 2006.06676; DiffAugment: Zhao et al. 2020, arXiv 2006.10738",
+        flags="--augment ada",
+        words="No loss. Every image on its way to D, real or fake, in D's update and in G's, has brightness, contrast, "
+        "saturation, hue, place and a cut-out box changed, each with probability p. r_t says how much D overfits, "
+        "and p follows it every 4 batches. --augment diffaugment changes every image, without hue.",
+        formulas=("r_t = E sign(r)",),
+        code="r_t = torch.sign(real).mean()  # over 4 batches\n"
+        "p = (p + torch.sign(r_t - 0.6) * 4 * batch / 500e3).clamp(0, 0.8)",
+        marks=(
+            Value("r_t where D cannot tell", 0.0, "0"),
+            Value("logit that takes 0's place in r_t, least_squares", 0.5, "1/2"),
+            Value("logit that takes 0's place in r_t, smoothing 0.9", EVEN, "log(9/11)"),
+            Value("images in which p can go from 0 to 0.8, in thousands", 400.0, "0.8 * 500"),
+        ),
+        rising="p rises while r_t, augment_r in the log, is above 0.6. At rest r_t is 0.6 in a healthy run; p at 0.8 "
+        "with r_t above says that there are too few images.",
+        use="below some 20,000 images, or 1,000 a class; below some 2,000, or 100 a class, diffaugment, which acts "
+        "from the first step. Both limits are rules of thumb.",
+        wrong=(
+            "Augmenting real images alone teaches G the augmentation.",
+            "relativistic and wasserstein take sign(r - f): their logits mean nothing by themselves.",
+            "p = 1 would leak: if every hue is turned, no hue is wrong. Up to 0.8 each of the transforms can be undone "
+            "as a map of distributions, so D sees the same images only if G makes the same.",
+            "No mirror images: they are for the data to allow, by --flip.",
+        ),
+    ),
+}
+
 RECIPE_ENTRIES = {
     "dcgan": Entry(
         title="the recipe of DCGAN, unconditional",
@@ -594,7 +627,9 @@ RECIPE_ENTRIES = {
     ),
 }
 
-ENTRIES: dict[str, Entry] = LOSS_ENTRIES | CONDITIONING_ENTRIES | PENALTY_ENTRIES | RECIPE_ENTRIES
+ENTRIES: dict[str, Entry] = (
+    LOSS_ENTRIES | CONDITIONING_ENTRIES | PENALTY_ENTRIES | AUGMENTATION_ENTRIES | RECIPE_ENTRIES
+)
 
 QUESTIONS = (
     Entry(
@@ -718,6 +753,7 @@ def _names() -> str:
         "losses": LOSS_ENTRIES,
         "class": CONDITIONING_ENTRIES,
         "penalties": PENALTY_ENTRIES,
+        "images": AUGMENTATION_ENTRIES,
         "recipes": RECIPE_ENTRIES,
     }
     lines = [_beside(label, _wrap(", ".join(entries))) for label, entries in groups.items()]
