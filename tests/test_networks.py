@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from ptarmigan.conditioning import HEADS, ConditionalDiscriminator
 from ptarmigan.config import Model, resolve
-from ptarmigan.contracts import ImageSpec
+from ptarmigan.contracts import ImageSpec, UserError
 from ptarmigan.networks import build, build_generator
 from ptarmigan.networks.dcgan import Generator
 from ptarmigan.networks.layers import BatchNorm, initialise, settle, sides, widths
@@ -75,6 +75,34 @@ def test_what_the_generator_computes(conditioning: str) -> None:
     for size, stages in ((16, 2), (28, 3), (64, 4)):
         G, _ = build(spec(size, size), model, 0)
         assert recorded(G, *draws(model)).names() == ["linear"] + ["norm", "relu", "conv"] * stages + ["tanh"]
+
+
+def test_blocks_in_g_stand_on_all_maps_but_the_last_and_change_nothing_at_first() -> None:
+    model, of = replace(SMALL, g_blocks=2), spec(28, 28)
+    G, _ = build(of, model, 0)
+    residual = ["norm", "leaky_relu", "conv"] * 2
+    stage = ["norm", "relu", "conv"]
+    inputs = draws(model)
+    assert recorded(G, *inputs).names() == ["linear"] + (residual + stage) * 2 + stage + ["tanh"]
+    kernels = [args[1].shape[2] for name, args in recorded(G, *inputs).ops if name == "convolution"]
+    assert kernels == [3, 3, 4, 3, 3, 4, 4]
+    plain = build(of, SMALL, 0)[0]
+    plain.load_state_dict({name: value for name, value in G.state_dict().items() if "blocks" not in name})
+    assert torch.equal(G(*inputs), plain(*inputs))
+    with torch.no_grad():
+        for name, parameter in G.named_parameters():
+            if name.endswith("conv.weight"):
+                parameter += 0.1
+    x = noise(of, 4)[:, :1].expand(-1, model.width * 4, -1, -1)
+    block = G.blocks[0][0].train()  # type: ignore[index]
+    normal = (x - x.mean((0, 2, 3), keepdim=True)) / (x.var((0, 2, 3), correction=0, keepdim=True) + 1e-5).sqrt()
+    inside = torch.where(normal > 0, normal, 0.2 * normal)
+    by_hand = x + torch.conv2d(inside, block.conv.weight, block.conv.bias, padding=1)
+    torch.testing.assert_close(block(x), by_hand)
+    with pytest.raises(UserError, match="g_blocks: network r3gan has blocks of its own"):
+        resolve({"network": "r3gan", "g_blocks": 1})
+    assert resolve({"network": "r3gan"}).model.g_blocks == 0
+    assert resolve({}).model.g_blocks == 1
 
 
 @pytest.mark.parametrize("d_norm", ["batch", "none"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +14,7 @@ from PIL import Image
 import ptarmigan.sampling as sampling
 from conftest import SMALL
 from ptarmigan import files, info, load, sample, train
+from ptarmigan.config import config_of, resolve
 from ptarmigan.contracts import UserError
 from ptarmigan.state import TrainState
 
@@ -156,6 +157,13 @@ def test_every_format_that_was_ever_written_is_still_read() -> None:
     state.load(tensors)
     assert meta["images_seen"] == 40
     assert state.tensors().keys() == tensors.keys()
+
+
+def test_fields_that_a_file_lacks_are_as_before_them_and_not_the_recipes() -> None:
+    config = asdict(resolve({"recipe": "auto", "g_lr": 1e-3}))
+    del config["loss"]["penalty_every"], config["model"]["g_blocks"]
+    old = config_of({"config": config})
+    assert (old.loss.penalty_every, old.model.g_blocks, old.train.g_lr) == (1, 0, 1e-3)
 
 
 def test_a_file_of_a_newer_format_is_said_to_be_newer(tmp_path: Path) -> None:

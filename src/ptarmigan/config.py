@@ -42,6 +42,7 @@ class Model:
     latent: Literal["normal", "uniform"] = option("normal", "distribution of z; uniform is on (-1, 1)")
     class_dim: int = option(64, "length of the class embedding that G gets beside z")
     d_norm: Literal["none", "batch", "spectral"] = option("none", "normalisation in D, or of its weights")
+    g_blocks: int = option(0, "dcgan: residual blocks in G at each size but the last before the image's")
     dropout: float = option(0.0, "share of D's activations dropped after each stage")
     weight_init: Literal["fan_in", "dcgan"] = option("fan_in", "first weights: the family's fan-in rule, or N(0, .02)")
 
@@ -114,8 +115,8 @@ UNTRACKED = (
 )  # may differ between two runs of one command on a run folder
 
 RECIPES: dict[str, dict[str, Any]] = {
-    # penalty_every 4: the same quality for the same images (docs/benchmarks.md), at half the cost
-    "auto": dict(penalty_every=4),
+    # Both fields against none, with the same images and in the same time: docs/benchmarks.md.
+    "auto": dict(g_blocks=1, penalty_every=4),
     # Radford et al. 2016 (1511.06434), section 4: z uniform, 100; Adam 2e-4, beta1 .5; batch 128; N(0, .02); batch
     # norm in both.  Not verified against the paper's text: width 64 (the figure's G has 128 next to the image).
     "dcgan": dict(
@@ -169,7 +170,10 @@ def resolve(given: Mapping[str, Any]) -> Config:
                 f"unknown field {reprlib.repr(key)[:100]}"
                 + (f": did you mean {near[0]!r}?" if near else f": fields are {', '.join(TYPES)}")
             )
-    values = RECIPES[recipe] | {key: coerce(key, value) for key, value in flat.items() if value is not None}
+    chosen = dict(RECIPES[recipe])
+    if flat.get("network", "dcgan") != "dcgan":
+        chosen.pop("g_blocks", None)
+    values = chosen | {key: coerce(key, value) for key, value in flat.items() if value is not None}
     sections = {
         name: replace(cls(), **{f.name: values[f.name] for f in fields(cls) if f.name in values})
         for name, cls in SECTIONS.items()
@@ -182,12 +186,11 @@ def resolve(given: Mapping[str, Any]) -> Config:
 def config_of(record: Mapping[str, Any]) -> Config:
     """The config in a record of a run or a generator; raises UserError as `resolve` does.
 
-    Format 1 had R1 and R2 in every step.
+    Fields that an older file lacks have the dataclasses' defaults, which do as was done before there was a choice, and
+    not a recipe's.
     """
     config = record["config"]
-    if record["format"] < 2:
-        config = {**config, "loss": {"penalty_every": 1, **config["loss"]}}
-    return resolve(config)
+    return resolve({**config, **{name: {**asdict(cls()), **config[name]} for name, cls in SECTIONS.items()}})
 
 
 def coerce(key: str, value: Any) -> Any:
@@ -230,7 +233,7 @@ def check(config: Config) -> None:
         raise UserError("time and images are both given: one budget decides the end; leave one out")
     for key, low, high in (
         ("width", 1, 4096), ("latent_dim", 1, 65536), ("class_dim", 1, 65536), ("batch", 1, 1 << 20),
-        ("micro_batch", 0, 1 << 20),
+        ("micro_batch", 0, 1 << 20), ("g_blocks", 0, 16),
         ("d_steps", 1, 1000), ("snapshots", 1, 100_000), ("keep", 1, 100_000), ("retries", 0, 100),
         ("live_images", 0, 1_000_000), ("g_lr", 0, 1), ("d_lr", 0, 1), ("anneal", 0, 1),
         ("r1", 0, 1e9), ("r2", 0, 1e9), ("penalty_every", 1, 1000), ("gradient_penalty", 0, 1e9),
@@ -262,6 +265,10 @@ def check(config: Config) -> None:
         raise UserError(
             "micro_batch: reacgan contrasts each image with the whole batch, which parts of it do not have; leave it "
             "out, or take a smaller --batch"
+        )
+    if model.g_blocks and model.network != "dcgan":
+        raise UserError(
+            f"g_blocks: {model.network} has residual blocks of its own; leave it out, or take --network dcgan"
         )
     if model.network == "r3gan" and model.d_norm != "none":
         raise UserError(

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ptarmigan.contracts import UserError
 
-FORMAT = 2  # of every file that holds a config; config.config_of reads those of before
+FORMAT = 1  # of every file that holds tensors; a later one brings an upgrade of this
 
 
 class Damaged(UserError):
