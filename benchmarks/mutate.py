@@ -40,23 +40,67 @@ TESTS = {
 }
 SECONDS = 120  # a mutant that runs longer is killed, and counts so
 
-BOTH = "one D gives class logits to both halves or to neither, so one question answers for both"
 LAST = "the same dimension, or place, counted from the other end"
 SQUARED = "the sign is squared away"
 EITHER = "the type that two types promote to does not depend on their order"
 SUM = "a sum and a difference are both inf or nan exactly where either operand is"
 TYPE = "for mypy; it does nothing when it runs"
-CLASS_LOGITS = "r.class_logits is not None and f.class_logits is not None"
+UNREAD = "the source logit needs neither the classes nor the labels"
+EQUALITY = "-y are equal where y are"
 
 # Survivors that no test can kill, and why: what they compute is the same.
 EQUIVALENT: dict[str, str] = {
     "losses: partial(least_squares_d, real_target=1.0, fake_target=-1.0) -> "
     "partial(least_squares_d, fake_target=-1.0)": "1 is the default; written out to show all three targets",
-    "conditioning.Unconditional.forward: 1 -> -1": LAST,
-    "conditioning.AuxiliaryClassifier.forward: 1 -> -1": LAST,
-    "conditioning.Projection.forward: 1 -> -1": LAST,
-    "conditioning.Projection.forward: 1 -> -1 #2": LAST,
-    "conditioning.Projection.forward: 1 -> -1 #3": LAST,
+    "conditioning.Head.forward: 1 -> -1": LAST,
+    **{
+        f"conditioning.{name}.forward: 1 -> -1{n}": LAST
+        for name, count in (("Projection", 3), ("ReACGAN", 2))
+        for n in ("", " #2", " #3")[:count]
+    },
+    **{f"conditioning.contrast: 1 -> -1{n}": LAST for n in ("", " #2", " #3", " #4", " #5")},
+    **{f"conditioning.discriminative_g: 1 -> -1{n}": LAST for n in ("", " #2", " #3", " #4")},
+    "conditioning.discriminative_d: 1 -> -1": LAST,
+    "conditioning.discriminative_d: fake -> real": "both halves have as many logits",
+    "conditioning.contrast: [attraction, repulsion] -> [repulsion, attraction]": "a sum",
+    "conditioning.ReACGAN.forward: F.normalize(self.embed(features), dim=1) -> "
+    "F.normalize(self.embed(features))": "1 is the default; written out to show that it is each image's",
+    "conditioning.ReACGAN.forward: F.normalize(self.proxies(labels), dim=1) -> "
+    "F.normalize(self.proxies(labels))": "1 is the default; written out to show that it is each image's",
+    **{
+        f"conditioning.{name}.__init__: super().__init__(features, classes) -> "
+        "super().__init__(features, -classes)": UNREAD
+        for name in ("AuxiliaryClassifier", "Projection", "ReACGAN")
+    },
+    **{
+        f"conditioning.{name}.forward: super().forward(features, labels) -> super().forward(features, -labels)": UNREAD
+        for name in ("AuxiliaryClassifier", "TwinClassifier", "ReACGAN")
+    },
+    **{
+        f"conditioning.{place}: known({half}.{output}) -> {half}.{output}": TYPE
+        for place, given in {
+            "AuxiliaryClassifier.d_term": ("real.class_logits", "fake.class_logits"),
+            "AuxiliaryClassifier.g_term": ("fake.class_logits",),
+            "TwinClassifier.d_term": ("real.class_logits", "fake.twin_logits"),
+            "TwinClassifier.g_term": ("fake.class_logits", "fake.twin_logits"),
+            "DiscriminativeClassifier.d_term": ("real.class_logits", "fake.class_logits"),
+            "DiscriminativeClassifier.g_term": ("fake.class_logits",),
+            "ReACGAN.d_term": ("real.embedding", "real.proxy"),
+            "ReACGAN.g_term": ("fake.embedding", "fake.proxy"),
+        }.items()
+        for half, output in (name.split(".") for name in given)
+    },
+    "conditioning.known: assert output is not None -> pass": TYPE,
+    "conditioning.AuxiliaryClassifier.d_term: classification_d(known(real.class_logits), known(fake.class_logits), "
+    "real_labels=real_labels, fake_labels=fake_labels, fakes=loss.class_fake) -> "
+    "classification_d(known(real.class_logits), known(fake.class_logits), real_labels=real_labels, "
+    "fake_labels=fake_labels, fakes=-loss.class_fake)": "-True is true, -False is false",
+    **{
+        f"conditioning.ReACGAN.{term}: contrast(known({half}.embedding), known({half}.proxy), {half}_labels, "
+        f"margin=loss.class_margin, temperature=loss.class_temperature) -> contrast(known({half}.embedding), "
+        f"known({half}.proxy), -{half}_labels, margin=loss.class_margin, temperature=loss.class_temperature)": EQUALITY
+        for term, half in (("d_term", "real"), ("g_term", "fake"))
+    },
     "conditioning.ConditionalDiscriminator.forward: torch.promote_types(features.dtype, torch.float32) -> "
     "torch.promote_types(torch.float32, features.dtype)": EITHER,
     "penalties.squared_gradient_norm: torch.promote_types(gradient.dtype, torch.float32) -> "
@@ -76,16 +120,6 @@ EQUIVALENT: dict[str, str] = {
     "step.g_step: fake -> real": "both halves are as many",
     "step.d_step.terms: 1 -> -1": LAST,
     "step.g_step.terms: 1 -> -1": LAST,
-    f"step.d_step.terms: {CLASS_LOGITS} -> r.class_logits is not None or f.class_logits is not None": BOTH,
-    f"step.d_step.terms: {CLASS_LOGITS} -> r.class_logits is not None": BOTH,
-    f"step.d_step.terms: {CLASS_LOGITS} -> f.class_logits is not None": BOTH,
-    "step.d_step.terms: r.class_logits -> r.logits": BOTH,
-    "step.d_step.terms: f.class_logits -> f.logits": BOTH,
-    "step.d_step.terms: r -> f #2": BOTH,
-    "step.d_step.terms: f -> r #2": BOTH,
-    "step.d_step.terms: classification_d(r.class_logits, f.class_logits, real_labels=y, fake_labels=asked, "
-    "fakes=loss.class_fake) -> classification_d(r.class_logits, f.class_logits, real_labels=y, "
-    "fake_labels=asked, fakes=-loss.class_fake)": "-True is true, -False is false",
     "step.d_step.terms: squared_gradient_norm(r.logits, x) -> squared_gradient_norm(-r.logits, x)": SQUARED,
     "step.d_step.terms: squared_gradient_norm(f.logits, g) -> squared_gradient_norm(-f.logits, g)": SQUARED,
     "step.d_step.terms: logits = D(between_both, y, masks[0]).logits -> "

@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ptarmigan import dist
 from ptarmigan.conditioning import (
-    EMBEDDING,
     HEADS,
     AuxiliaryClassifier,
     ConditionalDiscriminator,
@@ -86,7 +86,7 @@ def test_what_each_head_gives(conditioning: str) -> None:
     if isinstance(head, ReACGAN):
         embedding, proxy = features @ head.embed.weight.T + head.embed.bias, head.proxies.weight[LABELS]
         for got, raw in ((output.embedding, embedding), (output.proxy, proxy)):
-            assert got.shape == (N, EMBEDDING)
+            assert got.shape == (N, 512)
             torch.testing.assert_close(got, raw / raw.square().sum(1, keepdim=True).sqrt())
         assert torch.equal(output.embedding, other.embedding)
 
@@ -508,6 +508,18 @@ def test_d2d_ce_of_the_reals_for_d_and_of_the_fakes_for_g() -> None:
     assert got.tolist() == pytest.approx(double_loop(real.embedding, real.proxy, LABELS, 0.4, 0.3))
     got = ReACGAN.g_term(fake, fake_labels=ASKED, loss=loss)
     assert got.tolist() == pytest.approx(double_loop(fake.embedding, fake.proxy, ASKED, 0.4, 0.3))
+
+
+def test_a_rank_contrasts_its_share_with_the_shares_of_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    h, v, labels = batch_of(12, 4)
+    fields = {"margin": 0.6, "temperature": 0.5}
+    whole = contrast(h, v, labels, **fields)
+    for share in (slice(0, 6), slice(6, 12)):
+        alone = contrast(h[share], v[share], labels[share], **fields)
+        with monkeypatch.context() as patch:
+            patch.setattr(dist, "gather", lambda rows: h if rows.ndim == 2 else labels.float())
+            torch.testing.assert_close(contrast(h[share], v[share], labels[share], **fields), whole[share])
+        assert (alone - whole[share]).abs().min() > 1e-3
 
 
 def test_the_floor_of_d2d_ce_is_log_of_one_plus_the_others_and_flat() -> None:

@@ -270,6 +270,16 @@ def test_one_class_is_unconditional_and_a_time_budget_fixes_its_end(shapes: Path
     assert len(ends) == 1
 
 
+def test_fields_of_a_conditioning_that_one_class_turns_off_do_not_lock_the_run(shapes: Path, tmp_path: Path) -> None:
+    with np.load(shapes) as arrays:
+        np.savez(tmp_path / "one.npz", arr_0=arrays["arr_0"], arr_1=np.zeros(90, np.int64))
+    fields = {**SMALL, "conditioning": "reacgan", "class_margin": 0.9, "class_temperature": 0.3}
+    run = train(tmp_path / "one.npz", out=tmp_path / "run", **fields)
+    train(tmp_path / "one.npz", out=run, **{**fields, "images": "64"})
+    assert newest(run)[1]["images_seen"] == 64
+    assert load(run).config.model.conditioning == "none"
+
+
 def test_a_random_state_of_the_caller_has_no_part_and_is_left_alone(shapes: Path, tmp_path: Path) -> None:
     torch.manual_seed(1)
     np.random.seed(1)
