@@ -31,6 +31,8 @@ GAMES: dict[str, dict[str, Any]] = {
     "dcgan": {"recipe": "dcgan"},
     "acgan": {"recipe": "acgan"},
     "wgan-gp": {"loss": "wasserstein", "gradient_penalty": 10, "r1": 0, "r2": 0, "d_steps": 2, "flip": True},
+    "r3gan": {"network": "r3gan"},
+    "sngan": {"network": "resnet", "d_norm": "spectral", "loss": "hinge", "r1": 0, "r2": 0},
 }
 
 
