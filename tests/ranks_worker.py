@@ -40,6 +40,8 @@ GAMES: dict[str, dict[str, Any]] = {
         "augment": "diffaugment",
     },
     "ada": {"augment": "ada", "loss": "non_saturating"},
+    "r3gan": {"network": "r3gan"},
+    "sngan": {"network": "resnet", "d_norm": "spectral", "loss": "hinge", "r1": 0, "r2": 0},
 }
 WHOLE: dict[str, dict[str, Any]] = {  # games that parts of a batch cannot play
     "reacgan": {"conditioning": "reacgan", "class_margin": 0.1},

@@ -55,6 +55,8 @@ RUNS: dict[str, dict[str, Any]] = {
     "tac": {"conditioning": "twin_classifier"},
     "adc": {"conditioning": "discriminative_classifier", "loss": "hinge"},
     "reacgan": {"conditioning": "reacgan", "class_weight": 0.5},
+    "r3gan": {"network": "r3gan"},
+    "sngan": {"network": "resnet", "d_norm": "spectral", "loss": "hinge", "r1": 0, "r2": 0},
 }
 
 

@@ -2,12 +2,12 @@
 
 Each stage is a fixed resampling, a 1x1 convolution where channels change, and a residual block: an inverted
 bottleneck of 1x1, grouped 3x3 and 1x1 convolutions.  Weights start fan-in scaled for LeakyReLU, the last of each
-block at 0 and the others times L^-1/4 over L blocks (Zhang et al. 2019, Fixup), so that at first both networks are
-linear and no stage blows up.  No norm anywhere and no tanh: images leave [-1, 1] where G has them do so.
+block at 0 and the others times L^-1/4 over L blocks (Zhang et al. 2019, Fixup), so that no stage blows up at first.
+No norm anywhere and no tanh: images leave [-1, 1] where G has them do so.
 
-Unlike the paper's, for the sake of a CPU: one block a stage, none at the image's own size, which a 4x4 convolution
-at stride 2 enters and leaves, as DCGAN does; a linear layer from z to the first map, and D's features are its whole
-last map.  Sides that are odd are halved upwards, as in dcgan.py.
+Unlike the paper's, for the sake of a CPU: one block a stage and none at the image's own size, which D leaves by a 4x4
+convolution at stride 2 and G reaches by a doubling and a 3x3 convolution (a transposed one drew checkerboards); a
+linear layer from z to the first map; D's features are its whole last map.  Odd sides go as in dcgan.py.
 """
 
 from __future__ import annotations
@@ -75,12 +75,9 @@ def double(x: Tensor) -> Tensor:
     return out
 
 
-def scaled(layer: nn.Conv2d | nn.ConvTranspose2d | nn.Linear, gain: float = 1.0) -> nn.Module:
-    """Weights N(0, gain^2 / fan-in), biases 0; a transposed convolution has 1 / stride^2 of its kernel a pixel."""
-    terms = layer.weight.numel() / layer.weight.shape[0]
-    if isinstance(layer, nn.ConvTranspose2d):
-        terms = layer.weight.numel() / layer.weight.shape[1] / math.prod(layer.stride)
-    nn.init.normal_(layer.weight, 0.0, gain / math.sqrt(terms))
+def scaled(layer: nn.Conv2d | nn.Linear, gain: float = 1.0) -> nn.Module:
+    """Weights N(0, gain^2 / fan-in) and biases 0."""
+    nn.init.normal_(layer.weight, 0.0, gain / math.sqrt(layer.weight[0].numel()))
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)
     return layer
@@ -121,15 +118,16 @@ class Generator(nn.Module):
         self.project = scaled(nn.Linear(inputs, math.prod(self.first)))
         self.blocks = nn.ModuleList(Block(c, len(channels)) for c in channels)
         self.changes = nn.ModuleList(change(a, b) for a, b in pairwise(channels))
-        self.last = scaled(nn.ConvTranspose2d(channels[-1], spec.channels, 4, stride=2, padding=1))
+        self.last = scaled(nn.Conv2d(channels[-1], spec.channels, 3, padding=1), GAIN)
 
     def forward(self, z: Tensor, labels: Tensor) -> Tensor:
         if self.embedding is not None:
             z = torch.cat([z, self.embedding(labels)], 1)
         x: Tensor = self.blocks[0](self.project(z).view(-1, *self.first))
-        for change, block, (height, width) in zip(self.changes, self.blocks[1:], self.sides[1:-1], strict=True):
-            x = block(double(change(x))[:, :, :height, :width])
-        x = self.last(x)[:, :, : self.sides[-1][0], : self.sides[-1][1]]
+        for narrow, block, (height, width) in zip(self.changes, self.blocks[1:], self.sides[1:-1], strict=True):
+            x = block(double(narrow(x))[:, :, :height, :width])
+        x = double(x)[:, :, : self.sides[-1][0], : self.sides[-1][1]]
+        x = self.last(F.leaky_relu(x, LEAK))
         return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
