@@ -187,6 +187,10 @@ def test_classes_along_another_dimension_and_several_places_a_class() -> None:
     assert copy_classes(tensor, given, 1, here, there) == (2 / 3, "")
     assert torch.equal(tensor, torch.stack([given[:, 1], torch.zeros(2, 4), given[:, 0]], 1))
     assert copy_classes(tensor, given[:, :, :3], 1, here, there) == (0, "shape differs: 2x2x3 there, 2x3x4 here")
+    blocks = torch.zeros(2, 6)
+    assert copy_classes(blocks, torch.arange(8.0).view(2, 4), 1, here, there) == (2 / 3, "")
+    assert blocks.tolist() == [[1, 0, 0, 3, 0, 2], [5, 0, 4, 7, 0, 6]]
+    assert copy_classes(blocks, torch.zeros(2, 2), 1, here, there) == (0, "shape differs: 2x2 there, 2x6 here")
     pair = torch.zeros(4)
     assert copy_classes(pair, torch.ones(4), None, ("a", "b"), ("b", "a")) == (0, "other classes")
     assert not pair.any()
@@ -201,6 +205,7 @@ def test_tensors_of_classes_are_found_whatever_the_network(monkeypatch: pytest.M
             super().__init__()
             self.source = nn.Linear(features, 1)
             self.columns, self.pairs = nn.Linear(classes, 3), nn.Linear(2, 2 * classes)
+            self.beside = nn.Linear(classes + 3, classes + 3)
             self.table = nn.Parameter(torch.zeros(classes, classes))
 
         def forward(self, features: Tensor, labels: Tensor) -> DiscriminatorOutput:
@@ -209,8 +214,8 @@ def test_tensors_of_classes_are_found_whatever_the_network(monkeypatch: pytest.M
     monkeypatch.setitem(conditioning.HEADS, "projection", Head)  # type: ignore[arg-type]
     model = resolve({**SMALL, "width": 3, "class_dim": 3}).model  # as many as there are classes
     assert class_dims(ImageSpec(16, 16, 3, NAMES), model) == {
-        "G.embedding.weight": 0, "ema.embedding.weight": 0, "D.head.columns.weight": 1, "D.head.pairs.weight": None,
-        "D.head.pairs.bias": None, "D.head.table": None,
+        "G.embedding.weight": 0, "ema.embedding.weight": 0, "D.head.columns.weight": 1, "D.head.pairs.weight": 0,
+        "D.head.pairs.bias": 0, "D.head.beside.weight": None, "D.head.beside.bias": None, "D.head.table": None,
     }  # fmt: skip
 
 
@@ -256,6 +261,31 @@ def test_a_recipe_that_is_named_decides_the_conditioning_and_else_the_model(
         assert record["config"]["model"]["conditioning"] == "auxiliary_classifier"
         assert record["config"]["model"]["width"] == 4
         assert record["init"]["would_fit"] == {"conditioning": "projection"}
+
+
+def test_what_is_asked_for_may_need_the_models_conditioning(shapes: Path, tmp_path: Path) -> None:
+    few = {**SHAPELESS, "conditioning": "reacgan", "images": "8"}
+    model = train(shapes, out=tmp_path / "model", **few, width=4, latent_dim=6)
+    data = named(shapes, tmp_path, "blot", "new", "down")
+    fields = {key: value for key, value in few.items() if key != "conditioning"}
+    run = train(data, out=tmp_path / "run", init=model, **fields, class_margin=0.9)
+    proxies, given = (of["D.head.proxies.weight"] for of in (first(run)[0], last(model)))
+    assert torch.equal(proxies[[0, 2]], given[[2, 1]])
+    with pytest.raises(UserError, match=r"class_margin: 0\.9 means nothing to conditioning projection"):
+        train(data, out=tmp_path / "run2", **fields, class_margin=0.9)
+    with pytest.raises(UserError, match="unknown field 'widht'"):
+        train(data, out=tmp_path / "run2", init=model, **fields, widht=3)
+
+
+def test_both_halves_of_adcs_classifier_follow_their_classes(shapes: Path, tmp_path: Path) -> None:
+    fields = {**SMALL, "conditioning": "discriminative_classifier", "images": "8"}
+    model = train(shapes, out=tmp_path / "model", **fields)
+    run = train(named(shapes, tmp_path, "blot", "new", "down", "x"), out=tmp_path / "run", init=model, **fields)
+    for key in ("D.head.classifier.weight", "D.head.classifier.bias"):
+        tensor, given = first(run)[0][key], last(model)[key]
+        assert torch.equal(tensor[[0, 2, 4, 6]], given[[2, 1, 5, 4]])
+        assert not torch.equal(tensor[1], given[1])
+    assert load_json(run / "config.json")["init"]["left"] == {}
 
 
 def test_one_class_takes_from_a_model_of_several(shapes: Path, base: Path, tmp_path: Path) -> None:

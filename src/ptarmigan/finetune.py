@@ -150,8 +150,8 @@ class Origin:
 def take(state: TrainState, source: Source) -> dict[str, Any]:
     """Copy into G, the average and D what `source` has of them; returns what was taken and what not, in JSON.
 
-    A tensor is taken where name and shape are the same.  One with a place for each class is taken class by class, by
-    name; the places of new classes keep their first values.  The average goes on as its half-life says, which is short
+    A tensor is taken where name and shape are the same.  One with places for classes is taken class by class, by name;
+    the places of new classes keep their first values.  The average goes on as its half-life says, which is short
     while few images of this run are seen: little is left of the source's own after the first steps.
 
     Raises UserError where no kernel or matrix fits.
@@ -214,24 +214,29 @@ def copy(tensor: Tensor, given: Tensor | None) -> tuple[float, str]:
 def copy_classes(
     tensor: Tensor, given: Tensor | None, dim: int | None, here: Sequence[str], there: Sequence[str]
 ) -> tuple[float, str]:
-    """The same along `dim`, which has a place for each class here, and there, of those in both; None: no such order."""
+    """The same, of the classes in both alone, along `dim`: it has a block, or several, of one place for each class.
+
+    Where `dim` is None there is no such order, and all is copied or nothing.
+    """
     if given is None or dim is None:
         return copy(tensor, given) if given is None or here == there else (0.0, "other classes")
-    if given.shape[:dim] + given.shape[dim + 1 :] != tensor.shape[:dim] + tensor.shape[dim + 1 :]:
+    before, blocks, after = tensor.shape[:dim], tensor.shape[dim] // len(here), tensor.shape[dim + 1 :]
+    if given.shape != (*before, blocks * len(there), *after):
         return 0.0, differ(given, tensor)
     both = [name for name in here if name in there]
     if not both:
         return 0.0, "no class in common"
     to, of = (torch.tensor([names.index(name) for name in both]) for names in (here, there))
-    tensor.index_copy_(dim, to.to(tensor.device), given.index_select(dim, of).to(tensor.device))
+    rows = given.view(*before, blocks, -1, *after).index_select(dim + 1, of).to(tensor.device)
+    tensor.view(*before, blocks, -1, *after).index_copy_(dim + 1, to.to(tensor.device), rows)
     return len(both) / len(here), ""
 
 
 def class_dims(spec: ImageSpec, model: Model) -> dict[str, int | None]:
     """Tensors whose shape depends on the number of classes, by their names in TrainState.tensors -> the dimension.
 
-    None where it is not one place for each class along one dimension.  Found by building both networks, without memory,
-    for one class more.
+    Along it there is a place for each class, or several: then all classes in each of several blocks, as ADC's y and
+    K + y.  None where that is not so.  Found by building both networks, without memory, for one class more.
     """
     more = replace(spec, class_names=(*spec.class_names, ""))
     with torch.device("meta"):
@@ -240,9 +245,11 @@ def class_dims(spec: ImageSpec, model: Model) -> dict[str, int | None]:
     for player, network, wider in (("G", g, wider_g), ("ema", g, wider_g), ("D", d, wider_d)):
         shapes = {name: tensor.shape for name, tensor in wider.state_dict().items()}
         for name, tensor in network.state_dict().items():
-            grown = [b - a for a, b in zip(tensor.shape, shapes[name], strict=True)]
-            if any(grown):
-                out[f"{player}.{name}"] = grown.index(1) if sum(grown) == 1 else None
+            grown = [dim for dim, size in enumerate(tensor.shape) if shapes[name][dim] != size]
+            if grown:
+                (dim, *others), size = grown, tensor.shape[grown[0]]
+                alone = not others and shapes[name][dim] * spec.classes == size * more.classes  # beside no other place
+                out[f"{player}.{name}"] = dim if alone else None
     return out
 
 

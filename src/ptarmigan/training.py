@@ -21,7 +21,7 @@ from rich.console import Console
 from ptarmigan import checkpoint, dist
 from ptarmigan.advance import advance, share
 from ptarmigan.augment import words
-from ptarmigan.config import Config, Train, parse_images, parse_time, resolve
+from ptarmigan.config import Config, Train, flatten, parse_images, parse_time, resolve
 from ptarmigan.contracts import UserError
 from ptarmigan.data import Batches, Dataset, open_dataset
 from ptarmigan.devices import deterministic, pick_device
@@ -70,11 +70,11 @@ def train(
     """
     asked = read_yaml(Path(config)) if config else {}
     asked |= {key: value for key, value in {"recipe": recipe, **fields}.items() if value is not None}
-    chosen = resolve(asked)
+    chosen = resolve(asked if init is None else {"device": flatten(asked).get("device")})
     device = pick_device(chosen.train.device)
     with dist.ranks(device), Display(Console(quiet=dist.rank() > 0, emoji=False)) as display:
         origin = Origin.find(Path(init), Path(out) if out else None, asked) if init else None
-        if origin is not None:
+        if origin is not None:  # what is asked for may go with its shape alone
             chosen = resolve({**origin.record["shape"], **asked})
         with dist.first_of_each_machine():
             dataset = open_dataset(data, chosen.data, display.preparing)
