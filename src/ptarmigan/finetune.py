@@ -15,11 +15,12 @@ from ptarmigan.config import Config, Model, flatten
 from ptarmigan.contracts import ImageSpec, UserError
 from ptarmigan.evaluate import some
 from ptarmigan.networks import build
+from ptarmigan.networks.layers import FIRST_TURNS, turn
 from ptarmigan.runs import recorded
 from ptarmigan.sampling import UNREADABLE, described, fill
 from ptarmigan.state import TrainState
 
-SHAPE = ("network", "width", "latent_dim", "class_dim", "latent", "conditioning", "size", "channels")
+SHAPE = ("network", "width", "latent_dim", "class_dim", "latent", "size", "channels", "conditioning", "d_norm")
 SHOWN = 3  # tensors named on the terminal; config.json names all
 
 
@@ -79,7 +80,7 @@ class Source:
         return cls(model, False, given.config, given.spec, given.images_seen, given.sha256, tensors, ())
 
     def shape(self) -> dict[str, Any]:
-        """Fields of the config on which the shapes of its tensors depend."""
+        """Fields of the config on which its tensors depend, and what they mean."""
         size = f"{self.spec.height}x{self.spec.width}"
         flat = self.config.flat() | {"size": size, "channels": self.spec.channels}
         return {key: flat[key] for key in SHAPE}
@@ -89,7 +90,7 @@ class Source:
 class Origin:
     """The model that a run begins from."""
 
-    record: dict[str, Any]  # JSON, a part of the run's: model, sha256, images_seen, whole, shape; then what `give` says
+    record: dict[str, Any]  # JSON, a part of the run's: model, sha256 ... shape; then what `give` says
     source: Source | None  # on rank 0, until the run has a checkpoint
 
     @classmethod
@@ -118,11 +119,13 @@ class Origin:
             if begun.get("sha256") == source.sha256:
                 return begun
             flat = {key for key, value in flatten(asked).items() if value is not None}
+            flat.add("d_norm")  # has to go with the loss
             if "recipe" in flat:
                 flat.add("conditioning")  # is a part of the loss, which a recipe that is named decides
             return {
                 "model": str(model),
                 "sha256": source.sha256,
+                "recipe": source.config.recipe,
                 "images_seen": source.images_seen,
                 "whole": source.whole,
                 "shape": {key: value for key, value in source.shape().items() if key not in flat},
@@ -180,12 +183,14 @@ def take(state: TrainState, source: Source) -> dict[str, Any]:
                 (by_class if key in dims else taken).append(key)
             if key not in dims and tensor.ndim > 1:
                 kernels.append(key)
-    would_fit = differing(state, source)
+    other = differing(state, source)
     if all(key in left for key in kernels):
-        hint = f"; more would fit with {flags(would_fit)}" if would_fit else ""
+        hint = f"; with {flags(other)} it would be as there" if other else ""
         raise UserError(
             f"from: nothing of {source.model} fits this network: {reasons({key: left[key] for key in kernels})}{hint}"
         )
+    for _ in range(FIRST_TURNS):
+        turn(state.D)  # its weights have changed under u
     return {
         "taken": taken,
         "by_class": by_class,
@@ -194,7 +199,7 @@ def take(state: TrainState, source: Source) -> dict[str, Any]:
         "classes": [name for name in here if name in there],
         "new_classes": [name for name in here if name not in there],
         "gone_classes": [name for name in there if name not in here],
-        "would_fit": would_fit,
+        "other": other,
         "notes": list(source.notes),
     }
 
@@ -259,7 +264,7 @@ def differ(there: Tensor, here: Tensor) -> str:
 
 
 def differing(state: TrainState, source: Source) -> dict[str, Any]:
-    """Shape fields that are others here than there -> their value there."""
+    """Fields of SHAPE that are others here than there -> their value there."""
     spec, flat = state.spec, state.config.flat()
     flat |= {"size": f"{spec.height}x{spec.width}", "channels": spec.channels}
     if spec.classes == 1:
@@ -273,8 +278,8 @@ def report(origin: dict[str, Any]) -> list[str]:
     count = len(origin["taken"]) + len(origin["by_class"])
     lines = [f"note: {sentence}" for sentence in origin["notes"]]
     lines.append(
-        f"begins from {origin['model']} at {origin['images_seen']:,} images, {what}: {count} of "
-        f"{count + len(origin['left'])} tensors, {origin['share']:.0%} of the weights"
+        f"begins from {origin['model']}, recipe {origin['recipe']}, at {origin['images_seen']:,} images, {what}: "
+        f"{count} of {count + len(origin['left'])} tensors, {origin['share']:.0%} of the weights"
     )
     if shape := origin["shape"]:
         lines.append(f"  as there: {', '.join(f'{key} {value}' for key, value in shape.items())}")
@@ -284,8 +289,8 @@ def report(origin: dict[str, Any]) -> list[str]:
         lines.append(f"  classes by name: {'; '.join(named)}")
     if left := {key: why for key, why in origin["left"].items() if origin["whole"] or not key.startswith("D.")}:
         lines.append(f"  not taken: {reasons(left)}; all in config.json")
-    if origin["would_fit"]:
-        lines.append(f"  more would fit with {flags(origin['would_fit'])}")
+    if origin["other"]:
+        lines.append(f"  with {flags(origin['other'])} it would be as there")
     return lines
 
 
