@@ -256,7 +256,7 @@ def test_its_blocks_start_as_the_identity_and_d_as_a_linear_map() -> None:
     assert bent() > 1e-3
 
 
-@pytest.mark.parametrize("wide", [1, 7, 8, 24])
+@pytest.mark.parametrize("wide", [1, 7, 9, 24])
 def test_a_block_is_an_inverted_bottleneck_of_whole_groups(wide: int) -> None:
     block = stirred(r3gan.Block(wide, 3)).double()
     assert block.mix.groups * 16 == block.mix.out_channels == block.expand.out_channels
@@ -314,6 +314,23 @@ def test_no_stage_of_r3gan_blows_up_or_dies_out(size: int) -> None:
                 net(*draws(model, 16)) if name == "G" else net.body(smooth)
         for name, track in moments.items():
             assert all(1 / 6 < later / earlier < 4 for earlier, later in pairwise(track)), (name, awake, track)
+
+
+def test_both_networks_of_r3gan_by_hand_at_28() -> None:
+    of, model = spec(28, 28), FAMILIES["r3gan"]
+    G, D = (stirred(net).double() for net in build(of, model, 0))
+    z, labels = draws(model)
+    x = G.project(torch.cat([z.double(), G.embedding.weight[labels]], 1)).view(4, 16, 4, 4)
+    x = F.conv2d(G.blocks[0](x), G.changes[0].weight)
+    x = G.blocks[1](r3gan.double(x)[:, :, :7, :7])
+    x = G.blocks[2](r3gan.double(F.conv2d(x, G.changes[1].weight)))
+    x = F.conv2d(F.leaky_relu(r3gan.double(x), LEAK), G.last.weight, G.last.bias, padding=1)
+    torch.testing.assert_close(G(z.double(), labels), x)
+
+    x = D.body.blocks[0](F.conv2d(x, D.body.first.weight, D.body.first.bias, stride=2, padding=1))
+    x = D.body.blocks[1](F.conv2d(r3gan.halve(x), D.body.changes[0].weight))
+    x = F.conv2d(r3gan.halve(F.pad(x, (0, 1, 0, 1))), D.body.changes[1].weight)
+    torch.testing.assert_close(D.body(G(z.double(), labels)), D.body.blocks[2](x).flatten(1))
 
 
 def test_its_images_leave_the_range_and_samples_are_clamped() -> None:
