@@ -173,24 +173,38 @@ class Watch:
         for_g = self.updates == self.state.config.train.d_steps
         number = self.counts[self.updates, layer]
         self.counts[self.updates, layer] += 1
-        through = (
-            "latents" if layer.startswith("G") else (("fake", "real") if for_g else ("real", "fake", "between"))[number]
-        )
-        call = Call("G" if for_g else "D", layer, through, value.detach().float().square().mean().sqrt().item())
-        self.calls.append(call)
+        seen = self._seen(layer, number, for_g)
+        update = "G" if for_g else "D"
+        calls = [
+            Call(update, layer, images, part.detach().float().square().mean().sqrt().item())
+            for images, part in zip(seen, value.chunk(len(seen)), strict=True)
+        ]
+        self.calls += calls
         if layer == "G":
             self.fakes = value
         if self.not_finite is None and (place := first_bad(value)) is not None:
-            self.not_finite = self._words(layer, module, given, through, place)
+            half, place = divmod(place, len(value) // len(seen))
+            self.not_finite = self._words(layer, module, given, seen[half], place)
         if value.requires_grad:
-            value.register_hook(lambda gradient: self._back(call, gradient))
+            value.register_hook(lambda gradient: self._back(calls, gradient))
 
-    def _back(self, call: Call, gradient: Tensor) -> None:
-        call.gradient = gradient.float().norm().item()
-        if self.backward is None and (place := first_bad(gradient)) is not None:
-            self.backward = (
-                f"the gradient at {call.layer} in {call.update}'s update, at {self._fed(call.images, place)}"
-            )
+    def _seen(self, layer: str, number: int, for_g: bool) -> tuple[str, ...]:
+        """The images that a layer's call of this number in an update is of; D's own update may see both at once."""
+        if layer.startswith("G"):
+            return ("latents",)
+        if for_g:
+            return (("fake", "real")[number],)
+        if self.state.config.model.d_norm == "batch":
+            return (("real", "fake", "between")[number],)
+        return (("real", "fake"), ("between",))[number]
+
+    def _back(self, calls: list[Call], gradient: Tensor) -> None:
+        for call, part in zip(calls, gradient.chunk(len(calls)), strict=True):
+            call.gradient = part.float().norm().item()
+            if self.backward is None and (place := first_bad(part)) is not None:
+                self.backward = (
+                    f"the gradient at {call.layer} in {call.update}'s update, at {self._fed(call.images, place)}"
+                )
 
     def _words(self, layer: str, module: nn.Module, given: tuple[Any, ...], through: str, place: int) -> str:
         for name, parameter in module.named_parameters(recurse=False):
