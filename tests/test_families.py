@@ -617,7 +617,7 @@ def test_what_the_families_do_without() -> None:
     for norm in ("batch", "spectral"):
         with pytest.raises(UserError, match=rf"d_norm {norm} cannot go with network r3gan.*--d-norm none"):
             resolve({"network": "r3gan", "d_norm": norm, "loss": "hinge", "r1": 0, "r2": 0})
-    with pytest.raises(UserError, match=r"init dcgan cannot go with network r3gan.*--init fan_in"):
+    with pytest.raises(UserError, match=r"weight_init dcgan cannot go with network r3gan.*--weight-init fan_in"):
         resolve({"network": "r3gan", "init": "dcgan"})
     with pytest.raises(UserError, match=r"d_norm batch cannot go with network resnet.*--d-norm spectral or none"):
         resolve({"network": "resnet", "d_norm": "batch", "loss": "hinge", "r1": 0, "r2": 0})

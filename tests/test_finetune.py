@@ -121,7 +121,7 @@ def test_a_new_class_begins_with_its_own_first_values(
     of_classes = sum(of_players[key].numel() for key in init["by_class"])
     total = sum(value.numel() for value in of_players.values())
     assert init["share"] == pytest.approx(1 - of_classes / total * len(init["new_classes"]) / len(names))
-    assert f"begins from {base}, recipe auto, at 48 images, its G and D: 22 of 22 tensors, " in capsys.readouterr().out
+    assert f"begins from {base}, recipe auto, at 48 images, its G and D: 28 of 28 tensors, " in capsys.readouterr().out
 
 
 def test_no_class_in_common_leaves_the_rows_alone(shapes: Path, base: Path, tmp_path: Path) -> None:
@@ -153,7 +153,7 @@ def test_of_a_generator_g_alone_is_taken_and_a_note_says_so(
     out = capsys.readouterr().out
     count = {player: sum(own[key].numel() for key in own if key.startswith(player)) for player in "GD"}
     share = count["G"] / (count["G"] + count["D"])
-    assert f"its G alone (a generator has no D: D begins fresh): 15 of 22 tensors, {share:.0%} of the weights" in out
+    assert f"its G alone (a generator has no D: D begins fresh): 21 of 28 tensors, {share:.0%} of the weights" in out
     assert "not taken" not in out
     init = load_json(run / "config.json")["init"]
     assert init["left"] == {key: "missing there" for key in tensors if key.startswith("D.")}
@@ -175,9 +175,9 @@ def test_another_size_takes_what_has_the_same_shape_and_lists_the_rest(
     assert init["left"]["G.project.weight"] == "shape differs: 128x10 there, 256x10 here"
     assert init["left"]["D.body.stages.2.weight"] == "missing there"
     assert init["left"]["D.head.embedding.weight"] == "shape differs: 3x128 there, 3x256 here"
-    assert len(init["taken"]) + len(init["by_class"]) + len(init["left"]) == 30
+    assert len(init["taken"]) + len(init["by_class"]) + len(init["left"]) == 42
     out = capsys.readouterr().out
-    assert "  not taken: G.project.weight (shape differs: 128x10 there, 256x10 here), G.norms.0.weight" in out
+    assert "  not taken: G.project.weight (shape differs: 128x10 there, 256x10 here), G.blocks.0.0.norm.weight" in out
     assert " more; all in config.json\n" in out
     assert "  with --size 16x16 it would be as there\n" in out
 
@@ -588,7 +588,7 @@ def test_from_the_command_line(
     assert status == 0
     lines = out.splitlines()
     begun = lines.index(
-        f"begins from {base}, recipe auto, at 48 images, its G and D: 22 of 22 tensors, 96% of the weights"
+        f"begins from {base}, recipe auto, at 48 images, its G and D: 28 of 28 tensors, 96% of the weights"
     )
     assert lines[begun - 1] == f"a new run in {tmp_path / 'run'}"
     assert lines[begun + 1].startswith("  as there: network dcgan, width 4, ")

@@ -88,7 +88,7 @@ def test_blocks_in_g_stand_on_all_maps_but_the_last_and_change_nothing_at_first(
     assert kernels == [3, 3, 4, 3, 3, 4, 4]
     plain = build(of, SMALL, 0)[0]
     plain.load_state_dict({name: value for name, value in G.state_dict().items() if "blocks" not in name})
-    assert torch.equal(G(*inputs), plain(*inputs))
+    torch.testing.assert_close(G(*inputs), plain(*inputs))
     with torch.no_grad():
         for name, parameter in G.named_parameters():
             if name.endswith("conv.weight"):
@@ -99,7 +99,7 @@ def test_blocks_in_g_stand_on_all_maps_but_the_last_and_change_nothing_at_first(
     inside = torch.where(normal > 0, normal, 0.2 * normal)
     by_hand = x + torch.conv2d(inside, block.conv.weight, padding=1)
     torch.testing.assert_close(block(x), by_hand)
-    with pytest.raises(UserError, match="g_blocks: network r3gan has blocks of its own"):
+    with pytest.raises(UserError, match="g_blocks: r3gan has residual blocks of its own"):
         resolve({"network": "r3gan", "g_blocks": 1})
     assert resolve({"network": "r3gan"}).model.g_blocks == 0
     assert resolve({}).model.g_blocks == 1
