@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import re
 import signal
 from collections.abc import Callable
 from dataclasses import replace
@@ -27,13 +26,12 @@ import ptarmigan.training as training
 from conftest import SMALL
 from ptarmigan import checkpoint, dist, load, replay, seeding
 from ptarmigan.advance import advance, augmentation, steer
-from ptarmigan.augment import CAP, DRAWS, GATES, INTERVAL, POLICIES, Change, adapt, augment, change, suggest, words
+from ptarmigan.augment import CAP, DRAWS, GATES, INTERVAL, POLICIES, Change, adapt, augment, change, words
 from ptarmigan.conditioning import Unconditional
 from ptarmigan.config import Config, Data, Loss, resolve
 from ptarmigan.contracts import Batch, DiscriminatorOutput, ImageSpec, UserError
 from ptarmigan.data import Batches
 from ptarmigan.files import load_tensors
-from ptarmigan.handbook import explain
 from ptarmigan.log import read
 from ptarmigan.losses import OBJECTIVES, objective
 from ptarmigan.optim import adam
@@ -770,26 +768,3 @@ def test_the_names() -> None:
     assert resolve({"augment": "ada"}).data.augment == "ada"
     with pytest.raises(UserError, match="augment: 'adda' will not do: one of none, diffaugment, ada is needed"):
         resolve({"augment": "adda"})
-
-
-@pytest.mark.parametrize(
-    ("images", "classes", "policy"),
-    [
-        (50_000, 10, "none"), (20_000, 1, "none"), (20_000, 21, "ada"), (50_000, 100, "ada"), (19_999, 10, "ada"),
-        (2_000, 20, "ada"), (2_000, 21, "diffaugment"), (1_999, 1, "diffaugment"), (100, 1, "diffaugment"),
-    ],
-)  # fmt: skip
-def test_few_images_ask_for_augmentation(images: int, classes: int, policy: str) -> None:
-    assert suggest(images, classes) == policy
-
-
-def test_the_handbook_names_the_limits() -> None:
-    prose = " ".join(explain("ada").split())
-    found = re.search(
-        r"below some ([\d,]+) images, or ([\d,]+) a class; below some ([\d,]+), or ([\d,]+) a class", prose
-    )
-    assert found
-    none, none_each, ada, ada_each = (int(text.replace(",", "")) for text in found.groups())
-    for total, each, above, below in ((none, none_each, "none", "ada"), (ada, ada_each, "ada", "diffaugment")):
-        assert suggest(total, total // each) == above
-        assert suggest(total - 1, 1) == suggest(total, total // each + 1) == below

@@ -183,15 +183,3 @@ def words(policy: str, channels: int) -> str:
     """'ada (brightness, ...)': a policy and what it does to images of so many channels."""
     made = [name for name in POLICIES[policy] if channels > 1 or name not in COLOURED]
     return f"{policy} ({', '.join(made)})"
-
-
-def suggest(images: int, classes: int) -> str:
-    """The policy for a training part of so many images: a rule of thumb from both papers' curves, to be measured.
-
-    From 20,000 images on D hardly overfits in either paper, unless its classes are small: it is shown each image with
-    its label.  Below, ADA finds how much is needed; with very few there is no time to find it, and DiffAugment acts
-    from the first step.
-    """
-    if images >= 20_000 and images >= 1_000 * classes:
-        return "none"
-    return "ada" if images >= 2_000 and images >= 100 * classes else "diffaugment"

@@ -117,7 +117,7 @@ def _notices(pack: Pack, part: NDArray[np.uint8], keys: NDArray[np.uint64], data
     if few := [f"{names[i]} {counts[i]}" for i in np.flatnonzero(counts < FEW)]:
         notices.append(
             f"fewer than {FEW} training images in {len(few)} of {len(names)} classes ({_some(few)}): expect samples "
-            "that repeat the training images or each other; more images help, --augment diffaugment, "
+            "that repeat the training images or each other; more images help, --augment ada, "
             "and --flip where mirrored ones are true"
         )
     return notices
