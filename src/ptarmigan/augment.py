@@ -29,10 +29,8 @@ POLICIES = {
     "ada": ("brightness", "contrast", "saturation", "hue", "translation", "cutout"),
 }
 COLOURED = ("saturation", "hue")  # grey images have neither
-GATES, DRAWS = (
-    6,
-    14,
-)  # uniforms a sample: one for each transform whether it is made, and then how, for each value of Change
+# Uniforms a sample: one for each transform, whether it is made, and then how, one for each value of Change.
+GATES, DRAWS = 6, 14
 TARGET, CAP = 0.6, 0.8  # of D's mean sign on training images, and of p
 INTERVAL, RAMP = 4, 500_000  # batches between two moves of p, and images in which p could go from 0 to 1
 
