@@ -70,7 +70,7 @@ def shipped(recipe: str, size: int, channels: int, batch: int) -> tuple[Callable
     images = rng.integers(0, 256, (20_000, size, size, channels), np.uint8)
     labels = rng.integers(0, 10, len(images))
     batches = Batches(images, labels, np.arange(len(images)), batch=batch, seed=0)
-    bf16, _, _ = probe(config, spec, CPU, lambda state: advance(state, batches))
+    bf16, _, _ = probe(config, spec, CPU, lambda state: partial(advance, state, batches))
     state = TrainState.create(config, spec, CPU, bf16)
     return (lambda: advance(state, batches)), batches, "bf16" if bf16 else "fp32"
 

@@ -101,7 +101,7 @@ def test_a_batch_is_the_images_at_its_positions() -> None:
 
 
 def test_the_ends_of_uint8_are_the_ends_of_the_range() -> None:
-    out = to_float(np.array([0, 255], np.uint8).reshape(2, 1, 1, 1))
+    out = to_float(torch.tensor([0, 255], dtype=torch.uint8).view(2, 1, 1, 1))
     assert out.flatten().tolist() == [-1, 1]
 
 
@@ -129,11 +129,11 @@ def test_flips_only_when_asked_for_and_addressed_by_position() -> None:
     images = np.tile(np.arange(4, dtype=np.uint8), (8, 2, 1))[..., None]  # 0 1 2 3 in each row
     labels, places = np.zeros(8, np.int64), np.arange(8)
     with Batches(images, labels, places, batch=1000, seed=0) as plain:
-        assert (plain.load(0).images == to_float(images[:1])).all()
+        assert (plain.load(0).images == to_float(torch.from_numpy(images[:1]))).all()
     with Batches(images, labels, places, batch=1000, seed=0, flip=True) as flipped:
         whole = flipped.load(0).images
         mirrored = whole[:, 0, 0, 0] > whole[:, 0, 0, 3]
-        assert torch.equal(whole[mirrored][:1], to_float(images[:1, :, ::-1].copy()))
+        assert torch.equal(whole[mirrored][:1], to_float(torch.from_numpy(images[:1, :, ::-1].copy())))
         assert 430 < int(mirrored.sum()) < 570
         again = flipped.load(300).images
         assert torch.equal(again[:700], whole[300:])

@@ -19,10 +19,10 @@ def short(monkeypatch: pytest.MonkeyPatch, most: int, error: Exception, only_in_
     """Let steps that compute more than `most` images at once run out of memory."""
     real = training.advance
 
-    def advance(state: Any, batches: Any) -> Any:
+    def advance(state: Any, batches: Any, *play: Any) -> Any:
         if (state.controllers or not only_in_the_run) and (state.micro_batch or 8) > most:
             raise error
-        return real(state, batches)
+        return real(state, batches, *play)
 
     monkeypatch.setattr(training, "advance", advance)
 

@@ -100,7 +100,7 @@ def poisoned(monkeypatch: pytest.MonkeyPatch, where: str) -> None:
 
     update = replay_module.advance
 
-    def advance(state: Any, batches: Any) -> Any:
+    def advance(state: Any, batches: Any, *play: Any) -> Any:
         if state.images_seen == 40:
             if where == "image":
                 monkeypatch.setattr(advance_module, "real_batch", batch)
@@ -108,7 +108,7 @@ def poisoned(monkeypatch: pytest.MonkeyPatch, where: str) -> None:
                 state.D.body.stages[1].weight.data[0, 0, 0, 0] = float("inf")
             else:
                 state.D.head.source.weight.register_hook(lambda gradient: gradient * float("nan"))
-        return update(state, batches)
+        return update(state, batches, *play)
 
     monkeypatch.setattr(replay_module, "advance", advance)
 

@@ -330,7 +330,7 @@ def planted(monkeypatch: pytest.MonkeyPatch, where: str, at: int, times: int) ->
     """Plant a NaN before the step that begins at `at` images, the first `times` times that the run comes there."""
     real, left = training.advance, [times]
 
-    def advance(state: Any, batches: Any) -> Any:
+    def advance(state: Any, batches: Any, *play: Any) -> Any:
         if state.controllers and state.images_seen == at and left[0]:
             left[0] -= 1
             weight = state.D.head.source.weight
@@ -338,7 +338,7 @@ def planted(monkeypatch: pytest.MonkeyPatch, where: str, at: int, times: int) ->
                 with pytest.MonkeyPatch.context() as patch:
                     draw = advance_module.real_batch
                     patch.setattr(advance_module, "real_batch", lambda *way: with_nan(draw(*way)))
-                    return real(state, batches)
+                    return real(state, batches, *play)
             if where == "weight":
                 weight.data.fill_(float("nan"))
             elif where == "average":  # no loss ever reads it
@@ -348,7 +348,7 @@ def planted(monkeypatch: pytest.MonkeyPatch, where: str, at: int, times: int) ->
                 terms = real(state, batches)
                 handle.remove()
                 return terms
-        return real(state, batches)
+        return real(state, batches, *play)
 
     monkeypatch.setattr(training, "advance", advance)
 
@@ -363,8 +363,8 @@ def test_a_run_goes_back_with_half_the_rates_and_says_so(
     rates: list[tuple[int, float]] = []
     update = training.advance
 
-    def noted(state: Any, batches: Any) -> Any:
-        out = update(state, batches)
+    def noted(state: Any, batches: Any, *play: Any) -> Any:
+        out = update(state, batches, *play)
         rates.append((state.images_seen, state.opt_g.param_groups[0]["lr"]))
         return out
 
@@ -417,10 +417,10 @@ def test_stopping_between_retries_changes_nothing(
         planted(patch, "gradient", at=32, times=1)
         again = training.advance
 
-        def stop(state: Any, batches: Any) -> Any:
+        def stop(state: Any, batches: Any, *play: Any) -> Any:
             if state.images_seen == 32 and state.controllers.get("retries"):
                 os.kill(os.getpid(), signal.SIGINT)
-            return again(state, batches)
+            return again(state, batches, *play)
 
         patch.setattr(training, "advance", stop)
         with pytest.raises(Stopped):
@@ -439,9 +439,9 @@ def test_deterministic_algorithms_are_asked_for_and_given_back(
     seen: list[bool] = []
     real = training.advance
 
-    def advance(state: Any, batches: Any) -> Any:
+    def advance(state: Any, batches: Any, *play: Any) -> Any:
         seen.append(torch.are_deterministic_algorithms_enabled())
-        return real(state, batches)
+        return real(state, batches, *play)
 
     monkeypatch.setattr(training, "advance", advance)
     train(shapes, out=tmp_path / "run", **SMALL, deterministic=True)

@@ -14,34 +14,46 @@ from ptarmigan import dist, seeding
 from ptarmigan.augment import DRAWS, INTERVAL, adapt, augment
 from ptarmigan.contracts import Batch, UserError
 from ptarmigan.data import Batches
-from ptarmigan.optim import ema_decay, learning_rate, update_ema
+from ptarmigan.devices import sent
+from ptarmigan.optim import ema_decay, learning_rate, set_rate, update_ema
 from ptarmigan.pieces import forward, parts_of
 from ptarmigan.state import TrainState
 from ptarmigan.step import Augment, Drop, Masks, d_step, g_step, no_augmentation, no_dropout
 
+Terms = dict[str, Tensor]
+Play = Callable[[TrainState, Batch, Tensor, Tensor | None], Terms]
 
-def advance(state: TrainState, batches: Batches) -> dict[str, Tensor]:
-    """`d_steps` updates of D and one of G; every draw is addressed by the images seen."""
+
+def play(state: TrainState, real: Batch, z: Tensor, u: Tensor | None) -> Terms:
+    """One update of each player, of real images, latents z [N, Z] and WGAN-GP's places u [N]: their named terms."""
+    fake, again = fakes(state, real.labels, z)
+    d = d_step(state, real, fake, drop(state, "d"), u, augmentation(state, "d"))
+    g = g_step(state, real, fake, drop(state, "g"), again, augmentation(state, "g"))
+    steered = steer(state, d.pop("signs")) if "signs" in d else {}
+    return {f"d_{name}": term for name, term in d.items()} | {f"g_{name}": term for name, term in g.items()} | steered
+
+
+def advance(state: TrainState, batches: Batches, play: Play = play) -> Terms:
+    """`d_steps` updates of D and one of G; every draw is addressed by the images seen.
+
+    `play` makes the last update of D and the one of G; graphs.py has another way to do the same.
+    """
     train, seen, first = state.config.train, state.images_seen, int(indices(state)[0])
     scale = state.controllers.get("lr_scale", 1.0)
     for optimizer, lr in ((state.opt_d, train.d_lr), (state.opt_g, train.g_lr)):
-        optimizer.param_groups[0]["lr"] = learning_rate(scale * lr, seen, state.start, state.end, train.anneal)
+        set_rate(optimizer, learning_rate(scale * lr, seen, state.start, state.end, train.anneal))
     for extra in range(1, train.d_steps):
         real = real_batch(batches, first, f"order {extra}")
         with torch.no_grad():
-            fake, _ = fakes(state, real.labels, f"z {extra}")
+            fake, _ = fakes(state, real.labels, latents(state, f"z {extra}"))
         d_step(
             state, real, fake, drop(state, f"d {extra}"), between(state, f"u {extra}"),
             augmentation(state, f"d {extra}"),
         )  # fmt: skip
-    real = real_batch(batches, first, "order")
-    fake, again = fakes(state, real.labels, "z")
-    d = d_step(state, real, fake, drop(state, "d"), between(state, "u"), augmentation(state, "d"))
-    g = g_step(state, real, fake, drop(state, "g"), again, augmentation(state, "g"))
-    steered = steer(state, d.pop("signs")) if "signs" in d else {}
+    terms = play(state, real_batch(batches, first, "order"), latents(state, "z"), between(state, "u"))
     update_ema(state.ema, state.G, ema_decay(seen, train.batch, train.ema_half_life))
     state.images_seen += train.batch
-    return {f"d_{name}": term for name, term in d.items()} | {f"g_{name}": term for name, term in g.items()} | steered
+    return terms
 
 
 def share(batch: int) -> int:
@@ -65,15 +77,19 @@ def indices(state: TrainState) -> NDArray[np.int64]:
     return np.arange(count) + state.images_seen + dist.rank() * count
 
 
-def fakes(state: TrainState, labels: Tensor, purpose: str) -> tuple[Batch, Callable[[slice], Tensor] | None]:
+def latents(state: TrainState, purpose: str) -> Tensor:
+    """z [N, Z] of this rank's share of the batch that comes next."""
+    model = state.config.model
+    z = seeding.latents(state.config.train.seed, purpose, indices(state), model.latent_dim, model.latent)
+    return sent(z, state.device)
+
+
+def fakes(state: TrainState, labels: Tensor, z: Tensor) -> tuple[Batch, Callable[[slice], Tensor] | None]:
     """G's images of the real batch's labels, so that pairs share a class and the priors are equal.
 
     One forward of G serves both players, unless the batch comes in parts: then there is no graph, and a function that
     makes the images of a part again.
     """
-    model = state.config.model
-    z = seeding.latents(state.config.train.seed, purpose, indices(state), model.latent_dim, model.latent)
-    z = z.to(state.device)
 
     def make(part: slice) -> Tensor:
         with state.autocast():
@@ -99,7 +115,7 @@ def drop(state: TrainState, purpose: str) -> Drop:
     def draw(half: str, part: slice) -> list[Tensor]:
         seed, share = state.config.train.seed, state.config.model.dropout
         flat = seeding.masks(seed, f"dropout {purpose} {half}", where[part], sum(sizes), share)
-        split = torch.split(flat.to(state.device), sizes, 1)
+        split = torch.split(sent(flat, state.device), sizes, 1)
         return [mask.view(-1, *shape) for mask, shape in zip(split, shapes, strict=True)]
 
     return masks
@@ -109,7 +125,7 @@ def between(state: TrainState, purpose: str) -> Tensor | None:
     """WGAN-GP's places between real and fake, [N] in (0, 1)."""
     if not state.config.loss.gradient_penalty:
         return None
-    return seeding.uniforms(state.config.train.seed, purpose, indices(state), 1)[:, 0].float().to(state.device)
+    return sent(seeding.uniforms(state.config.train.seed, purpose, indices(state), 1)[:, 0].float(), state.device)
 
 
 def augmentation(state: TrainState, purpose: str) -> Augment:

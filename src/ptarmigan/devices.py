@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+from torch import Tensor
 
 from ptarmigan.contracts import UserError, unknown
 
@@ -26,6 +27,13 @@ def pick_device(name: str) -> torch.device:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
         return torch.device(name, int(os.environ["LOCAL_RANK"]))
     return torch.device(name)
+
+
+def sent(tensor: Tensor, device: torch.device | str) -> Tensor:
+    """A tensor of the host on a device; a GPU fetches it by itself, so that the host need not wait for its queue."""
+    if torch.device(device).type == "cuda":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
 
 
 @contextmanager

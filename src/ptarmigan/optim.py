@@ -5,12 +5,28 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
 def adam(parameters: Iterable[nn.Parameter], lr: float, betas: tuple[float, float]) -> torch.optim.Optimizer:
-    """Fused Adam (Kingma and Ba 2015): one kernel for all tensors, and it heeds `found_inf` on the device."""
-    return torch.optim.Adam(parameters, lr=lr, betas=betas, fused=True)
+    """Fused Adam (Kingma and Ba 2015): one kernel for all tensors, and it heeds `found_inf` on the device.
+
+    On CUDA the rate is a number on the device, which a recorded step reads anew.
+    """
+    tensors = list(parameters)
+    if tensors[0].device.type != "cuda":
+        return torch.optim.Adam(tensors, lr=lr, betas=betas, fused=True)
+    rate = torch.tensor(lr, device=tensors[0].device)
+    return torch.optim.Adam(tensors, lr=rate, betas=betas, fused=True, capturable=True)
+
+
+def set_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
+    """Let the next updates be made at this learning rate."""
+    group = optimizer.param_groups[0]
+    if isinstance(group["lr"], Tensor):
+        group["lr"].fill_(lr)
+    else:
+        group["lr"] = lr
 
 
 def learning_rate(base: float, images: int, start: int, end: int | None, anneal: float) -> float:

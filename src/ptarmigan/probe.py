@@ -26,8 +26,11 @@ class Probed(NamedTuple):
     seconds: float  # a step
 
 
-def probe(config: Config, spec: ImageSpec, device: torch.device, step: Callable[[TrainState], object]) -> Probed:
-    """Steps of throwaway states, fp32 and bf16 by turns.
+Step = Callable[[], object]
+
+
+def probe(config: Config, spec: ImageSpec, device: torch.device, step_of: Callable[[TrainState], Step]) -> Probed:
+    """Steps of throwaway states, fp32 and bf16 by turns; `step_of` gives what makes a state's steps.
 
     Nothing of it reaches the run: every draw there is addressed.  Raises UserError where no part of the batch fits.
     """
@@ -38,28 +41,29 @@ def probe(config: Config, spec: ImageSpec, device: torch.device, step: Callable[
     taken: dict[bool, list[float]] = {bf16: [] for bf16 in kinds}
     micro_batch = config.train.micro_batch
     for state in states.values():  # first calls pay for set-up, and show whether memory is enough
-        micro_batch = fitting(micro_batch, state, step)
+        micro_batch = fitting(micro_batch, state, step_of)
     for state in states.values():
         state.micro_batch = micro_batch
+    steps = {bf16: step_of(state) for bf16, state in states.items()}
     until = time.perf_counter() + PROBE_SECONDS
     while dist.broadcast(time.perf_counter() < until or not taken[kinds[-1]]):
         for bf16, state in states.items():
-            taken[bf16].append(timed(state, step))
+            taken[bf16].append(timed(state, steps[bf16]))
     medians = {bf16: statistics.median(seconds) for bf16, seconds in taken.items()}
     best = min(medians, key=medians.__getitem__)
     return Probed(*dist.broadcast([best, micro_batch, medians[best]]))
 
 
-def fitting(micro_batch: int, state: TrainState, step: Callable[[TrainState], object]) -> int:
+def fitting(micro_batch: int, state: TrainState, step_of: Callable[[TrainState], Step]) -> int:
     """`micro_batch`, halved from the batch on until a step fits where the user left it open."""
     state.micro_batch = micro_batch
     try:
         with memory(state):
-            timed(state, step)
+            timed(state, step_of(state))
     except OutOfMemory:
         if state.config.train.micro_batch or dist.world() > 1 or smaller(state) == 0:
             raise
-        return fitting(smaller(state), state, step)
+        return fitting(smaller(state), state, step_of)
     return micro_batch
 
 
@@ -98,8 +102,8 @@ def smaller(state: TrainState) -> int:
     return 0 if whole(state) else at_once(state) // 2
 
 
-def timed(state: TrainState, step: Callable[[TrainState], object]) -> float:
+def timed(state: TrainState, step: Step) -> float:
     begun = time.perf_counter()
-    step(state)
+    step()
     float(state.bad)  # waits for the device
     return time.perf_counter() - begun

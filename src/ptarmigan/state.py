@@ -71,6 +71,11 @@ class TrainState:
         ends: list[int] = self.controllers.get("ends", [])
         return ([0, 0, *ends])[-2]
 
+    @property
+    def penalised(self) -> bool:
+        """R1 and R2 count in D's next update."""
+        return self.images_seen // self.config.train.batch % self.config.loss.penalty_every == 0
+
     def autocast(self) -> AbstractContextManager[Any]:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16)
 
@@ -105,6 +110,8 @@ class TrainState:
                     n[len(stem) :]: v for n, v in tensors.items() if n.startswith(stem) and "." not in n[len(stem) :]
                 }
                 optimizer.state[parameter] = {  # moments in the parameter's own memory format
-                    key: torch.empty_like(parameter if value.shape == parameter.shape else value).copy_(value)
+                    key: torch.empty_like(parameter).copy_(value)
+                    if value.shape == parameter.shape
+                    else value.to(parameter.device, copy=True)
                     for key, value in moments.items()
                 }

@@ -44,8 +44,7 @@ def d_step(
     slope at the image before augmentation; WGAN-GP's, which is to be 1 and not 0, is at D's own input, between
     augmented images: the Lipschitz bound is D's, and what a cut hides from it has no slope to give.
     """
-    loss, D, n = state.config.loss, state.D, len(real.labels)
-    due = state.images_seen // state.config.train.batch % loss.penalty_every == 0
+    loss, D, n, due = state.config.loss, state.D, len(real.labels), state.penalised
 
     def terms(part: slice) -> dict[str, Tensor]:
         y, asked, masks = real.labels[part], fake.labels[part], drop(part)

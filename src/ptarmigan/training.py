@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from ptarmigan.contracts import UserError
 from ptarmigan.data import Batches, Dataset, open_dataset
 from ptarmigan.devices import deterministic, pick_device
 from ptarmigan.finetune import Origin, report
+from ptarmigan.graphs import player
 from ptarmigan.log import Display, Metrics, duration
 from ptarmigan.log import damaged as damaged_lines
 from ptarmigan.probe import TICK_SECONDS, memory, probe
@@ -117,7 +119,9 @@ def play(
     existing = dist.on_first(opened)
     with feed(config, dataset, device) as batches:
         if existing is None:
-            bf16, fits, seconds = probe(config, dataset.spec, device, lambda state: advance(state, batches))
+            bf16, fits, seconds = probe(
+                config, dataset.spec, device, lambda state: partial(advance, state, batches, player(state))
+            )
             tick = config.train.batch * tick_steps(config.train, seconds)
         else:
             bf16, fits, tick = existing
@@ -245,7 +249,7 @@ def loop(
 ) -> None:
     """Steps until the planned end, or a signal; the host waits for the device at ticks alone."""
     train, controllers = state.config.train, state.controllers
-    metrics = logged(run)
+    metrics, by = logged(run), player(state)
     names: list[str] = []
     scores: dict[str, float] = {}  # of the last snapshot
     sums, steps, since = torch.zeros(()), 0, time.perf_counter()
@@ -285,7 +289,7 @@ def loop(
                 save(run, state, record, dataset, live, metrics, milestone=False)
                 number = received[0] if received else signal.SIGTERM
                 raise Stopped(number, f"stopped at {seen:,} images, all saved; to go on: {again(run)}")
-            terms = advance(state, batches)
+            terms = advance(state, batches, by)
             step = torch.stack(list(terms.values()))
             names, sums, steps = list(terms), sums + step if steps else step, steps + 1
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ptarmigan import seeding
+from ptarmigan.devices import sent
 
 BLOCK = 4096  # positions whose order is computed at once: numpy's cost is by the call, not by the position
 
@@ -35,9 +36,19 @@ def order(seed: int, purpose: str, first: int, count: int, size: int) -> NDArray
     return np.concatenate(parts)
 
 
-def to_float(images: NDArray[np.uint8], device: torch.device | str = "cpu") -> Tensor:
+def to_float(images: Tensor) -> Tensor:
     """uint8 [N,H,W,C] -> float32 [N,C,H,W] in [-1, 1], channels_last: 0 is -1, 255 is 1."""
-    return torch.from_numpy(images).to(device).permute(0, 3, 1, 2).float().div_(127.5).sub_(1)
+    return images.permute(0, 3, 1, 2).float().div_(127.5).sub_(1)
+
+
+def resident(images: NDArray[np.uint8], device: torch.device | str) -> Tensor | None:
+    """All images on a CUDA device, if half of its free memory holds them: the host then sends places alone."""
+    if torch.device(device).type != "cuda" or images.nbytes > torch.cuda.mem_get_info(device)[0] // 2:
+        return None
+    whole = torch.empty(images.shape, dtype=torch.uint8, device=device)
+    for start in range(0, len(images), BLOCK):  # the pack is a file that need not fit in the host's memory
+        whole[start : start + BLOCK] = torch.from_numpy(np.ascontiguousarray(images[start : start + BLOCK]))
+    return whole
 
 
 class Batches:
@@ -61,6 +72,7 @@ class Batches:
         assert len(indices), "no image to draw from"
         self.images, self.labels, self.indices = images, labels, indices
         self.batch, self.seed, self.flip, self.device = batch, seed, flip, device
+        self.resident = resident(images, device)
         self._pool = ThreadPoolExecutor(1, "batches")
         self._blocks: dict[tuple[str, int], NDArray[np.int64]] = {}
         self._next: dict[tuple[int, str], Future[Loaded]] = {}
@@ -68,13 +80,15 @@ class Batches:
     def load(self, images_seen: int, purpose: str = "order") -> Loaded:
         """The batch at the global positions images_seen .. images_seen+batch-1: a pure function of its arguments."""
         at = self.indices[self._order(purpose, images_seen)]
-        images = self.images[at]
+        if self.resident is not None:
+            images = self.resident[sent(torch.from_numpy(at), self.device)]
+        else:
+            images = sent(torch.from_numpy(self.images[at]), self.device)
         if self.flip:
             positions = np.arange(images_seen, images_seen + self.batch)
-            mirror = seeding.uniforms(self.seed, f"{purpose}:flip", positions, 1)[:, 0].numpy() < 0.5
-            images[mirror] = images[mirror, :, ::-1]
-        labels = torch.from_numpy(self.labels[at]).to(self.device)
-        return Loaded(to_float(images, self.device), labels, at)
+            mirror = seeding.uniforms(self.seed, f"{purpose}:flip", positions, 1).view(-1, 1, 1, 1) < 0.5
+            images = torch.where(sent(mirror, self.device), images.flip(2), images)
+        return Loaded(to_float(images), sent(torch.from_numpy(self.labels[at]), self.device), at)
 
     def get(self, images_seen: int, purpose: str = "order", step: int | None = None) -> Loaded:
         """`load`, and a start on the batch `step` positions on (default: the next one of this purpose)."""

@@ -1,0 +1,115 @@
+"""The step on a CUDA device: images/s as plain calls and as graphs, memory, and the device's share of idle time.
+
+    python benchmarks/gpu.py [--seconds 3] [--compile]
+
+Everything that a run does between ticks is in it: addressed latents, images from the device's memory, the average of
+G.  Turns of both ways are interleaved and medians taken.  Idle is the share of wall time of 50 steps in which the
+profiler saw no kernel and no copy; under the profiler the host is slower, so that plain calls look idler than they are.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from functools import partial
+
+import numpy as np
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+from ptarmigan.advance import Play, advance, play
+from ptarmigan.config import resolve
+from ptarmigan.contracts import ImageSpec
+from ptarmigan.data import Batches
+from ptarmigan.graphs import Graphs
+from ptarmigan.state import TrainState
+
+CUDA = torch.device("cuda")
+CASES = [  # recipe, height and width, channels, batch
+    ("auto", 28, 1, 32), ("auto", 28, 1, 256), ("auto", 64, 3, 64), ("auto", 64, 3, 256), ("dcgan", 64, 3, 128),
+]  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=float, default=3.0, help="for each way of each case")
+    parser.add_argument("--compile", action="store_true", help="also with torch.compile on G")
+    asked = parser.parse_args()
+    print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}")
+    print(
+        "recipe  images       batch           images/s: calls   graphs  ratio  idle: calls  graphs  MiB: calls graphs"
+    )
+    for case in CASES:
+        for bf16 in (False, True):
+            show(case, bf16, asked.seconds)
+        if asked.compile:
+            show(case, False, asked.seconds, compiled=True)
+
+
+def show(case: tuple[str, int, int, int], bf16: bool, seconds: float, compiled: bool = False) -> None:
+    recipe, size, channels, batch = case
+    steps, peaks = [], []
+    for by in (play, Graphs()):
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        step = stepper(case, bf16, by, compiled)
+        for _ in range(16):
+            step()
+        torch.cuda.synchronize()
+        peaks.append((torch.cuda.max_memory_allocated() - before) / 2**20)
+        steps.append(step)
+    rates: list[list[float]] = [[], []]
+    until = time.perf_counter() + 2 * seconds
+    while time.perf_counter() < until:
+        for step, found in zip(steps, rates, strict=True):
+            begun = time.perf_counter()
+            for _ in range(20):
+                step()
+            torch.cuda.synchronize()
+            found.append(20 * batch / (time.perf_counter() - begun))
+    calls, graphs = (statistics.median(found) for found in rates)
+    idles = [idle(step) for step in steps]
+    kind = ("bf16" if bf16 else "fp32") + (" compiled G" if compiled else "")
+    print(
+        f"{recipe:<6}  {size}x{size}x{channels:<6} {batch:4} {kind:<16} {calls:12,.0f} {graphs:8,.0f} "
+        f"{graphs / calls:6.2f} {idles[0]:12.2f} {idles[1]:7.2f} {peaks[0]:12,.0f} {peaks[1]:6,.0f}",
+        flush=True,
+    )
+
+
+def stepper(case: tuple[str, int, int, int], bf16: bool, by: Play, compiled: bool) -> partial[dict[str, torch.Tensor]]:
+    """The step of a case on random images."""
+    recipe, size, channels, batch = case
+    config = resolve({"recipe": recipe, "batch": batch, "images": "1000M"})
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (20_000, size, size, channels), np.uint8)
+    batches = Batches(images, rng.integers(0, 10, 20_000), np.arange(20_000), batch=batch, seed=0, device=CUDA)
+    state = TrainState.create(config, ImageSpec(size, size, channels, tuple(map(str, range(10)))), CUDA, bf16)
+    if compiled:
+        state.G.compile()
+    return partial(advance, state, batches, by)
+
+
+def idle(step: partial[dict[str, torch.Tensor]]) -> float:
+    """The share of wall time in which the device does nothing."""
+    for _ in range(3):
+        step()
+    torch.cuda.synchronize()
+    with profile(activities=[ProfilerActivity.CUDA]) as seen:
+        begun = time.perf_counter()
+        for _ in range(50):
+            step()
+        torch.cuda.synchronize()
+        wall = time.perf_counter() - begun
+    busy, end = 0.0, 0.0
+    for event in sorted(seen.events(), key=lambda event: event.time_range.start):
+        if event.device_type == torch.autograd.DeviceType.CUDA:
+            busy += max(0.0, event.time_range.end - max(end, event.time_range.start))
+            end = max(end, event.time_range.end)
+    return 1 - busy / 1e6 / wall
+
+
+if __name__ == "__main__":
+    main()
