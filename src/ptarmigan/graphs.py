@@ -59,6 +59,6 @@ def record(state: TrainState, given: list[Tensor]) -> Recorded:
     """Record a step without making it; its input is to be put into copies of `given`."""
     images, labels, z, *u = inputs = [tensor.clone() for tensor in given]
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
+    with torch.cuda.graph(graph, capture_error_mode="thread_local"):  # another thread sends the next batch meanwhile
         terms = play(state, Batch(images, labels), z, u[0] if u else None)
     return Recorded(graph, inputs, terms)

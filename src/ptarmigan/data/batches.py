@@ -47,7 +47,7 @@ def resident(images: NDArray[np.uint8], device: torch.device | str) -> Tensor | 
         return None
     whole = torch.empty(images.shape, dtype=torch.uint8, device=device)
     for start in range(0, len(images), BLOCK):  # the pack is a file that need not fit in the host's memory
-        whole[start : start + BLOCK] = torch.from_numpy(np.ascontiguousarray(images[start : start + BLOCK]))
+        whole[start : start + BLOCK] = torch.from_numpy(np.array(images[start : start + BLOCK]))
     return whole
 
 
