@@ -115,8 +115,9 @@ UNTRACKED = (
 )  # may differ between two runs of one command on a run folder
 
 RECIPES: dict[str, dict[str, Any]] = {
-    # Both fields against none, with the same images and in the same time: docs/benchmarks.md.
-    "auto": dict(g_blocks=1, penalty_every=4),
+    # Each field against others, with the same images and in the same time: docs/benchmarks.md.  choice.py decides the
+    # rest, by the data, the device and the budget.
+    "auto": dict(loss="non_saturating", g_blocks=1, penalty_every=4),
     # Radford et al. 2016 (1511.06434), section 4: z uniform, 100; Adam 2e-4, beta1 .5; batch 128; N(0, .02); batch
     # norm in both.  Not verified against the paper's text: width 64 (the figure's G has 128 next to the image).
     "dcgan": dict(

@@ -17,6 +17,7 @@ from filelock import FileLock, Timeout
 
 from ptarmigan import __version__, checkpoint, dist
 from ptarmigan.checkpoint import Checkpoint
+from ptarmigan.choice import CHOSEN
 from ptarmigan.config import UNTRACKED, Config, Train, config_of, parse_images, parse_time
 from ptarmigan.contracts import UserError
 from ptarmigan.data import Dataset
@@ -107,6 +108,16 @@ def recorded(run: Path) -> dict[str, Any] | None:
         found, _ = checkpoint.newest(run)
     record: dict[str, Any] | None = found.meta["record"] if found else None
     return record
+
+
+def chosen_before(run: Path) -> dict[str, Any] | None:
+    """What `auto` chose for a run, by field; None where there is no run yet, or no good record of one."""
+    try:
+        record = recorded(run)
+        flat = config_of(record).flat() if record else {}
+    except (UserError, KeyError, TypeError):  # said by `open_run`
+        return None
+    return {key: flat[key] for key in CHOSEN} if record else None
 
 
 def open_run(run: Path, config: Config, dataset: Dataset, init: dict[str, Any] | None = None) -> Opened:

@@ -22,6 +22,7 @@ from rich.console import Console
 from ptarmigan import checkpoint, dist
 from ptarmigan.advance import advance, share
 from ptarmigan.augment import words
+from ptarmigan.choice import Choice, choose, replaced
 from ptarmigan.config import Config, Train, flatten, parse_images, parse_time, resolve
 from ptarmigan.contracts import UserError
 from ptarmigan.data import Batches, Dataset, open_dataset
@@ -30,8 +31,18 @@ from ptarmigan.finetune import Origin, report
 from ptarmigan.graphs import player
 from ptarmigan.log import Display, Metrics, duration
 from ptarmigan.log import damaged as damaged_lines
-from ptarmigan.probe import TICK_SECONDS, memory, probe
-from ptarmigan.runs import DEFAULT_TIME, hold, new_run, open_run, plan, read_yaml, record_of, write_record
+from ptarmigan.probe import TICK_SECONDS, Probed, memory, probe
+from ptarmigan.runs import (
+    DEFAULT_TIME,
+    chosen_before,
+    hold,
+    new_run,
+    open_run,
+    plan,
+    read_yaml,
+    record_of,
+    write_record,
+)
 from ptarmigan.saving import Live, export, has_generator, save
 from ptarmigan.state import TrainState
 
@@ -81,21 +92,48 @@ def train(
         with dist.first_of_each_machine():
             dataset = open_dataset(data, chosen.data, display.preparing)
         chosen = fit(chosen, dataset)
-        for sentence in (*dataset.notices, dataset.fewer_than(chosen.train.batch)):
-            if sentence:
-                display.say(f"note: {sentence}")
-        share(chosen.train.batch)
+        for sentence in dataset.notices:
+            display.say(f"note: {sentence}")
         run = Path(dist.on_first(lambda: str(out or new_run(dataset.name))))
         exact = deterministic(chosen.train.deterministic)
         with hold(run, display.say) if dist.rank() == 0 else nullcontext(), exact:
-            state = play(run, chosen, asked, dataset, str(data or "embedded"), origin, device, display)
+            there = dist.on_first(lambda: chosen_before(run))
+            given = {key for key, value in flatten(asked).items() if value is not None}
+            given |= set(origin.record["shape"]) if origin is not None else set()
+            choice = None
+            if chosen.recipe == "auto" and there is not None:
+                chosen = replaced(chosen, {key: value for key, value in there.items() if key not in given})
+            elif chosen.recipe == "auto":
+                choice = decide(chosen, given, dataset, device)
+                chosen = choice.config
+            share(chosen.train.batch)
+            if few := dataset.fewer_than(chosen.train.batch):
+                display.say(f"note: {few}")
+            state = play(run, chosen, choice, asked, dataset, str(data or "embedded"), origin, device, display)
         finish(run, state, dataset, display.say)
     return run
+
+
+def decide(config: Config, given: set[str], dataset: Dataset, device: torch.device) -> Choice:
+    """What `auto` takes: a time budget is counted in images at the speed that a probe of the recipe finds."""
+    images: float | None = parse_images(config.train.images)
+    if images is None:
+        share(config.train.batch)
+        with feed(config, dataset, device) as batches:
+            seconds = measure(config, dataset, device, batches).seconds
+        images = (parse_time(config.train.time) or 0.0) / seconds * config.train.batch
+    counts = torch.bincount(torch.from_numpy(dataset.labels[dataset.indices()]), minlength=dataset.spec.classes)
+    return choose(config, given, dataset.spec, counts.tolist(), device.type, images)
+
+
+def measure(config: Config, dataset: Dataset, device: torch.device, batches: Batches) -> Probed:
+    return probe(config, dataset.spec, device, lambda state: partial(advance, state, batches, player(state)))
 
 
 def play(
     run: Path,
     config: Config,
+    choice: Choice | None,
     asked: dict[str, Any],
     dataset: Dataset,
     source: str,
@@ -119,9 +157,7 @@ def play(
     existing = dist.on_first(opened)
     with feed(config, dataset, device) as batches:
         if existing is None:
-            bf16, fits, seconds = probe(
-                config, dataset.spec, device, lambda state: partial(advance, state, batches, player(state))
-            )
+            bf16, fits, seconds = measure(config, dataset, device, batches)
             tick = config.train.batch * tick_steps(config.train, seconds)
         else:
             bf16, fits, tick = existing
@@ -136,7 +172,7 @@ def play(
             write_record(run, record, dataset)
 
         dist.on_first(written)
-        describe(run, state, dataset, found is not None, display.say)
+        describe(run, state, dataset, choice, found is not None, display.say)
         if origin is not None and found is None and dist.rank() == 0:
             for line in report(record["init"]):
                 display.say(line)
@@ -367,8 +403,10 @@ def fit(config: Config, dataset: Dataset) -> Config:
     return replace(config, model=model, train=train)
 
 
-def describe(run: Path, state: TrainState, dataset: Dataset, found: bool, say: Callable[[str], None]) -> None:
-    """Three lines before the first step: the data, the choice, and whether the run is new."""
+def describe(
+    run: Path, state: TrainState, dataset: Dataset, choice: Choice | None, found: bool, say: Callable[[str], None]
+) -> None:
+    """What is said before the first step: the data, the choice and its reasons, and whether the run is new."""
     spec, config = state.spec, state.config
     held = ", ".join(f"{count:,} {name}" for name, count in dataset.counts().items() if count)
     size = f"{spec.height}x{spec.width} {({1: 'grey', 3: 'RGB', 4: 'RGBA'})[spec.channels]}"
@@ -381,6 +419,8 @@ def describe(run: Path, state: TrainState, dataset: Dataset, found: bool, say: C
         f"{changed}, batch {config.train.batch}, on {state.device} in {'bf16' if state.bf16 else 'fp32'}"
         + (f", {dist.world()} ranks" if dist.world() > 1 else "")
     )
+    for line in [*choice.reasons, choice.expected] if choice else []:
+        say(f"  {line}")
     if not found:
         say(f"a new run in {run}")
     elif state.end is not None and state.images_seen >= state.end:

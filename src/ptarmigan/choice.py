@@ -1,0 +1,109 @@
+"""What `auto` takes for these data, this device and this budget, with its reasons.
+
+Each rule was measured, on Fashion-MNIST: docs/benchmarks.md has the figures.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+from ptarmigan.config import SECTIONS, Config, check
+from ptarmigan.contracts import ImageSpec
+
+LONG = 250_000  # images seen from which a batch of 64 and a weaker penalty are better
+WIDE = 500_000  # images seen from which a GPU, which takes no longer for it, is better off with twice the width
+FEW = 500  # images of a class, below which what D learns by heart is worth a word
+
+CHOSEN = ("width", "batch", "r1", "r2")  # what `choose` decides; the rest of the recipe stands in config.py
+
+# Images seen, the Fréchet distance there on Fashion-MNIST (medians of seeds, docs/benchmarks.md), how samples look
+EXPECTED = ((25_000, 83, "rough shapes"), (140_000, 7.2, "clear classes"), (800_000, 1.8, "hard to tell at a glance"))
+
+
+class Choice(NamedTuple):
+    config: Config
+    reasons: list[str]  # four lines
+    expected: str
+
+
+def choose(
+    config: Config, given: Collection[str], spec: ImageSpec, counts: Collection[int], device: str, images: float
+) -> Choice:
+    """The config with what `auto` decides, but for the fields that were `given`.
+
+    `counts` are the training images of each class, `device` is cpu, cuda or mps, and `images` are about how many the
+    budget will see.  Raises UserError where the choice cannot go with what was given.
+    """
+    long, wide = images >= LONG, device == "cuda" and images >= WIDE
+    fields = {"width": 64 if wide else 32, "batch": 64 if long else 32, "r1": 0.1 if long else 0.2}
+    fields["r2"] = fields["r1"]
+    if not (config.loss.r1 and config.loss.r2):  # one that was switched off stays so, and leaves the other as it is
+        del fields["r1"], fields["r2"]
+    chosen = replaced(config, {key: value for key, value in fields.items() if key not in given})
+    check(chosen)
+    return Choice(chosen, reasons(chosen, given, spec, min(counts), device, images), expected(images, spec))
+
+
+def replaced(config: Config, fields: dict[str, Any]) -> Config:
+    """The config with other values in some of its fields."""
+    sections = {
+        name: replace(getattr(config, name), **{k: v for k, v in fields.items() if hasattr(cls, k)})
+        for name, cls in SECTIONS.items()
+    }
+    return replace(config, **sections)
+
+
+def reasons(
+    config: Config, given: Collection[str], spec: ImageSpec, fewest: int, device: str, images: float
+) -> list[str]:
+    """A line for the network, the game, the batch and the images, each with why, or with who decided."""
+
+    def line(what: str, why: str, *fields: str) -> str:
+        yours = [field for field in fields if field in given]
+        return f"{what}: " + (f"{', '.join(yours)} as you asked" if yours else why)
+
+    model, loss, train = config.model, config.loss, config.train
+    if model.width > 32:
+        wide = "a GPU takes no longer for twice the width, and it is better image by image"
+    elif device == "cuda":
+        wide = f"wider ones pay from {WIDE:,} images seen on"
+    else:
+        wide = "wider ones were better image by image, but not minute by minute"
+    penalty = " and ".join(f"{name} {value:g}" for name, value in (("R1", loss.r1), ("R2", loss.r2)) if value)
+    batch = (
+        f"a third more images a second than 32, and no worse from {LONG:,} images on"
+        if train.batch == 64
+        else f"more updates, which a budget of under {LONG:,} images wants"
+    )
+    augment = config.data.augment
+    return [
+        line(f"network {model.network}, width {model.width}", wide, "network", "width"),
+        line(
+            f"{loss.loss} loss, {penalty or 'no penalty'}, {model.conditioning.replace('_', ' ')}",
+            "without penalties the distance was 25 times as large, with an auxiliary classifier 3 times",
+            "loss",
+            "r1",
+            "r2",
+            "conditioning",
+        ),
+        line(f"batch {train.batch}, rates falling to 0 at the end", batch, "batch", "g_lr", "d_lr", "anneal"),
+        line(
+            f"augmentation {augment}",
+            f"{fewest:,} images in the smallest class"
+            + ("; look at C_T of `ptarmigan score`, and try --augment ada if it copies" if fewest < FEW else ""),
+            "augment",
+        ),
+    ]
+
+
+def expected(images: float, spec: ImageSpec) -> str:
+    """What about so many images gave on Fashion-MNIST."""
+    seen, distance, looks = min(EXPECTED, key=lambda row: abs(math.log(row[0] / images)))
+    larger = "" if max(spec.height, spec.width) <= 32 else "; larger images want many more"
+    return (
+        f"expect: {seen:,} images seen gave a Fréchet distance of {distance:g} on Fashion-MNIST, where real images "
+        f"have .53 and ten minutes of acgan 61: {looks}{larger}"
+    )

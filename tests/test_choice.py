@@ -1,0 +1,79 @@
+"""What `auto` chooses: by the budget and the device, never against what was asked, said in four lines, and kept."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from conftest import SMALL
+from ptarmigan import train
+from ptarmigan.choice import LONG, WIDE, choose
+from ptarmigan.config import resolve
+from ptarmigan.contracts import ImageSpec, UserError
+from ptarmigan.files import load_json
+
+SPEC = ImageSpec(28, 28, 1, tuple("0123456789"))
+
+
+def chosen(images: float, device: str = "cpu", fewest: int = 5000, **asked: Any) -> dict[str, Any]:
+    choice = choose(resolve(asked), asked, SPEC, [fewest, fewest + 1], device, images)
+    assert len(choice.reasons) == 4
+    return choice.config.flat() | {"said": "\n".join([*choice.reasons, choice.expected])}
+
+
+def test_a_long_budget_takes_larger_batches_and_a_weaker_penalty() -> None:
+    short, long = chosen(LONG - 1), chosen(LONG)
+    assert [short[key] for key in ("batch", "r1", "r2")] == [32, 0.2, 0.2]
+    assert [long[key] for key in ("batch", "r1", "r2")] == [64, 0.1, 0.1]
+    assert "batch 64" in long["said"]
+    assert "R1 0.1 and R2 0.1" in long["said"]
+
+
+def test_a_gpu_takes_twice_the_width_where_the_budget_is_long() -> None:
+    assert chosen(WIDE, "cuda")["width"] == 64
+    assert chosen(WIDE - 1, "cuda")["width"] == chosen(10 * WIDE, "cpu")["width"] == 32
+    assert f"from {WIDE:,} images seen on" in chosen(WIDE - 1, "cuda")["said"]
+
+
+def test_what_was_asked_for_stands_and_is_said() -> None:
+    found = chosen(10 * WIDE, "cuda", width=20, batch=16, r1=0.0)
+    assert [found[key] for key in ("width", "batch", "r1", "r2")] == [20, 16, 0.0, 0.2]
+    assert "width as you asked" in found["said"]
+    assert "batch as you asked" in found["said"]
+    assert "R2 0.2" in found["said"]
+
+
+def test_few_images_are_warned_of_and_the_expectation_is_of_the_nearest_budget() -> None:
+    assert "try --augment ada" in chosen(1e5, fewest=100)["said"]
+    assert "try --augment ada" not in chosen(1e5)["said"]
+    assert "augment as you asked" in chosen(1e5, augment="ada")["said"]
+    assert ["rough" in chosen(2e4)["said"], "clear" in chosen(1e5)["said"], "glance" in chosen(1e7)["said"]] == [
+        True
+    ] * 3
+
+
+def test_a_run_keeps_what_was_chosen_when_its_budget_grows(
+    shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    monkeypatch.setattr("ptarmigan.choice.LONG", 64)
+    given = {key: value for key, value in SMALL.items() if key != "batch"} | dict(live_images=0)
+    run = train(shapes, out=tmp_path / "run", **given)
+    said = capsys.readouterr().out
+    assert "batch 32" in said
+    assert "expect:" in said
+    train(shapes, out=run, **given | dict(images="96"))
+    assert "expect:" not in capsys.readouterr().out
+    assert load_json(run / "config.json")["config"]["train"]["batch"] == 32
+    with pytest.raises(UserError, match="batch 32 there, 64 here"):
+        train(shapes, out=run, **given | dict(images="128", batch=64))
+    other = train(shapes, out=tmp_path / "other", **given | dict(images="64"))
+    assert load_json(other / "config.json")["config"]["train"]["batch"] == 64
+    timed = train(shapes, out=tmp_path / "timed", **given | dict(images=None, time="1s"))
+    assert load_json(timed / "config.json")["config"]["train"]["batch"] == 64
+
+
+def test_other_recipes_choose_nothing(shapes: Path, tmp_path: Path, capsys: Any) -> None:
+    train(shapes, recipe="dcgan", out=tmp_path / "run", **SMALL, live_images=0)
+    assert "expect:" not in capsys.readouterr().out
