@@ -28,6 +28,13 @@ def pick_device(name: str) -> torch.device:
     return torch.device(name)
 
 
+def out_of_memory(error: BaseException) -> bool:
+    """The device has no more memory; the CPU's allocator raises a plain RuntimeError."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
+        isinstance(error, RuntimeError) and "allocate memory" in str(error)
+    )
+
+
 @contextmanager
 def deterministic(wanted: bool) -> Iterator[None]:
     """The same bits on a GPU each time, as on the CPU; an operation that cannot is an error.  Given back at the end."""
