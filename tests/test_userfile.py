@@ -390,8 +390,11 @@ def test_the_context_is_what_the_step_has(relativistic: bool, tmp_path: Path) ->
 # --- records ----------------------------------------------------------------------------------------------------
 
 
-def test_the_file_is_held_by_name_and_hash_and_never_run_again_unasked(shapes: Path, tmp_path: Path) -> None:
+def test_the_file_is_held_by_name_and_hash_and_never_run_again_unasked(
+    shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """After the run the file becomes a trap: all that reads the run goes on without it."""
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
     folder = tmp_path / "secret"
     folder.mkdir()
     path, trap = write(folder, LECAM.read_text()), tmp_path / "run was run"
@@ -556,6 +559,13 @@ def test_a_fault_of_the_file_is_one_line_that_names_it(case: str, call: Call, sh
     assert expected.format(path=path) in err
     assert "Traceback" not in out + err
     assert not (tmp_path / "run" / "checkpoints").exists() or case == "names change"
+
+
+def test_an_error_with_words_of_its_own_keeps_them(tmp_path: Path) -> None:
+    """As RankLost, which D's batch norm may raise within the file's call of it."""
+    text = "from ptarmigan import UserError\nOBJECTIVE = 'hinge'\ndef terms(ctx):\n    raise UserError('so it is')\n"
+    with pytest.raises(UserError, match=r"^so it is$"):
+        play(state_of(write(tmp_path, text)))
 
 
 def test_a_file_that_is_no_text(call: Call, shapes: Path, tmp_path: Path) -> None:

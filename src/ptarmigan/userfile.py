@@ -1,6 +1,7 @@
 """A loss of the user's own in one file, which is passed each time: no path that a run or a generator names is opened.
 
-The file has OBJECTIVE, an Objective or the name of a built-in one, and where it wants them
+The file has OBJECTIVE, an Objective (even=None where only differences of logits mean anything, which ADA asks) or the
+name of a built-in one, and where it wants them
 
     terms(ctx) -> {name: Tensor [N]}        more terms, a value a sample, of D's loss or of G's, as ctx.player says
     AVERAGES = {name: decay}                moving averages, 0 at first, a checkpoint's part
