@@ -215,8 +215,29 @@ def test_a_step_is_replayed_to_the_last_bit(rich: bool, recipe: str, shapes: Pat
     assert step.checkpoint == "000000048.safetensors"
     assert step.terms == {name: line[name] for name in step.terms}
     assert {"d_same", "g_same", "d_steered", "g_steered"} <= line.keys() if rich else {"d_lecam"} <= line.keys()
-    assert any(call.images == "own" for call in step.calls) == rich
+    for update, halves in (("D", {"real", "fake"}), ("G", {"fake"})):
+        through = {call.images for call in step.calls if (call.update, call.layer) == (update, "D")}
+        assert through == halves | ({"own"} if rich else set())
     assert step.not_finite is None
+
+
+def test_a_run_that_goes_back_goes_on_with_the_file(
+    shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shipped, times = training.advance, [0]
+
+    def failing(state: Any, given: Any) -> Any:
+        if state.controllers and state.images_seen == 40 and not times[0]:
+            times[0] = 1
+            state.bad.fill_(1)
+        return shipped(state, given)
+
+    monkeypatch.setattr(training, "advance", failing)
+    run = train(shapes, out=tmp_path / "run", **LONG, loss=str(LECAM))
+    lines = list(read(run / "metrics.jsonl"))
+    assert any(line.get("retry") == 1 for line in lines)
+    assert "d_lecam" in lines[-1]
+    assert load_tensors(checkpoint.checkpoints(run)[-1])[0]["averages.real"] != 0
 
 
 def weights(run: Path) -> dict[str, Tensor]:
