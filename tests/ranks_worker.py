@@ -24,6 +24,7 @@ from ptarmigan.data import open_dataset
 from ptarmigan.files import load_tensors, save_tensors
 from ptarmigan.state import TrainState
 from ptarmigan.training import feed, train
+from ptarmigan.userfile import open_loss
 
 SMALL: dict[str, Any] = dict(width=4, batch=8, images="1M", precision="fp32", latent_dim=6, class_dim=4, split="none")
 GAMES: dict[str, dict[str, Any]] = {
@@ -40,6 +41,7 @@ GAMES: dict[str, dict[str, Any]] = {
         "augment": "diffaugment",
     },
     "ada": {"augment": "ada", "loss": "non_saturating"},
+    "lecam": {"loss": str(Path(__file__).parent.parent / "examples" / "lecam.py"), "d_steps": 2},
     "r3gan": {"network": "r3gan"},
     "sngan": {"network": "resnet", "d_norm": "spectral", "loss": "hinge", "r1": 0, "r2": 0},
 }
@@ -67,12 +69,14 @@ SHIPPED = advance_module.real_batch
 
 
 def play(name: str, data: Path, steps: int, begin: str, to: Path) -> None:
-    config = resolve({**SMALL, **(GAMES | WHOLE)[name]})
+    config, loss_file = open_loss(resolve({**SMALL, **(GAMES | WHOLE)[name]}))
     dataset = open_dataset(data, config.data, lambda *_: None)
-    state = TrainState.create(config, dataset.spec, torch.device("cpu"))
+    state = TrainState.create(config, dataset.spec, torch.device("cpu"), loss_file=loss_file)
     state.micro_batch = int(os.environ.get("MICRO_BATCH", "0"))
     for network in (state.G, state.D, state.ema):
         in_float64(network)
+    for average in loss_file.averages if loss_file else ():
+        state.averages[average] = state.averages[average].double()
     if begin != "-":
         tensors, meta = load_tensors(Path(begin) / f"{name}.safetensors")
         state.load(tensors)

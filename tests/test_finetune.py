@@ -255,7 +255,7 @@ def test_a_recipe_that_is_named_decides_the_conditioning_and_else_the_model(
 ) -> None:
     kept = load_json(train(shapes, out=tmp_path / "kept", init=acgan, **SHAPELESS) / "config.json")
     assert kept["config"]["model"]["conditioning"] == "auxiliary_classifier"
-    assert kept["config"]["loss"]["loss"] == "relativistic"
+    assert kept["config"]["loss"]["loss"] == "non_saturating"
     assert (kept["config"]["model"]["d_norm"], kept["init"]["other"]) == ("none", {"d_norm": "batch"})
     assert kept["init"]["recipe"] == "acgan"
     for named_by, more in (({"recipe": "acgan"}, {"d_norm": "none"}), ({"conditioning": "auxiliary_classifier"}, {})):
@@ -508,10 +508,10 @@ def test_a_run_that_diverges_at_once_goes_back_to_the_weights_it_took(
     seen: list[Tensor] = []
     real = training.advance
 
-    def noted(state: Any, batches: Any) -> Any:
+    def noted(state: Any, batches: Any, *play: Any) -> Any:
         if state.controllers and not state.images_seen:
             seen.append(state.D.body.stages[0].weight.detach().clone())
-        return real(state, batches)
+        return real(state, batches, *play)
 
     monkeypatch.setattr(training, "advance", noted)
     run = train(shapes, out=tmp_path / "run", init=base, **SMALL)

@@ -29,12 +29,12 @@ def at_step(monkeypatch: pytest.MonkeyPatch, number: int, action: Any) -> None:
     """Call `action(state)` before the `number`-th step of the run (the probe's steps do not count)."""
     real, count = training.advance, [0]
 
-    def counted(state: Any, batches: Any) -> Any:
+    def counted(state: Any, batches: Any, *play: Any) -> Any:
         if state.controllers:  # a probe's throwaway state has none
             count[0] += 1
             if count[0] == number:
                 action(state)
-        return real(state, batches)
+        return real(state, batches, *play)
 
     monkeypatch.setattr(training, "advance", counted)
 

@@ -18,7 +18,7 @@ from ptarmigan.devices import sent
 from ptarmigan.optim import ema_decay, learning_rate, set_rate, update_ema
 from ptarmigan.pieces import forward, parts_of
 from ptarmigan.state import TrainState
-from ptarmigan.step import Augment, Drop, Masks, d_step, g_step, no_augmentation, no_dropout
+from ptarmigan.step import Augment, Draw, Drop, Masks, d_step, g_step, no_augmentation, no_dropout
 
 Terms = dict[str, Tensor]
 Play = Callable[[TrainState, Batch, Tensor, Tensor | None], Terms]
@@ -27,8 +27,8 @@ Play = Callable[[TrainState, Batch, Tensor, Tensor | None], Terms]
 def play(state: TrainState, real: Batch, z: Tensor, u: Tensor | None) -> Terms:
     """One update of each player, of real images, latents z [N, Z] and WGAN-GP's places u [N]: their named terms."""
     fake, again = fakes(state, real.labels, z)
-    d = d_step(state, real, fake, drop(state, "d"), u, augmentation(state, "d"))
-    g = g_step(state, real, fake, drop(state, "g"), again, augmentation(state, "g"))
+    d = d_step(state, real, fake, drop(state, "d"), u, augmentation(state, "d"), draws(state, "d"))
+    g = g_step(state, real, fake, drop(state, "g"), again, augmentation(state, "g"), draws(state, "g"))
     steered = steer(state, d.pop("signs")) if "signs" in d else {}
     return {f"d_{name}": term for name, term in d.items()} | {f"g_{name}": term for name, term in g.items()} | steered
 
@@ -48,7 +48,7 @@ def advance(state: TrainState, batches: Batches, play: Play = play) -> Terms:
             fake, _ = fakes(state, real.labels, latents(state, f"z {extra}"))
         d_step(
             state, real, fake, drop(state, f"d {extra}"), between(state, f"u {extra}"),
-            augmentation(state, f"d {extra}"),
+            augmentation(state, f"d {extra}"), draws(state, f"d {extra}"),
         )  # fmt: skip
     terms = play(state, real_batch(batches, first, "order"), latents(state, "z"), between(state, "u"))
     update_ema(state.ema, state.G, ema_decay(seen, train.batch, train.ema_half_life))
@@ -140,6 +140,17 @@ def augmentation(state: TrainState, purpose: str) -> Augment:
         return augment(images, policy, u, p)
 
     return change
+
+
+def draws(state: TrainState, update: str) -> Draw:
+    """Uniform draws for a user's own loss, each sample's by its own address."""
+    seed, where = state.config.train.seed, indices(state)
+
+    def draw(purpose: str, count: int, part: slice) -> Tensor:
+        u = seeding.uniforms(seed, f"own {update} {purpose}", where[part], count)
+        return u.float().clamp(max=1 - 2**-24).to(state.device)  # rounding would reach 1
+
+    return draw
 
 
 def steer(state: TrainState, signs: Tensor) -> dict[str, Tensor]:

@@ -178,7 +178,16 @@ def info(model: Path, /) -> None:
 
 
 @app.command
-def replay(run: Path, /, *, at: int, data: Path | None = None, out: Path | None = None, device: str = "auto") -> None:
+def replay(
+    run: Path,
+    /,
+    *,
+    at: int,
+    data: Path | None = None,
+    loss: Path | None = None,
+    out: Path | None = None,
+    device: str = "auto",
+) -> None:
     """Rebuild one step of RUN and look inside: its batch, its fakes, its terms, every layer's values and gradients.
 
     Parameters
@@ -187,6 +196,8 @@ def replay(run: Path, /, *, at: int, data: Path | None = None, out: Path | None 
         images seen at the step; it is rebuilt from the checkpoint before it
     data
         where the training images are now, if they have moved
+    loss
+        the file of a run whose loss is one's own, as it was then
     out
         a new folder for pictures and numbers; by default RUN/private/replay-IMAGES
     device
@@ -194,7 +205,7 @@ def replay(run: Path, /, *, at: int, data: Path | None = None, out: Path | None 
     """
     from ptarmigan.replaying import replay, show
 
-    show(replay(run, at=at, data=data, out=out, device=device))
+    show(replay(run, at=at, data=data, loss=loss, out=out, device=device))
 
 
 @app.command

@@ -18,6 +18,7 @@ from ptarmigan.config import UNTRACKED, Config, config_of, parse_images, parse_t
 from ptarmigan.contracts import UserError
 from ptarmigan.evaluate import some
 from ptarmigan.files import Damaged, load_json, load_tensors
+from ptarmigan.runs import loss_named
 from ptarmigan.sampling import scores_of
 from ptarmigan.scorecard import shown
 
@@ -150,7 +151,13 @@ def choices(run: Run) -> dict[str, Any]:
     binding = {key: value for key, value in config.flat().items() if key not in (*UNTRACKED, "seed")}
     seconds = parse_time(config.train.time)
     budget = {"time": seconds and f"{seconds:g}s", "images": parse_images(config.train.images)}
-    return {"recipe": config.recipe, "from": init and init["sha256"][:12], **binding, **budget}
+    return {
+        "recipe": config.recipe,
+        "from": init and init["sha256"][:12],
+        **binding,
+        "loss": loss_named(config, run.record.get("loss_sha256")),
+        **budget,
+    }
 
 
 def of_same_images(runs: Sequence[Run]) -> None:

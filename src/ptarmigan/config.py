@@ -49,7 +49,7 @@ class Model:
 
 @dataclass(frozen=True)
 class Loss:
-    loss: str = option("relativistic", "adversarial loss: see `ptarmigan losses`")
+    loss: str = option("relativistic", "adversarial loss: see `ptarmigan losses`; or FILE.py with your own")
     smoothing: float = option(1.0, "target for real images in the cross-entropy losses; .9 smooths, 1 does not")
     r1: float = option(0.2, "gamma of R1, the gradient penalty on real images; 0: off")
     r2: float = option(0.2, "gamma of R2, the same on generated images; 0: off")
@@ -249,8 +249,10 @@ def check(config: Config) -> None:
     for key in ("g_betas", "d_betas"):
         if not all(0 <= beta < 1 for beta in getattr(train, key)):
             raise UserError(f"{key}: {getattr(train, key)} is out of range: each from 0 to below 1")
-    if loss.loss not in LOSSES:
-        raise unknown("loss", loss.loss, LOSSES)
+    if loss.loss not in LOSSES and not loss.loss.endswith(".py"):
+        raise unknown("loss", loss.loss, [*LOSSES, "a .py file"])
+    if loss.smoothing < 1 and loss.loss.endswith(".py"):
+        raise UserError(f"smoothing: {loss.loss} has its own targets; smooth them there, and leave it out")
     if loss.smoothing < 1 and loss.loss not in ("minimax", "non_saturating"):
         raise UserError(
             f"smoothing: {loss.loss} has no cross-entropy target to smooth; take non_saturating or smoothing 1"

@@ -36,6 +36,13 @@ def sent(tensor: Tensor, device: torch.device | str) -> Tensor:
     return tensor.to(device)
 
 
+def out_of_memory(error: BaseException) -> bool:
+    """The device has no more memory; the CPU's allocator raises a plain RuntimeError."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
+        isinstance(error, RuntimeError) and "allocate memory" in str(error)
+    )
+
+
 @contextmanager
 def deterministic(wanted: bool) -> Iterator[None]:
     """The same bits on a GPU each time, as on the CPU; an operation that cannot is an error.  Given back at the end."""

@@ -24,6 +24,7 @@ def export_generator(
     images_seen: int,
     fingerprint: str,
     selection: str,
+    loss_sha256: str | None = None,
 ) -> str:
     """Write model.safetensors, config.json and README.md; returns the SHA-256 of the generator.
 
@@ -39,6 +40,7 @@ def export_generator(
         "images_seen": images_seen,
         "fingerprint": fingerprint,
         "selection": selection,
+        "loss_sha256": loss_sha256,  # of the user's own loss, None where it was a built-in one
     }
     sha256 = save_tensors(folder / "model.safetensors", generator.state_dict(), meta)
     write_atomic(folder / "config.json", (json.dumps({**meta, "sha256": sha256}, indent=2) + "\n").encode())

@@ -23,7 +23,7 @@ WARM = 3  # steps before one is recorded: libraries choose and set up their kern
 def player(state: TrainState) -> Play:
     """What plays a run's steps: graphs, where a step is the same sequence of kernels each time; else `play`."""
     config = state.config
-    drawn_inside = config.model.dropout > 0 or config.data.augment != "none"
+    drawn_inside = config.model.dropout > 0 or config.data.augment != "none" or state.loss_file is not None
     in_parts = len(parts_of(config.train.batch, state.micro_batch)) > 1
     recordable = state.device.type == "cuda" and not (drawn_inside or in_parts or dist.world() > 1)
     return Graphs() if recordable else play

@@ -757,7 +757,8 @@ def _names() -> str:
         "recipes": RECIPE_ENTRIES,
     }
     lines = [_beside(label, _wrap(", ".join(entries))) for label, entries in groups.items()]
-    return "\n".join(["Ask for one with `ptarmigan losses NAME`:", *lines])
+    own = "A loss of your own is a file, `ptarmigan train --loss FILE.py`: README.md says what it holds."
+    return "\n".join([textwrap.fill(own, WIDTH), "Ask for one with `ptarmigan losses NAME`:", *lines])
 
 
 def _meaning(name: str) -> str:

@@ -84,7 +84,7 @@ def _whole(network: nn.Module, parts: Sequence[slice]) -> Iterator[Statistics | 
             norm.normalise = None
 
 
-class _Wanted(Exception):
+class _Wanted(BaseException):  # which no `except Exception` of a user's own loss holds up
     """The call is reached whose statistics are being found: the rest of this pass is not needed."""
 
 

@@ -14,7 +14,9 @@ from ptarmigan import dist
 from ptarmigan.advance import share
 from ptarmigan.config import Config
 from ptarmigan.contracts import ImageSpec, UserError
+from ptarmigan.devices import out_of_memory
 from ptarmigan.state import TrainState
+from ptarmigan.userfile import LossFile
 
 PROBE_SECONDS = 1.0
 TICK_SECONDS = 2.0
@@ -29,7 +31,13 @@ class Probed(NamedTuple):
 Step = Callable[[], object]
 
 
-def probe(config: Config, spec: ImageSpec, device: torch.device, step_of: Callable[[TrainState], Step]) -> Probed:
+def probe(
+    config: Config,
+    spec: ImageSpec,
+    device: torch.device,
+    step_of: Callable[[TrainState], Step],
+    loss_file: LossFile | None = None,
+) -> Probed:
     """Steps of throwaway states, fp32 and bf16 by turns; `step_of` gives what makes a state's steps.
 
     Nothing of it reaches the run: every draw there is addressed.  Raises UserError where no part of the batch fits.
@@ -37,7 +45,7 @@ def probe(config: Config, spec: ImageSpec, device: torch.device, step_of: Callab
     kinds = {"fp32": [False], "bf16": [True], "auto": [False, True]}[config.train.precision]
     if device.type == "mps" and config.train.precision == "auto":
         kinds = [False]
-    states = {bf16: TrainState.create(config, spec, device, bf16) for bf16 in kinds}
+    states = {bf16: TrainState.create(config, spec, device, bf16, loss_file) for bf16 in kinds}
     taken: dict[bool, list[float]] = {bf16: [] for bf16 in kinds}
     micro_batch = config.train.micro_batch
     for state in states.values():  # first calls pay for set-up, and show whether memory is enough
@@ -77,8 +85,8 @@ def memory(state: TrainState) -> Iterator[None]:
     """Raise OutOfMemory, with the micro-batch to try, where a device has no more."""
     try:
         yield
-    except (RuntimeError, MemoryError) as error:  # the CPU's allocator raises a plain RuntimeError
-        if not isinstance(error, torch.OutOfMemoryError | MemoryError) and "allocate memory" not in str(error):
+    except (RuntimeError, MemoryError) as error:
+        if not out_of_memory(error):
             raise
         less, batch = smaller(state), "--batch, " if whole(state) else ""
         raise OutOfMemory(
@@ -88,8 +96,8 @@ def memory(state: TrainState) -> Iterator[None]:
 
 
 def whole(state: TrainState) -> bool:
-    """The batch cannot come in parts: its class term compares all its images."""
-    return state.config.model.conditioning == "reacgan"
+    """The batch cannot come in parts: its class term, or one of the user's own, compares all its images."""
+    return state.config.model.conditioning == "reacgan" or (state.loss_file is not None and state.loss_file.whole)
 
 
 def at_once(state: TrainState) -> int:

@@ -26,6 +26,7 @@ from ptarmigan.files import load_json, make_folder, write_atomic
 from ptarmigan.sampling import grid, save_png, to_uint8
 from ptarmigan.state import TrainState
 from ptarmigan.training import feed
+from ptarmigan.userfile import reopen
 
 
 @dataclass
@@ -34,7 +35,7 @@ class Call:
 
     update: str  # whose update it serves: D or G
     layer: str  # as D.body.stages.0
-    images: str  # what went through: real, fake, between, or latents
+    images: str  # what went through: real, fake, between, latents, or own, what the user's own loss gave to D
     activation: float
     gradient: float | None = None  # None where no gradient came back
 
@@ -54,27 +55,35 @@ class Step:
 
 
 def replay(
-    run: str | Path, *, at: int, data: str | Path | None = None, out: str | Path | None = None, device: str = "auto"
+    run: str | Path,
+    *,
+    at: int,
+    data: str | Path | None = None,
+    loss: str | Path | None = None,
+    out: str | Path | None = None,
+    device: str = "auto",
 ) -> Step:
     """Rebuild the step in which `run` took its image number `at`, from the checkpoint before it, and look inside.
 
     Writes batch.png, fakes.png and step.json to `out`, by default RUN/private/replay-IMAGES, because the batch shows
-    training images.  `data` says where the training images are now, if they have moved.  Exact on the device, build
-    and thread count of the run, micro-batches aside; a step that the run went back from is shown as it was last taken.
+    training images.  `data` says where the training images are now, if they have moved.  `loss` is the file of a run
+    whose loss is one's own.  Exact on the device, build and thread count of the run, micro-batches aside; a step that
+    the run went back from is shown as it was last taken.
 
     Raises UserError where there is no such step, where no good checkpoint is left before it (`keep` says how many
-    stay), and where the images are not those of the run.
+    stay), and where the images or the loss file are not those of the run.
     """
     run = Path(run)
     found, record, ends = before(run, at)
     config = config_of(record)
+    loss_file = reopen(Path(loss) if loss else None, config, record.get("loss_sha256"), run)
     source = data or (None if record["data"]["source"] == "embedded" else record["data"]["source"])
     dataset = open_dataset(source, config.data)
     if dataset.fingerprint != record["data"]["fingerprint"]:
         raise UserError(
             f"data: {source or 'the embedded set'} has not the images of {run}: say where they are by --data"
         )
-    state = TrainState.create(config, dataset.spec, pick_device(device), record["precision"] == "bf16")
+    state = TrainState.create(config, dataset.spec, pick_device(device), record["precision"] == "bf16", loss_file)
     if found is not None:
         checkpoint.restore(state, found)
     if not state.controllers.get("ends"):
@@ -192,11 +201,14 @@ class Watch:
         """The images that a layer's call of this number in an update is of; D's own update may see both at once."""
         if layer.startswith("G"):
             return ("latents",)
+        calls: list[tuple[str, ...]]
         if for_g:
-            return (("fake", "real")[number],)
-        if self.state.config.model.d_norm == "batch":
-            return (("real", "fake", "between")[number],)
-        return (("real", "fake"), ("between",))[number]
+            calls = [("fake",), ("real",)] if self.state.objective.relativistic else [("fake",)]
+        else:
+            apart = self.state.config.model.d_norm == "batch"
+            calls = [("real",), ("fake",)] if apart else [("real", "fake")]
+            calls += [("between",)] * bool(self.state.config.loss.gradient_penalty)
+        return calls[number] if number < len(calls) else ("own",)
 
     def _back(self, calls: list[Call], gradient: Tensor) -> None:
         for call, part in zip(calls, gradient.chunk(len(calls)), strict=True):
@@ -219,6 +231,8 @@ class Watch:
         if through == "real":
             files = self.files[min(self.updates, len(self.files) - 1)]  # G plays against the last batch
             return f"the real image {files[place]}"
+        if through == "own":
+            return f"the image number {place} that the loss file gave to D"
         return f"the {'pair' if through == 'between' else 'fake'} number {place} of the batch"
 
 
@@ -237,7 +251,7 @@ def show(step: Step) -> None:
 
     say(f"the step at {step.images_seen:,} images seen, from {step.checkpoint}")
     say("  ".join(f"{name} {value:.4g}" for name, value in step.terms.items()))
-    for update, columns in (("D", ("real", "fake", "between")), ("G", ("latents", "fake", "real"))):
+    for update, columns in (("D", ("real", "fake", "between", "own")), ("G", ("latents", "fake", "real", "own"))):
         calls = [
             call for call in step.calls
             if (call.update == update and call.images != "latents") or (update == "G" and call.images == "latents")

@@ -120,11 +120,18 @@ def chosen_before(run: Path) -> dict[str, Any] | None:
     return {key: flat[key] for key in CHOSEN} if record else None
 
 
-def open_run(run: Path, config: Config, dataset: Dataset, init: dict[str, Any] | None = None) -> Opened:
+def open_run(
+    run: Path,
+    config: Config,
+    dataset: Dataset,
+    init: dict[str, Any] | None = None,
+    loss_sha256: str | None = None,
+) -> Opened:
     """What there is of a run; its record comes from the newest good checkpoint, before there is one from config.json.
 
-    `init` is the record of the model that it is to begin from.  Raises UserError with the difference where it was begun
-    with another config, other data or another model, and where there are checkpoints but none is good.
+    `init` is the record of the model that it is to begin from, `loss_sha256` that of the user's own loss.  Raises
+    UserError with the difference where it was begun with another config, another loss file, other data or another
+    model, and where there are checkpoints but none is good.
     """
     found, damaged = checkpoint.newest(run)
     if damaged and found is None:
@@ -142,8 +149,9 @@ def open_run(run: Path, config: Config, dataset: Dataset, init: dict[str, Any] |
         record = found.meta["record"]
     if record is None:
         return Opened(None, None, damaged)
-    then = config_of(record)
+    then, loss_then = config_of(record), record.get("loss_sha256")
     old, new = {"recipe": then.recipe, **then.flat()}, {"recipe": config.recipe, **config.flat()}
+    old["loss"], new["loss"] = loss_named(then, loss_then), loss_named(config, loss_sha256)
     differences = [
         f"{key} {old[key]} there, {new[key]} here" for key in new if key not in UNTRACKED and old[key] != new[key]
     ]
@@ -152,14 +160,21 @@ def open_run(run: Path, config: Config, dataset: Dataset, init: dict[str, Any] |
     if record["data"]["fingerprint"] != dataset.fingerprint:
         differences.append(f"other images ({record['data']['source']} there)")
     if differences:
+        file = f", --loss with the same {then.loss.loss} included" if loss_then else ""
         raise UserError(
-            f"{run} was begun otherwise: {'; '.join(differences)}. Name another --out, or give what it was begun with"
+            f"{run} was begun otherwise: {'; '.join(differences)}. Name another --out, or give what it was begun "
+            f"with{file}"
         )
     return Opened(record, found, damaged)
 
 
 def begun_from(init: dict[str, Any] | None) -> str:
     return f"{init['model']} (SHA-256 {init['sha256'][:12]})" if init else "the seed"
+
+
+def loss_named(config: Config, sha256: str | None) -> str:
+    """The loss in words, of which one's own is known by its content alone."""
+    return f"{config.loss.loss} (SHA-256 {sha256[:12]})" if sha256 else config.loss.loss
 
 
 def record_of(
@@ -171,6 +186,7 @@ def record_of(
     micro_batch: int,
     tick: int,
     init: dict[str, Any] | None = None,
+    loss_sha256: str | None = None,
 ) -> dict[str, Any]:
     """What a run was asked for and what came of it: RUN/config.json, and a part of every checkpoint."""
     return {
@@ -183,6 +199,7 @@ def record_of(
         "micro_batch": micro_batch,
         "tick": tick,
         "init": init,
+        "loss_sha256": loss_sha256,
         "versions": {"ptarmigan": __version__, "torch": torch.__version__, "python": platform.python_version()},
         "machine": {"system": platform.platform(), "threads": torch.get_num_threads(), "ranks": dist.world()},
     }

@@ -113,8 +113,9 @@ def export(run: Path, state: TrainState, dataset: Dataset) -> str:
 
 def put(folder: Path, state: TrainState, dataset: Dataset, selection: str) -> str:
     return export_generator(
-        folder, state.ema, state.config, state.spec, state.images_seen, dataset.fingerprint, selection
-    )
+        folder, state.ema, state.config, state.spec, state.images_seen, dataset.fingerprint, selection,
+        state.loss_file.sha256 if state.loss_file else None,
+    )  # fmt: skip
 
 
 def has_generator(run: Path) -> bool:

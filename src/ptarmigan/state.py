@@ -18,6 +18,7 @@ from ptarmigan.losses import Objective, objective
 from ptarmigan.networks import build
 from ptarmigan.networks.layers import over_ranks
 from ptarmigan.optim import adam
+from ptarmigan.userfile import STEERING, LossFile
 
 
 @dataclass
@@ -36,9 +37,17 @@ class TrainState:
     images_seen: int = 0
     controllers: dict[str, Any] = field(default_factory=dict)  # named, JSON: the planned ends, the clock, the tick
     averages: dict[str, Tensor] = field(default_factory=dict)  # named, [] on the device: what steps gather and steer by
+    loss_file: LossFile | None = None  # the user's own loss
 
     @classmethod
-    def create(cls, config: Config, spec: ImageSpec, device: torch.device, bf16: bool = False) -> TrainState:
+    def create(
+        cls,
+        config: Config,
+        spec: ImageSpec,
+        device: torch.device,
+        bf16: bool = False,
+        loss_file: LossFile | None = None,
+    ) -> TrainState:
         """Step 0 of a run, its weights from the seed alone."""
         train = config.train
         G, D = build(spec, config.model, train.seed)
@@ -47,12 +56,12 @@ class TrainState:
         average = copy.deepcopy(G).eval().requires_grad_(False)
         for network in (G, D):
             over_ranks(network)
-        names = ("augment_p", "augment_signs") if config.data.augment == "ada" else ()
+        names = [*(STEERING if config.data.augment == "ada" else ()), *(loss_file.averages if loss_file else ())]
         return cls(
             config, spec, G, D, average,
             adam(G.parameters(), train.g_lr, train.g_betas), adam(D.parameters(), train.d_lr, train.d_betas),
-            objective(config.loss), torch.zeros((), device=device), bf16,
-            averages={name: torch.zeros((), device=device) for name in names},
+            loss_file.objective if loss_file else objective(config.loss), torch.zeros((), device=device), bf16,
+            averages={name: torch.zeros((), device=device) for name in names}, loss_file=loss_file,
         )  # fmt: skip
 
     @property

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import cast
+from types import MappingProxyType
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -14,11 +15,16 @@ from ptarmigan.networks.layers import turn
 from ptarmigan.penalties import between, one_centred, squared_gradient_norm
 from ptarmigan.pieces import backward, parts_of
 from ptarmigan.state import TrainState
+from ptarmigan.userfile import Context
 
 Masks = list[Tensor] | None  # dropout masks of D, one [N, C, H, W] a stage
 Drop = Callable[[slice], tuple[Masks, Masks]]  # part of the batch -> masks for its real and its fake half
 
+Draw = Callable[[str, int, slice], Tensor]  # purpose, count, part -> [N, count] in (0, 1), for the user's own loss
 Augment = Callable[[Tensor, str, slice], Tensor]  # images of a part, "real" or "fake" -> what D sees of them
+
+
+OBSERVED = "observed "  # before the names of what a user's own loss observes: no term's name has a space
 
 
 def no_dropout(part: slice) -> tuple[Masks, Masks]:
@@ -36,6 +42,7 @@ def d_step(
     drop: Drop = no_dropout,
     u: Tensor | None = None,
     augment: Augment = no_augmentation,
+    draw: Draw | None = None,
 ) -> dict[str, Tensor]:
     """One update of D on real images and on G's, which are detached; `u` [N] places WGAN-GP's images.
 
@@ -72,12 +79,15 @@ def d_step(
             out["gp"] = loss.gradient_penalty * one_centred(logits, between_both).sum() / n
         if state.config.data.augment != "none":
             out["signs"] = state.objective.signs(real=r.logits, fake=f.logits).sum()  # whole numbers add up exactly
-        return out
+        return out | own_terms(
+            state, n, part, draw, player="d", labels=y, asked=asked, real=x, fake=g,
+            real_seen=seen, fake_seen=made, r=r, f=f,
+        )  # fmt: skip
 
     turn(D)
     state.opt_d.zero_grad()
     values = backward(terms, parts_of(n, state.micro_batch), D, list(D.parameters()))
-    return update(D, state.opt_d, values, state.bad)
+    return remember(state, update(D, state.opt_d, values, state.bad))
 
 
 def g_step(
@@ -87,6 +97,7 @@ def g_step(
     drop: Drop = no_dropout,
     again: Callable[[slice], Tensor] | None = None,
     augment: Augment = no_augmentation,
+    draw: Draw | None = None,
 ) -> dict[str, Tensor]:
     """One update of G through `fake.images`, G's own output; real images matter to a relativistic loss alone.
 
@@ -96,19 +107,23 @@ def g_step(
     images = fake.images.detach().requires_grad_()
 
     def terms(part: slice) -> dict[str, Tensor]:
-        asked, masks = fake.labels[part], drop(part)
-        made = augment(images[part], "fake", part)
+        x, g, y, asked = real.images[part], images[part], real.labels[part], fake.labels[part]
+        masks, made, seen, r = drop(part), augment(g, "fake", part), None, None
         with state.autocast():
             f = state.D(made, asked, masks[1])
             if objective.relativistic:
                 with torch.no_grad():
-                    r = state.D(augment(real.images[part], "real", part), real.labels[part], masks[0])
-        adv = objective.g(real=r.logits, fake=f.logits) if objective.relativistic else objective.g(fake=f.logits)
+                    seen = augment(x, "real", part)
+                    r = state.D(seen, y, masks[0])
+        adv = objective.g(fake=f.logits) if r is None else objective.g(real=r.logits, fake=f.logits)
         out = {"adv": adv.sum() / n}
         of_class = state.D.head.g_term(f, fake_labels=asked, loss=loss)
         if of_class is not None:
             out["class"] = loss.class_weight * of_class.sum() / n
-        return out
+        return out | own_terms(
+            state, n, part, draw, player="g", labels=y, asked=asked, real=x, fake=g,
+            real_seen=seen, fake_seen=made, r=r, f=f,
+        )  # fmt: skip
 
     def through(part: slice) -> dict[str, Tensor]:
         assert images.grad is not None
@@ -120,6 +135,40 @@ def g_step(
     values = backward(terms, parts, state.D, [images])
     backward(through, parts, state.G, list(state.G.parameters()))
     return update(state.G, state.opt_g, values, state.bad)
+
+
+def own_terms(state: TrainState, n: int, part: slice, draw: Draw | None, **known: Any) -> dict[str, Tensor]:
+    """The terms of a user's own loss, and what it observes: a part's share in the batch of `n`.
+
+    `known` are the fields of Context that the step knows.  What is observed is no loss and has no gradient, but goes
+    the way of the terms: added up over parts, averaged over ranks.
+    """
+    file = state.loss_file
+    if file is None:
+        return {}
+
+    def discriminate(images: Tensor, labels: Tensor) -> DiscriminatorOutput:
+        with state.autocast():
+            output: DiscriminatorOutput = state.D(images, labels)
+        return output
+
+    def uniforms(purpose: str, count: int) -> Tensor:
+        assert draw is not None, "ctx.uniforms needs draw"
+        return draw(purpose, count, part)
+
+    averages = MappingProxyType({name: state.averages[name].clone() for name in file.averages})
+    ctx = Context(images_seen=state.images_seen, D=discriminate, uniforms=uniforms, averages=averages, **known)
+    out = {name: value.sum() / n for name, value in file.terms(ctx).items()}
+    share = len(ctx.asked) / n
+    return out | {f"{OBSERVED}{name}": share * value for name, value in file.observe(ctx).items()}
+
+
+def remember(state: TrainState, values: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Move the averages of a user's own loss towards what it observed; returns the other values."""
+    for name, decay in (state.loss_file.averages if state.loss_file else {}).items():
+        before = state.averages[name]
+        state.averages[name] = before.lerp(values.pop(f"{OBSERVED}{name}").to(before.dtype), 1 - decay)
+    return values
 
 
 def on_both(

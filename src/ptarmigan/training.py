@@ -45,6 +45,7 @@ from ptarmigan.runs import (
 )
 from ptarmigan.saving import Live, export, has_generator, save
 from ptarmigan.state import TrainState
+from ptarmigan.userfile import LossFile, open_loss
 
 
 class Diverged(UserError):
@@ -76,7 +77,8 @@ def train(
     where it stopped, bit for bit, or is extended by a longer budget; by default it is a new runs/NAME-NUMBER.
     `config` is a YAML file of fields.  `init` is a run, whose G and D this one begins with, or a generator, whose G:
     classes are matched by name, and what is not asked for of the network's shape is as there.  `fields` are those of
-    `Config` by their names, as time="10m", batch=32, g_lr=1e-3; they count above the file's.
+    `Config` by their names, as time="10m", batch=32, g_lr=1e-3; they count above the file's.  `loss` may be a Python
+    file, which is run (see `ptarmigan.userfile`) and has to be given again to go on.
 
     Returns the run folder.  Raises UserError for input that will not do, Diverged where a term is not finite,
     Stopped after Ctrl-C or SIGTERM.
@@ -89,6 +91,7 @@ def train(
         origin = Origin.find(Path(init), Path(out) if out else None, asked) if init else None
         if origin is not None:  # what is asked for may go with its shape alone
             chosen = resolve({**origin.record["shape"], **asked})
+        chosen, loss_file = open_loss(chosen)
         with dist.first_of_each_machine():
             dataset = open_dataset(data, chosen.data, display.preparing)
         chosen = fit(chosen, dataset)
@@ -104,30 +107,35 @@ def train(
             if chosen.recipe == "auto" and there is not None:
                 chosen = replaced(chosen, {key: value for key, value in there.items() if key not in given})
             elif chosen.recipe == "auto":
-                choice = decide(chosen, given, dataset, device)
+                choice = decide(chosen, given, dataset, device, loss_file)
                 chosen = choice.config
             share(chosen.train.batch)
             if few := dataset.fewer_than(chosen.train.batch):
                 display.say(f"note: {few}")
-            state = play(run, chosen, choice, asked, dataset, str(data or "embedded"), origin, device, display)
+            source = str(data or "embedded")
+            state = play(run, chosen, choice, asked, dataset, source, origin, loss_file, device, display)
         finish(run, state, dataset, display.say)
     return run
 
 
-def decide(config: Config, given: set[str], dataset: Dataset, device: torch.device) -> Choice:
+def decide(
+    config: Config, given: set[str], dataset: Dataset, device: torch.device, loss_file: LossFile | None
+) -> Choice:
     """What `auto` takes: a time budget is counted in images at the speed that a probe of the recipe finds."""
     images: float | None = parse_images(config.train.images)
     if images is None:
         share(config.train.batch)
         with feed(config, dataset, device) as batches:
-            seconds = measure(config, dataset, device, batches).seconds
+            seconds = measure(config, dataset, device, batches, loss_file).seconds
         images = (parse_time(config.train.time) or 0.0) / seconds * config.train.batch
     counts = torch.bincount(torch.from_numpy(dataset.labels[dataset.indices()]), minlength=dataset.spec.classes)
     return choose(config, given, dataset.spec, counts.tolist(), device.type, images)
 
 
-def measure(config: Config, dataset: Dataset, device: torch.device, batches: Batches) -> Probed:
-    return probe(config, dataset.spec, device, lambda state: partial(advance, state, batches, player(state)))
+def measure(
+    config: Config, dataset: Dataset, device: torch.device, batches: Batches, loss_file: LossFile | None
+) -> Probed:
+    return probe(config, dataset.spec, device, lambda state: partial(advance, state, batches, player(state)), loss_file)
 
 
 def play(
@@ -138,16 +146,18 @@ def play(
     dataset: Dataset,
     source: str,
     origin: Origin | None,
+    loss_file: LossFile | None,
     device: torch.device,
     display: Display,
 ) -> TrainState:
     """Begin a run or go on with it, up to its end; back from a value that is not finite `retries` times."""
     found: checkpoint.Checkpoint | None = None
+    init, loss_sha256 = origin.record if origin else None, loss_file.sha256 if loss_file else None
 
     def opened() -> list[Any] | None:
         """Precision, micro-batch and tick of a run that exists."""
         nonlocal found
-        record, found, damaged = open_run(run, config, dataset, origin.record if origin else None)
+        record, found, damaged = open_run(run, config, dataset, init, loss_sha256)
         for sentence in damaged:
             display.say(f"note: {sentence}")
         if count := damaged_lines(run / "metrics.jsonl"):
@@ -157,12 +167,12 @@ def play(
     existing = dist.on_first(opened)
     with feed(config, dataset, device) as batches:
         if existing is None:
-            bf16, fits, seconds = measure(config, dataset, device, batches)
+            bf16, fits, seconds = measure(config, dataset, device, batches, loss_file)
             tick = config.train.batch * tick_steps(config.train, seconds)
         else:
             bf16, fits, tick = existing
-        record = record_of(config, asked, dataset, source, bf16, fits, tick, origin.record if origin else None)
-        state = begin(config, dataset, device, record, found, origin)
+        record = record_of(config, asked, dataset, source, bf16, fits, tick, init, loss_sha256)
+        state = begin(config, dataset, device, record, found, origin, loss_file)
         state.controllers.setdefault("tick", tick)
         plan(state, config.train)
 
@@ -200,12 +210,13 @@ def begin(
     record: dict[str, Any],
     found: checkpoint.Checkpoint | None,
     origin: Origin | None,
+    loss_file: LossFile | None,
 ) -> TrainState:
     """The state of a checkpoint, or of step 0: rank 0's, on every rank.
 
     At step 0 it says in the record what it takes from `origin`.
     """
-    state = TrainState.create(config, dataset.spec, device, record["precision"] == "bf16")
+    state = TrainState.create(config, dataset.spec, device, record["precision"] == "bf16", loss_file)
     state.micro_batch = config.train.micro_batch or record["micro_batch"]
     if found is not None:
         checkpoint.restore(state, found)
@@ -238,7 +249,7 @@ def back(
             f"{error}{helped}; last good checkpoint: {found.path if found else 'none yet'}. Try a lower --g-lr and "
             "--d-lr, or --precision fp32"
         )
-    restored = begin(config, dataset, state.device, record, found, origin)
+    restored = begin(config, dataset, state.device, record, found, origin, state.loss_file)
     restored.controllers.setdefault("tick", state.controllers["tick"])
     restored.controllers |= {"retries": tries + 1, "lr_scale": 0.5 ** (tries + 1)}
     plan(restored, config.train)
