@@ -289,7 +289,7 @@ def test_two_gaussians_from_afar(name: str, gamma: float, there: bool) -> None:
         away.append(math.hypot(G.mean.item(), G.log_sd.item()))
     assert (away[-1] < 0.01) == there
     if not there:
-        assert max(away[-60:]) > 0.1
+        assert max(away[-60:]) > 0.05  # hinge comes in until no logit is past its corners, and circles there
 
 
 def push(name: str, mean: float) -> float:
