@@ -201,6 +201,15 @@ def test_dirac_turns_unless_r1_or_r2_pull(name: str) -> None:
             assert outside.tolist() == pytest.approx([math.sqrt(1 + rate**2 * d * g)] * 2, abs=1e-7)
 
 
+@pytest.mark.parametrize("name", ["relativistic", "wasserstein"])
+def test_where_differences_alone_count_any_constant_of_d_is_an_end(name: str) -> None:
+    create, moments = GAMES["dirac"]
+    game = create(LOSSES[name])
+    with torch.no_grad():
+        game.state.D.head.source.bias.fill_(3.0)
+    torch.testing.assert_close(field(game), sum(stated(name, moments, 0.0)), rtol=0, atol=1e-7)
+
+
 COMING_IN = {
     "minimax": 0.0, "hinge": 0.0, "wasserstein": 0.0,
     "non_saturating": 0.5, "relativistic": 0.5, "smoothing": 0.5, "least_squares": 2.0,
