@@ -277,6 +277,18 @@ def test_where_images_have_a_density_curvature_pulls_without_a_penalty() -> None
         assert sum(value.real > -1e-6 for value in penalised) == (SLOPES[name][2] == 0 or name == "relativistic")
 
 
+def test_r1_is_of_the_data_and_r2_of_what_g_makes() -> None:
+    """E (w + 2 v x)^2 under N(0, 1) and under N(m, s^2), for D(x) = w x + v x^2."""
+    game = gaussians(replace(LOSSES["hinge"], r1=0.3, r2=0.4))
+    with torch.no_grad():
+        game.state.G.mean.fill_(0.7)
+        game.state.G.log_sd.fill_(math.log(1.3))
+        game.state.D.head.source.weight.copy_(matrix([0.5, -0.2]))
+    got = d_step(game.state, game.real, Batch(game.state.G(), game.real.labels))
+    assert got["r1"].item() == pytest.approx(0.15 * (0.5**2 + 0.4**2), abs=1e-12)
+    assert got["r2"].item() == pytest.approx(0.2 * ((0.5 - 0.4 * 0.7) ** 2 + (0.4 * 1.3) ** 2), abs=1e-12)
+
+
 CURVED = [name for name in TURNING if SLOPES[name][2]]
 ENDS = [(name, 0.0, True) for name in CURVED] + [
     (name, gamma, gamma > 0) for name in ("hinge", "wasserstein") for gamma in (0.0, 0.4)
