@@ -177,7 +177,7 @@ def weigh(head: Head) -> None:
         term = of_g(fake, **given)
         return None if term is None else fake.logits[:, 1] * term
 
-    head.d_term, head.g_term = d_term, g_term  # type: ignore[method-assign, assignment]
+    head.d_term, head.g_term = d_term, g_term
 
 
 def weighed(of: Objective) -> Objective:
@@ -237,7 +237,7 @@ class Table(Density):
 
 GRID = torch.linspace(-8, 8, 81, dtype=torch.float64)
 LOG_CELL = math.log(16 / 80)
-STEPS = 100
+STEPS = 60
 REPAIRS = ("twin_classifier", "discriminative_classifier", "projection")
 
 
@@ -297,7 +297,7 @@ def respond(game: Game) -> None:
 
 
 def rest(conditioning: str, class_fake: bool = True, mean: float = 1.0, sd: float = 1.0) -> tuple[float, float]:
-    """G's mean and sd after 100 shipped steps from there, each against the best D."""
+    """G's mean and sd after STEPS shipped steps from there, each against the best D."""
     game = overlapping(conditioning, class_fake, mean, sd)
     G = game.state.G
     for _ in range(STEPS):

@@ -28,7 +28,7 @@ from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from ptarmigan.config import Loss
 from ptarmigan.contracts import Batch
-from ptarmigan.losses import objective
+from ptarmigan.losses import OBJECTIVES, objective
 from ptarmigan.step import d_step, g_step
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
@@ -154,6 +154,11 @@ def stated(name: str, moments: Moments, gamma: float) -> tuple[Tensor, Tensor]:
     of_d[: len(B)] = torch.cat([-(k * M + gamma * R), -d * B], 1)
     of_g[len(B) :, : len(B)] = g * B.T
     return of_d, of_g
+
+
+def test_every_loss_plays() -> None:
+    assert {loss.loss for loss in LOSSES.values()} == set(OBJECTIVES)
+    assert set(SLOPES) == set(LOSSES)
 
 
 @pytest.mark.parametrize("name", LOSSES)
