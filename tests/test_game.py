@@ -2,12 +2,11 @@
 
 Every update is compared with one written here by hand: heads from their weights, losses from their formulas,
 each sample's gradient penalty from its own Jacobian, plain gradient descent.  The fakes' labels y' differ
-from the reals' y everywhere.
+from the reals' y everywhere.  What becomes of whole games is in test_solved.py.
 """
 
 from __future__ import annotations
 
-import cmath
 import copy
 import math
 from collections.abc import Callable
@@ -549,7 +548,7 @@ def test_what_is_not_finite_stops_all_updates_for_good(kind: str, player: str) -
 
 
 class Place(nn.Module):
-    """G of the Dirac-GAN: one point theta."""
+    """G of one point theta."""
 
     def __init__(self, at: float) -> None:
         super().__init__()
@@ -560,7 +559,7 @@ class Place(nn.Module):
 
 
 class Slope(nn.Module):
-    """D of the Dirac-GAN: psi x."""
+    """D of one slope: psi x."""
 
     head = Unconditional
 
@@ -577,72 +576,6 @@ def game(G: nn.Module, D: nn.Module, loss: Loss, rate: float) -> TrainState:
     opt_g, opt_d = (torch.optim.SGD(net.parameters(), lr=rate, fused=True) for net in (G, D))
     spec, config = ImageSpec(1, 1, 1, ("point",)), replace(Config(), loss=loss)
     return TrainState(config, spec, G, D, G, opt_g, opt_d, objective(loss), torch.zeros(()))
-
-
-def dirac(psi: float, theta: float, loss: Loss, rate: float, alternate: bool = True) -> tuple[float, float]:
-    """(psi, theta) after the two shipped steps; the data are a point at 0 (Mescheder et al. 2018)."""
-    G, D = Place(theta), Slope(psi)
-    s = game(G, D, loss, rate)
-    label = torch.zeros(1, dtype=torch.int64)
-    real, fake = Batch(torch.zeros(1, 1, 1, 1, dtype=torch.float64), label), Batch(G(), label)
-    first, second = (d_step, g_step) if alternate else (g_step, d_step)
-    first(s, real, fake)  # G first: both moves start from the same point, since its image is drawn already
-    second(s, real, fake)
-    return D.psi.item(), G.theta.item()
-
-
-def eigenvalues(move: Callable[[float, float], tuple[float, float]], eps: float = 1e-4) -> list[complex]:
-    """Of the Jacobian of a map of the plane at 0, by central differences."""
-    (a, c), (b, d) = (
-        [(high - low) / (2 * eps) for high, low in zip(move(*up), move(*down), strict=True)]
-        for up, down in (((eps, 0.0), (-eps, 0.0)), ((0.0, eps), (0.0, -eps)))
-    )
-    half, root = (a + d) / 2, cmath.sqrt(((a - d) / 2) ** 2 + b * c)
-    return sorted([half + root, half - root], key=lambda value: (value.imag, value.real))
-
-
-DIRAC = {"minimax": 0.5, "non_saturating": 0.5, "relativistic": 0.5, "hinge": 1.0, "wasserstein": 1.0}
-
-
-def field(loss: Loss) -> Callable[[float, float], tuple[float, float]]:
-    """The gradient vector field: what a simultaneous step of rate 1 adds."""
-
-    def move(psi: float, theta: float) -> tuple[float, float]:
-        to = dirac(psi, theta, loss, 1.0, alternate=False)
-        return to[0] - psi, to[1] - theta
-
-    return move
-
-
-@pytest.mark.parametrize("name", DIRAC)
-def test_the_dirac_field_turns_and_does_not_pull(name: str) -> None:
-    loss = Loss(loss=name, r1=0, r2=0)
-    low, high = eigenvalues(field(loss))
-    assert low == pytest.approx(-1j * DIRAC[name], abs=1e-7)
-    assert high == pytest.approx(1j * DIRAC[name], abs=1e-7)
-
-
-@pytest.mark.parametrize("gamma", [0.3, 2.0])
-@pytest.mark.parametrize("penalty", ["r1", "r2"])
-@pytest.mark.parametrize("name", DIRAC)
-def test_r1_and_r2_pull_the_dirac_field_in(name: str, penalty: str, gamma: float) -> None:
-    """(-gamma +- sqrt(gamma^2 - 4 h^2)) / 2, h the slope of the loss at 0."""
-    loss = Loss(loss=name, **({"r1": 0.0, "r2": 0.0} | {penalty: gamma}))
-    root = cmath.sqrt(gamma**2 - 4 * DIRAC[name] ** 2)
-    stated = sorted([(-gamma + root) / 2, (-gamma - root) / 2], key=lambda value: (value.imag, value.real))
-    got = eigenvalues(field(loss))
-    assert got == pytest.approx(stated, abs=1e-6)
-    assert max(value.real for value in got) < 0
-
-
-@pytest.mark.parametrize("rate", [0.05, 0.4])
-@pytest.mark.parametrize("name", DIRAC)
-def test_alternating_updates_circle_the_end_and_r1_brings_them_there(name: str, rate: float) -> None:
-    free = eigenvalues(lambda *at: dirac(*at, Loss(loss=name, r1=0, r2=0), rate))
-    assert [abs(value) for value in free] == pytest.approx([1, 1], abs=1e-7)
-    assert free[1].imag > 0
-    pulled = eigenvalues(lambda *at: dirac(*at, Loss(loss=name, r1=0.5, r2=0), rate))
-    assert [abs(value) for value in pulled] == pytest.approx([math.sqrt(1 - 0.5 * rate)] * 2, abs=1e-7)
 
 
 def test_wasserstein_with_its_penalty_stops_at_slope_one_plus_mu_over_twenty() -> None:

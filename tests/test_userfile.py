@@ -439,7 +439,7 @@ def test_the_file_is_held_by_name_and_hash_and_never_run_again_unasked(
         replay(run, at=40)
     with pytest.raises(UserError, match=r"mine\.py has SHA-256 .*, and .*" + begun + r".*as it was then"):
         replay(run, at=40, loss=path)
-    with pytest.raises(UserError, match=rf"loss mine\.py \(SHA-256 {sha256[:12]}\) there, relativistic here.*--loss"):
+    with pytest.raises(UserError, match=rf"loss mine\.py \(SHA-256 {sha256[:12]}\) there, non_saturating here.*--loss"):
         train(shapes, out=run, **SMALL)
     train(shapes, out=tmp_path / "tuned", init=run, **SMALL)
     assert not trap.exists()
