@@ -78,7 +78,7 @@ def test_a_second_ctrl_c_leaves_at_once_and_loses_only_what_came_after_the_last_
     process.send_signal(signal.SIGINT)
     begun = time.monotonic()
     status, _, err = ended(process)
-    assert time.monotonic() - begun < 30  # at once, and not when the first ends
+    assert time.monotonic() - begun < 5
     assert status == 130
     assert len(err.strip().splitlines()) == 1, err
     found, bad = checkpoint.newest(tmp_path / "run")

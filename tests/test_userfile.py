@@ -177,10 +177,10 @@ def test_averages_begin_at_0_and_move_after_each_update_of_d(shapes: Path, tmp_p
 def interrupted(monkeypatch: pytest.MonkeyPatch, at: int) -> None:
     shipped = training.advance
 
-    def stopping(state: Any, given: Any) -> Any:
+    def stopping(state: Any, given: Any, *play: Any) -> Any:
         if state.controllers and state.images_seen == at:
             os.kill(os.getpid(), signal.SIGINT)
-        return shipped(state, given)
+        return shipped(state, given, *play)
 
     monkeypatch.setattr(training, "advance", stopping)
 
@@ -226,11 +226,11 @@ def test_a_run_that_goes_back_goes_on_with_the_file(
 ) -> None:
     shipped, times = training.advance, [0]
 
-    def failing(state: Any, given: Any) -> Any:
+    def failing(state: Any, given: Any, *play: Any) -> Any:
         if state.controllers and state.images_seen == 40 and not times[0]:
             times[0] = 1
             state.bad.fill_(1)
-        return shipped(state, given)
+        return shipped(state, given, *play)
 
     monkeypatch.setattr(training, "advance", failing)
     run = train(shapes, out=tmp_path / "run", **LONG, loss=str(LECAM))
