@@ -24,8 +24,13 @@ def advance(state: TrainState, batches: Batches) -> dict[str, Tensor]:
     """`d_steps` updates of D and one of G; every draw is addressed by the images seen."""
     train, seen, first = state.config.train, state.images_seen, int(indices(state)[0])
     scale = state.controllers.get("lr_scale", 1.0)
-    for optimizer, lr in ((state.opt_d, train.d_lr), (state.opt_g, train.g_lr)):
-        optimizer.param_groups[0]["lr"] = learning_rate(scale * lr, seen, state.start, state.end, train.anneal)
+    for optimizer, lr, (first_beta, second_beta) in (
+        (state.opt_d, train.d_lr, train.d_betas),
+        (state.opt_g, train.g_lr, train.g_betas),
+    ):
+        group = optimizer.param_groups[0]
+        group["lr"] = learning_rate(scale * lr, seen, state.start, state.end, train.anneal)
+        group["betas"] = state.now(first_beta), state.now(second_beta)
     for extra in range(1, train.d_steps):
         real = real_batch(batches, first, f"order {extra}")
         with torch.no_grad():
@@ -39,7 +44,7 @@ def advance(state: TrainState, batches: Batches) -> dict[str, Tensor]:
     d = d_step(state, real, fake, drop(state, "d"), between(state, "u"), augmentation(state, "d"))
     g = g_step(state, real, fake, drop(state, "g"), again, augmentation(state, "g"))
     steered = steer(state, d.pop("signs")) if "signs" in d else {}
-    update_ema(state.ema, state.G, ema_decay(seen, train.batch, train.ema_half_life))
+    update_ema(state.ema, state.G, ema_decay(seen, train.batch, state.now(train.ema_half_life)))
     state.images_seen += train.batch
     return {f"d_{name}": term for name, term in d.items()} | {f"g_{name}": term for name, term in g.items()} | steered
 
@@ -117,7 +122,7 @@ def augmentation(state: TrainState, purpose: str) -> Augment:
     policy, where = state.config.data.augment, indices(state)
     if policy == "none":
         return no_augmentation
-    p = state.averages.get("augment_p", 1.0)
+    p = state.averages.get("augment_p", state.now(state.config.data.augment_p))
 
     def change(images: Tensor, half: str, part: slice) -> Tensor:
         u = seeding.uniforms(state.config.train.seed, f"augment {purpose} {half}", where[part], DRAWS)

@@ -66,7 +66,7 @@ def replay(
     stay), and where the images are not those of the run.
     """
     run = Path(run)
-    found, record, ends = before(run, at)
+    found, record, planned = before(run, at)
     config = config_of(record)
     source = data or (None if record["data"]["source"] == "embedded" else record["data"]["source"])
     dataset = open_dataset(source, config.data)
@@ -78,7 +78,7 @@ def replay(
     if found is not None:
         checkpoint.restore(state, found)
     if not state.controllers.get("ends"):
-        state.controllers["ends"] = ends
+        state.controllers |= planned
     first = at - (at - state.images_seen) % config.train.batch
     target = Path(out) if out else run / "private" / f"replay-{first:09d}"
     if target.exists() and any(target.iterdir()):
@@ -111,13 +111,15 @@ def replay(
     return step
 
 
-def before(run: Path, at: int) -> tuple[checkpoint.Checkpoint | None, dict[str, Any], list[int]]:
-    """The good checkpoint before image `at` (None: the start), the run's record, and its first planned end."""
+def before(run: Path, at: int) -> tuple[checkpoint.Checkpoint | None, dict[str, Any], dict[str, Any]]:
+    """The good checkpoint before image `at` (None: the start), the run's record, and how its first end was planned."""
     newest, _ = checkpoint.newest(run)
+    controllers = newest.meta["controllers"] if newest is not None else {}
+    ends = controllers.get("ends", [])
     if newest is not None:
-        record, ends = newest.meta["record"], newest.meta["controllers"].get("ends", [])
+        record = newest.meta["record"]
     elif (run / "config.json").exists():
-        record, ends = load_json(run / "config.json"), []
+        record = load_json(run / "config.json")
     else:
         raise UserError(f"{run} is no run of ptarmigan: name a folder that `ptarmigan train` made")
     if at < 0 or (ends and at >= ends[-1]):
@@ -127,7 +129,7 @@ def before(run: Path, at: int) -> tuple[checkpoint.Checkpoint | None, dict[str, 
     found, _ = checkpoint.newest(run, up_to=at)
     if found is None and record.get("init"):
         raise UserError(f"at: no good checkpoint of {run} is left before {at:,}, and it began from another model")
-    return found, record, ends[:1]
+    return found, record, {"ends": ends[:1], "settled": controllers.get("settled", 0)}
 
 
 class Watch:

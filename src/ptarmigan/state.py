@@ -12,12 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from ptarmigan.conditioning import ConditionalDiscriminator
-from ptarmigan.config import Config
+from ptarmigan.config import Config, Scheduled
 from ptarmigan.contracts import ImageSpec
 from ptarmigan.losses import Objective, objective
 from ptarmigan.networks import build
 from ptarmigan.networks.layers import over_ranks
-from ptarmigan.optim import adam
+from ptarmigan.optim import adam, at
 
 
 @dataclass
@@ -61,15 +61,19 @@ class TrainState:
 
     @property
     def end(self) -> int | None:
-        """Images at which training ends; None while a time budget has not fixed it yet."""
-        ends = self.controllers.get("ends", [])
-        return ends[-1] if ends else None
+        """Images at which training ends; None while a time budget has not fixed it yet, in a replay too."""
+        ends, settled = self.controllers.get("ends", []), self.controllers.get("settled", 0)
+        return ends[-1] if ends and self.images_seen >= settled else None
 
     @property
     def start(self) -> int:
         """Images at which the last planned stretch of training began: the end before it, or 0."""
         ends: list[int] = self.controllers.get("ends", [])
         return ([0, 0, *ends])[-2]
+
+    def now(self, value: Scheduled) -> float:
+        """What a field that may move over the budget is at this step."""
+        return at(value, self.images_seen, self.start, self.end)
 
     def autocast(self) -> AbstractContextManager[Any]:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16)
