@@ -39,10 +39,13 @@ GAMES: dict[str, dict[str, Any]] = {
         "d_steps": 2,
         "flip": True,
         "augment": "diffaugment",
+        "augment_p": "0..1",
+        "g_betas": (0, "0.99..0.95"),
+        "ema_half_life": "0.2..1.5",
     },
     "ada": {"augment": "ada", "loss": "non_saturating"},
     "lecam": {"loss": str(Path(__file__).parent.parent / "examples" / "lecam.py"), "d_steps": 2},
-    "r3gan": {"network": "r3gan"},
+    "r3gan": {"network": "r3gan", "r1": "0.2..0"},
     "sngan": {"network": "resnet", "d_norm": "spectral", "loss": "hinge", "r1": 0, "r2": 0},
 }
 WHOLE: dict[str, dict[str, Any]] = {  # games that parts of a batch cannot play
@@ -72,6 +75,7 @@ def play(name: str, data: Path, steps: int, begin: str, to: Path) -> None:
     config, loss_file = open_loss(resolve({**SMALL, **(GAMES | WHOLE)[name]}))
     dataset = open_dataset(data, config.data, lambda *_: None)
     state = TrainState.create(config, dataset.spec, torch.device("cpu"), loss_file=loss_file)
+    state.controllers["ends"] = [400]  # ramps are on their way
     state.micro_batch = int(os.environ.get("MICRO_BATCH", "0"))
     for network in (state.G, state.D, state.ema):
         in_float64(network)

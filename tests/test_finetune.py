@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +18,10 @@ from torch import Tensor, nn
 import ptarmigan.training as training
 from conftest import SMALL
 from ptarmigan import checkpoint, comparing, conditioning
-from ptarmigan.config import resolve
+from ptarmigan.config import Model, resolve
 from ptarmigan.contracts import DiscriminatorOutput, ImageSpec, UserError
 from ptarmigan.files import load_json, load_tensors, save_tensors
-from ptarmigan.finetune import Source, class_dims, copy_classes, take
+from ptarmigan.finetune import SHAPE, Source, class_dims, copy_classes, take
 from ptarmigan.replaying import replay
 from ptarmigan.state import TrainState
 from ptarmigan.training import Stopped, train
@@ -232,13 +232,31 @@ def test_the_shape_is_the_models_where_nobody_asked_for_another(
     run = train(data, out=tmp_path / "run", init=base, **SHAPELESS)
     record = load_json(run / "config.json")
     assert record["init"]["shape"] == {
-        "network": "dcgan", "width": 4, "latent_dim": 6, "class_dim": 4, "latent": "normal", "size": "16x16",
-        "channels": 1, "conditioning": "projection",
+        "network": "dcgan", "width": 4, "latent_dim": 6, "class_dim": 4, "g_blocks": 1, "latent": "normal",
+        "size": "16x16", "channels": 1, "conditioning": "projection",
     }  # fmt: skip
     assert record["init"]["share"] > 0.9
     assert record["spec"]["height"] == 16
-    line = "  as there: network dcgan, width 4, latent_dim 6, class_dim 4, latent normal, size 16x16, channels 1,"
-    assert f"{line} conditioning projection\n" in capsys.readouterr().out
+    line = "  as there: network dcgan, width 4, latent_dim 6, class_dim 4, g_blocks 1, latent normal, size 16x16,"
+    assert f"{line} channels 1, conditioning projection\n" in capsys.readouterr().out
+
+
+def test_all_of_the_model_on_which_tensors_depend_is_in_the_shape() -> None:
+    """Every field of Model but one's own choice of noise and of first weights."""
+    assert {f.name for f in fields(Model)} - {*SHAPE} == {"dropout", "weight_init"}
+    assert {*SHAPE} - {f.name for f in fields(Model)} == {"size", "channels"}
+
+
+@pytest.mark.parametrize("blocks", [0, 2])
+def test_the_blocks_are_the_models_but_of_another_family_its_own(blocks: int, shapes: Path, tmp_path: Path) -> None:
+    few = {**SMALL, "images": "8"}
+    model = train(shapes, out=tmp_path / "model", **few, g_blocks=blocks)
+    init = load_json(train(shapes, out=tmp_path / "run", init=model, **few) / "config.json")["init"]
+    assert (init["shape"]["g_blocks"], init["left"], init["share"], init["other"]) == (blocks, {}, 1, {})
+    record = load_json(train(shapes, out=tmp_path / "other", init=model, **few, network="r3gan") / "config.json")
+    assert (record["config"]["model"]["g_blocks"], "g_blocks" in record["init"]["shape"]) == (0, False)
+    named = train(shapes, out=tmp_path / "named", init=model, **few, network="dcgan")
+    assert load_json(named / "config.json")["config"]["model"]["g_blocks"] == blocks
 
 
 def test_what_is_asked_for_wins_in_flags_and_in_sections_of_a_file(shapes: Path, base: Path, tmp_path: Path) -> None:

@@ -56,8 +56,12 @@ RUNS: dict[str, dict[str, Any]] = {
     "adc": {"conditioning": "discriminative_classifier", "loss": "hinge"},
     "reacgan": {"conditioning": "reacgan", "class_weight": 0.5},
     "r3gan": {"network": "r3gan"},
+    "ramps": {
+        "r1": "0.5..0.05", "r2": "0..0.4", "g_betas": (0, "0.9..0.99"), "d_betas": ("0.5..0", 0.9),
+        "ema_half_life": "0.2..1.5", "augment": "diffaugment", "augment_p": "0..0.3",
+    },
     "sngan": {"network": "resnet", "d_norm": "spectral", "loss": "hinge", "r1": 0, "r2": 0},
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", RUNS)

@@ -40,8 +40,12 @@ def advance(state: TrainState, batches: Batches, play: Play = play) -> Terms:
     """
     train, seen, first = state.config.train, state.images_seen, int(indices(state)[0])
     scale = state.controllers.get("lr_scale", 1.0)
-    for optimizer, lr in ((state.opt_d, train.d_lr), (state.opt_g, train.g_lr)):
+    for optimizer, lr, (first_beta, second_beta) in (
+        (state.opt_d, train.d_lr, train.d_betas),
+        (state.opt_g, train.g_lr, train.g_betas),
+    ):
         set_rate(optimizer, learning_rate(scale * lr, seen, state.start, state.end, train.anneal))
+        optimizer.param_groups[0]["betas"] = state.now(first_beta), state.now(second_beta)
     for extra in range(1, train.d_steps):
         real = real_batch(batches, first, f"order {extra}")
         with torch.no_grad():
@@ -51,7 +55,7 @@ def advance(state: TrainState, batches: Batches, play: Play = play) -> Terms:
             augmentation(state, f"d {extra}"), draws(state, f"d {extra}"),
         )  # fmt: skip
     terms = play(state, real_batch(batches, first, "order"), latents(state, "z"), between(state, "u"))
-    update_ema(state.ema, state.G, ema_decay(seen, train.batch, train.ema_half_life))
+    update_ema(state.ema, state.G, ema_decay(seen, train.batch, state.now(train.ema_half_life)))
     state.images_seen += train.batch
     return terms
 
@@ -133,7 +137,7 @@ def augmentation(state: TrainState, purpose: str) -> Augment:
     policy, where = state.config.data.augment, indices(state)
     if policy == "none":
         return no_augmentation
-    p = state.averages.get("augment_p", 1.0)
+    p = state.averages.get("augment_p", state.now(state.config.data.augment_p))
 
     def change(images: Tensor, half: str, part: slice) -> Tensor:
         u = seeding.uniforms(state.config.train.seed, f"augment {purpose} {half}", where[part], DRAWS)

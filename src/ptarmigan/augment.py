@@ -9,7 +9,8 @@ section 2.2).  Under ADA each transform is left out with probability 1 - p, and 
 - translation by -k..k pixels, up to p = .8, which is why p stops there.  Content that stays whole moves by a Toeplitz
   matrix; its eigenvalues are above 1 - p + p w, w the least value of (1 + 2 cos t + ... + 2 cos kt) / (2k + 1), which
   is -1/4 for k = 2 and more for larger k; k is 2 or more at 16 pixels and more.  What is cropped is triangular again.
-DiffAugment changes every image, so none of this holds for it; it has been found to do well from few images.
+DiffAugment changes every image, where `augment_p` is 1, so none of this holds for it; it has been found to do well from
+few images.
 
 What is cut out or moved in is 0, mid grey, in all channels.  Hardly any picture's ground has just that value, so a move
 can be seen for what it is; black would hide it on the black ground of many data sets.  Colours may leave [-1, 1], since

@@ -72,7 +72,7 @@ def reasons(
         wide = f"wider ones pay from {WIDE:,} images seen on"
     else:
         wide = "wider ones were better image by image, but not minute by minute"
-    penalty = " and ".join(f"{name} {value:g}" for name, value in (("R1", loss.r1), ("R2", loss.r2)) if value)
+    penalty = " and ".join(f"{name} {value}" for name, value in (("R1", loss.r1), ("R2", loss.r2)) if value)
     batch = (
         f"a third more images a second than 32, and no worse from {LONG:,} images on"
         if train.batch == 64

@@ -12,7 +12,7 @@ from cyclopts import App, CycloptsError, Group, Parameter
 from rich.console import Console
 
 from ptarmigan import __version__
-from ptarmigan.config import HELP, RECIPES, SECTIONS, TYPES
+from ptarmigan.config import HELP, RECIPES, SECTIONS, TYPES, Scheduled
 from ptarmigan.contracts import UserError
 
 app = App(
@@ -31,8 +31,9 @@ if TYPE_CHECKING:
 
 else:
     GROUPS = {key: Group(name.capitalize()) for name, cls in SECTIONS.items() for key in cls.__dataclass_fields__}
+    WORDS = {Scheduled: str, tuple[Scheduled, Scheduled]: tuple[str, str]}  # a number or A..B, which coerce tells apart
     FLAGS = {
-        key: Annotated[hint, Parameter(help=HELP[key], group=GROUPS[key], negative_iterable=())]
+        key: Annotated[WORDS.get(hint, hint), Parameter(help=HELP[key], group=GROUPS[key], negative_iterable=())]
         for key, hint in TYPES.items()
     }
     Fields = TypedDict("Fields", FLAGS, total=False)

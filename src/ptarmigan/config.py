@@ -7,9 +7,25 @@ import re
 import reprlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
 
 from ptarmigan.contracts import UserError, unknown
+
+
+class Ramp(NamedTuple):
+    """A value that moves over the budget, written A..B: a colon would be a number in base 60 to YAML."""
+
+    first: float
+    last: float
+
+    def __format__(self, spec: str) -> str:
+        return f"{self.first:{spec}}..{self.last:{spec}}"
+
+    def __repr__(self) -> str:
+        return f"{self}"
+
+
+Scheduled = float | Ramp  # optim.at says what it is when
 
 
 def option(default: Any, text: str) -> Any:
@@ -27,6 +43,7 @@ class Data:
     augment: Literal["none", "diffaugment", "ada"] = option(
         "none", "change what D sees, for few images: diffaugment each one, ada as often as D overfits"
     )
+    augment_p: Scheduled = option(1.0, "diffaugment: share of images that each change is made to; A..B: from A to B")
 
 
 @dataclass(frozen=True)
@@ -51,8 +68,10 @@ class Model:
 class Loss:
     loss: str = option("relativistic", "adversarial loss: see `ptarmigan losses`; or FILE.py with your own")
     smoothing: float = option(1.0, "target for real images in the cross-entropy losses; .9 smooths, 1 does not")
-    r1: float = option(0.2, "gamma of R1, the gradient penalty on real images; 0: off")
-    r2: float = option(0.2, "gamma of R2, the same on generated images; 0: off")
+    r1: Scheduled = option(
+        0.2, "gamma of R1, the gradient penalty on real images; 0: off; A..B: from A to B over the budget"
+    )
+    r2: Scheduled = option(0.2, "gamma of R2, the same on generated images; 0: off; A..B: from A to B")
     penalty_every: int = option(1, "updates from one with R1 and R2, so many times as strong, to the next")
     gradient_penalty: float = option(0.0, "weight of WGAN-GP's penalty between real and fake; 10 is usual; 0: off")
     class_weight: float = option(1.0, "lambda, weight of the class term in both players' losses; .5 in reacgan's paper")
@@ -69,11 +88,13 @@ class Train:
     micro_batch: int = option(0, "images computed at once: less memory, more time; 0: the batch, or what fits")
     g_lr: float = option(2e-3, "G's learning rate")
     d_lr: float = option(2e-3, "D's learning rate")
-    g_betas: tuple[float, float] = option((0.0, 0.99), "G's Adam betas")
-    d_betas: tuple[float, float] = option((0.0, 0.99), "D's Adam betas")
+    g_betas: tuple[Scheduled, Scheduled] = option((0.0, 0.99), "G's Adam betas; A..B in place of one: from A to B")
+    d_betas: tuple[Scheduled, Scheduled] = option((0.0, 0.99), "D's Adam betas; A..B in place of one: from A to B")
     d_steps: int = option(1, "updates of D for each of G")
     anneal: float = option(0.5, "share of the budget at whose end both rates have fallen linearly to 0; 0: never")
-    ema_half_life: float = option(44e3, "images after which G's moving average has forgotten half; 0: no average")
+    ema_half_life: Scheduled = option(
+        44e3, "images after which G's moving average has forgotten half; 0: no average; A..B: from A to B"
+    )
     seed: int = option(0, "seed of every draw: weights, order, latents")
     device: Literal["auto", "cpu", "cuda", "mps"] = option("auto", "where to train")
     deterministic: bool = option(False, "the same bits each time on a GPU too, at some cost; a CPU does so anyway")
@@ -196,14 +217,37 @@ def config_of(record: Mapping[str, Any]) -> Config:
 
 def coerce(key: str, value: Any) -> Any:
     """A value from YAML, JSON, Python or a flag, in the field's type; raises UserError naming the field."""
-    hint = TYPES[key]
-    options = get_args(hint) if get_origin(hint) in (Union, type(int | str)) else (hint,)
-    for kind in options:
+    fitted = fit(TYPES[key], value)
+    if fitted is not None:
+        return fitted
+    wanted = " or ".join(
+        f"one of {', '.join(map(str, get_args(k)))}" if get_origin(k) is Literal
+        else "two numbers" if get_origin(k) is tuple
+        else "A..B" if k is Ramp else getattr(k, "__name__", str(k))
+        for k in kinds(TYPES[key]) if k is not type(None)
+    )  # fmt: skip
+    raise UserError(f"{key}: {reprlib.repr(value)[:100]} will not do: {wanted} is needed ({HELP[key]})")
+
+
+def kinds(hint: Any) -> tuple[Any, ...]:
+    return get_args(hint) if get_origin(hint) in (Union, type(int | str)) else (hint,)
+
+
+def fit(hint: Any, value: Any) -> Any:
+    """A value in the first type of a hint that it fits; None where it fits none."""
+    for kind in kinds(hint):
         if get_origin(kind) is Literal and value in get_args(kind):
             return value
         if get_origin(kind) is tuple and isinstance(value, list | tuple) and len(value) == len(get_args(kind)):
-            if all(isinstance(v, int | float) for v in value):
-                return tuple(float(v) for v in value)
+            parts = tuple(fit(*pair) for pair in zip(get_args(kind), value, strict=True))
+            if None not in parts:
+                return parts
+        elif kind is Ramp:
+            ends = value.split("..", 1) if isinstance(value, str) else value
+            if isinstance(ends, list | tuple) and len(ends) == 2:
+                first, last = (fit(float, end) for end in ends)
+                if first is not None and last is not None:
+                    return first if first == last else Ramp(first, last)
         elif kind is bool and isinstance(value, bool):
             return value
         elif kind is str and isinstance(value, str | int) and not isinstance(value, bool):
@@ -215,12 +259,7 @@ def coerce(key: str, value: Any) -> Any:
                 continue
             if kind is float or number.is_integer():
                 return kind(number)
-    wanted = " or ".join(
-        f"one of {', '.join(map(str, get_args(k)))}" if get_origin(k) is Literal
-        else "two numbers" if get_origin(k) is tuple else getattr(k, "__name__", str(k))
-        for k in options if k is not type(None)
-    )  # fmt: skip
-    raise UserError(f"{key}: {reprlib.repr(value)[:100]} will not do: {wanted} is needed ({HELP[key]})")
+    return None
 
 
 def check(config: Config) -> None:
@@ -239,16 +278,22 @@ def check(config: Config) -> None:
         ("live_images", 0, 1_000_000), ("g_lr", 0, 1), ("d_lr", 0, 1), ("anneal", 0, 1),
         ("r1", 0, 1e9), ("r2", 0, 1e9), ("penalty_every", 1, 1000), ("gradient_penalty", 0, 1e9),
         ("class_weight", 0, 1e9), ("class_margin", 0, 1), ("class_temperature", 0.01, 100), ("ema_half_life", 0, 1e15),
-        ("dropout", 0, 0.95), ("smoothing", 0.5, 1), ("seed", 0, 2**63 - 1),
+        ("augment_p", 0, 1), ("dropout", 0, 0.95), ("smoothing", 0.5, 1), ("seed", 0, 2**63 - 1),
     ):  # fmt: skip
         value = config.flat()[key]
-        if not low <= value <= high:
+        if not all(low <= end <= high for end in ends_of(value)):
             raise UserError(f"{key}: {value} is out of range: {low} to {high} ({HELP[key]})")
     if 0 < train.live_images < 10:
         raise UserError(f"live_images: {train.live_images} are too few to score: 0, or 10 and more")
     for key in ("g_betas", "d_betas"):
-        if not all(0 <= beta < 1 for beta in getattr(train, key)):
+        if not all(0 <= end < 1 for beta in getattr(train, key) for end in ends_of(beta)):
             raise UserError(f"{key}: {getattr(train, key)} is out of range: each from 0 to below 1")
+    if data.augment_p != 1 and data.augment != "diffaugment":
+        steered = ", which steers its own" if data.augment == "ada" else ""
+        raise UserError(
+            f"augment_p: {data.augment_p} means nothing to augment {data.augment}{steered}; leave it out, or take "
+            "--augment diffaugment"
+        )
     if loss.loss not in LOSSES and not loss.loss.endswith(".py"):
         raise unknown("loss", loss.loss, [*LOSSES, "a .py file"])
     if loss.smoothing < 1 and loss.loss.endswith(".py"):
@@ -302,6 +347,10 @@ def check(config: Config) -> None:
             re.compile(data.group)
         except re.error as error:
             raise UserError(f"group: {data.group!r} is no regular expression: {error}") from None
+
+
+def ends_of(value: Any) -> tuple[Any, ...]:
+    return value if isinstance(value, Ramp) else (value,)
 
 
 # Fields of Loss that belong to a conditioning.  Data of one class turn any of them into none, and projection took

@@ -20,7 +20,9 @@ from ptarmigan.runs import recorded
 from ptarmigan.sampling import UNREADABLE, described, fill
 from ptarmigan.state import TrainState
 
-SHAPE = ("network", "width", "latent_dim", "class_dim", "latent", "size", "channels", "conditioning", "d_norm")
+SHAPE = (
+    "network", "width", "latent_dim", "class_dim", "g_blocks", "latent", "size", "channels", "conditioning", "d_norm",
+)  # fmt: skip
 SHOWN = 3  # tensors named on the terminal; config.json names all
 
 
@@ -118,8 +120,11 @@ class Origin:
             source = Source.open(model)
             if begun.get("sha256") == source.sha256:
                 return begun
-            flat = {key for key, value in flatten(asked).items() if value is not None}
+            given = {key: value for key, value in flatten(asked).items() if value is not None}
+            flat, network = set(given), source.config.model.network
             flat.add("d_norm")  # has to go with the loss
+            if given.get("network", network) != network:
+                flat.add("g_blocks")  # is a family's own
             if "recipe" in flat:
                 flat.add("conditioning")  # is a part of the loss, which a recipe that is named decides
             return {

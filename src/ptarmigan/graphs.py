@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ptarmigan import dist
 from ptarmigan.advance import Play, Terms, play
+from ptarmigan.config import Ramp
 from ptarmigan.contracts import Batch
 from ptarmigan.pieces import parts_of
 from ptarmigan.state import TrainState
@@ -22,10 +23,11 @@ WARM = 3  # steps before one is recorded: libraries choose and set up their kern
 
 def player(state: TrainState) -> Play:
     """What plays a run's steps: graphs, where a step is the same sequence of kernels each time; else `play`."""
-    config = state.config
+    config, loss, train = state.config, state.config.loss, state.config.train
+    moving = any(isinstance(value, Ramp) for value in (loss.r1, loss.r2, *train.d_betas, *train.g_betas))
     drawn_inside = config.model.dropout > 0 or config.data.augment != "none" or state.loss_file is not None
-    in_parts = len(parts_of(config.train.batch, state.micro_batch)) > 1
-    recordable = state.device.type == "cuda" and not (drawn_inside or in_parts or dist.world() > 1)
+    in_parts = len(parts_of(train.batch, state.micro_batch)) > 1
+    recordable = state.device.type == "cuda" and not (moving or drawn_inside or in_parts or dist.world() > 1)
     return Graphs() if recordable else play
 
 

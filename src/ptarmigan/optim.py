@@ -1,23 +1,30 @@
-"""Adam for each player, the learning rate and the moving average as functions of images seen."""
+"""Adam for each player, and all that moves over a budget as functions of images seen."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
 
+from ptarmigan.config import Ramp, Scheduled
 
-def adam(parameters: Iterable[nn.Parameter], lr: float, betas: tuple[float, float]) -> torch.optim.Optimizer:
+
+def adam(parameters: Iterable[nn.Parameter], lr: float, betas: tuple[Scheduled, Scheduled]) -> torch.optim.Optimizer:
     """Fused Adam (Kingma and Ba 2015): one kernel for all tensors, and it heeds `found_inf` on the device.
 
-    On CUDA the rate is a number on the device, which a recorded step reads anew.
+    Its betas are those of the first step; `advance` sets them, and the rate, at each.  On CUDA the rate is a number on
+    the device, which a recorded step reads anew.  Where betas move, torch corrects the moments' bias by 1 - beta^t with
+    the beta of step t.  Exact would be 1 less the product of the betas that were: the two part only while beta^t
+    counts, in the first steps, where a ramp has hardly begun to move.
     """
+    first, second = (at(beta, 0, 0, None) for beta in betas)
     tensors = list(parameters)
     if tensors[0].device.type != "cuda":
-        return torch.optim.Adam(tensors, lr=lr, betas=betas, fused=True)
+        return torch.optim.Adam(tensors, lr=lr, betas=(first, second), fused=True)
     rate = torch.tensor(lr, device=tensors[0].device)
-    return torch.optim.Adam(tensors, lr=rate, betas=betas, fused=True, capturable=True)
+    return torch.optim.Adam(tensors, lr=rate, betas=(first, second), fused=True, capturable=True)
 
 
 def set_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
@@ -27,6 +34,20 @@ def set_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
         group["lr"].fill_(lr)
     else:
         group["lr"] = lr
+
+
+def at(value: Scheduled, images: int, start: int, end: int | None) -> float:
+    """A ramp's value after so many images: `first` until `start`, `last` from `end` on, half a cosine between.
+
+    first + (last - first) (1 - cos(pi s)) / 2, s the share of the budget done (as in R3GAN: Huang et al. 2024,
+    2501.05441).  Flat at both ends, so it is nearly there before the learning rate is too low to follow.  An end that
+    is not known yet counts as far away.
+    """
+    if not isinstance(value, Ramp):
+        return value
+    share = 0.0 if end is None else min(1.0, max(0.0, (images - start) / (end - start)))
+    weight = (1 - math.cos(math.pi * share)) / 2
+    return value.first * (1 - weight) + value.last * weight
 
 
 def learning_rate(base: float, images: int, start: int, end: int | None, anneal: float) -> float:

@@ -74,7 +74,7 @@ def replay(
     stay), and where the images or the loss file are not those of the run.
     """
     run = Path(run)
-    found, record, ends = before(run, at)
+    found, record, planned = before(run, at)
     config = config_of(record)
     loss_file = reopen(Path(loss) if loss else None, config, record.get("loss_sha256"), run)
     source = data or (None if record["data"]["source"] == "embedded" else record["data"]["source"])
@@ -87,7 +87,7 @@ def replay(
     if found is not None:
         checkpoint.restore(state, found)
     if not state.controllers.get("ends"):
-        state.controllers["ends"] = ends
+        state.controllers |= planned
     first = at - (at - state.images_seen) % config.train.batch
     target = Path(out) if out else run / "private" / f"replay-{first:09d}"
     if target.exists() and any(target.iterdir()):
@@ -120,13 +120,15 @@ def replay(
     return step
 
 
-def before(run: Path, at: int) -> tuple[checkpoint.Checkpoint | None, dict[str, Any], list[int]]:
-    """The good checkpoint before image `at` (None: the start), the run's record, and its first planned end."""
+def before(run: Path, at: int) -> tuple[checkpoint.Checkpoint | None, dict[str, Any], dict[str, Any]]:
+    """The good checkpoint before image `at` (None: the start), the run's record, and how its first end was planned."""
     newest, _ = checkpoint.newest(run)
+    controllers = newest.meta["controllers"] if newest is not None else {}
+    ends = controllers.get("ends", [])
     if newest is not None:
-        record, ends = newest.meta["record"], newest.meta["controllers"].get("ends", [])
+        record = newest.meta["record"]
     elif (run / "config.json").exists():
-        record, ends = load_json(run / "config.json"), []
+        record = load_json(run / "config.json")
     else:
         raise UserError(f"{run} is no run of ptarmigan: name a folder that `ptarmigan train` made")
     if at < 0 or (ends and at >= ends[-1]):
@@ -136,7 +138,7 @@ def before(run: Path, at: int) -> tuple[checkpoint.Checkpoint | None, dict[str, 
     found, _ = checkpoint.newest(run, up_to=at)
     if found is None and record.get("init"):
         raise UserError(f"at: no good checkpoint of {run} is left before {at:,}, and it began from another model")
-    return found, record, ends[:1]
+    return found, record, {"ends": ends[:1], "settled": controllers.get("settled", 0)}
 
 
 class Watch:

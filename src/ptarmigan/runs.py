@@ -240,6 +240,8 @@ def plan(state: TrainState, train: Train) -> None:
         raise UserError(f"images {train.images}: {seen:,} have been seen already; give a larger budget")
     controllers["budget"] = budget
     end = seen + math.ceil((images - seen) / train.batch) * train.batch
+    if seen and not ends:
+        controllers["settled"] = seen  # no schedule has known the end before
     if ends and seen < ends[-1]:
         ends.pop()
     ends.append(end)

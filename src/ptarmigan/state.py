@@ -12,12 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from ptarmigan.conditioning import ConditionalDiscriminator
-from ptarmigan.config import Config
+from ptarmigan.config import Config, Scheduled
 from ptarmigan.contracts import ImageSpec
 from ptarmigan.losses import Objective, objective
 from ptarmigan.networks import build
 from ptarmigan.networks.layers import over_ranks
-from ptarmigan.optim import adam
+from ptarmigan.optim import adam, at
 from ptarmigan.userfile import STEERING, LossFile
 
 
@@ -70,9 +70,9 @@ class TrainState:
 
     @property
     def end(self) -> int | None:
-        """Images at which training ends; None while a time budget has not fixed it yet."""
-        ends = self.controllers.get("ends", [])
-        return ends[-1] if ends else None
+        """Images at which training ends; None while a time budget has not fixed it yet, in a replay too."""
+        ends, settled = self.controllers.get("ends", []), self.controllers.get("settled", 0)
+        return ends[-1] if ends and self.images_seen >= settled else None
 
     @property
     def start(self) -> int:
@@ -84,6 +84,10 @@ class TrainState:
     def penalised(self) -> bool:
         """R1 and R2 count in D's next update."""
         return self.images_seen // self.config.train.batch % self.config.loss.penalty_every == 0
+
+    def now(self, value: Scheduled) -> float:
+        """What a field that may move over the budget is at this step."""
+        return at(value, self.images_seen, self.start, self.end)
 
     def autocast(self) -> AbstractContextManager[Any]:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16)

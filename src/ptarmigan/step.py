@@ -52,11 +52,12 @@ def d_step(
     augmented images: the Lipschitz bound is D's, and what a cut hides from it has no slope to give.
     """
     loss, D, n, due = state.config.loss, state.D, len(real.labels), state.penalised
+    gammas = {name: state.now(of) for name, of in (("r1", loss.r1), ("r2", loss.r2)) if of}  # a ramp at 0 is a term too
 
     def terms(part: slice) -> dict[str, Tensor]:
         y, asked, masks = real.labels[part], fake.labels[part], drop(part)
         images = torch.cat([real.images[part], fake.images[part].detach()])
-        x, g = images.requires_grad_(due and loss.r1 + loss.r2 > 0).chunk(2)
+        x, g = images.requires_grad_(due and bool(gammas)).chunk(2)
         seen, made = augment(x, "real", part), augment(g, "fake", part)
         with state.autocast():
             r, f = on_both(state, seen, made, y, asked, masks)
@@ -64,13 +65,12 @@ def d_step(
         of_class = D.head.d_term(r, f, real_labels=y, fake_labels=asked, loss=loss)
         if of_class is not None:
             out["class"] = loss.class_weight * of_class.sum() / n
-        if loss.r1 or loss.r2:
+        if gammas:
             slopes = torch.zeros(2 * len(y), device=images.device)
             if due:
                 slopes = loss.penalty_every * squared_gradient_norm(torch.cat([r.logits, f.logits]), images)
-            for name, gamma, half in zip(("r1", "r2"), (loss.r1, loss.r2), slopes.chunk(2), strict=True):
-                if gamma:
-                    out[name] = gamma / 2 * half.sum() / n
+            halves = dict(zip(("r1", "r2"), slopes.chunk(2), strict=True))
+            out |= {name: gamma / 2 * halves[name].sum() / n for name, gamma in gammas.items()}
         if loss.gradient_penalty:
             assert u is not None, "WGAN-GP needs u"
             between_both = between(seen, made, u[part])

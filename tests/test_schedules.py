@@ -1,0 +1,292 @@
+"""What moves over a budget: its value is a function of images seen, and the step really uses it."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict, replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+import ptarmigan.advance as advance_module
+import ptarmigan.training as training
+from conftest import SMALL
+from ptarmigan import checkpoint, replay
+from ptarmigan.advance import advance
+from ptarmigan.config import Config, Loss, Ramp, Scheduled, Train, config_of, resolve
+from ptarmigan.contracts import Batch, ImageSpec, UserError
+from ptarmigan.data import open_dataset
+from ptarmigan.files import load_json, load_tensors
+from ptarmigan.log import read
+from ptarmigan.losses import objective
+from ptarmigan.optim import adam, at
+from ptarmigan.runs import plan
+from ptarmigan.sampling import load
+from ptarmigan.state import TrainState
+from ptarmigan.step import d_step
+from ptarmigan.training import feed, train
+from test_augment import Linear
+from test_cli import call
+
+CPU = torch.device("cpu")
+RAMPS: dict[str, Any] = {
+    "r1": "0.5..0.05", "r2": [0, 0.4], "g_betas": (0, "0.9..0.99"), "d_betas": ("0.5..0", 0.9),
+    "ema_half_life": "0.2..1.5", "augment": "diffaugment", "augment_p": "0..0.3",
+}  # fmt: skip
+
+
+# --- the value ------------------------------------------------------------------------------------------------------
+
+
+def test_a_ramp_goes_from_its_first_value_to_its_last_by_half_a_cosine() -> None:
+    ramp = Ramp(0.5, 0.05)
+    assert (at(ramp, 100, 100, 300), at(ramp, 300, 100, 300), at(ramp, 400, 100, 300)) == (0.5, 0.05, 0.05)
+    assert at(ramp, 200, 100, 300) == pytest.approx(0.275, abs=1e-15)
+    assert at(ramp, 150, 100, 300) == pytest.approx(0.05 + 0.45 * (2 + math.sqrt(2)) / 4, abs=1e-15)
+    assert at(ramp, 10**9, 0, None) == 0.5  # far from an end that is not known
+    assert [at(7.0, images, 0, 300) for images in (0, 150, 300)] == [7, 7, 7]
+
+
+@given(
+    st.floats(0, 1e9), st.floats(0, 1e9), st.integers(0, 10**9), st.integers(1, 10**9),
+    st.lists(st.integers(0, 2 * 10**9), min_size=2),
+)  # fmt: skip
+def test_a_ramp_never_turns_back_and_stays_between_its_ends(
+    first: float, last: float, start: int, length: int, places: list[int]
+) -> None:
+    values = [at(Ramp(first, last), images, start, start + length) for images in sorted(places)]
+    rounding = 1e-15 * max(first, last)
+    low, high = min(first, last) - rounding, max(first, last) + rounding
+    assert all(low <= value <= high for value in values)
+    steps = [(after - before) * (last - first) for before, after in pairwise(values)]
+    assert all(step >= -rounding * abs(last - first) for step in steps)
+
+
+def small(**fields: Any) -> TrainState:
+    config = resolve({**SMALL, "network": "dcgan", **fields})
+    return TrainState.create(config, ImageSpec(16, 16, 1, ("across", "down", "blot")), CPU)
+
+
+def test_a_longer_budget_starts_its_ramps_again_and_a_moved_end_moves_them() -> None:
+    state, ramp = small(), Ramp(0.5, 0.05)
+
+    def values(*places: int) -> list[float]:
+        out = []
+        for images in places:
+            state.images_seen = images
+            out.append(state.now(ramp))
+        return out
+
+    assert values(0, 24) == [0.5, 0.5]  # no end yet
+    state.images_seen = 0
+    plan(state, state.config.train)
+    assert state.controllers["ends"] == [48]
+    assert values(0, 24, 48) == pytest.approx([0.5, 0.275, 0.05])
+    plan(state, replace(state.config.train, images="96"))
+    assert state.controllers["ends"] == [48, 96]
+    assert values(48, 72, 96) == pytest.approx([0.5, 0.275, 0.05])
+    state.images_seen = 72
+    plan(state, replace(state.config.train, images="144"))
+    assert values(96) == pytest.approx([0.275])
+
+
+def test_an_end_that_a_time_budget_fixes_late_was_not_known_before() -> None:
+    state, ramp = small(), Ramp(0.5, 0.05)
+    train_for = Train(time="100s", batch=8)
+    plan(state, train_for)
+    state.images_seen, state.controllers["clock"] = 160, 4.9
+    plan(state, train_for)
+    assert (state.end, state.now(ramp)) == (None, 0.5)
+    state.controllers["clock"] = 5.0
+    plan(state, train_for)
+    assert (state.end, state.controllers["settled"]) == (3200, 160)
+    assert state.now(ramp) == at(ramp, 160, 0, 3200) < 0.5
+    state.images_seen = 152
+    assert (state.end, state.now(ramp)) == (None, 0.5)
+    state.images_seen, state.controllers["clock"] = 3200, 100.0
+    plan(state, replace(train_for, time="200s"))
+    assert (state.start, state.controllers["settled"]) == (3200, 160)
+
+
+# --- the step ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("every", [1, 4])
+@pytest.mark.parametrize(("images", "gammas"), [(0, (0.5, 0.0)), (200, (0.275, 0.2)), (400, (0.05, 0.4))])
+def test_gamma_of_a_linear_d_is_that_of_the_place_in_the_budget(
+    images: int, gammas: tuple[float, float], every: int
+) -> None:
+    """R1 and R2 are gamma/2 |w|^2 each, and both together pull w by their gamma w."""
+    w = torch.tensor([0.3, -1.2, 0.7], dtype=torch.float64)
+    D, G, rate, n = Linear(w.clone()), Linear(w.clone()), 0.1, 4
+    loss = Loss(loss="wasserstein", r1=Ramp(0.5, 0.05), r2=Ramp(0.0, 0.4), penalty_every=every)
+    config = Config(loss=loss, train=Train(batch=10))
+    opt_g, opt_d = (torch.optim.SGD(net.parameters(), lr=rate, fused=True) for net in (G, D))
+    state = TrainState(config, ImageSpec(1, 1, 3, ("a",)), G, D, G, opt_g, opt_d, objective(loss), torch.zeros(()))  # type: ignore[arg-type]
+    state.images_seen, state.controllers["ends"] = images, [400]
+    labels = torch.zeros(n, dtype=torch.int64)
+    real, fake = (Batch(torch.randn(n, 3, 1, 1, dtype=torch.float64), labels) for _ in range(2))
+    terms = d_step(state, real, fake)
+    for name, gamma in zip(("r1", "r2"), gammas, strict=True):
+        assert terms[name].item() == pytest.approx(every * gamma / 2 * w.square().sum().item(), rel=1e-12)
+    slope = (fake.images - real.images).mean(0).flatten() + every * sum(gammas) * w
+    torch.testing.assert_close(D.w.detach(), w - rate * slope, rtol=1e-12, atol=1e-12)
+
+
+def test_a_ramp_from_or_to_0_is_a_term_of_every_step(shapes: Path, tmp_path: Path) -> None:
+    run = train(shapes, out=tmp_path / "run", **SMALL, r1="0..0.2", r2="0.2..0", penalty_every=2)
+    lines = list(read(run / "metrics.jsonl"))
+    assert len(lines) == 6
+    assert all({"d_r1", "d_r2"} <= line.keys() for line in lines)
+    assert (lines[0]["d_r1"], lines[1]["d_r1"]) == (0, 0)
+    assert lines[2]["d_r1"] > 0 < lines[0]["d_r2"]
+
+
+@pytest.mark.parametrize("images", [0, 16, 24, 40])
+def test_advance_gives_every_player_what_its_schedules_say(
+    images: int, shapes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = small(**RAMPS)
+    state.images_seen, state.controllers["ends"] = images, [48]
+    seen: list[float] = []
+    shipped = advance_module.augment
+
+    def augment(images: Tensor, policy: str, u: Tensor, p: float) -> Tensor:
+        seen.append(p)
+        return shipped(images, policy, u, p)
+
+    monkeypatch.setattr(advance_module, "augment", augment)
+    dataset = open_dataset(shapes, state.config.data, lambda *_: None)
+    before = [parameter.clone() for parameter in state.ema.parameters()]
+    with feed(state.config, dataset, CPU) as batches:
+        advance(state, batches)
+    done = (1 - math.cos(math.pi * images / 48)) / 2
+    assert state.opt_g.param_groups[0]["betas"] == pytest.approx((0, 0.9 + 0.09 * done))
+    assert state.opt_d.param_groups[0]["betas"] == pytest.approx((0.5 - 0.5 * done, 0.9))
+    assert seen == pytest.approx([0.3 * done] * 4)
+    decay = 0.5 ** (8 / (0.2 + 1.3 * done)) if images else 0.0  # below .05 of the images from the second step on
+    for average, old, live in zip(state.ema.parameters(), before, state.G.parameters(), strict=True):
+        torch.testing.assert_close(average, torch.lerp(old, live, 1 - decay))
+
+
+def test_adam_corrects_by_the_beta_of_the_step_where_betas_move() -> None:
+    """m, v with the betas of each step; divided by 1 - beta^t with that of step t, as `adam` says."""
+    w = nn.Parameter(torch.tensor([1.0, -2.0], dtype=torch.float64))
+    optimizer = adam([w], 0.1, (Ramp(0.5, 0.1), Ramp(0.9, 0.99)))
+    assert optimizer.param_groups[0]["betas"] == (0.5, 0.9)
+    x, m, v = w.detach().clone(), torch.zeros_like(w), torch.zeros_like(w)
+    for t in range(1, 6):
+        b1, b2 = 0.5 - 0.08 * t, 0.9 + 0.018 * t
+        optimizer.param_groups[0]["betas"] = (b1, b2)
+        w.grad = torch.tensor([0.3 * t, math.sin(t)], dtype=torch.float64)
+        m, v = b1 * m + (1 - b1) * w.grad, b2 * v + (1 - b2) * w.grad.square()
+        x = x - 0.1 * (m / (1 - b1**t)) / ((v / (1 - b2**t)).sqrt() + 1e-8)
+        optimizer.step()
+    torch.testing.assert_close(w.detach(), x, rtol=1e-9, atol=1e-9)
+
+
+def test_a_step_before_a_time_budget_knew_its_end_is_rebuilt_exactly(
+    shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training, "tick_steps", lambda *_: 1)
+    fields = {key: value for key, value in SMALL.items() if key != "images"}
+    run = train(shapes, out=tmp_path / "run", **fields, time="1s", r1="50..0.5", live_images=0)
+    first = int(checkpoint.checkpoints(run)[0].stem)
+    settled = load_tensors(checkpoint.checkpoints(run)[-1])[1]["controllers"]["settled"]
+    assert 0 < settled < first
+    lines = {line["images_seen"]: line for line in read(run / "metrics.jsonl")}  # by the images at a step's end
+    for images in (settled - 8, settled, first - 8):
+        step = replay(run, at=images, out=tmp_path / str(images))
+        assert step.checkpoint == "the start"
+        assert step.terms == {name: lines[images + 8][name] for name in step.terms}
+
+
+# --- how they are written ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        ("0.5..0.05", Ramp(0.5, 0.05)), (".5..5e-2", Ramp(0.5, 0.05)), ("1...5", Ramp(1, 0.5)), ("2..0", Ramp(2, 0)),
+        ("0 .. 10", Ramp(0, 10)), ([0.5, 0.05], Ramp(0.5, 0.05)), (["5e-1", 0], Ramp(0.5, 0)),
+        (Ramp(0.5, 0.05), Ramp(0.5, 0.05)), ("0.3", 0.3), ("0.3..0.3", 0.3), ([0, 0], 0.0), (3, 3.0),
+    ],
+)  # fmt: skip
+def test_a_ramp_is_read_as_written(written: Any, read: Scheduled) -> None:
+    for value in (written, yaml.safe_load(f"r1: {written}")["r1"] if isinstance(written, str) else written):
+        found = resolve({"r1": value}).loss.r1
+        assert (found, type(found)) == (read, type(read))
+
+
+def test_a_config_with_ramps_is_the_same_after_json_and_a_file_without_the_fields_has_none() -> None:
+    config = resolve(RAMPS)
+    assert config.train.g_betas == (0.0, Ramp(0.9, 0.99))
+    assert config.data.augment_p == Ramp(0, 0.3)
+    assert config_of({"config": json.loads(json.dumps(asdict(config)))}) == config
+    older = asdict(resolve({}))
+    del older["data"]["augment_p"]
+    assert config_of({"config": older}) == resolve({})
+    assert not any(isinstance(value, Ramp) for value in resolve({}).flat().values())
+
+
+def test_ramps_from_the_command_line_are_in_the_record_the_help_and_the_difference(
+    shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = [part for key, value in SMALL.items() for part in (f"--{key.replace('_', '-')}", str(value))]
+    flags += ["--r1", "0.5..0.05", "--g-betas", "0", "0.9..0.99"]
+    command = ("train", shapes, "--out", tmp_path / "run", *flags)
+    status, _, err = call(monkeypatch, capsys, *command)
+    assert status == 0, err
+    record = load_json(tmp_path / "run" / "config.json")
+    assert (record["config"]["loss"]["r1"], record["config"]["train"]["g_betas"]) == ([0.5, 0.05], [0, [0.9, 0.99]])
+    assert load(tmp_path / "run").config.loss.r1 == Ramp(0.5, 0.05)
+    assert "is finished at 48 images" in call(monkeypatch, capsys, *command)[1]
+    _, _, err = call(monkeypatch, capsys, *command[:-5], "--r1", "0.5..0.01", "--g-betas", "0", "0.9..0.95")
+    assert "r1 0.5..0.05 there, 0.5..0.01 here; g_betas (0.0, 0.9..0.99) there, (0.0, 0.9..0.95) here" in err
+    monkeypatch.setenv("COLUMNS", "200")
+    out = call(monkeypatch, capsys, "train", "--help")[1]
+    assert out.count("A..B") == 6
+    assert f"{Ramp(44e3, 1e3):g}" == "44000..1000"
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"r1": "0.5..-1"}, "r1: 0.5..-1.0 is out of range: 0 to 1000000000.0 (gamma of R1"),
+        ({"r1": "-1..0.5"}, "r1: -1.0..0.5 is out of range"),
+        ({"r1": "0..inf"}, "r1: 0.0..inf is out of range"),
+        ({"r2": "nan..1"}, "r2: nan..1.0 is out of range"),
+        ({"r1": "0.5.."}, "r1: '0.5..' will not do: float or A..B is needed (gamma of R1"),
+        ({"r1": "1..2..3"}, "r1: '1..2..3' will not do"),
+        ({"r1": "0.5:0.05"}, "r1: '0.5:0.05' will not do: float or A..B is needed"),
+        ({"r1": [1]}, "r1: [1] will not do"),
+        ({"r1": [1, 2, 3]}, "r1: [1, 2, 3] will not do"),
+        ({"r1": [True, 2]}, "r1: [True, 2] will not do"),
+        ({"g_betas": "0..0.9"}, "g_betas: '0..0.9' will not do: two numbers is needed"),
+        ({"g_betas": [0, "0.9..x"]}, "g_betas: [0, '0.9..x'] will not do"),
+        ({"g_betas": [0, "0.9..1"]}, "g_betas: (0.0, 0.9..1.0) is out of range: each from 0 to below 1"),
+        ({"d_betas": ["1..0", 0.9]}, "d_betas: (1.0..0.0, 0.9) is out of range"),
+        ({"ema_half_life": "1..-1"}, "ema_half_life: 1.0..-1.0 is out of range"),
+        ({"g_lr": "1e-3..1e-4"}, "g_lr: '1e-3..1e-4' will not do: float is needed"),
+        ({"g_lr": [1e-3, 1e-4]}, "g_lr: [0.001, 0.0001] will not do"),
+        ({"augment_p": "0..1.1", "augment": "diffaugment"}, "augment_p: 0.0..1.1 is out of range: 0 to 1"),
+        ({"augment_p": 0.5}, "augment_p: 0.5 means nothing to augment none; leave it out, or take --augment diff"),
+        ({"augment_p": "0..0.5", "augment": "ada"}, "0.0..0.5 means nothing to augment ada, which steers its own"),
+        (
+            {"d_norm": "batch", "loss": "hinge", "r1": "0..0.1", "r2": 0},
+            "d_norm batch cannot go with r1 0.0..0.1: batch norm couples",
+        ),
+    ],
+)
+def test_a_ramp_that_means_nothing_is_refused(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError) as raised:
+        resolve(given)
+    assert message in str(raised.value)

@@ -1,0 +1,50 @@
+"""The drawn data set is the same each time, whichever way it is written, and is what `train` takes."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
+
+import shapes as drawn
+from ptarmigan.config import Data
+from ptarmigan.data import open_dataset
+
+
+def test_an_image_depends_on_its_seed_class_and_number_alone() -> None:
+    images = [drawn.draw(*at) for at in ((3, 1, 0), (3, 1, 0), (3, 1, 1), (3, 2, 0), (2, 1, 0))]
+    assert [np.array_equal(images[0], image) for image in images] == [True, True, False, False, False]
+    assert not np.array_equal(images[0][0, 0], images[4][0, 0])  # not even the ground is another class's
+    assert (images[0].shape, images[0].dtype) == ((48, 64, 3), np.uint8)
+
+
+@pytest.mark.parametrize("shape", drawn.SHAPES)
+def test_outlines_fill_the_unit_circle(shape: str) -> None:
+    corners = drawn.outline(shape)
+    assert np.hypot(*corners.T).max() == pytest.approx(1)
+    assert corners.mean(0) == pytest.approx([0, 0], abs=1e-12)
+    x, y = corners.T
+    area = (x * np.roll(y, -1) - y * np.roll(x, -1)).sum() / 2
+    long = (1 - drawn.ARM**2) ** 0.5
+    known = {"square": 2, "triangle": 3 * 3**0.5 / 4, "cross": 8 * drawn.ARM * long - 4 * drawn.ARM**2}
+    assert abs(area) == pytest.approx(known.get(shape, np.pi), rel=1e-3)
+
+
+def test_folders_and_the_npz_are_one_data_set_of_ten_classes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for out in ("few.npz", "few"):
+        monkeypatch.setattr(
+            sys, "argv", ["shapes.py", str(tmp_path / out), "-n", "2", "--sheet", str(tmp_path / "s.png")]
+        )
+        drawn.main()
+    options = Data(size="48x64", split="none")
+    one, two = (open_dataset(tmp_path / out, options, lambda *_: None) for out in ("few.npz", "few"))
+    assert one.spec == two.spec
+    assert (one.spec.height, one.spec.width, one.spec.channels, len(one.spec.class_names)) == (48, 64, 3, 10)
+    assert sorted(drawn.NAMES) == [*one.spec.class_names]
+    assert np.array_equal(one.images, two.images)
+    assert one.labels.tolist() == two.labels.tolist()
+    assert (tmp_path / "s.png").exists()
