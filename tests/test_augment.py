@@ -505,7 +505,7 @@ def pictures(channels: int = 3) -> Batches:
 
 
 LOSSES: dict[str, dict[str, Any]] = {
-    "relativistic": {},
+    "relativistic": {"loss": "relativistic"},
     "hinge": {"loss": "hinge"},
     "wgan-gp": {"loss": "wasserstein", "gradient_penalty": 10, "r1": 0, "r2": 0, "d_steps": 2},
 }
@@ -703,10 +703,10 @@ def test_stopped_between_two_moves_of_p_and_resumed_is_the_same_run_bit_for_bit(
     whole = train(shapes, out=tmp_path / "whole", **fields)
     real = training.advance
 
-    def stop(state: Any, batches: Any) -> Any:
+    def stop(state: Any, batches: Any, *play: Any) -> Any:
         if state.controllers and state.images_seen == 40:
             os.kill(os.getpid(), signal.SIGINT)
-        return real(state, batches)
+        return real(state, batches, *play)
 
     with monkeypatch.context() as patch:
         patch.setattr(training, "advance", stop)

@@ -20,11 +20,12 @@ import ptarmigan.advance as advance_module
 import ptarmigan.training as training
 from conftest import SMALL
 from ptarmigan import checkpoint, replay
-from ptarmigan.advance import advance
+from ptarmigan.advance import advance, play
 from ptarmigan.config import Config, Loss, Ramp, Scheduled, Train, config_of, resolve
 from ptarmigan.contracts import Batch, ImageSpec, UserError
 from ptarmigan.data import open_dataset
 from ptarmigan.files import load_json, load_tensors
+from ptarmigan.graphs import player
 from ptarmigan.log import read
 from ptarmigan.losses import objective
 from ptarmigan.optim import adam, at
@@ -171,7 +172,7 @@ def test_advance_gives_every_player_what_its_schedules_say(
     done = (1 - math.cos(math.pi * images / 48)) / 2
     assert state.opt_g.param_groups[0]["betas"] == pytest.approx((0, 0.9 + 0.09 * done))
     assert state.opt_d.param_groups[0]["betas"] == pytest.approx((0.5 - 0.5 * done, 0.9))
-    assert seen == pytest.approx([0.3 * done] * 4)
+    assert seen == pytest.approx([0.3 * done] * 3)  # both halves of D's update, and G's fakes
     decay = 0.5 ** (8 / (0.2 + 1.3 * done)) if images else 0.0  # below .05 of the images from the second step on
     for average, old, live in zip(state.ema.parameters(), before, state.G.parameters(), strict=True):
         torch.testing.assert_close(average, torch.lerp(old, live, 1 - decay))
@@ -191,6 +192,14 @@ def test_adam_corrects_by_the_beta_of_the_step_where_betas_move() -> None:
         x = x - 0.1 * (m / (1 - b1**t)) / ((v / (1 - b2**t)).sqrt() + 1e-8)
         optimizer.step()
     torch.testing.assert_close(w.detach(), x, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("moving", ["r1", "r2", "g_betas", "d_betas", "ema_half_life"])
+def test_a_step_whose_numbers_move_is_not_recorded(moving: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A graph has gammas and betas as they were; the average is made beside it."""
+    states = [small(), small(**{moving: RAMPS[moving]})]
+    monkeypatch.setattr(TrainState, "device", torch.device("cuda"))
+    assert [player(state) is play for state in states] == [False, moving != "ema_half_life"]
 
 
 def test_a_step_before_a_time_budget_knew_its_end_is_rebuilt_exactly(
