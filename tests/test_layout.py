@@ -10,11 +10,9 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "src" / "ptarmigan"
 ORDER = [
     "contracts", "config", "seeding", "files", "devices", "dist", "losses", "conditioning", "penalties", "metrics",
-    "log", "handbook", "roles", "callables", "curves", "measuring", "judging", "identities", "strangers",
-    "identifying", "data", "augment", "networks", "optim", "state", "checkpoint", "pieces", "step", "scorecard",
-    "sampling", "features", "evaluate", "export", "advance", "probe", "runs", "finetune", "saving", "training",
-    "replaying",
-    "supply", "scoring", "comparing", "cli", "__main__",
+    "log", "handbook", "identifying", "data", "augment", "networks", "optim", "state", "checkpoint", "pieces", "step",
+    "scorecard", "sampling", "features", "evaluate", "export", "advance", "probe", "runs", "finetune", "saving",
+    "training", "replaying", "supply", "scoring", "comparing", "cli", "__main__",
 ]  # fmt: skip
 
 

@@ -3,12 +3,11 @@
 right(NAME, ...): nothing is wrong.  wrong(NAME, PART OF WHAT IT SAYS, ...).  unknown(PART OF WHAT IT SAYS).  Scale 1,
 mean and logits unless said otherwise.
 """
-# ruff: noqa: N801, E731, PLR2004
+# ruff: noqa: E731
 
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
 CROSS_ENTROPY, LINE = "minimax, non_saturating", "hinge, wasserstein"
 ACGAN = " + auxiliary_classifier"
@@ -75,7 +74,9 @@ def d_loss(real, fake):
 @right(CROSS_ENTROPY, "D", scale=0.5)
 def discriminator_loss_of_both_halves(real_logits, fake_logits):
     logits = torch.cat([real_logits, fake_logits])
-    return F.binary_cross_entropy_with_logits(logits, torch.cat([torch.ones_like(real_logits), torch.zeros_like(fake_logits)]))
+    return F.binary_cross_entropy_with_logits(
+        logits, torch.cat([torch.ones_like(real_logits), torch.zeros_like(fake_logits)])
+    )
 
 
 @right(CROSS_ENTROPY, "D", reduction="none")
@@ -114,7 +115,10 @@ def d_hinge(fake, real):
 
 @right("hinge", "D", scale=0.5)
 def hinge_d_loss_biggan(dis_real, dis_fake):
-    return 0.5 * (-torch.min(dis_real - 1, torch.zeros_like(dis_real)).mean() - torch.min(-dis_fake - 1, torch.zeros_like(dis_fake)).mean())
+    return 0.5 * (
+        -torch.min(dis_real - 1, torch.zeros_like(dis_real)).mean()
+        - torch.min(-dis_fake - 1, torch.zeros_like(dis_fake)).mean()
+    )
 
 
 @right("wasserstein", "D")
@@ -154,12 +158,12 @@ def d_ragan(real, fake):
 
 
 @right(CROSS_ENTROPY, "D")
-def real_loss(D_out):  # noqa: N803
+def real_loss(D_out):
     return nn.BCEWithLogitsLoss()(D_out.squeeze(), torch.ones(D_out.size(0)))
 
 
 @right(CROSS_ENTROPY, "D")
-def fake_loss(D_out):  # noqa: N803
+def fake_loss(D_out):
     return nn.BCEWithLogitsLoss()(D_out.squeeze(), torch.zeros(D_out.size(0)))
 
 
@@ -197,7 +201,7 @@ def d_log(real, fake):
 
 
 @right(CROSS_ENTROPY, "D", on=PROBABILITIES)
-def d_numpy(D_real, D_fake):  # noqa: N803
+def d_numpy(D_real, D_fake):
     return -np.mean(np.log(D_real)) - np.mean(np.log(1.0 - D_fake))
 
 
@@ -467,7 +471,7 @@ def g_step_acgan(D, G, z, y):
 
 
 @right(CROSS_ENTROPY, "D", on=PROBABILITIES)
-def d_step_bceloss(netD, netG, real_images, noise):  # noqa: N803
+def d_step_bceloss(netD, netG, real_images, noise):
     with torch.no_grad():
         fake_images = netG(noise)
     real, fake = netD(real_images).view(-1), netD(fake_images).view(-1)
@@ -758,5 +762,3 @@ def class_squares(class_logits, labels):
 @wrong("unknown", "a G that minimises it helps D", "G")
 def g_exponential_of_d(fake):
     return torch.exp(fake / 2).mean()
-
-

@@ -3,66 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-import textwrap
+import functools
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
-from ptarmigan import judging
-from ptarmigan.callables import Failed, Loss, borrowed
 from ptarmigan.contracts import UserError
-from ptarmigan.judging import Verdict, ratio
-from ptarmigan.measuring import Measured, measure, working
-from ptarmigan.roles import Reading, parameters_of, player_of, readings, says_probabilities
-
-WIDTH = 110
-
-
-@dataclass(frozen=True)
-class Identity:
-    """What one callable computes: `scale` times the loss `name` of losses.py, plus `offset`, for an image."""
-
-    function: str
-    name: str  # "unknown"; several where one formula is several losses', and + the class term's
-    player: str  # D, G; "" of a class term, which both players share
-    scale: float
-    offset: float
-    reduction: str  # none, mean or sum
-    on: str  # logits or probabilities
-    smoothing: float | None  # D's target for real images, where it is not 1
-    class_weight: float | None  # of the class term
-    what: str  # in words
-    wrong: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
-    code: str = ""  # the right lines, where something is wrong
-
-    @property
-    def right(self) -> bool:
-        return not self.wrong
-
-    def __str__(self) -> str:
-        """The answer in words, at most 110 columns wide."""
-        how = [self.what, *([self.reduction] if self.reduction else []), f"x {ratio(self.scale)}"]
-        if abs(self.offset) > 1e-4:
-            how.append(f"offset {self.offset:.4g}")
-        end = "." if self.wrong else ": no loss known here." if self.name.startswith("unknown") else ": right."
-        start = f"{self.function}: {'WRONG: ' if self.wrong else ''}"
-        lines = _wrap(start + ", ".join(how) + end, "")
-        for text in self.wrong:
-            lines += _wrap(text, "  wrong  ")
-        for number, line in enumerate(self.code.splitlines()):
-            lines.append(("  want   " if number == 0 else "         ") + line)
-        for text in self.notes:
-            lines += _wrap(text, "  note   ")
-        return "\n".join(lines)
-
-
-def _wrap(text: str, label: str) -> list[str]:
-    text = text if text.endswith((".", "!", ")")) or not label else text + "."
-    return textwrap.wrap(
-        text, WIDTH, initial_indent=label, subsequent_indent=" " * max(len(label), 4), break_on_hyphens=False,
-        break_long_words=False,
-    )  # fmt: skip
+from ptarmigan.handbook import LOSS_ENTRIES, Value
+from ptarmigan.identifying import judging, verdicts
+from ptarmigan.identifying.answers import Identity, code_of, ratio
+from ptarmigan.identifying.callables import Failed, Loss, Several, borrowed
+from ptarmigan.identifying.checking import measure
+from ptarmigan.identifying.measuring import Measured, working
+from ptarmigan.identifying.roles import Reading, parameters_of, player_of, readings, says_probabilities
+from ptarmigan.identifying.verdicts import Verdict
 
 
 def name_of(function: Any) -> str:
@@ -72,8 +26,30 @@ def name_of(function: Any) -> str:
     return str(getattr(function, "__name__", type(function).__name__))
 
 
+def identify_each(function: Callable[..., Any], name: str, kind: str | None, on: str | None) -> list[Identity]:
+    """The identity of a callable in this process, or those of what it returns, where that is several losses.
+
+    Raises UserError.
+    """
+    try:
+        return [identify_one(function, name, kind, on)]
+    except Several as several:
+        found = []
+        for key in several.keys:
+
+            def pick(*given: Any, key: Any = key, **named: Any) -> Any:
+                return function(*given, **named)[key]
+
+            functools.update_wrapper(pick, function)
+            with contextlib.suppress(UserError, Several):
+                found.append(identify_one(pick, f"{name}[{key!r}]", kind or player_of(str(key)), on))
+        if not found:
+            raise UserError(f"{name}: {several}") from None
+        return found
+
+
 def identify_one(function: Callable[..., Any], name: str, kind: str | None, on: str | None) -> Identity:
-    """The identity of a callable in this process.  Raises UserError."""
+    """The identity of a callable that returns one loss.  Raises UserError, or Several where it returns more."""
     if not callable(function):
         raise UserError(f"{name}: {type(function).__name__} cannot be called")
     hint = player_of(name)
@@ -83,6 +59,8 @@ def identify_one(function: Callable[..., Any], name: str, kind: str | None, on: 
             ways = readings(parameters, name, kind or hint)
             on = on or ("probabilities" if says_probabilities([*parameters, name]) else None)
             return _best(function, name, ways, kind, hint, on)
+    except Several:
+        raise
     except (UserError, Failed) as error:
         raise UserError(f"{name}: {error}") from None
 
@@ -96,6 +74,8 @@ def _best(
     for way in ways:
         try:
             found.append(_read(Loss(function, way), name, kind, hint, on))
+        except Several:
+            raise
         except Failed as failed:
             failure = failure or failed
     exchanged = _exchanged(ways[0])
@@ -151,7 +131,7 @@ def _compose(loss: Loss, seen: Measured, name: str, player: str) -> Identity:
         parts.append(source)
     owner = {role: parameter for parameter, role in loss.reading.roles.items()}
     classes = [
-        judging.class_part(role, term, seen, player, owner.get(role, "class logits"))
+        verdicts.class_part(role, term, seen, player, owner.get(role, "class logits"))
         for role, term in seen.classes.items()
     ]
     live = [part for part in classes if part.scale]
@@ -180,17 +160,32 @@ def _compose(loss: Loss, seen: Measured, name: str, player: str) -> Identity:
     return Identity(
         name, named, player, abs(scale), 0.0 if "unknown" in named else seen.offset, reduction,
         seen.setup.on if source else seen.setup.class_on, source.smoothing if source else None, class_weight,
-        " + ".join(titles), tuple(dict.fromkeys(wrong)), tuple(dict.fromkeys(notes)),
+        " + ".join(titles), _even(source, classes, seen, player), 
+        tuple(dict.fromkeys(wrong)), tuple(dict.fromkeys(notes)),
         _code(source, classes, player, "output@1" in seen.terms) if wrong else "",
     )  # fmt: skip
 
 
+def _even(source: Verdict | None, classes: list[Verdict], seen: Measured, player: str) -> float | None:
+    """The handbook's value at p = q, at this scale, of both halves."""
+    halves = len(seen.terms) > 1 or player == "G"
+    if source is None or source.wrong or classes or not halves or "output@1" in seen.terms or source.smoothing:
+        return None
+    values = {entry.what: entry.value for entry in handbook(source.name.split(", ")[-1 if player == "D" else 0])}
+    value = values.get(f"L_{player}")
+    return None if value is None else source.scale * value + seen.offset
+
+
+def handbook(name: str) -> tuple[Value, ...]:
+    return LOSS_ENTRIES[name].values if name in LOSS_ENTRIES else ()
+
+
 def _title(part: Verdict, on: str, player: str) -> str:
-    whose = f"{player}'s " if player else ""
+    whose = f"{part.whose or player}'s " if player else ""
     if part.name == "unknown":
         return f"{whose}{part.what or 'loss'} on {on}"
     smoothed = f", real target {part.smoothing:g}" if part.smoothing and part.name == "smoothing" else ""
-    return f"{whose}{judging.TITLES[part.name]} on {on} ({part.name}{smoothed})"
+    return f"{whose}{verdicts.TITLES[part.name]} on {on} ({part.name}{smoothed})"
 
 
 def _whole(seen: Measured, player: str) -> tuple[list[str], list[str]]:
@@ -198,7 +193,9 @@ def _whole(seen: Measured, player: str) -> tuple[list[str], list[str]]:
     wrong, notes = [], []
     if "sum" in seen.reductions.values():
         part = "" if set(seen.reductions.values()) == {"sum"} else "in part "
-        wrong.append(f"it is {part}a sum over the batch, not a mean: twice the batch is twice the step, lambda and penalties aside")
+        wrong.append(
+            f"it is {part}a sum over the batch, not a mean: twice the batch, twice the step and half of every penalty"
+        )
     if "other" in seen.reductions.values():
         wrong.append("it is neither mean nor sum: it changes with the batch size in another way")
     if seen.coupled == "mean":
@@ -209,7 +206,9 @@ def _whole(seen: Measured, player: str) -> tuple[list[str], list[str]]:
         notes.append("its class term and its source term are not a sum")
     for role in seen.silent if player == "D" and seen.networks else seen.detached:
         if player != "G":
-            wrong.append(f"no gradient reaches D through its {role} answer: detach G's images, D(G(z).detach()), not D's answer")
+            wrong.append(
+                f"no gradient reaches D through its {role} answer: detach G's images, D(G(z).detach()), not D's answer"
+            )
         elif role not in ("real", "class_real"):
             wrong.append("no gradient reaches G: something between it and the loss is detached")
     for role in seen.crooked:
@@ -218,6 +217,8 @@ def _whole(seen: Measured, player: str) -> tuple[list[str], list[str]]:
         wrong.append("it returns a plain number: there is nothing to differentiate")
     if player == "D" and seen.to_g is not None and abs(seen.to_g) > 1e-12:
         wrong.append("G is not detached: D's backward pass leaves a gradient in G; use D(G(z).detach())")
+    if player == "D" and not seen.networks and "fake" in seen.terms and not seen.setup.array:
+        notes.append("not to be seen from D's answers: whether G's images were detached, D(G(z).detach())")
     if seen.random:
         notes.append(f"its targets are drawn anew at each call; these are averages of {seen.setup.draws} draws")
     return wrong, notes
@@ -238,11 +239,11 @@ def _code(source: Verdict | None, classes: list[Verdict], player: str, targets: 
         return "F.binary_cross_entropy_with_logits(output, target)"
     if source is None:
         want = classes[0].want
-        return "F.cross_entropy(class_logits, labels)" if want == "auxiliary_classifier" else judging.code_of(want, "D")
+        return "F.cross_entropy(class_logits, labels)" if want == "auxiliary_classifier" else code_of(want, "D")
     if not classes:
-        return judging.code_of(source.want or "non_saturating", player)
+        return code_of(source.want or "non_saturating", player)
     kind = next((part.want for part in classes if part.want != "auxiliary_classifier"), "auxiliary_classifier")
     if source.want in ("", "non_saturating", "minimax"):
-        return judging.code_of(kind, player)
-    line = judging.code_of(source.want, player)
-    return f"{line}\n# and the class term as in: {judging.code_of(kind, player).splitlines()[-1].strip()}"
+        return code_of(kind, player)
+    line = code_of(source.want, player)
+    return f"{line}\n# and the class term as in: {code_of(kind, player).splitlines()[-1].strip()}"

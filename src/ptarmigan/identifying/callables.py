@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import inspect
 import io
 import itertools
 import random
@@ -17,16 +16,24 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ptarmigan.roles import CLASSES, SCORES, Reading, parameters_of
+from ptarmigan.identifying.roles import CLASSES, SCORES, Reading, describe, parameters_of
 
 Array = NDArray[np.float64]
-SIZES = (8, 64, 32, 128, 16, 100, 256, 1)  # of a batch: some losses have theirs built in
+SIZES = (8, 64, 32, 128, 16, 100, 256)  # of a batch: some losses have theirs built in
 COUNTS = (10, 4, 2, 5, 100, 1000)  # of classes, likewise
 DRAWS = 32  # over which a loss with random targets is averaged
 
 
 class Failed(Exception):
     """The call cannot be made, or gives what is no loss; the message is one line."""
+
+
+class Several(Failed):
+    """The call gives several things, under these keys."""
+
+    def __init__(self, out: tuple[Any, ...] | list[Any] | dict[Any, Any]) -> None:
+        super().__init__(f"it returns a {type(out).__name__} of {len(out)}, none of which could be identified")
+        self.keys = list(out) if isinstance(out, dict) else list(range(len(out)))
 
 
 @dataclass(frozen=True)
@@ -107,7 +114,9 @@ class Loss:
         Raises Failed.
         """
         results = [self._once(setup, given, slopes, seed) for seed in range(setup.draws)]
-        mean = Result(np.mean([result.value for result in results], axis=0), results[0].slopes, results[0].to_g, results[0].to_d)
+        mean = Result(
+            np.mean([result.value for result in results], axis=0), results[0].slopes, results[0].to_g, results[0].to_d
+        )
         return mean
 
     def _once(self, setup: Setup, given: dict[str, Array], slopes: bool, seed: int) -> Result:
@@ -118,7 +127,9 @@ class Loss:
             if role in given
         }
         stubs: dict[str, Stub] = {"D": StubD(setup).to(dtype), "G": StubG().to(dtype)} if self.networks else {}
-        arguments = {name: self._argument(role, setup, given, leaves, stubs) for name, role in self.reading.roles.items()}
+        arguments = {
+            name: self._argument(role, setup, given, leaves, stubs) for name, role in self.reading.roles.items()
+        }
         positional = [value for name, value in arguments.items() if not self.keywords.get(name)]
         named = {name: value for name, value in arguments.items() if self.keywords.get(name)}
         torch.default_generator.manual_seed(seed)  # torch.manual_seed would walk the stack for each other device
@@ -209,7 +220,7 @@ class Loss:
 def number(out: Any, size: int) -> Array:
     """What a loss returned as [] or [N]; raises Failed where it is no loss."""
     if isinstance(out, tuple | list | dict):
-        raise Failed(f"it returns a {type(out).__name__} of {len(out)}: name the one to identify by a function of its own")
+        raise Several(out)
     if isinstance(out, Tensor):
         out = out.detach().double().numpy()
     if not isinstance(out, int | float | np.ndarray | np.number) or isinstance(out, bool):
@@ -226,19 +237,6 @@ def number(out: Any, size: int) -> Array:
         f"it returns {list(value.shape)} for a batch of {size}: a loss is one number, or one for each image "
         f"([{size}] against [{size}, 1] broadcasts to [{size}, {size}])"
     )
-
-
-def describe(error: BaseException, function: Callable[..., Any]) -> str:
-    """An error of somebody's code in one line: what, and in which of their lines."""
-    code = getattr(inspect.unwrap(function), "__code__", None) if callable(function) else None
-    where, trace = "", error.__traceback__
-    while trace is not None:
-        name = trace.tb_frame.f_code.co_filename
-        if (code is not None and name == code.co_filename) or trace.tb_frame.f_globals.get("__ptarmigan_user__"):
-            where = f" (line {trace.tb_lineno})"
-        trace = trace.tb_next
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text[:160]}{where}" if text else f"{type(error).__name__}{where}"
 
 
 @contextlib.contextmanager
@@ -260,4 +258,3 @@ def borrowed() -> Iterator[None]:
             torch.set_default_dtype(dtype)
             np.random.set_state(state)
             random.setstate(mine)
-

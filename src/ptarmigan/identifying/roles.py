@@ -100,7 +100,7 @@ def _what(name: str) -> str:
         return "class"
     if label and not output:
         return "labels"
-    if classy or label and output and words & {"label", "labels"}:
+    if classy or (label and output and words & {"label", "labels"}):
         return "class"
     return "score"
 
@@ -142,10 +142,15 @@ def readings(parameters: list[str], function: str, kind: str | None) -> list[Rea
     return _fill(parameters, fixed, open_, function, kind)
 
 
-def _fill(parameters: list[str], fixed: dict[str, str], open_: list[str], function: str, kind: str | None) -> list[Reading]:
+def _fill(
+    parameters: list[str], fixed: dict[str, str], open_: list[str], function: str, kind: str | None
+) -> list[Reading]:
     """Readings with the parameters whose names say too little as each thing that is missing."""
     taken = set(fixed.values())
-    ordered = lambda more: {name: (fixed | more)[name] for name in parameters}  # noqa: E731
+
+    def ordered(more: dict[str, str]) -> dict[str, str]:
+        return {name: (fixed | more)[name] for name in parameters}
+
     if not open_:
         return [Reading(ordered({}))]
     if len(open_) == 1 and taken & {"target", "is_real"} and not taken & {"real", "fake"}:
@@ -170,9 +175,14 @@ def _fill(parameters: list[str], fixed: dict[str, str], open_: list[str], functi
             ways = more if kind else ways + more
         return ways
     raise UserError(
-        f"cannot tell what {' and '.join(repr(name) for name in open_)} {'is' if len(open_) == 1 else 'are'}: "
+        f"cannot tell what {_listed(open_)} {'is' if len(open_) == 1 else 'are'}: "
         "name parameters real, fake, target, class_logits, labels, D, G or z, or bind the rest with functools.partial"
     )
+
+
+def _listed(names: list[str]) -> str:
+    *most, last = map(repr, names)
+    return f"{', '.join(most)} and {last}" if most else last
 
 
 def _networks(parameters: list[str]) -> dict[str, str]:
@@ -197,11 +207,22 @@ def parameters_of(function: Callable[..., Any]) -> dict[str, bool]:
         signature = inspect.signature(getattr(function, "forward", function))  # a module's call takes anything
     except (TypeError, ValueError):
         raise UserError("its signature cannot be read: wrap it in a function of real and fake") from None
-    found = {
-        name: parameter.kind is parameter.KEYWORD_ONLY
-        for name, parameter in signature.parameters.items()
-        if parameter.default is parameter.empty and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
-    }
+    every = [p for p in signature.parameters.values() if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+    given = [p for p in every if p.default is p.empty] or [p for p in every if p.default is None]
+    found = {p.name: p.kind is p.KEYWORD_ONLY for p in given}
     if not found:
         raise UserError("it takes no argument that has to be given: a loss is a function of D's outputs")
     return found
+
+
+def describe(error: BaseException, function: Callable[..., Any]) -> str:
+    """An error of somebody's code in one line: what, and in which of their lines."""
+    code = getattr(inspect.unwrap(function), "__code__", None) if callable(function) else None
+    where, trace = "", error.__traceback__
+    while trace is not None:
+        name = trace.tb_frame.f_code.co_filename
+        if (code is not None and name == code.co_filename) or trace.tb_frame.f_globals.get("__ptarmigan_user__"):
+            where = f" (line {trace.tb_lineno})"
+        trace = trace.tb_next
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text[:160]}{where}" if text else f"{type(error).__name__}{where}"

@@ -195,7 +195,7 @@ class Shape:
 
 
 def shape(values: Array, t: Array, far: Array) -> Shape:
-    """Describe a curve from its values at `t` and at four points far out, two on each side, where it may not be finite."""
+    """Describe a curve from its values at `t` and at four points far out, two a side, where it may not be finite."""
     step = np.diff(values)
     monotone = "rising" if (step >= 0).all() else "falling" if (step <= 0).all() else "not monotone"
     ends = [_limit(far[1], far[0]), _limit(far[2], far[3])]

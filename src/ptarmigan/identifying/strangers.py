@@ -19,15 +19,14 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import torch
-
-from ptarmigan.callables import borrowed, describe
 from ptarmigan.contracts import UserError
-from ptarmigan.identities import Identity, identify_one
+from ptarmigan.identifying.answers import Identity
+from ptarmigan.identifying.roles import describe
 
 SECONDS = 60
 GIBIBYTES = 4
-LOSSY = re.compile(r"loss|criterion|bce|hinge|wgan|gan|adv|cross_?entropy|(^|_)[dg](_|$)|mse|critic|objective", re.I)
+LOSSY = re.compile(r"loss|criterion|bce|hinge|wgan|lsgan|adv|cross_?entropy|(^|_)[dg](_|$)|mse|critic|objective", re.I)
+DOING = re.compile(r"(train|test|eval|fit|plot|show|save|load|make|build|init|sample|generate|update|run)(_|$)", re.I)
 
 
 def identify_file(target: str, kind: str | None, on: str | None) -> list[Identity]:
@@ -57,7 +56,9 @@ def identify_file(target: str, kind: str | None, on: str | None) -> list[Identit
     if not told or "done" not in told[-1]:
         doing = "its import" if at == "import" else at
         if status is None:
-            raise UserError(f"{path}: {doing} was not done after {SECONDS} s: keep training out of it (if __name__ == ...)")
+            raise UserError(
+                f"{path}: {doing} was not done after {SECONDS} s: keep training out of it (if __name__ == ...)"
+            )
         raise UserError(f"{path}: {doing} ended the process ({_ending(status)})")
     found = [item["identity"] for item in told if "identity" in item]
     for item in told:
@@ -65,7 +66,7 @@ def identify_file(target: str, kind: str | None, on: str | None) -> list[Identit
             print(f"not identified: {item['skipped']}", file=sys.stderr)
     if not found:
         raise UserError(f"{path} has no loss that could be identified: name one, {path.name}:FUNCTION")
-    return [Identity(**{key: tuple(v) if isinstance(v, list) else v for key, v in item.items()}) for item in found]
+    return [Identity(**item | {key: tuple(item[key]) for key in ("wrong", "notes")}) for item in found]
 
 
 def split(target: str) -> tuple[Path, list[str]]:
@@ -79,7 +80,7 @@ def split(target: str) -> tuple[Path, list[str]]:
 def _run(order: str) -> int | None:
     """The child's exit status; None where its time was up.  What it prints goes nowhere."""
     process = subprocess.Popen(
-        [sys.executable, "-P", "-c", "from ptarmigan.strangers import child; child()"],
+        [sys.executable, "-P", "-c", "from ptarmigan.identifying.strangers import child; child()"],
         stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, text=True,
         start_new_session=os.name == "posix", env=os.environ | {"OMP_NUM_THREADS": "1"},
     )  # fmt: skip
@@ -110,30 +111,30 @@ def child() -> None:
             report.write(json.dumps(item) + "\n")
             report.flush()
 
+        _limit()
+        tell(at="import")
+        sys.argv, sys.stdin = [order["path"]], open(os.devnull, encoding="utf-8")  # noqa: SIM115
         try:
-            torch.set_num_threads(1)
-            _limit()
-            tell(at="import")
-            sys.argv, sys.stdin = [order["path"]], open(os.devnull, encoding="utf-8")  # noqa: SIM115
-            with borrowed():  # what the file makes at import is in float64 as well
-                try:
-                    module = load(Path(order["path"]))
-                except (Exception, SystemExit) as error:
-                    tell(error=f"its import ended in {describe(error, load)}")
-                    return
-                for name, function in chosen(module, order["names"]):
-                    tell(at=name)
-                    try:
-                        tell(identity=asdict(identify_one(function, name, order["kind"], order["on"])))
-                    except UserError as error:
-                        tell(**{"error" if order["names"] else "skipped": str(error)})
-                        if order["names"]:
-                            return
-            tell(done=True)
+            module = load(Path(order["path"]))
+            functions = list(chosen(module, order["names"]))
         except UserError as error:
             tell(error=str(error))
-        except MemoryError:
-            tell(error=f"it needs more than {GIBIBYTES} GiB")
+            return
+        except (Exception, SystemExit) as error:
+            tell(error=f"its import ended in {describe(error, load)}")
+            return
+        if functions:
+            from ptarmigan.identifying.identities import identify_each  # and torch, which takes seconds
+        for name, function in functions:
+            tell(at=name)
+            try:
+                for one in identify_each(function, name, order["kind"], order["on"]):
+                    tell(identity=asdict(one))
+            except UserError as error:
+                tell(**{"error" if order["names"] else "skipped": str(error)})
+                if order["names"]:
+                    return
+        tell(done=True)
 
 
 def _limit() -> None:
@@ -147,13 +148,14 @@ def _limit() -> None:
 
 def load(path: Path) -> ModuleType:
     """The file as a module, with its own folder to import from."""
-    spec = importlib.util.spec_from_file_location(path.stem, path)
+    name = f"ptarmigan_runs_{path.stem}"  # a random.py must not stand in for Python's
+    spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise UserError(f"{path.name} is no Python file: its name has to end in .py")
     module = importlib.util.module_from_spec(spec)
     module.__dict__["__ptarmigan_user__"] = True  # so that an error is told with its line
     sys.path.insert(0, str(path.parent))
-    sys.modules[path.stem] = module
+    sys.modules[name] = module
     spec.loader.exec_module(module)
     return module
 
@@ -172,7 +174,7 @@ def chosen(module: ModuleType, names: list[str]) -> Iterator[tuple[str, Callable
         yield name, made(found, name) if inspect.isclass(found) else found
     if not names:
         for name, value in own(module):
-            if not LOSSY.search(name):
+            if not LOSSY.search(name) or (DOING.match(name) and "loss" not in name.lower()):
                 continue
             if not inspect.isclass(value):
                 yield name, value

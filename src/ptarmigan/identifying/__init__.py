@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from ptarmigan.contracts import UserError, unknown
-from ptarmigan.identities import Identity, identify_one, name_of
-from ptarmigan.judging import code_of
-from ptarmigan.strangers import identify_file
+from ptarmigan.identifying.answers import GIVEN, SWAPPED, Identity, code_of
+from ptarmigan.identifying.strangers import identify_file
 
 KINDS = ("d", "g", "bce", "class")
 DOMAINS = ("logits", "probabilities")
@@ -35,18 +34,26 @@ def identify(*losses: Any, kind: str | None = None, on: str | None = None) -> li
         if isinstance(loss, str | Path):
             found += identify_file(str(loss), kind, on)
         else:
-            found.append(identify_one(loss, name_of(loss), kind, on))
+            from ptarmigan.identifying.identities import identify_each, name_of
+
+            found += identify_each(loss, name_of(loss), kind, on)
     return together(found)
 
 
 def together(found: list[Identity]) -> list[Identity]:
-    """What only a pair shows: G's least squares with D's own target."""
-    if any(one.player == "D" and one.name.startswith("least_squares") and "pearson" not in one.name for one in found):
-        wrong = "this is D's loss on generated images, whose target is 0: a G that minimises it helps D"
-        return [
-            replace(one, wrong=(wrong,), notes=(), code=code_of("least_squares", "G"))
-            if one.player == "G" and one.name == "least_squares_pearson" and one.right
-            else one
-            for one in found
-        ]
-    return found
+    """What only a pair shows: labels turned over for both players, and G's least squares with D's own target."""
+    d = [one for one in found if one.player == "D"]
+    turned = [one.name for one in d if len(one.wrong) == 1 and one.wrong[0].startswith(SWAPPED)]
+    given = [one.name for one in found if one.player == "G" and one.wrong and one.wrong[0].startswith(GIVEN)]
+    squares = any(one.name == "least_squares" and one.right for one in d)
+
+    def again(one: Identity) -> Identity:
+        if one.name in turned and one.name in given and len(one.wrong) == 1:
+            note = "its labels are turned over, and those of the other player with them: right as a pair"
+            return replace(one, wrong=(), notes=(note,), code="")
+        if one.player == "G" and one.name == "least_squares_pearson" and squares and one.right:
+            wrong = f"{GIVEN} on generated images, whose target is 0: a G that minimises it helps D"
+            return replace(one, wrong=(wrong,), notes=(), code=code_of("least_squares", "G"))
+        return one
+
+    return [again(one) for one in found]
