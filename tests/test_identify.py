@@ -226,6 +226,8 @@ def test_several_losses_that_one_function_returns_are_each_answered() -> None:
     assert (g.function, g.right, g.player) == ("losses['g']", False, "G")
     first, second = identify(lambda real, fake: (d_loss(real, fake), -fake.mean()))
     assert (first.player, second.player) == ("D", "G")
+    halves = identify(lambda real, fake: (F.relu(1 - real).mean(), F.relu(1 + fake).mean()))
+    assert [(half.name, half.right) for half in halves] == [("hinge", True)] * 2
 
 
 def test_what_was_borrowed_is_given_back(capsys: pytest.CaptureFixture[str]) -> None:

@@ -141,6 +141,12 @@ def d_pearson(real, fake):
     return ((real - 1).square() + (fake + 1).square()).mean() / 2
 
 
+@right("wasserstein", "D")
+def critic_loss_against_drift(real, fake):
+    """Karras et al. 2018: the Wasserstein loss and 0.001 E r^2."""
+    return fake.mean() - real.mean() + 0.001 * (real**2).mean()
+
+
 @right("relativistic", "D")
 def d_rpgan(real, fake):
     return F.softplus(-(real - fake)).mean()
@@ -478,6 +484,13 @@ def d_step_bceloss(netD, netG, real_images, noise):
     return F.binary_cross_entropy(real, torch.ones_like(real)) + F.binary_cross_entropy(fake, torch.zeros_like(fake))
 
 
+@right("non_saturating", "G")
+def get_gen_loss(gen, disc, criterion, num_images, z_dim, device):
+    noise = torch.randn(num_images, z_dim, device=device)
+    pred = disc(gen(noise))
+    return criterion(pred, torch.ones_like(pred))
+
+
 @right("wasserstein", "D")
 def critic_with_penalty(critic, real_images, fake_images):
     u = torch.rand(len(real_images), 1, 1, 1)
@@ -555,12 +568,9 @@ def g_item(fake):
     return F.softplus(-fake).mean().item()
 
 
-@wrong("non_saturating", "a sigmoid stands before", "G", label="g_double_sigmoid")
-def double_sigmoid_g(fake):
+@wrong("unknown", "a sigmoid stands before", "G")
+def g_double_sigmoid(fake):
     return F.binary_cross_entropy_with_logits(torch.sigmoid(fake), torch.ones_like(fake))
-
-
-VARIANTS[-1].name = "unknown"
 
 
 @wrong("unknown", "a sigmoid stands before", "G", on=PROBABILITIES)
@@ -659,6 +669,13 @@ def bce_swapped(output, target):
     return F.binary_cross_entropy(output, 1 - target)
 
 
+@wrong("unknown", "a cross-entropy that is given the target first", "D")
+def discriminator_loss_as_tensorflow_has_it_in_pytorch(real_output, fake_output):
+    cross_entropy = nn.BCEWithLogitsLoss()
+    real_loss = cross_entropy(torch.ones_like(real_output), real_output)
+    return real_loss + cross_entropy(torch.zeros_like(fake_output), fake_output)
+
+
 @wrong(CROSS_ENTROPY, "in part a sum", "D", reduction="mean and sum")
 def d_sum_and_mean(real, fake):
     return F.softplus(-real).mean() + F.softplus(fake).sum()
@@ -742,6 +759,11 @@ def g_acgan_class_summed(fake, c_fake, y_fake):
 @right("unknown", "G")
 def g_arctangent(fake):
     return -torch.atan(fake).mean()
+
+
+@right("unknown", "G")
+def g_feature_matching(real_features, fake_features):
+    return (real_features.mean(0) - fake_features.mean(0)).abs().mean()
 
 
 @right("unknown", "D")

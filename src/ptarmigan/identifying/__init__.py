@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ptarmigan.contracts import UserError, unknown
-from ptarmigan.identifying.answers import GIVEN, SWAPPED, Identity, code_of
+from ptarmigan.identifying.answers import GIVEN, SWAPPED, UNSEEN, Identity, code_of
 from ptarmigan.identifying.strangers import identify_file
 
 KINDS = ("d", "g", "bce", "class")
@@ -56,4 +56,9 @@ def together(found: list[Identity]) -> list[Identity]:
             return replace(one, wrong=(wrong,), notes=(), code=code_of("least_squares", "G"))
         return one
 
-    return [again(one) for one in found]
+    found = [again(one) for one in found]
+    first = next((i for i, one in enumerate(found) if UNSEEN in one.notes), None)  # once is enough
+    return [
+        replace(one, notes=tuple(note for note in one.notes if note != UNSEEN or i == first))
+        for i, one in enumerate(found)
+    ]

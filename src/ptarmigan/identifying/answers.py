@@ -9,6 +9,7 @@ from fractions import Fraction
 from ptarmigan.handbook import ENTRIES
 
 WIDTH = 110
+UNSEEN = "not to be seen from D's answers: whether G's images were detached, D(G(z).detach())"
 SWAPPED, GIVEN = "its targets are swapped", "this is D's loss"  # how a pair with its labels turned over is known
 
 

@@ -16,11 +16,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ptarmigan.identifying.roles import CLASSES, SCORES, Reading, describe, parameters_of
+from ptarmigan.identifying.roles import CLASSES, GIVEN, SCORES, Reading, describe, parameters_of
 
 Array = NDArray[np.float64]
 SIZES = (8, 64, 32, 128, 16, 100, 256)  # of a batch: some losses have theirs built in
 COUNTS = (10, 4, 2, 5, 100, 1000)  # of classes, likewise
+LATENTS = 16
 DRAWS = 32  # over which a loss with random targets is averaged
 
 
@@ -160,8 +161,11 @@ class Loss:
         self, role: str, setup: Setup, given: dict[str, Array], leaves: dict[str, Tensor], stubs: dict[str, Stub]
     ) -> Any:
         size, dtype = setup.size, torch.float64 if setup.double else torch.float32
-        if role in ("D", "latents", "weight", "classes"):
-            fixed = {"D": stubs.get("D"), "latents": torch.randn(size, 100), "weight": 1.0, "classes": setup.classes}
+        if role in ("D", "latents", *GIVEN):
+            fixed = {
+                "D": stubs.get("D"), "latents": torch.randn(size, LATENTS), "weight": 1.0, "classes": setup.classes,
+                "criterion": nn.BCEWithLogitsLoss(), "device": "cpu", "width": LATENTS, "size": size,
+            }  # fmt: skip
             return fixed[role]
         if role == "G":
             stub = stubs["G"]

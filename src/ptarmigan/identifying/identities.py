@@ -11,7 +11,7 @@ from typing import Any
 from ptarmigan.contracts import UserError
 from ptarmigan.handbook import LOSS_ENTRIES, Value
 from ptarmigan.identifying import judging, verdicts
-from ptarmigan.identifying.answers import Identity, code_of, ratio
+from ptarmigan.identifying.answers import UNSEEN, Identity, code_of, ratio
 from ptarmigan.identifying.callables import Failed, Loss, Several, borrowed
 from ptarmigan.identifying.checking import measure
 from ptarmigan.identifying.measuring import Measured, working
@@ -42,14 +42,19 @@ def identify_each(function: Callable[..., Any], name: str, kind: str | None, on:
 
             functools.update_wrapper(pick, function)
             with contextlib.suppress(UserError, Several):
-                found.append(identify_one(pick, f"{name}[{key!r}]", kind or player_of(str(key)), on))
+                found.append(identify_one(pick, f"{name}[{key!r}]", kind or player_of(str(key)), on, part=True))
         if not found:
             raise UserError(f"{name}: {several}") from None
         return found
 
 
-def identify_one(function: Callable[..., Any], name: str, kind: str | None, on: str | None) -> Identity:
-    """The identity of a callable that returns one loss.  Raises UserError, or Several where it returns more."""
+def identify_one(
+    function: Callable[..., Any], name: str, kind: str | None, on: str | None, part: bool = False
+) -> Identity:
+    """The identity of a callable that returns one loss.  Raises UserError, or Several where it returns more.
+
+    A `part` of what a function returns may well depend on one half alone.
+    """
     if not callable(function):
         raise UserError(f"{name}: {type(function).__name__} cannot be called")
     hint = player_of(name)
@@ -58,7 +63,7 @@ def identify_one(function: Callable[..., Any], name: str, kind: str | None, on: 
             parameters = list(parameters_of(function))
             ways = readings(parameters, name, kind or hint)
             on = on or ("probabilities" if says_probabilities([*parameters, name]) else None)
-            return _best(function, name, ways, kind, hint, on)
+            return _best(function, name, ways, kind, hint, on, part)
     except Several:
         raise
     except (UserError, Failed) as error:
@@ -66,14 +71,20 @@ def identify_one(function: Callable[..., Any], name: str, kind: str | None, on: 
 
 
 def _best(
-    function: Callable[..., Any], name: str, ways: list[Reading], kind: str | None, hint: str | None, on: str | None
+    function: Callable[..., Any],
+    name: str,
+    ways: list[Reading],
+    kind: str | None,
+    hint: str | None,
+    on: str | None,
+    part: bool,
 ) -> Identity:
     """The likeliest reading of the names; of readings that were guessed, one in which the loss is right."""
     found: list[Identity] = []
     failure: Failed | None = None
     for way in ways:
         try:
-            found.append(_read(Loss(function, way), name, kind, hint, on))
+            found.append(_read(Loss(function, way), name, kind, hint, on, part))
         except Several:
             raise
         except Failed as failed:
@@ -81,7 +92,7 @@ def _best(
     exchanged = _exchanged(ways[0])
     if exchanged is not None and not any(one.right and one.name != "unknown" for one in found):
         with contextlib.suppress(Failed):
-            turned = _read(Loss(function, exchanged), name, kind, hint, on)
+            turned = _read(Loss(function, exchanged), name, kind, hint, on, part)
             if turned.right and turned.name != "unknown":
                 wrong = "its output and target are exchanged: the loss takes D's answer first, then the target"
                 return replace(turned, wrong=(wrong,), code="F.binary_cross_entropy_with_logits(output, target)")
@@ -103,7 +114,7 @@ def _exchanged(way: Reading) -> Reading | None:
     return None
 
 
-def _read(loss: Loss, name: str, kind: str | None, hint: str | None, on: str | None) -> Identity:
+def _read(loss: Loss, name: str, kind: str | None, hint: str | None, on: str | None, part: bool) -> Identity:
     """One reading, on logits or on probabilities, whichever makes sense of it; raises Failed."""
     seen: list[Measured] = []
     failure: Failed | None = None
@@ -118,6 +129,9 @@ def _read(loss: Loss, name: str, kind: str | None, hint: str | None, on: str | N
         assert failure is not None
         raise failure
     best = next((one for one in seen if one.known), seen[0])
+    if part:
+        for role in [key for key, term in best.terms.items() if term and term.family == "flat" and len(best.terms) > 1]:
+            del best.terms[role], best.reductions[role]
     declared = kind if kind in ("d", "g") else hint if hint in ("d", "g") else None
     player = declared.upper() if declared else judging.player_by(best) if loss.scores else ""
     return _compose(loss, best, name, player)
@@ -198,9 +212,9 @@ def _whole(seen: Measured, player: str) -> tuple[list[str], list[str]]:
         )
     if "other" in seen.reductions.values():
         wrong.append("it is neither mean nor sum: it changes with the batch size in another way")
-    if seen.coupled == "mean":
+    if seen.coupled == "mean" and seen.known:
         wrong.append("it averages the logits before the loss: take the loss of each image, then the mean")
-    if seen.coupled == "other":
+    elif seen.coupled:
         notes.append("its value for a batch is not made of those of its images alone")
     if seen.mixed:
         notes.append("its class term and its source term are not a sum")
@@ -218,9 +232,9 @@ def _whole(seen: Measured, player: str) -> tuple[list[str], list[str]]:
     if player == "D" and seen.to_g is not None and abs(seen.to_g) > 1e-12:
         wrong.append("G is not detached: D's backward pass leaves a gradient in G; use D(G(z).detach())")
     if player == "D" and not seen.networks and "fake" in seen.terms and not seen.setup.array:
-        notes.append("not to be seen from D's answers: whether G's images were detached, D(G(z).detach())")
+        notes.append(UNSEEN)
     if seen.random:
-        notes.append(f"its targets are drawn anew at each call; these are averages of {seen.setup.draws} draws")
+        notes.append(f"it draws at random in each call; these are averages of {seen.setup.draws} draws")
     return wrong, notes
 
 

@@ -60,11 +60,21 @@ def _d(real: Term | None, fake: Term | None) -> Verdict:
     here = [term for term in (real, fake) if term is not None]
     live = [term for term in here if term.family != "flat"]
     if not live:
-        return Verdict(what="a constant", wrong=["it does not depend on D's answers"], want="non_saturating")
+        return Verdict(
+            what="loss that is flat in them", wrong=["it does not depend on D's answers"], want="non_saturating"
+        )
     family = live[0].family.removesuffix("_down")
     want = {"cross_entropy": "non_saturating", "linear": "wasserstein"}.get(family, family)
     verdict.want, verdict.scale = want, abs(live[0].weight) * (2 if family == "least_squares" else 1)
     verdict.name = SHARED_D if want == "non_saturating" else want
+    if len(live) < len(here) and family == "linear":
+        half = "real" if real is not None and real.family == "flat" else "fake"
+        verdict.wrong.append(
+            f"D's {half} answer plays no part in it; a cross-entropy that is given the target first, then D's answer, "
+            "looks so: the answer comes first"
+        )
+        verdict.name, verdict.want = "unknown", "non_saturating"
+        return verdict
     if len(live) < len(here):
         half = "fake" if fake is not None and fake.family == "flat" else "real"
         verdict.wrong.append(
@@ -72,6 +82,11 @@ def _d(real: Term | None, fake: Term | None) -> Verdict:
             if half == "fake"
             else "its real half is missing: D learns nothing from real images"
         )
+        return verdict
+    if real and fake and (real.family, fake.family) == ("least_squares", "linear") and _drifts(real, fake):
+        verdict.name = verdict.want = "wasserstein"
+        verdict.scale = fake.weight
+        verdict.notes.append(f"and {real.weight:.3g} r^2, which keeps D's answers from drifting")
         return verdict
     if len({(term.family.removesuffix("_down"), term.inner) for term in live}) > 1:
         verdict.name, verdict.what = "unknown", f"{family_of(live[0])} for real, {family_of(live[1])} for fake"
@@ -89,6 +104,11 @@ def _d(real: Term | None, fake: Term | None) -> Verdict:
     if family in details:
         details[family](verdict, real, fake)
     return verdict
+
+
+def _drifts(real: Term, fake: Term) -> bool:
+    """Whether a parabola is c r^2 - k r beside k f: Wasserstein's loss, kept from drifting (Karras et al. 2018)."""
+    return real.weight > 0 and fake.weight > 0 and same(2 * real.weight * real.target / fake.weight, 1)
 
 
 def _signs(verdict: Verdict, real: Term | None, fake: Term | None) -> None:
@@ -164,7 +184,8 @@ def _squares(verdict: Verdict, real: Term | None, fake: Term | None) -> None:
     if a is not None and same(a, -1) and (b is None or same(b, 1)):
         verdict.name = verdict.want = "least_squares_pearson"
     elif not ((a is None or same(a, 0)) and (b is None or same(b, 1))):
-        told = [f"{target:.4g} for {half}" for half, target in (("fake", a), ("real", b)) if target is not None]
+        halves = (("fake", a), ("real", b))
+        told = [f"{round(target, 4) + 0:g} for {half}" for half, target in halves if target is not None]
         verdict.notes.append(f"its target is {', '.join(told)}")
 
 
@@ -180,7 +201,7 @@ def _g(real: Term | None, fake: Term | None, function: str) -> Verdict:
     verdict = Verdict(scale=abs(fake.weight))
     if fake.family == "flat":
         return Verdict(
-            what="a constant in D's answer on fakes",
+            what="loss that is flat in D's answers",
             wrong=["nothing in it depends on G's images"],
             want="non_saturating",
         )

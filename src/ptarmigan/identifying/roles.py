@@ -17,6 +17,7 @@ from ptarmigan.contracts import UserError
 # Roles: real and fake, D's answers; output and target of a loss of one answer; *_target where each half has its own;
 # class, class_real, class_fake, twin_fake with labels, labels_real, labels_fake; D, G, latents; weight, classes.
 SCORES = ("real", "fake", "output")
+GIVEN = ("weight", "classes", "criterion", "device", "width", "size")  # values that a loss is simply given
 CLASSES = ("class", "class_real", "class_fake", "twin_fake")
 
 OUTPUTS = {
@@ -85,6 +86,12 @@ def _what(name: str) -> str:
         return "weight"
     if squeezed in ("k", "numclasses", "nclasses", "nbclasses", "nclass"):
         return "classes"
+    if squeezed in ("criterion", "lossfn", "device"):
+        return "criterion" if squeezed != "device" else squeezed
+    if squeezed in ("zdim", "latentdim", "nz", "noisedim"):
+        return "width"
+    if squeezed in ("batchsize", "numimages", "bs", "nimages"):
+        return "size"
     if squeezed in ("z", "noise", "latent", "latents", "znoise", "noises"):
         return "latents"
     if words & {"embedding", "embeddings", "embed", "proxy", "proxies"}:
@@ -118,7 +125,7 @@ def readings(parameters: list[str], function: str, kind: str | None) -> list[Rea
     alone = sum(what == "score" for what in rest.values()) == 1 and not classy
     for name, what in rest.items():
         where = side(name)
-        if what in ("weight", "classes", "latents", "is_real", "embedding", "proxy"):
+        if what in (*GIVEN, "latents", "is_real", "embedding", "proxy"):
             fixed[name] = what
         elif what == "twin":
             fixed[name] = "twin_fake"

@@ -25,7 +25,10 @@ from ptarmigan.identifying.roles import describe
 
 SECONDS = 60
 GIBIBYTES = 4
-LOSSY = re.compile(r"loss|criterion|bce|hinge|wgan|lsgan|adv|cross_?entropy|(^|_)[dg](_|$)|mse|critic|objective", re.I)
+LOSSY = re.compile(
+    r"loss|criterion|bce|hinge|wgan|lsgan|adv|cross_?entropy|(^|_)[dg](_|$)|mse|critic|objective|(^|_)(class|cls|aux|ce)(_|$)",
+    re.I,
+)
 DOING = re.compile(r"(train|test|eval|fit|plot|show|save|load|make|build|init|sample|generate|update|run)(_|$)", re.I)
 
 
@@ -174,19 +177,20 @@ def chosen(module: ModuleType, names: list[str]) -> Iterator[tuple[str, Callable
         yield name, made(found, name) if inspect.isclass(found) else found
     if not names:
         for name, value in own(module):
-            if not LOSSY.search(name) or (DOING.match(name) and "loss" not in name.lower()):
-                continue
             if not inspect.isclass(value):
-                yield name, value
+                if LOSSY.search(name) and not (DOING.match(name) and "loss" not in name.lower()):
+                    yield name, value
                 continue
-            methods = [key for key, member in vars(value).items() if inspect.isfunction(member) and LOSSY.search(key)]
+            members = [key for key, member in vars(value).items() if inspect.isfunction(member)]
+            methods = [key for key in members if LOSSY.search(key) and not key.startswith("_")]
+            if not methods and not LOSSY.search(name):
+                continue
             with contextlib.suppress(UserError):
                 thing = made(value, name)
-                if callable(thing):
+                if callable(thing) and LOSSY.search(name):
                     yield name, thing
                 for method in methods:
-                    if not method.startswith("_"):
-                        yield f"{name}.{method}", getattr(thing, method)
+                    yield f"{name}.{method}", getattr(thing, method)
 
 
 def own(module: ModuleType) -> Iterator[tuple[str, Any]]:
