@@ -359,13 +359,11 @@ def g_numpy(fake):
     return np.logaddexp(0, -fake)
 
 
-@right("non_saturating", "G", scale=0.1)
 def weighted(weight, fake):
     return weight * F.softplus(-fake).mean()
 
 
 right("non_saturating", "G", label="g_partial", scale=0.1)(functools.partial(weighted, 0.1))
-VARIANTS.pop(-2)  # `weighted` takes its weight for 1: it is here for the partial
 
 
 @right("non_saturating", "G", on=PROBABILITIES)

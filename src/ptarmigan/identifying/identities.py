@@ -169,10 +169,11 @@ def _compose(loss: Loss, seen: Measured, name: str, player: str) -> Identity:
         wrong, notes = wrong + part.wrong, notes + part.notes
     notes += _float32(seen)
     named = " + ".join(names)
+    offset = 0.0 if "unknown" in named else seen.offset + (source.shift if source else 0.0)
     if seen.coupled and not wrong:
         named = "unknown" if seen.coupled == "other" else named
     return Identity(
-        name, named, player, abs(scale), 0.0 if "unknown" in named else seen.offset, reduction,
+        name, named, player, abs(scale), offset, reduction,
         seen.setup.on if source else seen.setup.class_on, source.smoothing if source else None, class_weight,
         " + ".join(titles), _even(source, classes, seen, player), 
         tuple(dict.fromkeys(wrong)), tuple(dict.fromkeys(notes)),

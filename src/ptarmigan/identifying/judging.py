@@ -60,9 +60,7 @@ def _d(real: Term | None, fake: Term | None) -> Verdict:
     here = [term for term in (real, fake) if term is not None]
     live = [term for term in here if term.family != "flat"]
     if not live:
-        return Verdict(
-            what="loss that is flat in them", wrong=["it does not depend on D's answers"], want="non_saturating"
-        )
+        return Verdict(what="flat loss", wrong=["it does not depend on D's answers"], want="non_saturating")
     family = live[0].family.removesuffix("_down")
     want = {"cross_entropy": "non_saturating", "linear": "wasserstein"}.get(family, family)
     verdict.want, verdict.scale = want, abs(live[0].weight) * (2 if family == "least_squares" else 1)
@@ -85,7 +83,7 @@ def _d(real: Term | None, fake: Term | None) -> Verdict:
         return verdict
     if real and fake and (real.family, fake.family) == ("least_squares", "linear") and _drifts(real, fake):
         verdict.name = verdict.want = "wasserstein"
-        verdict.scale = fake.weight
+        verdict.scale, verdict.shift = fake.weight, real.weight * real.target**2
         verdict.notes.append(f"and {real.weight:.3g} r^2, which keeps D's answers from drifting")
         return verdict
     if len({(term.family.removesuffix("_down"), term.inner) for term in live}) > 1:
@@ -200,11 +198,7 @@ def _g(real: Term | None, fake: Term | None, function: str) -> Verdict:
     assert fake is not None
     verdict = Verdict(scale=abs(fake.weight))
     if fake.family == "flat":
-        return Verdict(
-            what="loss that is flat in D's answers",
-            wrong=["nothing in it depends on G's images"],
-            want="non_saturating",
-        )
+        return Verdict(what="flat loss", wrong=["nothing in it depends on G's images"], want="non_saturating")
     if real is not None and real is not fake and real.family != "flat":
         whole = _d(real, fake)
         if (not whole.wrong and fake.family != "least_squares") or (

@@ -40,6 +40,7 @@ class Verdict:
     name: str = "unknown"
     scale: float = 1.0
     smoothing: float | None = None
+    shift: float = 0.0  # what the offset lacks, where a term is read as another than the one that was fitted
     whose: str = ""  # whose loss it is, where that is not the player
     what: str = ""  # where no name does: what it is in words
     wrong: list[str] = field(default_factory=list)
