@@ -103,6 +103,7 @@ class Loss:
         self.function, self.reading = function, reading
         self.keywords = parameters_of(function)
         roles = set(reading.roles.values())
+        self.per_class = "proxies" in roles
         self.networks, self.given_g = "D" in roles, "G" in roles
         self.scores = [role for role in SCORES if role in roles]
         if self.networks:
@@ -179,13 +180,15 @@ class Loss:
         if role in leaves:
             value = leaves[role] + 0  # not a leaf, so that it may be changed in place
             if role in CLASSES:
-                value = value.softmax(1) if setup.class_on == "probabilities" else value
+                value = value.softmax(1) if setup.class_on == "probabilities" and role != "embedding" else value
             else:
                 value = value.sigmoid() if setup.on == "probabilities" else value
                 value = value.unsqueeze(1) if setup.column else value
         elif role.startswith("labels"):
             labels = torch.tensor(given[role if role in given else "labels"]).long()
             value = nn.functional.one_hot(labels, setup.classes).to(dtype) if setup.onehot else labels
+        elif role in ("proxy", "proxies"):
+            value = torch.tensor(given["proxy"], dtype=dtype)
         else:
             value = torch.tensor(given[role], dtype=dtype)
             value = value.unsqueeze(1) if setup.column else value

@@ -28,7 +28,7 @@ def measure(loss: Loss, setup: Setup) -> Measured:
     curves(loss, setup, seen, none=first.value.ndim == 1 and setup.size > 1)
     joint(loss, setup, seen)
     class_terms(loss, setup, seen, none=first.value.ndim == 1 and setup.size > 1)
-    if not seen.random and setup.size > 1:
+    if not seen.random and "embedding" not in loss.classes:
         _coupling(loss, setup, seen)
     _gradients(loss, replace(setup, draws=1), seen)
     if seen.known:
@@ -52,7 +52,7 @@ def _offset(loss: Loss, setup: Setup, seen: Measured) -> float:
 
 def class_at_zero(term: ClassTerm, classes: int) -> float:
     """A class term at class logits 0, without its offset."""
-    if term.family == "flat":
+    if term.family in ("flat", "contrast"):
         return 0.0
     parts = class_shapes(np.zeros((1, classes)), np.zeros(1, np.int64))[term.family]
     spread = term.smoothing if len(parts) > 1 else 0.0

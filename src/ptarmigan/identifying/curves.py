@@ -138,6 +138,7 @@ class ClassTerm:
     smoothing: float = 0.0  # the part of the target that is spread over all classes
     offset: float = 0.0
     error: float = 0.0
+    detail: str = ""
 
 
 def fit_class(c: Array, y: NDArray[np.int64], values: Array) -> ClassTerm | None:

@@ -9,8 +9,10 @@ from itertools import groupby
 import numpy as np
 
 from ptarmigan.identifying.callables import Array, Failed, Loss, Setup, Several
+from ptarmigan.identifying.contrasting import fit_contrast
 from ptarmigan.identifying.curves import LOGITS, ClassTerm, Shape, Term, fit, fit_class, sigmoid
 
+LENGTH = 6  # of embeddings
 ROWS = 24  # of class logits that a class term is fitted to
 
 
@@ -84,8 +86,15 @@ def batch(loss: Loss, setup: Setup, scale: float = 2.0, seed: int = 0) -> dict[s
     given |= {role: scale * rng.standard_normal((setup.size, setup.classes)) for role in roles_of(loss, setup)}
     for role in ("labels", "labels_real", "labels_fake"):
         given[role] = rng.integers(0, label_count(setup) if scale else 1, setup.size).astype(float)
+    if "embedding" in loss.classes:
+        rows = setup.classes if loss.per_class else setup.size
+        given["embedding"], given["proxy"] = (unit(rng.standard_normal((n, LENGTH))) for n in (setup.size, rows))
     ones = np.ones(setup.size)
     return given | {"target": ones, "real_target": ones, "fake_target": 0 * ones}
+
+
+def unit(rows: Array) -> Array:
+    return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True))
 
 
 def label_count(setup: Setup) -> int:
@@ -178,6 +187,9 @@ def joint(loss: Loss, setup: Setup, seen: Measured) -> None:
 def class_terms(loss: Loss, setup: Setup, seen: Measured, none: bool) -> None:
     rng = np.random.default_rng(1)
     for role in roles_of(loss, setup):
+        if role == "embedding":
+            seen.classes[role], seen.reductions[role] = fit_contrast(loss, setup, batch)
+            continue
         c = 2 * rng.standard_normal((ROWS, setup.classes))
         y = rng.integers(0, label_count(setup), ROWS)
         half = role.removeprefix("class_").removeprefix("twin_")

@@ -15,10 +15,11 @@ from typing import Any
 from ptarmigan.contracts import UserError
 
 # Roles: real and fake, D's answers; output and target of a loss of one answer; *_target where each half has its own;
-# class, class_real, class_fake, twin_fake with labels, labels_real, labels_fake; D, G, latents; weight, classes.
+# class, class_real, class_fake, twin_fake with labels, labels_real, labels_fake; embedding with proxy, that of each
+# image, or proxies, those of all classes; D, G, latents; and what is simply given.
 SCORES = ("real", "fake", "output")
-GIVEN = ("weight", "classes", "criterion", "device", "width", "size")  # values that a loss is simply given
-CLASSES = ("class", "class_real", "class_fake", "twin_fake")
+GIVEN = ("weight", "classes", "criterion", "device", "width", "size")
+CLASSES = ("class", "class_real", "class_fake", "twin_fake", "embedding")
 
 OUTPUTS = {
     "pred", "preds", "prediction", "predictions", "predicted", "logit", "logits", "output", "outputs", "out", "prob",
@@ -95,7 +96,7 @@ def _what(name: str) -> str:
     if squeezed in ("z", "noise", "latent", "latents", "znoise", "noises"):
         return "latents"
     if words & {"embedding", "embeddings", "embed", "proxy", "proxies"}:
-        return "proxy" if words & {"proxy", "proxies"} else "embedding"
+        return next((word for word in ("proxy", "proxies") if word in words), "embedding")
     if words & {"twin"} or low in ("t_fake", "fake_t", "t"):
         return "twin"
     output = bool(words & (OUTPUTS - {"d", "x"}))
@@ -125,7 +126,7 @@ def readings(parameters: list[str], function: str, kind: str | None) -> list[Rea
     alone = sum(what == "score" for what in rest.values()) == 1 and not classy
     for name, what in rest.items():
         where = side(name)
-        if what in (*GIVEN, "latents", "is_real", "embedding", "proxy"):
+        if what in (*GIVEN, "latents", "is_real", "embedding", "proxy", "proxies"):
             fixed[name] = what
         elif what == "twin":
             fixed[name] = "twin_fake"

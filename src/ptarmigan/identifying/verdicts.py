@@ -119,6 +119,9 @@ def class_part(role: str, term: ClassTerm | None, seen: Measured, player: str, p
     family = term.family
     if role == "twin_fake":
         verdict.name = verdict.want = "twin_classifier"
+    if family == "contrast":
+        verdict.name = verdict.want = "reacgan"
+        verdict.notes.append(term.detail)
     if family in ("adc_d", "adc_g"):
         verdict.name = verdict.want = "discriminative_classifier"
         if family == "adc_d" and (player == "G" or role == "class_real"):
