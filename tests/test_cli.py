@@ -142,6 +142,7 @@ def test_help_and_losses_do_not_import_torch() -> None:
         ["sample", "--help"],
         ["losses"],
         ["losses", "hinge"],
+        ["losses", "identify", "--help"],
         ["--version"],
     ):
         subprocess.run([sys.executable, "-c", code.format(arguments=arguments)], check=True, stdout=subprocess.DEVNULL)

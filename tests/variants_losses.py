@@ -738,7 +738,13 @@ def class_softmax_first(class_logits, labels):
     return F.cross_entropy(F.softmax(class_logits, dim=1), labels)
 
 
-@wrong("auxiliary_classifier", "it takes logits; as it is, it stays above 1.461", "", kind="class", on=PROBABILITIES)
+@wrong(
+    "auxiliary_classifier",
+    "gets probabilities and takes logits: it stays above 1.461",
+    "",
+    kind="class",
+    on=PROBABILITIES,
+)
 def class_loss_of_probs(class_probs, labels):
     return F.cross_entropy(class_probs, labels)
 

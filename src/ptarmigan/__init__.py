@@ -1,7 +1,8 @@
 """Class-conditional image GANs whose losses are right.
 
-`train`, `load(...).sample(...)`, `info`, `explain` are the commands of the same names (`explain` is `losses` there);
-`losses` is the module of the adversarial losses; `Config` and `resolve` say what can be chosen.
+`train`, `load(...).sample(...)`, `info`, `explain` are the commands of the same names (`explain` is `losses` there, and
+`identify` is `losses identify`); `losses` is the module of the adversarial losses; `Config` and `resolve` say what can
+be chosen.
 """
 
 from __future__ import annotations

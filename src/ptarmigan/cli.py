@@ -214,6 +214,7 @@ def identify(*losses: str, kind: str | None = None, on: str | None = None) -> No
     """Say which loss your code computes, and what is wrong with it: status 1 where something is.
 
     The file is run in a child process with limits of time and memory: run no file that you would not run yourself.
+    Whether G is detached is seen where a function is given D, G and latents, and not from D's answers.
 
     Parameters
     ----------

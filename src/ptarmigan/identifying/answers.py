@@ -38,7 +38,11 @@ class Identity:
 
     def __str__(self) -> str:
         """The answer in words, at most 110 columns wide."""
-        how = [self.what, *([self.reduction] if self.reduction else []), f"x\N{NO-BREAK SPACE}{ratio(self.scale)}"]
+        how = [
+            self.what.replace(" + -", " - "),
+            *([self.reduction] if self.reduction else []),
+            f"x\N{NO-BREAK SPACE}{ratio(self.scale)}",
+        ]
         if abs(self.offset) > 1e-4:
             how.append(f"offset\N{NO-BREAK SPACE}{self.offset:.4g}")
         if self.even is not None:

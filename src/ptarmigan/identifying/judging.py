@@ -8,7 +8,6 @@ from ptarmigan.identifying.answers import GIVEN, SWAPPED
 from ptarmigan.identifying.curves import Term
 from ptarmigan.identifying.measuring import Measured
 from ptarmigan.identifying.verdicts import (
-    ALONE,
     HELPS,
     INTENT,
     SAME,
@@ -54,9 +53,6 @@ def player_by(seen: Measured) -> str:
 def _d(real: Term | None, fake: Term | None) -> Verdict:
     """D's loss from its terms on real and on generated images, either of which may be another function's."""
     verdict = Verdict()
-    for half, term in (("fake", real), ("real", fake)):
-        if term is None:
-            verdict.notes.append(ALONE[half])
     here = [term for term in (real, fake) if term is not None]
     live = [term for term in here if term.family != "flat"]
     if not live:
@@ -65,6 +61,10 @@ def _d(real: Term | None, fake: Term | None) -> Verdict:
     want = {"cross_entropy": "non_saturating", "linear": "wasserstein"}.get(family, family)
     verdict.want, verdict.scale = want, abs(live[0].weight) * (2 if family == "least_squares" else 1)
     verdict.name = SHARED_D if want == "non_saturating" else want
+    if fake is None:
+        verdict.notes.append("D's real half alone" + ("; on fakes it is what G minimises" if family != "hinge" else ""))
+    if real is None:
+        verdict.notes.append("D's fake half alone; a G that minimises it helps D")
     if len(live) < len(here) and family == "linear":
         half = "real" if real is not None and real.family == "flat" else "fake"
         verdict.wrong.append(

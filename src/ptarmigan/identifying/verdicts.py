@@ -19,10 +19,6 @@ INTENT = {
     r"rpgan|relativistic": ("relativistic", "relativistic_average"),
 }  # fmt: skip
 HELPS = {"D": "a D that minimises it helps G", "G": "a G that minimises it helps D"}
-ALONE = {
-    "real": "D's real half alone; on fakes it is what G minimises",
-    "fake": "D's fake half alone; a G that minimises it helps D",
-}
 TITLES = {
     SHARED_D: "cross-entropy", "smoothing": "cross-entropy", "minimax": "cross-entropy, saturating",
     "non_saturating": "cross-entropy", SHARED_G: "-f", "least_squares": "least squares", "hinge": "hinge",
@@ -128,13 +124,11 @@ def class_part(role: str, term: ClassTerm | None, seen: Measured, player: str, p
             verdict.wrong.append("a K + y label is D's, for a generated image; G asks for y, and a real image is y")
     if family in ("softmax_first", "sigmoid_first"):
         floor = float(class_shapes(sure, np.zeros(1, np.int64))[family][0][0])
-        given = (
-            "gets probabilities: it takes logits"
-            if seen.setup.class_on == "probabilities"
-            else f"stands behind a {family.removesuffix('_first')}: it has its own softmax"
-        )
+        before = family.removesuffix("_first")
+        given = "probabilities" if seen.setup.class_on == "probabilities" else f"a {before}"
         verdict.wrong.append(
-            f"cross_entropy {given}; as it is, it stays above {floor:.3f} ({classes} classes) however right D is"
+            f"cross_entropy gets {given} and takes logits: it stays above {floor:.3f} ({classes} classes), "
+            "however right D is"
         )
     elif family == "nll_of_softmax":
         verdict.wrong.append(
