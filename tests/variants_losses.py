@@ -691,6 +691,11 @@ def bce_exchanged(y_true, y_pred):
     return nn.BCELoss()(y_true, y_pred)
 
 
+@wrong(CROSS_ENTROPY, "output and target are exchanged", "D")
+def bce_of_logits_exchanged(y_true, y_pred):
+    return nn.BCEWithLogitsLoss()(y_true, y_pred)
+
+
 @wrong(CROSS_ENTROPY, "targets are swapped", "D", on=PROBABILITIES)
 def bce_swapped(output, target):
     return F.binary_cross_entropy(output, 1 - target)
@@ -784,6 +789,45 @@ def g_acgan_of_the_real_labels(fake, c_fake, y_real, y_fake):
 @wrong("non_saturating" + ACGAN, "in part a sum", "G", class_weight=1.0, reduction="mean and sum")
 def g_acgan_class_summed(fake, c_fake, y_fake):
     return F.softplus(-fake).mean() + F.cross_entropy(c_fake, y_fake, reduction="sum")
+
+
+# --- declared by flags, where names say nothing or the wrong thing ---
+
+
+@right("non_saturating", "G", kind="g")
+def loss(t):
+    return F.softplus(-t).mean()
+
+
+@wrong(CROSS_ENTROPY, "this is D's loss on generated images", "G", kind="g", label="loss_for_g")
+def loss_for_whom(t):
+    return F.softplus(t).mean()
+
+
+@right(CROSS_ENTROPY, "D", kind="d", label="half")
+def half_of_d(t):  # for D it can only be the half of real images
+    return F.softplus(-t).mean()
+
+
+@right(CROSS_ENTROPY, "D", kind="bce")
+def of_two(a, b):
+    return F.binary_cross_entropy_with_logits(b, a)
+
+
+@right("auxiliary_classifier", "", kind="class")
+def of_two_more(a, b):
+    return F.cross_entropy(b, a)
+
+
+@wrong("unknown", "a sigmoid stands before", "G", kind="g", told_on=PROBABILITIES, on=PROBABILITIES)
+def logits_loss_on_probabilities(t):
+    return F.binary_cross_entropy_with_logits(t, torch.ones_like(t))
+
+
+@wrong("auxiliary_classifier", "gets probabilities and takes logits: it stays above 1.461", "", label="class_told",
+       told_on=PROBABILITIES, on=PROBABILITIES)  # fmt: skip
+def class_loss_on_probabilities(class_output, labels):
+    return F.cross_entropy(class_output, labels)
 
 
 # --- not known, and said so ---

@@ -331,6 +331,7 @@ def _targets(seen: Measured, player: str) -> Verdict:
         and minus is not None
         and zero.family == "flat"
         and same(minus.weight, -one.weight)
+        and same(one.offset, zero.offset)
     ):
         verdict = Verdict("wasserstein", abs(one.weight), want="wasserstein")
         real = "-1 for real, 1 for fake" if one.weight > 0 else "1 for real, -1 for fake"

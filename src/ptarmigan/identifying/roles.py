@@ -97,7 +97,7 @@ def _what(name: str) -> str:
         return "latents"
     if words & {"embedding", "embeddings", "embed", "proxy", "proxies"}:
         return next((word for word in ("proxy", "proxies") if word in words), "embedding")
-    if words & {"twin"} or low in ("t_fake", "fake_t", "t"):
+    if words & {"twin"} or low in ("t_fake", "fake_t"):
         return "twin"
     output = bool(words & (OUTPUTS - {"d", "x"}))
     label = bool(words & {"label", "labels", "lbl", "lbls", "y", "digits", "onehot", "hot", "lab"})
@@ -171,8 +171,8 @@ def _fill(
     if len(open_) == 1 and "labels" in taken and not taken & set(CLASSES):
         return [Reading(ordered({open_[0]: "class"}))]
     if len(open_) == 1 and len(missing) == 2:
-        where = side(function)
-        return [Reading(ordered({open_[0]: where or "fake"}), guessed=where is None and kind != "g")]
+        sides = [side(function)] if side(function) else ["fake", "real"] if kind == "d" else ["fake"]
+        return [Reading(ordered({open_[0]: str(half)}), len(sides) > 1 or kind is None) for half in sides]
     if len(open_) == len(missing):
         ways = [Reading(ordered(dict(zip(open_, way, strict=True))), len(open_) > 1) for way in permutations(missing)]
         if len(open_) == 2 and not taken and kind not in ("d", "g"):
