@@ -38,6 +38,7 @@ class Variant:
     class_weight: float | None
     kind: str | None
     told_on: str | None  # what --on says
+    offset: float
 
 
 VARIANTS: list[Variant] = []
@@ -45,7 +46,7 @@ VARIANTS: list[Variant] = []
 
 def _collect(says: str, name: str, player: str, label: str = "", **more: Any) -> Callable[[Any], Any]:
     fields = dict(
-        scale=1.0, reduction="mean", on=LOGITS, smoothing=None, class_weight=None, kind=None, told_on=None
+        scale=1.0, reduction="mean", on=LOGITS, smoothing=None, class_weight=None, kind=None, told_on=None, offset=0.0
     ) | more  # fmt: skip
 
     def keep(function: Any) -> Any:
@@ -279,6 +280,12 @@ right("wasserstein", "D", label="GANLoss_wgangp")(GANLoss("wgangp"))
 right(CROSS_ENTROPY, "D", label="GANLoss_vanilla")(GANLoss("vanilla"))
 
 
+@right(CROSS_ENTROPY, "D")
+def d_ones_and_zeros(real, fake, ones, zeros):
+    bce = F.binary_cross_entropy_with_logits
+    return bce(real, ones) + bce(fake, zeros)
+
+
 @right(CROSS_ENTROPY, "D", scale=0.5)
 def d_four_arguments(real_logits, real_labels, fake_logits, fake_labels):
     bce = F.binary_cross_entropy_with_logits
@@ -490,6 +497,15 @@ def d_step_loss(D, G, x, z):
 @right("non_saturating", "G")
 def g_step_loss(D, G, z):
     return F.softplus(-D(G(z))).mean()
+
+
+@right(CROSS_ENTROPY, "D", offset=5.0)
+def d_step_with_r1(D, G, real_images, z):
+    real_images = real_images.detach().requires_grad_()
+    real = D(real_images)
+    (slope,) = torch.autograd.grad(real.sum(), real_images, create_graph=True)
+    penalty = 5 * slope.square().flatten(1).sum(1).mean()  # the D that is handed over has slope 1
+    return F.softplus(-real).mean() + F.softplus(D(G(z).detach())).mean() + penalty
 
 
 @right("relativistic", "G")
@@ -841,6 +857,18 @@ def g_arctangent(fake):
 @right("unknown", "G")
 def g_feature_matching(real_features, fake_features):
     return (real_features.mean(0) - fake_features.mean(0)).abs().mean()
+
+
+@right("unknown", "D")
+def d_relativistic_average_squares(real, fake):
+    return ((real - fake.mean() - 1) ** 2).mean() + ((fake - real.mean() + 1) ** 2).mean()
+
+
+@right("unknown", "D")
+def d_hinge_regularised(real, fake):
+    """Tseng et al. 2021: the hinge loss, and squares around moving averages."""
+    regular = F.relu(real - 0.2).square().mean() + F.relu(0.3 - fake).square().mean()
+    return F.relu(1 - real).mean() + F.relu(1 + fake).mean() + 0.1 * regular
 
 
 @right("unknown", "D")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ptarmigan.contracts import UserError, unknown
 from ptarmigan.identifying.answers import GIVEN, SWAPPED, UNSEEN, Identity, code_of
-from ptarmigan.identifying.strangers import identify_file
+from ptarmigan.identifying.strangers import identify_file, made
 
 KINDS = ("d", "g", "bce", "class")
 DOMAINS = ("logits", "probabilities")
@@ -36,7 +37,8 @@ def identify(*losses: Any, kind: str | None = None, on: str | None = None) -> li
         else:
             from ptarmigan.identifying.identities import identify_each, name_of
 
-            found += identify_each(loss, name_of(loss), kind, on)
+            name = name_of(loss)
+            found += identify_each(made(loss, name) if inspect.isclass(loss) else loss, name, kind, on)
     return together(found)
 
 

@@ -33,8 +33,7 @@ def measure(loss: Loss, setup: Setup) -> Measured:
     _gradients(loss, replace(setup, draws=1), seen)
     if seen.known:
         _float32(loss, setup, seen)
-    else:
-        _shapes(loss, setup, seen)
+    _shapes(loss, setup, seen)
     seen.offset = _offset(loss, setup, seen)
     return seen
 
@@ -150,7 +149,7 @@ def _float32(loss: Loss, setup: Setup, seen: Measured) -> None:
             if abs(far) < 0.5 * abs(term.weight):
                 continue  # this side is the flat one
             try:
-                found = _gives_out(loss, single, role, more, term, sign, scale, role in seen.detached)
+                found = _gives_out(loss, single, role, more, term, sign, scale, role in seen.detached or loss.networks)
             except Failed:
                 continue
             if found is not None and abs(found[0]) < abs(seen.float32.get(key, (inf, ""))[0]):

@@ -94,7 +94,8 @@ def candidates(values: Array, t: Array) -> list[Term]:
         found.append(Term("least_squares", square, target, offset - square * target**2, inner, error))
         (up, down, offset), error = _solve(values, [softplus(-x), softplus(x)])
         total = up + down
-        if abs(total) > 1e-3 * max(abs(up), abs(down)):
+        sane = abs(total) > 1e-3 * max(abs(up), abs(down)) and not (inner and abs(up / total - 0.5) > 1)
+        if sane:  # beside a line, a cross-entropy of a sigmoid is nearly anything
             found.append(Term("cross_entropy", total, tidy(up / total), offset, inner, error))
     return found
 

@@ -186,6 +186,8 @@ def _even(source: Verdict | None, classes: list[Verdict], seen: Measured, player
     halves = len(seen.terms) > 1 or player == "G"
     if source is None or source.wrong or classes or not halves or "output@1" in seen.terms or source.smoothing:
         return None
+    if seen.networks and abs(seen.offset) > 1e-4:  # a penalty, of a D that stands in for another
+        return None
     values = {entry.what: entry.value for entry in handbook(source.name.split(", ")[-1 if player == "D" else 0])}
     value = values.get(f"L_{player}")
     return None if value is None else source.scale * value + seen.offset

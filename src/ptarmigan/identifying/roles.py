@@ -102,7 +102,7 @@ def _what(name: str) -> str:
     output = bool(words & (OUTPUTS - {"d", "x"}))
     label = bool(words & {"label", "labels", "lbl", "lbls", "y", "digits", "onehot", "hot", "lab"})
     classy = bool(words & {"class", "classes", "cls", "clf", "aux", "auxiliary", "category", "c", "classifier"})
-    if words & {"target", "targets", "true", "tgt", "gt", "ones", "zeros"}:
+    if words & {"target", "targets", "true", "tgt", "gt", "ones", "zeros", "valid"}:
         return "labels" if classy else "target"
     if words & {"logprob", "logprobs"}:
         return "class"
@@ -135,6 +135,8 @@ def readings(parameters: list[str], function: str, kind: str | None) -> list[Rea
         elif what == "labels" and (classy or networks):
             fixed[name] = f"labels_{where}" if where else "labels"
         elif what in ("labels", "target"):
+            ones, zeros = {"ones", "valid"} & set(tokens(name)), "zeros" in tokens(name)
+            where = where or ("real" if ones else "fake" if zeros else None)
             fixed[name] = f"{where}_target" if where and not alone else "target"
         elif networks and not where and (PICTURES & set(tokens(name))):
             fixed[name] = "real"
@@ -142,6 +144,10 @@ def readings(parameters: list[str], function: str, kind: str | None) -> list[Rea
             fixed[name] = where
         else:
             open_.append(name)
+    for role in fixed.values():
+        alike = [name for name in fixed if fixed[name] == role and role not in ("latents", *GIVEN)]
+        if len(alike) > 1:
+            raise UserError(f"{_listed(alike)} read alike, as {role}: bind what is not D's answer by functools.partial")
     has_target = any(role in ("target", "is_real") for role in fixed.values())
     if kind == "class" and not classy and has_target and len(open_) == 1:
         return [Reading({n: {"target": "labels"}.get(fixed.get(n, ""), fixed.get(n, "class")) for n in parameters})]
