@@ -354,6 +354,7 @@ HOSTILE = {
     "no such": ("def g_loss(fake): return fake", ":d_loss", "d_loss is not there: choose one of g_loss"),
     "hidden": ("def g_loss(fake): return -fake.mean()", ":os.system", "os.system is not there"),
     "class": ("class Loss:\n    def __init__(self, a): ...", ":Loss", "cannot be made without arguments"),
+    "escapes": ("raise RuntimeError('\\x1b[2J' + 'a' * 999)", "", "RuntimeError: ?[2Jaaa"),
     "memory": ("x = bytearray(64 << 30)", "", "MemoryError"),
     "report": ("import gc, io\nfor f in gc.get_objects():\n"
                "    if isinstance(f, io.TextIOWrapper) and str(f.name).endswith('report'): f.write('garbage\\n')",
@@ -414,6 +415,15 @@ def test_the_childs_folder_is_the_files_and_its_answer_that_of_this_process(tmp_
     (found,) = identify(path)
     assert found == one(lambda fake: F.softplus(-fake).mean() / 2, "g_loss")
     assert json.dumps(found.wrong) == "[]"
+
+
+def test_the_readme_shows_what_it_prints() -> None:
+    def mine(fake: torch.Tensor) -> torch.Tensor:
+        return F.softplus(fake).mean()
+
+    mine.__name__ = "g_loss"
+    printed = "\n".join(map(str, identify(d_loss, mine)))
+    assert printed in (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
 
 
 def test_the_help_says_what_the_status_means() -> None:

@@ -641,6 +641,17 @@ def d_hinge_swapped(real, fake):
     return F.relu(1 + real).mean() + F.relu(1 - fake).mean()
 
 
+@wrong("hinge", "it pushes real images down, as fakes", "D")
+def d_hinge_of_fakes_twice(real, fake):
+    return F.relu(1 + real).mean() + F.relu(1 + fake).mean()
+
+
+@wrong(CROSS_ENTROPY, "it pushes fakes up, as real ones", "D")
+def d_ones_for_both(real, fake):
+    bce = F.binary_cross_entropy_with_logits
+    return bce(real, torch.ones_like(real)) + bce(fake, torch.ones_like(fake))
+
+
 @wrong("hinge", "negative of D's loss", "D")
 def d_hinge_minus_forgotten(real, fake):
     return torch.clamp(real - 1, max=0).mean() + torch.clamp(-fake - 1, max=0).mean()

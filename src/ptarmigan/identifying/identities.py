@@ -167,6 +167,9 @@ def _compose(loss: Loss, seen: Measured, name: str, player: str) -> Identity:
     wrong, notes = _whole(seen, player)
     for part in parts:
         wrong, notes = wrong + part.wrong, notes + part.notes
+    weights = sorted({round(part.scale, 6) for part in classes})
+    if len(weights) > 1 and all(part.name == "auxiliary_classifier" and not part.wrong for part in classes):
+        notes.append(f"its class terms weigh {' and '.join(map(ratio, weights))}")
     notes += _float32(seen)
     named = " + ".join(names)
     offset = 0.0 if "unknown" in named else seen.offset + (source.shift if source else 0.0)

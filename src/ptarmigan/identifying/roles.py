@@ -238,5 +238,5 @@ def describe(error: BaseException, function: Callable[..., Any]) -> str:
         if (code is not None and name == code.co_filename) or trace.tb_frame.f_globals.get("__ptarmigan_user__"):
             where = f" (line {trace.tb_lineno})"
         trace = trace.tb_next
-    text = " ".join(str(error).split())
+    text = "".join(c if c.isprintable() else "?" for c in " ".join(str(error).split()))
     return f"{type(error).__name__}: {text[:160]}{where}" if text else f"{type(error).__name__}{where}"

@@ -26,7 +26,7 @@ from ptarmigan.identifying.roles import describe
 SECONDS = 60
 GIBIBYTES = 4
 LOSSY = re.compile(
-    r"loss|criterion|bce|hinge|wgan|lsgan|adv|cross_?entropy|(^|_)[dg](_|$)|mse|critic|objective|(^|_)(class|cls|aux|ce)(_|$)",
+    r"loss|criterion|bce|hinge|wgan|lsgan|adv|cross_?entropy|mse|critic|objective|(^|_)(d|g|class|cls|aux|ce)(_|$)",
     re.I,
 )
 DOING = re.compile(r"(train|test|eval|fit|plot|show|save|load|make|build|init|sample|generate|update|run)(_|$)", re.I)
@@ -50,23 +50,26 @@ def identify_file(target: str, kind: str | None, on: str | None) -> list[Identit
         status = _run(json.dumps(order))
         lines = report.read_text(encoding="utf-8").splitlines() if report.exists() else []
     try:
-        told = [json.loads(line) for line in lines]
-    except ValueError:
+        return _answers(path, [json.loads(line) for line in lines], status)
+    except (ValueError, TypeError, KeyError, AttributeError):
         raise UserError(f"{path}: it wrote into the report of the process that runs it") from None
-    at = next((item["at"] for item in reversed(told) if "at" in item), None) or "it"
+
+
+def _answers(path: Path, told: list[dict[str, Any]], status: int | None) -> list[Identity]:
+    """What the child told, item by item; raises UserError where it did not come to its end."""
     if told and "error" in told[-1]:
         raise UserError(f"{path}: {told[-1]['error']}")
     if not told or "done" not in told[-1]:
-        doing = "its import" if at == "import" else at
+        at = next((item["at"] for item in reversed(told) if "at" in item), "it")
         if status is None:
             raise UserError(
-                f"{path}: {doing} was not done after {SECONDS} s: keep training out of it (if __name__ == ...)"
+                f"{path}: {at} was not done after {SECONDS} s: keep training out of it (if __name__ == ...)"
             )
-        raise UserError(f"{path}: {doing} ended the process ({_ending(status)})")
-    found = [item["identity"] for item in told if "identity" in item]
+        raise UserError(f"{path}: {at} ended the process ({_ending(status)})")
     for item in told:
         if "skipped" in item:
             print(f"not identified: {item['skipped']}", file=sys.stderr)
+    found = [item["identity"] for item in told if "identity" in item]
     if not found:
         raise UserError(f"{path} has no loss that could be identified: name one, {path.name}:FUNCTION")
     return [Identity(**item | {key: tuple(item[key]) for key in ("wrong", "notes")}) for item in found]
@@ -115,7 +118,7 @@ def child() -> None:
             report.flush()
 
         _limit()
-        tell(at="import")
+        tell(at="its import")
         sys.argv, sys.stdin = [order["path"]], open(os.devnull, encoding="utf-8")  # noqa: SIM115
         try:
             module = load(Path(order["path"]))
