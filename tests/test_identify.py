@@ -233,6 +233,13 @@ def test_several_losses_that_one_function_returns_are_each_answered() -> None:
     assert [(half.name, half.right) for half in halves] == [("hinge", True)] * 2
 
 
+@pytest.mark.parametrize(("sign", "targets"), [(1, "-1 for real, 1 for fake"), (-1, "1 for real, -1 for fake")])
+def test_a_product_with_the_target_is_right_with_the_targets_that_it_names(sign: int, targets: str) -> None:
+    found = one(lambda y_true, y_pred: sign * (y_true * y_pred).mean(), "wasserstein_loss")
+    assert found.right
+    assert f"right with targets {targets}" in found.notes[0]
+
+
 def test_a_class_is_made_without_arguments() -> None:
     class HingeLoss(torch.nn.Module):
         def forward(self, real: torch.Tensor, fake: torch.Tensor) -> torch.Tensor:
