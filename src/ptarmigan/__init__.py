@@ -1,7 +1,8 @@
 """Class-conditional image GANs whose losses are right.
 
-`train`, `load(...).sample(...)`, `info`, `explain` are the commands of the same names (`explain` is `losses` there);
-`losses` is the module of the adversarial losses; `Config` and `resolve` say what can be chosen.
+`train`, `load(...).sample(...)`, `info`, `explain` are the commands of the same names (`explain` is `losses` there, and
+`identify` is `losses identify`); `losses` is the module of the adversarial losses; `Config` and `resolve` say what can
+be chosen.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from ptarmigan.config import resolve as resolve
     from ptarmigan.contracts import UserError as UserError
     from ptarmigan.handbook import explain as explain
+    from ptarmigan.identifying import identify as identify
     from ptarmigan.replaying import replay as replay
     from ptarmigan.sampling import info as info
     from ptarmigan.sampling import load as load
@@ -27,7 +29,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "Config": "config", "resolve": "config", "UserError": "contracts", "explain": "handbook", "load": "sampling",
-    "sample": "sampling", "info": "sampling", "replay": "replaying", "score": "scoring",
+    "sample": "sampling", "info": "sampling", "replay": "replaying", "identify": "identifying", "score": "scoring",
     "compare": "comparing", "train": "training",
 }  # fmt: skip
 __all__ = [*_HOMES, "losses"]

@@ -209,12 +209,41 @@ def replay(
     show(replay(run, at=at, data=data, loss=loss, out=out, device=device))
 
 
-@app.command
+explaining = App(name="losses", help_flags=["--help", "-h"], version_flags=[])
+app.command(explaining)
+
+
+@explaining.default
 def losses(name: str | None = None, /) -> None:
     """Say what DCGAN's and ACGAN's losses exactly are, or explain the loss, penalty or recipe NAME."""
     from ptarmigan.handbook import explain
 
     print(explain(name))
+
+
+@explaining.command
+def identify(*losses: str, kind: str | None = None, on: str | None = None) -> None:
+    """Say which loss your code computes, and what is wrong with it: status 1 where something is.
+
+    The file is run in a child process with limits of time and memory: run no file that you would not run yourself.
+    Whether G is detached is seen where a function is given D, G and latents, and not from D's answers.
+
+    Parameters
+    ----------
+    losses
+        FILE.py, for all its losses, or FILE.py:FUNCTION; names of parameters are read: real, fake (D's answers),
+        output and target, class_logits and labels, or D, G, images and z
+    kind
+        what names do not say: d or g (of real, fake), bce (of output, target), class (of class logits, labels)
+    on
+        logits or probabilities, where it cannot be seen
+    """
+    from ptarmigan.identifying import identify
+
+    answers = identify(*losses, kind=kind, on=on)
+    print("\n".join(map(str, answers)))
+    if not all(answer.right for answer in answers):
+        sys.exit(1)
 
 
 def main() -> None:

@@ -1,0 +1,440 @@
+"""The identifier against a catalogue of losses as people write them, properties of it, and files that misbehave."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from itertools import permutations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import ptarmigan
+from ptarmigan.contracts import UserError
+from ptarmigan.handbook import ENTRIES
+from ptarmigan.identifying import identify, strangers
+from ptarmigan.identifying.answers import Identity
+from ptarmigan.identifying.curves import LOGITS, fit, sigmoid, softplus
+from ptarmigan.identifying.identities import identify_one
+from ptarmigan.identifying.roles import player_of, readings
+from ptarmigan.identifying.verdicts import SHARED_D, SHARED_G
+from ptarmigan.losses import OBJECTIVES, cross_entropy_d
+from test_cli import call
+from variants_losses import CROSS_ENTROPY, VARIANTS, Variant, d_loss, g_loss
+
+REMEDIES = [line for entry in ENTRIES.values() for line in entry.code.splitlines()]
+REMEDIES += ["F.binary_cross_entropy_with_logits(output, target)", "F.cross_entropy(class_logits, labels)"]
+
+
+def one(function: Any, name: str | None = None, **told: Any) -> Identity:
+    if name is not None:
+        function.__name__ = name
+    (found,) = identify(function, **told)
+    return found
+
+
+@pytest.mark.parametrize("variant", VARIANTS, ids=[variant.label for variant in VARIANTS])
+def test_each_variant_is_known_for_what_it_is_and_no_right_one_is_accused(variant: Variant) -> None:
+    found = identify_one(variant.function, variant.label, variant.kind, variant.told_on)
+    assert found.right == (not variant.says), found.wrong
+    assert variant.says in " | ".join(found.wrong)
+    assert found.name == variant.name
+    assert found.player == variant.player
+    assert found.reduction == variant.reduction
+    assert found.on == variant.on
+    if "unknown" not in found.name:
+        assert found.scale == pytest.approx(variant.scale, rel=1e-3)
+        assert found.offset == pytest.approx(variant.offset, abs=1e-3)
+    for mine, theirs in ((found.smoothing, variant.smoothing), (found.class_weight, variant.class_weight)):
+        assert mine == theirs if theirs is None else mine == pytest.approx(theirs, abs=0.01)
+    lines = str(found).splitlines()
+    assert max(map(len, lines)) < 120
+    assert lines[0].startswith(variant.label + ": ")
+    assert ("  want   " in str(found)) == ("WRONG" in lines[0]) == bool(variant.says)
+    assert all(line in REMEDIES for line in found.code.splitlines())
+
+
+def shipped(name: str) -> tuple[tuple[str, Any, str], ...]:
+    objective = OBJECTIVES[name]
+    d = SHARED_D if objective.d is cross_entropy_d else name
+    g = SHARED_G if name in ("hinge", "wasserstein") else name
+    return ("d", objective.d, d), ("g", objective.g, g)
+
+
+CASES = [(name, *case) for name in OBJECTIVES for case in shipped(name)]
+
+
+@pytest.mark.parametrize(("objective", "kind", "function", "name"), CASES)
+@settings(max_examples=6, deadline=None)
+@given(scale=st.floats(1e-3, 1e3), offset=st.floats(-100, 100), reduce=st.sampled_from(["mean", "none"]))
+def test_any_positive_scale_and_any_offset_of_a_shipped_loss_give_its_name(
+    objective: str, kind: str, function: Any, name: str, scale: float, offset: float, reduce: str
+) -> None:
+    def loss(fake: torch.Tensor) -> torch.Tensor:
+        value = scale * function(fake) + offset
+        return value.mean() if reduce == "mean" else value
+
+    def pair(real: torch.Tensor, fake: torch.Tensor) -> torch.Tensor:
+        value = scale * function(real=real, fake=fake) + offset
+        return value.mean() if reduce == "mean" else value
+
+    found = one(pair if kind == "d" or OBJECTIVES[objective].relativistic else loss, kind=kind)
+    assert (found.name, found.right, found.player) == (name, True, kind.upper())
+    assert found.scale == pytest.approx(scale, rel=1e-4)
+    assert found.offset == pytest.approx(offset, abs=1e-4 * scale + 1e-6)
+    assert found.reduction == reduce
+
+
+@settings(max_examples=8, deadline=None)
+@given(alpha=st.floats(0.55, 0.99), scale=st.floats(0.1, 10))
+def test_any_one_sided_smoothing_is_found_with_its_target(alpha: float, scale: float) -> None:
+    found = one(lambda real, fake: scale * cross_entropy_d(real, fake, smoothing=alpha).mean(), "d_loss")
+    assert (found.name, found.right) == ("smoothing", True)
+    assert found.smoothing == pytest.approx(alpha, abs=1e-5)
+    assert found.scale == pytest.approx(scale, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    "order", list(permutations(["real", "fake", "c_real", "c_fake", "y", "y_fake"], 6))[::7], ids="-".join
+)
+def test_a_signature_is_read_in_any_order(order: tuple[str, ...]) -> None:
+    (way,) = readings(list(order), "d_loss", "d")
+    assert way.roles == {
+        "real": "real", "fake": "fake", "c_real": "class_real", "c_fake": "class_fake",
+        "y": "labels", "y_fake": "labels_fake",
+    }  # fmt: skip
+    assert not way.guessed
+
+
+@pytest.mark.parametrize("order", list(permutations(["fake", "class_logits", "labels"])), ids="-".join)
+def test_a_loss_is_found_whatever_the_order_of_its_arguments(order: tuple[str, ...]) -> None:
+    scope: dict[str, Any] = {"F": F}
+    body = "F.softplus(-fake).mean() + F.cross_entropy(class_logits, labels)"
+    exec(f"def g_loss({', '.join(order)}): return {body}", scope)
+    found = one(scope["g_loss"])
+    assert (found.name, found.right, found.scale) == ("non_saturating + auxiliary_classifier", True, pytest.approx(1))
+
+
+@pytest.mark.parametrize("order", [("a", "b"), ("b", "a")])
+def test_names_that_say_nothing_are_tried_in_both_orders(order: tuple[str, str]) -> None:
+    scope: dict[str, Any] = {"F": F}
+    exec(f"def d_loss({', '.join(order)}): return F.softplus(-a).mean() + F.softplus(b).mean()", scope)
+    found = one(scope["d_loss"])
+    assert (found.name, found.right) == (CROSS_ENTROPY, True)
+    assert any("a for real" in note and "b for fake" in note for note in found.notes)
+
+
+@pytest.mark.parametrize(
+    ("name", "player"),
+    [
+        ("d_loss", "d"), ("lossD", "d"), ("loss_G", "g"), ("generator_loss", "g"), ("critic_loss", "d"),
+        ("adversarial", None), ("hinge_g", "g"), ("bce", "bce"), ("aux_loss", "class"), ("g_negative_of_d", "g"),
+    ],
+)  # fmt: skip
+def test_a_functions_name_says_whose_it_is(name: str, player: str | None) -> None:
+    assert player_of(name) == player
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    weight=st.floats(-50, 50).filter(lambda w: abs(w) > 1e-2), target=st.floats(-1, 2), offset=st.floats(-100, 100),
+    family=st.sampled_from(["cross_entropy", "least_squares", "hinge", "hinge_down", "linear"]),
+)  # fmt: skip
+def test_a_curve_gives_back_its_family_weight_target_and_offset(
+    weight: float, target: float, offset: float, family: str
+) -> None:
+    shape = {
+        "cross_entropy": target * softplus(-LOGITS) + (1 - target) * softplus(LOGITS),
+        "least_squares": (LOGITS - target) ** 2, "hinge": np.maximum(0, target - LOGITS),
+        "hinge_down": np.maximum(0, LOGITS - target), "linear": LOGITS,
+    }[family]  # fmt: skip
+    found = fit(weight * shape + offset)
+    assert found is not None
+    assert (found.family, found.inner) == (family, "")
+    assert found.weight == pytest.approx(weight, rel=1e-4)
+    if family != "linear":
+        assert found.target == pytest.approx(target, abs=1e-4)
+    if family != "least_squares":
+        assert found.offset == pytest.approx(offset, abs=1e-3)
+
+
+def test_curves_of_no_family_have_none() -> None:
+    for curve in (np.arctan(LOGITS), np.exp(LOGITS), np.sin(LOGITS), np.abs(LOGITS), sigmoid(LOGITS) ** 3):
+        assert fit(curve) is None
+
+
+def test_float32_is_measured_to_give_out_where_the_sigmoid_rounds_to_one() -> None:
+    def d_log(real: torch.Tensor, fake: torch.Tensor) -> torch.Tensor:
+        return -torch.log(real).mean() - torch.log(1 - fake).mean()
+
+    (note,) = [note for note in one(d_log).notes if "float32" in note]
+    at = float(note.split("logit ")[1].split()[0])
+    assert at == pytest.approx(16.3, abs=0.1)
+    logit = torch.tensor(at + 1)
+    assert torch.isinf(torch.log(1 - logit.sigmoid()))
+    assert "is inf" in note
+    assert not [note for note in one(d_loss).notes if "float32" in note]  # softplus holds to any logit
+
+
+def test_a_naive_softplus_overflows_where_exp_does() -> None:
+    found = one(lambda fake: torch.log(1 + torch.exp(-fake)).mean(), "g_loss")
+    (note,) = [note for note in found.notes if "float32" in note]
+    assert float(note.split("logit ")[1].split()[0]) == pytest.approx(-88.7, abs=0.2)
+
+
+def test_the_value_at_the_equilibrium_is_scaled_with_the_loss() -> None:
+    found = one(lambda real, fake: 3 * cross_entropy_d(real, fake).mean() + 1, "d_loss")
+    assert found.even == pytest.approx(6 * np.log(2) + 1)
+    assert "5.159 at p = q" in str(found)
+
+
+def test_what_only_a_pair_shows() -> None:
+    def d_squares(real: torch.Tensor, fake: torch.Tensor) -> torch.Tensor:
+        return 0.5 * (real - 1).square().mean() + 0.5 * fake.square().mean()
+
+    def g_squares(fake: torch.Tensor) -> torch.Tensor:
+        return 0.5 * fake.square().mean()
+
+    assert one(g_squares).right
+    d, g = identify(d_squares, g_squares)
+    assert d.right
+    assert g.wrong[0].startswith("this is D's loss on generated images, whose target is 0")
+
+    def d_turned(real: torch.Tensor, fake: torch.Tensor) -> torch.Tensor:
+        return F.softplus(real).mean() + F.softplus(-fake).mean()
+
+    def g_turned(fake: torch.Tensor) -> torch.Tensor:
+        return F.softplus(fake).mean()
+
+    assert not one(d_turned).right
+    assert not one(g_turned).right
+    assert all(found.right and "right as a pair" in found.notes[0] for found in identify(d_turned, g_turned))
+    assert not any(found.right for found in (identify(d_loss, g_turned)[1], identify(d_turned, g_loss)[0]))
+
+
+def test_several_losses_that_one_function_returns_are_each_answered() -> None:
+    def losses(real: torch.Tensor, fake: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {"d": d_loss(real, fake), "g": F.softplus(fake).mean()}
+
+    d, g = identify(losses)
+    assert (d.function, d.right, d.player) == ("losses['d']", True, "D")
+    assert (g.function, g.right, g.player) == ("losses['g']", False, "G")
+    first, second = identify(lambda real, fake: (d_loss(real, fake), -fake.mean()))
+    assert (first.player, second.player) == ("D", "G")
+    halves = identify(lambda real, fake: (F.relu(1 - real).mean(), F.relu(1 + fake).mean()))
+    assert [(half.name, half.right) for half in halves] == [("hinge", True)] * 2
+
+
+@pytest.mark.parametrize(("sign", "targets"), [(1, "-1 for real, 1 for fake"), (-1, "1 for real, -1 for fake")])
+def test_a_product_with_the_target_is_right_with_the_targets_that_it_names(sign: int, targets: str) -> None:
+    found = one(lambda y_true, y_pred: sign * (y_true * y_pred).mean(), "wasserstein_loss")
+    assert found.right
+    assert f"right with targets {targets}" in found.notes[0]
+
+
+def test_a_class_is_made_without_arguments() -> None:
+    class HingeLoss(torch.nn.Module):
+        def forward(self, real: torch.Tensor, fake: torch.Tensor) -> torch.Tensor:
+            return F.relu(1 - real).mean() + F.relu(1 + fake).mean()
+
+    assert one(HingeLoss).name == one(HingeLoss()).name == "hinge"
+
+
+def test_what_was_borrowed_is_given_back(capsys: pytest.CaptureFixture[str]) -> None:
+    def g_noisy(fake: torch.Tensor) -> torch.Tensor:
+        print("garbage")
+        np.random.rand()
+        return F.softplus(-fake).mean() + 0 * torch.rand(())
+
+    torch.manual_seed(5)
+    np.random.seed(5)
+    before = torch.random.get_rng_state(), np.random.get_state()[1].copy(), torch.get_default_dtype()  # type: ignore[index]
+    assert one(g_noisy).right
+    assert torch.equal(torch.random.get_rng_state(), before[0])
+    assert np.array_equal(np.random.get_state()[1], before[1])  # type: ignore[index]
+    assert torch.get_default_dtype() == before[2]
+    assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        (lambda real, fake: torch.full((), float("nan")), "it is nan at logit -5 of real"),
+        (lambda real, fake: real.unsqueeze(1) - fake, r"\[8, 8\] for a batch of 8"),
+        (lambda real, fake: "loss", "it returns str, not a number"),
+        (lambda real, fake: real.no_such_thing, "AttributeError: .*no_such_thing"),
+        (lambda: 0.0, "no argument that has to be given"),
+        (lambda real, fake: None, "it returns NoneType"),
+        (3, "int cannot be called"),
+    ],
+)
+def test_what_is_no_loss_is_refused_in_one_line(function: Any, message: str) -> None:
+    with pytest.raises(UserError, match=message) as raised:
+        identify(function)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_parameter_that_could_be_anything_is_named() -> None:
+    with pytest.raises(UserError, match="cannot tell what 'a', 'b' and 'e' are: name parameters real, fake"):
+        identify(lambda a, b, e: a)
+    with pytest.raises(UserError, match="'fake' and 'gen_img' read alike, as fake: bind"):
+        identify(lambda fake, target_img, gen_img: F.softplus(-fake).mean() + (target_img - gen_img).abs().mean())
+    with pytest.raises(UserError, match="unknown kind 'e': choose one of d, g, bce, class"):
+        identify(d_loss, kind="e")
+    with pytest.raises(UserError, match="did you mean 'logits'"):
+        identify(d_loss, on="logit")
+    with pytest.raises(UserError, match="name a loss"):
+        identify()
+
+
+# --- files ---
+
+GOOD = """
+import torch.nn.functional as F
+from torch import nn
+
+def d_loss(real, fake):
+    return F.softplus(-real).mean() + F.softplus(fake).mean()
+
+g_loss = lambda fake: F.softplus(fake).mean()
+
+class HingeLoss(nn.Module):
+    def d_loss(self, real, fake):
+        return F.relu(1 - real).mean() + F.relu(1 + fake).mean()
+
+class Generator(nn.Module):
+    def forward(self, z):
+        return z
+
+def train_d(epochs, lr):
+    raise SystemExit
+
+def d_odd(epochs, lr, beta):
+    return epochs
+"""
+
+
+def files(folder: Path, text: str) -> Path:
+    path = folder / "mine.py"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_a_file_is_run_in_a_child_and_all_that_could_be_losses_are_answered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = files(tmp_path, GOOD)
+    status, out, err = call(monkeypatch, capsys, "losses", "identify", path)
+    assert status == 1
+    assert f"running {path} in a child process, with your rights, for 60 s and 4 GiB at most" in err
+    assert "not identified: d_odd: cannot tell what 'epochs', 'lr' and 'beta' are" in err
+    heads = [line for line in out.splitlines() if not line.startswith(" ")]
+    assert [head.split(":")[0] for head in heads] == ["d_loss", "g_loss", "HingeLoss.d_loss"]
+    assert "g_loss: WRONG" in out
+    assert "want   L_G = F.softplus(-fake).mean()" in out
+    assert "mine" not in sys.modules
+    status, out, _ = call(monkeypatch, capsys, "losses", "identify", f"{path}:d_loss,HingeLoss.d_loss")
+    assert (status, out.count(": right.")) == (0, 2)
+    status, out, _ = call(monkeypatch, capsys, "losses", "hinge")
+    assert (status, out.startswith("hinge: margins")) == (0, True)
+
+
+HOSTILE = {
+    "syntax": ("def d_loss(real, fake) return", ":d_loss", "its import ended in SyntaxError"),
+    "import": ("import no_such_package_here", "", "ModuleNotFoundError: No module named"),
+    "raises": ("raise RuntimeError('a\\nb')", "", "its import ended in RuntimeError: a b (line 1)"),
+    "exits": ("import sys; sys.exit(3)", "", "its import ended in SystemExit: 3"),
+    "dies": ("import os; os._exit(9)", "", "its import ended the process (status 9)"),
+    "hangs": ("while True: pass", "", "its import was not done after 3 s"),
+    "dies later": ("import os\ndef g_loss(fake): os._exit(5)", "", "g_loss ended the process (status 5)"),
+    "garbage": ("print('x' * 100000)\ndef g_loss(fake):\n    return 'garbage'", ":g_loss", "it returns str"),
+    "line": ("def g_loss(fake):\n\n    return 1 / 0", ":g_loss", "ZeroDivisionError: division by zero (line 3)"),
+    "nothing": ("x = 1", "", "has no loss that could be identified"),
+    "no such": ("def g_loss(fake): return fake", ":d_loss", "d_loss is not there: choose one of g_loss"),
+    "hidden": ("def g_loss(fake): return -fake.mean()", ":os.system", "os.system is not there"),
+    "class": ("class Loss:\n    def __init__(self, a): ...", ":Loss", "cannot be made without arguments"),
+    "escapes": ("raise RuntimeError('\\x1b[2J' + 'a' * 999)", "", "RuntimeError: ?[2Jaaa"),
+    "memory": ("x = bytearray(64 << 30)", "", "MemoryError"),
+    "report": ("import gc, io\nfor f in gc.get_objects():\n"
+               "    if isinstance(f, io.TextIOWrapper) and str(f.name).endswith('report'): f.write('garbage\\n')",
+               "", "it wrote into the report"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", HOSTILE)
+def test_a_file_that_misbehaves_ends_in_one_line_and_status_2(
+    case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text, name, message = HOSTILE[case]
+    if case == "memory" and not sys.platform.startswith("linux"):
+        pytest.skip("only Linux bounds it")
+    if case.startswith("hangs"):
+        monkeypatch.setattr(strangers, "SECONDS", 3)
+    path = files(tmp_path, text)
+    status, out, err = call(monkeypatch, capsys, "losses", "identify", f"{path}{name}")
+    lines = [line for line in err.splitlines() if not line.startswith(("running ", "not identified: "))]
+    assert (status, out) == (2, "")
+    assert len(lines) == 1
+    assert lines[0].startswith("ptarmigan: ")
+    assert message in lines[0]
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("target", ["nowhere.py", "nowhere.py:d_loss", "."])
+def test_a_file_that_is_not_there_is_said(
+    target: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    status, _, err = call(monkeypatch, capsys, "losses", "identify", target)
+    assert status == 2
+    assert err.startswith("ptarmigan: ")
+    assert err.count("\n") == 1
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks at /proc")
+def test_what_a_file_starts_ends_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(strangers, "SECONDS", 3)
+    text = "import subprocess\nfrom pathlib import Path\np = subprocess.Popen(['sleep', '600'])\n"
+    path = files(tmp_path, text + f"Path({str(tmp_path / 'pid')!r}).write_text(str(p.pid))\nwhile True: pass\n")
+    with pytest.raises(UserError, match="was not done"):
+        identify(str(path))
+    pid = int((tmp_path / "pid").read_text())
+    deadline = time.monotonic() + 5
+    while time.monotonic() < deadline:
+        stat = Path(f"/proc/{pid}/stat")
+        if not stat.exists() or stat.read_text().split()[2] == "Z":
+            return
+        time.sleep(0.05)
+    pytest.fail("it still runs")
+
+
+def test_the_childs_folder_is_the_files_and_its_answer_that_of_this_process(tmp_path: Path) -> None:
+    (tmp_path / "sibling.py").write_text("import torch.nn.functional as F\nsoft = F.softplus\n")
+    path = files(tmp_path, "from sibling import soft\ndef g_loss(fake): return soft(-fake).mean() / 2\n")
+    (found,) = identify(path)
+    assert found == one(lambda fake: F.softplus(-fake).mean() / 2, "g_loss")
+    assert json.dumps(found.wrong) == "[]"
+
+
+def test_the_readme_shows_what_it_prints() -> None:
+    def mine(fake: torch.Tensor) -> torch.Tensor:
+        return F.softplus(fake).mean()
+
+    mine.__name__ = "g_loss"
+    printed = "\n".join(map(str, identify(d_loss, mine)))
+    assert printed in (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_help_says_what_the_status_means() -> None:
+    command = [sys.executable, "-m", "ptarmigan", "losses", "identify", "--help"]
+    out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert "status 1 where" in " ".join(out.split())
+    assert ptarmigan.identify is identify
