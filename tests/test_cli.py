@@ -200,7 +200,7 @@ def test_a_field_is_known_by_the_name_that_older_files_have() -> None:
         ({"split": "80/30/5"}, "three percentages that add up to 100"),
         ({"images": "0"}, "no count of images"),
         ({"group": "("}, "no regular expression"),
-        ({"smoothing": 0.9}, "relativistic has no cross-entropy target to smooth"),
+        ({"smoothing": 0.9, "loss": "relativistic"}, "relativistic has no cross-entropy target to smooth"),
         ({"g_lr": float("nan")}, "g_lr: nan is out of range"),
     ],
 )
