@@ -12,8 +12,8 @@ ORDER = [
     "contracts", "config", "choice", "seeding", "files", "devices", "dist", "losses", "userfile", "conditioning",
     "penalties", "metrics", "log", "handbook", "identifying", "data", "augment", "networks", "optim", "state",
     "checkpoint", "pieces", "step", "scorecard", "sampling", "features", "evaluate", "export", "advance", "graphs",
-    "probe", "runs", "finetune", "saving", "training", "replaying", "supply", "scoring", "comparing", "cli",
-    "__main__",
+    "probe", "runs", "finetune", "saving", "telling", "training", "replaying", "supply", "scoring", "comparing",
+    "cli", "__main__",
 ]  # fmt: skip
 
 
