@@ -15,6 +15,7 @@ from PIL import Image
 
 from ptarmigan.config import LOSSES, RECIPES, resolve
 from ptarmigan.contracts import UserError
+from ptarmigan.handbook import explain
 from ptarmigan.plotting import (
     CLASS_TERMS,
     CLASSES,
@@ -189,6 +190,20 @@ def test_text_is_escaped() -> None:
     assert marks([Text("label", (1, 2), "middle", "a < b & c")]) == (
         '<text class="label" x="1" y="2" text-anchor="middle">a &lt; b &amp; c</text>'
     )
+
+
+def test_explain_plots_and_refuses_as_sample_does(tmp_path: Path) -> None:
+    out = tmp_path / "hinge.svg"
+    assert explain("hinge", plot=out) == str(out)
+    before = out.read_bytes()
+    with pytest.raises(UserError, match=r"plot: .*hinge\.svg exists already and is not overwritten"):
+        explain("hinge", plot=out)
+    assert out.read_bytes() == before
+    with pytest.raises(UserError, match=r"plot: .*x\.jpg is no X\.svg or X\.png"):
+        explain("hinge", plot=tmp_path / "x.jpg")
+    with pytest.raises(UserError, match="unknown plot 'hinj': did you mean 'hinge'"):
+        explain("hinj", plot=tmp_path / "x.svg")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["hinge.svg"]
 
 
 def test_the_class_terms_use_cross_entropy_over_all_classes() -> None:
