@@ -88,6 +88,9 @@ BAD = {
     "one run": (["compare", "{tmp}"], "two runs or more"),
     "no run": (["compare", "{tmp}", "{data}"], "is no run of ptarmigan"),
     "losses": (["losses", "hinj"], "did you mean 'hinge'?"),
+    "plot": (["losses", "hinge", "--plot", "{tmp}/x.jpg"], "is no X.svg or X.png"),
+    "no plot": (["losses", "r1", "--plot", "{tmp}/x.svg"], "unknown plot 'r1'"),
+    "page": (["losses", "--page", "{data}"], "is no X.html"),
     "command": (["trian"], "train"),
 }
 
@@ -148,13 +151,13 @@ def test_help_and_losses_do_not_import_torch() -> None:
         subprocess.run([sys.executable, "-c", code.format(arguments=arguments)], check=True, stdout=subprocess.DEVNULL)
 
 
-@pytest.mark.parametrize("command", ["train", "sample", "info", "compare", "replay", "identify"])
+@pytest.mark.parametrize("command", ["train", "sample", "info", "compare", "replay", "losses", "identify"])
 def test_a_command_is_the_public_function_of_its_name_and_arguments(command: str) -> None:
     def shape(function: object) -> list[tuple[str, object]]:
         parameters = inspect.signature(function).parameters.values()  # type: ignore[arg-type]
         return [(p.name, str(p.default) if isinstance(p.default, Path) else p.default) for p in parameters]
 
-    assert shape(getattr(cli, command)) == shape(getattr(ptarmigan, command))
+    assert shape(getattr(cli, command)) == shape(getattr(ptarmigan, {"losses": "explain"}.get(command, command)))
 
 
 def test_every_field_is_a_flag(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

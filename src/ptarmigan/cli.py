@@ -214,11 +214,19 @@ app.command(explaining)
 
 
 @explaining.default
-def losses(name: str | None = None, /) -> None:
-    """Say what DCGAN's and ACGAN's losses exactly are, or explain the loss, penalty or recipe NAME."""
+def losses(name: str | None = None, /, *, plot: Path | None = None, page: Path | None = None) -> None:
+    """Say what DCGAN's and ACGAN's losses exactly are, or explain the loss, penalty or recipe NAME.
+
+    Parameters
+    ----------
+    plot
+        X.svg or X.png: draw the losses of both players and their slopes over the logit instead
+    page
+        X.html: write all of it as one page instead, in English and Chinese, with figures that one can play with
+    """
     from ptarmigan.handbook import explain
 
-    print(explain(name))
+    print(explain(name, plot=plot, page=page))
 
 
 @explaining.command

@@ -50,6 +50,16 @@ def write_atomic(path: Path, content: bytes | Callable[[BinaryIO], object]) -> N
         raise UserError(f"cannot write {path}: {error.strerror or error}{remedy}") from error
 
 
+def fresh(path: Path, flag: str, endings: tuple[str, ...]) -> Path:
+    """`path`, if it has one of the endings and nothing is there, and its folder made; else raises UserError."""
+    if path.suffix.lower() not in endings:
+        raise UserError(f"{flag}: {path} is no {' or '.join('X' + ending for ending in endings)}")
+    if path.exists():
+        raise UserError(f"{flag}: {path} exists already and is not overwritten: name another, or remove it first")
+    make_folder(path.parent)
+    return path
+
+
 def make_folder(folder: Path) -> None:
     """Make a folder and those above it; raises UserError where the system does not allow it."""
     try:

@@ -1,6 +1,6 @@
 """Every loss in words, a formula and a line of PyTorch: what `ptarmigan losses [NAME]` prints; no torch needed.
 
-The entries are data.  tests/test_explain.py runs each formula, line of code and number below against losses.py,
+The entries are data.  tests/test_handbook.py runs each formula, line of code and number below against losses.py,
 conditioning.py and penalties.py, so that the text cannot say what the program does not do.
 """
 
@@ -10,9 +10,10 @@ import re
 import textwrap
 from dataclasses import dataclass
 from math import e, exp, inf, log, log1p
+from pathlib import Path
 
 from ptarmigan.config import RECIPES, resolve
-from ptarmigan.contracts import unknown
+from ptarmigan.contracts import UserError, unknown
 
 WIDTH = 80
 INDENT = 10
@@ -683,11 +684,15 @@ QUESTIONS = (
 )
 
 
-def explain(name: str | None = None) -> str:
+def explain(name: str | None = None, *, plot: str | Path | None = None, page: str | Path | None = None) -> str:
     """What a loss, conditioning, penalty or recipe is, in words, formulas and PyTorch; None: DCGAN's and ACGAN's.
 
-    Returns plain ASCII text of at most 80 columns.  Raises UserError, with the names there are, for another name.
+    Returns plain ASCII text of at most 80 columns; or draws it into `plot`, X.svg or X.png, or writes all there is
+    into `page`, X.html, and returns the paths.  Raises UserError, with the names there are, for another name, and for
+    a file that exists: nothing is overwritten.
     """
+    if plot or page:
+        return _written(name, plot, page)
     notation = textwrap.fill(NOTATION, WIDTH)
     if name is None:
         code = "\n".join(question.code for question in QUESTIONS)
@@ -701,6 +706,20 @@ def explain(name: str | None = None) -> str:
     else:
         raise unknown("loss", name, ENTRIES)
     return "\n\n".join(pages)
+
+
+def _written(name: str | None, plot: str | Path | None, page: str | Path | None) -> str:
+    """The paths of what was asked for, a line each."""
+    from ptarmigan import page as pages  # they take torch, which the text does without
+    from ptarmigan import plotting
+
+    if page and name:
+        raise UserError(f"page: it holds every loss, so {name!r} has no place beside it: leave one of them out")
+    written = [plotting.plot(name, plot)] if plot else []
+    if page:
+        code = {f"question{i}": question.code for i, question in enumerate(QUESTIONS, 1)}
+        written += [pages.write(page, {name: entry.formulas for name, entry in ENTRIES.items()}, code)]
+    return "\n".join(map(str, written))
 
 
 def _render(entry: Entry, meaning: str = "") -> str:
