@@ -362,7 +362,7 @@ HOSTILE = {
     "hidden": ("def g_loss(fake): return -fake.mean()", ":os.system", "os.system is not there"),
     "class": ("class Loss:\n    def __init__(self, a): ...", ":Loss", "cannot be made without arguments"),
     "escapes": ("raise RuntimeError('\\x1b[2J' + 'a' * 999)", "", "RuntimeError: ?[2Jaaa"),
-    "memory": ("x = bytearray(64 << 30)", "", "MemoryError"),
+    "memory": ("import numpy as np\nx = np.empty(6 << 30, np.uint8)", "", "MemoryError"),
     "report": ("import gc, io\nfor f in gc.get_objects():\n"
                "    if isinstance(f, io.TextIOWrapper) and str(f.name).endswith('report'): f.write('garbage\\n')",
                "", "it wrote into the report"),

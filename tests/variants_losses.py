@@ -636,6 +636,11 @@ def critic_loss_maximised(real, fake):
     return real.mean() - fake.mean()
 
 
+@wrong("unknown", "halves belong to different losses", "D")
+def critic_loss_maximised_against_drift(real, fake):
+    return real.mean() - fake.mean() + 0.001 * (real**2).mean()
+
+
 @wrong("hinge", "targets are swapped", "D")
 def d_hinge_swapped(real, fake):
     return F.relu(1 + real).mean() + F.relu(1 - fake).mean()
