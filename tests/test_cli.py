@@ -238,3 +238,15 @@ def test_ctrl_c_in_a_real_process_saves_and_the_same_command_goes_on(shapes: Pat
     done = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert "goes on at" in done
     assert "trained for" in done
+
+
+def test_a_reader_that_leaves_early_is_no_error() -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "ptarmigan", "losses"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert process.stdout is not None
+    process.stdout.close()
+    assert process.stderr is not None
+    assert process.stderr.read() == b""
+    process.stderr.close()
+    assert process.wait() == 141

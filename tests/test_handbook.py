@@ -38,7 +38,7 @@ OTHERS = (
 )  # fmt: skip
 BASE = {"dcgan": "non_saturating", "acgan": "non_saturating", "auxiliary_classifier": "non_saturating"}
 BASE |= dict.fromkeys(("twin_classifier", "discriminative_classifier", "reacgan"), "non_saturating")
-BASE |= {"auto": "relativistic", "smoothing": "non_saturating"}  # the objective that each of these stands on
+BASE |= {"auto": "non_saturating", "smoothing": "non_saturating"}  # the objective that each of these stands on
 PAGES = [*((name, explain(name)) for name in ENTRIES), (None, explain())]
 IDS = [str(name) for name, _ in PAGES]
 

@@ -261,12 +261,16 @@ def main() -> None:
             stream.reconfigure(errors="backslashreplace")
     try:
         app(sys.argv[1:], exit_on_error=False, print_error=False, result_action="return_value")
+        sys.stdout.flush()
     except CycloptsError as error:
         fail(str(error), 2)
     except UserError as error:
         if os.environ.get("RANK", "0") != "0" and not error.of_one_rank:  # under torchrun rank 0 says it
             sys.exit(error.status)
         fail(str(error), error.status)
+    except BrokenPipeError:  # whoever reads, say `| head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(128 + 13)
     except KeyboardInterrupt:
         fail("interrupted", 130)
 
