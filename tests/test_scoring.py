@@ -372,10 +372,10 @@ def test_a_resumed_run_keeps_the_same_best(
     whole = train(shapes, out=tmp_path / "whole", **fields)
     real = training.advance
 
-    def stop(state: Any, batches: Any) -> Any:
+    def stop(state: Any, batches: Any, *play: Any) -> Any:
         if state.controllers and state.images_seen == 24:
             os.kill(os.getpid(), signal.SIGINT)
-        return real(state, batches)
+        return real(state, batches, *play)
 
     with monkeypatch.context() as patch:
         patch.setattr(training, "advance", stop)
