@@ -169,6 +169,7 @@ def test_a_curve_gives_back_its_family_weight_target_and_offset(
 def test_curves_of_no_family_have_none() -> None:
     for curve in (np.arctan(LOGITS), np.exp(LOGITS), np.sin(LOGITS), np.abs(LOGITS), sigmoid(LOGITS) ** 3):
         assert fit(curve) is None
+    assert fit(softplus(-sigmoid(LOGITS)) - 5 * sigmoid(LOGITS)) is None  # a cross-entropy of target 6, were it one
 
 
 def test_float32_is_measured_to_give_out_where_the_sigmoid_rounds_to_one() -> None:
@@ -422,6 +423,14 @@ def test_the_childs_folder_is_the_files_and_its_answer_that_of_this_process(tmp_
     (found,) = identify(path)
     assert found == one(lambda fake: F.softplus(-fake).mean() / 2, "g_loss")
     assert json.dumps(found.wrong) == "[]"
+
+
+def test_where_the_command_is_given_nothing_is_imported_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / "json.py").write_text("raise RuntimeError")
+    monkeypatch.chdir(tmp_path / "here")
+    with pytest.raises(UserError, match="has no loss"):
+        identify(files(tmp_path, "x = 1"))
 
 
 def test_the_readme_shows_what_it_prints() -> None:

@@ -43,6 +43,11 @@ class Term:
         return self.weight * shape + self.offset
 
     @property
+    def logarithmic(self) -> bool:
+        """Whether an epsilon may stand inside its logarithm."""
+        return self.family == "cross_entropy" and not self.inner
+
+    @property
     def pull(self) -> int:
         """1 where minimising it raises the logits, -1 where it lowers them, 0 where it does either or neither."""
         value = self(np.array([-50.0, 0.0, 50.0]))
@@ -66,7 +71,7 @@ def fit(values: Array, t: Array = LOGITS) -> Term | None:
     span = float(np.ptp(values))
     if span <= 1e-9 * max(1.0, float(np.abs(values).max())):
         return Term("flat", offset=float(values.mean()))
-    found = [term for term in candidates(values, t) if term.error <= NEAR]
+    found = [term for term in candidates(values, t) if term.error <= (NEAR if term.logarithmic else EXACT)]
     exact = [term for term in found if term.error <= EXACT]
     return exact[0] if exact else min(found, key=lambda term: term.error, default=None)
 
