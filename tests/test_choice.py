@@ -70,6 +70,8 @@ def test_a_run_keeps_what_was_chosen_when_its_budget_grows(
         train(shapes, out=run, **given | dict(images="128", batch=64))
     other = train(shapes, out=tmp_path / "other", **given | dict(images="64"))
     assert load_json(other / "config.json")["config"]["train"]["batch"] == 64
+    train(shapes, out=other, **given | dict(images="192"))  # and not 32, which the recipe begins with
+    assert load_json(other / "config.json")["config"]["train"]["batch"] == 64
     timed = train(shapes, out=tmp_path / "timed", **given | dict(images=None, time="1s"))
     assert load_json(timed / "config.json")["config"]["train"]["batch"] == 64
 
