@@ -152,7 +152,7 @@ def draws(state: TrainState, update: str) -> Draw:
 
     def draw(purpose: str, count: int, part: slice) -> Tensor:
         u = seeding.uniforms(seed, f"own {update} {purpose}", where[part], count)
-        return u.float().clamp(max=1 - 2**-24).to(state.device)  # rounding would reach 1
+        return sent(u.float().clamp(max=1 - 2**-24), state.device)  # rounding would reach 1
 
     return draw
 

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 from ptarmigan.config import SECTIONS, Config, check
 from ptarmigan.contracts import ImageSpec
 
-LONG = 250_000  # images seen from which a batch of 64 and a weaker penalty are better
-WIDE = 500_000  # images seen from which a GPU, which takes no longer for it, is better off with twice the width
+LONG = 250_000  # images seen from which a batch of 64 and a weaker penalty are better, minute by minute
+WIDE = 500_000  # images seen after which twice the width is better image by image; what it costs a GPU is not measured
 FEW = 500  # images of a class, below which what D learns by heart is worth a word
 
 CHOSEN = ("width", "batch", "r1", "r2")  # what `choose` decides; the rest of the recipe stands in config.py
@@ -67,14 +67,14 @@ def reasons(
 
     model, loss, train = config.model, config.loss, config.train
     if model.width > 32:
-        wide = "a GPU takes no longer for twice the width, and it is better image by image"
+        wide = "wider ones were better image by image, and a GPU has room for them"
     elif device == "cuda":
         wide = f"wider ones pay from {WIDE:,} images seen on"
     else:
         wide = "wider ones were better image by image, but not minute by minute"
     penalty = " and ".join(f"{name} {value}" for name, value in (("R1", loss.r1), ("R2", loss.r2)) if value)
     batch = (
-        f"a third more images a second than 32, and no worse from {LONG:,} images on"
+        f"more images a second than 32, and no worse from {LONG:,} images on"
         if train.batch == 64
         else f"more updates, which a budget of under {LONG:,} images wants"
     )
