@@ -105,6 +105,28 @@ def test_blocks_in_g_stand_on_all_maps_but_the_last_and_change_nothing_at_first(
     assert resolve({}).model.g_blocks == 1
 
 
+@pytest.mark.parametrize("size", [28, 32])
+def test_maps_are_channels_last_all_the_way_forth_and_back(size: int) -> None:
+    """Kernels that meet two layouts at once take a slow path."""
+    model, of = replace(SMALL, g_blocks=1), spec(size, size)
+    G, D = build(of, model, 0)
+    for network in (G, D):
+        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    z, labels = draws(model)
+    with Recorder() as recorder:
+        D(G(z, labels), labels).logits.sum().backward()
+    maps = [
+        (name, x)
+        for name, args in recorder.ops
+        if name.startswith(("convolution", "native_batch_norm", "relu", "threshold", "leaky_relu"))
+        for x in args[:2]
+        if isinstance(x, Tensor) and x.dim() == 4
+    ]
+    assert len(maps) > 60
+    for name, x in maps:
+        assert x.is_contiguous(memory_format=torch.channels_last), (name, x.shape)
+
+
 @pytest.mark.parametrize("d_norm", ["batch", "none"])
 def test_what_the_discriminator_computes(d_norm: str) -> None:
     """Convolution, norm (none at the input), LeakyReLU a stage, then the heads: no pooling, no hidden linear layer."""

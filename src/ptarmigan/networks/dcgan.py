@@ -21,6 +21,17 @@ from ptarmigan.contracts import ImageSpec
 from ptarmigan.networks.layers import LEAK, BatchNorm, even, sides, widths
 
 
+def crop(x: Tensor, height: int, width: int) -> Tensor:
+    """The first rows and columns of a map [N, C, H, W]; a negative pad, unlike a slice, keeps it channels_last."""
+    down, right = height - x.shape[2], width - x.shape[3]
+    return F.pad(x, (0, right, 0, down)) if down or right else x
+
+
+def channels_last(gradient: Tensor | None) -> Tensor | None:
+    """A gradient laid out as the maps are, which that of a flattened map is not; kernels are slow where both meet."""
+    return gradient if gradient is None else gradient.contiguous(memory_format=torch.channels_last)
+
+
 class Residual(nn.Module):
     """x + conv(leaky_relu(norm(x))) [N, C, H, W], 3x3; the identity at first, as the convolution is 0."""
 
@@ -58,10 +69,10 @@ class Generator(nn.Module):
     def forward(self, z: Tensor, labels: Tensor) -> Tensor:
         if self.embedding is not None:
             z = torch.cat([z, self.embedding(labels)], 1)
-        x = self.project(z).view(-1, *self.first)
+        x = self.project(z).view(-1, *self.first).contiguous(memory_format=torch.channels_last)
         parts = zip(self.blocks, self.norms, self.stages, self.sides[1:], strict=True)
         for block, norm, stage, (height, width) in parts:
-            x = stage(F.relu(norm(block(x))))[:, :, :height, :width]
+            x = crop(stage(F.relu(norm(block(x)))), height, width)
         return torch.tanh(x.to(torch.promote_types(x.dtype, torch.float32)))
 
 
@@ -91,4 +102,6 @@ class Body(nn.Module):
             x = F.leaky_relu(norm(stage(even(x))), LEAK)
             if masks is not None:
                 x = x * masks[place]
+        if x.requires_grad:
+            x.register_hook(channels_last)  # type: ignore[no-untyped-call]
         return x.flatten(1)
