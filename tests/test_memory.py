@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import platform
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -71,3 +74,28 @@ def test_reacgan_is_not_cut_into_parts(shapes: Path, tmp_path: Path, monkeypatch
     short(monkeypatch, 4, CPU)
     with pytest.raises(OutOfMemory, match="with 8 images at once: try a smaller --batch, --width or --size"):
         train(shapes, out=tmp_path / "run", **SMALL, conditioning="reacgan")
+
+
+FAULTS = """
+import resource, torch
+from ptarmigan.devices import keep_freed_memory
+
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(20):
+        torch.ones(5_000_000)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+fresh = faults()
+keep_freed_memory()
+faults()
+print(fresh, faults())
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc is told")
+def test_freed_memory_is_kept_and_taken_again() -> None:
+    out = subprocess.run([sys.executable, "-c", FAULTS], capture_output=True, text=True, check=True).stdout
+    fresh, kept = map(int, out.split())
+    assert fresh > 100
+    assert kept < fresh / 10

@@ -22,7 +22,7 @@ from ptarmigan.choice import Choice, choose, replaced
 from ptarmigan.config import Config, Train, flatten, parse_images, parse_time, resolve
 from ptarmigan.contracts import UserError
 from ptarmigan.data import Batches, Dataset, open_dataset
-from ptarmigan.devices import deterministic, pick_device
+from ptarmigan.devices import deterministic, keep_freed_memory, pick_device
 from ptarmigan.finetune import Origin, report
 from ptarmigan.graphs import player
 from ptarmigan.log import Display, Metrics
@@ -84,6 +84,7 @@ def train(
     asked |= {key: value for key, value in {"recipe": recipe, **fields}.items() if value is not None}
     chosen = resolve(asked if init is None else {"device": flatten(asked).get("device")})
     device = pick_device(chosen.train.device)
+    keep_freed_memory()
     with dist.ranks(device), Display(Console(quiet=dist.rank() > 0, emoji=False)) as display:
         origin = Origin.find(Path(init), Path(out) if out else None, asked) if init else None
         if origin is not None:  # what is asked for may go with its shape alone
