@@ -5,8 +5,9 @@
     python benchmarks/quality.py --tune acgan --time 200s           trained on 50,000, judged on the other 10,000
     python benchmarks/quality.py --small auto --time 300s           trained on 100 of each class: does it copy?
 
-A row that stands in the results already is not run again.  Only steps count as time; a timed row wants the machine
-to itself.  `dcgan` knows no classes: its accuracy and diversity say nothing and are left out.
+A row that stands in the results already is not run again.  Only steps count as time; a timed row wants the machine to
+itself, or with OMP_NUM_THREADS=1 a core.  `dcgan` knows no classes: its accuracy and diversity say nothing and are left
+out.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from judge import CLASSES, DATA, Images, Judge, Labelled, Labels, read_idx
 from ptarmigan import load, metrics, train
@@ -36,9 +38,11 @@ SMALL = 100  # training images of each class that a run with --small sees
 def main(arguments: list[str]) -> None:
     parts = [name for name in ("tune", "small") if f"--{name}" in arguments]
     recipe, *flags = [argument for argument in arguments if argument.removeprefix("--") not in parts]
-    given = {flag[2:].replace("-", "_"): value for flag, value in zip(flags[::2], flags[1::2], strict=True)}
+    given = {flag[2:].replace("-", "_"): read_value(v) for flag, v in zip(flags[::2], flags[1::2], strict=True)}
     resolve({"recipe": recipe, **given})
     row = {"tune": "tune" in parts, **({"small": True} if "small" in parts else {}), "recipe": recipe, **given}
+    if "time" in given:
+        row["threads"] = torch.get_num_threads()
     done = [json.loads(line) for line in RESULTS.read_text().splitlines()] if RESULTS.exists() else []
     if any(line["row"] == row for line in done):
         print(f"stands in {RESULTS} already: {row}")
@@ -83,6 +87,10 @@ def main(arguments: list[str]) -> None:
     with RESULTS.open("a") as file:
         file.write(json.dumps(line) + "\n")
     print(json.dumps(line))
+
+
+def read_value(text: str) -> str | bool:
+    return {"true": True, "false": False}.get(text, text)
 
 
 def copies(judge: Judge, learnt: Labelled, made: Images, asked: Labels) -> dict[str, Any]:

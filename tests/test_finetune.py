@@ -121,7 +121,7 @@ def test_a_new_class_begins_with_its_own_first_values(
     of_classes = sum(of_players[key].numel() for key in init["by_class"])
     total = sum(value.numel() for value in of_players.values())
     assert init["share"] == pytest.approx(1 - of_classes / total * len(init["new_classes"]) / len(names))
-    assert f"begins from {base}, recipe auto, at 48 images, its G and D: 28 of 28 tensors, " in capsys.readouterr().out
+    assert f"begins from {base}, recipe auto, at 48 images, its G and D: 30 of 30 tensors, " in capsys.readouterr().out
 
 
 def test_no_class_in_common_leaves_the_rows_alone(shapes: Path, base: Path, tmp_path: Path) -> None:
@@ -153,7 +153,7 @@ def test_of_a_generator_g_alone_is_taken_and_a_note_says_so(
     out = capsys.readouterr().out
     count = {player: sum(own[key].numel() for key in own if key.startswith(player)) for player in "GD"}
     share = count["G"] / (count["G"] + count["D"])
-    assert f"its G alone (a generator has no D: D begins fresh): 21 of 28 tensors, {share:.0%} of the weights" in out
+    assert f"its G alone (a generator has no D: D begins fresh): 23 of 30 tensors, {share:.0%} of the weights" in out
     assert "not taken" not in out
     init = load_json(run / "config.json")["init"]
     assert init["left"] == {key: "missing there" for key in tensors if key.startswith("D.")}
@@ -175,7 +175,7 @@ def test_another_size_takes_what_has_the_same_shape_and_lists_the_rest(
     assert init["left"]["G.project.weight"] == "shape differs: 128x10 there, 256x10 here"
     assert init["left"]["D.body.stages.2.weight"] == "missing there"
     assert init["left"]["D.head.embedding.weight"] == "shape differs: 3x128 there, 3x256 here"
-    assert len(init["taken"]) + len(init["by_class"]) + len(init["left"]) == 42
+    assert len(init["taken"]) + len(init["by_class"]) + len(init["left"]) == 45
     out = capsys.readouterr().out
     assert "  not taken: G.project.weight (shape differs: 128x10 there, 256x10 here), G.blocks.0.0.norm.weight" in out
     assert " more; all in config.json\n" in out
@@ -232,13 +232,13 @@ def test_the_shape_is_the_models_where_nobody_asked_for_another(
     run = train(data, out=tmp_path / "run", init=base, **SHAPELESS)
     record = load_json(run / "config.json")
     assert record["init"]["shape"] == {
-        "network": "dcgan", "width": 4, "latent_dim": 6, "class_dim": 4, "g_blocks": 1, "latent": "normal",
-        "size": "16x16", "channels": 1, "conditioning": "projection",
+        "network": "dcgan", "width": 4, "latent_dim": 6, "class_dim": 4, "g_blocks": 1, "g_modulation": True,
+        "latent": "normal", "size": "16x16", "channels": 1, "conditioning": "projection",
     }  # fmt: skip
     assert record["init"]["share"] > 0.9
     assert record["spec"]["height"] == 16
-    line = "  as there: network dcgan, width 4, latent_dim 6, class_dim 4, g_blocks 1, latent normal, size 16x16,"
-    assert f"{line} channels 1, conditioning projection\n" in capsys.readouterr().out
+    line = "  as there: network dcgan, width 4, latent_dim 6, class_dim 4, g_blocks 1, g_modulation True, latent"
+    assert f"{line} normal, size 16x16, channels 1, conditioning projection\n" in capsys.readouterr().out
 
 
 def test_all_of_the_model_on_which_tensors_depend_is_in_the_shape() -> None:
@@ -265,7 +265,8 @@ def test_what_is_asked_for_wins_in_flags_and_in_sections_of_a_file(shapes: Path,
     record = load_json(run / "config.json")
     assert record["config"]["model"] | {"width": 4, "latent_dim": 9, "class_dim": 5} == record["config"]["model"]
     assert record["init"]["other"] == {"latent_dim": 6, "class_dim": 4}
-    assert record["init"]["left"].keys() == {"G.embedding.weight", "G.project.weight"}
+    depend = {"G.embedding.weight", "G.project.weight", *(f"G.norms.{i}.modulate.weight" for i in range(2))}
+    assert record["init"]["left"].keys() == depend
 
 
 def test_a_recipe_that_is_named_decides_the_conditioning_and_else_the_model(
@@ -334,7 +335,11 @@ def test_one_class_takes_from_a_model_of_several(shapes: Path, base: Path, tmp_p
     run = train(named(shapes, tmp_path, "down"), out=tmp_path / "run", init=base, **SHAPELESS)
     record = load_json(run / "config.json")
     assert record["config"]["model"]["conditioning"] == "none"
-    assert record["init"]["left"] == {"G.project.weight": "shape differs: 128x10 there, 128x6 here"}
+    assert record["init"]["left"] == {
+        "G.project.weight": "shape differs: 128x10 there, 128x6 here",
+        "G.norms.0.modulate.weight": "shape differs: 16x10 there, 16x6 here",
+        "G.norms.1.modulate.weight": "shape differs: 8x10 there, 8x6 here",
+    }
     assert record["init"]["other"] == {}
 
 
@@ -606,7 +611,7 @@ def test_from_the_command_line(
     assert status == 0
     lines = out.splitlines()
     begun = lines.index(
-        f"begins from {base}, recipe auto, at 48 images, its G and D: 28 of 28 tensors, 96% of the weights"
+        f"begins from {base}, recipe auto, at 48 images, its G and D: 30 of 30 tensors, 97% of the weights"
     )
     assert lines[begun - 1] == f"a new run in {tmp_path / 'run'}"
     assert lines[begun + 1].startswith("  as there: network dcgan, width 4, ")

@@ -99,16 +99,43 @@ def test_blocks_in_g_stand_on_all_maps_but_the_last_and_change_nothing_at_first(
     inside = torch.where(normal > 0, normal, 0.2 * normal)
     by_hand = x + torch.conv2d(inside, block.conv.weight, padding=1)
     torch.testing.assert_close(block(x), by_hand)
-    with pytest.raises(UserError, match="g_blocks: r3gan has residual blocks of its own"):
-        resolve({"network": "r3gan", "g_blocks": 1})
-    assert resolve({"network": "r3gan"}).model.g_blocks == 0
-    assert resolve({}).model.g_blocks == 1
+
+
+@pytest.mark.parametrize("conditioning", ["projection", "none"])
+def test_modulation_scales_and_shifts_each_norm_of_a_stage_and_changes_nothing_at_first(conditioning: str) -> None:
+    model, of = replace(SMALL, g_blocks=1, g_modulation=True, conditioning=conditioning), spec(28, 28)
+    G, plain = build(of, model, 0)[0], build(of, replace(model, g_modulation=False), 0)[0]
+    z, labels = draws(model)
+    shared = {name.replace("norm.", ""): value for name, value in G.state_dict().items() if "modulate" not in name}
+    plain.load_state_dict({name if "blocks" not in name else name.replace("0.weight", "0.norm.weight"): value
+                           for name, value in shared.items()}, strict=False)  # fmt: skip
+    torch.testing.assert_close(G(z, labels), plain(z, labels))
+    given = z if conditioning == "none" else torch.cat([z, G.embedding(labels)], 1)  # type: ignore[operator]
+    assert len(G.norms) == 3  # type: ignore[arg-type]
+    for norm in G.norms:  # type: ignore[union-attr]
+        seen: list[Tensor] = []
+        norm.register_forward_hook(lambda _, inputs, output, seen=seen: seen.extend((*inputs, output)))  # type: ignore[operator]
+        with torch.no_grad():
+            norm.modulate.weight.normal_(generator=torch.Generator().manual_seed(2))  # type: ignore[union-attr]
+        G(z, labels)
+        x, got, out = seen
+        torch.testing.assert_close(got, given)
+        scale, shift = (given @ norm.modulate.weight.T)[:, :, None, None].chunk(2, 1)  # type: ignore[union-attr]
+        torch.testing.assert_close(out, norm.norm(x) * (1 + scale) + shift)  # type: ignore[operator]
+
+
+def test_what_belongs_to_dcgan_alone() -> None:
+    for key, value in (("g_blocks", 1), ("g_modulation", True)):
+        with pytest.raises(UserError, match=f"{key} goes with network dcgan, not r3gan; leave it out"):
+            resolve({"network": "r3gan", key: value})
+        assert getattr(resolve({}).model, key) == value
+        assert not getattr(resolve({"network": "r3gan"}).model, key)
 
 
 @pytest.mark.parametrize("size", [28, 32])
 def test_maps_are_channels_last_all_the_way_forth_and_back(size: int) -> None:
     """Kernels that meet two layouts at once take a slow path."""
-    model, of = replace(SMALL, g_blocks=1), spec(size, size)
+    model, of = replace(SMALL, g_blocks=1, g_modulation=True), spec(size, size)
     G, D = build(of, model, 0)
     for network in (G, D):
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -60,6 +60,7 @@ class Model:
     class_dim: int = option(64, "length of the class embedding that G gets beside z")
     d_norm: Literal["none", "batch", "spectral"] = option("none", "normalisation in D, or of its weights")
     g_blocks: int = option(0, "dcgan: residual blocks in G at each size but the last before the image's")
+    g_modulation: bool = option(False, "dcgan: z and the class scale and shift what G's norms give, at each size")
     dropout: float = option(0.0, "share of D's activations dropped after each stage")
     weight_init: Literal["fan_in", "dcgan"] = option("fan_in", "first weights: the family's fan-in rule, or N(0, .02)")
 
@@ -138,7 +139,7 @@ UNTRACKED = (
 RECIPES: dict[str, dict[str, Any]] = {
     # Each field against others, with the same images and in the same time: docs/benchmarks.md.  choice.py decides the
     # rest, by the data, the device and the budget.
-    "auto": dict(loss="non_saturating", g_blocks=1, penalty_every=4),
+    "auto": dict(loss="non_saturating", g_blocks=1, g_modulation=True, penalty_every=4),
     # Radford et al. 2016 (1511.06434), section 4: z uniform, 100; Adam 2e-4, beta1 .5; batch 128; N(0, .02); batch
     # norm in both.  Not verified against the paper's text: width 64 (the figure's G has 128 next to the image).
     "dcgan": dict(
@@ -194,7 +195,7 @@ def resolve(given: Mapping[str, Any]) -> Config:
             )
     chosen = dict(RECIPES[recipe])
     if flat.get("network", "dcgan") != "dcgan":
-        chosen.pop("g_blocks", None)
+        chosen = {key: value for key, value in chosen.items() if key not in OF_DCGAN}
     values = chosen | {key: coerce(key, value) for key, value in flat.items() if value is not None}
     sections = {
         name: replace(cls(), **{f.name: values[f.name] for f in fields(cls) if f.name in values})
@@ -314,10 +315,11 @@ def check(config: Config) -> None:
             "micro_batch: reacgan contrasts each image with the whole batch, which parts of it do not have; leave it "
             "out, or take a smaller --batch"
         )
-    if model.g_blocks and model.network != "dcgan":
-        raise UserError(
-            f"g_blocks: {model.network} has residual blocks of its own; leave it out, or take --network dcgan"
-        )
+    for key in OF_DCGAN:
+        if getattr(model, key) and model.network != "dcgan":
+            raise UserError(
+                f"{key} goes with network dcgan, not {model.network}; leave it out, or take --network dcgan"
+            )
     if model.network == "r3gan" and model.d_norm != "none":
         raise UserError(
             f"d_norm {model.d_norm} cannot go with network r3gan, whose blocks start at 0 and do without norms; take "
@@ -352,6 +354,8 @@ def check(config: Config) -> None:
 def ends_of(value: Any) -> tuple[Any, ...]:
     return value if isinstance(value, Ramp) else (value,)
 
+
+OF_DCGAN = ("g_blocks", "g_modulation")  # fields of Model that belong to one family
 
 # Fields of Loss that belong to a conditioning.  Data of one class turn any of them into none, and projection took
 # class_fake before there were others: files with it are there.

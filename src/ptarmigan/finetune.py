@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ptarmigan import checkpoint, dist, sampling
-from ptarmigan.config import Config, Model, flatten
+from ptarmigan.config import OF_DCGAN, Config, Model, flatten
 from ptarmigan.contracts import ImageSpec, UserError
 from ptarmigan.evaluate import some
 from ptarmigan.networks import build
@@ -21,7 +21,8 @@ from ptarmigan.sampling import UNREADABLE, described, fill
 from ptarmigan.state import TrainState
 
 SHAPE = (
-    "network", "width", "latent_dim", "class_dim", "g_blocks", "latent", "size", "channels", "conditioning", "d_norm",
+    "network", "width", "latent_dim", "class_dim", "g_blocks", "g_modulation", "latent", "size", "channels",
+    "conditioning", "d_norm",
 )  # fmt: skip
 SHOWN = 3  # tensors named on the terminal; config.json names all
 
@@ -124,7 +125,7 @@ class Origin:
             flat, network = set(given), source.config.model.network
             flat.add("d_norm")  # has to go with the loss
             if given.get("network", network) != network:
-                flat.add("g_blocks")  # is a family's own
+                flat.update(OF_DCGAN)  # are a family's own
             if "recipe" in flat:
                 flat.add("conditioning")  # is a part of the loss, which a recipe that is named decides
             return {

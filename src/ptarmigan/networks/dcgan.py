@@ -4,7 +4,8 @@ The guidelines of the paper's section 3: strided convolutions and no pooling; ba
 output, and in D (where asked for) except at its input; no hidden fully connected layer; ReLU in G and tanh at
 its end; LeakyReLU .2 in D.  A side that is odd is halved upwards, 7 -> 4, by one more row of zeros in D, and
 doubled by one row less in G, so 28x28 runs as 28-14-7-4.  4x4 kernels at stride 2 give each pixel equally many terms.
-Not the paper's: residual blocks in G on its smaller maps, where they cost little (`g_blocks`, none by default).
+Not the paper's, and off by default: residual blocks in G on its smaller maps, where they cost little (`g_blocks`);
+z and the class at each norm of G's stages, not at its first layer alone (`g_modulation`; Chen et al. 2019, 1810.01365).
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 
 from ptarmigan.config import Model
 from ptarmigan.contracts import ImageSpec
-from ptarmigan.networks.layers import LEAK, BatchNorm, even, sides, widths
+from ptarmigan.networks.layers import LEAK, BatchNorm, ConditionalBatchNorm, even, sides, widths
 
 
 def crop(x: Tensor, height: int, width: int) -> Tensor:
@@ -60,7 +61,10 @@ class Generator(nn.Module):
         self.project = nn.Linear(inputs, channels[0] * self.sides[0][0] * self.sides[0][1], bias=False)
         self.blocks = nn.ModuleList(nn.Sequential(*[Residual(c) for _ in range(model.g_blocks)]) for c in channels[:-2])
         self.blocks.append(nn.Identity())
-        self.norms = nn.ModuleList(BatchNorm(c) for c in channels[:-1])
+        self.modulation = model.g_modulation
+        self.norms = nn.ModuleList(
+            ConditionalBatchNorm(c, inputs) if model.g_modulation else BatchNorm(c) for c in channels[:-1]
+        )
         self.stages = nn.ModuleList(
             nn.ConvTranspose2d(a, b, 4, stride=2, padding=1, bias=stage == len(channels) - 2)
             for stage, (a, b) in enumerate(pairwise(channels))
@@ -72,7 +76,9 @@ class Generator(nn.Module):
         x = self.project(z).view(-1, *self.first).contiguous(memory_format=torch.channels_last)
         parts = zip(self.blocks, self.norms, self.stages, self.sides[1:], strict=True)
         for block, norm, stage, (height, width) in parts:
-            x = crop(stage(F.relu(norm(block(x)))), height, width)
+            x = block(x)
+            x = norm(x, z) if self.modulation else norm(x)
+            x = crop(stage(F.relu(x)), height, width)
         return torch.tanh(x.to(torch.promote_types(x.dtype, torch.float32)))
 
 

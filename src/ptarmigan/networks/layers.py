@@ -62,6 +62,22 @@ class BatchNorm(nn.BatchNorm2d):
         return (centred * scale.view(1, -1, 1, 1) + self.bias.view(1, -1, 1, 1)).to(x.dtype)
 
 
+class ConditionalBatchNorm(nn.Module):
+    """x's batch norm times 1 + s(given) plus t(given), both linear (de Vries et al. 2017), and 0 at first."""
+
+    def __init__(self, channels: int, inputs: int) -> None:
+        super().__init__()
+        self.norm = BatchNorm(channels)
+        self.modulate = nn.Linear(inputs, 2 * channels, bias=False)
+        nn.init.zeros_(self.modulate.weight)
+
+    def forward(self, x: Tensor, given: Tensor) -> Tensor:
+        """x [N, C, H, W], given [N, inputs]."""
+        scale, shift = self.modulate(given)[:, :, None, None].chunk(2, 1)
+        out: Tensor = self.norm(x) * (1 + scale) + shift
+        return out
+
+
 def over_ranks(network: nn.Module) -> None:
     """Let batch norms take their statistics over the ranks, where there are several."""
     for part in network.modules():

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from ptarmigan.config import Model
 from ptarmigan.contracts import ImageSpec
-from ptarmigan.networks.layers import BatchNorm, sides, widths
+from ptarmigan.networks.layers import BatchNorm, ConditionalBatchNorm, sides, widths
 
 
 def repeat(x: Tensor, height: int, width: int) -> Tensor:
@@ -33,22 +33,6 @@ def repeat(x: Tensor, height: int, width: int) -> Tensor:
 def average(x: Tensor) -> Tensor:
     """[N, C, H, W] -> [N, C, ceil(H/2), ceil(W/2)]: means of 2x2 pixels, of fewer at an odd edge."""
     return F.avg_pool2d(x, 2, ceil_mode=True)
-
-
-class ConditionalBatchNorm(nn.Module):
-    """x's batch norm times 1 + s(given) plus t(given), both linear (de Vries et al. 2017), and 0 at first."""
-
-    def __init__(self, channels: int, inputs: int) -> None:
-        super().__init__()
-        self.norm = BatchNorm(channels)
-        self.modulate = nn.Linear(inputs, 2 * channels, bias=False)
-        nn.init.zeros_(self.modulate.weight)
-
-    def forward(self, x: Tensor, given: Tensor) -> Tensor:
-        """x [N, C, H, W], given [N, inputs]."""
-        scale, shift = self.modulate(given)[:, :, None, None].chunk(2, 1)
-        out: Tensor = self.norm(x) * (1 + scale) + shift
-        return out
 
 
 class UpBlock(nn.Module):
