@@ -17,12 +17,13 @@ import ptarmigan.advance as advance_module
 import ptarmigan.training as training
 from conftest import SMALL
 from ptarmigan import checkpoint
+from ptarmigan.config import resolve
 from ptarmigan.contracts import Batch, UserError
 from ptarmigan.files import load_tensors
 from ptarmigan.log import read
 from ptarmigan.optim import ema_decay, learning_rate
 from ptarmigan.sampling import load
-from ptarmigan.training import Diverged, Stopped, train
+from ptarmigan.training import Diverged, Stopped, tick_steps, train
 
 
 def at_step(monkeypatch: pytest.MonkeyPatch, number: int, action: Any) -> None:
@@ -310,3 +311,22 @@ def test_the_average_forgets_half_in_its_half_life() -> None:
     assert ema_decay(64 * 200, 64, 1e9) ** 10 == pytest.approx(0.5)  # early on: .05 of the images seen
     assert ema_decay(0, 64, 1e4) == 0
     assert ema_decay(10**6, 64, 0) == 0
+
+
+@pytest.mark.parametrize(
+    ("seconds", "fields", "steps"),
+    [
+        (0.06, {"images": "1M"}, 32),  # 33 in two seconds
+        (0.06, {"images": "1M", "penalty_every": 1}, 33),
+        (0.5, {"images": "1M"}, 4),
+        (0.9, {"images": "1M"}, 2),
+        (9.0, {"images": "1M"}, 1),
+        (0.01, {"images": "1600", "batch": 10}, 8),  # a twentieth
+        (0.01, {"images": "700", "batch": 10}, 3),
+        (0.01, {"time": "3s"}, 4),  # 7 in a fortieth
+    ],
+)
+def test_a_tick_is_about_two_seconds_and_has_its_share_of_the_penalties(
+    seconds: float, fields: dict[str, Any], steps: int
+) -> None:
+    assert tick_steps(resolve(fields), seconds) == steps

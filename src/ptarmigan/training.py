@@ -19,7 +19,7 @@ from rich.console import Console
 from ptarmigan import checkpoint, dist
 from ptarmigan.advance import advance, share
 from ptarmigan.choice import Choice, choose, replaced
-from ptarmigan.config import Config, Train, flatten, parse_images, parse_time, resolve
+from ptarmigan.config import Config, flatten, parse_images, parse_time, resolve
 from ptarmigan.contracts import UserError
 from ptarmigan.data import Batches, Dataset, open_dataset
 from ptarmigan.devices import deterministic, keep_freed_memory, pick_device
@@ -166,7 +166,7 @@ def play(
     with feed(config, dataset, device) as batches:
         if existing is None:
             bf16, fits, seconds = measure(config, dataset, device, batches, loss_file)
-            tick = config.train.batch * tick_steps(config.train, seconds)
+            tick = config.train.batch * tick_steps(config, seconds)
         else:
             bf16, fits, tick = existing
         record = record_of(config, asked, dataset, source, bf16, fits, tick, init, loss_sha256)
@@ -263,15 +263,19 @@ def back(
     return restored
 
 
-def tick_steps(train: Train, seconds: float) -> int:
-    """Steps between ticks: about two seconds' worth, and at least twenty ticks in the shorter budgets."""
+def tick_steps(config: Config, seconds: float) -> int:
+    """Steps between ticks: about two seconds' worth, and at least twenty ticks in the shorter budgets.
+
+    Where that is more than `penalty_every`, a multiple of it, so that each tick's mean has its share of penalties.
+    """
+    train, every = config.train, config.loss.penalty_every
     images, time_given = parse_images(train.images), parse_time(train.time)
     steps = TICK_SECONDS / seconds
     if time_given is not None:
         steps = min(steps, time_given / seconds / 40)
     if images is not None:
         steps = min(steps, images / train.batch / 20)
-    return max(1, int(steps))
+    return max(1, int(steps) if steps < every else int(steps) // every * every)
 
 
 def feed(config: Config, dataset: Dataset, device: torch.device) -> Batches:
