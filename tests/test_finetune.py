@@ -232,13 +232,13 @@ def test_the_shape_is_the_models_where_nobody_asked_for_another(
     run = train(data, out=tmp_path / "run", init=base, **SHAPELESS)
     record = load_json(run / "config.json")
     assert record["init"]["shape"] == {
-        "network": "dcgan", "width": 4, "latent_dim": 6, "class_dim": 4, "g_blocks": 1, "g_modulation": True,
-        "latent": "normal", "size": "16x16", "channels": 1, "conditioning": "projection",
+        "network": "dcgan", "width": 4, "latent_dim": 6, "class_dim": 4, "least_side": 3, "g_blocks": 1,
+        "g_modulation": True, "latent": "normal", "size": "16x16", "channels": 1, "conditioning": "projection",
     }  # fmt: skip
     assert record["init"]["share"] > 0.9
     assert record["spec"]["height"] == 16
-    line = "  as there: network dcgan, width 4, latent_dim 6, class_dim 4, g_blocks 1, g_modulation True, latent"
-    assert f"{line} normal, size 16x16, channels 1, conditioning projection\n" in capsys.readouterr().out
+    line = "  as there: network dcgan, width 4, latent_dim 6, class_dim 4, least_side 3, g_blocks 1, g_modulation True,"
+    assert f"{line} latent normal, size 16x16, channels 1, conditioning projection\n" in capsys.readouterr().out
 
 
 def test_all_of_the_model_on_which_tensors_depend_is_in_the_shape() -> None:

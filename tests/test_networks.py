@@ -254,7 +254,7 @@ def test_any_height_and_width(height: int, width: int, channels: int, d_norm: st
     assert images.abs().max() < 1
     assert output.logits.shape == (2,)
     assert output.features.shape == (2, D.body.features)
-    low = sides(of)[-1]
+    low = sides(of, model)[-1]
     assert min(low) >= 4
     assert min(low) < 8  # no further halving is possible
 
@@ -272,7 +272,7 @@ def test_every_pixel_counts_for_d_and_is_drawn_by_g(size: tuple[int, int]) -> No
 
 def test_twenty_eight_runs_as_28_14_7_4() -> None:
     of = spec(28, 28)
-    assert sides(of) == [(28, 28), (14, 14), (7, 7), (4, 4)]
+    assert sides(of, SMALL) == [(28, 28), (14, 14), (7, 7), (4, 4)]
     G, D = build(of, SMALL, 0)
     places: list[tuple[int, ...]] = []
     for net in (G.norms, D.body.norms):
@@ -282,7 +282,23 @@ def test_twenty_eight_runs_as_28_14_7_4() -> None:
     D(G(z, labels), labels)
     assert places == [(16, 4, 4), (8, 7, 7), (4, 14, 14), (4, 14, 14), (8, 7, 7), (16, 4, 4)]
     assert D.body.mask_shapes == places[3:]
-    assert sides(spec(48, 64)) == [(48, 64), (24, 32), (12, 16), (6, 8)]
+
+
+@pytest.mark.parametrize(
+    ("size", "least", "last"),
+    [((48, 64), 4, (6, 8)), ((48, 64), 3, (3, 4)), ((28, 28), 3, (4, 4)), ((28, 28), 2, (2, 2)), ((40, 40), 3, (3, 3))],
+)
+def test_how_far_maps_are_halved_can_be_said(size: tuple[int, int], least: int, last: tuple[int, int]) -> None:
+    of = spec(*size, 3)
+    for network in ("dcgan", "r3gan", "resnet"):
+        model = resolve({"network": network, "width": 4, "least_side": least}).model
+        assert sides(of, model)[-1] == last
+        G, D = build(of, model, 0)
+        assert tuple(G.first[1:]) == last  # type: ignore[index]
+        z, labels = draws(model)
+        images = G(z, labels)
+        assert images.shape == (4, 3, *size)
+        assert D(images, labels).logits.shape == (4,)
 
 
 def test_channels_double_away_from_the_image_at_most_eightfold() -> None:

@@ -59,6 +59,7 @@ class Model:
     latent: Literal["normal", "uniform"] = option("normal", "distribution of z; uniform is on (-1, 1)")
     class_dim: int = option(64, "length of the class embedding that G gets beside z")
     d_norm: Literal["none", "batch", "spectral"] = option("none", "normalisation in D, or of its weights")
+    least_side: int = option(4, "maps are halved while both of their sides stay at this or more")
     g_blocks: int = option(0, "dcgan: residual blocks in G at each size but the last before the image's")
     g_modulation: bool = option(False, "dcgan: z and the class scale and shift what G's norms give, at each size")
     dropout: float = option(0.0, "share of D's activations dropped after each stage")
@@ -139,7 +140,7 @@ UNTRACKED = (
 RECIPES: dict[str, dict[str, Any]] = {
     # Each field against others, with the same images and in the same time: docs/benchmarks.md.  choice.py decides the
     # rest, by the data, the device and the budget.
-    "auto": dict(loss="non_saturating", g_blocks=1, g_modulation=True, penalty_every=4),
+    "auto": dict(loss="non_saturating", least_side=3, g_blocks=1, g_modulation=True, penalty_every=4),
     # Radford et al. 2016 (1511.06434), section 4: z uniform, 100; Adam 2e-4, beta1 .5; batch 128; N(0, .02); batch
     # norm in both.  Not verified against the paper's text: width 64 (the figure's G has 128 next to the image).
     "dcgan": dict(
@@ -274,7 +275,7 @@ def check(config: Config) -> None:
         raise UserError("time and images are both given: one budget decides the end; leave one out")
     for key, low, high in (
         ("width", 1, 4096), ("latent_dim", 1, 65536), ("class_dim", 1, 65536), ("batch", 1, 1 << 20),
-        ("micro_batch", 0, 1 << 20), ("g_blocks", 0, 16),
+        ("micro_batch", 0, 1 << 20), ("least_side", 2, 4), ("g_blocks", 0, 16),
         ("d_steps", 1, 1000), ("snapshots", 1, 100_000), ("keep", 1, 100_000), ("retries", 0, 100),
         ("live_images", 0, 1_000_000), ("g_lr", 0, 1), ("d_lr", 0, 1), ("anneal", 0, 1),
         ("r1", 0, 1e9), ("r2", 0, 1e9), ("penalty_every", 1, 1000), ("gradient_penalty", 0, 1e9),

@@ -21,8 +21,8 @@ from ptarmigan.sampling import UNREADABLE, described, fill
 from ptarmigan.state import TrainState
 
 SHAPE = (
-    "network", "width", "latent_dim", "class_dim", "g_blocks", "g_modulation", "latent", "size", "channels",
-    "conditioning", "d_norm",
+    "network", "width", "latent_dim", "class_dim", "least_side", "g_blocks", "g_modulation", "latent", "size",
+    "channels", "conditioning", "d_norm",
 )  # fmt: skip
 SHOWN = 3  # tensors named on the terminal; config.json names all
 

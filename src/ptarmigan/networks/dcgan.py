@@ -52,7 +52,7 @@ class Generator(nn.Module):
 
     def __init__(self, spec: ImageSpec, model: Model) -> None:
         super().__init__()
-        self.sides = sides(spec)[::-1]
+        self.sides = sides(spec, model)[::-1]
         channels = [*widths(model, len(self.sides) - 1)[::-1], spec.channels]
         conditional = model.conditioning != "none"
         self.embedding = nn.Embedding(spec.classes, model.class_dim) if conditional else None
@@ -87,7 +87,7 @@ class Body(nn.Module):
 
     def __init__(self, spec: ImageSpec, model: Model) -> None:
         super().__init__()
-        places = sides(spec)
+        places = sides(spec, model)
         channels = [spec.channels, *widths(model, len(places) - 1)]
         batch_norm = model.d_norm == "batch"
         normed = [batch_norm and stage > 0 for stage in range(len(channels) - 1)]

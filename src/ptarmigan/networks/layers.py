@@ -17,10 +17,10 @@ LEAK = 0.2
 FIRST_TURNS = 20  # power iterations before the first step
 
 
-def sides(spec: ImageSpec) -> list[tuple[int, int]]:
-    """Height and width at each stage, from the image's down to the last that keeps both at 4 or more."""
+def sides(spec: ImageSpec, model: Model) -> list[tuple[int, int]]:
+    """Height and width at each stage, from the image's down to the last that keeps both at `least_side` or more."""
     out = [(spec.height, spec.width)]
-    while min(half := (-(-out[-1][0] // 2), -(-out[-1][1] // 2))) >= 4:
+    while min(half := (-(-out[-1][0] // 2), -(-out[-1][1] // 2))) >= model.least_side:
         out.append(half)
     return out
 

@@ -109,7 +109,7 @@ class Generator(nn.Module):
 
     def __init__(self, spec: ImageSpec, model: Model) -> None:
         super().__init__()
-        self.sides = sides(spec)[::-1]
+        self.sides = sides(spec, model)[::-1]
         channels = widths(model, len(self.sides) - 1)[::-1]
         conditional = model.conditioning != "none"
         self.embedding = nn.Embedding(spec.classes, model.class_dim) if conditional else None
@@ -136,7 +136,7 @@ class Body(nn.Module):
 
     def __init__(self, spec: ImageSpec, model: Model) -> None:
         super().__init__()
-        places = sides(spec)
+        places = sides(spec, model)
         channels = widths(model, len(places) - 1)
         self.first = scaled(nn.Conv2d(spec.channels, channels[0], 4, stride=2, padding=1))
         self.changes = nn.ModuleList(change(a, b) for a, b in pairwise(channels))

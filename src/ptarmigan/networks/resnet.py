@@ -56,7 +56,7 @@ class Generator(nn.Module):
 
     def __init__(self, spec: ImageSpec, model: Model) -> None:
         super().__init__()
-        self.sides = sides(spec)[::-1]
+        self.sides = sides(spec, model)[::-1]
         channels = [*widths(model, len(self.sides) - 1)[::-1], model.width]
         conditional = model.conditioning != "none"
         self.embedding = nn.Embedding(spec.classes, model.class_dim) if conditional else None
@@ -103,7 +103,7 @@ class Body(nn.Module):
 
     def __init__(self, spec: ImageSpec, model: Model) -> None:
         super().__init__()
-        places = sides(spec)
+        places = sides(spec, model)
         channels = [spec.channels, *widths(model, len(places) - 1)]
         self.features = channels[-1]
         self.blocks = nn.ModuleList(
