@@ -40,7 +40,7 @@ def test_a_gpu_takes_twice_the_width_where_the_budget_is_long() -> None:
 def test_what_was_asked_for_stands_and_is_said() -> None:
     found = chosen(10 * WIDE, "cuda", width=20, batch=16, r1=0.0)
     assert [found[key] for key in ("width", "batch", "r1", "r2")] == [20, 16, 0.0, 0.2]
-    assert "width as you asked" in found["said"]
+    assert "maps halved to 4x4: width as you asked" in found["said"]
     assert "batch as you asked" in found["said"]
     assert "R2 0.2" in found["said"]
 

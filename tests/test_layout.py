@@ -9,9 +9,9 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "src" / "ptarmigan"
 ORDER = [
-    "contracts", "config", "choice", "seeding", "files", "devices", "dist", "losses", "userfile", "conditioning",
-    "penalties", "metrics", "log", "plotting", "mathml", "page", "handbook", "identifying", "data", "augment",
-    "networks", "optim", "state", "checkpoint", "pieces", "step", "scorecard", "sampling", "features", "evaluate",
+    "contracts", "config", "seeding", "files", "devices", "dist", "losses", "userfile", "conditioning", "penalties",
+    "metrics", "log", "plotting", "mathml", "page", "handbook", "identifying", "data", "augment", "networks",
+    "choice", "optim", "state", "checkpoint", "pieces", "step", "scorecard", "sampling", "features", "evaluate",
     "export", "advance", "graphs", "probe", "runs", "finetune", "saving", "telling", "training", "replaying",
     "supply", "scoring", "comparing", "cli", "__main__",
 ]  # fmt: skip

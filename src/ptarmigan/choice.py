@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from ptarmigan.config import SECTIONS, Config, check
 from ptarmigan.contracts import ImageSpec
+from ptarmigan.networks.layers import sides
 
 LONG = 250_000  # images seen from which a batch of 64 and a weaker penalty are better, minute by minute
 WIDE = 500_000  # images seen after which twice the width is better image by image; what it costs a GPU is not measured
@@ -66,6 +67,7 @@ def reasons(
         return f"{what}: " + (f"{', '.join(yours)} as you asked" if yours else why)
 
     model, loss, train = config.model, config.loss, config.train
+    height, across = sides(spec, model)[-1]
     if model.width > 32:
         wide = "wider ones were better image by image, and a GPU has room for them"
     elif device == "cuda":
@@ -80,7 +82,13 @@ def reasons(
     )
     augment = config.data.augment
     return [
-        line(f"network {model.network}, width {model.width}", wide, "network", "width"),
+        line(
+            f"network {model.network}, width {model.width}, maps halved to {height}x{across}",
+            wide,
+            "network",
+            "width",
+            "least_side",
+        ),
         line(
             f"{loss.loss} loss, {penalty or 'no penalty'}, {model.conditioning.replace('_', ' ')}",
             "without penalties the distance was 25 times as large, with an auxiliary classifier 3 times",
