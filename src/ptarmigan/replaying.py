@@ -86,8 +86,7 @@ def replay(
     state = TrainState.create(config, dataset.spec, pick_device(device), record["precision"] == "bf16", loss_file)
     if found is not None:
         checkpoint.restore(state, found)
-    ends = state.controllers.get("ends")
-    if not ends or ends == planned.get("moved", [])[1:]:  # it was fixed, or moved, after the checkpoint
+    if not state.controllers.get("ends"):
         state.controllers |= planned
     first = at - (at - state.images_seen) % config.train.batch
     target = Path(out) if out else run / "private" / f"replay-{first:09d}"
@@ -139,8 +138,7 @@ def before(run: Path, at: int) -> tuple[checkpoint.Checkpoint | None, dict[str, 
     found, _ = checkpoint.newest(run, up_to=at)
     if found is None and record.get("init"):
         raise UserError(f"at: no good checkpoint of {run} is left before {at:,}, and it began from another model")
-    planned = {key: controllers[key] for key in ("settled", "moved") if key in controllers}
-    return found, record, {"ends": ends[:1], **planned}
+    return found, record, {"ends": ends[:1], "settled": controllers.get("settled", 0)}
 
 
 class Watch:

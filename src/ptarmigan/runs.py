@@ -216,24 +216,17 @@ def plan(state: TrainState, train: Train) -> None:
     """Fix or extend the end of training, in images seen, as the budget asks.
 
     A time budget's end is fixed once SETTLED of it is spent, at the speed seen until then, so that schedules and
-    resumes agree; the clock counts steps alone.  It is moved once, by the speed until there, where the rates begin to
-    fall: a machine that got slower or faster still ends in time, and no rate was another for it.  A finished run gets
-    a new end after its last, and its learning rate starts again; an unfinished one has its last end moved.
+    resumes agree; the clock counts steps alone.  A finished run gets a new end after its last, and its learning
+    rate starts again; an unfinished one has its last end moved.
     """
     controllers, seen = state.controllers, state.images_seen
     ends: list[int] = controllers.setdefault("ends", [])
     clock: float = controllers.setdefault("clock", 0.0)
     budget = [train.time, train.images]
     changed = controllers.get("budget") not in (None, budget)
-    seconds, images = parse_time(train.time), parse_images(train.images)
     if ends and not changed:
-        if seconds is None or len(ends) > 1 or "moved" in controllers or seen >= ends[0]:
-            return
-        if max(clock / seconds, seen / ends[0]) >= 1 - train.anneal:
-            controllers["moved"] = [seen, ends[0]]
-            steps = seen / clock * (seconds - clock) / train.batch
-            ends[0] = seen + max(1, math.ceil(steps)) * train.batch
         return
+    seconds, images = parse_time(train.time), parse_images(train.images)
     if images is None:
         assert seconds is not None
         if changed and clock >= seconds:

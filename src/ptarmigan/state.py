@@ -70,16 +70,9 @@ class TrainState:
 
     @property
     def end(self) -> int | None:
-        """Images at which training ends, as known here: None where a time budget had not fixed it yet.
-
-        In a replay too, which has the controllers of later on.
-        """
+        """Images at which training ends; None while a time budget has not fixed it yet, in a replay too."""
         ends, settled = self.controllers.get("ends", []), self.controllers.get("settled", 0)
-        moved, before = self.controllers.get("moved", (0, 0))
-        if not ends or self.images_seen < settled:
-            return None
-        known: int = before if self.images_seen < moved else ends[-1]
-        return known
+        return ends[-1] if ends and self.images_seen >= settled else None
 
     @property
     def start(self) -> int:
