@@ -350,6 +350,7 @@ def test_one_class_takes_from_a_model_of_several(shapes: Path, base: Path, tmp_p
     ("change", "hint"),
     [
         ({"width": 8}, "; with --width 4 it would be as there"),
+        ({"width": 8, "g_modulation": False}, "; with --width 4 --g-modulation it would be as there"),
         ({"width": 8, "latent_dim": 7}, "; with --width 4 --latent-dim 6 it would be as there"),
     ],
 )

@@ -111,6 +111,9 @@ def played(game: str, micro_batch: int) -> tuple[dict[str, Tensor], dict[str, Te
         turn(state.D)
     state.micro_batch = micro_batch
     draw = torch.Generator().manual_seed(3)
+    for parameter in state.G.parameters():  # what begins at 0 would have no part in it
+        if not parameter.any():
+            parameter.data.normal_(0, 0.1, generator=draw)
     real = Batch(torch.randn((7, 1, 16, 16), generator=draw, dtype=torch.float64).tanh(), LABELS)
     z = torch.randn((7, state.config.model.latent_dim), generator=draw, dtype=torch.float64)
     shapes: Any = state.D.body.mask_shapes

@@ -530,7 +530,7 @@ FAULTS = {
     "terms raises": (H + "def terms(ctx):\n    return ctx.nothing", "{path}, line 3, in terms: AttributeError"),
     "below": (H + "def terms(ctx):\n    return ctx.f.logits.view(3)", "{path}, line 3, in terms: RuntimeError"),
     "in place": (H + "def terms(ctx): return {'a': ctx.f.logits.exp().mul_(2)}",
-                 "{path}: a step with its terms failed: one of the variables needed for gradient computation"),
+                 "{path}: no gradient of its losses: one of the variables needed for gradient computation"),
     "terms of none": (H + "def terms(): return {}", "{path}, in terms: TypeError"),
     "no dict": (H + "def terms(ctx): return ctx.f.logits", "terms gives a Tensor: return a dict"),
     "mean": (H + "def terms(ctx): return {'a': ctx.f.logits.mean()}",

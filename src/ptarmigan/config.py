@@ -61,7 +61,9 @@ class Model:
     d_norm: Literal["none", "batch", "spectral"] = option("none", "normalisation in D, or of its weights")
     least_side: int = option(4, "maps are halved while both of their sides stay at this or more")
     g_blocks: int = option(0, "dcgan: residual blocks in G at each size but the last before the image's")
-    g_modulation: bool = option(False, "dcgan: z and the class scale and shift what G's norms give, at each size")
+    g_modulation: bool = option(
+        False, "dcgan: z and the class scale and shift what the norms before G's doublings give"
+    )
     dropout: float = option(0.0, "share of D's activations dropped after each stage")
     weight_init: Literal["fan_in", "dcgan"] = option("fan_in", "first weights: the family's fan-in rule, or N(0, .02)")
 
@@ -196,7 +198,7 @@ def resolve(given: Mapping[str, Any]) -> Config:
             )
     chosen = dict(RECIPES[recipe])
     if flat.get("network", "dcgan") != "dcgan":
-        chosen = {key: value for key, value in chosen.items() if key not in OF_DCGAN}
+        chosen = {key: value for key, value in chosen.items() if key not in (*OF_DCGAN, "least_side")}
     values = chosen | {key: coerce(key, value) for key, value in flat.items() if value is not None}
     sections = {
         name: replace(cls(), **{f.name: values[f.name] for f in fields(cls) if f.name in values})

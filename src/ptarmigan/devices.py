@@ -42,7 +42,8 @@ def sent(tensor: Tensor, device: torch.device | str) -> Tensor:
 def keep_freed_memory() -> None:
     """Let glibc keep what the process frees, for steps take the same blocks again and again.
 
-    Fresh pages are filled with zeros first: .03 to .1 of a step's time.  Elsewhere nothing is done.
+    Fresh pages are filled with zeros first: .03 to .1 of a step's time.  It lasts as long as the process does.
+    Elsewhere nothing is done.
     """
     if mallopt := getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None:
         mallopt(M_TRIM_THRESHOLD, 2**31 - 1)

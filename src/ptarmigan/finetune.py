@@ -305,4 +305,8 @@ def reasons(left: Mapping[str, str]) -> str:
 
 
 def flags(fields: Mapping[str, Any]) -> str:
-    return " ".join(f"--{key.replace('_', '-')} {value}" for key, value in fields.items())
+    """As the command line takes them: --width 4 --no-g-modulation."""
+    words = [(key.replace("_", "-"), value) for key, value in fields.items()]
+    return " ".join(
+        f"--{'' if value else 'no-'}{name}" if isinstance(value, bool) else f"--{name} {value}" for name, value in words
+    )

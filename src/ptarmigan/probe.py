@@ -82,17 +82,10 @@ class OutOfMemory(UserError):
 
 @contextmanager
 def memory(state: TrainState) -> Iterator[None]:
-    """Raise OutOfMemory, with the micro-batch to try, where a device has no more.
-
-    Any other failure of a step is an error of the user's own loss, where there is one: what autograd finds wrong with
-    it comes up in the backward pass, outside its functions.
-    """
+    """Raise OutOfMemory, with the micro-batch to try, where a device has no more."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:
-        if not out_of_memory(error) and state.loss_file is not None:
-            what = " ".join(str(error).split())
-            raise UserError(f"loss: {state.loss_file.path}: a step with its terms failed: {what}") from error
         if not out_of_memory(error):
             raise
         less, batch = smaller(state), "--batch, " if whole(state) else ""

@@ -18,7 +18,7 @@ from filelock import FileLock, Timeout
 from ptarmigan import __version__, checkpoint, dist
 from ptarmigan.checkpoint import Checkpoint
 from ptarmigan.choice import CHOSEN
-from ptarmigan.config import UNTRACKED, Config, Train, config_of, parse_images, parse_time
+from ptarmigan.config import RECIPES, UNTRACKED, Config, Train, config_of, parse_images, parse_time
 from ptarmigan.contracts import UserError
 from ptarmigan.data import Dataset
 from ptarmigan.files import FORMAT, Damaged, load_json, make_folder, save_json, save_tensors
@@ -111,13 +111,16 @@ def recorded(run: Path) -> dict[str, Any] | None:
 
 
 def chosen_before(run: Path) -> dict[str, Any] | None:
-    """What `auto` chose for a run, by field; None where there is no run yet, or no good record of one."""
+    """What `auto` chose for a run and was when it began, by field; None where there is no run, or no good record."""
     try:
         record = recorded(run)
         flat = config_of(record).flat() if record else {}
     except (UserError, KeyError, TypeError):  # said by `open_run`
         return None
-    return {key: flat[key] for key in CHOSEN} if record else None
+    if record is None:
+        return None
+    own = str(flat["loss"]).endswith(".py")  # that is passed anew each time
+    return {key: flat[key] for key in (*CHOSEN, *RECIPES["auto"]) if not (own and key == "loss")}
 
 
 def open_run(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import MappingProxyType
 from typing import Any, cast
 
@@ -11,11 +12,12 @@ from torch import Tensor, nn
 
 from ptarmigan import dist
 from ptarmigan.contracts import Batch, DiscriminatorOutput
+from ptarmigan.devices import out_of_memory
 from ptarmigan.networks.layers import turn
 from ptarmigan.penalties import between, one_centred, squared_gradient_norm
 from ptarmigan.pieces import backward, parts_of
 from ptarmigan.state import TrainState
-from ptarmigan.userfile import Context
+from ptarmigan.userfile import Context, InFile
 
 Masks = list[Tensor] | None  # dropout masks of D, one [N, C, H, W] a stage
 Drop = Callable[[slice], tuple[Masks, Masks]]  # part of the batch -> masks for its real and its fake half
@@ -86,7 +88,8 @@ def d_step(
 
     turn(D)
     state.opt_d.zero_grad()
-    values = backward(terms, parts_of(n, state.micro_batch), D, list(D.parameters()))
+    with own_gradients(state):
+        values = backward(terms, parts_of(n, state.micro_batch), D, list(D.parameters()))
     return remember(state, update(D, state.opt_d, values, state.bad))
 
 
@@ -132,7 +135,8 @@ def g_step(
 
     state.opt_g.zero_grad()
     parts = parts_of(n, state.micro_batch)
-    values = backward(terms, parts, state.D, [images])
+    with own_gradients(state):
+        values = backward(terms, parts, state.D, [images])
     backward(through, parts, state.G, list(state.G.parameters()))
     return update(state.G, state.opt_g, values, state.bad)
 
@@ -161,6 +165,18 @@ def own_terms(state: TrainState, n: int, part: slice, draw: Draw | None, **known
     out = {name: value.sum() / n for name, value in file.terms(ctx).items()}
     share = len(ctx.asked) / n
     return out | {f"{OBSERVED}{name}": share * value for name, value in file.observe(ctx).items()}
+
+
+@contextmanager
+def own_gradients(state: TrainState) -> Iterator[None]:
+    """Say in a line what autograd finds wrong with a user's own loss, which is outside the file's functions."""
+    try:
+        yield
+    except RuntimeError as error:
+        if state.loss_file is None or out_of_memory(error):
+            raise
+        what = " ".join(str(error).split())
+        raise InFile(f"loss: {state.loss_file.path}: no gradient of its losses: {what}") from error
 
 
 def remember(state: TrainState, values: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -84,7 +84,6 @@ def train(
     asked |= {key: value for key, value in {"recipe": recipe, **fields}.items() if value is not None}
     chosen = resolve(asked if init is None else {"device": flatten(asked).get("device")})
     device = pick_device(chosen.train.device)
-    keep_freed_memory()
     with dist.ranks(device), Display(Console(quiet=dist.rank() > 0, emoji=False)) as display:
         origin = Origin.find(Path(init), Path(out) if out else None, asked) if init else None
         if origin is not None:  # what is asked for may go with its shape alone
@@ -163,6 +162,7 @@ def play(
         return [record["precision"] == "bf16", record["micro_batch"], record["tick"]] if record else None
 
     existing = dist.on_first(opened)
+    keep_freed_memory()
     with feed(config, dataset, device) as batches:
         if existing is None:
             bf16, fits, seconds = measure(config, dataset, device, batches, loss_file)

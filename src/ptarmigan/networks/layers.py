@@ -63,7 +63,10 @@ class BatchNorm(nn.BatchNorm2d):
 
 
 class ConditionalBatchNorm(nn.Module):
-    """x's batch norm times 1 + s(given) plus t(given), both linear (de Vries et al. 2017), and 0 at first."""
+    """x's batch norm times 1 + s(given) plus t(given), both linear (de Vries et al. 2017).
+
+    By the fan-in rule both are 0 at first.
+    """
 
     def __init__(self, channels: int, inputs: int) -> None:
         super().__init__()
