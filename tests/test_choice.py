@@ -9,7 +9,7 @@ import pytest
 
 from conftest import SMALL
 from ptarmigan import train
-from ptarmigan.choice import LONG, WIDE, choose
+from ptarmigan.choice import FEW, LONG, OFTEN, WIDE, choose
 from ptarmigan.config import resolve
 from ptarmigan.contracts import ImageSpec, UserError
 from ptarmigan.files import load_json
@@ -45,10 +45,22 @@ def test_what_was_asked_for_stands_and_is_said() -> None:
     assert "R2 0.2" in found["said"]
 
 
-def test_few_images_are_warned_of_and_the_expectation_is_of_the_nearest_budget() -> None:
-    assert "try --augment ada" in chosen(1e5, fewest=100)["said"]
-    assert "try --augment ada" not in chosen(1e5)["said"]
-    assert "augment as you asked" in chosen(1e5, augment="ada")["said"]
+def test_of_few_images_d_sees_changed_ones_unless_it_was_asked_otherwise() -> None:
+    seen = OFTEN * (2 * FEW - 1)  # of both classes
+    few, enough, seldom = chosen(seen, fewest=FEW - 1), chosen(2 * seen, fewest=FEW), chosen(seen - 1, fewest=FEW - 1)
+    assert (few["augment"], few["augment_p"]) == ("diffaugment", 0.2)
+    assert "augmentation diffaugment, a share of 0.2: 199 images in the smallest class; D, which" in few["said"]
+    for found in (enough, seldom):
+        assert (found["augment"], found["augment_p"]) == ("none", 1)
+    assert "augmentation none: 200 images in the smallest class\n" in enough["said"]
+    for asked in ({"augment": "ada"}, {"augment": "none"}, {"augment": "diffaugment"}):
+        found = chosen(seen, fewest=FEW - 1, **asked)
+        assert (found["augment"], found["augment_p"]) == (asked["augment"], 1)
+        assert "augment as you asked" in found["said"]
+    assert chosen(seen, fewest=FEW - 1, augment="diffaugment", augment_p=0.7)["augment_p"] == 0.7
+
+
+def test_the_expectation_is_of_the_nearest_budget() -> None:
     assert ["rough" in chosen(2e4)["said"], "clear" in chosen(1e5)["said"], "glance" in chosen(1e7)["said"]] == [
         True
     ] * 3
@@ -74,6 +86,18 @@ def test_a_run_keeps_what_was_chosen_when_its_budget_grows(
     assert load_json(other / "config.json")["config"]["train"]["batch"] == 64
     timed = train(shapes, out=tmp_path / "timed", **given | dict(images=None, time="1s"))
     assert load_json(timed / "config.json")["config"]["train"]["batch"] == 64
+
+
+def test_a_run_stays_what_auto_was_when_it_began(shapes: Path, tmp_path: Path) -> None:
+    was = dict(loss="relativistic", g_blocks=0, g_modulation=False, least_side=4, penalty_every=1)
+    run = train(shapes, out=tmp_path / "run", **SMALL, **was)
+    train(shapes, out=run, **SMALL | dict(images="96"))
+    record = load_json(run / "config.json")
+    assert {
+        key: record["config"][part][key] for part in ("model", "loss") for key in was if key in record["config"][part]
+    } == was
+    with pytest.raises(UserError, match="loss relativistic there, hinge here"):
+        train(shapes, out=run, **SMALL | dict(images="128"), loss="hinge")
 
 
 def test_other_recipes_choose_nothing(shapes: Path, tmp_path: Path, capsys: Any) -> None:
