@@ -19,14 +19,8 @@ WIDE = 500_000  # images seen after which twice the width is better image by ima
 FEW = 200  # images of the smallest class, below which D may learn them by heart; measured at 100
 OFTEN = 100  # times that each image is seen, from which D of few images is shown changed ones; measured at 200
 
-CHOSEN = (
-    "width",
-    "batch",
-    "r1",
-    "r2",
-    "augment",
-    "augment_p",
-)  # what `choose` decides; the rest of the recipe stands in config.py
+# What `choose` decides; the rest of the recipe stands in config.py
+CHOSEN = ("width", "batch", "r1", "r2", "augment", "augment_p")
 
 # Images seen, the Fréchet distance there on Fashion-MNIST (docs/benchmarks.md), how samples look
 EXPECTED = ((15_000, 91, "rough shapes"), (60_000, 21, "clear classes"), (560_000, 2.3, "hard to tell at a glance"))
