@@ -100,7 +100,7 @@ def test_a_longer_budget_starts_its_ramps_again_and_a_moved_end_moves_them() -> 
 
 
 def test_an_end_that_a_time_budget_fixes_late_was_not_known_before() -> None:
-    state, ramp = small(), Ramp(0.5, 0.05)
+    state, ramp = small(r1="0.5..0.05"), Ramp(0.5, 0.05)
     train_for = Train(time="100s", batch=8)
     plan(state, train_for)
     state.images_seen, state.controllers["clock"] = 160, 4.9
@@ -115,6 +115,59 @@ def test_an_end_that_a_time_budget_fixes_late_was_not_known_before() -> None:
     state.images_seen, state.controllers["clock"] = 3200, 100.0
     plan(state, replace(train_for, time="200s"))
     assert (state.start, state.controllers["settled"]) == (3200, 160)
+
+
+@pytest.mark.parametrize(
+    ("fields", "share"),
+    [
+        ({}, 0.5),
+        ({"anneal": 0.75}, 0.25),
+        ({"anneal": 1.0}, 0.05),
+        ({"anneal": 0.0}, 0.5),
+        ({"anneal": 0.2}, 0.5),
+        ({"g_betas": (0, "0.9..0.99")}, 0.05),
+        ({"ema_half_life": "100..1000"}, 0.05),
+    ],
+)
+def test_a_time_budgets_end_is_fixed_as_late_as_its_schedules_can_wait(fields: dict[str, Any], share: float) -> None:
+    """A machine whose speed changed until then has kept its budget, had the end been fixed earlier it had not."""
+    state = small(images=None, time="100s", **fields)
+    plan(state, state.config.train)
+    state.images_seen = 1000 * 8
+    state.controllers["clock"] = 100 * share - 0.01
+    plan(state, state.config.train)
+    assert state.end is None
+    state.controllers["clock"] = 100 * share
+    plan(state, state.config.train)
+    assert state.end == pytest.approx(8000 / share, abs=8)
+    state.images_seen += 8
+    state.controllers["clock"] += 50  # nothing moves it any more
+    end = state.end
+    plan(state, state.config.train)
+    assert state.end == end
+
+
+def test_a_finished_run_that_gets_far_more_time_keeps_its_end() -> None:
+    """Its rates have fallen up to there, and a replay has to know."""
+    state = small(images=None, time="10s")
+    plan(state, state.config.train)
+    state.images_seen, state.controllers["clock"] = 800, 5.0
+    plan(state, state.config.train)
+    assert state.controllers["ends"] == [1600]
+    state.images_seen, state.controllers["clock"] = 1600, 10.0
+    plan(state, replace(state.config.train, time="1000s"))
+    assert (state.controllers["ends"], state.controllers["settled"]) == ([1600, 160_000], 800)
+
+
+def test_snapshots_are_spread_over_a_time_budget_before_its_end_is_known_and_after() -> None:
+    state = small(images=None, time="100s", snapshots=20)
+    plan(state, state.config.train)
+    counts = []
+    for second in range(101):
+        state.images_seen, state.controllers["clock"] = 80 * second, float(second)
+        plan(state, state.config.train)
+        counts.append(training.snapshots(state))
+    assert counts == [second // 5 for second in range(101)]
 
 
 # --- the step ------------------------------------------------------------------------------------------------------

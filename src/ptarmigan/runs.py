@@ -18,13 +18,13 @@ from filelock import FileLock, Timeout
 from ptarmigan import __version__, checkpoint, dist
 from ptarmigan.checkpoint import Checkpoint
 from ptarmigan.choice import CHOSEN
-from ptarmigan.config import RECIPES, UNTRACKED, Config, Train, config_of, parse_images, parse_time
+from ptarmigan.config import RECIPES, UNTRACKED, Config, Ramp, Train, config_of, parse_images, parse_time
 from ptarmigan.contracts import UserError
 from ptarmigan.data import Dataset
 from ptarmigan.files import FORMAT, Damaged, load_json, make_folder, save_json, save_tensors
 from ptarmigan.state import TrainState
 
-SETTLED = 0.05  # share of a time budget after which its end is fixed as an image count
+SETTLED = (0.05, 0.5)  # shares of a time budget between which its end is fixed as an image count
 DEFAULT_TIME = "10m"
 
 
@@ -218,8 +218,8 @@ def write_record(run: Path, record: dict[str, Any], dataset: Dataset) -> None:
 def plan(state: TrainState, train: Train) -> None:
     """Fix or extend the end of training, in images seen, as the budget asks.
 
-    A time budget's end is fixed once SETTLED of it is spent, at the speed seen until then, so that schedules and
-    resumes agree; the clock counts steps alone.  A finished run gets a new end after its last, and its learning
+    A time budget's end is fixed at the speed seen until then, once `settled_after` of it is spent, so that schedules
+    and resumes agree; the clock counts steps alone.  A finished run gets a new end after its last, and its learning
     rate starts again; an unfinished one has its last end moved.
     """
     controllers, seen = state.controllers, state.images_seen
@@ -235,7 +235,7 @@ def plan(state: TrainState, train: Train) -> None:
         if changed and clock >= seconds:
             raise UserError(f"time {train.time}: {clock:.0f}s of training are done already; give a longer budget")
         controllers["budget"] = budget
-        if not seen or clock < SETTLED * seconds:
+        if not seen or (not ends and clock < settled_after(state.config) * seconds):
             ends.clear()
             return
         images = max(seen, round(seen + seen / clock * (seconds - clock)))
@@ -248,3 +248,17 @@ def plan(state: TrainState, train: Train) -> None:
     if ends and seen < ends[-1]:
         ends.pop()
     ends.append(end)
+
+
+def settled_after(config: Config) -> float:
+    """The share of a time budget after which its end is fixed: where learning rates begin to fall.
+
+    A machine's speed changes, so the later the better; but a field that moves from the beginning needs the end early.
+    """
+    early, late = SETTLED
+    return early if any(map(moves, config.flat().values())) else min(late, max(early, 1 - config.train.anneal))
+
+
+def moves(value: Any) -> bool:
+    """A field's value is a ramp, or has one."""
+    return isinstance(value, Ramp) or (isinstance(value, tuple) and any(map(moves, value)))

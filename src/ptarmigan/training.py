@@ -302,6 +302,7 @@ def loop(
     names: list[str] = []
     scores: dict[str, float] = {}  # of the last snapshot
     sums, steps, since = torch.zeros(()), 0, time.perf_counter()
+    taken = snapshots(state)
     with signals() as received:
         while True:
             seen = state.images_seen
@@ -327,7 +328,8 @@ def loop(
                     **({"finished": True} if done else {}),
                 )
                 display.tick(seen, *progress(state, rate), values | scores)
-                if done or snapshots(state, seen) > snapshots(state, first):
+                if done or snapshots(state) > taken:
+                    taken = snapshots(state)
                     check_state(state, metrics)
                     scores |= save(run, state, record, dataset, live, metrics, milestone=True)
                 steps, since = 0, time.perf_counter()
@@ -346,16 +348,21 @@ def loop(
 def progress(state: TrainState, rate: float) -> tuple[float, float, float]:
     """Share of the budget done, images/s, and seconds left."""
     if state.end is None:
-        clock, seconds = state.controllers["clock"], parse_time(state.config.train.time) or 1.0
-        return clock / seconds, rate, seconds - clock
+        return spent(state), rate, (parse_time(state.config.train.time) or 0.0) - state.controllers["clock"]
     return state.images_seen / state.end, rate, (state.end - state.images_seen) / rate
 
 
-def snapshots(state: TrainState, images: int) -> int:
-    """How many snapshots the plan has up to so many images."""
+def spent(state: TrainState) -> float:
+    """Share of a time budget that is spent."""
+    return float(state.controllers["clock"] / (parse_time(state.config.train.time) or 1.0))
+
+
+def snapshots(state: TrainState) -> int:
+    """How many snapshots the plan has up to now."""
+    planned = state.config.train.snapshots
     if state.end is None:
-        return 0
-    return (images - state.start) * state.config.train.snapshots // (state.end - state.start)
+        return int(spent(state) * planned)
+    return (state.images_seen - state.start) * planned // (state.end - state.start)
 
 
 def check_finite(state: TrainState, values: dict[str, float], first: int, metrics: Metrics) -> None:
