@@ -284,7 +284,7 @@ def respond(game: Game) -> None:
     both = torch.logaddexp(LOG_P, log_q) if game.state.config.loss.class_fake else LOG_P
     match type(head).__name__:
         case "Projection":
-            head.embedding.weight.copy_((LOG_P - log_q) * math.sqrt(len(GRID)))
+            head.embedding.weight.copy_(LOG_P - log_q)
             return
         case "AuxiliaryClassifier":
             head.classifier.weight.copy_(both)

@@ -64,7 +64,7 @@ def test_what_each_head_gives(conditioning: str) -> None:
     assert output.features is features
     assert output.logits.shape == (N,)
     if isinstance(head, Projection):
-        inner = [features[i] @ head.embedding.weight[LABELS[i]] / math.sqrt(FEATURES) for i in range(N)]
+        inner = [features[i] @ head.embedding.weight[LABELS[i]] for i in range(N)]
         torch.testing.assert_close(output.logits, torch.stack(source) + torch.stack(inner))
         assert (output.logits - other.logits).abs().min() > 1e-3
     else:
@@ -229,7 +229,7 @@ def projection_optimum(mean: float, sd: float) -> tuple[Projection, Tensor]:
     with torch.no_grad():
         head.source.weight.copy_(torch.tensor([[0.0, 0.0, square]], dtype=torch.float64))
         head.source.bias.fill_(constant)
-        head.embedding.weight.copy_(table * math.sqrt(3))
+        head.embedding.weight.copy_(table)
     return head, torch.stack([torch.ones_like(GRID), GRID, GRID**2], 1)
 
 

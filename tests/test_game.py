@@ -106,9 +106,7 @@ def by_hand_logits(D: nn.Module, images: Tensor, labels: Tensor, mask: Tensor) -
     h = (images.flatten(1) @ w["body.layer.weight"].T + w["body.layer.bias"]).tanh() * mask
     logits = h @ w["head.source.weight"][0] + w["head.source.bias"][0]
     if "head.embedding.weight" in w:
-        logits = logits + torch.stack([h[i] @ w["head.embedding.weight"][labels[i]] for i in range(N)]) / (
-            math.sqrt(HIDDEN)
-        )
+        logits = logits + torch.stack([h[i] @ w["head.embedding.weight"][labels[i]] for i in range(N)])
     linear = {
         name: h @ w[f"head.{name}.weight"].T + w[f"head.{name}.bias"]
         for name in ("classifier", "twin", "embed")

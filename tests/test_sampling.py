@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from PIL import Image
 
 import ptarmigan.sampling as sampling
 from conftest import SMALL
-from ptarmigan import files, info, load, sample, train
+from ptarmigan import checkpoint, files, info, load, sample, train
 from ptarmigan.config import config_of, resolve
 from ptarmigan.contracts import UserError
 from ptarmigan.state import TrainState
@@ -145,18 +146,49 @@ def test_no_generator_says_where_it_was_looked_for(tmp_path: Path) -> None:
         load(tmp_path / "nowhere")
 
 
-def test_every_format_that_was_ever_written_is_still_read() -> None:
+@pytest.mark.parametrize("written", range(1, files.FORMAT + 1))
+def test_every_format_that_was_ever_written_is_still_read(written: int) -> None:
     golden = Path(__file__).parent / "golden"
-    generator = load(golden / "generator-1.safetensors")
+    generator = load(golden / f"generator-{written}.safetensors")
     assert generator.spec == sampling.ImageSpec(16, 18, 3, ("boot", "bag"))
     images, _ = generator.sample(n=1, seed=3)
     assert np.abs(images.astype(int) - np.load(golden / "generator-1-seed3.npy")).max() <= 1
     config, spec = generator.config, generator.spec
     state = TrainState.create(config, spec, torch.device("cpu"))
-    tensors, meta = files.load_tensors(golden / "checkpoint-1.safetensors")
+    tensors, meta = files.load_tensors(golden / f"checkpoint-{written}.safetensors")
     state.load(tensors)
-    assert meta["images_seen"] == 40
+    assert (meta["format"], meta["images_seen"]) == (written, 40)
     assert state.tensors().keys() == tensors.keys()
+
+
+def test_a_checkpoint_of_format_1_is_the_same_discriminator_now(tmp_path: Path) -> None:
+    """Projection divided by sqrt(F), here of F = 40; Adam's m / sqrt(v), by which a weight moves, stays."""
+    golden = Path(__file__).parent / "golden"
+    (tmp_path / "checkpoints").mkdir()
+    shutil.copy(golden / "checkpoint-1.safetensors", tmp_path / "checkpoints" / "000000040.safetensors")
+    generator, was = (
+        load(golden / "generator-1.safetensors"),
+        files.load_tensors(golden / "checkpoint-1.safetensors")[0],
+    )
+    found, damaged = checkpoint.newest(tmp_path)
+    assert found is not None
+    assert damaged == []
+    state = TrainState.create(generator.config, generator.spec, torch.device("cpu"))
+    checkpoint.restore(state, found)
+    labels = torch.tensor([1, 0, 1, 1])
+    out = state.D(torch.linspace(-1, 1, 4 * 3 * 16 * 18).view(4, 3, 16, 18), labels)
+    of_class = (out.features * was["D.head.embedding.weight"][labels]).sum(1) / 40**0.5
+    torch.testing.assert_close(out.logits, state.D.head.source(out.features).squeeze(1) + of_class)
+    name = "opt_d.head.embedding.weight"
+    torch.testing.assert_close(found.tensors[f"{name}.exp_avg"], was[f"{name}.exp_avg"] * 40**0.5)
+    torch.testing.assert_close(found.tensors[f"{name}.exp_avg_sq"], was[f"{name}.exp_avg_sq"] * 40)
+    scaled = {"D.head.embedding.weight", f"{name}.exp_avg", f"{name}.exp_avg_sq"}
+    assert {key for key in was if not torch.equal(was[key], found.tensors[key])} == scaled
+    path = checkpoint.save(tmp_path, state, {}, milestone=False)  # and is of this format from now on
+    again, _ = checkpoint.newest(tmp_path)
+    assert again is not None
+    assert again.path == path
+    assert torch.equal(again.tensors["D.head.embedding.weight"], found.tensors["D.head.embedding.weight"])
 
 
 def test_fields_that_a_file_lacks_are_as_before_them_and_not_the_recipes() -> None:

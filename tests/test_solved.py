@@ -81,12 +81,12 @@ def matrix(*rows: list[float]) -> Tensor:
 
 
 def tabular_moments() -> Moments:
-    """Phi = (e_x, 1, e_x / sqrt(3) in the rows of class y): source weight, bias and embedding of the head."""
+    """Phi = (e_x, 1, e_x in the rows of class y): source weight, bias and embedding of the head."""
     parts = []
     for y, (p, share) in enumerate(zip(REAL, PRIOR, strict=True)):
         of_image = torch.zeros(10, 3, dtype=torch.float64)  # by parameter and pixel
         of_image[:3] = torch.eye(3)
-        of_image[4 + 3 * y : 7 + 3 * y] = torch.eye(3) / math.sqrt(3)
+        of_image[4 + 3 * y : 7 + 3 * y] = torch.eye(3)
         phi = of_image.clone()
         phi[3] = 1
         mean, spread = phi @ p, torch.diag(p) - p.outer(p)
@@ -378,7 +378,7 @@ def answer(name: str, T: Tensor, r1: float = 0.0, r2: float = 0.0) -> dict[str, 
     game = tabular(replace(LOSSES[name], r1=r1, r2=r2), q=FAKE)
     with torch.no_grad():
         game.state.D.head.source.bias.zero_()
-        game.state.D.head.embedding.weight.copy_(T * math.sqrt(3))
+        game.state.D.head.embedding.weight.copy_(T)
     return d_step(game.state, game.real, Batch(game.state.G(), game.real.labels))
 
 

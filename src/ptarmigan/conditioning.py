@@ -70,14 +70,17 @@ class AuxiliaryClassifier(Head):
 
 
 class Projection(Head):
-    """psi(phi) + <e_y, phi> / sqrt(F) (Miyato and Koyama 2018, eq. 3); the scale keeps both parts alike at first."""
+    """psi(phi) + <e_y, phi> (Miyato and Koyama 2018, eq. 3).
+
+    Adam moves each weight by its rate, so e_y must not be scaled down: over sqrt(F) the class would be learnt as late.
+    """
 
     def __init__(self, features: int, classes: int) -> None:
         super().__init__(features, classes)
         self.embedding = nn.Embedding(classes, features)
 
     def forward(self, features: Tensor, labels: Tensor) -> DiscriminatorOutput:
-        inner = (self.embedding(labels) * features).sum(1) / features.shape[1] ** 0.5
+        inner = (self.embedding(labels) * features).sum(1)
         return DiscriminatorOutput(features, self.source(features).squeeze(1) + inner)
 
 

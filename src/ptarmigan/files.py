@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ptarmigan.contracts import UserError
 
-FORMAT = 1  # of every file that holds tensors; a later one brings an upgrade of this
+FORMAT = 2  # of every file that holds tensors; checkpoint.py brings a run of format 1 up to it
 
 
 class Damaged(UserError):

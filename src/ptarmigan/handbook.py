@@ -336,14 +336,12 @@ CONDITIONING_ENTRIES = {
         words="One logit: how real is this image as a member of this class? A linear score of D's features h, plus "
         "the inner product of h with a learned vector of the class. Then any adversarial loss, on this logit.",
         formulas=(
-            "r = source(h_real) + dot(embedding(y), h_real) / sqrt(F)",
-            "f = source(h_fake) + dot(embedding(y'), h_fake) / sqrt(F)",
+            "r = source(h_real) + dot(embedding(y), h_real)",
+            "f = source(h_fake) + dot(embedding(y'), h_fake)",
         ),
         code="""\
-real = (source(h_real).flatten() + (embedding(y) * h_real).sum(1)
-        / h_real.shape[1] ** 0.5)
-fake = (source(h_fake).flatten() + (embedding(y_fake) * h_fake).sum(1)
-        / h_fake.shape[1] ** 0.5)""",
+real = source(h_real).flatten() + (embedding(y) * h_real).sum(1)
+fake = source(h_fake).flatten() + (embedding(y_fake) * h_fake).sum(1)""",
         best="with a cross-entropy loss log[p(x,y) / q(x,y)]: at q = p both losses are those of the adversarial "
         "loss alone, for overlapping classes too",
         rising="As the adversarial loss says.",
@@ -352,7 +350,8 @@ fake = (source(h_fake).flatten() + (embedding(y_fake) * h_fake).sum(1)
             "Nothing is added to either loss: no class cross-entropy, no lambda.",
             "The label beside a fake is the one asked for, not one that D predicts. ptarmigan gives fakes the "
             "labels of the real batch, so that a gap between label frequencies cannot betray them.",
-            "The factor 1/sqrt(F) is ptarmigan's, not the paper's: it keeps both parts of like size at the start.",
+            "The inner product is not divided by sqrt(F), as in attention: Adam moves each weight by its rate whatever "
+            "its gradient's size, and a class vector that counts sqrt(F) times less is learnt that much later.",
         ),
     ),
     "twin_classifier": Entry(

@@ -11,6 +11,10 @@ from ptarmigan.contracts import ImageSpec
 from ptarmigan.networks import dcgan, r3gan, resnet
 from ptarmigan.networks.layers import initialise, spectral_norm
 
+# Standard deviations of class embeddings at first (docs/benchmarks.md): G's beside z, which is N(0, 1); D's as the
+# weights of its source logit, about 1 / sqrt(F)
+OF_CLASS_G, OF_CLASS_D = 0.3, 0.02
+
 NETWORKS = {"dcgan": dcgan, "r3gan": r3gan, "resnet": resnet}
 
 
@@ -27,8 +31,8 @@ def build(spec: ImageSpec, model: Model, seed: int) -> tuple[nn.Module, Conditio
         generator = build_generator(spec, model)
         body = NETWORKS[model.network].Body(spec, model)
         discriminator = ConditionalDiscriminator(body, body.features, spec.classes, model.conditioning)
-        for network in (generator, discriminator):
-            initialise(network, dcgan=model.weight_init == "dcgan")
+        for network, of_class in ((generator, OF_CLASS_G), (discriminator, OF_CLASS_D)):
+            initialise(network, model.weight_init == "dcgan", of_class)
         if model.d_norm == "spectral":
             spectral_norm(discriminator)
     return generator, discriminator

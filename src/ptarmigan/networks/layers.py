@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable
 
 import torch
@@ -106,15 +105,16 @@ def settle(generator: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> No
         norm.momentum = 0.0
 
 
-def initialise(module: nn.Module, dcgan: bool) -> None:
-    """First values: class embeddings N(0, .02), and the rest by PyTorch's fan-in rule or as DCGAN's paper has it.
+def initialise(module: nn.Module, dcgan: bool, of_class: float) -> None:
+    """First values: class embeddings N(0, `of_class`), the rest by PyTorch's fan-in rule or as DCGAN's paper has it.
 
-    Small embeddings let z, which is N(0, 1), speak first.
-    DCGAN's (Radford et al. 2016, section 4): weights N(0, .02), scales of norms N(1, .02), biases 0.
+    DCGAN's (Radford et al. 2016, section 4): weights N(0, .02), scales of norms N(1, .02), biases 0; embeddings too.
     """
     for part in module.modules():
-        if isinstance(part, nn.Embedding) or (dcgan and isinstance(part, nn.Conv2d | nn.ConvTranspose2d | nn.Linear)):
+        if dcgan and isinstance(part, nn.Conv2d | nn.ConvTranspose2d | nn.Linear | nn.Embedding):
             nn.init.normal_(part.weight, 0.0, 0.02)
+        elif isinstance(part, nn.Embedding):
+            nn.init.normal_(part.weight, 0.0, of_class)
         elif dcgan and isinstance(part, nn.BatchNorm2d):
             nn.init.normal_(part.weight, 1.0, 0.02)
         if dcgan and isinstance(bias := getattr(part, "bias", None), Tensor):
@@ -148,13 +148,10 @@ class SpectralLinear(nn.Linear):
 
 
 class SpectralEmbedding(nn.Embedding):
-    """Times the square root of its length, by which a projection head divides."""
-
     u: Tensor
 
     def forward(self, labels: Tensor) -> Tensor:
-        rows: Tensor = F.embedding(labels, normalised(self.weight, self.u))
-        return rows * math.sqrt(self.embedding_dim)
+        return F.embedding(labels, normalised(self.weight, self.u))
 
 
 SPECTRAL: dict[type[nn.Module], type[SpectralConv2d | SpectralLinear | SpectralEmbedding]] = {
