@@ -350,7 +350,7 @@ fake = source(h_fake).flatten() + (embedding(y_fake) * h_fake).sum(1)""",
             "Nothing is added to either loss: no class cross-entropy, no lambda.",
             "The label beside a fake is the one asked for, not one that D predicts. ptarmigan gives fakes the "
             "labels of the real batch, so that a gap between label frequencies cannot betray them.",
-            "The inner product is not divided by sqrt(F), as in attention: Adam moves each weight by its rate whatever "
+            "Unlike in attention, nothing is divided by sqrt(F): Adam moves each weight by its rate whatever "
             "its gradient's size, and a class vector that counts sqrt(F) times less is learnt that much later.",
         ),
     ),
