@@ -555,9 +555,9 @@ def test_a_run_that_diverges_with_no_checkpoint_left_never_begins_from_other_wei
     planted(monkeypatch, "weight", at=16, times=1)
     real = training.back
 
-    def robbed(run: Path, *rest: Any) -> Any:
-        shutil.rmtree(run / "checkpoints")
-        return real(run, *rest)
+    def robbed(job: training.Job, *rest: Any) -> Any:
+        shutil.rmtree(job.run / "checkpoints")
+        return real(job, *rest)
 
     monkeypatch.setattr(training, "back", robbed)
     with pytest.raises(UserError, match=rf"no good checkpoint is left with the weights .* from {base}: begin anew"):

@@ -50,25 +50,25 @@ def newest(run: Path, up_to: int | None = None) -> tuple[Checkpoint | None, list
         if up_to is not None and int(path.stem) > up_to:
             continue
         try:
-            return upgraded(Checkpoint(path, *load_tensors(path))), damaged
+            return upgrade(Checkpoint(path, *load_tensors(path))), damaged
         except Damaged as error:
             damaged.append(str(error))
     return None, damaged
 
 
-def upgraded(found: Checkpoint) -> Checkpoint:
+def upgrade(found: Checkpoint) -> Checkpoint:
     """A checkpoint as this version reads it.
 
     In format 1 projection divided <e_y, phi> by sqrt(F).  Its e_y / sqrt(F) is the same D; the gradient, and so Adam's
     moments, are as many times larger.
     """
-    if found.meta["format"] == 1 and (weight := found.tensors.get("D.head.embedding.weight")) is not None:
-        root = weight.shape[1] ** 0.5
-        moments = {f"opt_d.head.embedding.weight.{key}": root**n for n, key in enumerate(("exp_avg", "exp_avg_sq"), 1)}
-        for name, factor in {"D.head.embedding.weight": 1 / root, **moments}.items():
-            if name in found.tensors:  # before the first step there are no moments
-                found.tensors[name] = found.tensors[name] * factor
-    return found
+    name = "head.embedding.weight"
+    if found.meta["format"] > 1 or f"D.{name}" not in found.tensors:
+        return found
+    root = found.tensors[f"D.{name}"].shape[1] ** 0.5
+    factors = {f"D.{name}": 1 / root, f"opt_d.{name}.exp_avg": root, f"opt_d.{name}.exp_avg_sq": root**2}
+    tensors = {key: factors[key] * value if key in factors else value for key, value in found.tensors.items()}
+    return found._replace(tensors=tensors)
 
 
 def restore(state: TrainState, found: Checkpoint) -> None:

@@ -6,9 +6,9 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -59,6 +59,21 @@ class Stopped(UserError):
         self.status = 128 + number
 
 
+@dataclass(frozen=True)
+class Job:
+    """What a run is made of: where it is, what was asked for and from where, and what it reads."""
+
+    run: Path
+    config: Config
+    asked: dict[str, Any]
+    dataset: Dataset
+    source: str
+    origin: Origin | None
+    loss_file: LossFile | None
+    device: torch.device
+    display: Display
+
+
 def train(
     data: str | Path | None = None,
     *,
@@ -103,53 +118,43 @@ def train(
             choice = None
             if chosen.recipe == "auto" and there is not None:
                 chosen = replaced(chosen, {key: value for key, value in there.items() if key not in given})
-            elif chosen.recipe == "auto":
-                choice = decide(chosen, given, dataset, device, loss_file)
-                chosen = choice.config
-            share(chosen.train.batch)
-            if few := dataset.fewer_than(chosen.train.batch):
+            job = Job(run, chosen, asked, dataset, str(data or "embedded"), origin, loss_file, device, display)
+            if chosen.recipe == "auto" and there is None:
+                choice = decide(job, given)
+                job = replace(job, config=choice.config)
+            share(job.config.train.batch)
+            if few := dataset.fewer_than(job.config.train.batch):
                 display.say(f"note: {few}")
-            source = str(data or "embedded")
-            state = play(run, chosen, choice, asked, dataset, source, origin, loss_file, device, display)
+            state = play(job, choice)
         finish(run, state, dataset, display.say)
     return run
 
 
-def decide(
-    config: Config, given: set[str], dataset: Dataset, device: torch.device, loss_file: LossFile | None
-) -> Choice:
+def decide(job: Job, given: set[str]) -> Choice:
     """What `auto` takes: a time budget is counted in images at the speed that a probe of the recipe finds."""
-    images: float | None = parse_images(config.train.images)
+    train, dataset = job.config.train, job.dataset
+    images: float | None = parse_images(train.images)
     if images is None:
-        share(config.train.batch)
-        with feed(config, dataset, device) as batches:
-            seconds = measure(config, dataset, device, batches, loss_file).seconds
-        images = (parse_time(config.train.time) or 0.0) / seconds * config.train.batch
+        share(train.batch)
+        with feed(job.config, dataset, job.device) as batches:
+            seconds = measure(job, batches).seconds
+        images = (parse_time(train.time) or 0.0) / seconds * train.batch
     counts = torch.bincount(torch.from_numpy(dataset.labels[dataset.indices()]), minlength=dataset.spec.classes)
-    return choose(config, given, dataset.spec, counts.tolist(), device.type, images)
+    return choose(job.config, given, dataset.spec, counts.tolist(), job.device.type, images)
 
 
-def measure(
-    config: Config, dataset: Dataset, device: torch.device, batches: Batches, loss_file: LossFile | None
-) -> Probed:
-    return probe(config, dataset.spec, device, lambda state: partial(advance, state, batches, player(state)), loss_file)
+def measure(job: Job, batches: Batches) -> Probed:
+    return probe(
+        job.config, job.dataset.spec, job.device, lambda state: partial(advance, state, batches, player(state)),
+        job.loss_file,
+    )  # fmt: skip
 
 
-def play(
-    run: Path,
-    config: Config,
-    choice: Choice | None,
-    asked: dict[str, Any],
-    dataset: Dataset,
-    source: str,
-    origin: Origin | None,
-    loss_file: LossFile | None,
-    device: torch.device,
-    display: Display,
-) -> TrainState:
+def play(job: Job, choice: Choice | None) -> TrainState:
     """Begin a run or go on with it, up to its end; back from a value that is not finite `retries` times."""
+    run, config, dataset, origin, display = job.run, job.config, job.dataset, job.origin, job.display
     found: checkpoint.Checkpoint | None = None
-    init, loss_sha256 = origin.record if origin else None, loss_file.sha256 if loss_file else None
+    init, loss_sha256 = origin.record if origin else None, job.loss_file.sha256 if job.loss_file else None
 
     def opened() -> list[Any] | None:
         """Precision, micro-batch and tick of a run that exists."""
@@ -163,14 +168,14 @@ def play(
 
     existing = dist.on_first(opened)
     keep_freed_memory()
-    with feed(config, dataset, device) as batches:
+    with feed(config, dataset, job.device) as batches:
         if existing is None:
-            bf16, fits, seconds = measure(config, dataset, device, batches, loss_file)
+            bf16, fits, seconds = measure(job, batches)
             tick = config.train.batch * tick_steps(config, seconds)
         else:
             bf16, fits, tick = existing
-        record = record_of(config, asked, dataset, source, bf16, fits, tick, init, loss_sha256)
-        state = begin(config, dataset, device, record, found, origin, loss_file)
+        record = record_of(config, job.asked, dataset, job.source, bf16, fits, tick, init, loss_sha256)
+        state = begin(job, record, found)
         state.controllers.setdefault("tick", tick)
         plan(state, config.train)
 
@@ -186,79 +191,64 @@ def play(
                 display.say(line)
         live = None
         if dist.rank() == 0 and (state.end is None or state.images_seen < state.end):
-            live = Live.open(dataset, config.train.live_images, device)
+            live = Live.open(dataset, config.train.live_images, job.device)
             if live is None and config.train.live_images and (few := dataset.counts()["select"]):
                 display.say(f"note: {few} images to select by are too few for a live score and a best generator")
         while True:
             try:
                 with memory(state):
-                    loop(run, state, record, dataset, batches, live, display)
+                    loop(job, state, record, batches, live)
                 break
             except Diverged as error:
-                state = back(run, state, record, dataset, origin, error, display.say)
+                state = back(job, state, record, error)
     if dist.rank() == 0 and not has_generator(run):
         export(run, state, dataset)
     return state
 
 
-def begin(
-    config: Config,
-    dataset: Dataset,
-    device: torch.device,
-    record: dict[str, Any],
-    found: checkpoint.Checkpoint | None,
-    origin: Origin | None,
-    loss_file: LossFile | None,
-) -> TrainState:
+def begin(job: Job, record: dict[str, Any], found: checkpoint.Checkpoint | None) -> TrainState:
     """The state of a checkpoint, or of step 0: rank 0's, on every rank.
 
-    At step 0 it says in the record what it takes from `origin`.
+    At step 0 it says in the record what it takes from the job's origin.
     """
-    state = TrainState.create(config, dataset.spec, device, record["precision"] == "bf16", loss_file)
+    config = job.config
+    state = TrainState.create(config, job.dataset.spec, job.device, record["precision"] == "bf16", job.loss_file)
     state.micro_batch = config.train.micro_batch or record["micro_batch"]
     if found is not None:
         checkpoint.restore(state, found)
-    elif origin is not None:
-        record["init"] = origin.give(state)
+    elif job.origin is not None:
+        record["init"] = job.origin.give(state)
     if dist.world() > 1:
         state.load(dist.broadcast_tensors(state.tensors()))
         state.images_seen, state.controllers = dist.broadcast([state.images_seen, state.controllers])
     return state
 
 
-def back(
-    run: Path,
-    state: TrainState,
-    record: dict[str, Any],
-    dataset: Dataset,
-    origin: Origin | None,
-    error: Diverged,
-    say: Callable[[str], None],
-) -> TrainState:
+def back(job: Job, state: TrainState, record: dict[str, Any], error: Diverged) -> TrainState:
     """The last good checkpoint, or step 0, with half the learning rates; raises Diverged after `retries` times.
 
     It is saved at once, so that a run killed now does not forget how often it has gone back.
     """
-    config, tries = state.config, state.controllers.get("retries", 0)
-    found = checkpoint.newest(run)[0] if dist.rank() == 0 else None
-    if tries >= config.train.retries:
+    train, tries = job.config.train, state.controllers.get("retries", 0)
+    found = checkpoint.newest(job.run)[0] if dist.rank() == 0 else None
+    if tries >= train.retries:
         helped = f"; {tries} {'retry' if tries == 1 else 'retries'} with lower rates did not help" if tries else ""
         raise Diverged(
             f"{error}{helped}; last good checkpoint: {found.path if found else 'none yet'}. Try a lower --g-lr and "
             "--d-lr, or --precision fp32"
         )
-    restored = begin(config, dataset, state.device, record, found, origin, state.loss_file)
+    restored = begin(job, record, found)
     restored.controllers.setdefault("tick", state.controllers["tick"])
     restored.controllers |= {"retries": tries + 1, "lr_scale": 0.5 ** (tries + 1)}
-    plan(restored, config.train)
+    plan(restored, train)
     if dist.rank() == 0:
-        checkpoint.save(run, restored, record, milestone=False)
-    logged(run).write(
+        checkpoint.save(job.run, restored, record, milestone=False)
+    logged(job.run).write(
         restored.images_seen, back_from=state.images_seen, retry=tries + 1, lr_scale=restored.controllers["lr_scale"]
     )
-    say(
+    job.display.say(
         f"note: {error}: back to {restored.images_seen:,} images with {restored.controllers['lr_scale']:g} of the "
-        f"learning rates (retry {tries + 1} of {config.train.retries})"
+        f"learning rates (retry {tries + 1} of {train.retries})"
     )
     return restored
 
@@ -287,16 +277,9 @@ def feed(config: Config, dataset: Dataset, device: torch.device) -> Batches:
     )  # fmt: skip
 
 
-def loop(
-    run: Path,
-    state: TrainState,
-    record: dict[str, Any],
-    dataset: Dataset,
-    batches: Batches,
-    live: Live | None,
-    display: Display,
-) -> None:
+def loop(job: Job, state: TrainState, record: dict[str, Any], batches: Batches, live: Live | None) -> None:
     """Steps until the planned end, or a signal; the host waits for the device at ticks alone."""
+    run, dataset = job.run, job.dataset
     train, controllers = state.config.train, state.controllers
     metrics, by = logged(run), player(state)
     names: list[str] = []
@@ -327,7 +310,7 @@ def loop(
                     **values,
                     **({"finished": True} if done else {}),
                 )
-                display.tick(seen, *progress(state, rate), values | scores)
+                job.display.tick(seen, *progress(state, rate), values | scores)
                 if done or snapshots(state) > taken:
                     taken = snapshots(state)
                     check_state(state, metrics)
