@@ -55,7 +55,7 @@ EQUIVALENT: dict[str, str] = {
     "conditioning.Head.forward: 1 -> -1": LAST,
     **{
         f"conditioning.{name}.forward: 1 -> -1{n}": LAST
-        for name, count in (("Projection", 3), ("ReACGAN", 2))
+        for name, count in (("Projection", 2), ("ReACGAN", 2))
         for n in ("", " #2", " #3")[:count]
     },
     **{f"conditioning.contrast: 1 -> -1{n}": LAST for n in ("", " #2", " #3", " #4", " #5")},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from ptarmigan import checkpoint, cli, replay
 from ptarmigan.config import Data, resolve
 from ptarmigan.contracts import Batch, UserError
 from ptarmigan.data import open_dataset
-from ptarmigan.files import load_tensors
+from ptarmigan.files import load_tensors, save_tensors
 from ptarmigan.log import read
 from ptarmigan.training import feed, train
 
@@ -165,6 +166,27 @@ def test_what_cannot_be_replayed_is_refused(run: Path, shapes: Path, tmp_path: P
         np.savez(tmp_path / "other.npz", arr_0=255 - arrays["arr_0"], arr_1=arrays["arr_1"])
     with pytest.raises(UserError, match=r"other\.npz has not the images of .*say where they are by --data"):
         replay(run, at=0, data=tmp_path / "other.npz")
+
+
+def test_a_run_whose_end_is_not_fixed_yet_goes_as_far_as_its_log(run: Path, tmp_path: Path) -> None:
+    stopped = Path(shutil.copytree(run, tmp_path / "run"))
+    for path in checkpoint.checkpoints(stopped):
+        tensors, meta = load_tensors(path)
+        del meta["controllers"]["ends"], meta["sha256"]
+        save_tensors(path, tensors, meta)
+    with pytest.raises(UserError, match=r"at: 96 is no image of this run; it goes from 0 to 95"):
+        replay(stopped, at=96, out=tmp_path / "out")
+    assert replay(stopped, at=95, out=tmp_path / "out").images_seen == 88
+
+
+def test_a_step_of_an_earlier_format_is_not_made_up(run: Path, tmp_path: Path) -> None:
+    old = Path(shutil.copytree(run, tmp_path / "run"))
+    for path in checkpoint.checkpoints(old):
+        tensors, meta = load_tensors(path)
+        del meta["sha256"]
+        save_tensors(path, tensors, {**meta, "format": 1})
+    with pytest.raises(UserError, match=r"took that step in ptarmigan .*, whose networks began and learnt otherwise"):
+        replay(old, at=95, out=tmp_path / "out")
 
 
 def test_nothing_of_the_run_is_touched(run: Path, tmp_path: Path) -> None:

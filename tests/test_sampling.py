@@ -184,6 +184,8 @@ def test_a_checkpoint_of_format_1_is_the_same_discriminator_now(tmp_path: Path) 
     torch.testing.assert_close(found.tensors[f"{name}.exp_avg_sq"], was[f"{name}.exp_avg_sq"] * 40)
     scaled = {"D.head.embedding.weight", f"{name}.exp_avg", f"{name}.exp_avg_sq"}
     assert {key for key in was if not torch.equal(was[key], found.tensors[key])} == scaled
+    spectral = checkpoint.Checkpoint(found.path, {**was, "D.head.embedding.u": torch.ones(2)}, {"format": 1})
+    assert checkpoint.upgrade(spectral) is spectral  # which divides by the largest singular value alone
     path = checkpoint.save(tmp_path, state, {}, milestone=False)  # and is of this format from now on
     again, _ = checkpoint.newest(tmp_path)
     assert again is not None

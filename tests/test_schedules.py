@@ -129,7 +129,9 @@ def test_an_end_that_a_time_budget_fixes_late_was_not_known_before() -> None:
         ({"ema_half_life": "100..1000"}, 0.05),
     ],
 )
-def test_a_time_budgets_end_is_fixed_as_late_as_its_schedules_can_wait(fields: dict[str, Any], share: float) -> None:
+def test_a_time_budgets_end_is_fixed_where_schedules_need_it_at_half_at_the_latest(
+    fields: dict[str, Any], share: float
+) -> None:
     """A machine whose speed changed until then has kept its budget, had the end been fixed earlier it had not."""
     state = small(images=None, time="100s", **fields)
     plan(state, state.config.train)
@@ -157,6 +159,17 @@ def test_a_finished_run_that_gets_far_more_time_keeps_its_end() -> None:
     state.images_seen, state.controllers["clock"] = 1600, 10.0
     plan(state, replace(state.config.train, time="1000s"))
     assert (state.controllers["ends"], state.controllers["settled"]) == ([1600, 160_000], 800)
+
+
+def test_a_finished_run_that_gets_next_to_no_more_time_gets_a_step() -> None:
+    state = small(images=None, time="600s")
+    plan(state, state.config.train)
+    state.images_seen, state.controllers["clock"] = 800, 300.0
+    plan(state, state.config.train)
+    state.images_seen, state.controllers["clock"] = 1600, 599.9999
+    plan(state, replace(state.config.train, time="10m"))
+    assert state.controllers["ends"] == [1600, 1608]
+    assert training.snapshots(state) == 0
 
 
 def test_snapshots_are_spread_over_a_time_budget_before_its_end_is_known_and_after() -> None:
@@ -269,6 +282,26 @@ def test_a_step_before_a_time_budget_knew_its_end_is_rebuilt_exactly(
         step = replay(run, at=images, out=tmp_path / str(images))
         assert step.checkpoint == "the start"
         assert step.terms == {name: lines[images + 8][name] for name in step.terms}
+
+
+def test_a_step_is_rebuilt_exactly_on_both_sides_of_where_the_end_was_fixed(
+    shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rates fall from there on: the checkpoints before it do not know the end, and the steps after it need it."""
+    monkeypatch.setattr(training, "tick_steps", lambda *_: 1)
+    fields = {key: value for key, value in SMALL.items() if key != "images"}
+    run = train(shapes, out=tmp_path / "run", **fields, time="1s", snapshots=4, keep=9, live_images=0)
+    saved = [load_tensors(path)[1] for path in checkpoint.checkpoints(run)]
+    settled, end = (saved[-1]["controllers"][key] for key in ("settled", "ends"))
+    knew = [bool(meta["controllers"].get("ends")) for meta in saved]
+    assert knew[0] is False
+    assert knew[-1] is True
+    lines = {line["images_seen"]: line for line in read(run / "metrics.jsonl")}
+    assert [lines[images]["end"] for images in (settled - 8, settled)] == [None, end[0]]
+    for images in (settled - 8, settled, settled + 8):
+        step = replay(run, at=images, out=tmp_path / str(images))
+        assert step.terms == {name: lines[images + 8][name] for name in step.terms}
+    assert lines[end[0]]["finished"] is True
 
 
 # --- how they are written ----------------------------------------------------------------------------------------

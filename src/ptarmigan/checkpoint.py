@@ -59,13 +59,14 @@ def newest(run: Path, up_to: int | None = None) -> tuple[Checkpoint | None, list
 def upgrade(found: Checkpoint) -> Checkpoint:
     """A checkpoint as this version reads it.
 
-    In format 1 projection divided <e_y, phi> by sqrt(F).  Its e_y / sqrt(F) is the same D; the gradient, and so Adam's
-    moments, are as many times larger.
+    In format 1 projection divided <e_y, phi> by sqrt(F).  With e_y / sqrt(F) D is the same, and its gradient, Adam's
+    first moment, sqrt(F) times larger, the second F times; from there on the class is learnt faster.  Under spectral
+    norm, which heeds no scale, nothing was divided.
     """
     name = "head.embedding.weight"
-    if found.meta["format"] > 1 or f"D.{name}" not in found.tensors:
+    if found.meta["format"] > 1 or f"D.{name}" not in found.tensors or "D.head.embedding.u" in found.tensors:
         return found
-    root = found.tensors[f"D.{name}"].shape[1] ** 0.5
+    root = found.tensors[f"D.{name}"].shape[-1] ** 0.5
     factors = {f"D.{name}": 1 / root, f"opt_d.{name}.exp_avg": root, f"opt_d.{name}.exp_avg_sq": root**2}
     tensors = {key: factors[key] * value if key in factors else value for key, value in found.tensors.items()}
     return found._replace(tensors=tensors)

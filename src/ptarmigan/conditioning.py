@@ -72,7 +72,8 @@ class AuxiliaryClassifier(Head):
 class Projection(Head):
     """psi(phi) + <e_y, phi> (Miyato and Koyama 2018, eq. 3).
 
-    Adam moves each weight by its rate, so e_y must not be scaled down: over sqrt(F) the class would be learnt as late.
+    Not over sqrt(F): Adam moves each weight by its rate whatever its gradient's size, and the class would be learnt
+    sqrt(F) times later.
     """
 
     def __init__(self, features: int, classes: int) -> None:

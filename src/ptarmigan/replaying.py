@@ -16,13 +16,13 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
-from ptarmigan import checkpoint
+from ptarmigan import checkpoint, log
 from ptarmigan.advance import advance
 from ptarmigan.config import config_of
 from ptarmigan.contracts import DiscriminatorOutput, UserError
 from ptarmigan.data import open_dataset
 from ptarmigan.devices import deterministic, pick_device
-from ptarmigan.files import load_json, make_folder, write_atomic
+from ptarmigan.files import FORMAT, load_json, make_folder, write_atomic
 from ptarmigan.sampling import grid, save_png, to_uint8
 from ptarmigan.state import TrainState
 from ptarmigan.training import feed
@@ -131,11 +131,16 @@ def before(run: Path, at: int) -> tuple[checkpoint.Checkpoint | None, dict[str, 
         record = load_json(run / "config.json")
     else:
         raise UserError(f"{run} is no run of ptarmigan: name a folder that `ptarmigan train` made")
-    if at < 0 or (ends and at >= ends[-1]):
-        raise UserError(
-            f"at: {at:,} is no image of this run; it goes from 0 to {ends[-1] - 1:,}" if ends else f"at: {at}"
-        )
+    seen = max((line["images_seen"] for line in log.read(run / "metrics.jsonl")), default=0)
+    last = (ends[-1] if ends else max(seen, config_of(record).train.batch)) - 1  # the first step may not be logged yet
+    if not 0 <= at <= last:
+        raise UserError(f"at: {at:,} is no image of this run; it goes from 0 to {last:,}")
     found, _ = checkpoint.newest(run, up_to=at)
+    if (found.meta if found else record)["format"] < FORMAT:
+        raise UserError(
+            f"at: {run} took that step in ptarmigan {record['versions']['ptarmigan']}, whose networks began and learnt "
+            "otherwise: replay it there"
+        )
     if found is None and record.get("init"):
         raise UserError(f"at: no good checkpoint of {run} is left before {at:,}, and it began from another model")
     return found, record, {"ends": ends[:1], "settled": controllers.get("settled", 0)}

@@ -220,7 +220,7 @@ def plan(state: TrainState, train: Train) -> None:
 
     A time budget's end is fixed at the speed seen until then, once `settled_after` of it is spent, so that schedules
     and resumes agree; the clock counts steps alone.  A finished run gets a new end after its last, and its learning
-    rate starts again; an unfinished one has its last end moved.
+    rate starts again; an unfinished one has its last end moved.  Both are fixed at once, at the speed so far.
     """
     controllers, seen = state.controllers, state.images_seen
     ends: list[int] = controllers.setdefault("ends", [])
@@ -238,7 +238,7 @@ def plan(state: TrainState, train: Train) -> None:
         if not seen or (not ends and clock < settled_after(state.config) * seconds):
             ends.clear()
             return
-        images = max(seen, round(seen + seen / clock * (seconds - clock)))
+        images = max(seen + bool(ends), round(seen + seen / clock * (seconds - clock)))
     elif changed and images <= seen:
         raise UserError(f"images {train.images}: {seen:,} have been seen already; give a larger budget")
     controllers["budget"] = budget
@@ -253,7 +253,8 @@ def plan(state: TrainState, train: Train) -> None:
 def settled_after(config: Config) -> float:
     """The share of a time budget after which its end is fixed: where learning rates begin to fall.
 
-    A machine's speed changes, so the later the better; but a field that moves from the beginning needs the end early.
+    A machine's speed changes, so not before they need it; but before half, since a run that is stopped ends bit for bit
+    as a whole one from there on alone, and early where a field moves from the beginning.
     """
     early, late = SETTLED
     return early if any(map(moves, config.flat().values())) else min(late, max(early, 1 - config.train.anneal))

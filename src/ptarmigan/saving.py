@@ -68,8 +68,9 @@ def save(
     """The generator folder; at a milestone a grid of fixed seeds with rows = classes, the live score and, where it is
     the least so far, the generator in RUN/best too; and last the checkpoint.  Returns the live score, if there is one.
 
-    In this order a run killed in between does those steps again and writes the same bytes.  Raises UserError where
-    the ranks do not hold the same weights.
+    In this order a run killed in between does those steps again and writes the same bytes; before a time budget's end
+    is fixed, which `runs.plan` does, perhaps at other steps.  Raises UserError where the ranks do not hold the same
+    weights.
     """
     if dist.world() > 1 and (others := dist.differing(state.digest())):
         raise UserError(

@@ -23,6 +23,7 @@ from ptarmigan.config import Config, flatten, parse_images, parse_time, resolve
 from ptarmigan.contracts import UserError
 from ptarmigan.data import Batches, Dataset, open_dataset
 from ptarmigan.devices import deterministic, keep_freed_memory, pick_device
+from ptarmigan.files import FORMAT
 from ptarmigan.finetune import Origin, report
 from ptarmigan.graphs import player
 from ptarmigan.log import Display, Metrics
@@ -162,6 +163,11 @@ def play(job: Job, choice: Choice | None) -> TrainState:
         record, found, damaged = open_run(run, config, dataset, init, loss_sha256)
         for sentence in damaged:
             display.say(f"note: {sentence}")
+        if found is not None and found.meta["format"] < FORMAT:
+            display.say(
+                f"note: {found.path.name} is of an earlier version: it is brought up to this one, and goes on "
+                "otherwise than it would have there"
+            )
         if count := damaged_lines(run / "metrics.jsonl"):
             display.say(f"note: {run / 'metrics.jsonl'} is damaged: {count} of its lines are left out")
         return [record["precision"] == "bf16", record["micro_batch"], record["tick"]] if record else None
@@ -301,6 +307,7 @@ def loop(job: Job, state: TrainState, record: dict[str, Any], batches: Batches, 
                 check_finite(state, values, first, metrics)
                 controllers["clock"] += seconds
                 plan(state, train)
+                done = state.end is not None and seen >= state.end
                 rate = steps * train.batch / seconds
                 metrics.write(
                     seen,

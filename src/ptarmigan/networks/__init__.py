@@ -11,8 +11,8 @@ from ptarmigan.contracts import ImageSpec
 from ptarmigan.networks import dcgan, r3gan, resnet
 from ptarmigan.networks.layers import initialise, spectral_norm
 
-# Standard deviations of class embeddings at first (docs/benchmarks.md): G's beside z, which is N(0, 1); D's as the
-# weights of its source logit, about 1 / sqrt(F)
+# Standard deviations of class embeddings at first (docs/benchmarks.md): G's stand beside z, which is N(0, 1); D's
+# beside the source logit's weights, of 1 / sqrt(3 F), .013 for F = 2048
 OF_CLASS_G, OF_CLASS_D = 0.3, 0.02
 
 NETWORKS = {"dcgan": dcgan, "r3gan": r3gan, "resnet": resnet}
