@@ -14,7 +14,7 @@ from ptarmigan.config import SECTIONS, Config, check
 from ptarmigan.contracts import ImageSpec
 from ptarmigan.networks.layers import sides
 
-LONG = 250_000  # images seen from which a batch of 64 and a weaker penalty are better, minute by minute
+LONG = 100_000  # images seen from which a batch of 64 and a weaker penalty are better, minute by minute
 WIDE = 500_000  # images seen after which twice the width is better image by image; what it costs a GPU is not measured
 FEW = 200  # images of the smallest class, below which D may learn them by heart; measured at 100
 OFTEN = 100  # times that each image is seen, from which D of few images is shown changed ones; measured at 200
@@ -80,7 +80,7 @@ def reasons(
         wide = "wider ones were better image by image, but not minute by minute"
     penalty = " and ".join(f"{name} {value}" for name, value in (("R1", loss.r1), ("R2", loss.r2)) if value)
     batch = (
-        f"more images a second than 32, and no worse from {LONG:,} images on"
+        f"more images a second than 32, and better from {LONG:,} images on"
         if train.batch == 64
         else f"more updates, which a budget of under {LONG:,} images wants"
     )
