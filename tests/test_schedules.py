@@ -290,7 +290,7 @@ def test_a_step_is_rebuilt_exactly_on_both_sides_of_where_the_end_was_fixed(
     """Rates fall from there on: the checkpoints before it do not know the end, and the steps after it need it."""
     monkeypatch.setattr(training, "tick_steps", lambda *_: 1)
     fields = {key: value for key, value in SMALL.items() if key != "images"}
-    run = train(shapes, out=tmp_path / "run", **fields, time="1s", snapshots=4, keep=9, live_images=0)
+    run = train(shapes, out=tmp_path / "run", **fields | dict(time="2s", snapshots=4, keep=9, live_images=0))
     saved = [load_tensors(path)[1] for path in checkpoint.checkpoints(run)]
     settled, end = (saved[-1]["controllers"][key] for key in ("settled", "ends"))
     knew = [bool(meta["controllers"].get("ends")) for meta in saved]
