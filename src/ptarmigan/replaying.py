@@ -131,8 +131,8 @@ def before(run: Path, at: int) -> tuple[checkpoint.Checkpoint | None, dict[str, 
         record = load_json(run / "config.json")
     else:
         raise UserError(f"{run} is no run of ptarmigan: name a folder that `ptarmigan train` made")
-    seen = max((line["images_seen"] for line in log.read(run / "metrics.jsonl")), default=0)
-    last = (ends[-1] if ends else max(seen, config_of(record).train.batch)) - 1  # the first step may not be logged yet
+    logged = (line["images_seen"] for line in log.read(run / "metrics.jsonl"))  # as far as a run without an end goes
+    last = (ends[-1] if ends else max(logged, default=config_of(record).train.batch)) - 1
     if not 0 <= at <= last:
         raise UserError(f"at: {at:,} is no image of this run; it goes from 0 to {last:,}")
     found, _ = checkpoint.newest(run, up_to=at)
