@@ -9,11 +9,11 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "src" / "ptarmigan"
 ORDER = [
-    "contracts", "config", "seeding", "files", "devices", "dist", "losses", "userfile", "conditioning", "penalties",
-    "metrics", "log", "plotting", "mathml", "page", "handbook", "identifying", "data", "augment", "networks",
-    "choice", "optim", "state", "checkpoint", "pieces", "step", "scorecard", "sampling", "features", "evaluate",
-    "export", "advance", "graphs", "probe", "runs", "finetune", "saving", "telling", "training", "replaying",
-    "supply", "scoring", "comparing", "cli", "__main__",
+    "contracts", "config", "seeding", "files", "devices", "dist", "convolution", "losses", "userfile", "conditioning",
+    "penalties", "metrics", "log", "plotting", "mathml", "page", "handbook", "identifying", "data", "augment",
+    "networks", "choice", "optim", "state", "checkpoint", "pieces", "step", "scorecard", "sampling", "features",
+    "evaluate", "export", "advance", "graphs", "probe", "runs", "finetune", "saving", "telling", "training",
+    "replaying", "supply", "scoring", "comparing", "cli", "__main__",
 ]  # fmt: skip
 
 

@@ -9,13 +9,16 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ptarmigan.convolution import maps_alone
+
 
 def squared_gradient_norm(logits: Tensor, images: Tensor) -> Tensor:
     """|grad_x D(x)|^2 [N], differentiable, summed in at least fp32; `images` must require grad.
 
     R1 is gamma/2 times its mean on real images (Mescheder et al. 2018, eq. 9), R2 the same on fakes.
     """
-    (gradient,) = torch.autograd.grad(logits.sum(), images, create_graph=True)
+    with maps_alone():
+        (gradient,) = torch.autograd.grad(logits.sum(), images, create_graph=True)
     return gradient.to(torch.promote_types(gradient.dtype, torch.float32)).square().sum(dim=(1, 2, 3))
 
 

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from ptarmigan.config import Model
 from ptarmigan.contracts import ImageSpec
+from ptarmigan.convolution import Conv2d, ConvTranspose2d
 from ptarmigan.networks.layers import LEAK, BatchNorm, ConditionalBatchNorm, even, sides, widths
 
 
@@ -39,7 +40,7 @@ class Residual(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.norm = BatchNorm(channels)
-        self.conv = nn.Conv2d(channels, channels, 3, padding=1, bias=False)  # the next norm would take it off again
+        self.conv = Conv2d(channels, channels, 3, padding=1, bias=False)  # the next norm would take it off again
         nn.init.zeros_(self.conv.weight)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -66,7 +67,7 @@ class Generator(nn.Module):
             ConditionalBatchNorm(c, inputs) if model.g_modulation else BatchNorm(c) for c in channels[:-1]
         )
         self.stages = nn.ModuleList(
-            nn.ConvTranspose2d(a, b, 4, stride=2, padding=1, bias=stage == len(channels) - 2)
+            ConvTranspose2d(a, b, 4, stride=2, padding=1, bias=stage == len(channels) - 2)
             for stage, (a, b) in enumerate(pairwise(channels))
         )
 
@@ -92,7 +93,7 @@ class Body(nn.Module):
         batch_norm = model.d_norm == "batch"
         normed = [batch_norm and stage > 0 for stage in range(len(channels) - 1)]
         self.stages = nn.ModuleList(
-            nn.Conv2d(a, b, 4, stride=2, padding=1, bias=not norm)
+            Conv2d(a, b, 4, stride=2, padding=1, bias=not norm)
             for (a, b), norm in zip(pairwise(channels), normed, strict=True)
         )
         self.norms = nn.ModuleList(

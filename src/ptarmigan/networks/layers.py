@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from ptarmigan import dist
 from ptarmigan.config import Model
 from ptarmigan.contracts import ImageSpec
+from ptarmigan.convolution import Conv2d
 
 LEAK = 0.2
 FIRST_TURNS = 20  # power iterations before the first step
@@ -132,7 +133,7 @@ def normalised(weight: Tensor, u: Tensor) -> Tensor:
     return out
 
 
-class SpectralConv2d(nn.Conv2d):
+class SpectralConv2d(Conv2d):
     u: Tensor
 
     def forward(self, x: Tensor) -> Tensor:
@@ -155,6 +156,7 @@ class SpectralEmbedding(nn.Embedding):
 
 
 SPECTRAL: dict[type[nn.Module], type[SpectralConv2d | SpectralLinear | SpectralEmbedding]] = {
+    Conv2d: SpectralConv2d,
     nn.Conv2d: SpectralConv2d,
     nn.Linear: SpectralLinear,
     nn.Embedding: SpectralEmbedding,
