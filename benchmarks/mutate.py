@@ -35,8 +35,8 @@ SOURCE = ROOT / "src" / "ptarmigan"
 TESTS = {
     "losses": ("test_losses.py", "test_game.py"),
     "conditioning": ("test_conditioning.py", "test_game.py"),
-    "penalties": ("test_penalties.py", "test_game.py"),
-    "step": ("test_game.py", "test_pieces.py"),
+    "penalties": ("test_penalties.py", "test_game.py", "test_convolution.py"),
+    "step": ("test_game.py", "test_pieces.py", "test_convolution.py"),
 }
 SECONDS = 120  # a mutant that runs longer is killed, and counts so
 
