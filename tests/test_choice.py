@@ -9,7 +9,7 @@ import pytest
 
 from conftest import SMALL
 from ptarmigan import train
-from ptarmigan.choice import FEW, LONG, OFTEN, WIDE, choose
+from ptarmigan.choice import BRIEF, FEW, LONG, OFTEN, WIDE, choose
 from ptarmigan.config import resolve
 from ptarmigan.contracts import ImageSpec, UserError
 from ptarmigan.files import load_json
@@ -31,6 +31,20 @@ def test_a_long_budget_takes_larger_batches_and_a_weaker_penalty() -> None:
     assert "R1 0.1 and R2 0.1" in long["said"]
 
 
+def test_a_brief_budget_has_no_blocks_in_g_unless_they_are_asked_for() -> None:
+    brief, longer = chosen(BRIEF - 1), chosen(BRIEF)
+    assert (brief["g_blocks"], longer["g_blocks"]) == (0, 1)
+    assert (
+        f"no blocks in G, maps halved to 4x4: wider ones were better image by image, but not minute by minute; "
+        f"blocks pay from {BRIEF:,} images seen on\n" in brief["said"]
+    )
+    assert "blocks" not in longer["said"]
+    asked = chosen(BRIEF - 1, g_blocks=2)
+    assert asked["g_blocks"] == 2
+    assert "maps halved to 4x4: g_blocks as you asked" in asked["said"]
+    assert "no blocks" not in chosen(BRIEF - 1, network="r3gan")["said"]  # which has blocks of its own
+
+
 def test_a_gpu_takes_twice_the_width_where_the_budget_is_long() -> None:
     assert chosen(WIDE, "cuda")["width"] == 64
     assert chosen(WIDE - 1, "cuda")["width"] == chosen(10 * WIDE, "cpu")["width"] == 32
@@ -48,14 +62,16 @@ def test_what_was_asked_for_stands_and_is_said() -> None:
 def test_of_few_images_d_sees_changed_ones_unless_it_was_asked_otherwise() -> None:
     seen = OFTEN * (2 * FEW - 1)  # of both classes
     few, enough, seldom = chosen(seen, fewest=FEW - 1), chosen(2 * seen, fewest=FEW), chosen(seen - 1, fewest=FEW - 1)
-    assert (few["augment"], few["augment_p"]) == ("diffaugment", 0.2)
-    assert "augmentation diffaugment, a share of 0.2: 199 images in the smallest class; D, which" in few["said"]
+    assert (few["augment"], few["augment_p"], few["r1"], few["r2"]) == ("diffaugment", 0.2, 0.4, 0.4)
+    assert "augmentation diffaugment, a share of 0.2: 199 images in the smallest class; samples copy" in few["said"]
+    assert "R1 0.4 and R2 0.4, projection: D, which sees each image so often" in few["said"]
     for found in (enough, seldom):
         assert (found["augment"], found["augment_p"]) == ("none", 1)
+        assert found["r1"] == found["r2"] < 0.4
     assert "augmentation none: 200 images in the smallest class\n" in enough["said"]
     for asked in ({"augment": "ada"}, {"augment": "none"}, {"augment": "diffaugment"}):
         found = chosen(seen, fewest=FEW - 1, **asked)
-        assert (found["augment"], found["augment_p"]) == (asked["augment"], 1)
+        assert (found["augment"], found["augment_p"], found["r1"]) == (asked["augment"], 1, 0.4)
         assert "augment as you asked" in found["said"]
     assert chosen(seen, fewest=FEW - 1, augment="diffaugment", augment_p=0.7)["augment_p"] == 0.7
 

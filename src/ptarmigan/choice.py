@@ -14,13 +14,14 @@ from ptarmigan.config import SECTIONS, Config, check
 from ptarmigan.contracts import ImageSpec
 from ptarmigan.networks.layers import sides
 
+BRIEF = 20_000  # images seen up to which blocks in G cost more time than they are worth
 LONG = 100_000  # images seen from which a batch of 64 and a weaker penalty are better, minute by minute
 WIDE = 500_000  # images seen after which twice the width is better image by image; what it costs a GPU is not measured
 FEW = 200  # images of the smallest class, below which D may learn them by heart; measured at 100
-OFTEN = 100  # times that each image is seen, from which D of few images is shown changed ones; measured at 200
+OFTEN = 100  # times that each image is seen, from which D of few images is held back more; measured at 100 and 200
 
 # What `choose` decides; the rest of the recipe stands in config.py
-CHOSEN = ("width", "batch", "r1", "r2", "augment", "augment_p")
+CHOSEN = ("width", "g_blocks", "batch", "r1", "r2", "augment", "augment_p")
 
 # Images seen, the Fréchet distance there on Fashion-MNIST (docs/benchmarks.md), how samples look
 EXPECTED = (
@@ -46,15 +47,18 @@ def choose(
     budget will see.  Raises UserError where the choice cannot go with what was given.
     """
     long, wide = images >= LONG, device == "cuda" and images >= WIDE
-    fields: dict[str, Any] = {"width": 64 if wide else 32, "batch": 64 if long else 32, "r1": 0.1 if long else 0.2}
-    fields["r2"] = fields["r1"]
-    if min(counts) < FEW and images >= OFTEN * sum(counts) and "augment" not in given:
+    few = min(counts) < FEW and images >= OFTEN * sum(counts)
+    gamma = 0.4 if few else 0.1 if long else 0.2
+    fields: dict[str, Any] = {"width": 64 if wide else 32, "batch": 64 if long else 32, "r1": gamma, "r2": gamma}
+    if images < BRIEF:
+        fields["g_blocks"] = 0
+    if few and "augment" not in given:
         fields |= {"augment": "diffaugment", "augment_p": 0.2}
     if not (config.loss.r1 and config.loss.r2):  # one that was switched off stays so, and leaves the other as it is
         del fields["r1"], fields["r2"]
     chosen = replaced(config, {key: value for key, value in fields.items() if key not in given})
     check(chosen)
-    return Choice(chosen, reasons(chosen, given, spec, min(counts), device, images), expected(images, spec))
+    return Choice(chosen, reasons(chosen, given, spec, min(counts), few, device, images), expected(images, spec))
 
 
 def replaced(config: Config, fields: dict[str, Any]) -> Config:
@@ -67,7 +71,7 @@ def replaced(config: Config, fields: dict[str, Any]) -> Config:
 
 
 def reasons(
-    config: Config, given: Collection[str], spec: ImageSpec, fewest: int, device: str, images: float
+    config: Config, given: Collection[str], spec: ImageSpec, fewest: int, few: bool, device: str, images: float
 ) -> list[str]:
     """A line for the network, the game, the batch and the images, each with why, or with who decided."""
 
@@ -83,6 +87,9 @@ def reasons(
         wide = f"wider ones pay from {WIDE:,} images seen on"
     else:
         wide = "wider ones were better image by image, but not minute by minute"
+    blocks = ""
+    if images < BRIEF and model.network == "dcgan" and not model.g_blocks:
+        blocks, wide = ", no blocks in G", f"{wide}; blocks pay from {BRIEF:,} images seen on"
     penalty = " and ".join(f"{name} {value}" for name, value in (("R1", loss.r1), ("R2", loss.r2)) if value)
     batch = (
         f"more images a second than 32, and better from {LONG:,} images on"
@@ -92,15 +99,18 @@ def reasons(
     augment = config.data.augment + (f", a share of {config.data.augment_p}" if config.data.augment_p != 1 else "")
     return [
         line(
-            f"network {model.network}, width {model.width}, maps halved to {height}x{across}",
+            f"network {model.network}, width {model.width}{blocks}, maps halved to {height}x{across}",
             wide,
             "network",
             "width",
+            "g_blocks",
             "least_side",
         ),
         line(
             f"{loss.loss} loss, {penalty or 'no penalty'}, {model.conditioning.replace('_', ' ')}",
-            "without penalties the distance was 25 times as large, with an auxiliary classifier 3 times",
+            "D, which sees each image so often, learns fewer by heart under strong penalties"
+            if few
+            else "without penalties the distance was 25 times as large, with an auxiliary classifier 3 times",
             "loss",
             "r1",
             "r2",
@@ -109,8 +119,7 @@ def reasons(
         line(f"batch {train.batch}, rates falling to 0 at the end", batch, "batch", "g_lr", "d_lr", "anneal"),
         line(
             f"augmentation {augment}",
-            f"{fewest:,} images in the smallest class"
-            + ("; D, which sees each so often, learns fewer by heart" if augment != "none" else ""),
+            f"{fewest:,} images in the smallest class" + ("; samples copy fewer of them" if augment != "none" else ""),
             "augment",
         ),
     ]
