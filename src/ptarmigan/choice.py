@@ -14,7 +14,7 @@ from ptarmigan.config import SECTIONS, Config, check
 from ptarmigan.contracts import ImageSpec
 from ptarmigan.networks.layers import sides
 
-BRIEF = 20_000  # images seen up to which blocks in G cost more time than they are worth
+BRIEF = 50_000  # images seen up to which blocks in G cost more time than they are worth
 LONG = 100_000  # images seen from which a batch of 64 and a weaker penalty are better, minute by minute
 WIDE = 500_000  # images seen after which twice the width is better image by image; what it costs a GPU is not measured
 FEW = 200  # images of the smallest class, below which D may learn them by heart; measured at 100
