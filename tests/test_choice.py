@@ -39,6 +39,7 @@ def test_a_brief_budget_has_no_blocks_in_g_unless_they_are_asked_for() -> None:
         f"blocks pay from {BRIEF:,} images seen on\n" in brief["said"]
     )
     assert "blocks" not in longer["said"]
+    assert chosen(BRIEF - 1, "cuda")["g_blocks"] == 1
     asked = chosen(BRIEF - 1, g_blocks=2)
     assert asked["g_blocks"] == 2
     assert "maps halved to 4x4: g_blocks as you asked" in asked["said"]
@@ -60,15 +61,19 @@ def test_what_was_asked_for_stands_and_is_said() -> None:
 
 
 def test_of_few_images_d_sees_changed_ones_unless_it_was_asked_otherwise() -> None:
-    seen = OFTEN * (2 * FEW - 1)  # of both classes
+    seen = OFTEN * (2 * FEW - 1)  # of both classes, of FEW - 1 and FEW
     few, enough, seldom = chosen(seen, fewest=FEW - 1), chosen(2 * seen, fewest=FEW), chosen(seen - 1, fewest=FEW - 1)
     assert (few["augment"], few["augment_p"], few["r1"], few["r2"]) == ("diffaugment", 0.2, 0.4, 0.4)
-    assert "augmentation diffaugment, a share of 0.2: 199 images in the smallest class; samples copy" in few["said"]
+    assert "augmentation diffaugment, a share of 0.2: 200 images a class; samples copy" in few["said"]
     assert "R1 0.4 and R2 0.4, projection: D, which sees each image so often" in few["said"]
+    assert "of 1,000 images alone" in few["said"]
+    long = chosen(LONG, fewest=FEW - 1)
+    assert (long["batch"], long["r1"], long["augment"]) == (64, 0.4, "diffaugment")
     for found in (enough, seldom):
+        assert "of 1,000 images alone" not in found["said"]
         assert (found["augment"], found["augment_p"]) == ("none", 1)
         assert found["r1"] == found["r2"] < 0.4
-    assert "augmentation none: 200 images in the smallest class\n" in enough["said"]
+    assert "augmentation none: 200 images a class\n" in enough["said"]
     for asked in ({"augment": "ada"}, {"augment": "none"}, {"augment": "diffaugment"}):
         found = chosen(seen, fewest=FEW - 1, **asked)
         assert (found["augment"], found["augment_p"], found["r1"]) == (asked["augment"], 1, 0.4)

@@ -17,6 +17,7 @@ from ptarmigan.config import resolve
 from ptarmigan.contracts import Batch, ImageSpec
 from ptarmigan.convolution import Conv2d, ConvTranspose2d, Shape, slope
 from ptarmigan.penalties import squared_gradient_norm
+from ptarmigan.pieces import forward, parts_of
 from ptarmigan.state import TrainState
 from ptarmigan.step import d_step, g_step
 
@@ -37,8 +38,8 @@ def form(of: Shape) -> dict[str, Tensor]:
 
 @pytest.fixture
 def everywhere(monkeypatch: pytest.MonkeyPatch) -> Callable[[bool], None]:
-    """Take the matrix products for every map of any type, or for none."""
-    return lambda yes: monkeypatch.setattr(convolution, "pays", lambda *_: yes)
+    """Take the matrix products for every map of bf16 or float64, or for none."""
+    return lambda yes: monkeypatch.setattr(convolution, "pays", lambda x, *_: yes and x.dtype != torch.float32)
 
 
 @pytest.fixture
@@ -120,7 +121,7 @@ def test_where_the_product_is_taken(monkeypatch: pytest.MonkeyPatch, correlation
         assert not taken(Conv2d(2, 128, 3, padding=1), torch.ones(1, 2, 4, 4))
 
 
-def test_in_bf16_the_product_errs_no_more_than_torchs_gradient() -> None:
+def test_in_bf16_the_product_errs_about_as_much_as_torchs_gradient() -> None:
     of = Shape(8, 8, 4, 2, 1)
     x, w, g = numbers(16, 32, 8, 8), numbers(128, 32, 4, 4), numbers(16, 128, 4, 4, seed=2)
     cast = {name: value.bfloat16().to(memory_format=torch.channels_last) for name, value in (("x", x), ("g", g))}
@@ -132,37 +133,61 @@ def test_in_bf16_the_product_errs_no_more_than_torchs_gradient() -> None:
     assert own < exact.abs().max() / 100
 
 
-def played(recipe: str) -> TrainState:
-    """Two steps of each player on 16x16, the first of them with R1 and R2 where the recipe has these."""
-    config = resolve({"recipe": recipe, "width": 4, "batch": 4, "latent_dim": 6, "class_dim": 5, "images": "100"})
-    state = TrainState.create(config, ImageSpec(16, 16, 1, ("a", "b")), torch.device("cpu"))
+GAMES = {
+    "auto": {"recipe": "auto"},
+    "dcgan": {"recipe": "dcgan"},
+    "spectral": {"d_norm": "spectral", "loss": "hinge", "penalty_every": 1},
+    "in parts": {"recipe": "dcgan", "micro_batch": 3},
+}
+
+
+def played(game: str, bf16: bool = False) -> TrainState:
+    """Two steps of each player on 16x16, the first of them with R1 and R2 where the game has these; one in bf16."""
+    config = resolve({"width": 4, "batch": 4, "latent_dim": 6, "class_dim": 5, "images": "100", **GAMES[game]})
+    state = TrainState.create(config, ImageSpec(16, 16, 1, ("a", "b")), torch.device("cpu"), bf16)
+    state.micro_batch = config.train.micro_batch
+    dtype = torch.float32 if bf16 else torch.float64
     for network in (state.G, state.D):
-        network.double()
+        network.to(dtype)
     labels = torch.tensor([0, 1, 1, 0])
-    for step in range(2):
-        real = Batch(numbers(4, 1, 16, 16, seed=step).tanh(), labels)
-        fake = Batch(state.G(numbers(4, 6, seed=10 + step), labels), labels)
+    for step in range(1 if bf16 else 2):
+        z = numbers(4, 6, seed=10 + step).to(dtype)
+        real = Batch(numbers(4, 1, 16, 16, seed=step).tanh().to(dtype), labels)
+
+        def make(part: slice, z: Tensor = z) -> Tensor:
+            with state.autocast():
+                images: Tensor = state.G(z[part], labels[part])
+            return images
+
+        parts = parts_of(4, state.micro_batch)
+        fake = Batch(make(parts[0]) if len(parts) == 1 else forward(make, parts, state.G), labels)
         d_step(state, real, fake)
-        g_step(state, real, fake)
+        g_step(state, real, fake, again=make if len(parts) > 1 else None)
         state.images_seen += 4
     return state
 
 
-@pytest.mark.parametrize("recipe", ["auto", "dcgan"])
+@pytest.mark.parametrize("bf16", [False, True])
+@pytest.mark.parametrize("game", GAMES)
 def test_a_step_is_the_same_either_way(
-    recipe: str, everywhere: Callable[[bool], None], correlations: list[Tensor]
+    game: str, bf16: bool, everywhere: Callable[[bool], None], correlations: list[Tensor]
 ) -> None:
+    """In float64; and as it is shipped, weights in fp32 and maps in bf16, where gradients agree as far as bf16 goes."""
     states = []
     for yes in (False, True):
         everywhere(yes)
-        states.append(played(recipe).tensors())
+        states.append(played(game, bf16).tensors())
         assert bool(correlations) == yes
     for name, value in states[0].items():
-        torch.testing.assert_close(states[1][name], value, rtol=1e-7, atol=1e-9, msg=name)
+        if bf16:
+            if name.endswith(".exp_avg"):  # the gradient's share
+                assert (states[1][name] - value).norm() <= 0.1 * value.norm() + 1e-6, name
+        else:
+            torch.testing.assert_close(states[1][name], value, rtol=1e-7, atol=1e-9, msg=name)
 
 
 def test_what_asks_for_no_weights_finds_none(everywhere: Callable[[bool], None], correlations: list[Tensor]) -> None:
-    """R1's own slope, whose gradient in the weights stays torch's; and a step of G through D."""
+    """R1's own slope, whose gradient in the weights stays torch's."""
     everywhere(True)
     layer = Conv2d(2, 3, 4, stride=2, padding=1).double()
     x = numbers(2, 2, 8, 8).requires_grad_()
@@ -186,7 +211,6 @@ def test_a_step_of_g_finds_no_gradient_of_ds_weights(
     correlations.clear()
     g_step(state, Batch(real, labels), Batch(state.G(numbers(2, 6), labels), labels))
     assert len(correlations) == of_g
-    assert all(parameter.requires_grad for parameter in state.D.parameters())
 
     def fail(**_: Tensor) -> Tensor:
         raise MemoryError
@@ -194,4 +218,6 @@ def test_a_step_of_g_finds_no_gradient_of_ds_weights(
     state.objective = replace(state.objective, g=fail)
     with pytest.raises(MemoryError):
         g_step(state, Batch(real, labels), Batch(state.G(numbers(2, 6), labels), labels))
-    assert all(parameter.requires_grad for parameter in state.D.parameters())
+    correlations.clear()
+    d_step(state, Batch(real, labels), Batch(state.G(numbers(2, 6), labels), labels))
+    assert correlations  # D's own step is not spared what it asks for

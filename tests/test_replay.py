@@ -32,7 +32,7 @@ LONG = {**SMALL, "images": "96", "snapshots": 4, "keep": 10}
 @pytest.fixture(scope="module")
 def run(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.set_num_threads(1)
-    return train(shapes, out=tmp_path_factory.mktemp("runs") / "run", **LONG)
+    return train(shapes, out=tmp_path_factory.mktemp("runs") / "run", **LONG, g_blocks=1)
 
 
 @pytest.mark.parametrize("recipe", ["auto", "acgan", "dcgan"])

@@ -49,7 +49,8 @@ def newest(run: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
 
 
 RUNS: dict[str, dict[str, Any]] = {
-    "auto": {},
+    "auto": {"g_blocks": 1},
+    "brief auto": {},
     "acgan": {"recipe": "acgan", "ema_half_life": 100},
     "dcgan": {"recipe": "dcgan"},
     "wgan-gp": {"loss": "wasserstein", "gradient_penalty": 10, "r1": 0, "r2": 0, "d_steps": 2, "flip": True},

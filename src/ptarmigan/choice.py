@@ -14,10 +14,10 @@ from ptarmigan.config import SECTIONS, Config, check
 from ptarmigan.contracts import ImageSpec
 from ptarmigan.networks.layers import sides
 
-BRIEF = 50_000  # images seen up to which blocks in G cost more time than they are worth
+BRIEF = 50_000  # images seen up to which blocks in G cost a CPU more time than they are worth
 LONG = 100_000  # images seen from which a batch of 64 and a weaker penalty are better, minute by minute
 WIDE = 500_000  # images seen after which twice the width is better image by image; what it costs a GPU is not measured
-FEW = 200  # images of the smallest class, below which D may learn them by heart; measured at 100
+FEW = 200  # images a class, below which D may learn them by heart; measured at 100
 OFTEN = 100  # times that each image is seen, from which D of few images is held back more; measured at 100 and 200
 
 # What `choose` decides; the rest of the recipe stands in config.py
@@ -47,18 +47,22 @@ def choose(
     budget will see.  Raises UserError where the choice cannot go with what was given.
     """
     long, wide = images >= LONG, device == "cuda" and images >= WIDE
-    few = min(counts) < FEW and images >= OFTEN * sum(counts)
-    gamma = 0.4 if few else 0.1 if long else 0.2
+    gamma = 0.4 if few(counts, images) else 0.1 if long else 0.2
     fields: dict[str, Any] = {"width": 64 if wide else 32, "batch": 64 if long else 32, "r1": gamma, "r2": gamma}
-    if images < BRIEF:
+    if device == "cpu" and images < BRIEF:
         fields["g_blocks"] = 0
-    if few and "augment" not in given:
+    if few(counts, images) and "augment" not in given:
         fields |= {"augment": "diffaugment", "augment_p": 0.2}
     if not (config.loss.r1 and config.loss.r2):  # one that was switched off stays so, and leaves the other as it is
         del fields["r1"], fields["r2"]
     chosen = replaced(config, {key: value for key, value in fields.items() if key not in given})
     check(chosen)
-    return Choice(chosen, reasons(chosen, given, spec, min(counts), few, device, images), expected(images, spec))
+    return Choice(chosen, reasons(chosen, given, spec, counts, device, images), expected(images, spec, counts))
+
+
+def few(counts: Collection[int], images: float) -> bool:
+    """D can learn the training images by heart: there are few in a class on average, and each is seen often."""
+    return sum(counts) < FEW * len(counts) and images >= OFTEN * sum(counts)
 
 
 def replaced(config: Config, fields: dict[str, Any]) -> Config:
@@ -71,7 +75,7 @@ def replaced(config: Config, fields: dict[str, Any]) -> Config:
 
 
 def reasons(
-    config: Config, given: Collection[str], spec: ImageSpec, fewest: int, few: bool, device: str, images: float
+    config: Config, given: Collection[str], spec: ImageSpec, counts: Collection[int], device: str, images: float
 ) -> list[str]:
     """A line for the network, the game, the batch and the images, each with why, or with who decided."""
 
@@ -88,7 +92,7 @@ def reasons(
     else:
         wide = "wider ones were better image by image, but not minute by minute"
     blocks = ""
-    if images < BRIEF and model.network == "dcgan" and not model.g_blocks:
+    if model.network == "dcgan" and not model.g_blocks:
         blocks, wide = ", no blocks in G", f"{wide}; blocks pay from {BRIEF:,} images seen on"
     penalty = " and ".join(f"{name} {value}" for name, value in (("R1", loss.r1), ("R2", loss.r2)) if value)
     batch = (
@@ -109,7 +113,7 @@ def reasons(
         line(
             f"{loss.loss} loss, {penalty or 'no penalty'}, {model.conditioning.replace('_', ' ')}",
             "D, which sees each image so often, learns fewer by heart under strong penalties"
-            if few
+            if few(counts, images)
             else "without penalties the distance was 25 times as large, with an auxiliary classifier 3 times",
             "loss",
             "r1",
@@ -119,17 +123,20 @@ def reasons(
         line(f"batch {train.batch}, rates falling to 0 at the end", batch, "batch", "g_lr", "d_lr", "anneal"),
         line(
             f"augmentation {augment}",
-            f"{fewest:,} images in the smallest class" + ("; samples copy fewer of them" if augment != "none" else ""),
+            f"{sum(counts) / len(counts):,.0f} images a class"
+            + ("; samples copy fewer of them" if augment != "none" else ""),
             "augment",
         ),
     ]
 
 
-def expected(images: float, spec: ImageSpec) -> str:
+def expected(images: float, spec: ImageSpec, counts: Collection[int]) -> str:
     """What about so many images gave on Fashion-MNIST."""
     seen, distance, looks = min(EXPECTED, key=lambda row: abs(math.log(row[0] / images)))
-    larger = "" if max(spec.height, spec.width) <= 32 else "; larger images want many more"
+    but = "" if max(spec.height, spec.width) <= 32 else "; larger images want many more"
+    if few(counts, images):
+        but += "; of 1,000 images alone, 150,000 seen gave 8.0"
     return (
         f"expect: {seen:,} images seen gave a Fréchet distance of {distance:g} on Fashion-MNIST, where real images "
-        f"have .53 and ten minutes of acgan 94: {looks}{larger}"
+        f"have .53 and ten minutes of acgan 94: {looks}{but}"
     )

@@ -1,6 +1,6 @@
 """Convolutions that find their weight's gradient by one matrix product where maps are small.
 
-oneDNN's own way to it takes up to six times as long there, in bf16 on a CPU with AMX (docs/benchmarks.md).
+oneDNN's own way to it takes two to five times as long there, in bf16 on a CPU with AMX (docs/benchmarks.md).
 
 The form <g, conv(x, w)> is linear in x, w and g, and its slope in each is a function of the other two: conv(x, w) in
 g, the transposed convolution in x, a correlation in w.  So the gradients of any of the three functions are the other
@@ -102,7 +102,7 @@ def pays(x: Tensor, outputs: int, height: int, width: int) -> bool:
 
 
 class Conv2d(nn.Conv2d):
-    """torch's, with one number for each of kernel, stride and padding."""
+    """torch's, with one number for each of kernel, stride and padding, and no dilation."""
 
     def _conv_forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         kernel, stride, padding = self.kernel_size[0], self.stride[0], int(self.padding[0])
@@ -115,7 +115,7 @@ class Conv2d(nn.Conv2d):
 
 
 class ConvTranspose2d(nn.ConvTranspose2d):
-    """torch's, as `Conv2d`."""
+    """torch's, as `Conv2d`, and without groups or output padding."""
 
     def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
         kernel, stride, padding = self.kernel_size[0], self.stride[0], int(self.padding[0])

@@ -616,7 +616,8 @@ RECIPE_ENTRIES = {
         "2018, arXiv 1802.05637",
         flags="--recipe auto",
         words="The non-saturating loss on projection's logits, R1 and R2, no norm in D, learning rate annealed to 0. "
-        "A long budget has both penalties at 0.1: `ptarmigan train` says what it takes, and why.",
+        "A long budget has both penalties at 0.1, few images seen often at 0.4: `ptarmigan train` says what it takes, "
+        "and why.",
         formulas=(f"{CROSS_ENTROPY_D} + R1 + R2", "L_G = E s(-f)"),
         code="L_D = F.softplus(-real).mean() + F.softplus(fake).mean() + R1 + R2\n" + NON_SATURATING_CODE,
         best="less steep than log(p_y/q_y), for the penalties; flat at p = q, where R1 = R2 = 0",

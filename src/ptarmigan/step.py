@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ptarmigan import dist
 from ptarmigan.contracts import Batch, DiscriminatorOutput
+from ptarmigan.convolution import maps_alone
 from ptarmigan.devices import out_of_memory
 from ptarmigan.networks.layers import turn
 from ptarmigan.penalties import between, one_centred, squared_gradient_norm
@@ -135,7 +136,7 @@ def g_step(
 
     state.opt_g.zero_grad()
     parts = parts_of(n, state.micro_batch)
-    with own_gradients(state), held(state.D):
+    with own_gradients(state), maps_alone():
         values = backward(terms, parts, state.D, [images])
     backward(through, parts, state.G, list(state.G.parameters()))
     return update(state.G, state.opt_g, values, state.bad)
@@ -177,16 +178,6 @@ def own_gradients(state: TrainState) -> Iterator[None]:
             raise
         what = " ".join(str(error).split())
         raise InFile(f"loss: {state.loss_file.path}: no gradient of its losses: {what}") from error
-
-
-@contextmanager
-def held(network: nn.Module) -> Iterator[None]:
-    """Spare a pass through a network the gradients of its weights."""
-    network.requires_grad_(False)
-    try:
-        yield
-    finally:
-        network.requires_grad_(True)
 
 
 def remember(state: TrainState, values: dict[str, Tensor]) -> dict[str, Tensor]:
