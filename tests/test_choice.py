@@ -18,7 +18,7 @@ SPEC = ImageSpec(28, 28, 1, tuple("0123456789"))
 
 
 def chosen(images: float, device: str = "cpu", fewest: int = 5000, **asked: Any) -> dict[str, Any]:
-    choice = choose(resolve(asked), asked, SPEC, [fewest, fewest + 1], device, images)
+    choice = choose(resolve(asked), asked, SPEC, [fewest - 1, fewest + 1], device, images)
     assert len(choice.reasons) == 4
     return choice.config.flat() | {"said": "\n".join([*choice.reasons, choice.expected])}
 
@@ -61,10 +61,10 @@ def test_what_was_asked_for_stands_and_is_said() -> None:
 
 
 def test_of_few_images_d_sees_changed_ones_unless_it_was_asked_otherwise() -> None:
-    seen = OFTEN * (2 * FEW - 1)  # of both classes, of FEW - 1 and FEW
+    seen = OFTEN * 2 * (FEW - 1)  # of both classes
     few, enough, seldom = chosen(seen, fewest=FEW - 1), chosen(2 * seen, fewest=FEW), chosen(seen - 1, fewest=FEW - 1)
     assert (few["augment"], few["augment_p"], few["r1"], few["r2"]) == ("diffaugment", 0.2, 0.4, 0.4)
-    assert "augmentation diffaugment, a share of 0.2: 200 images a class; samples copy" in few["said"]
+    assert "augmentation diffaugment, a share of 0.2: 199 images a class; samples copy" in few["said"]
     assert "R1 0.4 and R2 0.4, projection: D, which sees each image so often" in few["said"]
     assert "of 1,000 images alone" in few["said"]
     long = chosen(LONG, fewest=FEW - 1)

@@ -25,9 +25,9 @@ CHOSEN = ("width", "g_blocks", "batch", "r1", "r2", "augment", "augment_p")
 
 # Images seen, the Fréchet distance there on Fashion-MNIST (docs/benchmarks.md), how samples look
 EXPECTED = (
-    (8_000, 128, "rough shapes"),
-    (55_000, 18, "clear classes"),
-    (300_000, 3.7, "hard to tell at a glance"),
+    (10_000, 125, "rough shapes"),
+    (57_000, 17, "clear classes"),
+    (360_000, 2.8, "hard to tell at a glance"),
     (560_000, 2.3, "hard to tell at a glance"),
 )
 
@@ -135,7 +135,7 @@ def expected(images: float, spec: ImageSpec, counts: Collection[int]) -> str:
     seen, distance, looks = min(EXPECTED, key=lambda row: abs(math.log(row[0] / images)))
     but = "" if max(spec.height, spec.width) <= 32 else "; larger images want many more"
     if few(counts, images):
-        but += "; of 1,000 images alone, 150,000 seen gave 8.0"
+        but += "; of 1,000 images alone, 160,000 seen gave 7.3"
     return (
         f"expect: {seen:,} images seen gave a Fréchet distance of {distance:g} on Fashion-MNIST, where real images "
         f"have .53 and ten minutes of acgan 94: {looks}{but}"
