@@ -138,5 +138,5 @@ def expected(images: float, spec: ImageSpec, counts: Collection[int]) -> str:
         but += "; of 1,000 images alone, 160,000 seen gave 7.3"
     return (
         f"expect: {seen:,} images seen gave a Fréchet distance of {distance:g} on Fashion-MNIST, where real images "
-        f"have .53 and ten minutes of acgan 94: {looks}{but}"
+        f"have .53 and ten minutes of acgan 96: {looks}{but}"
     )
