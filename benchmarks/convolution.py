@@ -2,8 +2,8 @@
 
     OMP_NUM_THREADS=1 python benchmarks/convolution.py [--rounds 15]
 
-First the gradient alone, in bf16 and channels_last, for maps of the recipes and for two that are too large; then whole
-steps of recipes in bf16, with the product where it pays and without it anywhere.
+First the gradient alone, in bf16 and channels_last, for maps that take the product and, last, for three that do not;
+then whole steps of recipes in bf16, with the product where it pays and without it anywhere.
 """
 
 from __future__ import annotations

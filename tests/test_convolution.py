@@ -112,9 +112,8 @@ def test_where_the_product_is_taken(monkeypatch: pytest.MonkeyPatch, correlation
         monkeypatch.setattr(convolution, "has_amx", lambda amx=amx: amx)
         assert taken(Conv2d(2, 128, 4, stride=2, padding=1), torch.ones(1, 2, 16, 16).bfloat16()) == amx
         assert taken(ConvTranspose2d(128, 2, 4, stride=2, padding=1), torch.ones(1, 128, 8, 8).bfloat16()) == amx
-        assert not taken(
-            Conv2d(2, 128, 4, stride=2, padding=1), torch.ones(1, 2, 18, 16).bfloat16()
-        )  # 9x8 are too many
+        # 9x8 places are too many, and 127 channels too few
+        assert not taken(Conv2d(2, 128, 4, stride=2, padding=1), torch.ones(1, 2, 18, 16).bfloat16())
         assert not taken(ConvTranspose2d(128, 2, 4, stride=2, padding=1), torch.ones(1, 128, 9, 8).bfloat16())
         assert not taken(Conv2d(128, 127, 3, padding=1), torch.ones(1, 128, 4, 4).bfloat16())
         assert not taken(ConvTranspose2d(127, 128, 4, stride=2, padding=1), torch.ones(1, 127, 4, 4).bfloat16())
@@ -202,7 +201,7 @@ def test_what_asks_for_no_weights_finds_none(everywhere: Callable[[bool], None],
 
 
 def test_a_step_of_g_finds_no_gradient_of_ds_weights(
-    everywhere: Callable[[bool], None], correlations: list[Tensor], monkeypatch: pytest.MonkeyPatch
+    everywhere: Callable[[bool], None], correlations: list[Tensor]
 ) -> None:
     everywhere(True)
     state = played("auto")

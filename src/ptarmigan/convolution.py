@@ -82,7 +82,10 @@ _maps_alone = ContextVar("maps_alone", default=False)
 
 @contextmanager
 def maps_alone() -> Iterator[None]:
-    """Spare a call of autograd.grad for maps or images the gradients of weights, which a Function cannot know of."""
+    """Spare a backward pass for maps or images the gradients of weights: a Function cannot know that nobody asks.
+
+    Of the thread that asks, which on a CPU is the one that goes backwards.
+    """
     before = _maps_alone.set(True)
     try:
         yield
