@@ -17,8 +17,10 @@ from ptarmigan.files import load_json
 SPEC = ImageSpec(28, 28, 1, tuple("0123456789"))
 
 
-def chosen(images: float, device: str = "cpu", fewest: int = 5000, **asked: Any) -> dict[str, Any]:
-    choice = choose(resolve(asked), asked, SPEC, [fewest - 1, fewest + 1], device, images)
+def chosen(
+    images: float, device: str = "cpu", fewest: int = 5000, spec: ImageSpec = SPEC, **asked: Any
+) -> dict[str, Any]:
+    choice = choose(resolve(asked), asked, spec, [fewest - 1, fewest + 1], device, images)
     assert len(choice.reasons) == 4
     return choice.config.flat() | {"said": "\n".join([*choice.reasons, choice.expected])}
 
@@ -50,6 +52,24 @@ def test_a_gpu_takes_twice_the_width_where_the_budget_is_long() -> None:
     assert chosen(WIDE, "cuda")["width"] == 64
     assert chosen(WIDE - 1, "cuda")["width"] == chosen(10 * WIDE, "cpu")["width"] == 32
     assert f"from {WIDE:,} images seen on" in chosen(WIDE - 1, "cuda")["said"]
+
+
+def test_of_large_images_d_learns_more_slowly_in_small_batches_and_g_has_blocks_whatever_the_budget() -> None:
+    small, large = ImageSpec(32, 32, 3, tuple("0123456789")), ImageSpec(25, 41, 3, tuple("0123456789"))
+    for images in (BRIEF - 1, LONG, 10 * WIDE):
+        found = chosen(images, spec=large)
+        assert [found[key] for key in ("batch", "g_blocks", "g_lr", "d_lr", "r1")] == [32, 1, 2e-3, 1e-3, 0.4]
+        assert (
+            "batch 32, rates 0.002 for G and 0.001 for D, falling to 0 at the end: more updates, and a slower D"
+            in (found["said"])
+        )
+        assert chosen(images, spec=small)["d_lr"] == 2e-3
+        assert "slower D" not in chosen(images, spec=small)["said"]
+    assert chosen(LONG, spec=small)["batch"] == 64
+    assert chosen(LONG, spec=large, g_lr=1e-3)["d_lr"] == 1e-3
+    asked = chosen(LONG, spec=large, d_lr=3e-3, r1=0.2)
+    assert [asked[key] for key in ("d_lr", "r1", "r2")] == [3e-3, 0.2, 0.4]
+    assert "rates 0.002 for G and 0.003 for D, falling to 0 at the end: d_lr as you asked" in asked["said"]
 
 
 def test_what_was_asked_for_stands_and_is_said() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 
+import judge_shapes
 import shapes as drawn
 from ptarmigan.config import Data
 from ptarmigan.data import open_dataset
@@ -48,3 +50,29 @@ def test_folders_and_the_npz_are_one_data_set_of_ten_classes(tmp_path: Path, mon
     assert np.array_equal(one.images, two.images)
     assert one.labels.tolist() == two.labels.tolist()
     assert (tmp_path / "s.png").exists()
+
+
+def test_the_judge_of_the_set_puts_noise_farther_from_it_than_its_own_images(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, value in dict(MADE=tmp_path / "judge.pt", A_CLASS=30, HELD=100, EPOCHS=6, BATCH=20).items():
+        monkeypatch.setattr(judge_shapes, name, value)
+    labels = np.repeat(np.arange(10), 10)
+    real = np.array([drawn.draw(label, i, 5) for i, label in enumerate(labels)])
+    np.savez(tmp_path / "real.npz", arr_0=real, arr_1=labels)
+    np.savez(tmp_path / "turned.npz", arr_0=real, arr_1=(labels + 1) % 10)
+    noise = np.random.default_rng(0).integers(0, 256, real.shape, np.uint8)
+    np.savez(tmp_path / "noise.npz", arr_0=noise, arr_1=labels)
+    judge_shapes.main([str(tmp_path / f"{name}.npz") for name in ("real", "turned", "noise")])
+    judge_shapes.main([str(tmp_path / "real.npz")])  # by the same classifier, not made again
+    *_, own, turned, noise_line, again = capsys.readouterr().out.splitlines()
+    assert own == again
+    figures = [
+        [float(figure) for figure in re.findall(r"[\d.]+", line.split(".npz: ")[1])]
+        for line in (own, turned, noise_line)
+    ]
+    assert 3 * figures[0][0] < figures[2][0]
+    assert figures[0][0] == figures[1][0]
+    assert figures[0][3] > 0.8  # textures are the easy part
+    assert figures[0][1] + figures[1][1] <= 1
+    assert figures[1][3] == pytest.approx(1 - figures[0][3], abs=1e-3)  # the next class has the other texture

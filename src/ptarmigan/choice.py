@@ -18,10 +18,11 @@ BRIEF = 50_000  # images seen up to which blocks in G cost a CPU more time than 
 LONG = 100_000  # images seen from which a batch of 64 and a weaker penalty are better, minute by minute
 WIDE = 500_000  # images seen after which twice the width is better image by image; what it costs a GPU is not measured
 FEW = 200  # images a class, below which D may learn them by heart; measured at 100
+LARGE = 32 * 32  # pixels above which D learns more slowly than G, batches stay at 32 and G has blocks; see 48x64 there
 OFTEN = 100  # times that each image is seen, from which D of few images is held back more; measured at 100 and 200
 
 # What `choose` decides; the rest of the recipe stands in config.py
-CHOSEN = ("width", "g_blocks", "batch", "r1", "r2", "augment", "augment_p")
+CHOSEN = ("width", "g_blocks", "batch", "d_lr", "r1", "r2", "augment", "augment_p")
 
 # Images seen, the Fréchet distance there on Fashion-MNIST (docs/benchmarks.md), how samples look
 EXPECTED = (
@@ -46,11 +47,13 @@ def choose(
     `counts` are the training images of each class, `device` is cpu, cuda or mps, and `images` are about how many the
     budget will see.  Raises UserError where the choice cannot go with what was given.
     """
-    long, wide = images >= LONG, device == "cuda" and images >= WIDE
-    gamma = 0.4 if few(counts, images) else 0.1 if long else 0.2
+    long, wide = images >= LONG and not large(spec), device == "cuda" and images >= WIDE
+    gamma = 0.4 if few(counts, images) or large(spec) else 0.1 if long else 0.2
     fields: dict[str, Any] = {"width": 64 if wide else 32, "batch": 64 if long else 32, "r1": gamma, "r2": gamma}
-    if device == "cpu" and images < BRIEF:
+    if device == "cpu" and images < BRIEF and not large(spec):
         fields["g_blocks"] = 0
+    if large(spec):
+        fields["d_lr"] = 1e-3
     if few(counts, images) and "augment" not in given:
         fields |= {"augment": "diffaugment", "augment_p": 0.2}
     if not (config.loss.r1 and config.loss.r2):  # one that was switched off stays so, and leaves the other as it is
@@ -63,6 +66,10 @@ def choose(
 def few(counts: Collection[int], images: float) -> bool:
     """D can learn the training images by heart: there are few in a class on average, and each is seen often."""
     return sum(counts) < FEW * len(counts) and images >= OFTEN * sum(counts)
+
+
+def large(spec: ImageSpec) -> bool:
+    return spec.height * spec.width > LARGE
 
 
 def replaced(config: Config, fields: dict[str, Any]) -> Config:
@@ -98,6 +105,8 @@ def reasons(
     batch = (
         f"more images a second than 32, and better from {LONG:,} images on"
         if train.batch == 64
+        else "more updates, and a slower D, which left a grain on large images at G's rate"
+        if large(spec)
         else f"more updates, which a budget of under {LONG:,} images wants"
     )
     augment = config.data.augment + (f", a share of {config.data.augment_p}" if config.data.augment_p != 1 else "")
@@ -120,7 +129,14 @@ def reasons(
             "r2",
             "conditioning",
         ),
-        line(f"batch {train.batch}, rates falling to 0 at the end", batch, "batch", "g_lr", "d_lr", "anneal"),
+        line(
+            f"batch {train.batch}, rates {train.g_lr:g} for G and {train.d_lr:g} for D, falling to 0 at the end",
+            batch,
+            "batch",
+            "g_lr",
+            "d_lr",
+            "anneal",
+        ),
         line(
             f"augmentation {augment}",
             f"{sum(counts) / len(counts):,.0f} images a class"

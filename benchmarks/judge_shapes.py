@@ -1,0 +1,105 @@
+"""Judge samples of the set that shapes.py draws, by a classifier that never saw the images a generator learnt from.
+
+    ptarmigan sample RUN -n 400 --seed 1 --out samples.npz
+    python benchmarks/judge_shapes.py samples.npz ...
+
+A line for each: the Fréchet distance from 4,000 real images on the classifier's 64 penultimate features, and how often
+it sees the class, the shape and the texture that were asked for.  The classifier is made at the first call, in some
+four minutes, from 16,000 images of another seed, and kept in benchmarks/runs; it names 4,000 others.  Two machines'
+classifiers can differ in rounding, so that figures are comparable within one.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from judge import frechet, gaussian
+from shapes import NAMES, draw
+
+MADE = Path(__file__).parent / "runs" / "judge-shapes.pt"
+SEED, A_CLASS, HELD = 77, 2_000, 4_000
+EPOCHS, BATCH, RATE = 8, 100, 4e-3
+TEXTURES = 2  # NAMES go shape by shape, plain and striped
+
+
+def stage(inputs: int, outputs: int) -> nn.Module:
+    """[N, inputs, H, W] -> [N, outputs, H/2, W/2]."""
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, 3, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU(), nn.MaxPool2d(2)
+    )
+
+
+def networks() -> tuple[nn.Module, nn.Module]:
+    """Images [N, 3, 48, 64] in [-1, 1] -> features [N, 64], and those -> logits [N, 10]."""
+    body = nn.Sequential(
+        stage(3, 32), stage(32, 64), stage(64, 128), stage(128, 128), nn.Flatten(), nn.Linear(128 * 12, 64), nn.ReLU()
+    )
+    return body, nn.Linear(64, len(NAMES))
+
+
+def scaled(images: NDArray[np.uint8]) -> Tensor:
+    """uint8 [N, 48, 64, 3] -> float32 [N, 3, 48, 64] in [-1, 1]."""
+    return torch.from_numpy(images).permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
+@torch.no_grad()
+def features(body: nn.Module, images: NDArray[np.uint8]) -> Tensor:
+    body.eval()
+    return torch.cat([body(scaled(part)) for part in np.array_split(images, -(-len(images) // 500))])
+
+
+def make() -> None:
+    """Draw the images, train the classifier, say how many of the others it names, and keep it with their features."""
+    print("making the judge: some four minutes")
+    images = np.array([draw(label, i, SEED) for label in range(len(NAMES)) for i in range(A_CLASS)])
+    labels = torch.arange(len(NAMES)).repeat_interleave(A_CLASS)
+    rng = np.random.default_rng(0)
+    learnt, held = np.split(rng.permutation(len(images)), [-HELD])
+    torch.manual_seed(0)
+    body, head = networks()
+    both = nn.Sequential(body, head)
+    optimizer = torch.optim.AdamW(both.parameters())
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, EPOCHS * (len(learnt) // BATCH))
+    for _ in range(EPOCHS):
+        for part in rng.permutation(learnt).reshape(-1, BATCH):
+            optimizer.zero_grad()
+            F.cross_entropy(both(scaled(images[part])), labels[part]).backward()
+            optimizer.step()
+            schedule.step()
+    found = features(body, images[held])
+    right = (head(found).argmax(1) == labels[held]).float().mean()
+    halves = frechet(*gaussian(found[::2]), *gaussian(found[1::2]))
+    print(f"it names {right:.4f} of {HELD} others; their halves are {halves:.2f} apart")
+    MADE.parent.mkdir(exist_ok=True)
+    torch.save({"body": body.state_dict(), "head": head.state_dict(), "real": found}, MADE)
+
+
+def main(paths: list[str]) -> None:
+    if not MADE.exists():
+        make()
+    kept = torch.load(MADE)
+    body, head = networks()
+    body.load_state_dict(kept["body"])
+    head.load_state_dict(kept["head"])
+    for path in paths:
+        with np.load(path) as file:
+            images, asked = file["arr_0"], torch.from_numpy(file["arr_1"])
+        found = features(body, images)
+        seen = head(found).argmax(1)
+        agree = {
+            "class": seen == asked, "shape": seen // TEXTURES == asked // TEXTURES,
+            "texture": seen % TEXTURES == asked % TEXTURES,
+        }  # fmt: skip
+        distance = frechet(*gaussian(found), *gaussian(kept["real"]))
+        print(f"{path}: Fréchet {distance:.0f}", *(f"{name} {same.float().mean():.3f}" for name, same in agree.items()))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
