@@ -5,7 +5,7 @@
 
 A line for each: the Fréchet distance from 4,000 real images on the classifier's 64 penultimate features, and how often
 it sees the class, the shape and the texture that were asked for.  The classifier is made at the first call, in some
-four minutes, from 16,000 images of another seed, and kept in benchmarks/runs; it names 4,000 others.  Two machines'
+eight minutes, from 16,000 images of another seed, and kept in benchmarks/runs; it names 4,000 others.  Two machines'
 classifiers can differ in rounding, so that figures are comparable within one.
 """
 
@@ -57,7 +57,7 @@ def features(body: nn.Module, images: NDArray[np.uint8]) -> Tensor:
 
 def make() -> None:
     """Draw the images, train the classifier, say how many of the others it names, and keep it with their features."""
-    print("making the judge: some four minutes")
+    print("making the judge: some eight minutes")
     images = np.array([draw(label, i, SEED) for label in range(len(NAMES)) for i in range(A_CLASS)])
     labels = torch.arange(len(NAMES)).repeat_interleave(A_CLASS)
     rng = np.random.default_rng(0)
