@@ -17,13 +17,15 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from judge import frechet, gaussian
 from shapes import NAMES, draw
 
-MADE = Path(__file__).parent / "runs" / "judge-shapes.pt"
+MADE = Path(__file__).parent / "runs" / "judge-shapes.safetensors"
+REAL = "real"  # the held-out images' features, beside the weights
 SEED, A_CLASS, HELD = 77, 2_000, 4_000
 EPOCHS, BATCH, RATE = 8, 100, 4e-3
 TEXTURES = 2  # NAMES go shape by shape, plain and striped
@@ -78,16 +80,16 @@ def make() -> None:
     halves = frechet(*gaussian(found[::2]), *gaussian(found[1::2]))
     print(f"it names {right:.4f} of {HELD} others; their halves are {halves:.2f} apart")
     MADE.parent.mkdir(exist_ok=True)
-    torch.save({"body": body.state_dict(), "head": head.state_dict(), "real": found}, MADE)
+    save_file({**both.state_dict(), REAL: found}, MADE)
 
 
 def main(paths: list[str]) -> None:
     if not MADE.exists():
         make()
-    kept = torch.load(MADE)
+    kept = load_file(MADE)
+    real = kept.pop(REAL)
     body, head = networks()
-    body.load_state_dict(kept["body"])
-    head.load_state_dict(kept["head"])
+    nn.Sequential(body, head).load_state_dict(kept)
     for path in paths:
         with np.load(path) as file:
             images, asked = file["arr_0"], torch.from_numpy(file["arr_1"])
@@ -97,7 +99,7 @@ def main(paths: list[str]) -> None:
             "class": seen == asked, "shape": seen // TEXTURES == asked // TEXTURES,
             "texture": seen % TEXTURES == asked % TEXTURES,
         }  # fmt: skip
-        distance = frechet(*gaussian(found), *gaussian(kept["real"]))
+        distance = frechet(*gaussian(found), *gaussian(real))
         print(f"{path}: Fréchet {distance:.0f}", *(f"{name} {same.float().mean():.3f}" for name, same in agree.items()))
 
 
