@@ -130,12 +130,15 @@ def test_a_run_keeps_what_was_chosen_when_its_budget_grows(
 
 
 def test_a_run_stays_what_auto_was_when_it_began(shapes: Path, tmp_path: Path) -> None:
-    was = dict(loss="relativistic", g_blocks=0, g_modulation=False, least_side=4, penalty_every=1)
+    was = dict(loss="relativistic", g_blocks=0, g_modulation=False, least_side=4, penalty_every=1, d_lr=3e-3)
     run = train(shapes, out=tmp_path / "run", **SMALL, **was)
     train(shapes, out=run, **SMALL | dict(images="96"))
     record = load_json(run / "config.json")
     assert {
-        key: record["config"][part][key] for part in ("model", "loss") for key in was if key in record["config"][part]
+        key: record["config"][part][key]
+        for part in ("model", "loss", "train")
+        for key in was
+        if key in record["config"][part]
     } == was
     with pytest.raises(UserError, match="loss relativistic there, hinge here"):
         train(shapes, out=run, **SMALL | dict(images="128"), loss="hinge")
