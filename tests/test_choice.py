@@ -61,7 +61,7 @@ def test_of_large_images_d_learns_more_slowly_in_small_batches_and_g_has_blocks_
         assert [found[key] for key in ("batch", "g_blocks", "g_lr", "d_lr", "r1")] == [32, 1, 2e-3, 1e-3, 0.4]
         assert (
             "batch 32, rates 0.002 for G and 0.001 for D, falling to 0 at the end: more updates, and a slower D"
-            in (found["said"])
+            in found["said"]
         )
         assert chosen(images, spec=small)["d_lr"] == 2e-3
         assert "slower D" not in chosen(images, spec=small)["said"]

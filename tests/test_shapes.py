@@ -55,7 +55,7 @@ def test_folders_and_the_npz_are_one_data_set_of_ten_classes(tmp_path: Path, mon
 def test_the_judge_of_the_set_puts_noise_farther_from_it_than_its_own_images(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for name, value in dict(MADE=tmp_path / "judge.pt", A_CLASS=30, HELD=100, EPOCHS=6, BATCH=20).items():
+    for name, value in dict(MADE=tmp_path / "judge.safetensors", A_CLASS=30, HELD=100, EPOCHS=6, BATCH=20).items():
         monkeypatch.setattr(judge_shapes, name, value)
     labels = np.repeat(np.arange(10), 10)
     real = np.array([drawn.draw(label, i, 5) for i, label in enumerate(labels)])

@@ -18,8 +18,8 @@ BRIEF = 50_000  # images seen up to which blocks in G cost a CPU more time than 
 LONG = 100_000  # images seen from which a batch of 64 and a weaker penalty are better, minute by minute
 WIDE = 500_000  # images seen after which twice the width is better image by image; what it costs a GPU is not measured
 FEW = 200  # images a class, below which D may learn them by heart; measured at 100
-LARGE = 32 * 32  # pixels above which D learns more slowly than G, batches stay at 32 and G has blocks; see 48x64 there
 OFTEN = 100  # times that each image is seen, from which D of few images is held back more; measured at 100 and 200
+LARGE = 32 * 32  # pixels above which D is slower than G, batches stay at 32 and G has blocks; measured at 48x64
 
 # What `choose` decides; the rest of the recipe stands in config.py
 CHOSEN = ("width", "g_blocks", "batch", "d_lr", "r1", "r2", "augment", "augment_p")
