@@ -26,7 +26,7 @@ import ptarmigan.training as training
 from conftest import SMALL
 from ptarmigan import checkpoint, dist, load, replay, seeding
 from ptarmigan.advance import advance, augmentation, steer
-from ptarmigan.augment import CAP, DRAWS, GATES, INTERVAL, POLICIES, Change, adapt, augment, change, words
+from ptarmigan.augment import CAP, DRAWS, GATES, HALF, INTERVAL, POLICIES, Change, adapt, augment, change, words
 from ptarmigan.conditioning import Unconditional
 from ptarmigan.config import Config, Data, Loss, resolve
 from ptarmigan.contracts import Batch, DiscriminatorOutput, ImageSpec, UserError
@@ -106,6 +106,7 @@ def test_the_pipeline_is_its_transforms_on_one_image_after_another(policy: str, 
     values = torch.stack(change(policy, u[:, GATES:].T, HEIGHT, WIDTH)).T
     for i in range(count):
         made = [bool(gate < p) for gate in u[i, :GATES]]
+        made[5] &= policy != "gentle"
         expected = by_loop(images[i].numpy(), values[i].tolist(), made)
         np.testing.assert_allclose(got[i].numpy(), expected, rtol=1e-12, atol=1e-12)
     if p == 0.5:
@@ -164,8 +165,10 @@ def quantiles(count: int, value: int) -> Tensor:
 
 @pytest.mark.parametrize("policy", POLICIES)
 @pytest.mark.parametrize("side", [16, 17, 23, 24, 32, 48, 63, 64, 256])
-def test_moves_and_cuts_are_uniform_over_diffaugments_ranges(side: int, policy: str) -> None:
+def test_moves_and_cuts_are_uniform_over_their_ranges(side: int, policy: str) -> None:
     k, cut = side // 8, side // 2
+    if policy == "gentle":  # .3 of an eighth of the side, to the nearest pixel, and one at least
+        k = {16: 1, 17: 1, 23: 1, 24: 1, 32: 1, 48: 2, 63: 2, 64: 2, 256: 10}[side]
     places = side + 1 - cut % 2
     for axis in (0, 1):
         shape = (side, 40) if axis == 0 else (40, side)
@@ -180,6 +183,9 @@ def test_colours_are_drawn_as_the_papers_draw_them() -> None:
     q = (torch.arange(count, dtype=torch.float64) + 0.5) / count
     diff = [change("diffaugment", quantiles(count, value), 16, 16)[value] for value in range(4)]
     assert [torch.allclose(a, b) for a, b in zip(diff, (q - 0.5, q + 0.5, 2 * q, 0 * q), strict=True)] == [True] * 4
+    gentle = [change("gentle", quantiles(count, value), 16, 16)[value] for value in range(4)]
+    ranges = (0.3 * q - 0.15, 0.85 + 0.3 * q, 0.7 + 0.6 * q, 0 * q)
+    assert [torch.allclose(a, b) for a, b in zip(gentle, ranges, strict=True)] == [True] * 4
     ada = [change("ada", quantiles(count, value), 16, 16)[value] for value in range(4)]
     for values, sd in ((ada[0], 0.2), (ada[1].log2(), 0.5), (ada[2].log2(), 1.0)):
         assert values.mean().item() == pytest.approx(0, abs=1e-12)
@@ -368,6 +374,22 @@ def test_what_the_cap_stands_on() -> None:
     assert {16 // 8, 256 // 8} == {2, 32}  # the smallest image that a config allows, and the largest
 
 
+def test_what_gentle_does_to_half_can_be_undone() -> None:
+    """(1 + w) / 2 for each Fourier coefficient w of what it does: w is not near -1 for a move, nor for any colour."""
+    assert HALF == 0.5
+    t = torch.linspace(0, 200, 20_001, dtype=torch.float64)
+    for value in range(3):
+        drawn = change("gentle", quantiles(20_000, value), 16, 16)[value]
+        if value:
+            drawn = drawn.log()  # factors add up as logarithms
+        w = torch.stack([torch.exp(1j * at * drawn).mean() for at in t])
+        assert (1 + w).abs().min() > 0.7
+    for side in (28, 64, 256):
+        far = change("gentle", quantiles(10_000, 4), side, side).down.max().item()
+        k = torch.arange(-far, far + 1, dtype=torch.float64)
+        assert (k.unsqueeze(1) * t).cos().mean(0).min() > -0.34
+
+
 def test_the_colours_have_positive_fourier_coefficients() -> None:
     for value in range(3):
         drawn = change("ada", quantiles(20_000, value), 16, 16)[value]
@@ -539,7 +561,7 @@ def test_d_sees_nothing_but_augmented_images_each_half_of_each_update_by_its_own
 
     def changed(images: Tensor, purpose: str) -> Tensor:
         u = seeding.uniforms(5, f"augment {purpose}", np.arange(16, 24), DRAWS)
-        return augment(images, policy, u, 0.7 if policy == "ada" else 1.0)
+        return augment(images, policy, u, {"gentle": 0.5, "diffaugment": 1.0, "ada": 0.7}[policy])
 
     gp = loss == "wgan-gp"
     none: tuple[Tensor, ...] = ()
@@ -764,7 +786,9 @@ def test_a_checkpoint_of_another_policy_is_not_taken_for_adas() -> None:
 def test_the_names() -> None:
     assert words("ada", 3) == "ada (brightness, contrast, saturation, hue, translation, cutout)"
     assert words("diffaugment", 1) == "diffaugment (brightness, contrast, translation, cutout)"
+    assert words("gentle", 1) == "gentle (brightness, contrast, translation)"
+    assert words("gentle", 4) == "gentle (brightness, saturation, contrast, translation)"
     assert resolve({}).data.augment == "none"
     assert resolve({"augment": "ada"}).data.augment == "ada"
-    with pytest.raises(UserError, match="augment: 'adda' will not do: one of none, diffaugment, ada is needed"):
+    with pytest.raises(UserError, match="augment: 'adda' will not do: one of none, gentle, diffaugment, ada is"):
         resolve({"augment": "adda"})

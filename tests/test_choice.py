@@ -83,12 +83,12 @@ def test_what_was_asked_for_stands_and_is_said() -> None:
 def test_of_few_images_d_sees_changed_ones_unless_it_was_asked_otherwise() -> None:
     seen = OFTEN * 2 * (FEW - 1)  # of both classes
     few, enough, seldom = chosen(seen, fewest=FEW - 1), chosen(2 * seen, fewest=FEW), chosen(seen - 1, fewest=FEW - 1)
-    assert (few["augment"], few["augment_p"], few["r1"], few["r2"]) == ("diffaugment", 0.2, 0.4, 0.4)
-    assert "augmentation diffaugment, a share of 0.2: 199 images a class; samples copy" in few["said"]
+    assert (few["augment"], few["augment_p"], few["r1"], few["r2"]) == ("gentle", 1, 0.4, 0.4)
+    assert "augmentation gentle: 199 images a class; " in few["said"]
     assert "R1 0.4 and R2 0.4, projection: D, which sees each image so often" in few["said"]
     assert "of 1,000 images alone" in few["said"]
     long = chosen(LONG, fewest=FEW - 1)
-    assert (long["batch"], long["r1"], long["augment"]) == (64, 0.4, "diffaugment")
+    assert (long["batch"], long["r1"], long["augment"]) == (64, 0.4, "gentle")
     for found in (enough, seldom):
         assert "of 1,000 images alone" not in found["said"]
         assert (found["augment"], found["augment_p"]) == ("none", 1)

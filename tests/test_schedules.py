@@ -375,6 +375,7 @@ def test_ramps_from_the_command_line_are_in_the_record_the_help_and_the_differen
         ({"augment_p": "0..1.1", "augment": "diffaugment"}, "augment_p: 0.0..1.1 is out of range: 0 to 1"),
         ({"augment_p": 0.5}, "augment_p: 0.5 means nothing to augment none; leave it out, or take --augment diff"),
         ({"augment_p": "0..0.5", "augment": "ada"}, "0.0..0.5 means nothing to augment ada, which steers its own"),
+        ({"augment_p": 0.5, "augment": "gentle"}, "0.5 means nothing to augment gentle, whose share is .5; leave it"),
         (
             {"d_norm": "batch", "loss": "hinge", "r1": "0..0.1", "r2": 0},
             "d_norm batch cannot go with r1 0.0..0.1: batch norm couples",

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ptarmigan import dist, seeding
-from ptarmigan.augment import DRAWS, INTERVAL, adapt, augment
+from ptarmigan.augment import DRAWS, HALF, INTERVAL, adapt, augment
 from ptarmigan.contracts import Batch, UserError
 from ptarmigan.data import Batches
 from ptarmigan.devices import sent
@@ -137,7 +137,7 @@ def augmentation(state: TrainState, purpose: str) -> Augment:
     policy, where = state.config.data.augment, indices(state)
     if policy == "none":
         return no_augmentation
-    p = state.averages.get("augment_p", state.now(state.config.data.augment_p))
+    p = HALF if policy == "gentle" else state.averages.get("augment_p", state.now(state.config.data.augment_p))
 
     def change(images: Tensor, half: str, part: slice) -> Tensor:
         u = seeding.uniforms(state.config.train.seed, f"augment {purpose} {half}", where[part], DRAWS)

@@ -9,8 +9,8 @@ section 2.2).  Under ADA each transform is left out with probability 1 - p, and 
 - translation by -k..k pixels, up to p = .8, which is why p stops there.  Content that stays whole moves by a Toeplitz
   matrix; its eigenvalues are above 1 - p + p w, w the least value of (1 + 2 cos t + ... + 2 cos kt) / (2k + 1), which
   is -1/4 for k = 2 and more for larger k; k is 2 or more at 16 pixels and more.  What is cropped is triangular again.
-DiffAugment changes every image, where `augment_p` is 1, so none of this holds for it; it has been found to do well from
-few images.
+gentle makes each transform with p = 1/2: a coefficient w becomes (1 + w) / 2, a third or more for any of its changes.
+DiffAugment changes every image, where `augment_p` is 1, so none of this holds for it.
 
 What is cut out or moved in is 0, mid grey, in all channels.  Hardly any picture's ground has just that value, so a move
 can be seen for what it is; black would hide it on the black ground of many data sets.  Colours may leave [-1, 1], since
@@ -26,12 +26,14 @@ import torch
 from torch import Tensor
 
 POLICIES = {
+    "gentle": ("brightness", "saturation", "contrast", "translation"),
     "diffaugment": ("brightness", "saturation", "contrast", "translation", "cutout"),
     "ada": ("brightness", "contrast", "saturation", "hue", "translation", "cutout"),
 }
 COLOURED = ("saturation", "hue")  # grey images have neither
 # Uniforms a sample: one for each transform, whether it is made, and then how, one for each value of Change.
 GATES, DRAWS = 6, 14
+GENTLE, HALF = 0.3, 0.5  # gentle's ranges as a share of DiffAugment's, and its p
 TARGET, CAP = 0.6, 0.8  # of D's mean sign on training images, and of p
 INTERVAL, RAMP = 4, 500_000  # batches between two moves of p, and images in which p could go from 0 to 1
 
@@ -70,28 +72,32 @@ def augment(images: Tensor, policy: str, u: Tensor, p: Tensor | float) -> Tensor
     if colour.shape[1] == 3:
         colour = tint(colour, made.saturation, made.hue)
     images = torch.cat([colour, alpha], 1) if alpha.shape[1] else colour
-    return cutout(translation(images, made.down, made.right), made.top, made.left)
+    images = translation(images, made.down, made.right)
+    return cutout(images, made.top, made.left) if "cutout" in POLICIES[policy] else images
 
 
 def change(policy: str, u: Tensor, height: int, width: int) -> Change:
     """Uniforms [8, N] -> what the policy does to each image where its gates let it.
 
-    diffaugment: Zhao et al. 2020, policy "color,translation,cutout" as its code has it.  ada: integer translation,
-    colour and cutout of Karras et al. 2020, appendix B, without flips, quarter turns and luma flips, which change what
-    many images mean, and without what resamples.  For both, contrast is about the image's mean, and translation and
-    cutout are drawn as DiffAugment draws them.
+    diffaugment: Zhao et al. 2020, policy "color,translation,cutout" as its code has it.  gentle: the same within .3 of
+    its ranges, a pixel and more of translation, and no cutout.  ada: integer translation, colour and cutout of Karras
+    et al. 2020, appendix B, without flips, quarter turns and luma flips, which change what many images mean, and
+    without what resamples.  For all, contrast is about the image's mean; ada draws translation and cutout as
+    DiffAugment does.
     """
-    if policy == "diffaugment":
-        colour = [u[0] - 0.5, u[1] + 0.5, 2 * u[2], torch.zeros_like(u[3])]
-    else:
+    if policy == "ada":
         normal = torch.special.ndtri(u[:3])
         colour = [0.2 * normal[0], (0.5 * normal[1]).exp2(), normal[2].exp2(), math.pi * (2 * u[3] - 1)]
-    sides = height, width
-    moves = [(place * (2 * (side // 8) + 1)).floor() - side // 8 for place, side in zip(u[4:6], sides, strict=True)]
-    cuts = []
-    for place, side in zip(u[6:8], sides, strict=True):
-        cut = side // 2
-        cuts.append((place * (side + 1 - cut % 2)).floor() - cut // 2)
+    else:
+        colour = [u[0] - 0.5, u[1] + 0.5, 2 * u[2], torch.zeros_like(u[3])]
+    if policy == "gentle":
+        colour = [still + GENTLE * (value - still) for value, still in zip(colour, NEUTRAL, strict=False)]
+    moves, cuts = [], []
+    for move, cut, side in zip(u[4:6], u[6:8], (height, width), strict=True):
+        far = max(1, round(GENTLE * side / 8)) if policy == "gentle" else side // 8
+        moves.append((move * (2 * far + 1)).floor() - far)
+        box = side // 2
+        cuts.append((cut * (side + 1 - box % 2)).floor() - box // 2)
     return Change(*colour, *moves, *cuts)
 
 

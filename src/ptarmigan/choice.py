@@ -21,7 +21,7 @@ FEW = 200  # images a class, below which D may learn them by heart; measured at 
 OFTEN = 100  # times that each image is seen, from which D of few images is held back more; measured at 100 and 200
 LARGE = 32 * 32  # pixels above which D is slower than G, batches stay at 32 and G has blocks; measured at 48x64
 
-# What `choose` decides; the rest of the recipe stands in config.py
+# What `choose` decides, or once did, which runs begun then go on with; the rest of the recipe stands in config.py
 CHOSEN = ("width", "g_blocks", "batch", "d_lr", "r1", "r2", "augment", "augment_p")
 
 # Images seen, the Fréchet distance there on Fashion-MNIST (docs/benchmarks.md), how samples look
@@ -56,7 +56,7 @@ def choose(
     if large(spec):
         fields["d_lr"] = 1e-3
     if few(counts, images) and "augment" not in given:
-        fields |= {"augment": "diffaugment", "augment_p": 0.2}
+        fields["augment"] = "gentle"
     if not (config.loss.r1 and config.loss.r2):  # one that was switched off stays so, and leaves the other as it is
         del fields["r1"], fields["r2"]
     chosen = replaced(config, {key: value for key, value in fields.items() if key not in given})

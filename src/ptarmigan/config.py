@@ -40,8 +40,8 @@ class Data:
     split: str = option("90/5/5", "percent for train/select/held-out; none: train on everything")
     group: str | None = option(None, "regular expression on a file's path; equal matches share a part")
     flip: bool = option(False, "mirror half of the training images left to right")
-    augment: Literal["none", "diffaugment", "ada"] = option(
-        "none", "change what D sees, for few images: diffaugment each one, ada as often as D overfits"
+    augment: Literal["none", "gentle", "diffaugment", "ada"] = option(
+        "none", "change what D sees, for few images: gentle a little, diffaugment a lot, ada as often as D overfits"
     )
     augment_p: Scheduled = option(1.0, "diffaugment: share of images that each change is made to; A..B: from A to B")
 
@@ -293,9 +293,9 @@ def check(config: Config) -> None:
         if not all(0 <= end < 1 for beta in getattr(train, key) for end in ends_of(beta)):
             raise UserError(f"{key}: {getattr(train, key)} is out of range: each from 0 to below 1")
     if data.augment_p != 1 and data.augment != "diffaugment":
-        steered = ", which steers its own" if data.augment == "ada" else ""
+        own = {"gentle": ", whose share is .5", "ada": ", which steers its own"}.get(data.augment, "")
         raise UserError(
-            f"augment_p: {data.augment_p} means nothing to augment {data.augment}{steered}; leave it out, or take "
+            f"augment_p: {data.augment_p} means nothing to augment {data.augment}{own}; leave it out, or take "
             "--augment diffaugment"
         )
     if loss.loss not in LOSSES and not loss.loss.endswith(".py"):
