@@ -9,7 +9,7 @@ import pytest
 
 from conftest import SMALL
 from ptarmigan import train
-from ptarmigan.choice import BRIEF, FEW, LONG, OFTEN, WIDE, choose
+from ptarmigan.choice import BRIEF, BY_HEART, FEW, LONG, OFTEN, WIDE, choose
 from ptarmigan.config import resolve
 from ptarmigan.contracts import ImageSpec, UserError
 from ptarmigan.files import load_json
@@ -82,13 +82,23 @@ def test_what_was_asked_for_stands_and_is_said() -> None:
 
 def test_of_few_images_d_sees_changed_ones_unless_it_was_asked_otherwise() -> None:
     seen = OFTEN * 2 * (FEW - 1)  # of both classes
-    few, enough, seldom = chosen(seen, fewest=FEW - 1), chosen(2 * seen, fewest=FEW), chosen(seen - 1, fewest=FEW - 1)
+    learnt = BY_HEART * 2 * (FEW - 1)
+    few, seldom = chosen(learnt, fewest=FEW - 1), chosen(seen - 1, fewest=FEW - 1)
+    enough = chosen(2 * learnt, fewest=FEW)
     assert (few["augment"], few["augment_p"], few["r1"], few["r2"]) == ("gentle", 1, 0.4, 0.4)
-    assert "augmentation gentle: 199 images a class; " in few["said"]
+    assert "augmentation gentle: 199 images a class; changed a little" in few["said"]
+    for images in (seen, learnt - 1):
+        found = chosen(images, fewest=FEW - 1)
+        assert (found["augment"], found["r1"], found["r2"]) == ("none", 1.0, 1.0)
+        assert "changed" not in found["said"]
     assert "R1 0.4 and R2 0.4, projection: D, which sees each image so often" in few["said"]
     assert "of 1,000 images alone" in few["said"]
+    assert learnt < LONG
     long = chosen(LONG, fewest=FEW - 1)
     assert (long["batch"], long["r1"], long["augment"]) == (64, 0.4, "gentle")
+    assert chosen(LONG, fewest=FEW - 1, augment="none")["r1"] == 1.0
+    plate = ImageSpec(48, 64, 3, SPEC.class_names)
+    assert [chosen(seen, fewest=FEW - 1, spec=plate)[key] for key in ("augment", "r1")] == ["none", 0.4]
     for found in (enough, seldom):
         assert "of 1,000 images alone" not in found["said"]
         assert (found["augment"], found["augment_p"]) == ("none", 1)
@@ -96,7 +106,8 @@ def test_of_few_images_d_sees_changed_ones_unless_it_was_asked_otherwise() -> No
     assert "augmentation none: 200 images a class\n" in enough["said"]
     for asked in ({"augment": "ada"}, {"augment": "none"}, {"augment": "diffaugment"}):
         found = chosen(seen, fewest=FEW - 1, **asked)
-        assert (found["augment"], found["augment_p"], found["r1"]) == (asked["augment"], 1, 0.4)
+        gamma = 1.0 if asked["augment"] == "none" else 0.4
+        assert (found["augment"], found["augment_p"], found["r1"]) == (asked["augment"], 1, gamma)
         assert "augment as you asked" in found["said"]
     assert chosen(seen, fewest=FEW - 1, augment="diffaugment", augment_p=0.7)["augment_p"] == 0.7
 
