@@ -1,6 +1,6 @@
 """What `auto` takes for these data, this device and this budget, with its reasons.
 
-Each rule was measured, on Fashion-MNIST: docs/benchmarks.md has the figures.
+Each rule was measured, on Fashion-MNIST: docs/search.md has the figures.
 """
 
 from __future__ import annotations
