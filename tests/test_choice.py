@@ -91,14 +91,19 @@ def test_of_few_images_d_sees_changed_ones_unless_it_was_asked_otherwise() -> No
         found = chosen(images, fewest=FEW - 1)
         assert (found["augment"], found["r1"], found["r2"]) == ("none", 1.0, 1.0)
         assert "changed" not in found["said"]
+        assert "of 1,000 images alone, some 210,000 seen gave 7.1" in found["said"]
     assert "R1 0.4 and R2 0.4, projection: D, which sees each image so often" in few["said"]
-    assert "of 1,000 images alone" in few["said"]
+    assert "of 1,000 images alone, some 210,000 seen gave 4.8" in few["said"]
     assert learnt < LONG
     long = chosen(LONG, fewest=FEW - 1)
     assert (long["batch"], long["r1"], long["augment"]) == (64, 0.4, "gentle")
     assert chosen(LONG, fewest=FEW - 1, augment="none")["r1"] == 1.0
     plate = ImageSpec(48, 64, 3, SPEC.class_names)
-    assert [chosen(seen, fewest=FEW - 1, spec=plate)[key] for key in ("augment", "r1")] == ["none", 0.4]
+    for images, augment in ((seen, "none"), (learnt, "gentle")):
+        found = chosen(images, fewest=FEW - 1, spec=plate)
+        assert (found["augment"], found["r1"]) == (augment, 0.4)
+    recorded = chosen(learnt, "cuda", fewest=FEW - 1)
+    assert (recorded["augment"], recorded["r1"]) == ("none", 1.0)
     for found in (enough, seldom):
         assert "of 1,000 images alone" not in found["said"]
         assert (found["augment"], found["augment_p"]) == ("none", 1)
@@ -142,12 +147,13 @@ def test_a_run_keeps_what_was_chosen_when_its_budget_grows(
 
 def test_a_run_stays_what_auto_was_when_it_began(shapes: Path, tmp_path: Path) -> None:
     was = dict(loss="relativistic", g_blocks=0, g_modulation=False, least_side=4, penalty_every=1, d_lr=3e-3)
+    was |= dict(augment="diffaugment", augment_p=0.2)
     run = train(shapes, out=tmp_path / "run", **SMALL, **was)
     train(shapes, out=run, **SMALL | dict(images="96"))
     record = load_json(run / "config.json")
     assert {
         key: record["config"][part][key]
-        for part in ("model", "loss", "train")
+        for part in ("data", "model", "loss", "train")
         for key in was
         if key in record["config"][part]
     } == was

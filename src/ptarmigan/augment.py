@@ -9,7 +9,7 @@ section 2.2).  Under ADA each transform is left out with probability 1 - p, and 
 - translation by -k..k pixels, up to p = .8, which is why p stops there.  Content that stays whole moves by a Toeplitz
   matrix; its eigenvalues are above 1 - p + p w, w the least value of (1 + 2 cos t + ... + 2 cos kt) / (2k + 1), which
   is -1/4 for k = 2 and more for larger k; k is 2 or more at 16 pixels and more.  What is cropped is triangular again.
-gentle makes each transform with p = 1/2: a coefficient w becomes (1 + w) / 2, a third or more for any of its changes.
+gentle makes each transform with p = 1/2: a coefficient w becomes (1 + w) / 2, whose absolute value is a third or more.
 DiffAugment changes every image, where `augment_p` is 1, so none of this holds for it.
 
 What is cut out or moved in is 0, mid grey, in all channels.  Hardly any picture's ground has just that value, so a move

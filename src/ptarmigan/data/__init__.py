@@ -117,8 +117,8 @@ def _notices(pack: Pack, part: NDArray[np.uint8], keys: NDArray[np.uint64], data
     if few := [f"{names[i]} {counts[i]}" for i in np.flatnonzero(counts < FEW)]:
         notices.append(
             f"fewer than {FEW} training images in {len(few)} of {len(names)} classes ({_some(few)}): expect samples "
-            "that repeat the training images or each other; more images help, --augment ada, "
-            "and --flip where mirrored ones are true"
+            "that repeat the training images or each other; more images help, long budgets "
+            "with --augment gentle, and --flip where mirrored ones are true"
         )
     return notices
 
