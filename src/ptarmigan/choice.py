@@ -50,12 +50,15 @@ def choose(
     budget will see.  Raises UserError where the choice cannot go with what was given.
     """
     long, wide = images >= LONG and not large(spec), device == "cuda" and images >= WIDE
-    learnt = few(counts, images) and images >= BY_HEART * sum(counts)
-    pays = learnt and device != "cuda"  # where a step with augmentation is no recorded graph, and several times slower
+    # on CUDA a step with augmentation is no recorded graph, and several times slower
+    pays = few(counts, images) and images >= BY_HEART * sum(counts) and device != "cuda"
     augment = config.data.augment if "augment" in given else "gentle" if pays else "none"
-    gamma = 0.1 if long else 0.2
-    if large(spec) or few(counts, images):
-        gamma = 0.4 if large(spec) or augment != "none" else 1.0
+    if large(spec):
+        gamma = 0.4
+    elif few(counts, images):
+        gamma = 1.0 if augment == "none" else 0.4
+    else:
+        gamma = 0.1 if long else 0.2
     fields: dict[str, Any] = {
         "width": 64 if wide else 32, "batch": 64 if long else 32, "r1": gamma, "r2": gamma, "augment": augment
     }  # fmt: skip
