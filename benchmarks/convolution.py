@@ -19,12 +19,12 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.grad import conv2d_weight
 
-from ptarmigan import convolution
-from ptarmigan.advance import advance
 from ptarmigan.config import resolve
-from ptarmigan.contracts import ImageSpec
+from ptarmigan.core import conv as convolution
+from ptarmigan.core.types import ImageSpec
 from ptarmigan.data import Batches
-from ptarmigan.state import TrainState
+from ptarmigan.game.batch import advance
+from ptarmigan.game.state import TrainState
 
 # images, channels of x and of g, height and width of x, kernel, stride
 MAPS = [

@@ -15,7 +15,7 @@ import time
 import numpy as np
 import torch
 
-from ptarmigan.features import CHUNK, extractor
+from ptarmigan.evaluation.features import CHUNK, extractor
 
 
 def main() -> None:

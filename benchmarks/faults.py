@@ -33,12 +33,13 @@ from PIL import Image, ImageFilter
 from torch import Tensor
 
 from judge import CLASSES, DATA, read_idx
-from ptarmigan import evaluate as evaluating
-from ptarmigan import files, metrics
-from ptarmigan.evaluate import Report, Sample, Sets, evaluate
-from ptarmigan.features import Extractor, extractor
-from ptarmigan.features.classifier import Classifier, fit
-from ptarmigan.metrics import Interval
+from ptarmigan.core import files
+from ptarmigan.evaluation import evaluate as evaluating
+from ptarmigan.evaluation import metrics
+from ptarmigan.evaluation.evaluate import Report, Sample, Sets, evaluate
+from ptarmigan.evaluation.features import Extractor, extractor
+from ptarmigan.evaluation.features.classifier import Classifier, fit
+from ptarmigan.evaluation.metrics import Interval
 from sensitivity import jpeg
 
 SETS, EACH = 5, 150  # sets of generated images, and images of a class in each: N = 1,500, and Fréchet needs 1,281

@@ -22,12 +22,12 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
-from ptarmigan.conditioning import ConditionalDiscriminator, Head
 from ptarmigan.config import Config, Loss
-from ptarmigan.contracts import Batch, DiscriminatorOutput, ImageSpec
-from ptarmigan.losses import Objective, objective
-from ptarmigan.state import TrainState
-from ptarmigan.step import d_step, g_step
+from ptarmigan.core.types import Batch, DiscriminatorOutput, ImageSpec
+from ptarmigan.game.state import TrainState
+from ptarmigan.game.step import d_step, g_step
+from ptarmigan.losses.adversarial import Objective, objective
+from ptarmigan.losses.conditioning import ConditionalDiscriminator, Head
 
 DOCS = Path(__file__).parent.parent / "docs"
 FREE = {"r1": 0.0, "r2": 0.0}

@@ -18,12 +18,12 @@ import numpy as np
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from ptarmigan.advance import Play, advance, play
 from ptarmigan.config import resolve
-from ptarmigan.contracts import ImageSpec
+from ptarmigan.core.types import ImageSpec
 from ptarmigan.data import Batches
-from ptarmigan.graphs import Graphs
-from ptarmigan.state import TrainState
+from ptarmigan.game.batch import Play, advance, play
+from ptarmigan.game.cuda_graph import Graphs
+from ptarmigan.game.state import TrainState
 
 CUDA = torch.device("cuda")
 CASES = [  # recipe, height and width, channels, batch

@@ -20,7 +20,7 @@ import traceback
 from pathlib import Path
 
 from ptarmigan import train
-from ptarmigan.files import Damaged, load_json
+from ptarmigan.core.files import Damaged, load_json
 
 FIELDS = dict(
     images="1600",

@@ -21,7 +21,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ptarmigan.metrics import Interval, compare, frechet, gaussian, interval, within
+from ptarmigan.evaluation.metrics import Interval, compare, frechet, gaussian, interval, within
 
 MODES, DIM, FEATURES, DRAWS = 6, 16, 64, 50_000
 BITS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1)  # Jensen-Shannon divergences to plant; 1 is the most there can be

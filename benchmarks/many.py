@@ -23,14 +23,14 @@ import torch
 from torch import Tensor
 
 from judge import CLASSES, DATA, Judge, Labelled, read_idx
-from ptarmigan import seeding
 from ptarmigan.config import parse_images, resolve
-from ptarmigan.contracts import Batch, ImageSpec
+from ptarmigan.core import seeding
+from ptarmigan.core.types import Batch, ImageSpec
 from ptarmigan.data.batches import to_float
-from ptarmigan.graphs import Graphs
+from ptarmigan.game.cuda_graph import Graphs
+from ptarmigan.game.optim import ema_decay, learning_rate, set_rate, update_ema
+from ptarmigan.game.state import TrainState
 from ptarmigan.networks.layers import settle
-from ptarmigan.optim import ema_decay, learning_rate, set_rate, update_ema
-from ptarmigan.state import TrainState
 
 CUDA = torch.device("cuda")
 SPEC = ImageSpec(28, 28, 1, CLASSES)

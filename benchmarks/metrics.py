@@ -27,7 +27,7 @@ from sklearn.metrics.pairwise import polynomial_kernel
 from sklearn.neighbors import NearestNeighbors
 from torch import Tensor
 
-from ptarmigan.metrics import compare, frechet, gaussian, within
+from ptarmigan.evaluation.metrics import compare, frechet, gaussian, within
 
 TOLERANCE = {"frechet": 1e-6, "kid": 1e-4, "precision": 1e-3, "recall": 1e-3, "density": 1e-3, "coverage": 1e-3}
 

@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ptarmigan.contracts import UserError
-from ptarmigan.features import extractor, inception
-from ptarmigan.metrics import frechet, gaussian
+from ptarmigan.core.types import UserError
+from ptarmigan.evaluation.features import extractor, inception
+from ptarmigan.evaluation.metrics import frechet, gaussian
 
 ASSETS = Path(__file__).resolve().parents[1] / "src" / "ptarmigan" / "assets"
 

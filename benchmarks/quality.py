@@ -25,9 +25,10 @@ import numpy as np
 import torch
 
 from judge import CLASSES, DATA, Images, Judge, Labelled, Labels, read_idx
-from ptarmigan import load, metrics, train
+from ptarmigan import load, train
 from ptarmigan.config import resolve
-from ptarmigan.log import read
+from ptarmigan.core.log import read
+from ptarmigan.evaluation import metrics
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "quality.jsonl"

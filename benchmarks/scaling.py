@@ -19,13 +19,13 @@ from typing import Any
 
 import torch
 
-from ptarmigan import dist
-from ptarmigan.advance import advance
 from ptarmigan.config import Config, resolve
-from ptarmigan.contracts import ImageSpec
+from ptarmigan.core import dist
+from ptarmigan.core.types import ImageSpec
 from ptarmigan.data import Batches
+from ptarmigan.game.batch import advance
+from ptarmigan.game.state import TrainState
 from ptarmigan.networks.layers import BatchNorm
-from ptarmigan.state import TrainState
 
 GAMES: dict[str, tuple[ImageSpec, dict[str, Any]]] = {
     "auto 28x28": (ImageSpec(28, 28, 1, tuple("0123456789")), {"batch": 64}),

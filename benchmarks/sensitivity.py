@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 from torch import Tensor
 
-from ptarmigan.features.efficientnet import EfficientNetLite0, load
+from ptarmigan.evaluation.features.efficientnet import EfficientNetLite0, load
 
 SUBSETS, N = 8, 1000
 

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from ptarmigan.sampling import grid, save_png
+from ptarmigan.generator.generator import grid, save_png
 
 HEIGHT, WIDTH, FINE = 48, 64, 4
 SHAPES = ("cross", "disc", "ring", "square", "triangle")

@@ -19,12 +19,12 @@ from functools import partial
 import numpy as np
 import torch
 
-from ptarmigan.advance import advance
 from ptarmigan.config import resolve
-from ptarmigan.contracts import ImageSpec
+from ptarmigan.core.types import ImageSpec
 from ptarmigan.data import Batches
-from ptarmigan.probe import probe
-from ptarmigan.state import TrainState
+from ptarmigan.game.batch import advance
+from ptarmigan.game.state import TrainState
+from ptarmigan.training.probe import probe
 from textbook import TextbookStep
 
 CPU = torch.device("cpu")

@@ -9,7 +9,7 @@ them a meaning: hinge or non_saturating, not relativistic or wasserstein.
 
 from torch import Tensor
 
-from ptarmigan.userfile import Context
+from ptarmigan.losses.custom import Context
 
 OBJECTIVE = "hinge"
 WEIGHT = 0.01  # to be searched: it grows with the square of the logits

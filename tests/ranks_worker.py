@@ -15,16 +15,16 @@ from typing import Any
 import torch
 from torch import nn
 
-import ptarmigan.advance as advance_module
-from ptarmigan import dist
-from ptarmigan.advance import advance
+import ptarmigan.game.batch as advance_module
 from ptarmigan.config import resolve
-from ptarmigan.contracts import Batch
+from ptarmigan.core import dist
+from ptarmigan.core.files import load_tensors, save_tensors
+from ptarmigan.core.types import Batch
 from ptarmigan.data import open_dataset
-from ptarmigan.files import load_tensors, save_tensors
-from ptarmigan.state import TrainState
-from ptarmigan.training import feed, train
-from ptarmigan.userfile import open_loss
+from ptarmigan.game.batch import advance
+from ptarmigan.game.state import TrainState
+from ptarmigan.losses.custom import open_loss
+from ptarmigan.training.loop import feed, train
 
 SMALL: dict[str, Any] = dict(width=4, batch=8, images="1M", precision="fp32", latent_dim=6, class_dim=4, split="none")
 GAMES: dict[str, dict[str, Any]] = {

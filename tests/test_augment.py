@@ -20,24 +20,26 @@ from scipy.spatial.transform import Rotation
 from torch import Tensor, nn
 from torch.autograd import gradcheck, gradgradcheck
 
-import ptarmigan.advance as advance_module
-import ptarmigan.augment as augment_module
-import ptarmigan.training as training
+import ptarmigan.game.augment as augment_module
+import ptarmigan.game.batch as advance_module
+import ptarmigan.training.loop as training
 from conftest import SMALL
-from ptarmigan import checkpoint, dist, load, replay, seeding
-from ptarmigan.advance import advance, augmentation, steer
-from ptarmigan.augment import CAP, DRAWS, GATES, HALF, INTERVAL, POLICIES, Change, adapt, augment, change, words
-from ptarmigan.conditioning import Unconditional
+from ptarmigan import load, replay
 from ptarmigan.config import Config, Data, Loss, resolve
-from ptarmigan.contracts import Batch, DiscriminatorOutput, ImageSpec, UserError
+from ptarmigan.core import dist, seeding
+from ptarmigan.core.files import load_tensors
+from ptarmigan.core.log import read
+from ptarmigan.core.types import Batch, DiscriminatorOutput, ImageSpec, UserError
 from ptarmigan.data import Batches
-from ptarmigan.files import load_tensors
-from ptarmigan.log import read
-from ptarmigan.losses import OBJECTIVES, objective
-from ptarmigan.optim import adam
-from ptarmigan.state import TrainState
-from ptarmigan.step import d_step, g_step
-from ptarmigan.training import Stopped, train
+from ptarmigan.game.augment import CAP, DRAWS, GATES, HALF, INTERVAL, POLICIES, Change, adapt, augment, change, words
+from ptarmigan.game.batch import advance, augmentation, steer
+from ptarmigan.game.optim import adam
+from ptarmigan.game.state import TrainState
+from ptarmigan.game.step import d_step, g_step
+from ptarmigan.losses.adversarial import OBJECTIVES, objective
+from ptarmigan.losses.conditioning import Unconditional
+from ptarmigan.training import checkpoint
+from ptarmigan.training.loop import Stopped, train
 
 N, HEIGHT, WIDTH = 5, 17, 24  # neither square nor even
 Array = NDArray[np.float64]

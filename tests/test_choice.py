@@ -9,10 +9,10 @@ import pytest
 
 from conftest import SMALL
 from ptarmigan import train
-from ptarmigan.choice import BRIEF, BY_HEART, FEW, LONG, OFTEN, WIDE, choose
 from ptarmigan.config import resolve
-from ptarmigan.contracts import ImageSpec, UserError
-from ptarmigan.files import load_json
+from ptarmigan.core.files import load_json
+from ptarmigan.core.types import ImageSpec, UserError
+from ptarmigan.training.auto import BRIEF, BY_HEART, FEW, LONG, OFTEN, WIDE, choose
 
 SPEC = ImageSpec(28, 28, 1, tuple("0123456789"))
 
@@ -126,7 +126,7 @@ def test_the_expectation_is_of_the_nearest_budget() -> None:
 def test_a_run_keeps_what_was_chosen_when_its_budget_grows(
     shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
-    monkeypatch.setattr("ptarmigan.choice.LONG", 64)
+    monkeypatch.setattr("ptarmigan.training.auto.LONG", 64)
     given = {key: value for key, value in SMALL.items() if key != "batch"} | dict(live_images=0)
     run = train(shapes, out=tmp_path / "run", **given)
     said = capsys.readouterr().out

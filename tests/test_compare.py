@@ -15,17 +15,17 @@ from torch import nn
 
 import ptarmigan
 from conftest import SMALL
-from ptarmigan import sampling
-from ptarmigan.comparing import Estimate, compare, show
+from ptarmigan.commands.compare import Estimate, compare, show
 from ptarmigan.config import Data, resolve
-from ptarmigan.contracts import UserError
+from ptarmigan.core.files import make_folder
+from ptarmigan.core.log import Metrics
+from ptarmigan.core.types import UserError
 from ptarmigan.data import Dataset, open_dataset
-from ptarmigan.export import export_generator, write_scores
-from ptarmigan.features import Extractor
-from ptarmigan.files import make_folder
-from ptarmigan.log import Metrics
+from ptarmigan.evaluation.features import Extractor
+from ptarmigan.generator import generator as sampling
+from ptarmigan.generator.export import export_generator, write_scores
 from ptarmigan.networks import build_generator
-from ptarmigan.runs import record_of, write_record
+from ptarmigan.training.run_folder import record_of, write_record
 from test_cli import call
 
 
@@ -215,7 +215,7 @@ def test_a_report_on_other_weights_does_not_count(runs: Runs) -> None:
 
 def test_other_precision_and_versions_are_said(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
     a = runs("a", report(0.1))
-    monkeypatch.setattr("ptarmigan.runs.__version__", "9.9")
+    monkeypatch.setattr("ptarmigan.training.run_folder.__version__", "9.9")
     b = runs("b", report(0.2), seed=1, bf16=True)
     assert compare(a, b).notes == (
         f"precision differs: fp32 in {a}, bf16 in {b}",
@@ -344,7 +344,7 @@ def test_runs_that_were_trained_and_scored_are_compared(
 ) -> None:
     pooled = nn.Sequential(nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.LayerNorm(16))
     seer = Extractor("Seer", "FD-Seer", 64 * "5", size=28, dim=16, network=pooled)
-    monkeypatch.setattr("ptarmigan.scoring.open_extractor", lambda *_: seer)
+    monkeypatch.setattr("ptarmigan.commands.score.open_extractor", lambda *_: seer)
     monkeypatch.setattr("ptarmigan.features.classifier.SEEN", (10_000, 10_000))
     names = [tmp_path / str(seed) for seed in range(2)]
     for seed, run in enumerate(names):

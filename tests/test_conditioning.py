@@ -10,8 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ptarmigan import dist
-from ptarmigan.conditioning import (
+from ptarmigan.config import Loss, resolve
+from ptarmigan.core import dist
+from ptarmigan.core.types import DiscriminatorOutput, UserError
+from ptarmigan.losses.adversarial import OBJECTIVES
+from ptarmigan.losses.conditioning import (
     HEADS,
     AuxiliaryClassifier,
     ConditionalDiscriminator,
@@ -27,9 +30,6 @@ from ptarmigan.conditioning import (
     discriminative_g,
     twin_g,
 )
-from ptarmigan.config import Loss, resolve
-from ptarmigan.contracts import DiscriminatorOutput, UserError
-from ptarmigan.losses import OBJECTIVES
 
 N, FEATURES, K = 5, 6, 3
 LABELS = torch.tensor([0, 2, 1, 2, 0])

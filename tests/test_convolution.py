@@ -12,14 +12,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd import gradcheck, gradgradcheck
 
-from ptarmigan import convolution
 from ptarmigan.config import resolve
-from ptarmigan.contracts import Batch, ImageSpec
-from ptarmigan.convolution import Conv2d, ConvTranspose2d, Shape, slope
-from ptarmigan.penalties import squared_gradient_norm
-from ptarmigan.pieces import forward, parts_of
-from ptarmigan.state import TrainState
-from ptarmigan.step import d_step, g_step
+from ptarmigan.core import conv as convolution
+from ptarmigan.core.conv import Conv2d, ConvTranspose2d, Shape, slope
+from ptarmigan.core.types import Batch, ImageSpec
+from ptarmigan.game.micro_batch import forward, parts_of
+from ptarmigan.game.state import TrainState
+from ptarmigan.game.step import d_step, g_step
+from ptarmigan.losses.penalties import squared_gradient_norm
 
 # height, width, kernel, stride, padding: those of the networks, and some that no network has
 SHAPES = [Shape(8, 6, 4, 2, 1), Shape(4, 3, 3, 1, 1), Shape(5, 4, 1, 1, 0), Shape(7, 9, 3, 2, 1), Shape(6, 8, 2, 2, 0)]

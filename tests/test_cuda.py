@@ -12,17 +12,17 @@ import numpy as np
 import pytest
 import torch
 
-import ptarmigan.training as training
+import ptarmigan.training.loop as training
 from conftest import SMALL
 from ptarmigan import load, train
-from ptarmigan.advance import advance, play
 from ptarmigan.config import resolve
-from ptarmigan.contracts import ImageSpec
+from ptarmigan.core.devices import deterministic
+from ptarmigan.core.types import ImageSpec
 from ptarmigan.data import Batches
-from ptarmigan.devices import deterministic
-from ptarmigan.graphs import Graphs
-from ptarmigan.state import TrainState
-from ptarmigan.training import Stopped
+from ptarmigan.game.batch import advance, play
+from ptarmigan.game.cuda_graph import Graphs
+from ptarmigan.game.state import TrainState
+from ptarmigan.training.loop import Stopped
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
 

@@ -12,7 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ptarmigan import seeding
+from ptarmigan.core import seeding
 from ptarmigan.data.batches import Batches, Loaded, order, to_float
 
 IMAGES = np.arange(12 * 3 * 4 * 3, dtype=np.uint8).reshape(12, 3, 4, 3)

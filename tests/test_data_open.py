@@ -9,7 +9,7 @@ import pytest
 from PIL import Image, ImageFile
 
 from ptarmigan.config import Data
-from ptarmigan.contracts import ImageSpec, UserError
+from ptarmigan.core.types import ImageSpec, UserError
 from ptarmigan.data import HELD_OUT, SELECT, TRAIN, open_dataset
 
 RNG = np.random.default_rng(0)

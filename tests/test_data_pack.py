@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from ptarmigan.config import Data
-from ptarmigan.contracts import UserError
+from ptarmigan.core.types import UserError
 from ptarmigan.data import open_dataset, pack
 from ptarmigan.data.index import find
 from ptarmigan.data.pack import Pack, cache_folder, content_hash, open_pack

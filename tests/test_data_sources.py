@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ptarmigan.contracts import UserError
+from ptarmigan.core.types import UserError
 from ptarmigan.data.arrays import HELD_OUT, SELECT, UNDECIDED
 from ptarmigan.data.index import ArraySource, FolderSource, find
 

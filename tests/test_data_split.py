@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ptarmigan.contracts import UserError
+from ptarmigan.core.types import UserError
 from ptarmigan.data.arrays import HELD_OUT, SELECT, TRAIN, UNDECIDED
 from ptarmigan.data.split import group_keys, missing, split
 

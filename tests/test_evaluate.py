@@ -13,10 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import ttest_1samp
 
-from ptarmigan import metrics
-from ptarmigan.evaluate import FEWEST, SUSPECTS, Sample, Sets, evaluate
-from ptarmigan.features.classifier import fit, skill
-from ptarmigan.supply import in_shares
+from ptarmigan.commands.score_sources import in_shares
+from ptarmigan.evaluation import metrics
+from ptarmigan.evaluation.evaluate import FEWEST, SUSPECTS, Sample, Sets, evaluate
+from ptarmigan.evaluation.features.classifier import fit, skill
 
 NAMES = "ant", "bee", "cat"
 CENTRES = torch.tensor([[4.0, 0, 0, 0, 0, 0], [0, 4, 0, 0, 0, 0], [0, 0, 4, 0, 0, 0]])

@@ -17,7 +17,10 @@ from torch import Tensor, nn
 from torch.autograd import gradcheck, gradgradcheck
 
 from ptarmigan.config import Model, resolve
-from ptarmigan.contracts import Batch, ImageSpec, UserError
+from ptarmigan.core.types import Batch, ImageSpec, UserError
+from ptarmigan.game.state import TrainState
+from ptarmigan.game.step import d_step, g_step
+from ptarmigan.generator.generator import generate
 from ptarmigan.networks import build, build_generator, r3gan, resnet
 from ptarmigan.networks.layers import (
     LEAK,
@@ -29,9 +32,6 @@ from ptarmigan.networks.layers import (
     spectral_norm,
     turn,
 )  # fmt: skip
-from ptarmigan.sampling import generate
-from ptarmigan.state import TrainState
-from ptarmigan.step import d_step, g_step
 
 NAMES = ("ant", "bee", "cat")
 SMALL = Model(width=4, latent_dim=6, class_dim=5)

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
-from ptarmigan.contracts import UserError
-from ptarmigan.features import CHUNK, Extractor, efficientnet, extractor, inception, weights
+from ptarmigan.core.types import UserError
+from ptarmigan.evaluation.features import CHUNK, Extractor, efficientnet, extractor, inception, weights
 
 GOLDEN = Path(__file__).parent / "golden"
 # Log-probabilities of the right ImageNet class, by the module from which the weights were exported

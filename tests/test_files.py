@@ -7,8 +7,8 @@ from typing import BinaryIO
 
 import pytest
 
-from ptarmigan.contracts import UserError
-from ptarmigan.files import write_atomic
+from ptarmigan.core.files import write_atomic
+from ptarmigan.core.types import UserError
 
 
 def test_bytes_and_a_writer(tmp_path: Path) -> None:

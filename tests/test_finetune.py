@@ -15,16 +15,18 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-import ptarmigan.training as training
+import ptarmigan.training.loop as training
 from conftest import SMALL
-from ptarmigan import checkpoint, comparing, conditioning
+from ptarmigan.commands import compare as comparing
+from ptarmigan.commands.replay import replay
 from ptarmigan.config import Model, resolve
-from ptarmigan.contracts import DiscriminatorOutput, ImageSpec, UserError
-from ptarmigan.files import load_json, load_tensors, save_tensors
-from ptarmigan.finetune import SHAPE, Source, class_dims, copy_classes, take
-from ptarmigan.replaying import replay
-from ptarmigan.state import TrainState
-from ptarmigan.training import Stopped, train
+from ptarmigan.core.files import load_json, load_tensors, save_tensors
+from ptarmigan.core.types import DiscriminatorOutput, ImageSpec, UserError
+from ptarmigan.game.state import TrainState
+from ptarmigan.losses import conditioning
+from ptarmigan.training import checkpoint
+from ptarmigan.training.loop import Stopped, train
+from ptarmigan.training.warm_start import SHAPE, Source, class_dims, copy_classes, take
 from test_cli import call
 from test_security import at_most
 from test_survival import planted

@@ -18,14 +18,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-import ptarmigan.conditioning as conditioning_module
-from ptarmigan.conditioning import HEADS, ConditionalDiscriminator, Unconditional
+import ptarmigan.losses.conditioning as conditioning_module
 from ptarmigan.config import Config, Loss, Model, resolve
-from ptarmigan.contracts import Batch, DiscriminatorOutput, ImageSpec, UserError
-from ptarmigan.losses import OBJECTIVES, Objective, objective
-from ptarmigan.optim import adam
-from ptarmigan.state import TrainState
-from ptarmigan.step import Drop, d_step, g_step
+from ptarmigan.core.types import Batch, DiscriminatorOutput, ImageSpec, UserError
+from ptarmigan.game.optim import adam
+from ptarmigan.game.state import TrainState
+from ptarmigan.game.step import Drop, d_step, g_step
+from ptarmigan.losses.adversarial import OBJECTIVES, Objective, objective
+from ptarmigan.losses.conditioning import HEADS, ConditionalDiscriminator, Unconditional
 
 N, K, SHAPE, F, Z, HIDDEN = 6, 3, (2, 3, 2), 12, 4, 5
 Y = torch.tensor([0, 1, 2, 2, 1, 0])

@@ -15,9 +15,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ptarmigan import losses, penalties
-from ptarmigan.augment import INTERVAL, adapt
-from ptarmigan.conditioning import (
+from ptarmigan import losses
+from ptarmigan.config import LOSSES, RECIPES, TYPES, Config, Loss, resolve
+from ptarmigan.core.types import DiscriminatorOutput, UserError
+from ptarmigan.game.augment import INTERVAL, adapt
+from ptarmigan.handbook.entries import ENTRIES, INDENT, QUESTIONS, VARIABLES, Entry, Value, explain
+from ptarmigan.losses import penalties
+from ptarmigan.losses.conditioning import (
     HEADS,
     Projection,
     classification_d,
@@ -27,9 +31,6 @@ from ptarmigan.conditioning import (
     discriminative_g,
     twin_g,
 )
-from ptarmigan.config import LOSSES, RECIPES, TYPES, Config, Loss, resolve
-from ptarmigan.contracts import DiscriminatorOutput, UserError
-from ptarmigan.handbook import ENTRIES, INDENT, QUESTIONS, VARIABLES, Entry, Value, explain
 
 N, K, FEATURES = 6, 5, 7
 OTHERS = (
@@ -472,7 +473,7 @@ def test_an_unknown_name_lists_the_choices() -> None:
 def test_neither_torch_nor_numpy_is_imported() -> None:
     code = (
         "import ptarmigan.handbook, sys\n"
-        "from ptarmigan.handbook import explain\n"
+        "from ptarmigan.handbook.entries import explain\n"
         "explain(), explain('hinge')\n"
         "assert 'torch' not in sys.modules and 'numpy' not in sys.modules\n"
     )

@@ -18,15 +18,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import ptarmigan
-from ptarmigan.contracts import UserError
-from ptarmigan.handbook import ENTRIES
-from ptarmigan.identifying import identify, strangers
-from ptarmigan.identifying.answers import Identity
-from ptarmigan.identifying.curves import LOGITS, fit, sigmoid, softplus
-from ptarmigan.identifying.identities import identify_one
-from ptarmigan.identifying.roles import player_of, readings
-from ptarmigan.identifying.verdicts import SHARED_D, SHARED_G
-from ptarmigan.losses import OBJECTIVES, cross_entropy_d
+from ptarmigan.core.types import UserError
+from ptarmigan.handbook.entries import ENTRIES
+from ptarmigan.handbook.identify import identify, strangers
+from ptarmigan.handbook.identify.answers import Identity
+from ptarmigan.handbook.identify.curves import LOGITS, fit, sigmoid, softplus
+from ptarmigan.handbook.identify.identities import identify_one
+from ptarmigan.handbook.identify.roles import player_of, readings
+from ptarmigan.handbook.identify.verdicts import SHARED_D, SHARED_G
+from ptarmigan.losses.adversarial import OBJECTIVES, cross_entropy_d
 from test_cli import call
 from variants_losses import CROSS_ENTROPY, VARIANTS, Variant, d_loss, g_loss
 

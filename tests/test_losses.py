@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ptarmigan.config import LOSSES, Loss
-from ptarmigan.losses import OBJECTIVES, Objective, objective, softplus
+from ptarmigan.losses.adversarial import OBJECTIVES, Objective, objective, softplus
 
 GRID = torch.linspace(-11, 13, 241, dtype=torch.float64)
 CELL = 24 / 240

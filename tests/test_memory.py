@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 import torch
 
-import ptarmigan.training as training
+import ptarmigan.training.loop as training
 from conftest import SMALL
-from ptarmigan.files import load_json
-from ptarmigan.probe import OutOfMemory
-from ptarmigan.training import train
+from ptarmigan.core.files import load_json
+from ptarmigan.training.loop import train
+from ptarmigan.training.probe import OutOfMemory
 
 
 def short(monkeypatch: pytest.MonkeyPatch, most: int, error: Exception, only_in_the_run: bool = False) -> None:
@@ -78,7 +78,7 @@ def test_reacgan_is_not_cut_into_parts(shapes: Path, tmp_path: Path, monkeypatch
 
 FAULTS = """
 import resource, torch
-from ptarmigan.devices import keep_freed_memory
+from ptarmigan.core.devices import keep_freed_memory
 
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt

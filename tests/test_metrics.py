@@ -14,9 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from ptarmigan import metrics
-from ptarmigan.contracts import UserError
-from ptarmigan.metrics import (
+from ptarmigan.core.types import UserError
+from ptarmigan.evaluation import metrics
+from ptarmigan.evaluation.metrics import (
     Gaussian,
     authenticity,
     c_t,

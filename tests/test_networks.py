@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from ptarmigan.conditioning import HEADS, ConditionalDiscriminator
 from ptarmigan.config import Model, resolve
-from ptarmigan.contracts import ImageSpec, UserError
+from ptarmigan.core.types import ImageSpec, UserError
+from ptarmigan.losses.conditioning import HEADS, ConditionalDiscriminator
 from ptarmigan.networks import build, build_generator
 from ptarmigan.networks.dcgan import Generator
 from ptarmigan.networks.layers import BatchNorm, initialise, settle, sides, widths

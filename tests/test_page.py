@@ -18,14 +18,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from ptarmigan import page
-from ptarmigan.conditioning import classification_g
 from ptarmigan.config import Loss
-from ptarmigan.contracts import UserError
-from ptarmigan.handbook import ENTRIES, explain
-from ptarmigan.losses import OBJECTIVES, cross_entropy_d
-from ptarmigan.mathml import mathml, of_handbook
-from ptarmigan.plotting import NAMES, chosen, rows
+from ptarmigan.core.types import UserError
+from ptarmigan.handbook import page
+from ptarmigan.handbook.entries import ENTRIES, explain
+from ptarmigan.handbook.figures import NAMES, chosen, rows
+from ptarmigan.handbook.mathml import mathml, of_handbook
+from ptarmigan.losses.adversarial import OBJECTIVES, cross_entropy_d
+from ptarmigan.losses.conditioning import classification_g
 from test_losses import GRID, SPREAD, P, Q, integral, jsd, kl, pair_jsd, w1
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
 
-from ptarmigan.penalties import between, one_centred, squared_gradient_norm
+from ptarmigan.losses.penalties import between, one_centred, squared_gradient_norm
 
 N, SHAPE = 4, (2, 3, 2)
 SIZE = math.prod(SHAPE)

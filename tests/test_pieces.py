@@ -8,13 +8,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ptarmigan import dist
 from ptarmigan.config import resolve
-from ptarmigan.contracts import Batch, ImageSpec
+from ptarmigan.core import dist
+from ptarmigan.core.types import Batch, ImageSpec
+from ptarmigan.game.micro_batch import backward, forward, parts_of
+from ptarmigan.game.state import TrainState
+from ptarmigan.game.step import d_step, g_step
 from ptarmigan.networks.layers import BatchNorm, turn
-from ptarmigan.pieces import backward, forward, parts_of
-from ptarmigan.state import TrainState
-from ptarmigan.step import d_step, g_step
 
 
 def network() -> nn.Module:

@@ -14,9 +14,9 @@ import torch.nn.functional as F
 from PIL import Image
 
 from ptarmigan.config import LOSSES, RECIPES, resolve
-from ptarmigan.contracts import UserError
-from ptarmigan.handbook import explain
-from ptarmigan.plotting import (
+from ptarmigan.core.types import UserError
+from ptarmigan.handbook.entries import explain
+from ptarmigan.handbook.figures import (
     CLASS_TERMS,
     CLASSES,
     COLOURS,

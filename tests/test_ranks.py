@@ -15,10 +15,11 @@ import pytest
 import torch
 
 from conftest import SMALL
-from ptarmigan import checkpoint, dist
-from ptarmigan.advance import share
-from ptarmigan.contracts import UserError
-from ptarmigan.files import Damaged, load_json, load_tensors
+from ptarmigan.core import dist
+from ptarmigan.core.files import Damaged, load_json, load_tensors
+from ptarmigan.core.types import UserError
+from ptarmigan.game.batch import share
+from ptarmigan.training import checkpoint
 from ranks_worker import GAMES, WHOLE
 
 WORKER = Path(__file__).parent / "ranks_worker.py"

@@ -13,17 +13,18 @@ import pytest
 import torch
 from PIL import Image
 
-import ptarmigan.advance as advance_module
-import ptarmigan.replaying as replay_module
-import ptarmigan.training as training
+import ptarmigan.commands.replay as replay_module
+import ptarmigan.game.batch as advance_module
+import ptarmigan.training.loop as training
 from conftest import SMALL
-from ptarmigan import checkpoint, cli, replay
+from ptarmigan import cli, replay
 from ptarmigan.config import Data, resolve
-from ptarmigan.contracts import Batch, UserError
+from ptarmigan.core.files import load_tensors, save_tensors
+from ptarmigan.core.log import read
+from ptarmigan.core.types import Batch, UserError
 from ptarmigan.data import open_dataset
-from ptarmigan.files import load_tensors, save_tensors
-from ptarmigan.log import read
-from ptarmigan.training import feed, train
+from ptarmigan.training import checkpoint
+from ptarmigan.training.loop import feed, train
 
 CPU = torch.device("cpu")
 LONG = {**SMALL, "images": "96", "snapshots": 4, "keep": 10}

@@ -12,12 +12,14 @@ import pytest
 import torch
 from PIL import Image
 
-import ptarmigan.sampling as sampling
+import ptarmigan.generator.generator as sampling
 from conftest import SMALL
-from ptarmigan import checkpoint, files, info, load, sample, train
+from ptarmigan import info, load, sample, train
 from ptarmigan.config import config_of, resolve
-from ptarmigan.contracts import UserError
-from ptarmigan.state import TrainState
+from ptarmigan.core import files
+from ptarmigan.core.types import UserError
+from ptarmigan.game.state import TrainState
+from ptarmigan.training import checkpoint
 
 
 @pytest.fixture(scope="module")

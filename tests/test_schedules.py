@@ -16,24 +16,25 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-import ptarmigan.advance as advance_module
-import ptarmigan.training as training
+import ptarmigan.game.batch as advance_module
+import ptarmigan.training.loop as training
 from conftest import SMALL
-from ptarmigan import checkpoint, replay
-from ptarmigan.advance import advance, play
+from ptarmigan import replay
 from ptarmigan.config import Config, Loss, Ramp, Scheduled, Train, config_of, resolve
-from ptarmigan.contracts import Batch, ImageSpec, UserError
+from ptarmigan.core.files import load_json, load_tensors
+from ptarmigan.core.log import read
+from ptarmigan.core.types import Batch, ImageSpec, UserError
 from ptarmigan.data import open_dataset
-from ptarmigan.files import load_json, load_tensors
-from ptarmigan.graphs import player
-from ptarmigan.log import read
-from ptarmigan.losses import objective
-from ptarmigan.optim import adam, at
-from ptarmigan.runs import plan
-from ptarmigan.sampling import load
-from ptarmigan.state import TrainState
-from ptarmigan.step import d_step
-from ptarmigan.training import feed, train
+from ptarmigan.game.batch import advance, play
+from ptarmigan.game.cuda_graph import player
+from ptarmigan.game.optim import adam, at
+from ptarmigan.game.state import TrainState
+from ptarmigan.game.step import d_step
+from ptarmigan.generator.generator import load
+from ptarmigan.losses.adversarial import objective
+from ptarmigan.training import checkpoint
+from ptarmigan.training.loop import feed, train
+from ptarmigan.training.run_folder import plan
 from test_augment import Linear
 from test_cli import call
 

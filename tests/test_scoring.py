@@ -14,18 +14,18 @@ import pytest
 import torch
 from PIL import Image
 
-import ptarmigan.features.cache as cache
-import ptarmigan.saving as saving
-import ptarmigan.scoring as scoring
-import ptarmigan.supply as supply
-import ptarmigan.training as training
+import ptarmigan.commands.score as scoring
+import ptarmigan.commands.score_sources as supply
+import ptarmigan.evaluation.features.cache as cache
+import ptarmigan.training.loop as training
+import ptarmigan.training.snapshot as saving
 from conftest import SMALL
 from ptarmigan import info, load, sample, score, train
-from ptarmigan.contracts import UserError
-from ptarmigan.files import load_json, load_tensors, save_tensors
-from ptarmigan.log import read
-from ptarmigan.scorecard import markdown, show, shown
-from ptarmigan.training import Stopped
+from ptarmigan.core.files import load_json, load_tensors, save_tensors
+from ptarmigan.core.log import read
+from ptarmigan.core.types import UserError
+from ptarmigan.evaluation.report import markdown, show, shown
+from ptarmigan.training.loop import Stopped
 
 COUNTS = {"sky": 1200, "sea": 800, "sand": 500, "rock": 300, "moss": 140, "ice": 60}
 SPLIT: dict[str, Any] = {**SMALL, "split": "80/10/10", "live_images": 12}

@@ -23,15 +23,15 @@ from PIL import Image
 
 from conftest import SMALL
 from ptarmigan import load
+from ptarmigan.commands.replay import replay
 from ptarmigan.config import Data, resolve
-from ptarmigan.contracts import UserError
+from ptarmigan.core.files import Damaged, load_json, load_tensors, save_tensors
+from ptarmigan.core.log import read
+from ptarmigan.core.types import UserError
 from ptarmigan.data import open_dataset
 from ptarmigan.data.pack import ARRAYS, cache_folder
-from ptarmigan.files import Damaged, load_json, load_tensors, save_tensors
-from ptarmigan.log import read
-from ptarmigan.replaying import replay
-from ptarmigan.runs import holder, read_yaml
-from ptarmigan.training import train
+from ptarmigan.training.loop import train
+from ptarmigan.training.run_folder import holder, read_yaml
 
 
 class Trap:

@@ -27,9 +27,9 @@ from torch import Tensor
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from ptarmigan.config import Loss
-from ptarmigan.contracts import Batch
-from ptarmigan.losses import OBJECTIVES, objective
-from ptarmigan.step import d_step, g_step
+from ptarmigan.core.types import Batch
+from ptarmigan.game.step import d_step, g_step
+from ptarmigan.losses.adversarial import OBJECTIVES, objective
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 

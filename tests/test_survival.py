@@ -19,15 +19,16 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-import ptarmigan.advance as advance_module
-import ptarmigan.training as training
+import ptarmigan.game.batch as advance_module
+import ptarmigan.training.loop as training
 from conftest import SMALL
-from ptarmigan import checkpoint, load
-from ptarmigan.contracts import Batch, UserError
-from ptarmigan.files import Damaged, load_json, load_tensors, save_json, write_atomic
-from ptarmigan.log import Metrics, damaged, read
-from ptarmigan.runs import hold
-from ptarmigan.training import Diverged, Stopped, train
+from ptarmigan import load
+from ptarmigan.core.files import Damaged, load_json, load_tensors, save_json, write_atomic
+from ptarmigan.core.log import Metrics, damaged, read
+from ptarmigan.core.types import Batch, UserError
+from ptarmigan.training import checkpoint
+from ptarmigan.training.loop import Diverged, Stopped, train
+from ptarmigan.training.run_folder import hold
 
 ROOT = Path(__file__).parent.parent
 

@@ -13,17 +13,17 @@ import pytest
 import torch
 from PIL import Image
 
-import ptarmigan.advance as advance_module
-import ptarmigan.training as training
+import ptarmigan.game.batch as advance_module
+import ptarmigan.training.loop as training
 from conftest import SMALL
-from ptarmigan import checkpoint
 from ptarmigan.config import resolve
-from ptarmigan.contracts import Batch, UserError
-from ptarmigan.files import load_tensors
-from ptarmigan.log import read
-from ptarmigan.optim import ema_decay, learning_rate
-from ptarmigan.sampling import load
-from ptarmigan.training import Diverged, Stopped, tick_steps, train
+from ptarmigan.core.files import load_tensors
+from ptarmigan.core.log import read
+from ptarmigan.core.types import Batch, UserError
+from ptarmigan.game.optim import ema_decay, learning_rate
+from ptarmigan.generator.generator import load
+from ptarmigan.training import checkpoint
+from ptarmigan.training.loop import Diverged, Stopped, tick_steps, train
 
 
 def at_step(monkeypatch: pytest.MonkeyPatch, number: int, action: Any) -> None:

@@ -15,23 +15,26 @@ import pytest
 import torch
 from torch import Tensor
 
-import ptarmigan.training as training
+import ptarmigan.training.loop as training
 from conftest import SMALL
-from ptarmigan import checkpoint, cli, dist, info, load, probe, replay, seeding, userfile
-from ptarmigan.advance import advance, draws
-from ptarmigan.comparing import Run, choices
+from ptarmigan import cli, info, load, replay
+from ptarmigan.commands.compare import Run, choices
 from ptarmigan.config import Config, Data, resolve
-from ptarmigan.contracts import Batch, ImageSpec, UserError
+from ptarmigan.core import dist, seeding
+from ptarmigan.core.files import load_tensors
+from ptarmigan.core.log import read
+from ptarmigan.core.types import Batch, ImageSpec, UserError
 from ptarmigan.data import open_dataset
-from ptarmigan.files import load_tensors
-from ptarmigan.log import read
+from ptarmigan.game.batch import advance, draws
+from ptarmigan.game.micro_batch import forward, parts_of
+from ptarmigan.game.state import TrainState
+from ptarmigan.game.step import d_step, g_step
+from ptarmigan.losses import custom as userfile
+from ptarmigan.losses.custom import LossFile, open_loss
 from ptarmigan.networks.layers import turn
-from ptarmigan.pieces import forward, parts_of
-from ptarmigan.probe import OutOfMemory, memory, smaller
-from ptarmigan.state import TrainState
-from ptarmigan.step import d_step, g_step
-from ptarmigan.training import Stopped, feed, train
-from ptarmigan.userfile import LossFile, open_loss
+from ptarmigan.training import checkpoint, probe
+from ptarmigan.training.loop import Stopped, feed, train
+from ptarmigan.training.probe import OutOfMemory, memory, smaller
 
 LECAM = Path(__file__).parent.parent / "examples" / "lecam.py"
 CPU, F64 = torch.device("cpu"), torch.float64

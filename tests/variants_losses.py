@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ptarmigan.conditioning import contrast
+from ptarmigan.losses.conditioning import contrast
 
 CROSS_ENTROPY, LINE = "minimax, non_saturating", "hinge, wasserstein"
 ACGAN = " + auxiliary_classifier"

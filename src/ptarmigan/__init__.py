@@ -1,7 +1,7 @@
 """Class-conditional image GANs whose losses are right.
 
 `train`, `load(...).sample(...)`, `info`, `explain` are the commands of the same names (`explain` is `losses` there, and
-`identify` is `losses identify`); `losses` is the module of the adversarial losses; `Config` and `resolve` say what can
+`identify` is `losses identify`); `losses` is the package of the loss functions; `Config` and `resolve` say what can
 be chosen.
 """
 
@@ -10,28 +10,37 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from ptarmigan.core.version import __version__ as __version__
+
 if TYPE_CHECKING:
     from ptarmigan import losses as losses
-    from ptarmigan.comparing import compare as compare
+    from ptarmigan.commands.compare import compare as compare
+    from ptarmigan.commands.replay import replay as replay
+    from ptarmigan.commands.score import score as score
     from ptarmigan.config import Config as Config
     from ptarmigan.config import resolve as resolve
-    from ptarmigan.contracts import UserError as UserError
-    from ptarmigan.handbook import explain as explain
-    from ptarmigan.identifying import identify as identify
-    from ptarmigan.replaying import replay as replay
-    from ptarmigan.sampling import info as info
-    from ptarmigan.sampling import load as load
-    from ptarmigan.sampling import sample as sample
-    from ptarmigan.scoring import score as score
-    from ptarmigan.training import train as train
-
-__version__ = "0.1.0"
+    from ptarmigan.core.types import UserError as UserError
+    from ptarmigan.generator.generator import info as info
+    from ptarmigan.generator.generator import load as load
+    from ptarmigan.generator.generator import sample as sample
+    from ptarmigan.handbook.entries import explain as explain
+    from ptarmigan.handbook.identify import identify as identify
+    from ptarmigan.training.loop import train as train
 
 _HOMES = {
-    "Config": "config", "resolve": "config", "UserError": "contracts", "explain": "handbook", "load": "sampling",
-    "sample": "sampling", "info": "sampling", "replay": "replaying", "identify": "identifying", "score": "scoring",
-    "compare": "comparing", "train": "training",
-}  # fmt: skip
+    "Config": "config",
+    "resolve": "config",
+    "UserError": "core.types",
+    "explain": "handbook.entries",
+    "identify": "handbook.identify",
+    "load": "generator.generator",
+    "sample": "generator.generator",
+    "info": "generator.generator",
+    "train": "training.loop",
+    "score": "commands.score",
+    "compare": "commands.compare",
+    "replay": "commands.replay",
+}
 __all__ = [*_HOMES, "losses"]
 
 

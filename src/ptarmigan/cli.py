@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Annotated, TypedDict, Unpack
 from cyclopts import App, CycloptsError, Group, Parameter
 from rich.console import Console
 
-from ptarmigan import __version__
 from ptarmigan.config import HELP, RECIPES, SECTIONS, TYPES, Scheduled
-from ptarmigan.contracts import UserError
+from ptarmigan.core.types import UserError
+from ptarmigan.core.version import __version__
 
 app = App(
     name="ptarmigan",
@@ -55,7 +55,7 @@ def train(
     **fields: Unpack[Fields],
 ) -> None:
     """Train a generator on DATA: a folder of class folders, an IDX folder or an .npz; else the embedded set."""
-    from ptarmigan.training import train
+    from ptarmigan.training.loop import train
 
     train(data, recipe=recipe, out=out, config=config, init=init, **fields)
 
@@ -86,7 +86,7 @@ def sample(
     device
         auto, cpu, cuda or mps
     """
-    from ptarmigan.sampling import sample
+    from ptarmigan.generator.generator import sample
 
     print(sample(model, label=label, n=n, seed=seed, out=out, device=device))
 
@@ -134,8 +134,8 @@ def score(
     device
         auto, cpu, cuda or mps
     """
-    from ptarmigan.scorecard import show
-    from ptarmigan.scoring import score
+    from ptarmigan.commands.score import score
+    from ptarmigan.evaluation.report import show
 
     show(
         score(
@@ -163,7 +163,7 @@ def compare(*runs: Path) -> None:
     runs
         two run folders or more; each config is compared with that of the first
     """
-    from ptarmigan.comparing import compare, show
+    from ptarmigan.commands.compare import compare, show
 
     show(compare(*runs))
 
@@ -171,7 +171,7 @@ def compare(*runs: Path) -> None:
 @app.command
 def info(model: Path, /) -> None:
     """Say what MODEL knows of itself: classes, size, recipe, images seen, scores."""
-    from ptarmigan.sampling import info
+    from ptarmigan.generator.generator import info
 
     for key, value in info(model).items():
         shown = ", ".join(value) if isinstance(value, list) else f"{value:,}" if isinstance(value, int) else value
@@ -204,7 +204,7 @@ def replay(
     device
         auto, cpu, cuda or mps; exact on that of the run
     """
-    from ptarmigan.replaying import replay, show
+    from ptarmigan.commands.replay import replay, show
 
     show(replay(run, at=at, data=data, loss=loss, out=out, device=device))
 
@@ -224,7 +224,7 @@ def losses(name: str | None = None, /, *, plot: Path | None = None, page: Path |
     page
         X.html: write all of it as one page instead, in English and Chinese, with figures that one can play with
     """
-    from ptarmigan.handbook import explain
+    from ptarmigan.handbook.entries import explain
 
     print(explain(name, plot=plot, page=page))
 
@@ -246,7 +246,7 @@ def identify(*losses: str, kind: str | None = None, on: str | None = None) -> No
     on
         logits or probabilities, where it cannot be seen
     """
-    from ptarmigan.identifying import identify
+    from ptarmigan.handbook.identify import identify
 
     answers = identify(*losses, kind=kind, on=on)
     print("\n".join(map(str, answers)))

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
 
-from ptarmigan.contracts import UserError, unknown
+from ptarmigan.core.types import UserError, unknown
 
 
 class Ramp(NamedTuple):

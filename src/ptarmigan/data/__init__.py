@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptarmigan import config
-from ptarmigan.contracts import ImageSpec, UserError
+from ptarmigan.core.types import ImageSpec, UserError
 from ptarmigan.data.arrays import HELD_OUT, SELECT, TRAIN
 from ptarmigan.data.batches import Batches, Loaded
 from ptarmigan.data.index import FolderSource, Source, find

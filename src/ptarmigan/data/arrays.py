@@ -16,7 +16,7 @@ from typing import IO, Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from ptarmigan.contracts import UserError
+from ptarmigan.core.types import UserError
 
 TRAIN, SELECT, HELD_OUT, UNDECIDED = 0, 1, 2, -1  # UNDECIDED: the source does not say
 CHUNK_BYTES = 16 << 20

@@ -10,8 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ptarmigan import seeding
-from ptarmigan.devices import sent
+from ptarmigan.core import seeding
+from ptarmigan.core.devices import sent
 
 BLOCK = 4096  # positions whose order is computed at once: numpy's cost is by the call, not by the position
 

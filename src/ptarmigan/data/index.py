@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ptarmigan.contracts import UserError
+from ptarmigan.core.types import UserError
 from ptarmigan.data.arrays import HELD_OUT, IDX_IMAGES, SELECT, UNDECIDED, Arrays, read_idx, read_npz
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif")

@@ -20,10 +20,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptarmigan.config import Data, parse_size
-from ptarmigan.contracts import UserError
+from ptarmigan.core.files import sync_folder
+from ptarmigan.core.types import UserError
 from ptarmigan.data.index import Source
 from ptarmigan.data.read import Reading, read
-from ptarmigan.files import sync_folder
 
 FORMAT = 1  # of a pack; another number is another key, so old packs are simply not found
 ARRAYS = ("labels", "own", "hashes", "places")

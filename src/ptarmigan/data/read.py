@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from ptarmigan.config import Data
-from ptarmigan.contracts import UserError
+from ptarmigan.core.types import UserError
 from ptarmigan.data.decode import Header, Shape, choose_shape, decode, extremes, probe, to_shape
 from ptarmigan.data.index import ArraySource, FolderSource, Source
 

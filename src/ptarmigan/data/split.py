@@ -10,7 +10,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from ptarmigan.contracts import UserError
+from ptarmigan.core.types import UserError
 from ptarmigan.data.arrays import HELD_OUT, SELECT, TRAIN, UNDECIDED
 
 Shares = tuple[float, float, float]

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from ptarmigan.conditioning import ConditionalDiscriminator
 from ptarmigan.config import Model
-from ptarmigan.contracts import ImageSpec
+from ptarmigan.core.types import ImageSpec
+from ptarmigan.losses.conditioning import ConditionalDiscriminator
 from ptarmigan.networks import dcgan, r3gan, resnet
 from ptarmigan.networks.layers import initialise, spectral_norm
 

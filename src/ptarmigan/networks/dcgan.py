@@ -18,8 +18,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ptarmigan.config import Model
-from ptarmigan.contracts import ImageSpec
-from ptarmigan.convolution import Conv2d, ConvTranspose2d
+from ptarmigan.core.conv import Conv2d, ConvTranspose2d
+from ptarmigan.core.types import ImageSpec
 from ptarmigan.networks.layers import LEAK, BatchNorm, ConditionalBatchNorm, even, sides, widths
 
 

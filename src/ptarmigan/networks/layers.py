@@ -8,10 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ptarmigan import dist
 from ptarmigan.config import Model
-from ptarmigan.contracts import ImageSpec
-from ptarmigan.convolution import Conv2d
+from ptarmigan.core import dist
+from ptarmigan.core.conv import Conv2d
+from ptarmigan.core.types import ImageSpec
 
 LEAK = 0.2
 FIRST_TURNS = 20  # power iterations before the first step

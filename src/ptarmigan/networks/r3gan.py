@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ptarmigan.config import Model
-from ptarmigan.contracts import ImageSpec
+from ptarmigan.core.types import ImageSpec
 from ptarmigan.networks.layers import LEAK, even, sides, widths
 
 EXPANSION = 2  # channels inside a block to those of its input

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ptarmigan.config import Model
-from ptarmigan.contracts import ImageSpec
+from ptarmigan.core.types import ImageSpec
 from ptarmigan.networks.layers import BatchNorm, ConditionalBatchNorm, sides, widths
 
 

@@ -1,0 +1,1 @@
+"""What every room stands on: types, addressed draws, files, devices, ranks, convolutions, the log."""

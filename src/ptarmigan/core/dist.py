@@ -1,0 +1,185 @@
+"""Ranks under torchrun.  Without it a process is rank 0 of 1, and every function here does nothing."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any
+
+import safetensors.torch
+import torch
+import torch.distributed as c10d
+from torch import Tensor
+from torch.distributed.distributed_c10d import PrefixStore
+from torch.distributed.rendezvous import rendezvous
+
+from ptarmigan.core.types import UserError
+
+TIMEOUT = timedelta(minutes=30)  # a rank that waits longer for another gives it up
+
+
+class RankLost(UserError):
+    """Another rank ended, or did not come to an exchange in time."""
+
+    status = 1
+    of_one_rank = True
+
+
+def world() -> int:
+    return c10d.get_world_size() if c10d.is_initialized() else 1
+
+
+def rank() -> int:
+    return c10d.get_rank() if c10d.is_initialized() else 0
+
+
+@contextmanager
+def ranks(device: torch.device) -> Iterator[None]:
+    """The process group that torchrun's environment asks for: nccl on GPUs, gloo elsewhere."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        yield
+        return
+    # Optimizers import this module at their first step.  Imported while there is a group, its functions' defaults keep
+    # that group alive past its destruction, and gloo's threads then end the process by SIGABRT.
+    importlib.import_module("torch.distributed.nn")
+    store, number, count = next(rendezvous("env://", timeout=TIMEOUT))
+    if os.environ.get("LOCAL_WORLD_SIZE") == os.environ["WORLD_SIZE"]:
+        # torchrun's own store outlives a restart, with the addresses of the dead in it (pytorch issue 135712).  Over
+        # several machines their counts may differ; docs/scaling.md says what to set there.
+        store = PrefixStore(f"attempt {os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    c10d.init_process_group(backend, store=store, rank=number, world_size=count, timeout=TIMEOUT)
+    try:
+        yield
+    finally:
+        c10d.destroy_process_group()
+
+
+@contextmanager
+def first_of_each_machine() -> Iterator[None]:
+    """Rank 0 of each machine goes through alone, then the others, who find what it left in files."""
+    local = int(os.environ.get("LOCAL_RANK", "0"))
+    if world() > 1 and local > 0:
+        _exchange(c10d.barrier)
+    yield
+    if world() > 1 and local == 0:
+        _exchange(c10d.barrier)
+
+
+def average(tensor: Tensor) -> Tensor:
+    """The mean over ranks of a tensor, the same bits on each."""
+    if world() == 1:
+        return tensor
+    out = tensor.clone(memory_format=torch.contiguous_format)
+    _exchange(lambda: c10d.all_reduce(out))
+    return out / world()
+
+
+@torch.no_grad()
+def average_(tensors: list[Tensor]) -> None:
+    """Put into each tensor its mean over ranks, by one flat all-reduce."""
+    if world() == 1:
+        return
+    flat = average(torch.cat([tensor.reshape(-1) for tensor in tensors]))
+    for tensor, part in zip(tensors, torch.split(flat, [tensor.numel() for tensor in tensors]), strict=True):
+        tensor.copy_(part.view(tensor.shape))
+
+
+class _Mean(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, tensor: Tensor) -> Tensor:
+        return average(tensor)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return average(gradient)
+
+
+def mean(tensor: Tensor) -> Tensor:
+    """`average`, differentiable: where gradients are averaged over ranks too, those of the mean of their losses."""
+    out: Tensor = _Mean.apply(tensor)  # type: ignore[no-untyped-call]
+    return out
+
+
+def gather(tensor: Tensor) -> Tensor:
+    """The rows [N, ...] of all ranks in their order, [R N, ...], differentiable as `mean` is; integers as floats."""
+    if world() == 1:
+        return tensor
+    rows = tensor.new_zeros(world(), *tensor.shape)
+    rows[rank()] = tensor
+    return mean(rows * world()).flatten(0, 1)
+
+
+def broadcast(value: Any) -> Any:
+    """Rank 0's value, which JSON has to carry, on every rank."""
+    if world() == 1:
+        return value
+    return json.loads(_bytes(json.dumps(value).encode()))
+
+
+def broadcast_tensors(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Rank 0's tensors on every rank, on the CPU."""
+    if world() == 1:
+        return tensors
+    content = (
+        safetensors.torch.save({n: t.detach().cpu().contiguous() for n, t in tensors.items()}) if rank() == 0 else b""
+    )
+    return safetensors.torch.load(_bytes(content))
+
+
+def on_first(action: Callable[[], Any]) -> Any:
+    """What `action` returns on rank 0, which JSON has to carry; a UserError there is raised on every rank."""
+    if world() == 1:
+        return action()
+    answer: dict[str, Any] = {}
+    raised: UserError | None = None
+    if rank() == 0:
+        try:
+            answer = {"value": action()}
+        except UserError as error:
+            answer, raised = {"error": str(error), "status": error.status}, error
+    answer = broadcast(answer)
+    if "error" in answer:
+        if raised is None:
+            raised = UserError(answer["error"])
+            raised.status = answer["status"]
+        raise raised
+    return answer["value"]
+
+
+def differing(digest: bytes) -> list[int]:
+    """The ranks whose digest is not rank 0's; of several ranks."""
+    mine = torch.frombuffer(bytearray(digest), dtype=torch.uint8).to(_device())
+    all_of_them = [torch.empty_like(mine) for _ in range(world())]
+    _exchange(lambda: c10d.all_gather(all_of_them, mine))
+    return [number for number, other in enumerate(all_of_them) if not torch.equal(other, all_of_them[0])]
+
+
+def _bytes(content: bytes) -> bytes:
+    size = torch.tensor([len(content)], device=_device())
+    _exchange(lambda: c10d.broadcast(size, 0))
+    buffer = torch.empty(int(size), dtype=torch.uint8, device=_device())
+    if rank() == 0:
+        buffer.copy_(torch.frombuffer(bytearray(content), dtype=torch.uint8))
+    _exchange(lambda: c10d.broadcast(buffer, 0))
+    return buffer.cpu().numpy().tobytes()
+
+
+def _device() -> torch.device:
+    """Where the backend wants its tensors."""
+    return torch.device("cuda", torch.cuda.current_device()) if c10d.get_backend() == "nccl" else torch.device("cpu")
+
+
+def _exchange(collective: Callable[[], Any]) -> None:
+    try:
+        collective()
+    except RuntimeError as error:
+        raise RankLost(
+            f"rank {rank()} of {world()} waited for another one in vain ({str(error).splitlines()[0]}): it ended, or "
+            f"hung for {TIMEOUT.total_seconds():.0f}s. The run goes on from its last checkpoint: give the same command "
+            "again, or let torchrun do so with --max-restarts"
+        ) from error

@@ -1,0 +1,1 @@
+"""Features of images, the scores computed from them, and the report of those scores."""

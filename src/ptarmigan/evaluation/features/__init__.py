@@ -1,0 +1,80 @@
+"""Images to features by a pretrained network whose weights are known to the byte: what every score compares."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from ptarmigan.core.devices import pick_device
+from ptarmigan.core.types import UserError, unknown
+from ptarmigan.evaluation.features import efficientnet, inception
+
+CHUNK = 16  # images a forward on a CPU: the maps stay in its caches, and 64 are half as fast
+CHUNK_GPU = 256
+
+
+@dataclass(frozen=True)
+class Extractor:
+    """A network from pixels in 0..255 to features, and what a score made of them has to say."""
+
+    name: str
+    score_name: str  # of the Fréchet distance between its features
+    sha256: str  # of the weights' file
+    size: int  # the side to which the network resizes
+    dim: int
+    network: nn.Module  # [N, 1 or 3, H, W] float in 0..255 -> [N, dim]
+
+    @torch.inference_mode()
+    def __call__(self, images: NDArray[np.uint8]) -> Tensor:
+        """uint8 [N, H, W, C], C 1 grey, 3 RGB or 4 RGBA (composed on white) -> float32 [N, dim] on the CPU.
+
+        Raises UserError for images of another type or shape.
+        """
+        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] not in (1, 3, 4):
+            raise UserError(f"images are {images.dtype} {list(images.shape)}: uint8 [N, H, W, 1, 3 or 4] is needed")
+        device = next(self.network.parameters()).device
+        out = torch.empty(len(images), self.dim)
+        chunk = CHUNK if device.type == "cpu" else CHUNK_GPU
+        for start in range(0, len(images), chunk):
+            part = torch.from_numpy(np.array(images[start : start + chunk], order="C"))
+            pixels = part.to(device).permute(0, 3, 1, 2).float().contiguous()  # so that resizing takes half the time
+            if pixels.shape[1] == 4:
+                pixels = 255 + (pixels[:, :3] - 255) * (pixels[:, 3:] / 255)
+            out[start : start + chunk] = self.network(pixels)
+        return out
+
+
+def _efficientnet_lite0(weights: Path | None) -> Extractor:
+    network, sha256 = efficientnet.load(weights)
+    return Extractor("EfficientNet-Lite0", "FD-EffNetLite0", sha256, efficientnet.SIZE, efficientnet.DIM, network)
+
+
+def _inception(weights: Path | None) -> Extractor:
+    network, sha256 = inception.load(weights)
+    return Extractor("Inception-v3 of 2015-12-05", "FID", sha256, inception.SIZE, inception.DIM, network)
+
+
+EXTRACTORS: dict[str, Callable[[Path | None], Extractor]] = {
+    "efficientnet-lite0": _efficientnet_lite0,
+    "inception": _inception,
+}
+
+
+def extractor(
+    name: str = "efficientnet-lite0", weights: str | Path | None = None, device: str | torch.device = "cpu"
+) -> Extractor:
+    """The extractor of a name on a device; its weights from a file, or from where they usually are.
+
+    Raises UserError for an unknown name, with the nearest one, and where the weights are missing or other ones.
+    """
+    if name not in EXTRACTORS:
+        raise unknown("extractor", name, EXTRACTORS)
+    made = EXTRACTORS[name](None if weights is None else Path(weights).expanduser())
+    made.network.to(pick_device(device) if isinstance(device, str) else device)
+    return made

@@ -1,0 +1,130 @@
+"""All that training changes: two networks, their optimizers, the average of G, and how many images were seen."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ptarmigan.config import Config, Scheduled
+from ptarmigan.core.types import ImageSpec
+from ptarmigan.game.optim import adam, at
+from ptarmigan.losses.adversarial import Objective, objective
+from ptarmigan.losses.conditioning import ConditionalDiscriminator
+from ptarmigan.losses.custom import STEERING, LossFile
+from ptarmigan.networks import build
+from ptarmigan.networks.layers import over_ranks
+
+
+@dataclass
+class TrainState:
+    config: Config
+    spec: ImageSpec
+    G: nn.Module
+    D: ConditionalDiscriminator
+    ema: nn.Module
+    opt_g: torch.optim.Optimizer
+    opt_d: torch.optim.Optimizer
+    objective: Objective
+    bad: Tensor  # [] float on the device: 1 once a term or a gradient was not finite
+    bf16: bool = False
+    micro_batch: int = 0  # images computed at once; 0: the whole batch
+    images_seen: int = 0
+    controllers: dict[str, Any] = field(default_factory=dict)  # named, JSON: the planned ends, the clock, the tick
+    averages: dict[str, Tensor] = field(default_factory=dict)  # named, [] on the device: what steps gather and steer by
+    loss_file: LossFile | None = None  # the user's own loss
+
+    @classmethod
+    def create(
+        cls,
+        config: Config,
+        spec: ImageSpec,
+        device: torch.device,
+        bf16: bool = False,
+        loss_file: LossFile | None = None,
+    ) -> TrainState:
+        """Step 0 of a run, its weights from the seed alone."""
+        train = config.train
+        G, D = build(spec, config.model, train.seed)
+        for network in (G, D):
+            network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        average = copy.deepcopy(G).eval().requires_grad_(False)
+        for network in (G, D):
+            over_ranks(network)
+        names = [*(STEERING if config.data.augment == "ada" else ()), *(loss_file.averages if loss_file else ())]
+        return cls(
+            config, spec, G, D, average,
+            adam(G.parameters(), train.g_lr, train.g_betas), adam(D.parameters(), train.d_lr, train.d_betas),
+            loss_file.objective if loss_file else objective(config.loss), torch.zeros((), device=device), bf16,
+            averages={name: torch.zeros((), device=device) for name in names}, loss_file=loss_file,
+        )  # fmt: skip
+
+    @property
+    def device(self) -> torch.device:
+        return self.bad.device
+
+    @property
+    def end(self) -> int | None:
+        """Images at which training ends; None while a time budget has not fixed it yet, in a replay too."""
+        ends, settled = self.controllers.get("ends", []), self.controllers.get("settled", 0)
+        return ends[-1] if ends and self.images_seen >= settled else None
+
+    @property
+    def start(self) -> int:
+        """Images at which the last planned stretch of training began: the end before it, or 0."""
+        ends: list[int] = self.controllers.get("ends", [])
+        return ([0, 0, *ends])[-2]
+
+    @property
+    def penalised(self) -> bool:
+        """R1 and R2 count in D's next update."""
+        return self.images_seen // self.config.train.batch % self.config.loss.penalty_every == 0
+
+    def now(self, value: Scheduled) -> float:
+        """What a field that may move over the budget is at this step."""
+        return at(value, self.images_seen, self.start, self.end)
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Name -> tensor of everything but the controllers: `G.`, `D.`, `ema.`, `opt_g.`, `opt_d.`, `averages.`"""
+        out = {f"averages.{name}": value for name, value in self.averages.items()}
+        for prefix, module in (("G", self.G), ("D", self.D), ("ema", self.ema)):
+            out |= {f"{prefix}.{name}": value for name, value in module.state_dict().items()}
+        for prefix, optimizer, module in (("opt_g", self.opt_g, self.G), ("opt_d", self.opt_d, self.D)):
+            for name, parameter in module.named_parameters():
+                out |= {f"{prefix}.{name}.{key}": value for key, value in optimizer.state[parameter].items()}
+        return out
+
+    def digest(self) -> bytes:
+        """SHA-256 of the weights of both players, D's singular vectors too, of G's average and of the others."""
+        sha = hashlib.sha256()
+        weights = (*self.G.parameters(), *self.D.state_dict().values(), *self.ema.parameters())
+        for tensor in (*weights, *self.averages.values()):
+            sha.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
+        return sha.digest()
+
+    def load(self, tensors: dict[str, Tensor]) -> None:
+        """The inverse of `tensors`; raises KeyError or RuntimeError where names or shapes differ."""
+        for name, value in self.averages.items():
+            value.copy_(tensors[f"averages.{name}"])
+        for prefix, module in (("G", self.G), ("D", self.D), ("ema", self.ema)):
+            module.load_state_dict({n[len(prefix) + 1 :]: v for n, v in tensors.items() if n.startswith(f"{prefix}.")})
+        for prefix, optimizer, module in (("opt_g", self.opt_g, self.G), ("opt_d", self.opt_d, self.D)):
+            for name, parameter in module.named_parameters():
+                stem = f"{prefix}.{name}."
+                moments = {
+                    n[len(stem) :]: v for n, v in tensors.items() if n.startswith(stem) and "." not in n[len(stem) :]
+                }
+                optimizer.state[parameter] = {  # moments in the parameter's own memory format
+                    key: torch.empty_like(parameter).copy_(value)
+                    if value.shape == parameter.shape
+                    else value.to(parameter.device, copy=True)
+                    for key, value in moments.items()
+                }

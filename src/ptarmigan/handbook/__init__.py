@@ -1,0 +1,1 @@
+"""What `ptarmigan losses` says, draws and identifies."""

@@ -1,0 +1,372 @@
+"""Losses and their slopes over the logit, by autograd from the functions that train, as a picture: SVG or PNG."""
+
+from __future__ import annotations
+
+import html
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from io import BytesIO
+from itertools import pairwise
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+from ptarmigan.config import LOSSES, RECIPES, Loss, resolve
+from ptarmigan.core import files
+from ptarmigan.core.types import unknown
+from ptarmigan.losses.adversarial import Objective, objective
+from ptarmigan.losses.conditioning import classification_g, contrast, discriminative_d, discriminative_g, twin_g
+
+SMOOTHED = 0.9  # the real target of the loss that the handbook calls smoothing
+CLASSES = 10
+OTHERS = 28  # images of other classes beside one in ReACGAN's batch
+SPAN = {"least_squares": (-2.0, 3.0), "least_squares_pearson": (-3.0, 3.0), "hinge": (-4.0, 4.0)}  # of the logit
+CLASS_TERMS = ("auxiliary_classifier", "twin_classifier", "discriminative_classifier", "reacgan")
+NAMES = (*LOSSES, "smoothing", *CLASS_TERMS, *RECIPES)  # what can be plotted
+
+COLOURS = {"real": "#0b62a4", "fake": "#b45309", "generator": "#b23cc0", "other": "#8a8f98"}
+DARK = {"real": "#7cc0ff", "fake": "#ffb163", "generator": "#f0a3ff", "other": "#9aa3ad"}
+DASHES = {"real": (), "fake": (9, 5), "generator": (), "other": (2, 4)}  # told apart without colour too
+WIDTHS = {"real": 1.8, "fake": 1.8, "generator": 4.6, "other": 2.4}
+WIDTH, HEIGHT, HEAD = 840, 250, 62  # of a row of two panels, and of its heading
+
+
+@dataclass(frozen=True)
+class Player:
+    """Who pays what: `pays` takes x [N] to losses [N]; `sign` is -1 where the player's own logit falls along x."""
+
+    label: str
+    style: str  # a key of COLOURS
+    pays: Callable[[Tensor], Tensor]
+    sign: float = 1.0
+    valued: bool = True  # False: another player's value is this one's, and only the slopes differ
+
+    def value(self, x: Tensor) -> Tensor:
+        return self.pays(x).detach() * torch.ones_like(x)
+
+    def slope(self, x: Tensor) -> Tensor:
+        """d loss / d logit at x [N], by autograd."""
+        x = x.detach().requires_grad_()
+        return self.sign * torch.autograd.grad(self.pays(x).sum(), x)[0]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One chart of values and one of slopes over the same axis."""
+
+    title: str
+    axis: str
+    span: tuple[float, float]
+    players: tuple[Player, ...]
+
+
+def chosen(name: str) -> Objective:
+    """The objective of a name, `smoothing` included."""
+    return objective(Loss(loss="non_saturating", smoothing=SMOOTHED) if name == "smoothing" else Loss(loss=name))
+
+
+def halves(found: Objective) -> tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]:
+    """D's loss on a real and on a generated image apart: a(r) and b(f) with d(r, f) = a(r) + b(f).
+
+    b is 0 at the logit where a fake costs D least (at 0 where only differences of logits mean anything).  A
+    relativistic d does not split: a(r) = d(r, 0) and b(f) = d(0, f).
+    """
+    zero = torch.zeros((), dtype=torch.float64)
+    logits = torch.cat([torch.linspace(-20, 20, 41, dtype=torch.float64), torch.tensor([-1e3], dtype=torch.float64)])
+    free = zero if found.even is None else logits[found.d(real=zero, fake=logits).argmin()]
+    rest = zero if found.relativistic else found.d(real=zero, fake=free)
+    return lambda r: found.d(real=r, fake=free), lambda f: found.d(real=zero, fake=f) - rest
+
+
+def adversarial(name: str) -> Row:
+    """Both players of a loss over the logit, or over r - f where it is relativistic."""
+    found = chosen(name)
+    if found.relativistic:
+        zero = torch.zeros((), dtype=torch.float64)
+        players = (
+            Player("D on real", "real", lambda x: found.d(real=x, fake=zero)),
+            Player("D on fake", "fake", lambda x: found.d(real=zero, fake=-x), sign=-1, valued=False),
+            Player("G on fake", "generator", lambda x: found.g(real=zero, fake=-x), sign=-1),
+        )
+        return Row(name, "r - f", (-6, 6), players)
+    a, b = halves(found)
+    return Row(
+        name,
+        "logit",
+        SPAN.get(name, (-6, 6)),
+        (
+            Player("D on real", "real", a),
+            Player("D on fake", "fake", b),
+            Player("G on fake", "generator", lambda f: found.g(fake=f)),
+        ),
+    )
+
+
+def class_term(name: str) -> Row:
+    """The class term of both players, over the margin: the logit of the class asked for, all others being 0."""
+    label = torch.zeros((), dtype=torch.int64)
+
+    def logits(x: Tensor, classes: int = CLASSES) -> Tensor:
+        return F.pad(x.unsqueeze(1), (0, classes - 1))
+
+    def asked(x: Tensor) -> Tensor:
+        return label.expand(len(x))
+
+    def cross_entropy(x: Tensor) -> Tensor:
+        return classification_g(logits(x), fake_labels=asked(x))
+
+    def contrastive(x: Tensor) -> Tensor:
+        """Of one image whose cosine to its proxy is x, at right angles to all the others."""
+        fields = resolve({}).loss
+        others = F.one_hot(torch.arange(1, OTHERS + 1)).to(x.dtype)
+        out = []
+        for cosine in x.unbind():
+            h = torch.cat([F.one_hot(torch.zeros(1, dtype=torch.int64), OTHERS + 1).to(x.dtype), others])
+            proxy = torch.cat([torch.cat([cosine.view(1), torch.zeros(OTHERS, dtype=x.dtype)])[None], others])
+            d = contrast(
+                h, proxy, torch.arange(len(h)), margin=fields.class_margin, temperature=fields.class_temperature
+            )
+            out.append(d[0])
+        return torch.stack(out)
+
+    still = torch.zeros(1, dtype=torch.float64)
+
+    def tac(c: Tensor, t: Tensor) -> Tensor:
+        x = (c + t).detach()
+        return twin_g(logits(c.expand_as(x)), logits(t.expand_as(x)), fake_labels=asked(x))
+
+    def adc_d(x: Tensor) -> Tensor:  # of a fake alone: its real half is taken away
+        whole = discriminative_d(
+            logits(0 * x, 2 * CLASSES), logits(x, 2 * CLASSES), real_labels=asked(x), fake_labels=asked(x)
+        )
+        return whole - classification_g(logits(0 * x, 2 * CLASSES), fake_labels=asked(x))
+
+    players = {
+        "auxiliary_classifier": (
+            Player("D on real, D on fake and G on fake alike", "generator", cross_entropy),
+        ),
+        "twin_classifier": (
+            Player("D on real (C), on fake (T)", "real", cross_entropy),
+            Player("G, over C's margin", "generator", lambda x: tac(x, still)),
+            Player("G, over T's margin", "other", lambda x: tac(still, x)),
+        ),
+        "discriminative_classifier": (
+            Player("D on real", "real", lambda x: classification_g(logits(x, 2 * CLASSES), fake_labels=asked(x))),
+            Player("D on fake", "fake", adc_d),
+            Player("G on fake", "generator", lambda x: discriminative_g(logits(x, 2 * CLASSES), fake_labels=asked(x))),
+        ),
+        "reacgan": (Player("D on real and G on fake alike", "generator", contrastive),),
+    }[name]  # fmt: skip
+    if name == "reacgan":
+        return Row(name, "cosine of the image to the proxy of its class", (-1, 1), players)
+    return Row(f"{name}, {CLASSES} classes", "logit of the class asked for, the others 0", (-6, 6), players)
+
+
+def rows(name: str | None = None) -> list[Row]:
+    """What there is to see of a loss, a class term or a recipe; None: of DCGAN's and ACGAN's losses.
+
+    Raises UserError, with the names there are, for another.
+    """
+    if name is None:
+        source, minimax = adversarial("non_saturating"), adversarial("minimax").players[2]
+        real, fake, g = source.players
+        answers = (
+            real, fake, Player("G on fake, non-saturating", g.style, g.pays),
+            Player("G on fake, minimax", "other", minimax.pays),
+        )  # fmt: skip
+        return [Row("DCGAN and ACGAN, the source", source.axis, source.span, answers), class_term(CLASS_TERMS[0])]
+    if name not in NAMES:
+        raise unknown("plot", name, NAMES)
+    if name in RECIPES:
+        config = resolve({"recipe": name})
+        classed = [name for name in CLASS_TERMS if name == config.model.conditioning]
+        return [adversarial(config.loss.loss), *map(class_term, classed)]
+    return [class_term(name) if name in CLASS_TERMS else adversarial(name)]
+
+
+# ---------------------------------------------------------------------------- drawing
+
+Point = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Line:
+    style: str  # a key of COLOURS, or axis, grid
+    points: tuple[Point, ...]
+
+
+@dataclass(frozen=True)
+class Text:
+    style: str  # title, label
+    at: Point
+    anchor: str  # start, middle, end
+    text: str
+
+
+Marks = list[Line | Text]
+Box = tuple[float, float, float, float]  # left, top, right, bottom
+
+
+def nice_ticks(low: float, high: float, about: int = 5) -> list[float]:
+    """Round numbers from low to high, 1, 2 or 5 times a power of ten apart."""
+    rough = (high - low) / about
+    power = 10 ** math.floor(math.log10(rough))
+    step = power * next(m for m in (1, 2, 5, 10) if m * power >= rough)
+    return [step * i for i in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)]
+
+
+def panel(box: Box, title: str, axis: str, x: Tensor, curves: Sequence[tuple[str, Tensor]]) -> Marks:
+    """A chart of (style, values) over x."""
+    left, top, right, bottom = box
+    everything = torch.cat([y for _, y in curves])
+    low, high = everything.min().item(), everything.max().item()
+    pad = 0.06 * max(high - low, 0.5)
+    low, high = low - pad, high + pad
+
+    def place(at: float, value: float) -> Point:
+        across = (at - x[0].item()) / (x[-1] - x[0]).item()
+        return left + (right - left) * across, bottom - (bottom - top) * (value - low) / (high - low)
+
+    out: Marks = [Text("label", (left, top - 8), "start", title)]
+    for tick in nice_ticks(low, high):
+        y = place(x[0].item(), tick)[1]
+        out += [Line("axis" if tick == 0 else "grid", ((left, y), (right, y)))]
+        out += [Text("label", (left - 7, y + 4), "end", f"{tick:g}")]
+    for tick in nice_ticks(x[0].item(), x[-1].item(), 6):
+        at = place(tick, low)[0]
+        out += [Line("axis" if tick == 0 else "grid", ((at, top), (at, bottom)))]
+        out += [Text("label", (at, bottom + 17), "middle", f"{tick:g}")]
+    out += [Text("label", ((left + right) / 2, bottom + 35), "middle", axis)]
+    for style, values in sorted(curves, key=lambda curve: -WIDTHS[curve[0]]):  # thin on thick: both are seen
+        line = tuple(place(at, value) for at, value in zip(x.tolist(), values.tolist(), strict=True))
+        out += [Line(style, line)]
+    return out
+
+
+def charts(row: Row, boxes: tuple[Box, Box], words: Callable[[str], str] = str, points: int = 241) -> list[Marks]:
+    """The values and the slopes of a row, each in its box; `words` puts the English into another language."""
+    x = torch.linspace(*row.span, points, dtype=torch.float64)
+    values = [(p.style, p.value(x)) for p in row.players if p.valued]
+    slopes = [(p.style, p.slope(x)) for p in row.players]
+    titles = map(words, ("loss", f"its slope, d loss / d {row.axis.split()[0] if row.axis != 'r - f' else 'logit'}"))
+    return [
+        panel(box, title, words(row.axis), x, curves)
+        for box, title, curves in zip(boxes, titles, (values, slopes), strict=True)
+    ]
+
+
+def draw(row: Row, top: float) -> Marks:
+    """A row from `top` on, WIDTH wide and HEAD + HEIGHT high: its name, who is who, the two charts."""
+    out: Marks = [Text("title", (46, top + 22), "start", row.title)]
+    at = 46.0
+    for player in row.players:
+        out += [Line(player.style, ((at, top + 38), (at + 26, top + 38)))]
+        out += [Text("label", (at + 32, top + 42), "start", player.label)]
+        at += 58 + 6.6 * len(player.label)
+    high, low = top + HEAD + 14, top + HEAD + HEIGHT - 46
+    left, right = charts(row, ((46, high, WIDTH / 2 - 16, low), (WIDTH / 2 + 46, high, WIDTH - 16, low)))
+    return out + left + right
+
+
+def sheet(parts: Sequence[Row]) -> tuple[Marks, int]:
+    """Rows under one another -> what to draw, and the height."""
+    step = HEAD + HEIGHT
+    return [mark for i, row in enumerate(parts) for mark in draw(row, i * step + 8.0)], step * len(parts) + 12
+
+
+def marks(drawing: Marks) -> str:
+    """Lines and texts as SVG elements whose look is left to classes."""
+    out = []
+    for mark in drawing:
+        if isinstance(mark, Line):
+            at = " ".join(f"{x:.4g},{y:.4g}" for x, y in mark.points)
+            out.append(f'<polyline class="{mark.style}" points="{at}"/>')
+        else:
+            x, y = mark.at
+            end = "" if mark.anchor == "start" else f' text-anchor="{mark.anchor}"'
+            out.append(f'<text class="{mark.style}" x="{x:.4g}" y="{y:.4g}"{end}>{html.escape(mark.text)}</text>')
+    return "\n".join(out)
+
+
+def svg(parts: Sequence[Row], name: str) -> str:
+    """A picture of its own, light or dark as its reader has it."""
+    drawing, height = sheet(parts)
+    look = "".join(
+        f".{key}{{stroke-width:{WIDTHS[key]};stroke-dasharray:{' '.join(map(str, DASHES[key])) or 'none'}}}"
+        for key in COLOURS
+    )
+
+    def theme(colours: dict[str, str], paper: str, ink: str, faint: str) -> str:
+        lines = "".join(f".{key}{{stroke:{colour}}}" for key, colour in colours.items())
+        return f".paper{{fill:{paper}}}text{{fill:{ink}}}.grid{{stroke:{faint}}}.axis{{stroke:{ink}}}{lines}"
+
+    style = (
+        "text{font:12px system-ui,sans-serif}.title{font-size:15px;font-weight:600}polyline{fill:none;"
+        f"stroke-linejoin:round}}.axis,.grid{{stroke-width:.8}}{look}{theme(COLOURS, '#fff', '#1f2328', '#e3e6ea')}"
+        f"@media(prefers-color-scheme:dark){{{theme(DARK, '#14171a', '#e6e9ed', '#2c3238')}}}"
+    )
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" role="img" '
+        f'aria-label="{html.escape(name)}: losses of both players and their slopes">\n<style>{style}</style>\n'
+        f'<rect class="paper" width="{WIDTH}" height="{height}"/>\n{marks(drawing)}\n</svg>\n'
+    )
+
+
+def png(parts: Sequence[Row], scale: int = 2, fine: int = 3) -> bytes:
+    """The same by Pillow, `scale` pixels a unit, drawn `fine` times larger and then made smooth."""
+    drawing, height = sheet(parts)
+    k = scale * fine
+    picture = Image.new("RGB", (WIDTH * k, height * k), "white")
+    brush = ImageDraw.Draw(picture)
+    colours = COLOURS | {"axis": "#1f2328", "grid": "#e3e6ea"}
+    for mark in drawing:
+        if isinstance(mark, Line):
+            width = round(WIDTHS.get(mark.style, 0.8) * k)
+            for piece in dashed(mark.points, DASHES.get(mark.style, ())):
+                brush.line([(x * k, y * k) for x, y in piece], fill=colours[mark.style], width=width, joint="curve")
+        else:
+            font = ImageFont.load_default(size=(15 if mark.style == "title" else 12) * k)
+            anchor = {"start": "ls", "middle": "ms", "end": "rs"}[mark.anchor]
+            brush.text((mark.at[0] * k, mark.at[1] * k), mark.text, fill="#1f2328", font=font, anchor=anchor)
+    out = BytesIO()
+    picture.resize((WIDTH * scale, height * scale), Image.Resampling.LANCZOS).save(out, "png")
+    return out.getvalue()
+
+
+def dashed(points: Sequence[Point], pattern: Sequence[float]) -> list[list[Point]]:
+    """A line cut into its dashes; whole where there is no pattern."""
+    if not pattern:
+        return [list(points)]
+    on, off = pattern
+    pieces: list[list[Point]] = [[points[0]]]
+    left, drawn = float(on), True  # what is left of this dash or gap
+    for (x0, y0), (x1, y1) in pairwise(points):
+        length, done = math.hypot(x1 - x0, y1 - y0), 0.0
+        while length - done > left:
+            done += left
+            at = (x0 + (x1 - x0) * done / length, y0 + (y1 - y0) * done / length)
+            if drawn:
+                pieces[-1].append(at)
+            else:
+                pieces.append([at])
+            drawn, left = not drawn, float(off if drawn else on)
+        left -= length - done
+        if drawn:
+            pieces[-1].append((x1, y1))
+    return pieces
+
+
+def plot(name: str | None, out: str | Path) -> Path:
+    """Draw the losses of both players and their slopes into `out`, X.svg or X.png, and return its path.
+
+    Raises UserError for an unknown name, another ending and an `out` that exists: nothing is overwritten.
+    """
+    path = files.fresh(Path(out), "plot", (".svg", ".png"))
+    parts = rows(name)
+    drawn = png(parts) if path.suffix.lower() == ".png" else svg(parts, name or "DCGAN and ACGAN").encode()
+    files.write_atomic(path, drawn)
+    return path

@@ -1,0 +1,51 @@
+"""The losses: per-sample functions of logits, what tells D the class, penalties, and a user's own file."""
+
+from ptarmigan.losses.adversarial import (
+    OBJECTIVES,
+    Objective,
+    cross_entropy_d,
+    hinge_d,
+    hinge_g,
+    least_squares_d,
+    least_squares_g,
+    minimax_g,
+    non_saturating_g,
+    relativistic_d,
+    relativistic_g,
+    softplus,
+    wasserstein_d,
+)
+from ptarmigan.losses.conditioning import (
+    classification_d,
+    classification_g,
+    contrast,
+    discriminative_d,
+    discriminative_g,
+    twin_g,
+)
+from ptarmigan.losses.penalties import between, one_centred, squared_gradient_norm
+
+__all__ = [
+    "OBJECTIVES",
+    "Objective",
+    "between",
+    "classification_d",
+    "classification_g",
+    "contrast",
+    "cross_entropy_d",
+    "discriminative_d",
+    "discriminative_g",
+    "hinge_d",
+    "hinge_g",
+    "least_squares_d",
+    "least_squares_g",
+    "minimax_g",
+    "non_saturating_g",
+    "one_centred",
+    "relativistic_d",
+    "relativistic_g",
+    "softplus",
+    "squared_gradient_norm",
+    "twin_g",
+    "wasserstein_d",
+]

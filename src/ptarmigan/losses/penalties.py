@@ -1,0 +1,34 @@
+"""Gradient penalties on D: per-sample functions [N] of logits and the images they came from.
+
+Each takes the gradient of the sum of the logits, which is every sample's own gradient only where D treats
+samples independently: config.py refuses batch norm in D beside them.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ptarmigan.core.conv import maps_alone
+
+
+def squared_gradient_norm(logits: Tensor, images: Tensor) -> Tensor:
+    """|grad_x D(x)|^2 [N], differentiable, summed in at least fp32; `images` must require grad.
+
+    R1 is gamma/2 times its mean on real images (Mescheder et al. 2018, eq. 9), R2 the same on fakes.
+    """
+    with maps_alone():
+        (gradient,) = torch.autograd.grad(logits.sum(), images, create_graph=True)
+    return gradient.to(torch.promote_types(gradient.dtype, torch.float32)).square().sum(dim=(1, 2, 3))
+
+
+def one_centred(logits: Tensor, images: Tensor) -> Tensor:
+    """(|grad_x D(x)| - 1)^2 [N]: WGAN-GP at images between real and fake (Gulrajani et al. 2017, eq. 3)."""
+    norm = squared_gradient_norm(logits, images).clamp_min(1e-30).sqrt()  # finite slope where the gradient is 0
+    return (norm - 1).square()
+
+
+def between(real: Tensor, fake: Tensor, u: Tensor) -> Tensor:
+    """u x + (1 - u) G(z) with one u [N] in [0, 1] for each pair, requiring grad (Gulrajani et al. 2017, alg. 1)."""
+    u = u.view(-1, 1, 1, 1)
+    return (u * real + (1 - u) * fake).detach().requires_grad_()

@@ -1,0 +1,1 @@
+"""A run from its first probe to its last snapshot."""

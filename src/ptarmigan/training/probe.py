@@ -1,0 +1,117 @@
+"""How fast a step is, in which precision, and how much fits in memory: a second of steps that the run never sees."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import torch
+
+from ptarmigan.config import Config
+from ptarmigan.core import dist
+from ptarmigan.core.devices import out_of_memory
+from ptarmigan.core.types import ImageSpec, UserError
+from ptarmigan.game.batch import share
+from ptarmigan.game.state import TrainState
+from ptarmigan.losses.custom import LossFile
+
+PROBE_SECONDS = 1.0
+TICK_SECONDS = 2.0
+
+
+class Probed(NamedTuple):
+    bf16: bool  # it is faster, or was asked for
+    micro_batch: int  # images at once that fit in memory; 0: the whole batch
+    seconds: float  # a step
+
+
+Step = Callable[[], object]
+
+
+def probe(
+    config: Config,
+    spec: ImageSpec,
+    device: torch.device,
+    step_of: Callable[[TrainState], Step],
+    loss_file: LossFile | None = None,
+) -> Probed:
+    """Steps of throwaway states, fp32 and bf16 by turns; `step_of` gives what makes a state's steps.
+
+    Nothing of it reaches the run: every draw there is addressed.  Raises UserError where no part of the batch fits.
+    """
+    kinds = {"fp32": [False], "bf16": [True], "auto": [False, True]}[config.train.precision]
+    if device.type == "mps" and config.train.precision == "auto":
+        kinds = [False]
+    states = {bf16: TrainState.create(config, spec, device, bf16, loss_file) for bf16 in kinds}
+    taken: dict[bool, list[float]] = {bf16: [] for bf16 in kinds}
+    micro_batch = config.train.micro_batch
+    for state in states.values():  # first calls pay for set-up, and show whether memory is enough
+        micro_batch = fitting(micro_batch, state, step_of)
+    for state in states.values():
+        state.micro_batch = micro_batch
+    steps = {bf16: step_of(state) for bf16, state in states.items()}
+    until = time.perf_counter() + PROBE_SECONDS
+    while dist.broadcast(time.perf_counter() < until or not taken[kinds[-1]]):
+        for bf16, state in states.items():
+            taken[bf16].append(timed(state, steps[bf16]))
+    medians = {bf16: statistics.median(seconds) for bf16, seconds in taken.items()}
+    best = min(medians, key=medians.__getitem__)
+    return Probed(*dist.broadcast([best, micro_batch, medians[best]]))
+
+
+def fitting(micro_batch: int, state: TrainState, step_of: Callable[[TrainState], Step]) -> int:
+    """`micro_batch`, halved from the batch on until a step fits where the user left it open."""
+    state.micro_batch = micro_batch
+    try:
+        with memory(state):
+            timed(state, step_of(state))
+    except OutOfMemory:
+        if state.config.train.micro_batch or dist.world() > 1 or smaller(state) == 0:
+            raise
+        return fitting(smaller(state), state, step_of)
+    return micro_batch
+
+
+class OutOfMemory(UserError):
+    status = 1
+    of_one_rank = True
+
+
+@contextmanager
+def memory(state: TrainState) -> Iterator[None]:
+    """Raise OutOfMemory, with the micro-batch to try, where a device has no more."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not out_of_memory(error):
+            raise
+        less, batch = smaller(state), "--batch, " if whole(state) else ""
+        raise OutOfMemory(
+            f"out of memory on {state.device} with {at_once(state)} images at once: "
+            + (f"try --micro-batch {less}" if less else f"try a smaller {batch}--width or --size")
+        ) from None
+
+
+def whole(state: TrainState) -> bool:
+    """The batch cannot come in parts: its class term, or one of the user's own, compares all its images."""
+    return state.config.model.conditioning == "reacgan" or (state.loss_file is not None and state.loss_file.whole)
+
+
+def at_once(state: TrainState) -> int:
+    batch = share(state.config.train.batch)
+    return min(state.micro_batch or batch, batch)
+
+
+def smaller(state: TrainState) -> int:
+    """Half of the images at once; 0 where it is one already, or where it has to be all."""
+    return 0 if whole(state) else at_once(state) // 2
+
+
+def timed(state: TrainState, step: Step) -> float:
+    begun = time.perf_counter()
+    step()
+    float(state.bad)  # waits for the device
+    return time.perf_counter() - begun
