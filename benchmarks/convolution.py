@@ -23,7 +23,7 @@ from ptarmigan.config import resolve
 from ptarmigan.core import conv as convolution
 from ptarmigan.core.types import ImageSpec
 from ptarmigan.data import Batches
-from ptarmigan.game.batch import advance
+from ptarmigan.game.batch import train_batch
 from ptarmigan.game.state import TrainState
 
 # images, channels of x and of g, height and width of x, kernel, stride
@@ -86,7 +86,7 @@ def shipped(recipe: str, height: int, width: int, channels: int, batch: int) -> 
 
     def steps() -> None:
         for _ in range(4):
-            advance(state, batches)
+            train_batch(state, batches)
 
     return steps
 

@@ -97,7 +97,7 @@ def on_a_line(z: Tensor, powers: int, loss: Loss, rate: float = 1.0) -> Game:
     D = ConditionalDiscriminator(Powers(powers), powers, 1, "none").double()
     with torch.no_grad():
         D.head.source.weight.zero_()
-        D.head.source.bias.fill_(of.even or 0.0)
+        D.head.source.bias.fill_(of.equilibrium_logit or 0.0)
     real = Batch(z.repeat_interleave(n).view(-1, 1, 1, 1), torch.zeros(n * n, dtype=torch.int64))
     return Game.create(G, D, real, loss, rate, of)
 

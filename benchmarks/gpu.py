@@ -21,7 +21,7 @@ from torch.profiler import ProfilerActivity, profile
 from ptarmigan.config import resolve
 from ptarmigan.core.types import ImageSpec
 from ptarmigan.data import Batches
-from ptarmigan.game.batch import Play, advance, play
+from ptarmigan.game.batch import Step, eager_step, train_batch
 from ptarmigan.game.cuda_graph import Graphs
 from ptarmigan.game.state import TrainState
 
@@ -50,7 +50,7 @@ def main() -> None:
 def show(case: tuple[str, int, int, int], bf16: bool, seconds: float, compiled: bool = False) -> None:
     recipe, size, channels, batch = case
     steps, peaks = [], []
-    for by in (play, Graphs()):
+    for by in (eager_step, Graphs()):
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
@@ -79,7 +79,7 @@ def show(case: tuple[str, int, int, int], bf16: bool, seconds: float, compiled: 
     )
 
 
-def stepper(case: tuple[str, int, int, int], bf16: bool, by: Play, compiled: bool) -> partial[dict[str, torch.Tensor]]:
+def stepper(case: tuple[str, int, int, int], bf16: bool, by: Step, compiled: bool) -> partial[dict[str, torch.Tensor]]:
     """The step of a case on random images."""
     recipe, size, channels, batch = case
     config = resolve({"recipe": recipe, "batch": batch, "images": "1000M"})
@@ -89,7 +89,7 @@ def stepper(case: tuple[str, int, int, int], bf16: bool, by: Play, compiled: boo
     state = TrainState.create(config, ImageSpec(size, size, channels, tuple(map(str, range(10)))), CUDA, bf16)
     if compiled:
         state.G.compile()
-    return partial(advance, state, batches, by)
+    return partial(train_batch, state, batches, by)
 
 
 def idle(step: partial[dict[str, torch.Tensor]]) -> float:

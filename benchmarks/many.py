@@ -30,7 +30,7 @@ from ptarmigan.data.batches import to_float
 from ptarmigan.game.cuda_graph import Graphs
 from ptarmigan.game.optim import ema_decay, learning_rate, set_rate, update_ema
 from ptarmigan.game.state import TrainState
-from ptarmigan.networks.layers import settle
+from ptarmigan.networks.layers import recalibrate_batch_norm
 
 CUDA = torch.device("cuda")
 SPEC = ImageSpec(28, 28, 1, CLASSES)
@@ -68,7 +68,7 @@ class Job:
         def z(purpose: str, first: int) -> Tensor:
             return seeding.latents(0, purpose, np.arange(first, first + 500), model.latent_dim, model.latent).to(CUDA)
 
-        settle(G, [(z("settle", 500 * i), torch.arange(500, device=CUDA) % 10) for i in range(20)])
+        recalibrate_batch_norm(G, [(z("settle", 500 * i), torch.arange(500, device=CUDA) % 10) for i in range(20)])
         G.eval()
         labels = torch.arange(10_000, device=CUDA) // 1000
         parts = [G(z("sample", 500 * i), labels[500 * i : 500 * i + 500]) for i in range(20)]

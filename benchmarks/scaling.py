@@ -23,7 +23,7 @@ from ptarmigan.config import Config, resolve
 from ptarmigan.core import dist
 from ptarmigan.core.types import ImageSpec
 from ptarmigan.data import Batches
-from ptarmigan.game.batch import advance
+from ptarmigan.game.batch import train_batch
 from ptarmigan.game.state import TrainState
 from ptarmigan.networks.layers import BatchNorm
 
@@ -54,10 +54,10 @@ def play(name: str) -> None:
     with dist.ranks(torch.device("cpu")):
         config, state, batches = game(name)
         for _ in range(3):
-            advance(state, batches)
+            train_batch(state, batches)
         begun, steps = time.perf_counter(), 0
         while dist.broadcast(time.perf_counter() - begun < SECONDS):
-            advance(state, batches)
+            train_batch(state, batches)
             steps += 1
         if dist.rank() == 0:
             print(json.dumps(steps * config.train.batch / (time.perf_counter() - begun)))
@@ -101,7 +101,7 @@ def peak(name: str, micro_batch: int) -> None:
     _, state, batches = game(name, batch=256, micro_batch=micro_batch)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     begun = time.perf_counter()
-    advance(state, batches)
+    train_batch(state, batches)
     seconds = time.perf_counter() - begun
     print(json.dumps([(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024, seconds]))
     batches.close()

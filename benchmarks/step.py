@@ -22,7 +22,7 @@ import torch
 from ptarmigan.config import resolve
 from ptarmigan.core.types import ImageSpec
 from ptarmigan.data import Batches
-from ptarmigan.game.batch import advance
+from ptarmigan.game.batch import train_batch
 from ptarmigan.game.state import TrainState
 from ptarmigan.training.probe import probe
 from textbook import TextbookStep
@@ -70,9 +70,9 @@ def shipped(recipe: str, size: int, channels: int, batch: int) -> tuple[Callable
     images = rng.integers(0, 256, (20_000, size, size, channels), np.uint8)
     labels = rng.integers(0, 10, len(images))
     batches = Batches(images, labels, np.arange(len(images)), batch=batch, seed=0)
-    bf16, _, _ = probe(config, spec, CPU, lambda state: partial(advance, state, batches))
+    bf16, _, _ = probe(config, spec, CPU, lambda state: partial(train_batch, state, batches))
     state = TrainState.create(config, spec, CPU, bf16)
-    return (lambda: advance(state, batches)), batches, "bf16" if bf16 else "fp32"
+    return (lambda: train_batch(state, batches)), batches, "bf16" if bf16 else "fp32"
 
 
 def timed(step: Callable[[], object]) -> float:

@@ -21,7 +21,7 @@ from ptarmigan.core import dist
 from ptarmigan.core.files import load_tensors, save_tensors
 from ptarmigan.core.types import Batch
 from ptarmigan.data import open_dataset
-from ptarmigan.game.batch import advance
+from ptarmigan.game.batch import train_batch
 from ptarmigan.game.state import TrainState
 from ptarmigan.losses.custom import open_loss
 from ptarmigan.training.loop import feed, train
@@ -80,16 +80,16 @@ def play(name: str, data: Path, steps: int, begin: str, to: Path) -> None:
     for network in (state.G, state.D, state.ema):
         in_float64(network)
     for average in loss_file.averages if loss_file else ():
-        state.averages[average] = state.averages[average].double()
+        state.device_scalars[average] = state.device_scalars[average].double()
     if begin != "-":
         tensors, meta = load_tensors(Path(begin) / f"{name}.safetensors")
         state.load(tensors)
         state.images_seen = meta["images_seen"]
-    elif "augment_p" in state.averages:
-        state.averages["augment_p"].fill_(0.5)
+    elif "augment_p" in state.device_scalars:
+        state.device_scalars["augment_p"].fill_(0.5)
     with feed(config, dataset, state.device) as batches:
-        terms = [advance(state, batches) for _ in range(steps)]
-    assert not state.bad
+        terms = [train_batch(state, batches) for _ in range(steps)]
+    assert not state.found_inf
     if dist.rank() == 0:
         out = state.tensors() | {f"term.{key}": value for key, value in terms[-1].items()}
         save_tensors(to / f"{name}.safetensors", out, {"images_seen": state.images_seen})

@@ -32,7 +32,7 @@ from ptarmigan.core.log import read
 from ptarmigan.core.types import Batch, DiscriminatorOutput, ImageSpec, UserError
 from ptarmigan.data import Batches
 from ptarmigan.game.augment import CAP, DRAWS, GATES, HALF, INTERVAL, POLICIES, Change, adapt, augment, change, words
-from ptarmigan.game.batch import advance, augmentation, steer
+from ptarmigan.game.batch import augmentation, steer, train_batch
 from ptarmigan.game.optim import adam
 from ptarmigan.game.state import TrainState
 from ptarmigan.game.step import d_step, g_step
@@ -545,7 +545,7 @@ def test_d_sees_nothing_but_augmented_images_each_half_of_each_update_by_its_own
 ) -> None:
     s = small(augment=policy, seed=5, **LOSSES[loss])
     s.images_seen, s.micro_batch = 16, micro_batch
-    for value in s.averages.values():
+    for value in s.device_scalars.values():
         value.fill_(0.7)
     seen: list[Tensor] = []
     s.D.body.register_forward_pre_hook(lambda _, given: seen.append(given[0].detach()))
@@ -559,7 +559,7 @@ def test_d_sees_nothing_but_augmented_images_each_half_of_each_update_by_its_own
 
     monkeypatch.setattr(advance_module, "fakes", fakes)
     with pictures() as batches:
-        terms = advance(s, batches)
+        terms = train_batch(s, batches)
         orders = ["order 1", "order"] if s.config.train.d_steps == 2 else ["order"]
         real = [batches.load(16, purpose).images for purpose in orders]
 
@@ -611,12 +611,12 @@ def test_ada_that_is_never_let_through_trains_the_same_bits_as_none() -> None:
         s = small(augment=policy)
         with pictures() as batches:
             for _ in range(3):  # p is 0 until the fourth
-                advance(s, batches)
+                train_batch(s, batches)
         states.append(s)
-    assert states[0].averages == {}
+    assert states[0].device_scalars == {}
     ours = states[1].tensors()
     assert all(torch.equal(value, ours[name]) for name, value in states[0].tensors().items())
-    assert set(ours) - set(states[0].tensors()) == {"averages.augment_p", "averages.augment_signs"}
+    assert set(ours) - set(states[0].tensors()) == {"device_scalars.augment_p", "device_scalars.augment_signs"}
 
 
 # ---------------------------------------------------------------------------- r and p
@@ -633,14 +633,14 @@ def test_signs_are_against_ds_best_logit_where_real_and_fake_are_alike(name: str
     got = goal.signs(real=r, fake=f)
     assert got.tolist() == [np.sign(a - (b if pairs else even)) for a, b in zip(r.tolist(), f.tolist(), strict=True)]
     assert not got.requires_grad
-    assert (goal.even is None) == pairs
+    assert (goal.equilibrium_logit is None) == pairs
     if not pairs:
         t = torch.tensor([even], dtype=torch.float64, requires_grad=True)
         for sign in (-1, 1):  # the one-sided slopes at p = q close in on the optimum: nothing is gained by leaving it
             moved_ = goal.d(real=t + sign * 1e-3, fake=t + sign * 1e-3).sum()
             assert moved_ > goal.d(real=t, fake=t).sum() - 1e-12
     if smoothed:
-        assert goal.even == pytest.approx(-0.2007, abs=1e-4)
+        assert goal.equilibrium_logit == pytest.approx(-0.2007, abs=1e-4)
 
 
 def test_p_moves_by_its_step_towards_r_at_the_target_and_stays_in_its_bounds() -> None:
@@ -657,7 +657,7 @@ def test_p_moves_by_its_step_towards_r_at_the_target_and_stays_in_its_bounds() -
 
 def test_r_is_taken_over_four_batches_and_p_moves_then_alone() -> None:
     s = small(augment="ada")  # batch 8
-    s.averages["augment_p"].fill_(0.4)
+    s.device_scalars["augment_p"].fill_(0.4)
     step = 4 * 8 / 500e3
     signs = [8, 8, 2, 2, 6, 4, 4, 4, 8, 8, 8, -8]  # means .625, .5625, .5
     logged = []
@@ -666,10 +666,10 @@ def test_r_is_taken_over_four_batches_and_p_moves_then_alone() -> None:
         out = steer(s, torch.tensor(float(total)))
         logged.append(out["augment_p"].item())
         assert out["augment_r"].item() == total / 8
-        kept = s.averages["augment_signs"].item()
+        kept = s.device_scalars["augment_signs"].item()
         assert kept == (0 if number % 4 == 3 else sum(signs[number // 4 * 4 : number + 1]))
     assert logged == pytest.approx([0.4] * 4 + [0.4 + step] * 4 + [0.4] * 4, abs=1e-7)
-    assert s.averages["augment_p"].item() == pytest.approx(0.4 - step, abs=1e-7)
+    assert s.device_scalars["augment_p"].item() == pytest.approx(0.4 - step, abs=1e-7)
     assert INTERVAL == 4
 
 
@@ -691,11 +691,11 @@ def test_p_rises_with_a_d_that_overfits_and_falls_otherwise(logit: float, way: i
     s = small(augment="ada", loss="hinge", r1=0, r2=0, d_lr=0, g_lr=0)
     s.D = Knowing(logit)  # type: ignore[assignment]
     s.opt_d = adam(s.D.parameters(), 0.0, (0.0, 0.99))
-    s.averages["augment_p"].fill_(0.5)
+    s.device_scalars["augment_p"].fill_(0.5)
     seen = []
     with pictures() as batches:
         for _ in range(9):
-            seen.append(advance(s, batches))
+            seen.append(train_batch(s, batches))
     assert [line["augment_r"].item() for line in seen] == [way] * 9
     ps = [line["augment_p"].item() for line in seen]
     assert [round((b - a) / (4 * 8 / 500e3)) for a, b in pairwise(ps)] == [0, 0, 0, way, 0, 0, 0, way]
@@ -704,7 +704,7 @@ def test_p_rises_with_a_d_that_overfits_and_falls_otherwise(logit: float, way: i
 def test_ranks_that_steer_apart_have_another_digest() -> None:
     one, two = small(augment="ada"), small(augment="ada")
     assert one.digest() == two.digest() != b"" or True
-    two.averages["augment_p"].fill_(0.1)
+    two.device_scalars["augment_p"].fill_(0.1)
     assert one.digest() != two.digest()
 
 
@@ -727,7 +727,7 @@ def test_stopped_between_two_moves_of_p_and_resumed_is_the_same_run_bit_for_bit(
     monkeypatch.setattr(augment_module, "TARGET", -2)  # upwards
     fields = {**SMALL, "images": "96", "augment": "ada", "loss": loss}
     whole = train(shapes, out=tmp_path / "whole", **fields)
-    real = training.advance
+    real = training.train_batch
 
     def stop(state: Any, batches: Any, *play: Any) -> Any:
         if state.controllers and state.images_seen == 40:
@@ -735,21 +735,21 @@ def test_stopped_between_two_moves_of_p_and_resumed_is_the_same_run_bit_for_bit(
         return real(state, batches, *play)
 
     with monkeypatch.context() as patch:
-        patch.setattr(training, "advance", stop)
+        patch.setattr(training, "train_batch", stop)
         with pytest.raises(Stopped, match="stopped at 48 images"):
             train(shapes, out=tmp_path / "parts", **fields)
     saved, meta = newest(tmp_path / "parts")
     assert meta["images_seen"] == 48
-    assert saved["averages.augment_p"].item() == pytest.approx(0.32)
+    assert saved["device_scalars.augment_p"].item() == pytest.approx(0.32)
     signs = sum(8 * lines(tmp_path / "parts")[at]["augment_r"] for at in (40, 48))
-    assert saved["averages.augment_signs"].item() == signs != 0
+    assert saved["device_scalars.augment_signs"].item() == signs != 0
     train(shapes, out=tmp_path / "parts", **fields)
     (one, _), (two, _) = newest(whole), newest(tmp_path / "parts")
-    assert one.keys() == two.keys() > {"averages.augment_p", "averages.augment_signs"}
+    assert one.keys() == two.keys() > {"device_scalars.augment_p", "device_scalars.augment_signs"}
     assert all(torch.equal(one[name], two[name]) for name in one)
     ps = [line["augment_p"] for line in lines(whole).values()]  # a tick a step
     assert ps == pytest.approx([0] * 4 + [0.32] * 4 + [0.64] * 4)
-    assert one["averages.augment_p"].item() == pytest.approx(CAP)
+    assert one["device_scalars.augment_p"].item() == pytest.approx(CAP)
     step = replay(whole, at=80)  # p comes with the checkpoint before it
     assert step.terms == {name: lines(whole)[88][name] for name in step.terms}
     assert step.terms["augment_p"] == pytest.approx(0.64)
@@ -780,7 +780,7 @@ def test_what_is_sampled_and_exported_is_never_augmented(
 
 
 def test_a_checkpoint_of_another_policy_is_not_taken_for_adas() -> None:
-    with pytest.raises(KeyError, match=r"averages\.augment_p"):
+    with pytest.raises(KeyError, match=r"device_scalars\.augment_p"):
         small(augment="ada").load(small().tensors())
 
 

@@ -345,7 +345,7 @@ def test_runs_that_were_trained_and_scored_are_compared(
     pooled = nn.Sequential(nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.LayerNorm(16))
     seer = Extractor("Seer", "FD-Seer", 64 * "5", size=28, dim=16, network=pooled)
     monkeypatch.setattr("ptarmigan.commands.score.open_extractor", lambda *_: seer)
-    monkeypatch.setattr("ptarmigan.features.classifier.SEEN", (10_000, 10_000))
+    monkeypatch.setattr("ptarmigan.evaluation.features.classifier.SEEN", (10_000, 10_000))
     names = [tmp_path / str(seed) for seed in range(2)]
     for seed, run in enumerate(names):
         ptarmigan.train(shapes, out=run, **{**SMALL, "split": "60/0/40", "seed": seed})

@@ -19,7 +19,7 @@ from ptarmigan.config import resolve
 from ptarmigan.core.devices import deterministic
 from ptarmigan.core.types import ImageSpec
 from ptarmigan.data import Batches
-from ptarmigan.game.batch import advance, play
+from ptarmigan.game.batch import eager_step, train_batch
 from ptarmigan.game.cuda_graph import Graphs
 from ptarmigan.game.state import TrainState
 from ptarmigan.training.loop import Stopped
@@ -50,7 +50,7 @@ def test_a_step_is_the_cpus(kind: str) -> None:
     for device in ("cpu", "cuda"):
         state, batches = made(device, **KINDS[kind])
         with batches, torch.backends.cudnn.flags(allow_tf32=False):
-            found.append({name: value.item() for name, value in advance(state, batches).items()})
+            found.append({name: value.item() for name, value in train_batch(state, batches).items()})
     assert found[1] == pytest.approx(found[0], rel=1e-3)
 
 
@@ -58,11 +58,11 @@ def test_a_step_is_the_cpus(kind: str) -> None:
 def test_a_recorded_step_does_what_a_played_one_does_bit_for_bit(kind: str) -> None:
     digests = []
     with deterministic(True):
-        for by in (play, Graphs()):
+        for by in (eager_step, Graphs()):
             state, batches = made("cuda", **KINDS[kind])
             with batches:
                 for _ in range(40):
-                    advance(state, batches, by)
+                    train_batch(state, batches, by)
             digests.append(state.digest())
             if isinstance(by, Graphs):
                 assert set(by.recorded) == ({True, False} if state.config.loss.penalty_every > 1 else {True})
@@ -71,10 +71,10 @@ def test_a_recorded_step_does_what_a_played_one_does_bit_for_bit(kind: str) -> N
 
 @pytest.mark.filterwarnings("ignore:Synchronization debug mode")
 def test_the_host_waits_for_nothing_between_ticks() -> None:
-    for by in (play, Graphs()):
+    for by in (eager_step, Graphs()):
         state, batches = made("cuda")
         with batches:
-            step = partial(advance, state, batches, by)
+            step = partial(train_batch, state, batches, by)
             for _ in range(20):
                 step()
             torch.cuda.set_sync_debug_mode("error")
@@ -105,7 +105,7 @@ def test_a_stopped_run_ends_as_a_whole_one(
 ) -> None:
     given = SMALL | dict(device="cuda", deterministic=True, precision=precision, images="320", live_images=0)
     whole = train(shapes, out=tmp_path / "whole", **given)
-    real = training.advance
+    real = training.train_batch
 
     def stop(state: TrainState, batches: Batches, *by: Any) -> Any:
         if state.controllers and state.images_seen == 240:  # not a state of the probe's
@@ -113,7 +113,7 @@ def test_a_stopped_run_ends_as_a_whole_one(
         return real(state, batches, *by)
 
     with monkeypatch.context() as patch:
-        patch.setattr(training, "advance", stop)
+        patch.setattr(training, "train_batch", stop)
         with pytest.raises(Stopped):
             train(shapes, out=tmp_path / "parts", **given)
     parts = train(shapes, out=tmp_path / "parts", **given)

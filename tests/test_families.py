@@ -28,9 +28,9 @@ from ptarmigan.networks.layers import (
     SpectralEmbedding,
     SpectralLinear,
     normalised,
-    settle,
+    power_iteration,
+    recalibrate_batch_norm,
     spectral_norm,
-    turn,
 )  # fmt: skip
 
 NAMES = ("ant", "bee", "cat")
@@ -161,7 +161,7 @@ def test_an_image_of_r3gan_never_depends_on_its_batch_and_one_of_resnet_only_in_
         G = stirred(build_generator(of, FAMILIES[name]))
         with torch.no_grad():
             apart = (G(z[:3], labels[:3]) - G(z, labels)[:3]).abs().max()
-            settle(G, [(z, labels)])
+            recalibrate_batch_norm(G, [(z, labels)])
             settled = G(z, labels)
             G.eval()
             evaluated = (G(z[:3], labels[:3]) - G(z, labels)[:3]).abs().max()
@@ -476,7 +476,7 @@ def test_sigma_is_the_largest_singular_value_and_its_gradient_is_u_v(shape: tupl
     spectral_norm(layer)
     layer = layer.double()
     for _ in range(500):
-        turn(layer)
+        power_iteration(layer)
     u, values, vh = torch.linalg.svd(layer.weight.detach().flatten(1), full_matrices=False)
     weight = layer.weight
     divided = normalised(weight, layer.u)
@@ -583,7 +583,7 @@ def test_u_moves_once_an_update_of_d_and_by_nothing_else(network: str, micro_bat
     for seed, u in enumerate(state.D.buffers()):  # far from where 20 turns have brought it
         u.copy_(F.normalize(numbers(len(u), seed=seed), dim=0))
     before = vectors()
-    turn(state.D)
+    power_iteration(state.D)
     turned = vectors()
     for name, value in before.items():
         state.D.get_buffer(name).copy_(value)

@@ -532,14 +532,14 @@ def test_a_run_that_diverges_at_once_goes_back_to_the_weights_it_took(
 ) -> None:
     planted(monkeypatch, "weight", at=8, times=1)
     seen: list[Tensor] = []
-    real = training.advance
+    real = training.train_batch
 
     def noted(state: Any, batches: Any, *play: Any) -> Any:
         if state.controllers and not state.images_seen:
             seen.append(state.D.body.stages[0].weight.detach().clone())
         return real(state, batches, *play)
 
-    monkeypatch.setattr(training, "advance", noted)
+    monkeypatch.setattr(training, "train_batch", noted)
     run = train(shapes, out=tmp_path / "run", init=base, **SMALL)
     assert "back to 0 images with 0.5 of the learning rates" in capsys.readouterr().out
     assert len(seen) == 2

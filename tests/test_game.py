@@ -303,7 +303,7 @@ def test_d_step_is_the_update_written_by_hand(loss: Loss, conditioning: str, pen
     got = d_step(s, p.real, p.fake, cut(p.masks), p.u)
     compare(got, s.D, values, after)
     assert ("class" in got) == (conditioning not in WITHOUT_A_TERM)
-    assert s.bad.item() == 0
+    assert s.found_inf.item() == 0
 
 
 @pytest.mark.parametrize("conditioning", CONDITIONINGS)
@@ -314,7 +314,7 @@ def test_g_step_is_the_update_written_by_hand(loss: Loss, conditioning: str) -> 
     values, after = expected(terms_g(s, p), s.G)
     got = g_step(s, p.real, p.fake, cut(p.masks))
     compare(got, s.G, values, after)
-    assert s.bad.item() == 0
+    assert s.found_inf.item() == 0
 
 
 @pytest.mark.parametrize("penalty", ["r1", "r2", "all"])
@@ -498,7 +498,7 @@ def test_bf16_runs_bodies_under_autocast_and_the_rest_in_fp32() -> None:
     assert [autocast for _, _, autocast in spy.calls] == [True] * 4
     assert seen == [torch.float32] * 4
     assert all(term.dtype == torch.float32 and term.isfinite() for term in terms.values())
-    assert s.bad.item() == 0
+    assert s.found_inf.item() == 0
 
 
 # ---------------------------------------------------------------------------- divergence
@@ -527,17 +527,17 @@ def test_what_is_not_finite_stops_all_updates_for_good(kind: str, player: str) -
     s.objective = Objective(bad, sound.g, True) if player == "d" else Objective(sound.d, bad)
     before = [{n: v.clone() for n, v in net.state_dict().items()} for net in (s.G, s.D)]
     got = d_step(s, p.real, p.fake) if player == "d" else g_step(s, p.real, p.fake)
-    assert s.bad.item() == 1
+    assert s.found_inf.item() == 1
     assert not (got["adv"] + got["grad"]).isfinite()
     assert (kind == "gradient") == bool(got["adv"].isfinite())
     s.objective = sound
     for _ in range(2):
         d_step(s, p.real, p.fake)
         g_step(s, p.real, Batch(s.G(numbers(N, Z, seed=2), ASKED), ASKED))
-    assert s.bad.item() == 1
+    assert s.found_inf.item() == 1
     for net, values in zip((s.G, s.D), before, strict=True):
         assert all(torch.equal(v, values[n]) for n, v in net.state_dict().items())
-    s.bad.zero_()
+    s.found_inf.zero_()
     d_step(s, p.real, p.fake)
     assert not torch.equal(s.D.head.source.weight, before[1]["head.source.weight"])
 

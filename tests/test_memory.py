@@ -20,14 +20,14 @@ from ptarmigan.training.probe import OutOfMemory
 
 def short(monkeypatch: pytest.MonkeyPatch, most: int, error: Exception, only_in_the_run: bool = False) -> None:
     """Let steps that compute more than `most` images at once run out of memory."""
-    real = training.advance
+    real = training.train_batch
 
     def advance(state: Any, batches: Any, *play: Any) -> Any:
         if (state.controllers or not only_in_the_run) and (state.micro_batch or 8) > most:
             raise error
         return real(state, batches, *play)
 
-    monkeypatch.setattr(training, "advance", advance)
+    monkeypatch.setattr(training, "train_batch", advance)
 
 
 CPU = RuntimeError("[enforce fail at alloc_cpu.cpp:124] err == 0. DefaultCPUAllocator: can't allocate memory: 9 bytes")

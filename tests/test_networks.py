@@ -18,7 +18,7 @@ from ptarmigan.core.types import ImageSpec, UserError
 from ptarmigan.losses.conditioning import HEADS, ConditionalDiscriminator
 from ptarmigan.networks import build, build_generator
 from ptarmigan.networks.dcgan import Generator
-from ptarmigan.networks.layers import BatchNorm, initialise, settle, sides, widths
+from ptarmigan.networks.layers import BatchNorm, initialise, recalibrate_batch_norm, sides, widths
 
 SMALL = Model(width=4, latent_dim=6, class_dim=5)
 NAMES = ("ant", "bee", "cat")
@@ -410,7 +410,7 @@ def test_settle_averages_the_statistics_over_batches() -> None:
     variance = torch.stack([x.var((0, 2, 3)) for x in inputs]).mean(0)
     for training in (True, False, True):  # twice alike: nothing is left from before
         G.train(training)
-        settle(G, batches)
+        recalibrate_batch_norm(G, batches)
         torch.testing.assert_close(G.norms[0].running_mean, mean)
         torch.testing.assert_close(G.norms[0].running_var, variance)
         assert G.training == training
@@ -421,7 +421,7 @@ def test_after_settling_an_image_does_not_depend_on_its_batch() -> None:
     G = build_generator(spec(28, 28), SMALL)
     z, labels = draws(SMALL, 64)
     with torch.no_grad():
-        settle(G, [(z, labels)])
+        recalibrate_batch_norm(G, [(z, labels)])
         trained = G(z, labels)
         G.eval()
         together, alone = G(z, labels), G(z[:1], labels[:1])
@@ -431,6 +431,6 @@ def test_after_settling_an_image_does_not_depend_on_its_batch() -> None:
 
 def test_settle_leaves_a_network_without_such_norms_alone() -> None:
     layer = nn.Sequential(nn.BatchNorm2d(3))
-    settle(layer, [(torch.zeros(0), torch.zeros(0))])
+    recalibrate_batch_norm(layer, [(torch.zeros(0), torch.zeros(0))])
     assert BatchNorm(3).momentum == 0
     assert layer[0].momentum == 0.1

@@ -100,7 +100,7 @@ def poisoned(monkeypatch: pytest.MonkeyPatch, where: str) -> None:
         found.images[5] = float("nan")
         return found
 
-    update = replay_module.advance
+    update = replay_module.train_batch
 
     def advance(state: Any, batches: Any, *play: Any) -> Any:
         if state.images_seen == 40:
@@ -112,7 +112,7 @@ def poisoned(monkeypatch: pytest.MonkeyPatch, where: str) -> None:
                 state.D.head.source.weight.register_hook(lambda gradient: gradient * float("nan"))
         return update(state, batches, *play)
 
-    monkeypatch.setattr(replay_module, "advance", advance)
+    monkeypatch.setattr(replay_module, "train_batch", advance)
 
 
 def test_the_image_the_layer_or_the_gradient_that_is_not_finite_is_named(

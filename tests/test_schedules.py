@@ -25,8 +25,8 @@ from ptarmigan.core.files import load_json, load_tensors
 from ptarmigan.core.log import read
 from ptarmigan.core.types import Batch, ImageSpec, UserError
 from ptarmigan.data import open_dataset
-from ptarmigan.game.batch import advance, play
-from ptarmigan.game.cuda_graph import player
+from ptarmigan.game.batch import eager_step, train_batch
+from ptarmigan.game.cuda_graph import make_step
 from ptarmigan.game.optim import adam, at
 from ptarmigan.game.state import TrainState
 from ptarmigan.game.step import d_step
@@ -235,7 +235,7 @@ def test_advance_gives_every_player_what_its_schedules_say(
     dataset = open_dataset(shapes, state.config.data, lambda *_: None)
     before = [parameter.clone() for parameter in state.ema.parameters()]
     with feed(state.config, dataset, CPU) as batches:
-        advance(state, batches)
+        train_batch(state, batches)
     done = (1 - math.cos(math.pi * images / 48)) / 2
     assert state.opt_g.param_groups[0]["betas"] == pytest.approx((0, 0.9 + 0.09 * done))
     assert state.opt_d.param_groups[0]["betas"] == pytest.approx((0.5 - 0.5 * done, 0.9))
@@ -266,7 +266,7 @@ def test_a_step_whose_numbers_move_is_not_recorded(moving: str, monkeypatch: pyt
     """A graph has gammas and betas as they were; the average is made beside it."""
     states = [small(), small(**{moving: RAMPS[moving]})]
     monkeypatch.setattr(TrainState, "device", torch.device("cuda"))
-    assert [player(state) is play for state in states] == [False, moving != "ema_half_life"]
+    assert [make_step(state) is eager_step for state in states] == [False, moving != "ema_half_life"]
 
 
 def test_a_step_before_a_time_budget_knew_its_end_is_rebuilt_exactly(

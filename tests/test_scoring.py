@@ -370,7 +370,7 @@ def test_a_resumed_run_keeps_the_same_best(
 ) -> None:
     fields = {**SPLIT, "snapshots": 6, "g_lr": 0.05}  # so wild that the best is not the last
     whole = train(shapes, out=tmp_path / "whole", **fields)
-    real = training.advance
+    real = training.train_batch
 
     def stop(state: Any, batches: Any, *play: Any) -> Any:
         if state.controllers and state.images_seen == 24:
@@ -378,7 +378,7 @@ def test_a_resumed_run_keeps_the_same_best(
         return real(state, batches, *play)
 
     with monkeypatch.context() as patch:
-        patch.setattr(training, "advance", stop)
+        patch.setattr(training, "train_batch", stop)
         with pytest.raises(Stopped):
             train(shapes, out=tmp_path / "parts", **fields)
     parts = train(shapes, out=tmp_path / "parts", **fields)

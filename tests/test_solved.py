@@ -64,7 +64,7 @@ def tabular(loss: Loss, rate: float = 1.0, q: Tensor = REAL) -> Game:
     labels, reals, fakes = games.pairs(ROWS, 3)
     D, of = games.Weighed(3, 2, "projection"), objective(loss)
     with torch.no_grad():
-        D.head.source.bias.fill_(of.even or 0.0)
+        D.head.source.bias.fill_(of.equilibrium_logit or 0.0)
     real = Batch(games.lit(REAL, labels, reals), labels)
     return Game.create(games.Table(labels, fakes, q.log()), D, real, loss, rate, games.weighed(of))
 

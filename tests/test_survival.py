@@ -28,7 +28,7 @@ from ptarmigan.core.log import Metrics, damaged, read
 from ptarmigan.core.types import Batch, UserError
 from ptarmigan.training import checkpoint
 from ptarmigan.training.loop import Diverged, Stopped, train
-from ptarmigan.training.run_folder import hold
+from ptarmigan.training.run_folder import lock
 
 ROOT = Path(__file__).parent.parent
 
@@ -118,17 +118,17 @@ def test_a_second_process_is_refused_with_pid_and_host_and_the_first_goes_on(sha
 
 def test_what_a_killed_process_left_half_written_is_removed_and_nothing_else(tmp_path: Path) -> None:
     run = tmp_path / "run"
-    with hold(run, print):
+    with lock(run, print):
         (run / "checkpoints").mkdir()
         (run / "checkpoints" / ".000000024.safetensors.1-aa.tmp").write_bytes(b"half")
         (run / "note.tmp").write_text("mine")
-    with hold(run, print):
+    with lock(run, print):
         assert [path.name for path in (run / "checkpoints").iterdir()] == []
         assert (run / "note.tmp").read_text() == "mine"
 
 
 def test_a_run_that_came_to_nothing_leaves_nothing(tmp_path: Path) -> None:
-    with pytest.raises(ZeroDivisionError), hold(tmp_path / "run", print):
+    with pytest.raises(ZeroDivisionError), lock(tmp_path / "run", print):
         raise ZeroDivisionError
     assert not list(tmp_path.iterdir())
 
@@ -329,7 +329,7 @@ def with_nan(batch: Batch) -> Batch:
 
 def planted(monkeypatch: pytest.MonkeyPatch, where: str, at: int, times: int) -> None:
     """Plant a NaN before the step that begins at `at` images, the first `times` times that the run comes there."""
-    real, left = training.advance, [times]
+    real, left = training.train_batch, [times]
 
     def advance(state: Any, batches: Any, *play: Any) -> Any:
         if state.controllers and state.images_seen == at and left[0]:
@@ -351,7 +351,7 @@ def planted(monkeypatch: pytest.MonkeyPatch, where: str, at: int, times: int) ->
                 return terms
         return real(state, batches, *play)
 
-    monkeypatch.setattr(training, "advance", advance)
+    monkeypatch.setattr(training, "train_batch", advance)
 
 
 @pytest.mark.parametrize(
@@ -362,14 +362,14 @@ def test_a_run_goes_back_with_half_the_rates_and_says_so(
 ) -> None:
     planted(monkeypatch, where, at=32, times=1)
     rates: list[tuple[int, float]] = []
-    update = training.advance
+    update = training.train_batch
 
     def noted(state: Any, batches: Any, *play: Any) -> Any:
         out = update(state, batches, *play)
         rates.append((state.images_seen, state.opt_g.param_groups[0]["lr"]))
         return out
 
-    monkeypatch.setattr(training, "advance", noted)
+    monkeypatch.setattr(training, "train_batch", noted)
     run = train(shapes, out=tmp_path / "run", **SMALL, anneal=0, g_lr=1e-3)
     out = capsys.readouterr().out
     assert f"note: {term}" in out
@@ -416,14 +416,14 @@ def test_stopping_between_retries_changes_nothing(
         whole = train(shapes, out=tmp_path / "whole", **SMALL)
     with monkeypatch.context() as patch:
         planted(patch, "gradient", at=32, times=1)
-        again = training.advance
+        again = training.train_batch
 
         def stop(state: Any, batches: Any, *play: Any) -> Any:
             if state.images_seen == 32 and state.controllers.get("retries"):
                 os.kill(os.getpid(), signal.SIGINT)
             return again(state, batches, *play)
 
-        patch.setattr(training, "advance", stop)
+        patch.setattr(training, "train_batch", stop)
         with pytest.raises(Stopped):
             train(shapes, out=tmp_path / "parts", **SMALL)
     parts = train(shapes, out=tmp_path / "parts", **SMALL)
@@ -438,13 +438,13 @@ def test_deterministic_algorithms_are_asked_for_and_given_back(
     shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[bool] = []
-    real = training.advance
+    real = training.train_batch
 
     def advance(state: Any, batches: Any, *play: Any) -> Any:
         seen.append(torch.are_deterministic_algorithms_enabled())
         return real(state, batches, *play)
 
-    monkeypatch.setattr(training, "advance", advance)
+    monkeypatch.setattr(training, "train_batch", advance)
     train(shapes, out=tmp_path / "run", **SMALL, deterministic=True)
     assert all(seen)
     assert not torch.are_deterministic_algorithms_enabled()

@@ -28,7 +28,7 @@ from ptarmigan.training.loop import Diverged, Stopped, tick_steps, train
 
 def at_step(monkeypatch: pytest.MonkeyPatch, number: int, action: Any) -> None:
     """Call `action(state)` before the `number`-th step of the run (the probe's steps do not count)."""
-    real, count = training.advance, [0]
+    real, count = training.train_batch, [0]
 
     def counted(state: Any, batches: Any, *play: Any) -> Any:
         if state.controllers:  # a probe's throwaway state has none
@@ -37,7 +37,7 @@ def at_step(monkeypatch: pytest.MonkeyPatch, number: int, action: Any) -> None:
                 action(state)
         return real(state, batches, *play)
 
-    monkeypatch.setattr(training, "advance", counted)
+    monkeypatch.setattr(training, "train_batch", counted)
 
 
 def interrupt(_: object) -> None:

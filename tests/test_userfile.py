@@ -25,13 +25,13 @@ from ptarmigan.core.files import load_tensors
 from ptarmigan.core.log import read
 from ptarmigan.core.types import Batch, ImageSpec, UserError
 from ptarmigan.data import open_dataset
-from ptarmigan.game.batch import advance, draws
+from ptarmigan.game.batch import draws, train_batch
 from ptarmigan.game.micro_batch import forward, parts_of
 from ptarmigan.game.state import TrainState
 from ptarmigan.game.step import d_step, g_step
 from ptarmigan.losses import custom as userfile
 from ptarmigan.losses.custom import LossFile, open_loss
-from ptarmigan.networks.layers import turn
+from ptarmigan.networks.layers import power_iteration
 from ptarmigan.training import checkpoint, probe
 from ptarmigan.training.loop import Stopped, feed, train
 from ptarmigan.training.probe import OutOfMemory, memory, smaller
@@ -97,9 +97,9 @@ def state_of(path: Path, **fields: Any) -> TrainState:
     state = TrainState.create(config, ImageSpec(16, 16, 1, ("a", "b", "c")), CPU, loss_file=file)
     state.G.double()
     state.D.double()
-    state.averages = {name: value.double() for name, value in state.averages.items()}
+    state.device_scalars = {name: value.double() for name, value in state.device_scalars.items()}
     for _ in range(500):
-        turn(state.D)
+        power_iteration(state.D)
     return state
 
 
@@ -124,7 +124,7 @@ def play(state: TrainState, steps: int = 1) -> dict[str, Tensor]:
         out = {f"d_{name}": value for name, value in d_step(state, real, fake, draw=draw).items()}
         g = g_step(state, real, fake, again=make if state.micro_batch else None, draw=draw)
         out |= {f"g_{name}": value for name, value in g.items()}
-    assert not state.bad
+    assert not state.found_inf
     for player, network in (("D", state.D), ("G", state.G)):
         out |= {f"{player}.{n}": p.grad.clone() for n, p in network.named_parameters() if p.grad is not None}
     return out
@@ -142,7 +142,7 @@ def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> None:
 def test_lecam_is_its_formula_with_the_averages_of_the_step_before() -> None:
     """Value, gradient and averages by hand, for two steps whose averages are other ones."""
     state = state_of(LECAM, r1=0, r2=0)
-    state.averages = {"real": torch.tensor(0.4, dtype=F64), "fake": torch.tensor(-0.3, dtype=F64)}
+    state.device_scalars = {"real": torch.tensor(0.4, dtype=F64), "fake": torch.tensor(-0.3, dtype=F64)}
     real, z = batches()
     fake = Batch(state.G(z, ASKED).detach(), ASKED)
     a_real, a_fake = 0.4, -0.3
@@ -157,8 +157,8 @@ def test_lecam_is_its_formula_with_the_averages_of_the_step_before() -> None:
             torch.testing.assert_close(parameter.grad, gradient, rtol=1e-9, atol=1e-14)
         assert g_step(state, real, Batch(state.G(z, ASKED), ASKED)).keys() == {"adv", "grad"}
         a_real, a_fake = 0.99 * a_real + 0.01 * r.mean().item(), 0.99 * a_fake + 0.01 * f.mean().item()
-        assert state.averages["real"].item() == pytest.approx(a_real, rel=1e-12)
-        assert state.averages["fake"].item() == pytest.approx(a_fake, rel=1e-12)
+        assert state.device_scalars["real"].item() == pytest.approx(a_real, rel=1e-12)
+        assert state.device_scalars["fake"].item() == pytest.approx(a_fake, rel=1e-12)
     assert abs(r.mean().item() - f.mean().item()) > 1e-3  # the two are told apart
 
 
@@ -174,18 +174,18 @@ def test_averages_begin_at_0_and_move_after_each_update_of_d(shapes: Path, tmp_p
     counts = [(line["d_count"], line["g_count"]) for line in read(run / "metrics.jsonl")]
     assert counts[:2] == [(0.5, 0.75), (0.875, 0.9375)]
     tensors, _ = load_tensors(checkpoint.checkpoints(run)[0])
-    assert tensors["averages.count"].shape == ()
+    assert tensors["device_scalars.count"].shape == ()
 
 
 def interrupted(monkeypatch: pytest.MonkeyPatch, at: int) -> None:
-    shipped = training.advance
+    shipped = training.train_batch
 
     def stopping(state: Any, given: Any, *play: Any) -> Any:
         if state.controllers and state.images_seen == at:
             os.kill(os.getpid(), signal.SIGINT)
         return shipped(state, given, *play)
 
-    monkeypatch.setattr(training, "advance", stopping)
+    monkeypatch.setattr(training, "train_batch", stopping)
 
 
 @pytest.mark.parametrize("rich", [False, True])
@@ -201,9 +201,9 @@ def test_stopped_and_resumed_is_the_same_run_bit_for_bit(
             train(shapes, out=tmp_path / "parts", **fields)
     train(shapes, out=tmp_path / "parts", **fields)
     whole, parts = (load_tensors(checkpoint.checkpoints(tmp_path / run)[-1])[0] for run in ("whole", "parts"))
-    assert whole.keys() == parts.keys() > {"averages.gap" if rich else "averages.real"}
+    assert whole.keys() == parts.keys() > {"device_scalars.gap" if rich else "device_scalars.real"}
     assert all(torch.equal(whole[key], parts[key]) for key in whole)
-    assert whole["averages.gap" if rich else "averages.real"] != 0
+    assert whole["device_scalars.gap" if rich else "device_scalars.real"] != 0
     file = "generator/model.safetensors"
     assert (tmp_path / "whole" / file).read_bytes() == (tmp_path / "parts" / file).read_bytes()
 
@@ -227,25 +227,25 @@ def test_a_step_is_replayed_to_the_last_bit(rich: bool, recipe: str, shapes: Pat
 def test_a_run_that_goes_back_goes_on_with_the_file(
     shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shipped, times = training.advance, [0]
+    shipped, times = training.train_batch, [0]
 
     def failing(state: Any, given: Any, *play: Any) -> Any:
         if state.controllers and state.images_seen == 40 and not times[0]:
             times[0] = 1
-            state.bad.fill_(1)
+            state.found_inf.fill_(1)
         return shipped(state, given, *play)
 
-    monkeypatch.setattr(training, "advance", failing)
+    monkeypatch.setattr(training, "train_batch", failing)
     run = train(shapes, out=tmp_path / "run", **LONG, loss=str(LECAM))
     lines = list(read(run / "metrics.jsonl"))
     assert any(line.get("retry") == 1 for line in lines)
     assert "d_lecam" in lines[-1]
-    assert load_tensors(checkpoint.checkpoints(run)[-1])[0]["averages.real"] != 0
+    assert load_tensors(checkpoint.checkpoints(run)[-1])[0]["device_scalars.real"] != 0
 
 
 def weights(run: Path) -> dict[str, Tensor]:
     tensors, _ = load_tensors(checkpoint.checkpoints(run)[-1])
-    return {key: value for key, value in tensors.items() if not key.startswith("averages.")}
+    return {key: value for key, value in tensors.items() if not key.startswith("device_scalars.")}
 
 
 def test_with_weight_0_a_run_is_that_without_a_file_to_the_last_bit(shapes: Path, tmp_path: Path) -> None:
@@ -260,7 +260,7 @@ def test_with_weight_0_a_run_is_that_without_a_file_to_the_last_bit(shapes: Path
 def test_an_objective_of_ones_own_is_the_built_in_one_of_its_formula(shapes: Path, tmp_path: Path) -> None:
     text = (
         "from ptarmigan.losses import Objective, relativistic_d, relativistic_g\n"
-        "OBJECTIVE = Objective(relativistic_d, relativistic_g, relativistic=True, even=None)\n"
+        "OBJECTIVE = Objective(relativistic_d, relativistic_g, relativistic=True, equilibrium_logit=None)\n"
     )
     one = weights(train(shapes, out=tmp_path / "own", **SMALL, loss=str(write(tmp_path, text)), augment="ada"))
     other = weights(train(shapes, out=tmp_path / "shipped", **SMALL, loss="relativistic", augment="ada"))
@@ -279,8 +279,8 @@ def test_micro_batches_give_the_values_gradients_and_averages_of_the_whole(
     whole, parts = (state_of(path, recipe=recipe, latent="normal") for _ in range(2))
     parts.micro_batch = 3
     same(play(whole, steps=3), play(parts, steps=3))
-    same(whole.averages, parts.averages)
-    assert all(value.abs() > 1e-6 for value in whole.averages.values())
+    same(whole.device_scalars, parts.device_scalars)
+    assert all(value.abs() > 1e-6 for value in whole.device_scalars.values())
 
 
 def test_what_ranks_observe_is_averaged_over_them(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -294,8 +294,8 @@ def test_what_ranks_observe_is_averaged_over_them(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(dist, "average_", as_if_the_other_rank_had_zeros)
     halved = state_of(LECAM)
     play(halved)
-    for name, value in whole.averages.items():
-        assert halved.averages[name].item() == pytest.approx(value.item() / 2, rel=1e-9)
+    for name, value in whole.device_scalars.items():
+        assert halved.device_scalars[name].item() == pytest.approx(value.item() / 2, rel=1e-9)
 
 
 def test_terms_of_a_whole_batch_refuse_parts_and_ranks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -356,7 +356,7 @@ def test_each_update_of_d_and_g_has_draws_of_its_own(shapes: Path, tmp_path: Pat
     object.__setattr__(file, "terms", noting)
     with feed(config, dataset, CPU) as given:
         for _ in range(2):
-            terms = advance(state, given)
+            terms = train_batch(state, given)
     assert len(set(found)) == len(found) == 2 * 3
     assert [terms["d_u"].item(), terms["g_u"].item()] == pytest.approx(found[-2:], rel=1e-6)
 
@@ -365,10 +365,10 @@ def test_what_a_file_does_to_the_averages_it_is_given_changes_nothing(tmp_path: 
     text = RICH.replace("def terms(ctx):\n", "def terms(ctx):\n    ctx.averages['gap'].add_(5)\n")
     state = state_of(write(tmp_path, text))
     play(state)
-    meddled = state.averages["gap"].item()
+    meddled = state.device_scalars["gap"].item()
     state = state_of(write(tmp_path, RICH))
     play(state)
-    assert state.averages["gap"].item() == pytest.approx(meddled, rel=1e-12)
+    assert state.device_scalars["gap"].item() == pytest.approx(meddled, rel=1e-12)
 
 
 @pytest.mark.parametrize("relativistic", [False, True])
@@ -408,7 +408,7 @@ def test_the_context_is_what_the_step_has(relativistic: bool, tmp_path: Path) ->
     with pytest.raises(AttributeError):
         d.player = "g"  # type: ignore[misc]
     with pytest.raises(TypeError):
-        d.averages["a"] = torch.zeros(())  # type: ignore[index]
+        d.device_scalars["a"] = torch.zeros(())  # type: ignore[index]
 
 
 # --- records ----------------------------------------------------------------------------------------------------

@@ -267,7 +267,7 @@ def main() -> None:
     except UserError as error:
         if os.environ.get("RANK", "0") != "0" and not error.of_one_rank:  # under torchrun rank 0 says it
             sys.exit(error.status)
-        fail(str(error), error.status)
+        fail(f"{error} [{error.code}]", error.status)
     except BrokenPipeError:  # whoever reads, say `| head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(128 + 13)

@@ -18,7 +18,7 @@ from ptarmigan.core import log
 from ptarmigan.core.files import Damaged, load_json, load_tensors
 from ptarmigan.core.types import UserError
 from ptarmigan.evaluation import metrics
-from ptarmigan.evaluation.evaluate import some
+from ptarmigan.evaluation.evaluate import shorten
 from ptarmigan.evaluation.report import shown
 from ptarmigan.generator.generator import scores_of
 from ptarmigan.training.run_folder import loss_named
@@ -169,8 +169,8 @@ def of_same_images(runs: Sequence[Run]) -> None:
 
     if others := [run.name for run in runs if images(run) != images(runs[0])]:
         raise UserError(
-            f"{some(others)}: not the images of {runs[0].name}, or not its split of them, so that no figure means the "
-            "same: compare runs on the same images, of the same size, with the same --split and --group"
+            f"{shorten(others)}: not the images of {runs[0].name}, or not its split of them, so that no figure means "
+            "the same: compare runs on the same images, of the same size, with the same --split and --group"
         )
 
 
@@ -203,8 +203,8 @@ def measured(runs: Sequence[Run]) -> tuple[str, dict[str, Scores], list[str]]:
         return held_out(chosen), found, []
     if silent := [run.name for run in runs if not run.live]:
         raise UserError(
-            f"the runs have no figure in common, and no live score is in {some(silent)}: run `ptarmigan score RUN` on "
-            "each of them"
+            f"the runs have no figure in common, and no live score is in {shorten(silent)}: run `ptarmigan score RUN` "
+            "on each of them"
         )
     found = {}
     for run in runs:
@@ -226,7 +226,7 @@ def held_out(reports: dict[str, Any]) -> str:
         if others := [name for name, protocol in protocols.items() if protocol[key] != first[key]]:
             raise UserError(
                 f"the scores differ in {key.replace('_', ' ')}: {first[key]} of {first_name}, "
-                f"{protocols[others[0]][key]} of {some(others)}; run `ptarmigan score` on them again, with the same "
+                f"{protocols[others[0]][key]} of {shorten(others)}; run `ptarmigan score` on them again, with the same "
                 "-n, --weights and images, and --time enough"
             )
     return (
@@ -241,7 +241,7 @@ def of_all(runs: Sequence[Run], found: dict[str, Scores], notes: list[str]) -> d
     names = dict.fromkeys(figure for figures in scores for figure in figures)
     out = {name: [figures[name] for figures in scores] for name in names if all(name in figures for figures in scores)}
     if lost := [name for name in names if name not in out]:
-        notes.append(f"left out, because not all of {some([run.name for run in runs])} have it: {some(lost)}")
+        notes.append(f"left out, because not all of {shorten([run.name for run in runs])} have it: {shorten(lost)}")
     return out
 
 

@@ -22,7 +22,7 @@ from ptarmigan.core.devices import deterministic, pick_device
 from ptarmigan.core.files import FORMAT, load_json, make_folder, write_atomic
 from ptarmigan.core.types import DiscriminatorOutput, UserError
 from ptarmigan.data import open_dataset
-from ptarmigan.game.batch import advance
+from ptarmigan.game.batch import train_batch
 from ptarmigan.game.state import TrainState
 from ptarmigan.generator.generator import grid, save_png, to_uint8
 from ptarmigan.losses.custom import reopen
@@ -95,7 +95,7 @@ def replay(
         raise UserError(f"out: {target} exists already and is not overwritten: name another --out, or remove it first")
     with deterministic(config.train.deterministic), feed(config, dataset, state.device) as batches:
         while state.images_seen < first:
-            advance(state, batches)
+            train_batch(state, batches)
         purposes = [
             *(f"order {extra}" for extra in range(1, config.train.d_steps)),
             "order",
@@ -105,7 +105,7 @@ def replay(
         watch = Watch(state, files)
         norms = {name: parameter.norm().item() for name, parameter in watch.parameters()}
         with watch.listening():
-            terms = {name: value.item() for name, value in advance(state, batches).items()}
+            terms = {name: value.item() for name, value in train_batch(state, batches).items()}
     gradients = {name: parameter.grad for name, parameter in watch.parameters()}
     step = Step(
         first, found.path.name if found else "the start", terms, watch.calls,

@@ -81,7 +81,7 @@ _maps_alone = ContextVar("maps_alone", default=False)
 
 
 @contextmanager
-def maps_alone() -> Iterator[None]:
+def no_weight_gradients() -> Iterator[None]:
     """Spare a backward pass for maps or images the gradients of weights: a Function cannot know that nobody asks.
 
     Of the thread that asks, which on a CPU is the one that goes backwards.

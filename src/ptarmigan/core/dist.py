@@ -141,11 +141,11 @@ def on_first(action: Callable[[], Any]) -> Any:
         try:
             answer = {"value": action()}
         except UserError as error:
-            answer, raised = {"error": str(error), "status": error.status}, error
+            answer, raised = {"error": str(error), "code": error.code, "status": error.status}, error
     answer = broadcast(answer)
     if "error" in answer:
         if raised is None:
-            raised = UserError(answer["error"])
+            raised = UserError(answer["error"], answer["code"])
             raised.status = answer["status"]
         raise raised
     return answer["value"]

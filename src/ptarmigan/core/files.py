@@ -50,7 +50,7 @@ def write_atomic(path: Path, content: bytes | Callable[[BinaryIO], object]) -> N
         raise UserError(f"cannot write {path}: {error.strerror or error}{remedy}") from error
 
 
-def fresh(path: Path, flag: str, endings: tuple[str, ...]) -> Path:
+def check_new_path(path: Path, flag: str, endings: tuple[str, ...]) -> Path:
     """`path`, if it has one of the endings and nothing is there, and its folder made; else raises UserError."""
     if path.suffix.lower() not in endings:
         raise UserError(f"{flag}: {path} is no {' or '.join('X' + ending for ending in endings)}")

@@ -12,10 +12,19 @@ if TYPE_CHECKING:
 
 
 class UserError(Exception):
-    """What was wrong, where, and what to do: one line, printed without a trace, exit status 2."""
+    """A fault that the user can mend: one line that says what was wrong, where, and what to do.
 
+    `code` names the kind of fault and stays the same when the wording changes.  The command line prints the line and
+    the code without a stack trace, and exits with `status`.
+    """
+
+    code = "user-error"
     status = 2
-    of_one_rank = False  # one of several ranks met it, and not all alike
+    of_one_rank = False  # one of several ranks met it, and the others did not
+
+    def __init__(self, text: str, code: str | None = None) -> None:
+        super().__init__(text)
+        self.code = code or self.code
 
 
 def unknown(what: str, name: str, choices: Iterable[str]) -> UserError:
@@ -23,7 +32,7 @@ def unknown(what: str, name: str, choices: Iterable[str]) -> UserError:
     choices = list(choices)
     near = difflib.get_close_matches(name, choices, n=1)
     hint = f"did you mean {near[0]!r}? " if near else ""
-    return UserError(f"unknown {what} {name!r}: {hint}choose one of {', '.join(choices)}")
+    return UserError(f"unknown {what} {name!r}: {hint}choose one of {', '.join(choices)}", "unknown-name")
 
 
 @dataclass(frozen=True)

@@ -175,10 +175,10 @@ def classes(sets: Sets, notes: list[str], say: Say) -> Report:
         out[name] = entry
     few = [f"{name} ({e['held_out_images']})" for name, e in out.items() if e["held_out_images"] < FEWEST]
     if few:
-        notes.append(f"fewer than {FEWEST} held-out images, so measured against training images alone: {some(few)}")
+        notes.append(f"fewer than {FEWEST} held-out images, so measured against training images alone: {shorten(few)}")
     equal = [name for name, entry in out.items() if entry.get("told_apart") is False]
     if equal:
-        notes.append(f"KID cannot tell these classes from real images of theirs at this N: {some(equal)}")
+        notes.append(f"KID cannot tell these classes from real images of theirs at this N: {shorten(equal)}")
     apart = {name: e["kid"]["excess"]["mean"] for name, e in out.items() if e.get("told_apart")}
     if apart:
         worst = max(apart, key=lambda name: apart[name])
@@ -207,7 +207,7 @@ def accuracy(sets: Sets, by_class: Report, notes: list[str], say: Say, cas: bool
     made = np.stack([accuracies(judge, s.features, labels_of(s)) for s in sets.of_classes])  # [R, K]
     lacking = np.isnan(made).any(0)
     if lacking.any():
-        notes.append(f"not in every generated set: {some([names[label] for label in np.flatnonzero(lacking)])}")
+        notes.append(f"not in every generated set: {shorten([names[label] for label in np.flatnonzero(lacking)])}")
     known &= ~lacking
     if not known.any():
         return out
@@ -224,7 +224,7 @@ def accuracy(sets: Sets, by_class: Report, notes: list[str], say: Say, cas: bool
         )
     lost = [name for label, name in enumerate(names) if known[label] and made[:, label].mean() < real[label] / 2]
     if lost:
-        notes.append(f"named rightly less than half as often as real images of the class: {some(lost)}")
+        notes.append(f"named rightly less than half as often as real images of the class: {shorten(lost)}")
     if cas:
         out["cas"] = cas_of(sets, say)
     return out
@@ -301,5 +301,5 @@ def labels_of(sample: Sample) -> NDArray[np.int64]:
     return sample.labels
 
 
-def some(names: list[str], most: int = 5) -> str:
+def shorten(names: list[str], most: int = 5) -> str:
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

@@ -21,10 +21,10 @@ from ptarmigan.game.state import TrainState
 from ptarmigan.game.step import Augment, Draw, Drop, Masks, d_step, g_step, no_augmentation, no_dropout
 
 Terms = dict[str, Tensor]
-Play = Callable[[TrainState, Batch, Tensor, Tensor | None], Terms]
+Step = Callable[[TrainState, Batch, Tensor, Tensor | None], Terms]
 
 
-def play(state: TrainState, real: Batch, z: Tensor, u: Tensor | None) -> Terms:
+def eager_step(state: TrainState, real: Batch, z: Tensor, u: Tensor | None) -> Terms:
     """One update of each player, of real images, latents z [N, Z] and WGAN-GP's places u [N]: their named terms."""
     fake, again = fakes(state, real.labels, z)
     d = d_step(state, real, fake, drop(state, "d"), u, augmentation(state, "d"), draws(state, "d"))
@@ -33,7 +33,7 @@ def play(state: TrainState, real: Batch, z: Tensor, u: Tensor | None) -> Terms:
     return {f"d_{name}": term for name, term in d.items()} | {f"g_{name}": term for name, term in g.items()} | steered
 
 
-def advance(state: TrainState, batches: Batches, play: Play = play) -> Terms:
+def train_batch(state: TrainState, batches: Batches, play: Step = eager_step) -> Terms:
     """`d_steps` updates of D and one of G; every draw is addressed by the images seen.
 
     `play` makes the last update of D and the one of G; graphs.py has another way to do the same.
@@ -137,7 +137,7 @@ def augmentation(state: TrainState, purpose: str) -> Augment:
     policy, where = state.config.data.augment, indices(state)
     if policy == "none":
         return no_augmentation
-    p = HALF if policy == "gentle" else state.averages.get("augment_p", state.now(state.config.data.augment_p))
+    p = HALF if policy == "gentle" else state.device_scalars.get("augment_p", state.now(state.config.data.augment_p))
 
     def change(images: Tensor, half: str, part: slice) -> Tensor:
         u = seeding.uniforms(state.config.train.seed, f"augment {purpose} {half}", where[part], DRAWS)
@@ -162,13 +162,13 @@ def steer(state: TrainState, signs: Tensor) -> dict[str, Tensor]:
 
     `signs` [] is the sum over D's last real batch.
     """
-    batch, averages = state.config.train.batch, state.averages
+    batch, scalars = state.config.train.batch, state.device_scalars
     out = {"augment_r": signs / share(batch)}
-    if "augment_p" in averages:
-        out["augment_p"] = averages["augment_p"].clone()
-        averages["augment_signs"] = averages["augment_signs"] + signs.to(torch.float32)
+    if "augment_p" in scalars:
+        out["augment_p"] = scalars["augment_p"].clone()
+        scalars["augment_signs"] = scalars["augment_signs"] + signs.to(torch.float32)
         if (state.images_seen // batch + 1) % INTERVAL == 0:
-            r = averages["augment_signs"] / (INTERVAL * share(batch))
-            averages["augment_p"] = adapt(averages["augment_p"], r, batch)
-            averages["augment_signs"] = torch.zeros_like(r)
+            r = scalars["augment_signs"] / (INTERVAL * share(batch))
+            scalars["augment_p"] = adapt(scalars["augment_p"], r, batch)
+            scalars["augment_signs"] = torch.zeros_like(r)
     return out

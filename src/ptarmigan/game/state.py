@@ -16,7 +16,7 @@ from ptarmigan.core.types import ImageSpec
 from ptarmigan.game.optim import adam, at
 from ptarmigan.losses.adversarial import Objective, objective
 from ptarmigan.losses.conditioning import ConditionalDiscriminator
-from ptarmigan.losses.custom import STEERING, LossFile
+from ptarmigan.losses.custom import ADA_SCALARS, LossFile
 from ptarmigan.networks import build
 from ptarmigan.networks.layers import over_ranks
 
@@ -31,12 +31,12 @@ class TrainState:
     opt_g: torch.optim.Optimizer
     opt_d: torch.optim.Optimizer
     objective: Objective
-    bad: Tensor  # [] float on the device: 1 once a term or a gradient was not finite
+    found_inf: Tensor  # [] float on the device: 1 once a term or a gradient was not finite
     bf16: bool = False
     micro_batch: int = 0  # images computed at once; 0: the whole batch
     images_seen: int = 0
     controllers: dict[str, Any] = field(default_factory=dict)  # named, JSON: the planned ends, the clock, the tick
-    averages: dict[str, Tensor] = field(default_factory=dict)  # named, [] on the device: what steps gather and steer by
+    device_scalars: dict[str, Tensor] = field(default_factory=dict)  # [] each: what steps gather and steer by
     loss_file: LossFile | None = None  # the user's own loss
 
     @classmethod
@@ -56,17 +56,17 @@ class TrainState:
         average = copy.deepcopy(G).eval().requires_grad_(False)
         for network in (G, D):
             over_ranks(network)
-        names = [*(STEERING if config.data.augment == "ada" else ()), *(loss_file.averages if loss_file else ())]
+        names = [*(ADA_SCALARS if config.data.augment == "ada" else ()), *(loss_file.averages if loss_file else ())]
         return cls(
             config, spec, G, D, average,
             adam(G.parameters(), train.g_lr, train.g_betas), adam(D.parameters(), train.d_lr, train.d_betas),
             loss_file.objective if loss_file else objective(config.loss), torch.zeros((), device=device), bf16,
-            averages={name: torch.zeros((), device=device) for name in names}, loss_file=loss_file,
+            device_scalars={name: torch.zeros((), device=device) for name in names}, loss_file=loss_file,
         )  # fmt: skip
 
     @property
     def device(self) -> torch.device:
-        return self.bad.device
+        return self.found_inf.device
 
     @property
     def end(self) -> int | None:
@@ -93,8 +93,8 @@ class TrainState:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16)
 
     def tensors(self) -> dict[str, Tensor]:
-        """Name -> tensor of everything but the controllers: `G.`, `D.`, `ema.`, `opt_g.`, `opt_d.`, `averages.`"""
-        out = {f"averages.{name}": value for name, value in self.averages.items()}
+        """Everything but the controllers, by names that begin with G, D, ema, opt_g, opt_d or device_scalars."""
+        out = {f"device_scalars.{name}": value for name, value in self.device_scalars.items()}
         for prefix, module in (("G", self.G), ("D", self.D), ("ema", self.ema)):
             out |= {f"{prefix}.{name}": value for name, value in module.state_dict().items()}
         for prefix, optimizer, module in (("opt_g", self.opt_g, self.G), ("opt_d", self.opt_d, self.D)):
@@ -106,14 +106,14 @@ class TrainState:
         """SHA-256 of the weights of both players, D's singular vectors too, of G's average and of the others."""
         sha = hashlib.sha256()
         weights = (*self.G.parameters(), *self.D.state_dict().values(), *self.ema.parameters())
-        for tensor in (*weights, *self.averages.values()):
+        for tensor in (*weights, *self.device_scalars.values()):
             sha.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
         return sha.digest()
 
     def load(self, tensors: dict[str, Tensor]) -> None:
         """The inverse of `tensors`; raises KeyError or RuntimeError where names or shapes differ."""
-        for name, value in self.averages.items():
-            value.copy_(tensors[f"averages.{name}"])
+        for name, value in self.device_scalars.items():
+            value.copy_(tensors[f"device_scalars.{name}"])
         for prefix, module in (("G", self.G), ("D", self.D), ("ema", self.ema)):
             module.load_state_dict({n[len(prefix) + 1 :]: v for n, v in tensors.items() if n.startswith(f"{prefix}.")})
         for prefix, optimizer, module in (("opt_g", self.opt_g, self.G), ("opt_d", self.opt_d, self.D)):

@@ -11,14 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from ptarmigan.core import dist
-from ptarmigan.core.conv import maps_alone
+from ptarmigan.core.conv import no_weight_gradients
 from ptarmigan.core.devices import out_of_memory
 from ptarmigan.core.types import Batch, DiscriminatorOutput
 from ptarmigan.game.micro_batch import backward, parts_of
 from ptarmigan.game.state import TrainState
 from ptarmigan.losses.custom import Context, InFile
 from ptarmigan.losses.penalties import between, one_centred, squared_gradient_norm
-from ptarmigan.networks.layers import turn
+from ptarmigan.networks.layers import power_iteration
 
 Masks = list[Tensor] | None  # dropout masks of D, one [N, C, H, W] a stage
 Drop = Callable[[slice], tuple[Masks, Masks]]  # part of the batch -> masks for its real and its fake half
@@ -87,11 +87,11 @@ def d_step(
             real_seen=seen, fake_seen=made, r=r, f=f,
         )  # fmt: skip
 
-    turn(D)
+    power_iteration(D)
     state.opt_d.zero_grad()
     with own_gradients(state):
         values = backward(terms, parts_of(n, state.micro_batch), D, list(D.parameters()))
-    return remember(state, update(D, state.opt_d, values, state.bad))
+    return remember(state, update(D, state.opt_d, values, state.found_inf))
 
 
 def g_step(
@@ -136,10 +136,10 @@ def g_step(
 
     state.opt_g.zero_grad()
     parts = parts_of(n, state.micro_batch)
-    with own_gradients(state), maps_alone():
+    with own_gradients(state), no_weight_gradients():
         values = backward(terms, parts, state.D, [images])
     backward(through, parts, state.G, list(state.G.parameters()))
-    return update(state.G, state.opt_g, values, state.bad)
+    return update(state.G, state.opt_g, values, state.found_inf)
 
 
 def own_terms(state: TrainState, n: int, part: slice, draw: Draw | None, **known: Any) -> dict[str, Tensor]:
@@ -161,7 +161,7 @@ def own_terms(state: TrainState, n: int, part: slice, draw: Draw | None, **known
         assert draw is not None, "ctx.uniforms needs draw"
         return draw(purpose, count, part)
 
-    averages = MappingProxyType({name: state.averages[name].clone() for name in file.averages})
+    averages = MappingProxyType({name: state.device_scalars[name].clone() for name in file.averages})
     ctx = Context(images_seen=state.images_seen, D=discriminate, uniforms=uniforms, averages=averages, **known)
     out = {name: value.sum() / n for name, value in file.terms(ctx).items()}
     share = len(ctx.asked) / n
@@ -183,8 +183,8 @@ def own_gradients(state: TrainState) -> Iterator[None]:
 def remember(state: TrainState, values: dict[str, Tensor]) -> dict[str, Tensor]:
     """Move the averages of a user's own loss towards what it observed; returns the other values."""
     for name, decay in (state.loss_file.averages if state.loss_file else {}).items():
-        before = state.averages[name]
-        state.averages[name] = before.lerp(values.pop(f"{OBSERVED}{name}").to(before.dtype), 1 - decay)
+        before = state.device_scalars[name]
+        state.device_scalars[name] = before.lerp(values.pop(f"{OBSERVED}{name}").to(before.dtype), 1 - decay)
     return values
 
 
@@ -209,18 +209,18 @@ def on_both(
 
 
 def update(
-    module: nn.Module, optimizer: torch.optim.Optimizer, values: dict[str, Tensor], bad: Tensor
+    module: nn.Module, optimizer: torch.optim.Optimizer, values: dict[str, Tensor], found_inf: Tensor
 ) -> dict[str, Tensor]:
     """Step `module` alone by its gradients; returns the values of the terms, and the gradient's norm.
 
-    Both are means over the ranks.  A term or a gradient that is not finite sets `bad`, on the device, and from then
-    on no update is made.
+    Both are means over the ranks.  A term or a gradient that is not finite sets `found_inf`, on the device, and from
+    then on no update is made.
     """
     gradients = cast("list[Tensor]", [parameter.grad for parameter in module.parameters()])
     terms = torch.stack(list(values.values()))
     dist.average_([*gradients, terms])
     norm = nn.utils.get_total_norm(gradients)
-    bad.logical_or_(~torch.isfinite(terms.sum() + norm))
-    optimizer.found_inf = bad  # type: ignore[attr-defined]
+    found_inf.logical_or_(~torch.isfinite(terms.sum() + norm))
+    optimizer.found_inf = found_inf  # type: ignore[attr-defined]
     optimizer.step()
     return dict(zip(values, terms.unbind(), strict=True)) | {"grad": norm}

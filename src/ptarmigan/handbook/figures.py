@@ -77,7 +77,7 @@ def halves(found: Objective) -> tuple[Callable[[Tensor], Tensor], Callable[[Tens
     """
     zero = torch.zeros((), dtype=torch.float64)
     logits = torch.cat([torch.linspace(-20, 20, 41, dtype=torch.float64), torch.tensor([-1e3], dtype=torch.float64)])
-    free = zero if found.even is None else logits[found.d(real=zero, fake=logits).argmin()]
+    free = zero if found.equilibrium_logit is None else logits[found.d(real=zero, fake=logits).argmin()]
     rest = zero if found.relativistic else found.d(real=zero, fake=free)
     return lambda r: found.d(real=r, fake=free), lambda f: found.d(real=zero, fake=f) - rest
 
@@ -365,7 +365,7 @@ def plot(name: str | None, out: str | Path) -> Path:
 
     Raises UserError for an unknown name, another ending and an `out` that exists: nothing is overwritten.
     """
-    path = files.fresh(Path(out), "plot", (".svg", ".png"))
+    path = files.check_new_path(Path(out), "plot", (".svg", ".png"))
     parts = rows(name)
     drawn = png(parts) if path.suffix.lower() == ".png" else svg(parts, name or "DCGAN and ACGAN").encode()
     files.write_atomic(path, drawn)

@@ -334,6 +334,6 @@ def write(out: str | Path, formulas: Mapping[str, tuple[str, ...]], code: Mappin
 
     Raises UserError for another ending and an `out` that exists: nothing is overwritten.
     """
-    path = files.fresh(Path(out), "page", (".html",))
+    path = files.check_new_path(Path(out), "page", (".html",))
     files.write_atomic(path, build(formulas, code).encode())
     return path

@@ -82,30 +82,30 @@ class Objective:
     d: Callable[..., Tensor]
     g: Callable[..., Tensor]
     relativistic: bool = False
-    even: float | None = 0.0  # D's best logit where p = q; None where only differences of logits mean anything
+    equilibrium_logit: float | None = 0.0  # D's optimum at p = q; None where only differences of logits have a meaning
 
     def signs(self, real: Tensor, fake: Tensor) -> Tensor:
         """1 where D holds a real image for real, -1 where for fake [N]; their mean is ADA's r_t (Karras et al. 2020).
 
-        sign(r - even), or sign(r - f) over pairs of one class.
+        sign(r - equilibrium_logit), or sign(r - f) over pairs of one class.
         """
-        return torch.sign(real - (fake if self.even is None else self.even)).detach()
+        return torch.sign(real - (fake if self.equilibrium_logit is None else self.equilibrium_logit)).detach()
 
 
 OBJECTIVES = {
     "minimax": Objective(cross_entropy_d, minimax_g),
     "non_saturating": Objective(cross_entropy_d, non_saturating_g),
-    "least_squares": Objective(least_squares_d, least_squares_g, even=0.5),
+    "least_squares": Objective(least_squares_d, least_squares_g, equilibrium_logit=0.5),
     "least_squares_pearson": Objective(
         partial(least_squares_d, real_target=1.0, fake_target=-1.0), partial(least_squares_g, target=0.0)
     ),
     "hinge": Objective(hinge_d, hinge_g),
-    "wasserstein": Objective(wasserstein_d, hinge_g, even=None),
-    "relativistic": Objective(relativistic_d, relativistic_g, relativistic=True, even=None),
+    "wasserstein": Objective(wasserstein_d, hinge_g, equilibrium_logit=None),
+    "relativistic": Objective(relativistic_d, relativistic_g, relativistic=True, equilibrium_logit=None),
 }
 
 
 def objective(loss: Loss) -> Objective:
     """The pair that a config names, smoothing included."""
     found, a = OBJECTIVES[loss.loss], loss.smoothing
-    return Objective(partial(found.d, smoothing=a), found.g, even=log(a / (2 - a))) if a < 1 else found
+    return Objective(partial(found.d, smoothing=a), found.g, equilibrium_logit=log(a / (2 - a))) if a < 1 else found

@@ -1,7 +1,7 @@
 """A loss of the user's own in one file, which is passed each time: no path that a run or a generator names is opened.
 
-The file has OBJECTIVE, an Objective (even=None where only differences of logits mean anything, which ADA asks) or the
-name of a built-in one, and where it wants them
+The file has OBJECTIVE, an Objective (equilibrium_logit=None where only differences of logits mean anything, which ADA
+asks) or the name of a built-in one, and where it wants them
 
     terms(ctx) -> {name: Tensor [N]}        more terms, a value a sample, of D's loss or of G's, as ctx.player says
     AVERAGES = {name: decay}                moving averages, 0 at first, a checkpoint's part
@@ -30,7 +30,7 @@ from ptarmigan.core.types import DiscriminatorOutput, UserError, unknown
 from ptarmigan.losses.adversarial import OBJECTIVES, Objective
 
 TAKEN = ("adv", "class", "r1", "r2", "gp", "grad", "signs")  # the names of the steps' own values
-STEERING = ("augment_p", "augment_signs")  # averages of ADA's
+ADA_SCALARS = ("augment_p", "augment_signs")  # averages of ADA's
 
 
 @dataclass(frozen=True)
@@ -233,9 +233,10 @@ def check_averages(path: Path, averages: Any, observed: bool) -> None:
         lacks = "AVERAGES has no observe(ctx)" if averages else "observe has no AVERAGES = {name: decay}"
         raise UserError(f"loss: {path}: {lacks} beside it: write both, or neither")
     for name, decay in averages.items():
-        if not isinstance(name, str) or not name.isidentifier() or name in STEERING:
+        if not isinstance(name, str) or not name.isidentifier() or name in ADA_SCALARS:
             raise UserError(
-                f"loss: {path}: an average cannot be called {name!r}: take a word that is none of {', '.join(STEERING)}"
+                f"loss: {path}: an average cannot be called {name!r}: take a word that is none of "
+                f"{', '.join(ADA_SCALARS)}"
             )
         if not isinstance(decay, float | int) or not 0 <= decay < 1:
             raise UserError(f"loss: {path}: the decay of {name}, {decay!r}, is out of range: from 0 to below 1")

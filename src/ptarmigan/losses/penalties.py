@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ptarmigan.core.conv import maps_alone
+from ptarmigan.core.conv import no_weight_gradients
 
 
 def squared_gradient_norm(logits: Tensor, images: Tensor) -> Tensor:
@@ -17,7 +17,7 @@ def squared_gradient_norm(logits: Tensor, images: Tensor) -> Tensor:
 
     R1 is gamma/2 times its mean on real images (Mescheder et al. 2018, eq. 9), R2 the same on fakes.
     """
-    with maps_alone():
+    with no_weight_gradients():
         (gradient,) = torch.autograd.grad(logits.sum(), images, create_graph=True)
     return gradient.to(torch.promote_types(gradient.dtype, torch.float32)).square().sum(dim=(1, 2, 3))
 

@@ -14,7 +14,7 @@ from ptarmigan.core.conv import Conv2d
 from ptarmigan.core.types import ImageSpec
 
 LEAK = 0.2
-FIRST_TURNS = 20  # power iterations before the first step
+FIRST_POWER_ITERATIONS = 20  # power iterations before the first step
 
 
 def sides(spec: ImageSpec, model: Model) -> list[tuple[int, int]]:
@@ -89,7 +89,7 @@ def over_ranks(network: nn.Module) -> None:
 
 
 @torch.no_grad()
-def settle(generator: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
+def recalibrate_batch_norm(generator: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
     """Set every running mean and variance in G to the average over batches of (z [N, Z], labels [N])."""
     norms = [m for m in generator.modules() if isinstance(m, BatchNorm)]
     if not norms:
@@ -172,12 +172,12 @@ def spectral_norm(network: nn.Module) -> None:
         if isinstance(part, nn.Conv2d | nn.Linear | nn.Embedding):
             part.__class__ = SPECTRAL[type(part)]
             part.register_buffer("u", F.normalize(torch.randn_like(part.weight.detach().flatten(1)[:, 0]), dim=0))
-    for _ in range(FIRST_TURNS):
-        turn(network)
+    for _ in range(FIRST_POWER_ITERATIONS):
+        power_iteration(network)
 
 
 @torch.no_grad()
-def turn(network: nn.Module) -> None:
+def power_iteration(network: nn.Module) -> None:
     """One power iteration in every spectrally normalised layer: u <- W W' u, to unit length.
 
     No forward pass does so: u is a function of the weights and of the count of steps, on every rank and in any parts.

@@ -24,8 +24,8 @@ from ptarmigan.core.log import Display, Metrics
 from ptarmigan.core.log import damaged as damaged_lines
 from ptarmigan.core.types import UserError
 from ptarmigan.data import Batches, Dataset, open_dataset
-from ptarmigan.game.batch import advance, share
-from ptarmigan.game.cuda_graph import player
+from ptarmigan.game.batch import share, train_batch
+from ptarmigan.game.cuda_graph import make_step
 from ptarmigan.game.state import TrainState
 from ptarmigan.losses.custom import LossFile, open_loss
 from ptarmigan.training import checkpoint
@@ -35,7 +35,7 @@ from ptarmigan.training.probe import TICK_SECONDS, Probed, memory, probe
 from ptarmigan.training.run_folder import (
     DEFAULT_TIME,
     chosen_before,
-    hold,
+    lock,
     new_run,
     open_run,
     plan,
@@ -113,7 +113,7 @@ def train(
             display.say(f"note: {sentence}")
         run = Path(dist.on_first(lambda: str(out or new_run(dataset.name))))
         exact = deterministic(chosen.train.deterministic)
-        with hold(run, display.say) if dist.rank() == 0 else nullcontext(), exact:
+        with lock(run, display.say) if dist.rank() == 0 else nullcontext(), exact:
             there = dist.on_first(lambda: chosen_before(run))
             given = {key for key, value in flatten(asked).items() if value is not None}
             given |= set(origin.record["shape"]) if origin is not None else set()
@@ -127,7 +127,7 @@ def train(
             share(job.config.train.batch)
             if few := dataset.fewer_than(job.config.train.batch):
                 display.say(f"note: {few}")
-            state = play(job, choice)
+            state = train_run(job, choice)
         finish(run, state, dataset, display.say)
     return run
 
@@ -147,12 +147,12 @@ def decide(job: Job, given: set[str]) -> Choice:
 
 def measure(job: Job, batches: Batches) -> Probed:
     return probe(
-        job.config, job.dataset.spec, job.device, lambda state: partial(advance, state, batches, player(state)),
+        job.config, job.dataset.spec, job.device, lambda state: partial(train_batch, state, batches, make_step(state)),
         job.loss_file,
     )  # fmt: skip
 
 
-def play(job: Job, choice: Choice | None) -> TrainState:
+def train_run(job: Job, choice: Choice | None) -> TrainState:
     """Begin a run or go on with it, up to its end; back from a value that is not finite `retries` times."""
     run, config, dataset, origin, display = job.run, job.config, job.dataset, job.origin, job.display
     found: checkpoint.Checkpoint | None = None
@@ -288,7 +288,7 @@ def loop(job: Job, state: TrainState, record: dict[str, Any], batches: Batches, 
     """Steps until the planned end, or a signal; the host waits for the device at ticks alone."""
     run, dataset = job.run, job.dataset
     train, controllers = state.config.train, state.controllers
-    metrics, by = logged(run), player(state)
+    metrics, by = logged(run), make_step(state)
     names: list[str] = []
     scores: dict[str, float] = {}  # of the last snapshot
     sums, steps, since = torch.zeros(()), 0, time.perf_counter()
@@ -331,7 +331,7 @@ def loop(job: Job, state: TrainState, record: dict[str, Any], batches: Batches, 
                 save(run, state, record, dataset, live, metrics, milestone=False)
                 number = received[0] if received else signal.SIGTERM
                 raise Stopped(number, f"stopped at {seen:,} images, all saved; to go on: {again(run)}")
-            terms = advance(state, batches, by)
+            terms = train_batch(state, batches, by)
             step = torch.stack(list(terms.values()))
             names, sums, steps = list(terms), sums + step if steps else step, steps + 1
 
@@ -358,7 +358,7 @@ def snapshots(state: TrainState) -> int:
 
 def check_finite(state: TrainState, values: dict[str, float], first: int, metrics: Metrics) -> None:
     """Raise Diverged where a step since the last tick met a value that is not finite."""
-    if not state.bad:
+    if not state.found_inf:
         return
     term = next((name for name, value in values.items() if not math.isfinite(value)), "a gradient")
     metrics.write(state.images_seen, diverged=term)

@@ -50,7 +50,7 @@ def new_run(name: str) -> Path:
 
 
 @contextmanager
-def hold(run: Path, say: Callable[[str], None]) -> Iterator[None]:
+def lock(run: Path, say: Callable[[str], None]) -> Iterator[None]:
     """The run folder, made if it is missing, for this process alone; what a killed one left half written is removed.
 
     The system lets go of the lock when its process ends, however it ends; RUN/.owner.json only says whose it is.

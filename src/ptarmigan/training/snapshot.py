@@ -22,7 +22,7 @@ from ptarmigan.evaluation.features.cache import features_of
 from ptarmigan.game.state import TrainState
 from ptarmigan.generator.export import export_generator
 from ptarmigan.generator.generator import Generator, generate, save_grid
-from ptarmigan.networks.layers import settle
+from ptarmigan.networks.layers import recalibrate_batch_norm
 from ptarmigan.training import checkpoint
 
 GRID_COLUMNS = 10
@@ -110,7 +110,7 @@ def export(run: Path, state: TrainState, dataset: Dataset) -> str:
     members = dataset.indices()
     order = seeding.permute(train.seed, "settle", 0, np.arange(SETTLING) % len(members), len(members))
     labels = torch.from_numpy(dataset.labels[members[order]]).to(state.device)
-    settle(state.ema, zip(torch.split(z, 256), torch.split(labels, 256), strict=True))
+    recalibrate_batch_norm(state.ema, zip(torch.split(z, 256), torch.split(labels, 256), strict=True))
     return put(run / "generator", state, dataset, "the last")
 
 

@@ -13,12 +13,12 @@ from torch import Tensor
 from ptarmigan.config import OF_DCGAN, Config, Model, flatten
 from ptarmigan.core import dist
 from ptarmigan.core.types import ImageSpec, UserError
-from ptarmigan.evaluation.evaluate import some
+from ptarmigan.evaluation.evaluate import shorten
 from ptarmigan.game.state import TrainState
 from ptarmigan.generator import generator as sampling
 from ptarmigan.generator.generator import UNREADABLE, described, fill
 from ptarmigan.networks import build
-from ptarmigan.networks.layers import FIRST_TURNS, turn
+from ptarmigan.networks.layers import FIRST_POWER_ITERATIONS, power_iteration
 from ptarmigan.training import checkpoint
 from ptarmigan.training.run_folder import recorded
 
@@ -197,8 +197,8 @@ def take(state: TrainState, source: Source) -> dict[str, Any]:
         raise UserError(
             f"from: nothing of {source.model} fits this network: {reasons({key: left[key] for key in kernels})}{hint}"
         )
-    for _ in range(FIRST_TURNS):
-        turn(state.D)  # its weights have changed under u
+    for _ in range(FIRST_POWER_ITERATIONS):
+        power_iteration(state.D)  # its weights have changed under u
     return {
         "taken": taken,
         "by_class": by_class,
@@ -293,7 +293,7 @@ def report(origin: dict[str, Any]) -> list[str]:
         lines.append(f"  as there: {', '.join(f'{key} {value}' for key, value in shape.items())}")
     if origin["by_class"]:
         parts = (("", "classes"), ("new here: ", "new_classes"), ("not here: ", "gone_classes"))
-        named = [word + some(origin[key]) for word, key in parts if origin[key]]
+        named = [word + shorten(origin[key]) for word, key in parts if origin[key]]
         lines.append(f"  classes by name: {'; '.join(named)}")
     if left := {key: why for key, why in origin["left"].items() if origin["whole"] or not key.startswith("D.")}:
         lines.append(f"  not taken: {reasons(left)}; all in config.json")
@@ -303,7 +303,7 @@ def report(origin: dict[str, Any]) -> list[str]:
 
 
 def reasons(left: Mapping[str, str]) -> str:
-    return some([f"{name} ({why})" for name, why in left.items()], SHOWN)
+    return shorten([f"{name} ({why})" for name, why in left.items()], SHOWN)
 
 
 def flags(fields: Mapping[str, Any]) -> str:
