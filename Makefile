@@ -1,8 +1,9 @@
 PY ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+PYTEST := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/pytest --numprocesses auto --maxprocesses 8
 
-.PHONY: demo test
+.PHONY: demo test test-all
 
 demo: $(VENV)/.installed
 	@n=1; while grep -qs '"finished": true' runs/demo-$$n/metrics.jsonl; do n=$$((n + 1)); done; \
@@ -13,7 +14,10 @@ test: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/pytest
+	$(PYTEST) -m "not slow"
+
+test-all: $(VENV)/.installed-dev
+	$(PYTEST)
 
 $(BIN)/python:
 	$(PY) -m venv $(VENV)

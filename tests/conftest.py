@@ -22,6 +22,12 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
 
 
 @pytest.fixture(autouse=True)
+def short_probe(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A probe takes one step in each precision instead of a second of steps."""
+    monkeypatch.setenv("PTARMIGAN_PROBE_SECONDS", "0")
+
+
+@pytest.fixture(autouse=True)
 def one_thread() -> Iterator[None]:
     """Small tensors gain nothing by a second thread, and equality bit for bit wants a fixed number."""
     threads = torch.get_num_threads()

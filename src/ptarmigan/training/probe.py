@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -18,7 +19,7 @@ from ptarmigan.game.batch import share
 from ptarmigan.game.state import TrainState
 from ptarmigan.losses.custom import LossFile
 
-PROBE_SECONDS = 1.0
+PROBE_SECONDS = 1.0  # PTARMIGAN_PROBE_SECONDS in the environment sets another; 0: one step in each precision
 TICK_SECONDS = 2.0
 
 
@@ -53,7 +54,7 @@ def probe(
     for state in states.values():
         state.micro_batch = micro_batch
     steps = {bf16: step_of(state) for bf16, state in states.items()}
-    until = time.perf_counter() + PROBE_SECONDS
+    until = time.perf_counter() + float(os.environ.get("PTARMIGAN_PROBE_SECONDS", PROBE_SECONDS))
     while dist.broadcast(time.perf_counter() < until or not taken[kinds[-1]]):
         for bf16, state in states.items():
             taken[bf16].append(timed(state, steps[bf16]))
