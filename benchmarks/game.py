@@ -28,6 +28,7 @@ from ptarmigan.game.state import TrainState
 from ptarmigan.game.step import d_step, g_step
 from ptarmigan.losses.adversarial import Objective, objective
 from ptarmigan.losses.conditioning import ConditionalDiscriminator, Head
+from support import GivenDraws
 
 DOCS = Path(__file__).parent.parent / "docs"
 FREE = {"r1": 0.0, "r2": 0.0}
@@ -60,7 +61,7 @@ class Game:
         """Both shipped steps on one forward of G: D first, as in training, or both from the same place."""
         fake = Batch(self.state.G(), self.real.labels)
         for step in (d_step, g_step) if alternate else (g_step, d_step):
-            step(self.state, self.real, fake)
+            step(self.state, self.real, fake, GivenDraws())
 
 
 # ---------------------------------------------------------------------------- the Dirac-GAN, and two Gaussians
@@ -302,7 +303,7 @@ def rest(conditioning: str, class_fake: bool = True, mean: float = 1.0, sd: floa
     G = game.state.G
     for _ in range(STEPS):
         respond(game)
-        g_step(game.state, game.real, Batch(G(), game.real.labels))
+        g_step(game.state, game.real, Batch(G(), game.real.labels), GivenDraws())
     return G.mean.item(), G.log_sd.exp().item()
 
 

@@ -22,7 +22,7 @@ from ptarmigan.config import resolve
 from ptarmigan.core.types import ImageSpec
 from ptarmigan.data import Batches
 from ptarmigan.game.batch import Step, eager_step, train_batch
-from ptarmigan.game.cuda_graph import Graphs
+from ptarmigan.game.cuda_graph import GraphStep
 from ptarmigan.game.state import TrainState
 
 CUDA = torch.device("cuda")
@@ -50,7 +50,7 @@ def main() -> None:
 def show(case: tuple[str, int, int, int], bf16: bool, seconds: float, compiled: bool = False) -> None:
     recipe, size, channels, batch = case
     steps, peaks = [], []
-    for by in (eager_step, Graphs()):
+    for by in (eager_step, GraphStep()):
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()

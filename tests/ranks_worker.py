@@ -27,11 +27,9 @@ from ptarmigan.losses.custom import open_loss
 from ptarmigan.training.loop import feed, train
 
 SMALL: dict[str, Any] = dict(width=4, batch=8, images="1M", precision="fp32", latent_dim=6, class_dim=4, split="none")
-GAMES: dict[str, dict[str, Any]] = {
-    "auto": {},
-    "dcgan": {"recipe": "dcgan"},
-    "acgan": {"recipe": "acgan"},
+GAMES: dict[str, dict[str, Any]] = {  # without batch norm, so that parts of a batch give the same trajectory
     "wgan-gp": {
+        "network": "r3gan",
         "loss": "wasserstein",
         "gradient_penalty": 10,
         "r1": 0,
@@ -43,12 +41,15 @@ GAMES: dict[str, dict[str, Any]] = {
         "g_betas": (0, "0.99..0.95"),
         "ema_half_life": "0.2..1.5",
     },
-    "ada": {"augment": "ada", "loss": "non_saturating"},
-    "lecam": {"loss": str(Path(__file__).parent.parent / "examples" / "lecam.py"), "d_steps": 2},
+    "ada": {"network": "r3gan", "augment": "ada", "loss": "non_saturating"},
+    "lecam": {"network": "r3gan", "loss": str(Path(__file__).parent.parent / "examples" / "lecam.py"), "d_steps": 2},
     "r3gan": {"network": "r3gan", "r1": "0.2..0"},
-    "sngan": {"network": "resnet", "d_norm": "spectral", "loss": "hinge", "r1": 0, "r2": 0},
 }
-WHOLE: dict[str, dict[str, Any]] = {  # games that parts of a batch cannot play
+WHOLE: dict[str, dict[str, Any]] = {  # batch norm or a loss that sees the whole batch
+    "auto": {},
+    "dcgan": {"recipe": "dcgan"},
+    "acgan": {"recipe": "acgan"},
+    "sngan": {"network": "resnet", "d_norm": "spectral", "loss": "hinge", "r1": 0, "r2": 0},
     "reacgan": {"conditioning": "reacgan", "class_margin": 0.1},
 }
 

@@ -32,7 +32,8 @@ from ptarmigan.core.log import read
 from ptarmigan.core.types import Batch, DiscriminatorOutput, ImageSpec, UserError
 from ptarmigan.data import Batches
 from ptarmigan.game.augment import CAP, DRAWS, GATES, HALF, INTERVAL, POLICIES, Change, adapt, augment, change, words
-from ptarmigan.game.batch import augmentation, steer, train_batch
+from ptarmigan.game.batch import sample_indices, steer_ada, train_batch
+from ptarmigan.game.draws import Draws
 from ptarmigan.game.optim import adam
 from ptarmigan.game.state import TrainState
 from ptarmigan.game.step import d_step, g_step
@@ -40,6 +41,7 @@ from ptarmigan.losses.adversarial import OBJECTIVES, objective
 from ptarmigan.losses.conditioning import Unconditional
 from ptarmigan.training import checkpoint
 from ptarmigan.training.loop import Stopped, train
+from support import GivenDraws
 
 N, HEIGHT, WIDTH = 5, 17, 24  # neither square nor even
 Array = NDArray[np.float64]
@@ -454,8 +456,8 @@ def played_with_hue(p: float) -> Tensor:
             return turn
 
         fake = Batch(G(count), labels)
-        d_step(s, real, fake, augment=hues("d"))
-        g_step(s, real, fake, augment=hues("g"))
+        d_step(s, real, fake, GivenDraws(change=hues("d")))
+        g_step(s, real, fake, GivenDraws(change=hues("g")))
     return G.colour.detach()
 
 
@@ -481,7 +483,9 @@ def test_penalties_are_at_the_image_before_augmentation_and_wgan_gps_at_ds_input
     s = game(G, D, Loss(loss="wasserstein", r1=0.6, r2=1.4, gradient_penalty=3.0), 0.0)
     labels = torch.zeros(count, dtype=torch.int64)
     x = numbers(count, 3, 1, 1, seed=7)
-    got = d_step(s, Batch(x, labels), Batch(G(count), labels), u=torch.full((count,), 0.3), augment=fixed(maps))
+    got = d_step(
+        s, Batch(x, labels), Batch(G(count), labels), GivenDraws(mix=torch.full((count,), 0.3), change=fixed(maps))
+    )
     seen = [torch.stack([maps["real"][i] @ x[i].flatten() for i in range(count)])]
     seen += [torch.stack([maps["fake"][i] @ G.colour for i in range(count)])]
     r, f = (images @ w for images in seen)
@@ -490,8 +494,8 @@ def test_penalties_are_at_the_image_before_augmentation_and_wgan_gps_at_ds_input
         slopes = [(maps[half][i].T @ w).square().sum().item() for i in range(count)]
         assert got[name].item() == pytest.approx(gamma / 2 * sum(slopes) / count)
     assert got["gp"].item() == pytest.approx(3 * (w.norm().item() - 1) ** 2)
-    assert got["signs"].item() == (r - f).sign().sum().item()
-    g = g_step(s, Batch(x, labels), Batch(G(count), labels), augment=fixed(maps))
+    assert got["signs"].item() == pytest.approx((r - f).sign().mean().item())
+    g = g_step(s, Batch(x, labels), Batch(G(count), labels), GivenDraws(change=fixed(maps)))
     gradient = -torch.stack([maps["fake"][i].T @ w for i in range(count)]).mean(0)
     assert g["grad"].item() == pytest.approx(gradient.norm().item())
     assert list(g) == ["adv", "grad"]
@@ -511,7 +515,7 @@ def test_wgan_gp_lies_between_augmented_images() -> None:
     G, D = Colour([0.1, 0.2, 0.3]), Curved(w)
     s = game(G, D, Loss(loss="wasserstein", r1=0, r2=0, gradient_penalty=3.0), 0.0)
     labels, x = torch.zeros(count, dtype=torch.int64), numbers(count, 3, 1, 1, seed=7)
-    got = d_step(s, Batch(x, labels), Batch(G(count), labels), u=u, augment=fixed(maps))
+    got = d_step(s, Batch(x, labels), Batch(G(count), labels), GivenDraws(mix=u, change=fixed(maps)))
     slopes = []
     for i in range(count):
         real, fake = maps["real"][i] @ x[i].flatten(), maps["fake"][i] @ G.colour.detach()
@@ -550,14 +554,14 @@ def test_d_sees_nothing_but_augmented_images_each_half_of_each_update_by_its_own
     seen: list[Tensor] = []
     s.D.body.register_forward_pre_hook(lambda _, given: seen.append(given[0].detach()))
     made: list[Tensor] = []
-    real_fakes = advance_module.fakes
+    shipped = advance_module.generate_fakes
 
     def fakes(*arguments: Any) -> Any:
-        out = real_fakes(*arguments)
-        made.append(out[0].images.detach())
+        out = shipped(*arguments)
+        made.append(out.images.detach())
         return out
 
-    monkeypatch.setattr(advance_module, "fakes", fakes)
+    monkeypatch.setattr(advance_module, "generate_fakes", fakes)
     with pictures() as batches:
         terms = train_batch(s, batches)
         orders = ["order 1", "order"] if s.config.train.d_steps == 2 else ["order"]
@@ -594,15 +598,16 @@ def test_a_rank_changes_its_share_as_one_alone_would(monkeypatch: pytest.MonkeyP
     s = small(augment="diffaugment")
     s.images_seen = 24
     images = numbers(8, 3, 16, 18).float()
-    whole = augmentation(s, "d")(images, "real", slice(0, 8))
+    whole = Draws.of_d(s, sample_indices(s)).augment(images, "real")
     for world, rank_ in ((2, 0), (2, 1), (4, 3)):
         with monkeypatch.context() as patch:
             patch.setattr(dist, "world", lambda world=world: world)
             patch.setattr(dist, "rank", lambda rank_=rank_: rank_)
             count = 8 // world
             mine = slice(rank_ * count, (rank_ + 1) * count)
-            assert torch.equal(augmentation(s, "d")(images[mine], "real", slice(0, count)), whole[mine])
-            assert torch.equal(augmentation(s, "d")(images[mine][1:], "real", slice(1, count)), whole[mine][1:])
+            draws = Draws.of_d(s, sample_indices(s))
+            assert torch.equal(draws.augment(images[mine], "real"), whole[mine])
+            assert torch.equal(draws[1:].augment(images[mine][1:], "real"), whole[mine][1:])
 
 
 def test_ada_that_is_never_let_through_trains_the_same_bits_as_none() -> None:
@@ -663,7 +668,7 @@ def test_r_is_taken_over_four_batches_and_p_moves_then_alone() -> None:
     logged = []
     for number, total in enumerate(signs):
         s.images_seen = 8 * number
-        out = steer(s, torch.tensor(float(total)))
+        out = steer_ada(s, torch.tensor(float(total)) / 8)
         logged.append(out["augment_p"].item())
         assert out["augment_r"].item() == total / 8
         kept = s.device_scalars["augment_signs"].item()

@@ -20,7 +20,7 @@ from ptarmigan.core.devices import deterministic
 from ptarmigan.core.types import ImageSpec
 from ptarmigan.data import Batches
 from ptarmigan.game.batch import eager_step, train_batch
-from ptarmigan.game.cuda_graph import Graphs
+from ptarmigan.game.cuda_graph import GraphStep
 from ptarmigan.game.state import TrainState
 from ptarmigan.training.loop import Stopped
 
@@ -58,20 +58,20 @@ def test_a_step_is_the_cpus(kind: str) -> None:
 def test_a_recorded_step_does_what_a_played_one_does_bit_for_bit(kind: str) -> None:
     digests = []
     with deterministic(True):
-        for by in (eager_step, Graphs()):
+        for by in (eager_step, GraphStep()):
             state, batches = made("cuda", **KINDS[kind])
             with batches:
                 for _ in range(40):
                     train_batch(state, batches, by)
             digests.append(state.digest())
-            if isinstance(by, Graphs):
+            if isinstance(by, GraphStep):
                 assert set(by.recorded) == ({True, False} if state.config.loss.penalty_every > 1 else {True})
     assert digests[0] == digests[1]
 
 
 @pytest.mark.filterwarnings("ignore:Synchronization debug mode")
 def test_the_host_waits_for_nothing_between_ticks() -> None:
-    for by in (eager_step, Graphs()):
+    for by in (eager_step, GraphStep()):
         state, batches = made("cuda")
         with batches:
             step = partial(train_batch, state, batches, by)

@@ -18,6 +18,7 @@ from torch.autograd import gradcheck, gradgradcheck
 
 from ptarmigan.config import Model, resolve
 from ptarmigan.core.types import Batch, ImageSpec, UserError
+from ptarmigan.game.batch import generate_fakes
 from ptarmigan.game.state import TrainState
 from ptarmigan.game.step import d_step, g_step
 from ptarmigan.generator.generator import generate
@@ -32,6 +33,7 @@ from ptarmigan.networks.layers import (
     recalibrate_batch_norm,
     spectral_norm,
 )  # fmt: skip
+from support import GivenDraws
 
 NAMES = ("ant", "bee", "cat")
 SMALL = Model(width=4, latent_dim=6, class_dim=5)
@@ -567,6 +569,7 @@ def test_u_moves_once_an_update_of_d_and_by_nothing_else(network: str, micro_bat
     labels = torch.arange(7) % 3
     real = Batch(noise(state.spec, 7), labels)
     z = draws(state.config.model, 7)[0]
+    given = GivenDraws(z=z)
 
     def vectors() -> dict[str, Tensor]:
         return {name: value.clone() for name, value in state.D.named_buffers()}
@@ -575,10 +578,6 @@ def test_u_moves_once_an_update_of_d_and_by_nothing_else(network: str, micro_bat
 
     def equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> list[bool]:
         return [torch.equal(one[u], other[u]) for u in one if u.replace(".u", ".weight") not in of_rank_one]
-
-    def make(part: slice) -> Tensor:
-        images: Tensor = state.G(z[part], labels[part])
-        return images
 
     for seed, u in enumerate(state.D.buffers()):  # far from where 20 turns have brought it
         u.copy_(F.normalize(numbers(len(u), seed=seed), dim=0))
@@ -594,11 +593,11 @@ def test_u_moves_once_an_update_of_d_and_by_nothing_else(network: str, micro_bat
         state.D.train()
     assert all(equal(vectors(), before))
     assert not any(equal(turned, before))
-    d_step(state, real, Batch(make(slice(None)).detach(), labels))
+    d_step(state, real, generate_fakes(state, labels, z), given)
     assert all(equal(vectors(), turned))
-    g_step(state, real, Batch(make(slice(None)), labels), again=make if micro_batch else None)
+    g_step(state, real, generate_fakes(state, labels, z), given)
     assert all(equal(vectors(), turned))
-    d_step(state, real, Batch(make(slice(None)).detach(), labels))
+    d_step(state, real, generate_fakes(state, labels, z), given)
     assert not any(equal(vectors(), turned))
 
 

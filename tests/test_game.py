@@ -23,9 +23,10 @@ from ptarmigan.config import Config, Loss, Model, resolve
 from ptarmigan.core.types import Batch, DiscriminatorOutput, ImageSpec, UserError
 from ptarmigan.game.optim import adam
 from ptarmigan.game.state import TrainState
-from ptarmigan.game.step import Drop, d_step, g_step
+from ptarmigan.game.step import d_step, g_step
 from ptarmigan.losses.adversarial import OBJECTIVES, Objective, objective
 from ptarmigan.losses.conditioning import HEADS, ConditionalDiscriminator, Unconditional
+from support import GivenDraws
 
 N, K, SHAPE, F, Z, HIDDEN = 6, 3, (2, 3, 2), 12, 4, 5
 Y = torch.tensor([0, 1, 2, 2, 1, 0])
@@ -78,16 +79,15 @@ def state(loss: Loss, conditioning: str = "projection", make: Callable[..., Any]
     )  # fmt: skip
 
 
-def cut(masks: tuple[list[Tensor], list[Tensor]]) -> Drop:
-    """Masks of a whole batch -> those of a part of it."""
-    return lambda part: ([m[part] for m in masks[0]], [m[part] for m in masks[1]])
-
-
 class Play(NamedTuple):
     real: Batch
     fake: Batch
     masks: tuple[list[Tensor], list[Tensor]]
     u: Tensor
+
+    @property
+    def draws(self) -> GivenDraws:
+        return GivenDraws(mix=self.u, halves=self.masks)
 
 
 def play(of: TrainState, real_seed: int = 1, z_seed: int = 2) -> Play:
@@ -300,7 +300,7 @@ def test_d_step_is_the_update_written_by_hand(loss: Loss, conditioning: str, pen
     s = state(replace(loss, **PENALTIES[penalty]), conditioning)
     p = play(s)
     values, after = expected(terms_d(s, p), s.D)
-    got = d_step(s, p.real, p.fake, cut(p.masks), p.u)
+    got = d_step(s, p.real, p.fake, p.draws)
     compare(got, s.D, values, after)
     assert ("class" in got) == (conditioning not in WITHOUT_A_TERM)
     assert s.found_inf.item() == 0
@@ -312,7 +312,7 @@ def test_g_step_is_the_update_written_by_hand(loss: Loss, conditioning: str) -> 
     s = state(replace(loss, **PENALTIES["all"]), conditioning)  # penalties are D's alone
     p = play(s)
     values, after = expected(terms_g(s, p), s.G)
-    got = g_step(s, p.real, p.fake, cut(p.masks))
+    got = g_step(s, p.real, p.fake, p.draws)
     compare(got, s.G, values, after)
     assert s.found_inf.item() == 0
 
@@ -327,7 +327,7 @@ def test_lazy_penalties_count_at_every_third_step_three_times(penalty: str, step
     for name in {"r1", "r2"} & terms.keys():
         terms[name] = terms[name] * (3 if step % 3 == 0 else 0)
     values, after = expected(terms, s.D)
-    compare(d_step(s, p.real, p.fake, cut(p.masks), p.u), s.D, values, after)
+    compare(d_step(s, p.real, p.fake, p.draws), s.D, values, after)
 
 
 def test_batch_norm_sees_real_and_fake_apart_and_other_ds_see_them_at_once() -> None:
@@ -338,7 +338,7 @@ def test_batch_norm_sees_real_and_fake_apart_and_other_ds_see_them_at_once() -> 
         s.D.register_forward_hook(lambda _, inputs, __, seen=counts: seen.append(len(inputs[0])))
         p = play(s)
         values, after = expected(terms_d(s, p), s.D)
-        compare(d_step(s, p.real, p.fake, cut(p.masks)), s.D, values, after)
+        compare(d_step(s, p.real, p.fake, p.draws), s.D, values, after)
         assert counts == passes
 
 
@@ -347,7 +347,7 @@ def test_the_class_term_without_fakes() -> None:
     s = state(loss, "auxiliary_classifier")
     p = play(s)
     values, after = expected(terms_d(s, p), s.D)
-    compare(d_step(s, p.real, p.fake, cut(p.masks)), s.D, values, after)
+    compare(d_step(s, p.real, p.fake, p.draws), s.D, values, after)
 
 
 def test_without_masks_nothing_is_dropped() -> None:
@@ -355,16 +355,16 @@ def test_without_masks_nothing_is_dropped() -> None:
     p = play(s)
     ones = torch.ones(N, HIDDEN, dtype=torch.float64)
     values, after = expected(terms_d(s, p._replace(masks=([ones], [ones]))), s.D)
-    compare(d_step(s, p.real, p.fake, u=p.u), s.D, values, after)
+    compare(d_step(s, p.real, p.fake, GivenDraws(mix=p.u)), s.D, values, after)
     values, after = expected(terms_g(s, p._replace(masks=([ones], [ones]))), s.G)
-    compare(g_step(s, p.real, p.fake), s.G, values, after)
+    compare(g_step(s, p.real, p.fake, GivenDraws()), s.G, values, after)
 
 
 def test_a_gradient_penalty_without_places_is_a_mistake_of_the_caller() -> None:
     s = state(Loss(r1=0, r2=0, gradient_penalty=10.0))
     p = play(s)
     with pytest.raises(AssertionError):
-        d_step(s, p.real, p.fake)
+        d_step(s, p.real, p.fake, GivenDraws())
 
 
 def test_the_shipped_adam_takes_these_gradients() -> None:
@@ -372,7 +372,7 @@ def test_the_shipped_adam_takes_these_gradients() -> None:
     p = play(s)
     before = copy.deepcopy(dict(s.D.named_parameters()))
     _, after = expected(terms_d(s, p), s.D)
-    d_step(s, p.real, p.fake, cut(p.masks))
+    d_step(s, p.real, p.fake, p.draws)
     for name, parameter in s.D.named_parameters():
         gradient = (before[name] - after[name]) / RATE
         torch.testing.assert_close(  # the first step of Adam without momentum
@@ -403,10 +403,10 @@ def test_each_step_leaves_the_other_player_alone(loss: str, conditioning: str) -
     p = play(s)
     images = p.real.images.clone()
     generator, ema = marked(s.G), marked(s.ema)
-    d_step(s, p.real, p.fake, cut(p.masks), p.u)
+    d_step(s, p.real, p.fake, p.draws)
     assert untouched(s.G, generator)
     discriminator = marked(s.D)
-    g_step(s, p.real, p.fake, cut(p.masks))  # D's step has left the one forward of G whole
+    g_step(s, p.real, p.fake, p.draws)  # D's step has left the one forward of G whole
     assert untouched(s.D, discriminator)
     assert not untouched(s.G, generator)
     assert untouched(s.ema, ema)
@@ -418,7 +418,7 @@ def test_each_step_leaves_the_other_player_alone(loss: str, conditioning: str) -
 def after_g(loss: str, real_seed: int, z_seed: int) -> Tensor:
     s = state(Loss(loss=loss))
     p = play(s, real_seed, z_seed)
-    g_step(s, p.real, p.fake, cut(p.masks))
+    g_step(s, p.real, p.fake, p.draws)
     return nn.utils.parameters_to_vector(s.G.parameters()).detach()
 
 
@@ -457,18 +457,18 @@ def test_images_carry_a_gradient_only_where_a_penalty_reads_it(r1: float, r2: fl
         s, spy = spied(Loss(r1=r1, r2=r2, penalty_every=2))
         s.images_seen = step * s.config.train.batch
         p = play(s)
-        d_step(s, p.real, p.fake)
+        d_step(s, p.real, p.fake, GivenDraws())
         assert spy.calls == [(r1 + r2 > 0 and step != 1, True, False)]
 
 
 def test_g_keeps_no_graph_of_the_reals() -> None:
     s, spy = spied(Loss())
     p = play(s)
-    g_step(s, p.real, p.fake)
+    g_step(s, p.real, p.fake, GivenDraws())
     assert spy.calls == [(True, True, False), (False, False, False)]
     s, spy = spied(Loss(loss="hinge"))
     p = play(s)
-    g_step(s, p.real, p.fake)
+    g_step(s, p.real, p.fake, GivenDraws())
     assert spy.calls == [(True, True, False)]  # and does not look at them where they do not matter
 
 
@@ -494,7 +494,7 @@ def test_bf16_runs_bodies_under_autocast_and_the_rest_in_fp32() -> None:
         return call
 
     s.objective = Objective(watched(d), watched(g), relativistic=True)
-    terms = d_step(s, p.real, p.fake, cut(p.masks), p.u) | g_step(s, p.real, p.fake, cut(p.masks))
+    terms = d_step(s, p.real, p.fake, p.draws) | g_step(s, p.real, p.fake, p.draws)
     assert [autocast for _, _, autocast in spy.calls] == [True] * 4
     assert seen == [torch.float32] * 4
     assert all(term.dtype == torch.float32 and term.isfinite() for term in terms.values())
@@ -526,19 +526,19 @@ def test_what_is_not_finite_stops_all_updates_for_good(kind: str, player: str) -
     bad = broken(kind)
     s.objective = Objective(bad, sound.g, True) if player == "d" else Objective(sound.d, bad)
     before = [{n: v.clone() for n, v in net.state_dict().items()} for net in (s.G, s.D)]
-    got = d_step(s, p.real, p.fake) if player == "d" else g_step(s, p.real, p.fake)
+    got = d_step(s, p.real, p.fake, GivenDraws()) if player == "d" else g_step(s, p.real, p.fake, GivenDraws())
     assert s.found_inf.item() == 1
     assert not (got["adv"] + got["grad"]).isfinite()
     assert (kind == "gradient") == bool(got["adv"].isfinite())
     s.objective = sound
     for _ in range(2):
-        d_step(s, p.real, p.fake)
-        g_step(s, p.real, Batch(s.G(numbers(N, Z, seed=2), ASKED), ASKED))
+        d_step(s, p.real, p.fake, GivenDraws())
+        g_step(s, p.real, Batch(s.G(numbers(N, Z, seed=2), ASKED), ASKED), GivenDraws())
     assert s.found_inf.item() == 1
     for net, values in zip((s.G, s.D), before, strict=True):
         assert all(torch.equal(v, values[n]) for n, v in net.state_dict().items())
     s.found_inf.zero_()
-    d_step(s, p.real, p.fake)
+    d_step(s, p.real, p.fake, GivenDraws())
     assert not torch.equal(s.D.head.source.weight, before[1]["head.source.weight"])
 
 
@@ -585,7 +585,7 @@ def test_wasserstein_with_its_penalty_stops_at_slope_one_plus_mu_over_twenty() -
         s = game(G, D, loss, 1.0)
         label = torch.zeros(1, dtype=torch.int64)
         real = Batch(torch.zeros(1, 1, 1, 1, dtype=torch.float64), label)
-        got = d_step(s, real, Batch(G(), label), u=torch.tensor([0.3], dtype=torch.float64))
+        got = d_step(s, real, Batch(G(), label), GivenDraws(mix=torch.tensor([0.3], dtype=torch.float64)))
         assert (got["grad"].item() < 1e-12) == at_rest
         assert got["gp"].item() == pytest.approx(10 * (slope - 1) ** 2)
 
@@ -632,7 +632,7 @@ def test_a_tabular_discriminator_rests_at_its_optimum(loss: str, class_fake: boo
         s = game(G, D, chosen, 1.0)
         real = Batch(REAL_PLACES.double().view(-1, 1, 1, 1), REAL_CLASSES)
         fake = Batch(FAKE_PLACES.double().view(-1, 1, 1, 1), FAKE_CLASSES)
-        return d_step(s, real, fake)["grad"].item()
+        return d_step(s, real, fake, GivenDraws())["grad"].item()
 
     assert slope(best, counts.log()) < 1e-12
     assert slope(best + torch.tensor([0.1, 0, 0]), counts.log()) > 1e-3
@@ -659,7 +659,7 @@ def test_a_tabular_class_head_rests_at_its_optimum(conditioning: str) -> None:
         s = game(Place(0.0), D, Loss(loss="minimax", r1=0, r2=0), 1.0)
         real = Batch(REAL_PLACES.double().view(-1, 1, 1, 1), REAL_CLASSES)
         fake = Batch(FAKE_PLACES.double().view(-1, 1, 1, 1), FAKE_CLASSES)
-        return d_step(s, real, fake)["grad"].item()
+        return d_step(s, real, fake, GivenDraws())["grad"].item()
 
     assert slope(best) < 1e-12
     for name, table in best.items():
@@ -679,7 +679,7 @@ def test_a_tabular_reacgan_rests_at_its_floor() -> None:
         D = Table("reacgan", torch.zeros(8).double(), embedding=embedding, proxy=torch.eye(2, dtype=torch.float64))
         s = game(Place(0.0), D, Loss(loss="wasserstein", r1=0, r2=0, class_weight=0.5), 0.1)
         real = Batch(places.double().view(-1, 1, 1, 1), labels)
-        got = d_step(s, real, Batch(real.images.flip(0), labels))
+        got = d_step(s, real, Batch(real.images.flip(0), labels), GivenDraws())
         assert (got["class"].item() == pytest.approx(0.5 * math.log(5), abs=1e-14)) == rests
         assert bool((D.given["embedding"].grad == 0).all()) == bool((D.given["proxy"].grad == 0).all()) == rests
 
@@ -724,7 +724,7 @@ def test_what_reaches_g_is_the_slope_of_log_densities(conditioning: str) -> None
             D.head.classifier.bias.copy_(torch.tensor([-0.5] * 2 + [-0.5 * (mean / sd) ** 2 - math.log(sd)] * 2))
     G = Points(x.clone())
     s = game(G, D, Loss(loss="hinge", r1=0, r2=0, class_weight=1.7), 1.0)
-    g_step(s, Batch(G().detach(), labels), Batch(G(), labels))
+    g_step(s, Batch(G().detach(), labels), Batch(G(), labels), GivenDraws())
     sign = 2 * labels.double() - 1
     p, q = sign - x, (sign * mean - x) / sd**2  # d log p(x|y), d log q(x|y)
     p_y = p - (torch.tanh(x) - x)  # less that of the mixture
@@ -778,8 +778,8 @@ def test_convolutions_in_channels_last_learn_as_they_do_in_plain_memory(recipe: 
         real = Batch(images.double().contiguous(memory_format=layout), Y)
         for _ in range(2):
             fake = Batch(state.G(z.double(), ASKED), ASKED)
-            d_step(state, real, fake)
-            g_step(state, real, fake)
+            d_step(state, real, fake, GivenDraws())
+            g_step(state, real, fake, GivenDraws())
         after.append([parameter.detach() for net in (state.G, state.D) for parameter in net.parameters()])
     for one, other in zip(*after, strict=True):
         # Adam divides by sqrt(v): where a gradient is 0 but for rounding, only its sign is left

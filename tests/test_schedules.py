@@ -35,6 +35,7 @@ from ptarmigan.losses.adversarial import objective
 from ptarmigan.training import checkpoint
 from ptarmigan.training.loop import feed, train
 from ptarmigan.training.run_folder import plan
+from support import GivenDraws
 from test_augment import Linear
 from test_cli import call
 
@@ -202,7 +203,7 @@ def test_gamma_of_a_linear_d_is_that_of_the_place_in_the_budget(
     state.images_seen, state.controllers["ends"] = images, [400]
     labels = torch.zeros(n, dtype=torch.int64)
     real, fake = (Batch(torch.randn(n, 3, 1, 1, dtype=torch.float64), labels) for _ in range(2))
-    terms = d_step(state, real, fake)
+    terms = d_step(state, real, fake, GivenDraws())
     for name, gamma in zip(("r1", "r2"), gammas, strict=True):
         assert terms[name].item() == pytest.approx(every * gamma / 2 * w.square().sum().item(), rel=1e-12)
     slope = (fake.images - real.images).mean(0).flatten() + every * sum(gammas) * w

@@ -35,6 +35,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 
 import game as games
 from game import LOSSES, Game
+from support import GivenDraws
 
 SLOPES = {  # d, g, k at the even logit: 0; least_squares .5; smoothing log(.45/.55)
     "minimax": (0.5, 0.5, 0.5),
@@ -289,7 +290,7 @@ def test_r1_is_of_the_data_and_r2_of_what_g_makes() -> None:
         game.state.G.mean.fill_(0.7)
         game.state.G.log_sd.fill_(math.log(1.3))
         game.state.D.head.source.weight.copy_(matrix([0.5, -0.2]))
-    got = d_step(game.state, game.real, Batch(game.state.G(), game.real.labels))
+    got = d_step(game.state, game.real, Batch(game.state.G(), game.real.labels), GivenDraws())
     assert got["r1"].item() == pytest.approx(0.15 * (0.5**2 + 0.4**2), abs=1e-12)
     assert got["r2"].item() == pytest.approx(0.2 * ((0.5 - 0.4 * 0.7) ** 2 + (0.4 * 1.3) ** 2), abs=1e-12)
 
@@ -329,7 +330,7 @@ def push(name: str, mean: float) -> float:
         D.head.source.bias.fill_(mean**2 / 2)
     labels = torch.zeros(len(z), dtype=torch.int64)
     game = Game.create(G, D, Batch(z.view(-1, 1, 1, 1), labels), LOSSES[name], 1.0, objective(LOSSES[name]))
-    g_step(game.state, game.real, Batch(G(), labels))
+    g_step(game.state, game.real, Batch(G(), labels), GivenDraws())
     return G.mean.item() - mean
 
 
@@ -379,7 +380,7 @@ def answer(name: str, T: Tensor, r1: float = 0.0, r2: float = 0.0) -> dict[str, 
     with torch.no_grad():
         game.state.D.head.source.bias.zero_()
         game.state.D.head.embedding.weight.copy_(T)
-    return d_step(game.state, game.real, Batch(game.state.G(), game.real.labels))
+    return d_step(game.state, game.real, Batch(game.state.G(), game.real.labels), GivenDraws())
 
 
 @pytest.mark.parametrize("name", [name for name in LOSSES if name != "wasserstein"])
@@ -444,7 +445,7 @@ def test_the_answers_to_g_are_where_d_rests(conditioning: str, class_fake: bool)
         if beside:
             weight = game.state.D.get_parameter(beside).detach().view(-1)
             weight[: len(weight) // 2] += 0.1  # half of the places, or of the classes
-        terms = d_step(game.state, game.real, Batch(game.state.G(), game.real.labels))
+        terms = d_step(game.state, game.real, Batch(game.state.G(), game.real.labels), GivenDraws())
         return terms.pop("grad").item(), sum(term.item() for term in terms.values())
 
     slope, floor = step()

@@ -313,6 +313,12 @@ def check(config: Config) -> None:
                 f"{key}: {value} means nothing to conditioning {model.conditioning}; leave it out, or take "
                 f"--conditioning {conditionings[0]}"
             )
+    if model.d_norm == "batch" and train.micro_batch:
+        raise UserError(
+            "micro_batch: cannot be used with batch norm in D, which normalises by the whole batch; leave it out, or "
+            "use --d-norm spectral or none",
+            "options-conflict",
+        )
     if model.conditioning == "reacgan" and train.micro_batch:
         raise UserError(
             "micro_batch: reacgan contrasts each image with the whole batch, which parts of it do not have; leave it "

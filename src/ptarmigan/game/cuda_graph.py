@@ -1,11 +1,12 @@
 """On CUDA a step is recorded once, as a graph of its kernels, and then started by one call.
 
-A small network's kernels take less time than Python takes to name them.  A graph reads its input from fixed places
-and works on the tensors that it was recorded with: the weights, the moments, the gradients' memory.
+The kernels of a small network take less time than Python takes to launch them.  A graph reads its inputs from fixed
+memory and works on the tensors that it was recorded with: the weights, the moments, the gradients.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -14,21 +15,22 @@ from torch import Tensor
 from ptarmigan.config import Ramp
 from ptarmigan.core import dist
 from ptarmigan.core.types import Batch
-from ptarmigan.game.batch import Step, Terms, eager_step
-from ptarmigan.game.micro_batch import parts_of
+from ptarmigan.game.batch import Step, eager_step
+from ptarmigan.game.draws import Draws
+from ptarmigan.game.micro_batch import Terms, slices
 from ptarmigan.game.state import TrainState
 
-WARM = 3  # steps before one is recorded: libraries choose and set up their kernels in the first
+WARM = 3  # eager steps before recording: in the first ones libraries choose and set up their kernels
 
 
 def make_step(state: TrainState) -> Step:
-    """What plays a run's steps: graphs, where a step is the same sequence of kernels each time; else `play`."""
+    """The step of a run: recorded graphs where a step is the same sequence of kernels each time, else `eager_step`."""
     config, loss, train = state.config, state.config.loss, state.config.train
     moving = any(isinstance(value, Ramp) for value in (loss.r1, loss.r2, *train.d_betas, *train.g_betas))
     drawn_inside = config.model.dropout > 0 or config.data.augment != "none" or state.loss_file is not None
-    in_parts = len(parts_of(train.batch, state.micro_batch)) > 1
+    in_parts = len(slices(train.batch, state.micro_batch)) > 1
     recordable = state.device.type == "cuda" and not (moving or drawn_inside or in_parts or dist.world() > 1)
-    return Graphs() if recordable else eager_step
+    return GraphStep() if recordable else eager_step
 
 
 class Recorded(NamedTuple):
@@ -37,30 +39,36 @@ class Recorded(NamedTuple):
     terms: Terms  # where each replay leaves them
 
 
-class Graphs:
-    """`play` by graphs: one with the penalties and one without.  Terms are good until the next step."""
+class GraphStep:
+    """`eager_step` as graphs: one with R1 and R2 and one without.  The returned terms are valid until the next step."""
 
     def __init__(self) -> None:
         self.warm: dict[bool, int] = {}
         self.recorded: dict[bool, Recorded] = {}
 
-    def __call__(self, state: TrainState, real: Batch, z: Tensor, u: Tensor | None) -> Terms:
-        kind, given = state.penalised, [real.images, real.labels, z, *([] if u is None else [u])]
+    def __call__(self, state: TrainState, real: Batch, draws: Draws) -> Terms:
+        kind = state.penalised
         if self.warm.get(kind, 0) < WARM:
             self.warm[kind] = self.warm.get(kind, 0) + 1
-            return eager_step(state, real, z, u)
+            return eager_step(state, real, draws)
         if kind not in self.recorded:
-            self.recorded[kind] = record(state, given)
+            self.recorded[kind] = record(state, real, draws)
         graph, inputs, terms = self.recorded[kind]
-        torch._foreach_copy_(inputs, given)
+        torch._foreach_copy_(inputs, tensors_of(real, draws))
         graph.replay()
         return terms
 
 
-def record(state: TrainState, given: list[Tensor]) -> Recorded:
-    """Record a step without making it; its input is to be put into copies of `given`."""
-    images, labels, z, *u = inputs = [tensor.clone() for tensor in given]
+def tensors_of(real: Batch, draws: Draws) -> list[Tensor]:
+    """All that a recordable step reads."""
+    return [real.images, real.labels, draws.z, *([] if draws.mix is None else [draws.mix])]
+
+
+def record(state: TrainState, real: Batch, draws: Draws) -> Recorded:
+    """Record a step on copies of its inputs without making it."""
+    images, labels, z, *mix = inputs = [tensor.clone() for tensor in tensors_of(real, draws)]
+    draws = replace(draws, z=z, mix=mix[0] if mix else None)
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph, capture_error_mode="thread_local"):  # another thread sends the next batch meanwhile
-        terms = eager_step(state, Batch(images, labels), z, u[0] if u else None)
+        terms = eager_step(state, Batch(images, labels), draws)
     return Recorded(graph, inputs, terms)

@@ -82,8 +82,9 @@ class TrainState:
 
     @property
     def penalised(self) -> bool:
-        """R1 and R2 count in D's next update."""
-        return self.images_seen // self.config.train.batch % self.config.loss.penalty_every == 0
+        """R1 or R2 is applied in D's next update."""
+        loss, step = self.config.loss, self.images_seen // self.config.train.batch
+        return bool(loss.r1 or loss.r2) and step % loss.penalty_every == 0
 
     def now(self, value: Scheduled) -> float:
         """What a field that may move over the budget is at this step."""

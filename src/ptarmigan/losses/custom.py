@@ -39,16 +39,16 @@ class Context:
 
     player: str  # whose update it is: "d" or "g"
     images_seen: int  # before this step
-    labels: Tensor  # [N] int64, of the real images
-    asked: Tensor  # [N] int64, the classes that G was asked for
+    real_labels: Tensor  # [N] int64
+    fake_labels: Tensor  # [N] int64, the classes that G was asked for
     real: Tensor  # [N, C, H, W] in [-1, 1], before augmentation
-    fake: Tensor  # the same; in D's update it leads no way back to G
-    real_seen: Tensor | None  # [N, C, H, W], as D saw them; None where r is
-    fake_seen: Tensor
-    r: DiscriminatorOutput | None  # in G's update without gradient, and None unless the objective is relativistic
-    f: DiscriminatorOutput
+    fake: Tensor  # the same; detached from G in D's update
+    real_aug: Tensor | None  # [N, C, H, W], as D saw them; None where r is
+    fake_aug: Tensor
+    r: DiscriminatorOutput | None  # D on real_aug; in G's update without gradient, and None unless relativistic
+    f: DiscriminatorOutput  # D on fake_aug
     D: Callable[[Tensor, Tensor], DiscriminatorOutput]  # images [M, C, H, W] and labels [M], without dropout
-    uniforms: Callable[[str, int], Tensor]  # purpose, count -> [N, count] in (0, 1): each sample's by its own address
+    uniforms: Callable[[str, int], Tensor]  # purpose, count -> [N, count] in (0, 1), addressed by sample
     averages: Mapping[str, Tensor]  # name -> [], as they stood before this update
 
 

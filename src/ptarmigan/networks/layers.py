@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 import torch
 import torch.nn.functional as F
@@ -37,21 +37,18 @@ def even(x: Tensor) -> Tensor:
 
 
 class BatchNorm(nn.BatchNorm2d):
-    """Batch norm that normalises by the whole batch in training, the other ranks' shares included.
+    """Batch norm that normalises by the batch in training, the other ranks' shares included.
 
-    It never moves its running statistics by itself: `settle` computes them for the weights as they are, since under
-    a moving average no others belong to them.
+    In micro-batches it normalises part by part.  It never updates its running statistics: `recalibrate_batch_norm`
+    computes them for the moving average of the weights, to which those of the live weights do not belong.
     """
 
     def __init__(self, channels: int, *, running: bool = True) -> None:
         super().__init__(channels, momentum=0.0, track_running_stats=running)
         self.over_ranks = False  # set by `over_ranks` for networks that every rank runs at once
-        self.normalise: Callable[[BatchNorm, Tensor], Tensor] | None = None  # set by pieces.py for a part of a batch
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.normalise is not None:
-            return self.normalise(self, x)
-        if not self.training or self.momentum is None:  # sampling, or `settle`
+        if not self.training or self.momentum is None:  # sampling, or `recalibrate_batch_norm`
             return super().forward(x)
         if not self.over_ranks:
             return F.batch_norm(x, None, None, self.weight, self.bias, True, 0.0, self.eps)
@@ -166,7 +163,7 @@ SPECTRAL: dict[type[nn.Module], type[SpectralConv2d | SpectralLinear | SpectralE
 def spectral_norm(network: nn.Module) -> None:
     """Divide every weight of a network by its largest singular value from now on; each layer gets a buffer u [out].
 
-    Weights and their names stay as they are.  u starts at random and is `turn`ed until sigma means something.
+    Weights and their names stay as they are.  u starts at random and takes power iterations until sigma is accurate.
     """
     for part in network.modules():
         if isinstance(part, nn.Conv2d | nn.Linear | nn.Embedding):

@@ -97,8 +97,10 @@ def memory(state: TrainState) -> Iterator[None]:
 
 
 def whole(state: TrainState) -> bool:
-    """The batch cannot come in parts: its class term, or one of the user's own, compares all its images."""
-    return state.config.model.conditioning == "reacgan" or (state.loss_file is not None and state.loss_file.whole)
+    """The batch cannot come in parts: batch norm in D, its class term or a custom loss compares all its images."""
+    model = state.config.model
+    custom = state.loss_file is not None and state.loss_file.whole
+    return model.d_norm == "batch" or model.conditioning == "reacgan" or custom
 
 
 def at_once(state: TrainState) -> int:

@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,9 @@ from ptarmigan.core.files import load_tensors
 from ptarmigan.core.log import read
 from ptarmigan.core.types import Batch, ImageSpec, UserError
 from ptarmigan.data import open_dataset
-from ptarmigan.game.batch import draws, train_batch
-from ptarmigan.game.micro_batch import forward, parts_of
+from ptarmigan.game.batch import generate_fakes, sample_indices, train_batch
+from ptarmigan.game.draws import Draws
+from ptarmigan.game.micro_batch import slices
 from ptarmigan.game.state import TrainState
 from ptarmigan.game.step import d_step, g_step
 from ptarmigan.losses import custom as userfile
@@ -35,6 +37,7 @@ from ptarmigan.networks.layers import power_iteration
 from ptarmigan.training import checkpoint, probe
 from ptarmigan.training.loop import Stopped, feed, train
 from ptarmigan.training.probe import OutOfMemory, memory, smaller
+from support import GivenDraws
 
 LECAM = Path(__file__).parent.parent / "examples" / "lecam.py"
 CPU, F64 = torch.device("cpu"), torch.float64
@@ -62,12 +65,12 @@ AVERAGES = {"gap": .5, "seen": .9}
 
 
 def observe(ctx):
-    return {"gap": ctx.r.logits.mean() - ctx.f.logits.mean(), "seen": ctx.fake_seen.square().mean()}
+    return {"gap": ctx.r.logits.mean() - ctx.f.logits.mean(), "seen": ctx.fake_aug.square().mean()}
 
 
 def terms(ctx):
     u = ctx.uniforms("noise", ctx.real[0].numel()).view_as(ctx.real)
-    y, images = (ctx.labels, ctx.real) if ctx.player == "d" else (ctx.asked, ctx.fake)
+    y, images = (ctx.real_labels, ctx.real) if ctx.player == "d" else (ctx.fake_labels, ctx.fake)
     answer = (ctx.r or ctx.f).logits if ctx.player == "d" else ctx.f.logits
     try:
         again = ctx.D(images + u / 10, y).logits
@@ -113,17 +116,11 @@ def play(state: TrainState, steps: int = 1) -> dict[str, Tensor]:
     """Steps of both players on one batch; returns the terms of the last, and the gradients."""
     real, z = batches()
 
-    def make(part: slice) -> Tensor:
-        images: Tensor = state.G(z[part], ASKED[part])
-        return images
-
-    draw, out = draws(state, "d"), {}
+    draws, out = replace(Draws.of_d(state, sample_indices(state)), z=z), {}
     for _ in range(steps):
-        parts = parts_of(7, state.micro_batch)
-        fake = Batch(forward(make, parts, state.G) if state.micro_batch else make(slice(None)), ASKED)
-        out = {f"d_{name}": value for name, value in d_step(state, real, fake, draw=draw).items()}
-        g = g_step(state, real, fake, again=make if state.micro_batch else None, draw=draw)
-        out |= {f"g_{name}": value for name, value in g.items()}
+        fake = generate_fakes(state, ASKED, z)
+        out = {f"d_{name}": value for name, value in d_step(state, real, fake, draws).items()}
+        out |= {f"g_{name}": value for name, value in g_step(state, real, fake, draws).items()}
     assert not state.found_inf
     for player, network in (("D", state.D), ("G", state.G)):
         out |= {f"{player}.{n}": p.grad.clone() for n, p in network.named_parameters() if p.grad is not None}
@@ -150,12 +147,12 @@ def test_lecam_is_its_formula_with_the_averages_of_the_step_before() -> None:
         r, f = state.D(real.images, LABELS).logits, state.D(fake.images, ASKED).logits
         lecam = 0.01 * ((r - a_fake) ** 2).mean() + 0.01 * ((f - a_real) ** 2).mean()
         wanted = torch.autograd.grad((1 - r).relu().mean() + (1 + f).relu().mean() + lecam, list(state.D.parameters()))
-        got = d_step(state, real, fake)
+        got = d_step(state, real, fake, GivenDraws())
         assert got.keys() == {"adv", "lecam", "grad"}
         assert got["lecam"].item() == pytest.approx(lecam.item(), rel=1e-12)
         for parameter, gradient in zip(state.D.parameters(), wanted, strict=True):
             torch.testing.assert_close(parameter.grad, gradient, rtol=1e-9, atol=1e-14)
-        assert g_step(state, real, Batch(state.G(z, ASKED), ASKED)).keys() == {"adv", "grad"}
+        assert g_step(state, real, Batch(state.G(z, ASKED), ASKED), GivenDraws()).keys() == {"adv", "grad"}
         a_real, a_fake = 0.99 * a_real + 0.01 * r.mean().item(), 0.99 * a_fake + 0.01 * f.mean().item()
         assert state.device_scalars["real"].item() == pytest.approx(a_real, rel=1e-12)
         assert state.device_scalars["fake"].item() == pytest.approx(a_fake, rel=1e-12)
@@ -270,13 +267,10 @@ def test_an_objective_of_ones_own_is_the_built_in_one_of_its_formula(shapes: Pat
 # --- parts, ranks, draws ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("recipe", ["auto", "dcgan"])  # dcgan: batch norm in D, through which the file's calls go too
 @pytest.mark.parametrize("rich", [False, True])
-def test_micro_batches_give_the_values_gradients_and_averages_of_the_whole(
-    rich: bool, recipe: str, tmp_path: Path
-) -> None:
+def test_micro_batches_give_the_values_gradients_and_averages_of_the_whole(rich: bool, tmp_path: Path) -> None:
     path = write(tmp_path, RICH) if rich else LECAM
-    whole, parts = (state_of(path, recipe=recipe, latent="normal") for _ in range(2))
+    whole, parts = (state_of(path, network="r3gan") for _ in range(2))
     parts.micro_batch = 3
     same(play(whole, steps=3), play(parts, steps=3))
     same(whole.device_scalars, parts.device_scalars)
@@ -322,19 +316,22 @@ def test_memory_that_runs_out_in_the_file_is_no_fault_of_the_file(tmp_path: Path
 
 def test_draws_are_each_samples_own_and_inside_the_open_interval(monkeypatch: pytest.MonkeyPatch) -> None:
     state = state_of(LECAM)
-    draw = draws(state, "d")
-    whole = draw("noise", 5, slice(None))
+    draws = Draws.of_d(state, sample_indices(state))
+    whole = draws.uniforms("noise", 5)
     assert (whole.shape, whole.dtype) == ((7, 5), torch.float32)
-    torch.testing.assert_close(torch.cat([draw("noise", 5, part) for part in parts_of(7, 3)]), whole, rtol=0, atol=0)
+    torch.testing.assert_close(
+        torch.cat([draws[part].uniforms("noise", 5) for part in slices(7, 3)]), whole, rtol=0, atol=0
+    )
     state.images_seen = 3  # sample 3 of before is sample 0 now
-    torch.testing.assert_close(draws(state, "d")("noise", 5, slice(None))[:4], whole[3:], rtol=0, atol=0)
+    later = Draws.of_d(state, sample_indices(state)).uniforms("noise", 5)
+    torch.testing.assert_close(later[:4], whole[3:], rtol=0, atol=0)
     state.images_seen = 0
-    for other in (draws(state, "g")("noise", 5, slice(None)), draw("other", 5, slice(None))):
+    for other in (draws.for_g().uniforms("noise", 5), draws.uniforms("other", 5)):
         assert not torch.isclose(other, whole).any()
     edge = torch.full((7, 5), 1 - 2.0**-53, dtype=torch.float64)
     monkeypatch.setattr(seeding, "uniforms", lambda *_: edge)
     assert edge.float().max() == 1
-    assert draw("noise", 5, slice(None)).max() < 1
+    assert draws.uniforms("noise", 5).max() < 1
 
 
 def test_each_update_of_d_and_g_has_draws_of_its_own(shapes: Path, tmp_path: Path) -> None:
@@ -385,30 +382,30 @@ def test_the_context_is_what_the_step_has(relativistic: bool, tmp_path: Path) ->
         return images * (2 if half == "real" else 3)
 
     expected = state.D(2 * real.images, LABELS).logits, state.D(3 * fake.images, ASKED).logits
-    d_step(state, real, fake, augment=augment)
-    g_step(state, real, fake, augment=augment)
+    d_step(state, real, fake, GivenDraws(change=augment))
+    g_step(state, real, fake, GivenDraws(change=augment))
     d, g = seen
     for ctx, player in ((d, "d"), (g, "g")):
         assert (ctx.player, ctx.images_seen) == (player, 70)
-        assert torch.equal(ctx.labels, LABELS)
-        assert torch.equal(ctx.asked, ASKED)
+        assert torch.equal(ctx.real_labels, LABELS)
+        assert torch.equal(ctx.fake_labels, ASKED)
         assert torch.equal(ctx.real, real.images)
         assert torch.equal(ctx.fake, fake.images)
-        assert torch.equal(ctx.fake_seen, 3 * fake.images)
+        assert torch.equal(ctx.fake_aug, 3 * fake.images)
         torch.testing.assert_close(ctx.f.logits, expected[1], rtol=1e-9, atol=1e-12)
         torch.testing.assert_close(ctx.D(3 * fake.images, ASKED).logits, expected[1], rtol=1e-9, atol=1e-12)
         if player == "d" or relativistic:
             assert ctx.r is not None
-            assert ctx.real_seen is not None
-            assert torch.equal(ctx.real_seen, 2 * real.images)
+            assert ctx.real_aug is not None
+            assert torch.equal(ctx.real_aug, 2 * real.images)
             torch.testing.assert_close(ctx.r.logits, expected[0], rtol=1e-9, atol=1e-12)
             assert ctx.r.logits.requires_grad == (player == "d")
         else:
-            assert ctx.r is ctx.real_seen is None
+            assert ctx.r is ctx.real_aug is None
     with pytest.raises(AttributeError):
         d.player = "g"  # type: ignore[misc]
     with pytest.raises(TypeError):
-        d.device_scalars["a"] = torch.zeros(())  # type: ignore[index]
+        d.averages["a"] = torch.zeros(())  # type: ignore[index]
 
 
 # --- records ----------------------------------------------------------------------------------------------------
@@ -533,14 +530,14 @@ FAULTS = {
     "terms raises": (H + "def terms(ctx):\n    return ctx.nothing", "{path}, line 3, in terms: AttributeError"),
     "below": (H + "def terms(ctx):\n    return ctx.f.logits.view(3)", "{path}, line 3, in terms: RuntimeError"),
     "in place": (H + "def terms(ctx): return {'a': ctx.f.logits.exp().mul_(2)}",
-                 "{path}: no gradient of its losses: one of the variables needed for gradient computation"),
+                 "{path}: its losses have no gradient: one of the variables needed for gradient computation"),
     "terms of none": (H + "def terms(): return {}", "{path}, in terms: TypeError"),
     "no dict": (H + "def terms(ctx): return ctx.f.logits", "terms gives a Tensor: return a dict"),
     "mean": (H + "def terms(ctx): return {'a': ctx.f.logits.mean()}",
              "float32 [] on cpu: return a value a sample, with no .mean() or .sum(), as a float tensor [8] on cpu"),
     "shape": (H + "def terms(ctx): return {'a': ctx.fake}", "the term 'a' is float32 [8, 1, 16, 16] on cpu"),
     "no tensor": (H + "def terms(ctx): return {'a': .5}", "the term 'a' is a float: return a value a sample"),
-    "whole numbers": (H + "def terms(ctx): return {'a': ctx.labels}", "the term 'a' is int64 [8] on cpu"),
+    "whole numbers": (H + "def terms(ctx): return {'a': ctx.real_labels}", "the term 'a' is int64 [8] on cpu"),
     "device": (H + "def terms(ctx): return {'a': ctx.f.logits.to('meta')}", "the term 'a' is float32 [8] on meta"),
     **{f"taken {name}": (H + f"def terms(ctx): return {{'{name}': ctx.f.logits}}", f"a term cannot be called '{name}'")
        for name in ("adv", "class", "r1", "r2", "gp", "grad", "signs", "a b", "")},

@@ -16,10 +16,11 @@ from ptarmigan.config import resolve
 from ptarmigan.core import conv as convolution
 from ptarmigan.core.conv import Conv2d, ConvTranspose2d, Shape, slope
 from ptarmigan.core.types import Batch, ImageSpec
-from ptarmigan.game.micro_batch import forward, parts_of
+from ptarmigan.game.batch import generate_fakes
 from ptarmigan.game.state import TrainState
 from ptarmigan.game.step import d_step, g_step
 from ptarmigan.losses.penalties import squared_gradient_norm
+from support import GivenDraws
 
 # height, width, kernel, stride, padding: those of the networks, and some that no network has
 SHAPES = [Shape(8, 6, 4, 2, 1), Shape(4, 3, 3, 1, 1), Shape(5, 4, 1, 1, 0), Shape(7, 9, 3, 2, 1), Shape(6, 8, 2, 2, 0)]
@@ -136,7 +137,7 @@ GAMES = {
     "auto": {"recipe": "auto"},
     "dcgan": {"recipe": "dcgan"},
     "spectral": {"d_norm": "spectral", "loss": "hinge", "penalty_every": 1},
-    "in parts": {"recipe": "dcgan", "micro_batch": 3},
+    "in parts": {"micro_batch": 3},
 }
 
 
@@ -152,16 +153,9 @@ def played(game: str, bf16: bool = False) -> TrainState:
     for step in range(1 if bf16 else 2):
         z = numbers(4, 6, seed=10 + step).to(dtype)
         real = Batch(numbers(4, 1, 16, 16, seed=step).tanh().to(dtype), labels)
-
-        def make(part: slice, z: Tensor = z) -> Tensor:
-            with state.autocast():
-                images: Tensor = state.G(z[part], labels[part])
-            return images
-
-        parts = parts_of(4, state.micro_batch)
-        fake = Batch(make(parts[0]) if len(parts) == 1 else forward(make, parts, state.G), labels)
-        d_step(state, real, fake)
-        g_step(state, real, fake, again=make if len(parts) > 1 else None)
+        fake, draws = generate_fakes(state, labels, z), GivenDraws(z=z)
+        d_step(state, real, fake, draws)
+        g_step(state, real, fake, draws)
         state.images_seen += 4
     return state
 
@@ -208,7 +202,7 @@ def test_a_step_of_g_finds_no_gradient_of_ds_weights(
     of_g = sum(isinstance(part, Conv2d | ConvTranspose2d) for part in state.G.modules())
     labels, real = torch.tensor([0, 1]), numbers(2, 1, 16, 16).tanh()
     correlations.clear()
-    g_step(state, Batch(real, labels), Batch(state.G(numbers(2, 6), labels), labels))
+    g_step(state, Batch(real, labels), Batch(state.G(numbers(2, 6), labels), labels), GivenDraws())
     assert len(correlations) == of_g
 
     def fail(**_: Tensor) -> Tensor:
@@ -216,7 +210,7 @@ def test_a_step_of_g_finds_no_gradient_of_ds_weights(
 
     state.objective = replace(state.objective, g=fail)
     with pytest.raises(MemoryError):
-        g_step(state, Batch(real, labels), Batch(state.G(numbers(2, 6), labels), labels))
+        g_step(state, Batch(real, labels), Batch(state.G(numbers(2, 6), labels), labels), GivenDraws())
     correlations.clear()
-    d_step(state, Batch(real, labels), Batch(state.G(numbers(2, 6), labels), labels))
+    d_step(state, Batch(real, labels), Batch(state.G(numbers(2, 6), labels), labels), GivenDraws())
     assert correlations  # D's own step is not spared what it asks for

@@ -1,0 +1,78 @@
+"""The random draws of one update: each is a function of (seed, purpose, global sample index)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ptarmigan.core import seeding
+from ptarmigan.core.devices import sent
+from ptarmigan.game.augment import DRAWS, HALF, augment
+from ptarmigan.game.state import TrainState
+
+
+@dataclass(frozen=True)
+class Draws:
+    """The draws of N samples in an update of D or of G; a slice of it holds the draws of those samples alone.
+
+    A sample's draws depend on its index and on nothing else, so they are the same in a micro-batch, on another rank
+    and after resuming.
+    """
+
+    state: TrainState
+    update: str  # "d" or "g"; "d 1", "d 2" ... for the updates of D before the last one of a step
+    indices: NDArray[np.int64]  # [N], global
+    z: Tensor  # [N, Z]
+    mix: Tensor | None = None  # [N] in (0, 1): WGAN-GP's share of the real image; None without that penalty
+
+    @classmethod
+    def of_d(cls, state: TrainState, indices: NDArray[np.int64], number: int = 0) -> Draws:
+        """The draws of D's update; `number` counts from 1 in the updates before the last one of a step."""
+        train, model, suffix = state.config.train, state.config.model, f" {number}" if number else ""
+        z = seeding.latents(train.seed, f"z{suffix}", indices, model.latent_dim, model.latent)
+        mix = None
+        if state.config.loss.gradient_penalty:
+            mix = sent(seeding.uniforms(train.seed, f"u{suffix}", indices, 1)[:, 0].float(), state.device)
+        return cls(state, f"d{suffix}", indices, sent(z, state.device), mix)
+
+    def for_g(self) -> Draws:
+        """The draws of G's update on the same latents."""
+        return replace(self, update="g")
+
+    def __getitem__(self, part: slice) -> Draws:
+        mix = None if self.mix is None else self.mix[part]
+        return replace(self, indices=self.indices[part], z=self.z[part], mix=mix)
+
+    def masks(self, half: str) -> list[Tensor] | None:
+        """D's dropout masks for `half`, "real" or "fake": [N, C, H, W] for each stage; None without dropout."""
+        dropout = self.state.config.model.dropout
+        if not dropout:
+            return None
+        shapes: list[tuple[int, ...]] = self.state.D.body.mask_shapes  # type: ignore[assignment]
+        sizes = [math.prod(shape) for shape in shapes]
+        flat = seeding.masks(self._seed, f"dropout {self.update} {half}", self.indices, sum(sizes), dropout)
+        stages = torch.split(sent(flat, self.state.device), sizes, 1)
+        return [stage.view(-1, *shape) for stage, shape in zip(stages, shapes, strict=True)]
+
+    def augment(self, images: Tensor, half: str) -> Tensor:
+        """What D is shown of these images [N, C, H, W]."""
+        data = self.state.config.data
+        if data.augment == "none":
+            return images
+        p = HALF if data.augment == "gentle" else self.state.device_scalars.get("augment_p")
+        u = seeding.uniforms(self._seed, f"augment {self.update} {half}", self.indices, DRAWS)
+        return augment(images, data.augment, u, self.state.now(data.augment_p) if p is None else p)
+
+    def uniforms(self, purpose: str, count: int) -> Tensor:
+        """Uniforms in (0, 1) for a custom loss -> [N, count]."""
+        u = seeding.uniforms(self._seed, f"own {self.update} {purpose}", self.indices, count)
+        return sent(u.float().clamp(max=1 - 2**-24), self.state.device)  # in float32 the largest would round to 1
+
+    @property
+    def _seed(self) -> int:
+        return self.state.config.train.seed
