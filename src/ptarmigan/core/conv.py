@@ -1,10 +1,11 @@
-"""Convolutions that find their weight's gradient by one matrix product where maps are small.
+"""Convolutions that compute their weight's gradient by one matrix product where maps are small.
 
-oneDNN's own way to it takes two to five times as long there, in bf16 on a CPU with AMX (docs/benchmarks.md).
+oneDNN takes 2 to 5 times as long for it, in bf16 on a CPU with AMX (docs/benchmarks.md).  Everything that AMX needs is
+in this module.
 
-The form <g, conv(x, w)> is linear in x, w and g, and its slope in each is a function of the other two: conv(x, w) in
-g, the transposed convolution in x, a correlation in w.  So the gradients of any of the three functions are the other
-two, and gradients have gradients, as R1 needs them.
+<g, conv(x, w)> is linear in x, in w and in g.  Its gradient in each of them is a function of the other two: conv(x, w)
+in g, the transposed convolution in x, a correlation in w.  So the gradients of any of the three functions are the other
+two, and they can be differentiated again, as R1 needs.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.grad import conv2d_input
 
-PLACES, OUTPUTS = 64, 128  # of g, the smaller map: up to 8x8 and from so many channels on the product is faster
+PLACES, OUTPUTS = 64, 128  # the product is faster for a map g of at most 8x8 places and at least 128 channels
 
 
 class Shape(NamedTuple):
@@ -82,9 +83,10 @@ _maps_alone = ContextVar("maps_alone", default=False)
 
 @contextmanager
 def no_weight_gradients() -> Iterator[None]:
-    """Spare a backward pass for maps or images the gradients of weights: a Function cannot know that nobody asks.
+    """Skip the gradients of weights in a backward pass that only needs those of images or maps.
 
-    Of the thread that asks, which on a CPU is the one that goes backwards.
+    An autograd Function cannot tell that nobody asks for them.  It holds for the calling thread, which on a CPU also
+    runs the backward pass.
     """
     before = _maps_alone.set(True)
     try:
@@ -99,13 +101,13 @@ def has_amx() -> bool:
 
 
 def pays(x: Tensor, outputs: int, height: int, width: int) -> bool:
-    """The matrix product is faster for a map g [N, outputs, height, width]; x has its type and place."""
+    """Whether the matrix product is faster for a map g [N, outputs, height, width] of x's dtype and device."""
     small = outputs >= OUTPUTS and height * width <= PLACES
     return small and x.dtype == torch.bfloat16 and x.device.type == "cpu" and has_amx()
 
 
 class Conv2d(nn.Conv2d):
-    """torch's, with one number for each of kernel, stride and padding, and no dilation."""
+    """torch's Conv2d for square kernels, strides and paddings without dilation."""
 
     def _conv_forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         kernel, stride, padding = self.kernel_size[0], self.stride[0], int(self.padding[0])
@@ -118,7 +120,7 @@ class Conv2d(nn.Conv2d):
 
 
 class ConvTranspose2d(nn.ConvTranspose2d):
-    """torch's, as `Conv2d`, and without groups or output padding."""
+    """torch's ConvTranspose2d with the same limits, and without groups or output padding."""
 
     def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
         kernel, stride, padding = self.kernel_size[0], self.stride[0], int(self.padding[0])

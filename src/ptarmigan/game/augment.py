@@ -1,20 +1,20 @@
-"""Differentiable augmentation of all that D looks at, real and fake alike, in its own update and in G's.
+"""Differentiable augmentation of every image that D sees, real and fake, in D's update and in G's.
 
-G's images are changed on their way to D alone, so G learns whether changed fakes and changed real images agree.  That
-says whether the images themselves do where the change, as a map of distributions, can be undone (Karras et al. 2020,
-section 2.2).  Under ADA each transform is left out with probability 1 - p, and what it does can be undone:
-- a turn of the hue by any angle alike, where p < 1: its Fourier coefficients are 1 - p, and 1 for what has no hue;
-- brightness, contrast and saturation, normal or log-normal, always: all Fourier coefficients are positive;
-- cutout, where p < 1: a cut only takes away, so its matrix is triangular, with 1 - p or more on the diagonal;
-- translation by -k..k pixels, up to p = .8, which is why p stops there.  Content that stays whole moves by a Toeplitz
-  matrix; its eigenvalues are above 1 - p + p w, w the least value of (1 + 2 cos t + ... + 2 cos kt) / (2k + 1), which
-  is -1/4 for k = 2 and more for larger k; k is 2 or more at 16 pixels and more.  What is cropped is triangular again.
-gentle makes each transform with p = 1/2: a coefficient w becomes (1 + w) / 2, whose absolute value is a third or more.
-DiffAugment changes every image, where `augment_p` is 1, so none of this holds for it.
+G's images are augmented only on their way to D, so G learns whether augmented fakes match augmented real images.  That
+implies that the images themselves match wherever the augmentation is invertible as a map of distributions (Karras et
+al. 2020, section 2.2).  Under ADA each transform is skipped with probability 1 - p, and it is invertible:
+- a hue rotation by a uniform angle, for p < 1: its Fourier coefficients are 1 - p, and 1 for colours without hue;
+- brightness, contrast and saturation, normal or log-normal, for any p: all Fourier coefficients are positive;
+- cutout, for p < 1: it only removes content, so its matrix is triangular, with at least 1 - p on the diagonal;
+- translation by -k..k pixels, up to p = .8, which is why p is capped there.  Content that stays inside the image moves
+  by a Toeplitz matrix; its eigenvalues are above 1 - p + p w, where w is the minimum of (1 + 2 cos t + ... + 2 cos kt)
+  / (2k + 1): -1/4 for k = 2 and more for larger k; k is at least 2 from 16 pixels on.  Cropped content is triangular.
+gentle applies each transform with p = 1/2: a coefficient w becomes (1 + w) / 2, whose absolute value is at least 1/3.
+DiffAugment with `augment_p` 1 changes every image, so none of this holds for it.
 
-What is cut out or moved in is 0, mid grey, in all channels.  Hardly any picture's ground has just that value, so a move
-can be seen for what it is; black would hide it on the black ground of many data sets.  Colours may leave [-1, 1], since
-clamping could not be undone.  Nothing is resampled, and no backward pass adds up in an order of the device's choice.
+Cut-out and moved-in pixels are 0, mid grey, in all channels.  Few pictures have exactly that background, so D can see a
+move; black would hide it on the black background of many data sets.  Colours may leave [-1, 1], since clamping is not
+invertible.  Nothing is resampled, and no backward pass sums in an order that the device chooses.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ POLICIES = {
     "diffaugment": ("brightness", "saturation", "contrast", "translation", "cutout"),
     "ada": ("brightness", "contrast", "saturation", "hue", "translation", "cutout"),
 }
-COLOURED = ("saturation", "hue")  # grey images have neither
-# Uniforms a sample: one for each transform, whether it is made, and then how, one for each value of Change.
+COLOURED = ("saturation", "hue")  # transforms that do not change grey images
+# Uniforms per sample: one per transform decides whether it is applied, one per value of Change decides how.
 GATES, DRAWS = 6, 14
 GENTLE, HALF = 0.3, 0.5  # gentle's ranges as a share of DiffAugment's, and its p
-TARGET, CAP = 0.6, 0.8  # of D's mean sign on training images, and of p
-INTERVAL, RAMP = 4, 500_000  # batches between two moves of p, and images in which p could go from 0 to 1
+TARGET, CAP = 0.6, 0.8  # target of D's mean sign on training images; maximum of p
+INTERVAL, RAMP = 4, 500_000  # batches between two changes of p; images in which p can go from 0 to 1
 
 
 class Change(NamedTuple):
-    """How each image is changed, [N] each."""
+    """The parameters of the transforms, [N] each."""
 
     brightness: Tensor  # added
     contrast: Tensor  # factor
@@ -47,19 +47,19 @@ class Change(NamedTuple):
     hue: Tensor  # radians
     down: Tensor  # whole pixels
     right: Tensor
-    top: Tensor  # first row cut out, and first column; beyond the image: none is
+    top: Tensor  # first row and column of the cut-out; infinity for none
     left: Tensor
 
 
-NEUTRAL = (0.0, 1.0, 1.0, 0.0, 0.0, 0.0, math.inf, math.inf)  # leaves an image as it is, to the bit
+NEUTRAL = (0.0, 1.0, 1.0, 0.0, 0.0, 0.0, math.inf, math.inf)  # leaves an image unchanged, bit for bit
 GATE_OF = (0, 1, 2, 3, 4, 4, 5, 5)
 
 
 def augment(images: Tensor, policy: str, u: Tensor, p: Tensor | float) -> Tensor:
-    """Images [N, C, H, W] in [-1, 1], each transform of the policy made with probability p by the uniforms u.
+    """Apply each transform of the policy to images [N, C, H, W] in [-1, 1] with probability p, by the uniforms u.
 
-    `u` [N, DRAWS] float64 on the CPU; p [] on the images' device, or a number.  Each image is changed by its own draws
-    alone.  Differentiable any number of times.
+    `u` is [N, DRAWS] float64 on the CPU; p is [] on the images' device, or a number.  Each image depends on its own
+    draws alone.  Differentiable any number of times.
     """
     height, width = images.shape[2:]
     values = torch.stack(change(policy, u[:, GATES:].T, height, width))
@@ -77,13 +77,13 @@ def augment(images: Tensor, policy: str, u: Tensor, p: Tensor | float) -> Tensor
 
 
 def change(policy: str, u: Tensor, height: int, width: int) -> Change:
-    """Uniforms [8, N] -> what the policy does to each image where its gates let it.
+    """Uniforms [8, N] -> the parameters of each transform of the policy, where it is applied.
 
-    diffaugment: Zhao et al. 2020, policy "color,translation,cutout" as its code has it.  gentle: the same within .3 of
-    its ranges, a pixel and more of translation, and no cutout.  ada: integer translation, colour and cutout of Karras
+    diffaugment: Zhao et al. 2020, policy "color,translation,cutout" as its code has it.  gentle: the same with .3 of
+    its ranges, at least 1 pixel of translation, and no cutout.  ada: integer translation, colour and cutout of Karras
     et al. 2020, appendix B, without flips, quarter turns and luma flips, which change what many images mean, and
-    without what resamples.  For all, contrast is about the image's mean; ada draws translation and cutout as
-    DiffAugment does.
+    without transforms that resample.  In all policies contrast is about the image's mean; ada draws translation and
+    cutout as DiffAugment does.
     """
     if policy == "ada":
         normal = torch.special.ndtri(u[:3])
@@ -110,12 +110,12 @@ def brightness(images: Tensor, added: Tensor) -> Tensor:
 
 
 def contrast(images: Tensor, factor: Tensor) -> Tensor:
-    """Deviations from each image's mean times its factor."""
+    """Each image's deviations from its mean, times a factor."""
     return images + per_image(factor - 1) * (images - images.mean((1, 2, 3), keepdim=True))
 
 
 def tint(images: Tensor, saturation: Tensor, hue: Tensor) -> Tensor:
-    """Colours [N, 3, H, W] turned by `hue` about the axis of greys, and their distances from it times `saturation`.
+    """Rotate colours [N, 3, H, W] by `hue` about the grey axis, and scale their distances from it by `saturation`.
 
     Rodrigues' formula for k = x - grey, which is perpendicular to the axis v: cos k + sin (v x k).
     """
@@ -130,13 +130,13 @@ def tint(images: Tensor, saturation: Tensor, hue: Tensor) -> Tensor:
 
 
 def translation(images: Tensor, down: Tensor, right: Tensor) -> Tensor:
-    """Images moved by whole pixels, 0 where nothing came from."""
+    """Move images by whole pixels; pixels that enter are 0."""
     out: Tensor = _Translation.apply(images, down.long(), right.long())  # type: ignore[no-untyped-call]
     return out
 
 
 class _Translation(torch.autograd.Function):
-    """The adjoint of a move is the move back: no scattered sums, whose order a GPU does not keep."""
+    """The adjoint of a move is the move back.  It has no scattered sums, whose order varies on a GPU."""
 
     @staticmethod
     def forward(ctx: Any, images: Tensor, down: Tensor, right: Tensor) -> Tensor:
@@ -157,20 +157,20 @@ class _Translation(torch.autograd.Function):
 
 
 def _sources(move: Tensor, side: int) -> tuple[Tensor, Tensor]:
-    """[N, side] the place that each row or column comes from, and whether it is in the image."""
+    """[N, side] the row or column that each one comes from, and whether it is inside the image."""
     places = torch.arange(side, device=move.device) - move.view(-1, 1)
     return places.clamp(0, side - 1), (places >= 0) & (places < side)
 
 
 def cutout(images: Tensor, top: Tensor, left: Tensor) -> Tensor:
-    """0 in a box of half the height and half the width, as much of it as lies in the image."""
+    """Set a box of half the height and half the width to 0, as far as it lies in the image."""
     height, width = images.shape[2:]
     cut = _cut(top, height).unsqueeze(2) & _cut(left, width).unsqueeze(1)
     return images * (~cut).unsqueeze(1).to(images.dtype)
 
 
 def _cut(first: Tensor, side: int) -> Tensor:
-    """[N, side] whether a row or column is one of the side // 2 from `first` on."""
+    """[N, side] whether a row or column is one of the side // 2 that start at `first`."""
     places, first = torch.arange(side, device=first.device), first.view(-1, 1)
     return (places >= first) & (places < first + side // 2)
 
@@ -178,13 +178,13 @@ def _cut(first: Tensor, side: int) -> Tensor:
 def adapt(p: Tensor, r: Tensor, batch: int) -> Tensor:
     """ADA's p after INTERVAL batches: p + sign(r - .6) 4B / 500k, in [0, .8] (Karras et al. 2020, section 3).
 
-    r [] is the mean over them of the sign of D on training images: 1 where D knows them all by heart, 0 where it
-    cannot tell.
+    r [] is the mean sign of D on the training images of those batches: 1 where D has memorised them, 0 where it cannot
+    tell them from fakes.
     """
     return (p + torch.sign(r - TARGET) * (INTERVAL * batch / RAMP)).clamp(0, CAP)
 
 
 def words(policy: str, channels: int) -> str:
-    """'ada (brightness, ...)': a policy and what it does to images of so many channels."""
+    """'ada (brightness, ...)': a policy and the transforms that change images with this many channels."""
     made = [name for name in POLICIES[policy] if channels > 1 or name not in COLOURED]
     return f"{policy} ({', '.join(made)})"

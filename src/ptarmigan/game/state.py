@@ -1,4 +1,4 @@
-"""All that training changes: two networks, their optimizers, the average of G, and how many images were seen."""
+"""Everything that training changes: two networks, their optimizers, the average of G, and the images seen."""
 
 from __future__ import annotations
 

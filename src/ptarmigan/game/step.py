@@ -21,7 +21,7 @@ from ptarmigan.core.types import Batch, DiscriminatorOutput
 from ptarmigan.game.draws import Draws
 from ptarmigan.game.micro_batch import Part, Terms, accumulate, slices, split
 from ptarmigan.game.state import TrainState
-from ptarmigan.losses.custom import Context, InFile
+from ptarmigan.losses.custom import Context, LossFileFailed
 from ptarmigan.losses.penalties import between, one_centred, squared_gradient_norm
 from ptarmigan.networks.layers import power_iteration
 
@@ -192,7 +192,7 @@ def custom_gradients(state: TrainState) -> Iterator[None]:
         if state.loss_file is None or out_of_memory(error):
             raise
         what = " ".join(str(error).split())
-        raise InFile(f"loss: {state.loss_file.path}: its losses have no gradient: {what}") from error
+        raise LossFileFailed(f"loss: {state.loss_file.path}: its losses have no gradient: {what}") from error
 
 
 def move_averages(state: TrainState, means: Terms) -> Terms:

@@ -1,6 +1,6 @@
 """Adversarial losses: per-sample functions of logits [N], reduced once by the caller.
 
-`real` is D(x), `fake` is D(G(z, y)), both raw scores with no sigmoid.  Everything is minimised.
+`real` is D(x) and `fake` is D(G(z, y)), both raw scores without a sigmoid.  Everything is minimised.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from ptarmigan.config import Loss
 
 
 def softplus(x: Tensor) -> Tensor:
-    """s(x) = log(1 + exp(x)), exact at any x: F.softplus turns linear at 20, which is off by 2e-9 there."""
+    """s(x) = log(1 + exp(x)), exact at any x, while F.softplus becomes linear at 20, where it is wrong by 2e-9."""
     return -F.logsigmoid(-x)
 
 
@@ -31,7 +31,7 @@ def cross_entropy_d(real: Tensor, fake: Tensor, *, smoothing: float = 1.0) -> Te
 
 
 def minimax_g(fake: Tensor) -> Tensor:
-    """-s(f): the negative of D's loss (Goodfellow et al. 2014, eq. 1); its gradient vanishes where D rejects."""
+    """-s(f): the negative of D's loss (Goodfellow et al. 2014, eq. 1); its gradient vanishes where D rejects a fake."""
     return -softplus(fake)
 
 
@@ -85,7 +85,7 @@ class Objective:
     equilibrium_logit: float | None = 0.0  # D's optimum at p = q; None where only differences of logits have a meaning
 
     def signs(self, real: Tensor, fake: Tensor) -> Tensor:
-        """1 where D holds a real image for real, -1 where for fake [N]; their mean is ADA's r_t (Karras et al. 2020).
+        """1 where D takes a real image for real, -1 where for fake [N]; the mean is ADA's r_t (Karras et al. 2020).
 
         sign(r - equilibrium_logit), or sign(r - f) over pairs of one class.
         """
@@ -106,6 +106,6 @@ OBJECTIVES = {
 
 
 def objective(loss: Loss) -> Objective:
-    """The pair that a config names, smoothing included."""
+    """The pair of losses that a config names, with its label smoothing."""
     found, a = OBJECTIVES[loss.loss], loss.smoothing
     return Objective(partial(found.d, smoothing=a), found.g, equilibrium_logit=log(a / (2 - a))) if a < 1 else found

@@ -1,4 +1,4 @@
-"""What tells D the class: heads on D's features [N, F], and the class terms of both players' losses."""
+"""How D is told the class: heads on D's features [N, F], and the class terms of both players' losses."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from ptarmigan.config import Loss
 from ptarmigan.core import dist
 from ptarmigan.core.types import DiscriminatorOutput
 
-EMBEDDING = 512  # length of ReACGAN's embeddings; its authors' for CIFAR-10
+EMBEDDING = 512  # length of ReACGAN's embeddings, as its authors use for CIFAR-10
 
 
 class Head(nn.Module):
-    """The source logit, linear in the features, and no class term; each conditioning adds its own.
+    """The source logit, linear in the features, and no class term.  Each conditioning adds its own.
 
-    A class term is [N] or None, and a function of what `forward` gave alone; the step weighs it by lambda.  Of the
-    labels, `real_labels` are y, `fake_labels` y', the classes that were asked for.
+    A class term is [N] or None.  It depends only on what `forward` returned, and the step multiplies it by lambda.
+    `real_labels` are y; `fake_labels` are y', the classes that G was asked for.
     """
 
     def __init__(self, features: int, classes: int) -> None:
@@ -39,13 +39,13 @@ class Head(nn.Module):
 
 
 class Unconditional(Head):
-    """The source logit alone; the class plays no part."""
+    """The source logit alone; the class is not used."""
 
 
 class AuxiliaryClassifier(Head):
     """ACGAN's two heads, source and class, both linear in the features (Odena et al. 2017).
 
-    The labels are not read: D has to tell the class from the image.
+    The labels are not read: D has to recognise the class from the image.
     """
 
     def __init__(self, features: int, classes: int) -> None:
@@ -72,8 +72,8 @@ class AuxiliaryClassifier(Head):
 class Projection(Head):
     """psi(phi) + <e_y, phi> (Miyato and Koyama 2018, eq. 3).
 
-    Not over sqrt(F): Adam moves each weight by its rate whatever its gradient's size, and the class would be learnt
-    sqrt(F) times later.
+    It is not divided by sqrt(F).  Adam moves each weight by about its rate whatever the size of the gradient, so D
+    would learn the class sqrt(F) times more slowly.
     """
 
     def __init__(self, features: int, classes: int) -> None:
@@ -88,7 +88,7 @@ class Projection(Head):
 class TwinClassifier(AuxiliaryClassifier):
     """TAC: a classifier C of real images and its twin T of fakes (Gong et al. 2019).
 
-    C learns p(y|x) alone and T learns q(y|x), so that G's term is KL(q(y|x) || p(y|x)) and no entropy is left in it.
+    C learns p(y|x) and T learns q(y|x), so G's term is KL(q(y|x) || p(y|x)) without the entropy of ACGAN's term.
     """
 
     def __init__(self, features: int, classes: int) -> None:
@@ -112,7 +112,7 @@ class TwinClassifier(AuxiliaryClassifier):
 
 
 class DiscriminativeClassifier(AuxiliaryClassifier):
-    """ADC: one classifier of 2K classes, y+ = y for real images and y- = K + y for fakes (Hou et al. 2022)."""
+    """ADC: one classifier with 2K classes, y+ = y for real images and y- = K + y for fakes (Hou et al. 2022)."""
 
     def __init__(self, features: int, classes: int) -> None:
         super().__init__(features, 2 * classes)
@@ -131,7 +131,7 @@ class DiscriminativeClassifier(AuxiliaryClassifier):
 
 
 class ReACGAN(Head):
-    """A unit embedding of the image, linear in the features, and a unit proxy of each class (Kang et al. 2021)."""
+    """An embedding of the image and a proxy of each class, both of length 1 (Kang et al. 2021)."""
 
     def __init__(self, features: int, classes: int) -> None:
         super().__init__(features, classes)
@@ -170,7 +170,7 @@ HEADS: dict[str, type[Head]] = {
 
 
 class ConditionalDiscriminator(nn.Module):
-    """A body, images [N, C, H, W] -> features [N, F], under the head that its conditioning asks for."""
+    """A body, images [N, C, H, W] -> features [N, F], followed by the head of the conditioning."""
 
     def __init__(self, body: nn.Module, features: int, classes: int, conditioning: str) -> None:
         super().__init__()
@@ -188,16 +188,16 @@ class ConditionalDiscriminator(nn.Module):
 def classification_d(
     real: Tensor, fake: Tensor, *, real_labels: Tensor, fake_labels: Tensor, fakes: bool = True
 ) -> Tensor:
-    """CE(c(x), y) + CE(c(G(z, y')), y') [N] from class logits [N, K]; y' is the class that was asked for.
+    """CE(c(x), y) + CE(c(G(z, y')), y') [N] from class logits [N, K]; y' is the class that G was asked for.
 
-    Odena et al. 2017, eq. 3; with `fakes` off, on real images alone.
+    Odena et al. 2017, eq. 3; without `fakes`, the first term alone.
     """
     loss = F.cross_entropy(real, real_labels, reduction="none")
     return loss + F.cross_entropy(fake, fake_labels, reduction="none") if fakes else loss
 
 
 def classification_g(fake: Tensor, *, fake_labels: Tensor) -> Tensor:
-    """CE(c(G(z, y')), y') [N]: the same sign as D's; only the source term is a contest (Odena et al. 2017, eq. 3)."""
+    """CE(c(G(z, y')), y') [N], with the same sign as in D's loss (Odena et al. 2017, eq. 3)."""
     return F.cross_entropy(fake, fake_labels, reduction="none")
 
 
@@ -219,9 +219,9 @@ def discriminative_g(fake: Tensor, *, fake_labels: Tensor) -> Tensor:
 
 
 def contrast(embedding: Tensor, proxy: Tensor, labels: Tensor, *, margin: float, temperature: float) -> Tensor:
-    """D2D-CE [N] of unit embeddings h [N, E], each with the unit proxy v [N, E] of its class (Kang et al. 2021).
+    """D2D-CE [N] of unit embeddings h [N, E] and the unit proxies v [N, E] of their classes (Kang et al. 2021).
 
-    -a_i + log(e^a_i + sum_j e^b_ij) over all j of another class, those on other ranks included, where
+    -a_i + log(e^a_i + sum_j e^b_ij) over all j of other classes, on all ranks, where
     a_i = min(h_i v_i - margin, 0) / temperature and b_ij = max(h_i h_j - (1 - margin), 0) / temperature.
     """
     others, theirs = dist.gather(embedding), dist.gather(labels)
@@ -232,6 +232,6 @@ def contrast(embedding: Tensor, proxy: Tensor, labels: Tensor, *, margin: float,
 
 
 def known(output: Tensor | None) -> Tensor:
-    """What the head of this conditioning always gives."""
+    """An output that the head of this conditioning always has."""
     assert output is not None
     return output

@@ -1,7 +1,7 @@
 """Gradient penalties on D: per-sample functions [N] of logits and the images they came from.
 
-Each takes the gradient of the sum of the logits, which is every sample's own gradient only where D treats
-samples independently: config.py refuses batch norm in D beside them.
+Each takes the gradient of the sum of the logits.  That is every sample's own gradient only where D treats samples
+independently, so config.py refuses batch norm in D with a penalty.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ def squared_gradient_norm(logits: Tensor, images: Tensor) -> Tensor:
 
 def one_centred(logits: Tensor, images: Tensor) -> Tensor:
     """(|grad_x D(x)| - 1)^2 [N]: WGAN-GP at images between real and fake (Gulrajani et al. 2017, eq. 3)."""
-    norm = squared_gradient_norm(logits, images).clamp_min(1e-30).sqrt()  # finite slope where the gradient is 0
+    norm = squared_gradient_norm(logits, images).clamp_min(1e-30).sqrt()  # so that the derivative is finite at 0
     return (norm - 1).square()
 
 
 def between(real: Tensor, fake: Tensor, u: Tensor) -> Tensor:
-    """u x + (1 - u) G(z) with one u [N] in [0, 1] for each pair, requiring grad (Gulrajani et al. 2017, alg. 1)."""
+    """u x + (1 - u) G(z) with one u [N] in [0, 1] per pair, requiring grad (Gulrajani et al. 2017, alg. 1)."""
     u = u.view(-1, 1, 1, 1)
     return (u * real + (1 - u) * fake).detach().requires_grad_()

@@ -1,4 +1,4 @@
-"""The families of networks, by name, and the way from a config to G and D."""
+"""The network families by name, and the G and D of a config."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from ptarmigan.losses.conditioning import ConditionalDiscriminator
 from ptarmigan.networks import dcgan, r3gan, resnet
 from ptarmigan.networks.layers import initialise, spectral_norm
 
-# Standard deviations of class embeddings at first (docs/search.md): G's stand beside z, which is N(0, 1); D's
-# beside the source logit's weights, of 1 / sqrt(3 F), .013 for F = 2048
+# Initial standard deviations of the class embeddings.  G's are concatenated with z, which is N(0, 1); D's are added to
+# the source logit's weights, whose standard deviation is 1 / sqrt(3 F), .013 for F = 2048.
 OF_CLASS_G, OF_CLASS_D = 0.3, 0.02
 
 NETWORKS = {"dcgan": dcgan, "r3gan": r3gan, "resnet": resnet}
 
 
 def build_generator(spec: ImageSpec, model: Model) -> nn.Module:
-    """G on the CPU in fp32: (z [N, Z], labels [N]) -> images [N, C, H, W], to be clamped to [-1, 1]."""
+    """G on the CPU in fp32: (z [N, Z], labels [N]) -> images [N, C, H, W]; the caller clamps them to [-1, 1]."""
     generator: nn.Module = NETWORKS[model.network].Generator(spec, model)
     return generator
 
 
 def build(spec: ImageSpec, model: Model, seed: int) -> tuple[nn.Module, ConditionalDiscriminator]:
-    """G and D on the CPU in fp32, their first values from the seed alone; the caller's generators stay as they are."""
+    """G and D on the CPU in fp32, initialised from the seed alone; torch's global generator is left as it was."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         generator = build_generator(spec, model)

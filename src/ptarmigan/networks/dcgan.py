@@ -1,11 +1,12 @@
 """DCGAN's two networks (Radford et al. 2016), for any height and width from 16 to 256.
 
-The guidelines of the paper's section 3: strided convolutions and no pooling; batch norm in G except at its
-output, and in D (where asked for) except at its input; no hidden fully connected layer; ReLU in G and tanh at
-its end; LeakyReLU .2 in D.  A side that is odd is halved upwards, 7 -> 4, by one more row of zeros in D, and
-doubled by one row less in G, so 28x28 runs as 28-14-7-4.  4x4 kernels at stride 2 give each pixel equally many terms.
-Not the paper's, and off by default: residual blocks in G on its smaller maps, where they cost little (`g_blocks`);
-z and the class at each norm of G's stages, not at its first layer alone (`g_modulation`; Chen et al. 2019, 1810.01365).
+It follows the guidelines of the paper's section 3: strided convolutions and no pooling; batch norm in G except at its
+output, and in D (with --d-norm batch) except at its input; no hidden fully connected layer; ReLU in G and tanh at its
+output; LeakyReLU .2 in D.  An odd side is halved upwards, 7 -> 4, by a row of zeros in D, and G crops a row after
+doubling, so 28x28 becomes 28-14-7-4.  With 4x4 kernels at stride 2 each pixel has the same number of terms.
+Two options are not in the paper and off by default: residual blocks in G on its smaller maps, where they cost little
+(`g_blocks`), and z and the class at each norm of G instead of its first layer only (`g_modulation`; Chen et al. 2019,
+1810.01365).
 """
 
 from __future__ import annotations
@@ -20,27 +21,27 @@ from torch import Tensor, nn
 from ptarmigan.config import Model
 from ptarmigan.core.conv import Conv2d, ConvTranspose2d
 from ptarmigan.core.types import ImageSpec
-from ptarmigan.networks.layers import LEAK, BatchNorm, ConditionalBatchNorm, even, sides, widths
+from ptarmigan.networks.layers import LEAK, BatchNorm, ConditionalBatchNorm, pad_to_even, sides, widths
 
 
 def crop(x: Tensor, height: int, width: int) -> Tensor:
-    """The first rows and columns of a map [N, C, H, W]; a negative pad, unlike a slice, keeps it channels_last."""
+    """The first rows and columns of a map [N, C, H, W]; unlike a slice, a negative pad keeps it channels_last."""
     down, right = height - x.shape[2], width - x.shape[3]
     return F.pad(x, (0, right, 0, down)) if down or right else x
 
 
 def channels_last(gradient: Tensor | None) -> Tensor | None:
-    """A gradient laid out as the maps are, which that of a flattened map is not; kernels are slow where both meet."""
+    """A gradient in the memory format of the maps; kernels are slow on the format that flatten's gradient has."""
     return gradient if gradient is None else gradient.contiguous(memory_format=torch.channels_last)
 
 
 class Residual(nn.Module):
-    """x + conv(leaky_relu(norm(x))) [N, C, H, W], 3x3; the identity at first, as the convolution is 0."""
+    """x + conv(leaky_relu(norm(x))) [N, C, H, W], 3x3; the identity at first, since the convolution starts at 0."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.norm = BatchNorm(channels)
-        self.conv = Conv2d(channels, channels, 3, padding=1, bias=False)  # the next norm would take it off again
+        self.conv = Conv2d(channels, channels, 3, padding=1, bias=False)  # the next norm would subtract a bias
         nn.init.zeros_(self.conv.weight)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -103,10 +104,10 @@ class Body(nn.Module):
         self.features = math.prod(self.mask_shapes[-1])
 
     def forward(self, images: Tensor, masks: list[Tensor] | None = None) -> Tensor:
-        """`masks`: one dropout mask [N, *mask_shapes[i]] for each stage, or none."""
+        """`masks`: one dropout mask [N, *mask_shapes[i]] per stage, or None."""
         x = images
         for place, (stage, norm) in enumerate(zip(self.stages, self.norms, strict=True)):
-            x = F.leaky_relu(norm(stage(even(x))), LEAK)
+            x = F.leaky_relu(norm(stage(pad_to_even(x))), LEAK)
             if masks is not None:
                 x = x * masks[place]
         if x.requires_grad:

@@ -1,4 +1,4 @@
-"""What the families share: sizes, batch norm whose statistics move only when told to, the weights' first values."""
+"""What the families share: sizes, batch norm, spectral norm and the initial weights."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ def sides(spec: ImageSpec, model: Model) -> list[tuple[int, int]]:
 
 
 def widths(model: Model, stages: int) -> list[int]:
-    """Channels after each stage away from the image: doubling, at most eightfold as in DCGAN's paper."""
+    """Channels after each stage away from the image: doubled at each stage, up to 8 times the width."""
     return [model.width * min(2**stage, 8) for stage in range(stages)]
 
 
-def even(x: Tensor) -> Tensor:
-    """A map [N, C, H, W] with one more row or column of zeros where a side is odd, ready to be halved."""
+def pad_to_even(x: Tensor) -> Tensor:
+    """A map [N, C, H, W] padded by one row or column of zeros where a side is odd."""
     odd_h, odd_w = x.shape[2] % 2, x.shape[3] % 2
     return F.pad(x, (0, odd_w, 0, odd_h)) if odd_h or odd_w else x
 
@@ -60,10 +60,7 @@ class BatchNorm(nn.BatchNorm2d):
 
 
 class ConditionalBatchNorm(nn.Module):
-    """x's batch norm times 1 + s(given) plus t(given), both linear (de Vries et al. 2017).
-
-    By the fan-in rule both are 0 at first.
-    """
+    """norm(x) (1 + s(given)) + t(given), s and t linear and 0 at first (de Vries et al. 2017)."""
 
     def __init__(self, channels: int, inputs: int) -> None:
         super().__init__()
@@ -79,7 +76,7 @@ class ConditionalBatchNorm(nn.Module):
 
 
 def over_ranks(network: nn.Module) -> None:
-    """Let batch norms take their statistics over the ranks, where there are several."""
+    """Make batch norm take its statistics over all ranks."""
     for part in network.modules():
         if isinstance(part, BatchNorm):
             part.over_ranks = dist.world() > 1
@@ -104,9 +101,9 @@ def recalibrate_batch_norm(generator: nn.Module, batches: Iterable[tuple[Tensor,
 
 
 def initialise(module: nn.Module, dcgan: bool, of_class: float) -> None:
-    """First values: class embeddings N(0, `of_class`), the rest by PyTorch's fan-in rule or as DCGAN's paper has it.
+    """Initialise class embeddings as N(0, `of_class`) and leave the rest to PyTorch's fan-in rule, or follow DCGAN.
 
-    DCGAN's (Radford et al. 2016, section 4): weights N(0, .02), scales of norms N(1, .02), biases 0; embeddings too.
+    DCGAN (Radford et al. 2016, section 4): weights and embeddings N(0, .02), scales of norms N(1, .02), biases 0.
     """
     for part in module.modules():
         if dcgan and isinstance(part, nn.Conv2d | nn.ConvTranspose2d | nn.Linear | nn.Embedding):
@@ -123,7 +120,7 @@ def normalised(weight: Tensor, u: Tensor) -> Tensor:
     """W / sigma, with sigma = |W' u| and W flattened to [out, in]; u [out] of unit length is a constant.
 
     Where u is W's first left singular vector, sigma is its largest singular value, and with v = W' u / sigma its
-    gradient is u v' (Miyato et al. 2018, eq. 8 to 11).  In the weight's own precision.
+    gradient is u v' (Miyato et al. 2018, eq. 8 to 11).  Computed in the weight's own precision.
     """
     with torch.autocast(weight.device.type, enabled=False):
         out: Tensor = weight / (u @ weight.flatten(1)).norm()
@@ -163,7 +160,7 @@ SPECTRAL: dict[type[nn.Module], type[SpectralConv2d | SpectralLinear | SpectralE
 def spectral_norm(network: nn.Module) -> None:
     """Divide every weight of a network by its largest singular value from now on; each layer gets a buffer u [out].
 
-    Weights and their names stay as they are.  u starts at random and takes power iterations until sigma is accurate.
+    The weights keep their names.  u starts at random and takes FIRST_POWER_ITERATIONS power iterations.
     """
     for part in network.modules():
         if isinstance(part, nn.Conv2d | nn.Linear | nn.Embedding):
@@ -177,7 +174,8 @@ def spectral_norm(network: nn.Module) -> None:
 def power_iteration(network: nn.Module) -> None:
     """One power iteration in every spectrally normalised layer: u <- W W' u, to unit length.
 
-    No forward pass does so: u is a function of the weights and of the count of steps, on every rank and in any parts.
+    No forward pass changes u, so it depends only on the weights and the number of steps, on every rank and in any
+    micro-batches.
     """
     for part in network.modules():
         if isinstance(part, SpectralConv2d | SpectralLinear | SpectralEmbedding):

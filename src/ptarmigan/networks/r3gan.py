@@ -1,13 +1,14 @@
 """A family without norms after R3GAN (Huang et al. 2024, 2501.05441, section 4), for any sides from 16 to 256.
 
 Each stage is a fixed resampling, a 1x1 convolution where channels change, and a residual block: an inverted
-bottleneck of 1x1, grouped 3x3 and 1x1 convolutions.  Weights start fan-in scaled for LeakyReLU, the last of each
-block at 0 and the others times L^-1/4 over L blocks (Zhang et al. 2019, Fixup), so that no stage blows up at first.
-No norm anywhere and no tanh: images leave [-1, 1] where G has them do so.
+bottleneck of 1x1, grouped 3x3 and 1x1 convolutions.  Weights start fan-in scaled for LeakyReLU; the last of each
+block starts at 0 and the others are scaled by L^-1/4 for L blocks (Zhang et al. 2019, Fixup), so that activations stay
+bounded at first.  There is no norm and no tanh, so images may leave [-1, 1].
 
-Unlike the paper's, for the sake of a CPU: one block a stage and none at the image's own size, which D leaves by a 4x4
-convolution at stride 2 and G reaches by a doubling and a 3x3 convolution (a transposed one drew checkerboards); a
-linear layer from z to the first map; D's features are its whole last map.  Odd sides go as in dcgan.py.
+It differs from the paper to be fast on a CPU: there is one block per stage and none at the image's own size, where D
+begins with a 4x4 convolution at stride 2 and G ends with a doubling and a 3x3 convolution (a transposed convolution
+drew checkerboards); a linear layer leads from z to the first map; D's features are its whole last map.  Odd sides are
+handled as in dcgan.py.
 """
 
 from __future__ import annotations
@@ -22,21 +23,21 @@ from torch import Tensor, nn
 
 from ptarmigan.config import Model
 from ptarmigan.core.types import ImageSpec
-from ptarmigan.networks.layers import LEAK, even, sides, widths
+from ptarmigan.networks.layers import LEAK, pad_to_even, sides, widths
 
-EXPANSION = 2  # channels inside a block to those of its input
-GROUP = 16  # channels in a group of its 3x3 convolution
+EXPANSION = 2  # channels inside a block, as a multiple of its input's
+GROUP = 16  # channels per group of the 3x3 convolution
 GAIN = math.sqrt(2 / (1 + LEAK**2))  # keeps the second moment through LeakyReLU (He et al. 2015, eq. 14)
 
 
 def triangle(x: Tensor) -> Tensor:
-    """[1, 3, 3, 1] / 8 by its own transpose, once for each channel of x: [C, 1, 4, 4]; sums to 1."""
+    """The outer product of [1, 3, 3, 1] / 8 with itself for each channel of x: [C, 1, 4, 4]; it sums to 1."""
     k = (2 - (torch.arange(4, dtype=x.dtype, device=x.device) - 1.5).abs()) / 4
     return torch.outer(k, k).expand(x.shape[1], 1, 4, 4)
 
 
 class _Halve(torch.autograd.Function):
-    """Each has the other as its backward pass: PyTorch's own would differentiate the kernel too, under R1."""
+    """_Halve and _Double are each other's backward pass; under R1 PyTorch's own would differentiate the kernel too."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
@@ -61,11 +62,11 @@ class _Double(torch.autograd.Function):
 
 
 def halve(x: Tensor) -> Tensor:
-    """[N, C, H, W] -> [N, C, ceil(H/2), ceil(W/2)], low-passed by [1, 3, 3, 1] / 8 both ways.
+    """[N, C, H, W] -> [N, C, ceil(H/2), ceil(W/2)], low-passed by [1, 3, 3, 1] / 8 along both axes.
 
-    A convolution, since the backward pass of F.interpolate is not deterministic on CUDA.
+    It is a convolution, since the backward pass of F.interpolate is not deterministic on CUDA.
     """
-    out: Tensor = _Halve.apply(even(x))  # type: ignore[no-untyped-call]
+    out: Tensor = _Halve.apply(pad_to_even(x))  # type: ignore[no-untyped-call]
     return out
 
 
@@ -84,11 +85,11 @@ def scaled(layer: nn.Conv2d | nn.Linear, gain: float = 1.0) -> nn.Module:
 
 
 class Block(nn.Module):
-    """x + c3(lrelu(c2(lrelu(c1(x))))) [N, C, H, W], one of `depth` blocks; the identity at first, as c3 is 0."""
+    """x + c3(lrelu(c2(lrelu(c1(x))))) [N, C, H, W], one of `depth` blocks; c3 starts at 0."""
 
     def __init__(self, channels: int, depth: int) -> None:
         super().__init__()
-        groups = -(-EXPANSION * channels // GROUP)  # whole groups, whatever the width
+        groups = -(-EXPANSION * channels // GROUP)  # rounded up to whole groups
         inner, gain = groups * GROUP, GAIN * depth**-0.25
         self.expand = scaled(nn.Conv2d(channels, inner, 1), gain)
         self.mix = scaled(nn.Conv2d(inner, inner, 3, padding=1, groups=groups), gain)
@@ -100,12 +101,12 @@ class Block(nn.Module):
 
 
 def change(inputs: int, outputs: int) -> nn.Module:
-    """The 1x1 convolution between two stages, where there is anything to change."""
+    """The 1x1 convolution between two stages; the identity where their channels are equal."""
     return nn.Identity() if inputs == outputs else scaled(nn.Conv2d(inputs, outputs, 1, bias=False))
 
 
 class Generator(nn.Module):
-    """z [N, Z] and labels [N] -> images [N, C, H, W], at least fp32, not confined to [-1, 1]."""
+    """z [N, Z] and labels [N] -> images [N, C, H, W], in fp32 or more, not limited to [-1, 1]."""
 
     def __init__(self, spec: ImageSpec, model: Model) -> None:
         super().__init__()
@@ -145,8 +146,8 @@ class Body(nn.Module):
         self.features = math.prod(self.mask_shapes[-1])
 
     def forward(self, images: Tensor, masks: list[Tensor] | None = None) -> Tensor:
-        """`masks`: one dropout mask [N, *mask_shapes[i]] for each stage, or none."""
-        x: Tensor = self.first(even(images))
+        """`masks`: one dropout mask [N, *mask_shapes[i]] per stage, or None."""
+        x: Tensor = self.first(pad_to_even(images))
         for place, block in enumerate(self.blocks):
             x = block(x if place == 0 else self.changes[place - 1](halve(x)))
             if masks is not None:

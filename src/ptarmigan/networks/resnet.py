@@ -1,9 +1,9 @@
 """Residual networks after SNGAN (Miyato et al. 2018, 1802.05957) and BigGAN (Brock et al. 2019, 1809.11096).
 
-G: pre-activation blocks of two 3x3 convolutions that double a map by repeating its pixels, under batch norms whose
-scale and shift are linear in z and the class embedding together.  D: pre-activation blocks that halve a map by
-averaging, one more at the last size, and the sum over places.  Blocks reach the image's own size, so this is the
-slowest family.  Sides that are odd are halved upwards, as in dcgan.py.
+G has pre-activation blocks of two 3x3 convolutions that double a map by repeating its pixels; the scale and shift of
+their batch norms are linear in z and the class embedding.  D has pre-activation blocks that halve a map by averaging,
+one more at the last size, and a sum over places.  The blocks reach the image's own size, so this is the slowest
+family.  Odd sides are halved upwards, as in dcgan.py.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from ptarmigan.networks.layers import BatchNorm, ConditionalBatchNorm, sides, wi
 
 
 def repeat(x: Tensor, height: int, width: int) -> Tensor:
-    """[N, C, H, W] -> [N, C, height, width], each pixel four times, cut at 2H - 1 or 2W - 1 where that is odd.
+    """[N, C, H, W] -> [N, C, height, width], each pixel repeated 4 times, cropped to 2H - 1 or 2W - 1 for odd sides.
 
-    By a copy, whose backward pass is a sum in a fixed order on every device.
+    It is a copy, whose backward pass sums in a fixed order on every device.
     """
     n, c, h, w = x.shape
     last = x.permute(0, 2, 3, 1)[:, :, None, :, None].expand(n, h, 2, w, 2, c).reshape(n, 2 * h, 2 * w, c)
@@ -31,12 +31,12 @@ def repeat(x: Tensor, height: int, width: int) -> Tensor:
 
 
 def average(x: Tensor) -> Tensor:
-    """[N, C, H, W] -> [N, C, ceil(H/2), ceil(W/2)]: means of 2x2 pixels, of fewer at an odd edge."""
+    """[N, C, H, W] -> [N, C, ceil(H/2), ceil(W/2)]: means of 2x2 pixels, or of fewer at an odd edge."""
     return F.avg_pool2d(x, 2, ceil_mode=True)
 
 
 class UpBlock(nn.Module):
-    """norm, ReLU, repeat, 3x3, norm, ReLU, 3x3, beside a shortcut of 1x1 and repeat."""
+    """norm, ReLU, repeat, 3x3, norm, ReLU, 3x3, plus a shortcut of 1x1 and repeat."""
 
     def __init__(self, inputs: int, outputs: int, given: int) -> None:
         super().__init__()
@@ -78,7 +78,7 @@ class Generator(nn.Module):
 
 
 class DownBlock(nn.Module):
-    """ReLU, 3x3, ReLU, 3x3, average, beside a shortcut of average and 1x1; the first of all has no ReLU before it."""
+    """ReLU, 3x3, ReLU, 3x3, average, plus a shortcut of average and 1x1; the first block has no ReLU before it."""
 
     def __init__(self, inputs: int, outputs: int, *, first: bool = False, down: bool = True) -> None:
         super().__init__()
@@ -99,7 +99,7 @@ class DownBlock(nn.Module):
 
 
 class Body(nn.Module):
-    """D without its head: images [N, C, H, W] -> features [N, F], the last map's sums over its places."""
+    """D without its head: images [N, C, H, W] -> features [N, F], the sums of the last map over its places."""
 
     def __init__(self, spec: ImageSpec, model: Model) -> None:
         super().__init__()
@@ -114,7 +114,7 @@ class Body(nn.Module):
         self.mask_shapes.append(self.mask_shapes[-1])
 
     def forward(self, images: Tensor, masks: list[Tensor] | None = None) -> Tensor:
-        """`masks`: one dropout mask [N, *mask_shapes[i]] for each block, or none."""
+        """`masks`: one dropout mask [N, *mask_shapes[i]] per block, or None."""
         x = images
         for place, block in enumerate(self.blocks):
             x = block(x)

@@ -77,6 +77,7 @@ def fitting(micro_batch: int, state: TrainState, step_of: Callable[[TrainState],
 
 
 class OutOfMemory(UserError):
+    code = "out-of-memory"
     status = 1
     of_one_rank = True
 
