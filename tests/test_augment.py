@@ -461,6 +461,7 @@ def played_with_hue(p: float) -> Tensor:
     return G.colour.detach()
 
 
+@pytest.mark.slow
 def test_g_finds_the_hue_where_some_images_keep_theirs_and_not_where_none_does() -> None:
     red, cyan = torch.tensor(RED).double(), torch.tensor(CYAN).double()
     assert (played_with_hue(CAP) - red).norm() < 0.1
