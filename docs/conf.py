@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from dataclasses import fields
 from typing import Any
@@ -55,18 +56,34 @@ def prepare_page(app: Sphinx, page: str, source: list[str]) -> None:
     source[0] = text.replace(OPTIONS, options())
 
 
-def escape_docstring(app: Sphinx, kind: str, name: str, found: Any, choices: Any, lines: list[str]) -> None:
+def plain(line: str) -> str:
+    """A line of text with `code` in it, as reStructuredText."""
+    parts = re.split(r"`+([^`]+)`+", line)  # text, code, text, ...
+    text = [re.sub(r"([\\*|_])", r"\\\1", part) for part in parts[::2]]
+    code = [f"\\ ``{part}``\\ " for part in parts[1::2]] + [""]
+    return "".join(a + b for a, b in zip(text, code, strict=True))
+
+
+def prepare_docstring(app: Sphinx, kind: str, name: str, found: Any, choices: Any, lines: list[str]) -> None:
     """Docstrings are plain text with `code` in it and indented examples; write them as reStructuredText."""
     out = []
     for before, line in zip(["", *lines], lines, strict=False):
         if line.startswith("    "):
             out += ["::", "", line] if not before.startswith("    ") else [line]
         else:
-            parts = re.split(r"`+([^`]+)`+", line)  # text, code, text, ...
-            text = [re.sub(r"([\\*|_])", r"\\\1", part) for part in parts[::2]]
-            code = [f"\\ ``{part}``\\ " for part in parts[1::2]] + [""]
-            out.append("".join(a + b for a, b in zip(text, code, strict=True)))
+            out.append(plain(line))
     lines[:] = out
+    if kind == "class":  # the fields of a dataclass or a named tuple, whose comments say what they are
+        source = inspect.getsource(found)
+        lines.append("")
+        for field, hint, comment in re.findall(r"^    (\w+): ([^=#\n]+?) *(?:=[^#\n]*)?(?:# (.+))?$", source, re.M):
+            lines.append(f"- ``{field}`` (``{hint}``)" + f": {plain(comment)}" * bool(comment))
+        lines.append("")
+
+
+def drop_signature(app: Sphinx, kind: str, *_: Any) -> tuple[str, str] | None:
+    """That of a dataclass repeats its fields."""
+    return ("", "") if kind == "class" else None
 
 
 def show_math(translator: Any, node: nodes.math) -> None:
@@ -83,4 +100,5 @@ def setup(app: Sphinx) -> None:
     app.add_html_math_renderer("mathml", (show_math, None), (show_display_math, None))
     app.add_lexer("tree", TextLexer)  # a list of files
     app.connect("source-read", prepare_page)
-    app.connect("autodoc-process-docstring", escape_docstring)
+    app.connect("autodoc-process-docstring", prepare_docstring)
+    app.connect("autodoc-process-signature", drop_signature)
