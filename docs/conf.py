@@ -13,7 +13,7 @@ from pygments.lexers.special import TextLexer
 from sphinx.application import Sphinx
 
 from ptarmigan import __version__
-from ptarmigan.config import SECTIONS
+from ptarmigan.config import HELP, SECTIONS
 
 project = "ptarmigan"
 author = "The ptarmigan developers"
@@ -44,7 +44,7 @@ def options() -> str:
         for field in fields(section):
             flag = f"--{field.name.replace('_', '-')}"
             default = "" if field.default is None else f"`{field.default}`"
-            meaning = field.metadata["help"].replace("|", r"\|")
+            meaning = HELP[field.name].replace("|", r"\|")
             lines.append(f"| `{flag}` | {default} | {meaning} |")
         lines.append("")
     return "\n".join(lines)
@@ -52,7 +52,12 @@ def options() -> str:
 
 def prepare_page(app: Sphinx, page: str, source: list[str]) -> None:
     """Put in the options; name files of the repository that are no part of the site instead of linking them."""
-    text = re.sub(r"\[([^\]]+)\]\(\.\./([^)#]+)[^)]*\)", r"\1 (`\2`)", source[0])
+
+    def named(link: re.Match[str]) -> str:
+        text, path = link[1], link[2]
+        return f"`{path}`" if path.endswith(text.strip("`")) else f"{text} (`{path}`)"
+
+    text = re.sub(r"\[([^\]]+)\]\(\.\./([^)#]+)[^)]*\)", named, source[0])
     source[0] = text.replace(OPTIONS, options())
 
 
