@@ -59,7 +59,7 @@ def test_both_readmes_say_the_same() -> None:
         (r" \|(?=\n\|---)", " | |"),  # a column of one row
         (r"\d(?= \|)", r"\g<0>7"),  # a number in a table
         (r" \d+\.\d+", r"\g<0>7"),  # a number in a paragraph
-        (r"(?<=```\n)ptarmigan [^\n]+\n", ""),  # a command
+        (r"(?<=```console\n)ptarmigan [^\n]+\n", ""),  # a command
         (r"(?<= -n )\d+", r"\g<0>7"),  # an option's value
         (r"(?<=# )\w+/", "x/"),  # a path in a comment
         (r"(?<=,)000(?=.* Fashion)", "001"),  # a number in a comment
