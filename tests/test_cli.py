@@ -8,30 +8,31 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
 
 import pytest
 
 import ptarmigan
 from conftest import SMALL
 from ptarmigan import cli
-from ptarmigan.config import LOSSES, RECIPES, TYPES, UserError, resolve
+from ptarmigan.config import (
+    HELP,
+    LOSSES,
+    RECIPES,
+    SECTIONS,
+    TYPES,
+    Config,
+    bounds,
+    check_ranges,
+    readable,
+    resolve,
+)  # fmt: skip
+from support import call, raises
 
 FLAGS = [part for key, value in SMALL.items() for part in (f"--{key.replace('_', '-')}", str(value))]
-
-
-def call(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: object
-) -> tuple[int, str, str]:
-    """Run the command in this process -> exit status, standard output, standard error."""
-    monkeypatch.setattr(sys, "argv", ["ptarmigan", *map(str, arguments)])
-    try:
-        cli.main()
-        status = 0
-    except SystemExit as leaving:
-        status = int(leaving.code or 0)
-    out, err = capsys.readouterr()
-    return status, out, err
 
 
 def test_train_sample_and_info_from_the_command_line(
@@ -177,40 +178,70 @@ def test_the_public_names_are_there() -> None:
 
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_what_a_recipe_is_resolves_again_to_itself(recipe: str) -> None:
-    from dataclasses import asdict
-
     assert RECIPES[recipe].keys() <= TYPES.keys()
     config = resolve({"recipe": recipe, "size": "48x64", "g_betas": [0.5, 0.9]})
     assert resolve(asdict(config)) == config
     assert config.train.g_betas == (0.5, 0.9)
 
 
-def test_a_field_is_known_by_the_name_that_older_files_have() -> None:
-    for older in ({"init": "dcgan"}, {"model": {"init": "dcgan"}}):
-        assert resolve(older).model.weight_init == "dcgan"
-    assert resolve({"recipe": "dcgan"}).model.weight_init == "dcgan"
-
-
 @pytest.mark.parametrize(
-    ("given", "message"),
+    ("given", "code", "facts"),
     [
-        ({"batch": 1.5}, "batch: 1.5 will not do: int is needed"),
-        ({"flip": "yes"}, "flip: 'yes' will not do: bool is needed"),
-        ({"g_betas": 0.5}, "g_betas: 0.5 will not do: two numbers is needed"),
-        ({"g_betas": (0.5, 1.0)}, "out of range"),
-        ({"channels": 2}, "channels: 2 will not do: one of 1, 3, 4"),
-        ({"dropout": 1.0}, "dropout: 1.0 is out of range: 0 to 0.95"),
-        ({"split": "80/30/5"}, "three percentages that add up to 100"),
-        ({"images": "0"}, "no count of images"),
-        ({"group": "("}, "no regular expression"),
-        ({"smoothing": 0.9, "loss": "relativistic"}, "relativistic has no cross-entropy target to smooth"),
-        ({"g_lr": float("nan")}, "g_lr: nan is out of range"),
+        ({"batch": 1.5}, "value-invalid", ["batch", "a whole number", 1.5]),
+        ({"batch": float("inf")}, "value-invalid", ["batch", "inf"]),
+        ({"batch": 10**400}, "value-out-of-range", ["batch"]),
+        ({"r1": 10**400}, "value-invalid", ["r1"]),
+        ({"flip": "yes"}, "value-invalid", ["flip", "true or false", "'yes'"]),
+        ({"g_betas": 0.5}, "value-invalid", ["g_betas", "two values, each a number or A..B", 0.5]),
+        ({"g_betas": (0.5, 1.0)}, "value-out-of-range", ["g_betas", "from 0 to 0.999999", "(0.5, 1.0)"]),
+        ({"channels": 2}, "value-invalid", ["channels", "one of 1, 3, 4", "got 2"]),
+        ({"width": 0}, "value-out-of-range", ["width: expected a number from 1 to 4096, got 0"]),
+        ({"dropout": 1.0}, "value-out-of-range", ["dropout", "from 0 to 0.95", "got 1.0"]),
+        ({"seed": -1}, "value-out-of-range", ["seed", "from 0 to 9,223,372,036,854,775,807", "got -1"]),
+        ({"g_lr": float("nan")}, "value-out-of-range", ["g_lr", "got nan"]),
+        ({"live_images": 5}, "value-out-of-range", ["live_images", "got 5"]),
+        ({"size": "12x64"}, "value-out-of-range", ["size", "12x64", "16x64"]),
+        ({"size": "big"}, "value-invalid", ["size", "48x64", "'big'"]),
+        ({"split": "80/30/5"}, "value-invalid", ["split", "100", "'80/30/5'"]),
+        ({"split": "nan/5/5"}, "value-invalid", ["split", "'nan/5/5'"]),
+        ({"images": "0"}, "value-invalid", ["images", "500k", "'0'"]),
+        ({"time": "soon"}, "value-invalid", ["time", "1h30m", "'soon'"]),
+        ({"group": "("}, "value-invalid", ["group", "'('"]),
+        ({"time": "1m", "images": "2k"}, "options-conflict", ["time 1m", "images 2k"]),
+        ({"smoothing": 0.9, "loss": "relativistic"}, "options-conflict", ["smoothing", "relativistic"]),
+        ({"network": "rgan3"}, "unknown-name", ["network", "'rgan3'", "'r3gan'", "resnet"]),
+        ({"recipe": "acgam"}, "unknown-name", ["recipe", "'acgam'", "'acgan'"]),
+        ({"widht": 3}, "unknown-name", ["'widht'", "'width'"]),
+        ({"train": {"widht": 3}}, "unknown-name", ["train", "'widht'", "ema_half_life"]),
     ],
 )
-def test_a_bad_value_names_the_field_and_the_remedy(given: dict[str, object], message: str) -> None:
-    with pytest.raises(UserError) as raised:
+def test_a_bad_value_names_the_field_what_was_expected_and_what_it_got(
+    given: dict[str, object], code: str, facts: list[object]
+) -> None:
+    with raises(code, *facts):
         resolve(given)
-    assert message in str(raised.value)
+
+
+def test_every_number_has_bounds_that_stand_in_its_help_and_hold_at_both_ends() -> None:
+    numbers = [key for key, hint in TYPES.items() if numeric(hint)]
+    assert numbers == [key for key in TYPES if bounds(key)]
+    for key in numbers:
+        low, high = bounds(key) or (0, 0)
+        assert HELP[key].endswith((f"[{readable(low)} to {readable(high)}]", f"[{readable(low)} or more]"))
+        section = next(name for name, cls in SECTIONS.items() if key in cls.__dataclass_fields__)
+        for bound, outside in ((low, low - 1), (high, 2 * high + 1)):
+            for value in (bound, outside):
+                fields = replace(getattr(Config(), section), **{key: (0, value) if key.endswith("betas") else value})
+                expected = raises("value-out-of-range", key) if value == outside else nullcontext()
+                with expected:
+                    check_ranges(replace(Config(), **{section: fields}))
+
+
+def numeric(hint: Any) -> list[Any]:
+    """int or float where values of this type are or hold numbers; a choice among numbers needs no bounds."""
+    if hint in (int, float):
+        return [hint]
+    return [] if get_origin(hint) is Literal else [kind for part in get_args(hint) for kind in numeric(part)]
 
 
 def test_budgets_and_sizes_are_read_as_written() -> None:
@@ -219,6 +250,8 @@ def test_budgets_and_sizes_are_read_as_written() -> None:
     assert [parse_time(text) for text in ("90s", "10m", "1h30m", "1.5m")] == [90, 600, 5400, 90]
     assert [parse_images(text) for text in ("500k", "2M", "1_000", "1.5k")] == [500_000, 2_000_000, 1000, 1500]
     assert [parse_size(text) for text in ("64", "48x64")] == [(64, 64), (48, 64)]
+    assert [resolve({"batch": value}).train.batch for value in (64, 64.0, "64", "6.4e1")] == [64] * 4
+    assert [resolve({"seed": value}).train.seed for value in (2**63 - 1, str(2**63 - 1))] == [2**63 - 1] * 2
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals are POSIX's")

@@ -28,11 +28,13 @@ class UserError(Exception):
 
 
 def unknown(what: str, name: str, choices: Iterable[str]) -> UserError:
-    """An error that lists the choices, and names the nearest one where there is one."""
+    """An error that names the nearest choice where there is one, and lists the choices unless they are many."""
     choices = list(choices)
     near = difflib.get_close_matches(name, choices, n=1)
-    hint = f"did you mean {near[0]!r}? " if near else ""
-    return UserError(f"unknown {what} {name!r}: {hint}choose one of {', '.join(choices)}", "unknown-name")
+    hints = [f"did you mean {near[0]!r}?"] if near else []
+    if not near or len(choices) <= 20:
+        hints.append(f"choose one of {', '.join(choices)}")
+    return UserError(f"unknown {what} {name!r}: {' '.join(hints)}", "unknown-name")
 
 
 @dataclass(frozen=True)
