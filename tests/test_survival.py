@@ -243,7 +243,7 @@ def test_a_damaged_line_of_the_log_is_counted_and_left_out_and_a_torn_one_is_cut
     for images in (8, 16, 24):
         metrics.write(images, d_adv=0.5)
     lines = path.read_text().splitlines(keepends=True)
-    path.write_text(lines[0] + lines[1].replace("0.5", "0.6") + lines[2] + lines[2][:20])
+    path.write_text(lines[0] + lines[1].replace("images_seen", "images_\0een") + lines[2] + lines[2][:20])
     assert [line["images_seen"] for line in read(path)] == [8, 24]
     assert damaged(path) == 2
     assert Metrics(path).attempt == 2

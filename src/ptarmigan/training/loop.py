@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
 
 from ptarmigan.config import Config, flatten, parse_images, parse_time, resolve
 from ptarmigan.core import dist
+from ptarmigan.core.console import Display, Terminal
 from ptarmigan.core.devices import deterministic, keep_freed_memory, pick_device
 from ptarmigan.core.files import FORMAT
-from ptarmigan.core.log import Display, Metrics
+from ptarmigan.core.log import Metrics
 from ptarmigan.core.log import damaged as damaged_lines
 from ptarmigan.core.types import UserError
 from ptarmigan.data import Batches, Dataset, open_dataset
@@ -101,7 +101,7 @@ def train(
     asked |= {key: value for key, value in {"recipe": recipe, **fields}.items() if value is not None}
     chosen = resolve(asked if init is None else {"device": flatten(asked).get("device")})
     device = pick_device(chosen.train.device)
-    with dist.ranks(device), Display(Console(quiet=dist.rank() > 0, emoji=False)) as display:
+    with dist.ranks(device), Display(Terminal(quiet=dist.rank() > 0)) as display:
         origin = Origin.find(Path(init), Path(out) if out else None, asked) if init else None
         if origin is not None:  # what is asked for may go with its shape alone
             chosen = resolve({**origin.record["shape"], **asked})

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ptarmigan.core import dist
-from ptarmigan.core.log import duration
+from ptarmigan.core.console import duration
 from ptarmigan.data import Dataset
 from ptarmigan.game.augment import words
 from ptarmigan.game.state import TrainState
