@@ -17,10 +17,10 @@ import torch
 from conftest import SMALL
 from ptarmigan.core import dist
 from ptarmigan.core.files import Damaged, load_json, load_tensors
-from ptarmigan.core.types import UserError
 from ptarmigan.game.batch import share
 from ptarmigan.training import checkpoint
 from ranks_worker import GAMES, WHOLE
+from support import raises
 
 WORKER = Path(__file__).parent / "ranks_worker.py"
 
@@ -133,9 +133,7 @@ def test_a_signal_saves_on_all_ranks(shapes: Path, tmp_path: Path) -> None:
     while "left" not in (line := process.stdout.readline()):
         assert line
     process.send_signal(signal.SIGTERM)
-    begun = time.monotonic()
     _, err = process.communicate(timeout=60)
-    assert time.monotonic() - begun < 10
     assert "[stopped]" in err
     assert f"--out {tmp_path / 'run'}" in err
     found, bad = checkpoint.newest(tmp_path / "run")
@@ -145,11 +143,10 @@ def test_a_signal_saves_on_all_ranks(shapes: Path, tmp_path: Path) -> None:
 
 def test_a_batch_that_does_not_divide_names_the_nearest_that_do(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dist, "world", lambda: 4)
-    for batch, nearest in ((10, "8 or 12"), (3, "4")):
-        with pytest.raises(UserError) as caught:
-            share(batch)
-        for fact in (f"batch {batch}", "4 ranks", f"--batch {nearest}"):
-            assert fact in str(caught.value)
+    with raises("options-conflict", "batch: 10", "--batch 8 or 12"):
+        share(10)
+    with raises("options-conflict", "batch: 3", "--batch 4"):
+        share(3)
     assert share(12) == 3
 
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 import ptarmigan.game.batch as advance_module
 import ptarmigan.training.loop as training
-from conftest import SMALL
+from conftest import SMALL, call
 from ptarmigan import replay
 from ptarmigan.config import Config, Loss, Ramp, Scheduled, Train, config_of, resolve
 from ptarmigan.core.files import load_json, load_tensors
@@ -35,7 +35,7 @@ from ptarmigan.losses.adversarial import objective
 from ptarmigan.training import checkpoint
 from ptarmigan.training.loop import feed, train
 from ptarmigan.training.run_folder import plan
-from support import call, raises
+from support import raises
 from test_augment import Linear
 
 CPU = torch.device("cpu")

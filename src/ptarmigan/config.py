@@ -315,6 +315,11 @@ def check_live_images(config: Config) -> None:
 
 
 def check_micro_batch(config: Config) -> None:
+    if config.model.d_norm == "batch" and config.train.micro_batch:
+        raise conflict(
+            f"micro_batch: {config.train.micro_batch} does not work with batch norm in D, which normalises by the "
+            "whole batch; leave it out, or take --d-norm spectral or none"
+        )
     if config.model.conditioning == "reacgan" and config.train.micro_batch:
         raise conflict(
             f"micro_batch: {config.train.micro_batch} does not work with conditioning reacgan, whose class term "

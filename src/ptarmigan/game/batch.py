@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ptarmigan.core import dist, seeding
-from ptarmigan.core.devices import to_device
+from ptarmigan.core.devices import sent
 from ptarmigan.core.types import Batch, UserError
 from ptarmigan.data import Batches
 from ptarmigan.game.augment import DRAWS, HALF, INTERVAL, adapt, augment
@@ -85,7 +85,7 @@ def latents(state: TrainState, purpose: str) -> Tensor:
     """z [N, Z] of this rank's share of the batch that comes next."""
     model = state.config.model
     z = seeding.latents(state.config.train.seed, purpose, indices(state), model.latent_dim, model.latent)
-    return to_device(z, state.device)
+    return sent(z, state.device)
 
 
 def fakes(state: TrainState, labels: Tensor, z: Tensor) -> tuple[Batch, Callable[[slice], Tensor] | None]:
@@ -119,7 +119,7 @@ def drop(state: TrainState, purpose: str) -> Drop:
     def draw(half: str, part: slice) -> list[Tensor]:
         seed, share = state.config.train.seed, state.config.model.dropout
         flat = seeding.masks(seed, f"dropout {purpose} {half}", where[part], sum(sizes), share)
-        split = torch.split(to_device(flat, state.device), sizes, 1)
+        split = torch.split(sent(flat, state.device), sizes, 1)
         return [mask.view(-1, *shape) for mask, shape in zip(split, shapes, strict=True)]
 
     return masks
@@ -129,7 +129,7 @@ def between(state: TrainState, purpose: str) -> Tensor | None:
     """WGAN-GP's places between real and fake, [N] in (0, 1)."""
     if not state.config.loss.gradient_penalty:
         return None
-    return to_device(seeding.uniforms(state.config.train.seed, purpose, indices(state), 1)[:, 0].float(), state.device)
+    return sent(seeding.uniforms(state.config.train.seed, purpose, indices(state), 1)[:, 0].float(), state.device)
 
 
 def augmentation(state: TrainState, purpose: str) -> Augment:
@@ -152,7 +152,7 @@ def draws(state: TrainState, update: str) -> Draw:
 
     def draw(purpose: str, count: int, part: slice) -> Tensor:
         u = seeding.uniforms(seed, f"own {update} {purpose}", where[part], count)
-        return to_device(u.float().clamp(max=1 - 2**-24), state.device)  # rounding would reach 1
+        return sent(u.float().clamp(max=1 - 2**-24), state.device)  # rounding would reach 1
 
     return draw
 
