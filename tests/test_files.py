@@ -84,7 +84,7 @@ def test_a_file_that_is_missing_damaged_foreign_or_of_a_newer_version_is_told_ap
     with raises("file-damaged", record, "SHA-256", kind=Damaged):
         load_json(record)
     save_tensors(tensors, {"a": torch.ones(3)}, {"format": 99})
-    with raises("format-unknown", tensors, 99):
+    with raises("file-format", tensors, 99):
         load_tensors(tensors)
 
 

@@ -136,7 +136,7 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read what `save_tensors` wrote, onto the CPU.
 
     Raises Damaged (file-unreadable, or file-damaged where the content is not ptarmigan's or does not match its
-    SHA-256), and UserError (format-unknown) for a format newer than this version's.
+    SHA-256), and UserError (file-format) for a format newer than this version's.
     """
     try:
         with safetensors.safe_open(path, "pt") as file:
@@ -153,7 +153,7 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     if meta["format"] > FORMAT:
         raise UserError(
             f"{path} has format {meta['format']}, made by a newer ptarmigan; this version reads up to {FORMAT}",
-            "format-unknown",
+            "file-format",
         )
     return tensors, {**meta, "sha256": sha256}
 
