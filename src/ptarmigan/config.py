@@ -413,8 +413,8 @@ def check(config: Config) -> None:
 
 
 RECIPES: dict[str, dict[str, Any]] = {
-    # Each field was compared with others on the same images and in the same time: docs/search.md.  training/auto.py
-    # decides the rest by the data, the device and the budget; it leaves the blocks out where the budget is short.
+    # Each value was compared with others on the same images and in the same time: studies/search.md.  training/auto.py
+    # decides the other fields by the data, the device and the budget, and takes the blocks out if the budget is short.
     "auto": dict(loss="non_saturating", least_side=3, g_blocks=1, g_modulation=True, penalty_every=4),
     # Radford et al. 2016 (1511.06434), section 4: z uniform, 100; Adam 2e-4, beta1 .5; batch 128; N(0, .02); batch
     # norm in both.  Not verified against the paper's text: width 64 (the figure's G has 128 next to the image).
@@ -470,7 +470,7 @@ def resolve(given: Mapping[str, Any]) -> Config:
         if key not in TYPES:
             raise unknown("field", str(key)[:100], TYPES)
     chosen = dict(RECIPES[recipe])
-    if flat.get("network", "dcgan") != "dcgan":
+    if flat.get("network") not in (None, "dcgan"):
         chosen = {key: value for key, value in chosen.items() if key not in (*OF_DCGAN, "least_side")}
     values = chosen | {key: convert_field(key, value) for key, value in flat.items() if value is not None}
     sections = {
@@ -497,11 +497,10 @@ def convert_field(key: str, value: Any) -> Any:
     found = convert(TYPES[key], value)
     if found is not None:
         return found
-    names = [name for kind in alternatives(TYPES[key]) if get_origin(kind) is Literal for name in get_args(kind)]
-    if isinstance(value, str) and all(isinstance(name, str) for name in names) and names:
+    names = get_args(TYPES[key]) if get_origin(TYPES[key]) is Literal else ()
+    if names and isinstance(value, str):
         raise unknown(key, value, names)
-    got = reprlib.repr(value)[:100]
-    raise UserError(f"{key}: expected {in_words(TYPES[key])}, got {got}", "value-invalid")
+    raise UserError(f"{key}: expected {in_words(TYPES[key])}, got {reprlib.repr(value)[:100]}", "value-invalid")
 
 
 def alternatives(hint: Any) -> tuple[Any, ...]:
