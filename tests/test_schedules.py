@@ -7,7 +7,7 @@ import math
 from dataclasses import asdict, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -20,7 +20,7 @@ import ptarmigan.game.batch as advance_module
 import ptarmigan.training.loop as training
 from conftest import SMALL, call
 from ptarmigan import replay
-from ptarmigan.config import Config, Loss, Ramp, Scheduled, Train, config_of, resolve
+from ptarmigan.config import HELP, TYPES, Config, Loss, Ramp, Scheduled, Train, config_of, resolve
 from ptarmigan.core.files import load_json, load_tensors
 from ptarmigan.core.log import read
 from ptarmigan.core.types import Batch, ImageSpec
@@ -345,12 +345,11 @@ def test_ramps_from_the_command_line_are_in_the_record_the_help_and_the_differen
     record = load_json(tmp_path / "run" / "config.json")
     assert (record["config"]["loss"]["r1"], record["config"]["train"]["g_betas"]) == ([0.5, 0.05], [0, [0.9, 0.99]])
     assert load(tmp_path / "run").config.loss.r1 == Ramp(0.5, 0.05)
-    assert "is finished at 48 images" in call(monkeypatch, capsys, *command)[1]
+    assert "finished at 48 images" in call(monkeypatch, capsys, *command)[1]
     _, _, err = call(monkeypatch, capsys, *command[:-5], "--r1", "0.5..0.01", "--g-betas", "0", "0.9..0.95")
-    assert "r1 0.5..0.05 there, 0.5..0.01 here; g_betas (0.0, 0.9..0.99) there, (0.0, 0.9..0.95) here" in err
-    monkeypatch.setenv("COLUMNS", "200")
-    out = call(monkeypatch, capsys, "train", "--help")[1]
-    assert out.count("A..B") == 6
+    for fact in ("r1", "0.5..0.05", "0.5..0.01", "g_betas", "(0.0, 0.9..0.99)", "(0.0, 0.9..0.95)"):
+        assert fact in err
+    assert all("A..B" in HELP[key] for key, hint in TYPES.items() if Ramp in get_args(hint) or "betas" in key)
     assert f"{Ramp(44e3, 1e3):g}" == "44000..1000"
 
 
