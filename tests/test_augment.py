@@ -29,7 +29,7 @@ from ptarmigan.config import Config, Data, Loss, resolve
 from ptarmigan.core import dist, seeding
 from ptarmigan.core.files import load_tensors
 from ptarmigan.core.log import read
-from ptarmigan.core.types import Batch, DiscriminatorOutput, ImageSpec, UserError
+from ptarmigan.core.types import Batch, DiscriminatorOutput, ImageSpec
 from ptarmigan.data import Batches
 from ptarmigan.game.augment import CAP, DRAWS, GATES, HALF, INTERVAL, POLICIES, Change, adapt, augment, change, words
 from ptarmigan.game.batch import sample_indices, steer_ada, train_batch
@@ -41,7 +41,7 @@ from ptarmigan.losses.adversarial import OBJECTIVES, objective
 from ptarmigan.losses.conditioning import Unconditional
 from ptarmigan.training import checkpoint
 from ptarmigan.training.loop import Stopped, train
-from support import GivenDraws
+from support import GivenDraws, raises
 
 N, HEIGHT, WIDTH = 5, 17, 24  # neither square nor even
 Array = NDArray[np.float64]
@@ -800,5 +800,5 @@ def test_the_names() -> None:
     assert words("gentle", 4) == "gentle (brightness, saturation, contrast, translation)"
     assert resolve({}).data.augment == "none"
     assert resolve({"augment": "ada"}).data.augment == "ada"
-    with pytest.raises(UserError, match="augment: 'adda' will not do: one of none, gentle, diffaugment, ada is"):
+    with raises("unknown-name", "augment", "'adda'", "none, gentle, diffaugment, ada"):
         resolve({"augment": "adda"})

@@ -4,34 +4,38 @@ from __future__ import annotations
 
 import inspect
 import os
+import re
+import shlex
 import signal
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
+from unittest.mock import Mock
 
 import pytest
 
 import ptarmigan
-from conftest import SMALL
-from ptarmigan import cli
-from ptarmigan.config import LOSSES, RECIPES, TYPES, UserError, resolve
+from conftest import SMALL, call
+from ptarmigan import UserError, cli
+from ptarmigan.config import (
+    HELP,
+    LOSSES,
+    RECIPES,
+    SECTIONS,
+    TYPES,
+    Config,
+    bounds,
+    check_ranges,
+    readable,
+    resolve,
+)  # fmt: skip
+from support import raises
 
 FLAGS = [part for key, value in SMALL.items() for part in (f"--{key.replace('_', '-')}", str(value))]
-
-
-def call(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: object
-) -> tuple[int, str, str]:
-    """Run the command in this process -> exit status, standard output, standard error."""
-    monkeypatch.setattr(sys, "argv", ["ptarmigan", *map(str, arguments)])
-    try:
-        cli.main()
-        status = 0
-    except SystemExit as leaving:
-        status = int(leaving.code or 0)
-    out, err = capsys.readouterr()
-    return status, out, err
 
 
 def test_train_sample_and_info_from_the_command_line(
@@ -69,29 +73,29 @@ def test_train_sample_and_info_from_the_command_line(
     assert "across, down, blot" in out
 
 
-BAD = {
-    "missing path": (["train", "{tmp}/nowhere"], "does not exist"),
-    "empty folder": (["train", "{tmp}"], ""),
-    "size": (["train", "{data}", "--size", "12x64"], "the nearest that can is 16x64"),
-    "flag": (["train", "{data}", "--glr", "1"], "Did you mean --g-lr?"),
-    "choice": (["train", "{data}", "--fit", "croop"], "crop"),
-    "number": (["train", "{data}", "--batch", "many"], "--batch"),
-    "loss": (["train", "{data}", "--loss", "hinj"], "did you mean 'hinge'?"),
-    "recipe": (["train", "{data}", "--recipe", "acgam"], "did you mean 'acgan'?"),
-    "time": (["train", "{data}", "--time", "soon"], "write 90s, 10m or 1h30m"),
-    "two budgets": (["train", "{data}", "--time", "1m", "--images", "2k"], "one budget"),
-    "config missing": (["train", "{data}", "--config", "{tmp}/no.yaml"], "no.yaml"),
-    "unwritable": (["train", "{data}", "--out", "/proc/run"], "/proc/run"),
-    "no model": (["sample", "{tmp}/nowhere"], "does not exist"),
-    "out": (["sample", "{data}", "--out", "{tmp}/x.jpg"], "none of X.png, X.npz and a folder"),
-    "not a model": (["info", "{data}"], "cannot read"),
-    "one run": (["compare", "{tmp}"], "two runs or more"),
-    "no run": (["compare", "{tmp}", "{data}"], "is no run of ptarmigan"),
-    "losses": (["losses", "hinj"], "did you mean 'hinge'?"),
-    "plot": (["losses", "hinge", "--plot", "{tmp}/x.jpg"], "is no X.svg or X.png"),
-    "no plot": (["losses", "r1", "--plot", "{tmp}/x.svg"], "unknown plot 'r1'"),
-    "page": (["losses", "--page", "{data}"], "is no X.html"),
-    "command": (["trian"], "train"),
+BAD: dict[str, tuple[list[str], str | None, str]] = {  # arguments, code where the room behind is this file's, a fact
+    "missing path": (["train", "{tmp}/nowhere"], None, "{tmp}/nowhere"),
+    "empty folder": (["train", "{tmp}"], None, "{tmp}"),
+    "size": (["train", "{data}", "--size", "12x64"], "value-out-of-range", "16x64"),
+    "flag": (["train", "{data}", "--glr", "1"], "usage", "--g-lr"),
+    "choice": (["train", "{data}", "--fit", "croop"], "usage", "crop"),
+    "number": (["train", "{data}", "--batch", "many"], "usage", "--batch"),
+    "loss": (["train", "{data}", "--loss", "hinj"], "unknown-name", "'hinge'"),
+    "recipe": (["train", "{data}", "--recipe", "acgam"], "unknown-name", "'acgan'"),
+    "time": (["train", "{data}", "--time", "soon"], "value-invalid", "1h30m"),
+    "two budgets": (["train", "{data}", "--time", "1m", "--images", "2k"], "options-conflict", "2k"),
+    "config missing": (["train", "{data}", "--config", "{tmp}/no.yaml"], None, "no.yaml"),
+    "unwritable": (["train", "{data}", "--out", "/proc/run"], "file-unwritable", "/proc/run"),
+    "no model": (["sample", "{tmp}/nowhere"], None, "{tmp}/nowhere"),
+    "out": (["sample", "{data}", "--out", "{tmp}/x.jpg"], None, "{tmp}/x.jpg"),
+    "not a model": (["info", "{data}"], None, "{data}"),
+    "one run": (["compare", "{tmp}"], None, ""),
+    "no run": (["compare", "{tmp}", "{data}"], None, "{tmp}"),
+    "losses": (["losses", "hinj"], "unknown-name", "'hinge'"),
+    "plot": (["losses", "hinge", "--plot", "{tmp}/x.jpg"], "value-invalid", "x.jpg"),
+    "no plot": (["losses", "r1", "--plot", "{tmp}/x.svg"], "unknown-name", "'r1'"),
+    "page": (["losses", "--page", "{data}"], "value-invalid", "{data}"),
+    "command": (["trian"], "usage", "train"),
 }
 
 
@@ -99,13 +103,12 @@ BAD = {
 def test_bad_input_is_one_line_and_status_2(
     case: str, shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    arguments, expected = BAD[case]
+    arguments, code, fact = BAD[case]
     before = sorted(tmp_path.rglob("*"))
     status, out, err = call(monkeypatch, capsys, *(a.format(tmp=tmp_path, data=shapes) for a in arguments))
     assert status == 2
-    assert err.startswith("ptarmigan: ")
-    assert err.count("\n") == 1, err
-    assert expected in err
+    assert re.fullmatch(rf"ptarmigan: [^\n]+ \[{code or '[a-z-]+'}\]\n", err), err
+    assert fact.format(tmp=tmp_path, data=shapes) in err
     assert "Traceback" not in out + err
     assert sorted(tmp_path.rglob("*")) == before
 
@@ -126,11 +129,13 @@ def test_a_yaml_file_sets_fields_flags_count_above_it_and_a_wrong_key_gets_a_sug
     path.write_text("train:\n  batchsize: 3\n")
     status, _, err = call(monkeypatch, capsys, "train", shapes, "--config", path)
     assert status == 2
-    assert "did you mean 'batch'?" in err
-    path.write_text("- 3\n")
-    assert "has to map fields to values" in call(monkeypatch, capsys, "train", shapes, "--config", path)[2]
-    path.write_text("a: [\n")
-    assert "is no YAML" in call(monkeypatch, capsys, "train", shapes, "--config", path)[2]
+    assert "'batch'" in err
+    assert err.endswith("[unknown-name]\n")
+    for content in ("- 3\n", "a: [\n"):
+        path.write_text(content)
+        status, _, err = call(monkeypatch, capsys, "train", shapes, "--config", path)
+        assert status == 2
+        assert str(path) in err
 
 
 def test_help_and_losses_do_not_import_torch() -> None:
@@ -142,6 +147,7 @@ def test_help_and_losses_do_not_import_torch() -> None:
     for arguments in (
         ["--help"],
         ["train", "--help"],
+        ["train", "--help-all"],
         ["sample", "--help"],
         ["losses"],
         ["losses", "hinge"],
@@ -160,57 +166,113 @@ def test_a_command_is_the_public_function_of_its_name_and_arguments(command: str
     assert shape(getattr(cli, command)) == shape(getattr(ptarmigan, {"losses": "explain"}.get(command, command)))
 
 
-def test_every_field_is_a_flag(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setenv("COLUMNS", "200")
-    _, out, _ = call(monkeypatch, capsys, "train", "--help")
-    for key in TYPES:
-        assert f"--{key.replace('_', '-')} " in out
+def flags_in(text: str) -> list[str]:
+    """The options that a help page lists, in its order; not those named in a description."""
+    return re.findall(r"^│ {1,3}(?:-\w, )?(--[a-z0-9-]+)", text, re.MULTILINE)
+
+
+def test_help_shows_what_people_use_and_help_all_every_field_by_section(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    status, short, _ = call(monkeypatch, capsys, "train", "--help")
+    assert status == 0
+    assert tuple(flags_in(short)) == cli.COMMON
+    assert "ptarmigan train --help-all" in short.splitlines()[-1]
+    assert max(map(len, short.splitlines())) <= 80
+    status, long, _ = call(monkeypatch, capsys, "train", "--time", "1m", "--help-all")
+    assert status == 0
+    listed = [flag for flag in flags_in(long) if not flag.startswith("--no-")]
+    assert listed == ["--recipe", "--out", "--config", "--from", *(f"--{key.replace('_', '-')}" for key in TYPES)]
+    titles = re.findall(r"^╭─ (\w+) ", long, re.MULTILINE)
+    assert titles == ["Arguments", "Run", *(name.capitalize() for name in SECTIONS)]
+
+
+def test_a_hidden_flag_is_read_as_a_shown_one(
+    shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train = Mock(side_effect=UserError("enough", "stopped"))
+    monkeypatch.setattr("ptarmigan.training.loop.train", train)
+    call(monkeypatch, capsys, "train", shapes, "--g-modulation", "--r1=0..1", "--no-flip", "--g-betas", "0", ".9")
+    assert {key: value for key, value in train.call_args.kwargs.items() if value is not None} == {
+        "g_modulation": True, "r1": "0..1", "flip": False, "g_betas": ("0", ".9"),
+    }  # fmt: skip
 
 
 def test_the_public_names_are_there() -> None:
     for name in ptarmigan.__all__:
         assert getattr(ptarmigan, name) is not None
-    with pytest.raises(AttributeError, match="has no attribute 'tarin'"):
+    with pytest.raises(AttributeError, match="'tarin'"):
         ptarmigan.tarin  # noqa: B018
     assert set(LOSSES) == set(ptarmigan.losses.OBJECTIVES)
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_what_a_recipe_is_resolves_again_to_itself(recipe: str) -> None:
-    from dataclasses import asdict
-
     assert RECIPES[recipe].keys() <= TYPES.keys()
     config = resolve({"recipe": recipe, "size": "48x64", "g_betas": [0.5, 0.9]})
     assert resolve(asdict(config)) == config
     assert config.train.g_betas == (0.5, 0.9)
 
 
-def test_a_field_is_known_by_the_name_that_older_files_have() -> None:
-    for older in ({"init": "dcgan"}, {"model": {"init": "dcgan"}}):
-        assert resolve(older).model.weight_init == "dcgan"
-    assert resolve({"recipe": "dcgan"}).model.weight_init == "dcgan"
-
-
 @pytest.mark.parametrize(
-    ("given", "message"),
+    ("given", "code", "facts"),
     [
-        ({"batch": 1.5}, "batch: 1.5 will not do: int is needed"),
-        ({"flip": "yes"}, "flip: 'yes' will not do: bool is needed"),
-        ({"g_betas": 0.5}, "g_betas: 0.5 will not do: two numbers is needed"),
-        ({"g_betas": (0.5, 1.0)}, "out of range"),
-        ({"channels": 2}, "channels: 2 will not do: one of 1, 3, 4"),
-        ({"dropout": 1.0}, "dropout: 1.0 is out of range: 0 to 0.95"),
-        ({"split": "80/30/5"}, "three percentages that add up to 100"),
-        ({"images": "0"}, "no count of images"),
-        ({"group": "("}, "no regular expression"),
-        ({"smoothing": 0.9, "loss": "relativistic"}, "relativistic has no cross-entropy target to smooth"),
-        ({"g_lr": float("nan")}, "g_lr: nan is out of range"),
+        ({"batch": 1.5}, "value-invalid", ["batch", "a whole number", 1.5]),
+        ({"batch": float("inf")}, "value-invalid", ["batch", "inf"]),
+        ({"batch": 10**400}, "value-out-of-range", ["batch"]),
+        ({"r1": 10**400}, "value-invalid", ["r1"]),
+        ({"flip": "yes"}, "value-invalid", ["flip", "true or false", "'yes'"]),
+        ({"g_betas": 0.5}, "value-invalid", ["g_betas", "two values, each a number or A..B", 0.5]),
+        ({"g_betas": (0.5, 1.0)}, "value-out-of-range", ["g_betas", "from 0 to 0.999999", "(0.5, 1.0)"]),
+        ({"channels": 2}, "value-invalid", ["channels", "one of 1, 3, 4", "got 2"]),
+        ({"width": 0}, "value-out-of-range", ["width: expected a number from 1 to 4096, got 0"]),
+        ({"dropout": 1.0}, "value-out-of-range", ["dropout", "from 0 to 0.95", "got 1.0"]),
+        ({"seed": -1}, "value-out-of-range", ["seed", "from 0 to 9,223,372,036,854,775,807", "got -1"]),
+        ({"g_lr": float("nan")}, "value-out-of-range", ["g_lr", "got nan"]),
+        ({"live_images": 5}, "value-out-of-range", ["live_images", "got 5"]),
+        ({"size": "12x64"}, "value-out-of-range", ["size", "12x64", "16x64"]),
+        ({"size": "big"}, "value-invalid", ["size", "48x64", "'big'"]),
+        ({"split": "80/30/5"}, "value-invalid", ["split", "100", "'80/30/5'"]),
+        ({"split": "nan/5/5"}, "value-invalid", ["split", "'nan/5/5'"]),
+        ({"images": "0"}, "value-invalid", ["images", "500k", "'0'"]),
+        ({"time": "soon"}, "value-invalid", ["time", "1h30m", "'soon'"]),
+        ({"group": "("}, "value-invalid", ["group", "'('"]),
+        ({"time": "1m", "images": "2k"}, "options-conflict", ["time 1m", "images 2k"]),
+        ({"smoothing": 0.9, "loss": "relativistic"}, "options-conflict", ["smoothing", "relativistic"]),
+        ({"network": "rgan3"}, "unknown-name", ["network", "'rgan3'", "'r3gan'", "resnet"]),
+        ({"recipe": "acgam"}, "unknown-name", ["recipe", "'acgam'", "'acgan'"]),
+        ({"widht": 3}, "unknown-name", ["'widht'", "'width'"]),
+        ({"train": {"widht": 3}}, "unknown-name", ["train", "'widht'", "ema_half_life"]),
     ],
 )
-def test_a_bad_value_names_the_field_and_the_remedy(given: dict[str, object], message: str) -> None:
-    with pytest.raises(UserError) as raised:
+def test_a_bad_value_names_the_field_what_was_expected_and_what_it_got(
+    given: dict[str, object], code: str, facts: list[object]
+) -> None:
+    with raises(code, *facts):
         resolve(given)
-    assert message in str(raised.value)
+
+
+def test_every_number_has_bounds_that_stand_in_its_help_and_hold_at_both_ends() -> None:
+    numbers = [key for key, hint in TYPES.items() if numeric(hint)]
+    assert numbers == [key for key in TYPES if bounds(key)]
+    for key in numbers:
+        low, high = bounds(key) or (0, 0)
+        assert HELP[key].endswith((f"[{readable(low)} to {readable(high)}]", f"[{readable(low)} or more]"))
+        section = next(name for name, cls in SECTIONS.items() if key in cls.__dataclass_fields__)
+        for bound, outside in ((low, low - 1), (high, 2 * high + 1)):
+            for value in (bound, outside):
+                fields = replace(getattr(Config(), section), **{key: (0, value) if key.endswith("betas") else value})
+                expected = raises("value-out-of-range", key) if value == outside else nullcontext()
+                with expected:
+                    check_ranges(replace(Config(), **{section: fields}))
+
+
+def numeric(hint: Any) -> list[Any]:
+    """int or float where values of this type are or hold numbers; a choice among numbers needs no bounds."""
+    if hint in (int, float):
+        return [hint]
+    return [] if get_origin(hint) is Literal else [kind for part in get_args(hint) for kind in numeric(part)]
 
 
 def test_budgets_and_sizes_are_read_as_written() -> None:
@@ -219,25 +281,53 @@ def test_budgets_and_sizes_are_read_as_written() -> None:
     assert [parse_time(text) for text in ("90s", "10m", "1h30m", "1.5m")] == [90, 600, 5400, 90]
     assert [parse_images(text) for text in ("500k", "2M", "1_000", "1.5k")] == [500_000, 2_000_000, 1000, 1500]
     assert [parse_size(text) for text in ("64", "48x64")] == [(64, 64), (48, 64)]
+    assert [resolve({"batch": value}).train.batch for value in (64, 64.0, "64", "6.4e1")] == [64] * 4
+    assert [resolve({"seed": value}).train.seed for value in (2**63 - 1, str(2**63 - 1))] == [2**63 - 1] * 2
 
 
+def test_a_stopped_run_is_resumed_by_the_command_that_is_printed(
+    shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from ptarmigan.training.loop import Stopped
+
+    run = tmp_path / "a run"
+    stopped = Stopped(signal.SIGINT, 24, run)
+    monkeypatch.setattr("ptarmigan.training.loop.train", Mock(side_effect=stopped))
+    for given, resumed in (
+        (["train", str(shapes)], ["train", str(shapes), "--out", str(run)]),
+        (["train", f"--out={run}"], ["train", f"--out={run}"]),
+    ):
+        status, _, err = call(monkeypatch, capsys, *given)
+        assert status == 128 + signal.SIGINT
+        first, second = err.splitlines()
+        assert first == f"ptarmigan: {stopped.text} [stopped]"
+        assert shlex.split(second.partition(": ")[2]) == ["ptarmigan", *resumed]
+    assert f"train(..., out={str(run)!r})" in str(stopped)
+
+
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="signals are POSIX's")
-def test_ctrl_c_in_a_real_process_saves_and_the_same_command_goes_on(shapes: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "ptarmigan", "train", str(shapes), "--out", str(tmp_path / "run"), *FLAGS]
-    command[command.index("--images") + 1] = "4000"
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    metrics = tmp_path / "run" / "metrics.jsonl"
+def test_ctrl_c_in_a_real_process_saves_and_the_command_it_prints_resumes(shapes: Path, tmp_path: Path) -> None:
+    flags = [*FLAGS]
+    flags[flags.index("--images") + 1] = "2000"
+    command = [sys.executable, "-m", "ptarmigan", "train", str(shapes), *flags]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path)
+    run = tmp_path / "runs" / "shapes-1"
     deadline = time.monotonic() + 60
-    while not metrics.exists() and time.monotonic() < deadline:
+    while not (run / "metrics.jsonl").exists() and time.monotonic() < deadline:
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert f"all saved; to go on: ptarmigan train {shapes} --out {tmp_path / 'run'}" in err
-    assert "Traceback" not in err
-    done = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    assert "goes on at" in done
-    assert "trained for" in done
+    first, second = err.splitlines()
+    assert re.fullmatch(r"ptarmigan: .*[\d,]+ images.* \[stopped\]", first)
+    program, *arguments = shlex.split(second.partition(": ")[2])
+    assert (program, *arguments) == ("ptarmigan", *command[3:], "--out", str(run.relative_to(tmp_path)))
+    again = [sys.executable, "-m", "ptarmigan", *arguments]
+    done = subprocess.run(again, capture_output=True, text=True, check=True, cwd=tmp_path).stdout
+    assert [path.name for path in run.parent.iterdir()] == [run.name]
+    assert "resuming" in done
+    assert '"finished": true' in (run / "metrics.jsonl").read_text()
 
 
 def test_a_reader_that_leaves_early_is_no_error() -> None:

@@ -607,12 +607,12 @@ def test_the_order_of_terms_is_that_of_the_first_step(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "fields",
-    [{"smoothing": 0.9}, {"d_norm": "batch", "r1": 0, "r2": 0}],
+    ("fields", "fact"),
+    [({"smoothing": 0.9}, "smoothing"), ({"d_norm": "batch", "r1": 0, "r2": 0}, "d_norm batch")],
 )
-def test_what_does_not_go_with_a_file_is_refused(fields: dict[str, Any], tmp_path: Path) -> None:
+def test_what_does_not_go_with_a_file_is_refused(fields: dict[str, Any], fact: str, tmp_path: Path) -> None:
     path = write(tmp_path, "OBJECTIVE = 'relativistic'")
-    with raises("options-conflict", next(iter(fields))):
+    with raises("options-conflict", fact):
         open_loss(resolve({"loss": str(path), **fields}))
     config, file = open_loss(Config())
     assert (config, file) == (Config(), None)

@@ -1,4 +1,4 @@
-"""A file appears whole or not at all."""
+"""A file appears whole or not at all; an error of the system, the machine or a file has its code."""
 
 from __future__ import annotations
 
@@ -6,9 +6,21 @@ from pathlib import Path
 from typing import BinaryIO
 
 import pytest
+import torch
 
-from ptarmigan.core.files import write_atomic
-from ptarmigan.core.types import UserError
+from ptarmigan.core.devices import pick_device
+from ptarmigan.core.files import (
+    Damaged,
+    check_new_path,
+    load_json,
+    load_tensors,
+    make_folder,
+    save_json,
+    save_tensors,
+    write_atomic,
+)  # fmt: skip
+from ptarmigan.core.log import Metrics, damaged, read
+from support import raises
 
 
 def test_bytes_and_a_writer(tmp_path: Path) -> None:
@@ -34,12 +46,69 @@ def test_a_failure_leaves_what_was_there(tmp_path: Path) -> None:
 
 
 def test_what_the_system_refuses_is_said(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"cannot write .*absent.x: No such file or directory"):
+    with raises("file-unwritable", tmp_path / "absent" / "x", "No such file or directory"):
         write_atomic(tmp_path / "absent" / "x", b"")
     (tmp_path / "folder").mkdir()
-    with pytest.raises(UserError, match=r"cannot write .*folder: "):
+    with raises("file-unwritable", tmp_path / "folder"):
         write_atomic(tmp_path / "folder", b"")
     assert [path.name for path in tmp_path.iterdir()] == ["folder"]
+    (tmp_path / "file").touch()
+    with raises("file-unwritable", tmp_path / "file" / "a", "--out"):
+        make_folder(tmp_path / "file" / "a")
+    with raises("file-unwritable", tmp_path / "absent" / "metrics.jsonl"):
+        Metrics(tmp_path / "absent" / "metrics.jsonl").write(8)
+
+
+def test_a_new_file_has_the_right_ending_and_replaces_nothing(tmp_path: Path) -> None:
+    (tmp_path / "x.svg").touch()
+    with raises("file-exists", "plot", tmp_path / "x.svg"):
+        check_new_path(tmp_path / "x.svg", "plot", (".svg",))
+    with raises("value-invalid", "plot", tmp_path / "a" / "x.png", "X.svg"):
+        check_new_path(tmp_path / "a" / "x.png", "plot", (".svg",))
+    assert check_new_path(tmp_path / "a" / "x.svg", "plot", (".svg",)).parent.is_dir()
+
+
+def test_a_file_that_is_missing_damaged_foreign_or_of_a_newer_version_is_told_apart(tmp_path: Path) -> None:
+    record, tensors = tmp_path / "x.json", tmp_path / "x.safetensors"
+    for load, path in ((load_json, record), (load_tensors, tensors)):
+        with raises("file-unreadable", path, kind=Damaged):
+            load(path)
+        path.write_bytes(b"{")
+        with raises("file-damaged", path, kind=Damaged):
+            load(path)
+    record.write_text("{}")
+    with raises("file-damaged", record, "sha256", kind=Damaged):
+        load_json(record)
+    save_json(record, {"a": 1})
+    record.write_text(record.read_text().replace("1", "2", 1))
+    with raises("file-damaged", record, "SHA-256", kind=Damaged):
+        load_json(record)
+    save_tensors(tensors, {"a": torch.ones(3)}, {"format": 99})
+    with raises("file-format", tensors, 99):
+        load_tensors(tensors)
+
+
+def test_a_log_line_counts_if_it_is_a_json_object_with_images_seen(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    Metrics(path).write(8, d_adv=0.5)
+    with path.open("a") as file:
+        file.write('{"images_seen": 16, "attempt": 1, "d_adv": 0.25, "crc": 12345}\n')  # as older versions wrote it
+        file.write('{"attempt": 1, "d_adv": 1.0}\n[24]\n{"images_seen": 32, "att\n')
+    assert list(read(path)) == [
+        {"images_seen": 8, "attempt": 1, "d_adv": 0.5}, {"images_seen": 16, "attempt": 1, "d_adv": 0.25},
+    ]  # fmt: skip
+    assert damaged(path) == 3
+    assert "crc" not in path.read_text().splitlines()[0]
+
+
+def test_a_device_that_the_machine_lacks_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    for backend in (torch.cuda, torch.backends.mps):
+        monkeypatch.setattr(backend, "is_available", lambda: False)
+    assert pick_device("auto").type == "cpu"
+    with raises("device-missing", "cuda", "--device cpu"):
+        pick_device("cuda")
+    with raises("unknown-name", "'cudda'", "'cuda'"):
+        pick_device("cudda")
 
 
 def test_it_is_synced_before_it_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

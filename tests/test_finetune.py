@@ -27,6 +27,7 @@ from ptarmigan.losses import conditioning
 from ptarmigan.training import checkpoint
 from ptarmigan.training.loop import Stopped, train
 from ptarmigan.training.warm_start import SHAPE, Source, class_dims, copy_classes, take
+from support import raises
 from test_cli import call
 from test_security import at_most
 from test_survival import planted
@@ -295,9 +296,9 @@ def test_what_is_asked_for_may_need_the_models_conditioning(shapes: Path, tmp_pa
     run = train(data, out=tmp_path / "run", init=model, **fields, class_margin=0.9)
     proxies, given = (of["D.head.proxies.weight"] for of in (first(run)[0], last(model)))
     assert torch.equal(proxies[[0, 2]], given[[2, 1]])
-    with pytest.raises(UserError, match=r"class_margin: 0\.9 means nothing to conditioning projection"):
+    with raises("options-conflict", "class_margin: 0.9", "projection"):
         train(data, out=tmp_path / "run2", **fields, class_margin=0.9)
-    with pytest.raises(UserError, match="unknown field 'widht'"):
+    with raises("unknown-name", "'widht'", "'width'"):
         train(data, out=tmp_path / "run2", init=model, **fields, widht=3)
 
 
@@ -378,15 +379,13 @@ def test_a_damaged_model_is_refused_and_an_older_good_checkpoint_is_used_with_a_
     run = train(shapes, out=tmp_path / "run", init=model, **SMALL)
     assert torch.equal(first(run)[0]["D.body.stages.0.weight"], load_tensors(older)[0]["D.body.stages.0.weight"])
     out = capsys.readouterr().out
-    assert (
-        f"note: {newest} is damaged: its content does not have the SHA-256 written in it; {older.name} is used" in out
-    )
+    assert any(line.startswith(f"note: {newest} is damaged") and older.name in line for line in out.splitlines())
     assert f"begins from {model}, recipe auto, at 24 images" in out
     older.write_bytes(b"")
     with pytest.raises(UserError, match=r"from: no good checkpoint is left in .*48\.saf.*24\.saf.*name .*generator$"):
         train(shapes, out=tmp_path / "other", init=model, **SMALL)
     (model / "generator" / "model.safetensors").write_bytes(content)
-    with pytest.raises(UserError, match="is damaged"):
+    with pytest.raises(UserError, match=r"model\.safetensors is damaged"):
         train(shapes, out=tmp_path / "other", init=model / "generator", **SMALL)
     with pytest.raises(UserError, match="nowhere does not exist"):
         train(shapes, out=tmp_path / "other", init=tmp_path / "nowhere", **SMALL)

@@ -1,8 +1,10 @@
-"""The file map is complete, nothing is pickled, and no file names a machine."""
+"""The file map and the table of errors are complete, nothing is pickled, and no file names a machine."""
 
 from __future__ import annotations
 
 import ast
+import re
+from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 
@@ -15,6 +17,64 @@ def test_every_module_is_in_the_file_map() -> None:
     for path in PACKAGE.rglob("*.py"):
         if not path.stem.startswith("__"):
             assert f"`{path.name}`" in file_map, f"docs/architecture.md lacks {path.relative_to(PACKAGE)}"
+
+
+def trees() -> Iterator[ast.Module]:
+    for path in sorted(PACKAGE.rglob("*.py")):
+        yield ast.parse(path.read_text(encoding="utf-8"))
+
+
+def error_classes() -> dict[str, ast.ClassDef]:
+    """UserError and the classes derived from it, by name."""
+    classes = [node for tree in trees() for node in ast.walk(tree) if isinstance(node, ast.ClassDef)]
+    found: dict[str, ast.ClassDef] = {}
+    while new := [
+        node for node in classes
+        if node.name not in found
+        and (node.name == "UserError" or {ast.unparse(base).split(".")[-1] for base in node.bases} & found.keys())
+    ]:  # fmt: skip
+        found |= {node.name: node for node in new}
+    return found
+
+
+def literals(node: ast.AST | None) -> list[str]:
+    """The text that an expression is: one string, or either of `a if b else c`."""
+    if isinstance(node, ast.IfExp):
+        return literals(node.body) + literals(node.orelse)
+    return [node.value] if isinstance(node, ast.Constant) and isinstance(node.value, str) else []
+
+
+def code_of_call(call: ast.Call) -> list[str]:
+    """The code that a call of an error gives: its second argument, or `code=`."""
+    named = next((keyword.value for keyword in call.keywords if keyword.arg == "code"), None)
+    return literals(call.args[1] if len(call.args) > 1 else named)
+
+
+def codes() -> set[str]:
+    """Every code that the package raises, or that the command line prints by `fail`."""
+    errors = error_classes()
+    callers = {*errors, "fail"}
+    calls = [node for tree in trees() for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    found = [code for call in calls if ast.unparse(call.func).split(".")[-1] in callers for code in code_of_call(call)]
+    del errors["UserError"]  # its default says that a raise lacks a code
+    for node in (part for error in errors.values() for part in ast.walk(error)):
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "code":
+            found += literals(node.value)
+        elif isinstance(node, ast.Call) and ast.unparse(node.func) == "super().__init__":
+            found += code_of_call(node)
+    return set(found)
+
+
+def test_every_error_code_is_in_the_table_and_the_table_has_no_other() -> None:
+    lines = (ROOT / "docs" / "errors.md").read_text(encoding="utf-8").splitlines()
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("| `")]
+    listed = [row[0].strip("`") for row in rows]
+    assert all(len(row) == 3 and all(row) for row in rows)
+    assert len(listed) == len(set(listed))
+    assert all(re.fullmatch(r"[a-z]+(-[a-z]+)*", code) for code in listed)
+    assert not codes() - set(listed), "docs/errors.md lacks a row"
+    text = {node.value for tree in trees() for node in ast.walk(tree) if isinstance(node, ast.Constant)}
+    assert not set(listed) - text, "docs/errors.md has a code that the package does not"
 
 
 def names_of(node: ast.ImportFrom) -> set[str]:

@@ -31,6 +31,7 @@ from test_losses import GRID, SPREAD, P, Q, integral, jsd, kl, pair_jsd, w1
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 
 import game as games
+from support import raises
 
 ROOT = Path(__file__).parents[1]
 NODE = shutil.which("node")
@@ -230,10 +231,10 @@ def test_figures_speak_both_languages(built: str) -> None:
 def test_the_page_is_not_written_over_another(tmp_path: Path) -> None:
     out = tmp_path / "x.html"
     out.write_text("mine")
-    with pytest.raises(UserError, match=r"page: .*x\.html exists already and is not overwritten"):
+    with raises("file-exists", "page", out):
         explain(page=out)
     assert out.read_text() == "mine"
-    with pytest.raises(UserError, match=r"page: .*x\.pdf is no X\.html"):
+    with raises("value-invalid", "page", "x.pdf", "X.html"):
         explain(page=tmp_path / "x.pdf")
     with pytest.raises(UserError, match="page: it holds every loss, so 'hinge' has no place beside it"):
         explain("hinge", page=tmp_path / "y.html")

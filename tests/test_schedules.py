@@ -7,7 +7,7 @@ import math
 from dataclasses import asdict, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -18,12 +18,12 @@ from torch import Tensor, nn
 
 import ptarmigan.game.batch as advance_module
 import ptarmigan.training.loop as training
-from conftest import SMALL
+from conftest import SMALL, call
 from ptarmigan import replay
-from ptarmigan.config import Config, Loss, Ramp, Scheduled, Train, config_of, resolve
+from ptarmigan.config import HELP, TYPES, Config, Loss, Ramp, Scheduled, Train, config_of, resolve
 from ptarmigan.core.files import load_json, load_tensors
 from ptarmigan.core.log import read
-from ptarmigan.core.types import Batch, ImageSpec, UserError
+from ptarmigan.core.types import Batch, ImageSpec
 from ptarmigan.data import open_dataset
 from ptarmigan.game.batch import eager_step, train_batch
 from ptarmigan.game.cuda_graph import make_step
@@ -35,9 +35,8 @@ from ptarmigan.losses.adversarial import objective
 from ptarmigan.training import checkpoint
 from ptarmigan.training.loop import feed, train
 from ptarmigan.training.run_folder import plan
-from support import GivenDraws
+from support import GivenDraws, raises
 from test_augment import Linear
-from test_cli import call
 
 CPU = torch.device("cpu")
 RAMPS: dict[str, Any] = {
@@ -286,6 +285,7 @@ def test_a_step_before_a_time_budget_knew_its_end_is_rebuilt_exactly(
         assert step.terms == {name: lines[images + 8][name] for name in step.terms}
 
 
+@pytest.mark.slow
 def test_a_step_is_rebuilt_exactly_on_both_sides_of_where_the_end_was_fixed(
     shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -345,46 +345,46 @@ def test_ramps_from_the_command_line_are_in_the_record_the_help_and_the_differen
     record = load_json(tmp_path / "run" / "config.json")
     assert (record["config"]["loss"]["r1"], record["config"]["train"]["g_betas"]) == ([0.5, 0.05], [0, [0.9, 0.99]])
     assert load(tmp_path / "run").config.loss.r1 == Ramp(0.5, 0.05)
-    assert "is finished at 48 images" in call(monkeypatch, capsys, *command)[1]
+    assert "finished at 48 images" in call(monkeypatch, capsys, *command)[1]
     _, _, err = call(monkeypatch, capsys, *command[:-5], "--r1", "0.5..0.01", "--g-betas", "0", "0.9..0.95")
-    assert "r1 0.5..0.05 there, 0.5..0.01 here; g_betas (0.0, 0.9..0.99) there, (0.0, 0.9..0.95) here" in err
-    monkeypatch.setenv("COLUMNS", "200")
-    out = call(monkeypatch, capsys, "train", "--help")[1]
-    assert out.count("A..B") == 6
+    for fact in ("r1", "0.5..0.05", "0.5..0.01", "g_betas", "(0.0, 0.9..0.99)", "(0.0, 0.9..0.95)"):
+        assert fact in err
+    assert all("A..B" in HELP[key] for key, hint in TYPES.items() if Ramp in get_args(hint) or "betas" in key)
     assert f"{Ramp(44e3, 1e3):g}" == "44000..1000"
 
 
 @pytest.mark.parametrize(
-    ("given", "message"),
+    ("given", "code", "facts"),
     [
-        ({"r1": "0.5..-1"}, "r1: 0.5..-1.0 is out of range: 0 to 1000000000.0 (gamma of R1"),
-        ({"r1": "-1..0.5"}, "r1: -1.0..0.5 is out of range"),
-        ({"r1": "0..inf"}, "r1: 0.0..inf is out of range"),
-        ({"r2": "nan..1"}, "r2: nan..1.0 is out of range"),
-        ({"r1": "0.5.."}, "r1: '0.5..' will not do: float or A..B is needed (gamma of R1"),
-        ({"r1": "1..2..3"}, "r1: '1..2..3' will not do"),
-        ({"r1": "0.5:0.05"}, "r1: '0.5:0.05' will not do: float or A..B is needed"),
-        ({"r1": [1]}, "r1: [1] will not do"),
-        ({"r1": [1, 2, 3]}, "r1: [1, 2, 3] will not do"),
-        ({"r1": [True, 2]}, "r1: [True, 2] will not do"),
-        ({"g_betas": "0..0.9"}, "g_betas: '0..0.9' will not do: two numbers is needed"),
-        ({"g_betas": [0, "0.9..x"]}, "g_betas: [0, '0.9..x'] will not do"),
-        ({"g_betas": [0, "0.9..1"]}, "g_betas: (0.0, 0.9..1.0) is out of range: each from 0 to below 1"),
-        ({"d_betas": ["1..0", 0.9]}, "d_betas: (1.0..0.0, 0.9) is out of range"),
-        ({"ema_half_life": "1..-1"}, "ema_half_life: 1.0..-1.0 is out of range"),
-        ({"g_lr": "1e-3..1e-4"}, "g_lr: '1e-3..1e-4' will not do: float is needed"),
-        ({"g_lr": [1e-3, 1e-4]}, "g_lr: [0.001, 0.0001] will not do"),
-        ({"augment_p": "0..1.1", "augment": "diffaugment"}, "augment_p: 0.0..1.1 is out of range: 0 to 1"),
-        ({"augment_p": 0.5}, "augment_p: 0.5 means nothing to augment none; leave it out, or take --augment diff"),
-        ({"augment_p": "0..0.5", "augment": "ada"}, "0.0..0.5 means nothing to augment ada, which steers its own"),
-        ({"augment_p": 0.5, "augment": "gentle"}, "0.5 means nothing to augment gentle, whose share is .5; leave it"),
+        ({"r1": "0.5..-1"}, "value-out-of-range", ["r1", "from 0 to 1,000,000,000", "0.5..-1.0"]),
+        ({"r1": "-1..0.5"}, "value-out-of-range", ["r1", "-1.0..0.5"]),
+        ({"r1": "0..inf"}, "value-out-of-range", ["r1", "0.0..inf"]),
+        ({"r2": "nan..1"}, "value-out-of-range", ["r2", "nan..1.0"]),
+        ({"r1": "0.5.."}, "value-invalid", ["r1", "a number or A..B", "'0.5..'"]),
+        ({"r1": "x"}, "value-invalid", ["r1: expected a number or A..B, got 'x'"]),
+        ({"r1": "1..2..3"}, "value-invalid", ["r1", "'1..2..3'"]),
+        ({"r1": "0.5:0.05"}, "value-invalid", ["r1", "a number or A..B", "'0.5:0.05'"]),
+        ({"r1": [1]}, "value-invalid", ["r1", "[1]"]),
+        ({"r1": [1, 2, 3]}, "value-invalid", ["r1", "[1, 2, 3]"]),
+        ({"r1": [True, 2]}, "value-invalid", ["r1", "[True, 2]"]),
+        ({"g_betas": "0..0.9"}, "value-invalid", ["g_betas", "two values, each a number or A..B", "'0..0.9'"]),
+        ({"g_betas": [0, "0.9..x"]}, "value-invalid", ["g_betas", "[0, '0.9..x']"]),
+        ({"g_betas": [0, "0.9..1"]}, "value-out-of-range", ["g_betas", "from 0 to 0.999999", "(0.0, 0.9..1.0)"]),
+        ({"d_betas": ["1..0", 0.9]}, "value-out-of-range", ["d_betas", "(1.0..0.0, 0.9)"]),
+        ({"ema_half_life": "1..-1"}, "value-out-of-range", ["ema_half_life", "1.0..-1.0"]),
+        ({"g_lr": "1e-3..1e-4"}, "value-invalid", ["g_lr", "a number", "'1e-3..1e-4'"]),
+        ({"g_lr": [1e-3, 1e-4]}, "value-invalid", ["g_lr", "[0.001, 0.0001]"]),
+        ({"augment_p": "0..1.1", "augment": "diffaugment"}, "value-out-of-range", ["augment_p", "0.0..1.1", "0 to 1"]),
+        ({"augment_p": 0.5}, "options-conflict", ["augment_p", 0.5, "augment none", "--augment diffaugment"]),
+        ({"augment_p": "0..0.5", "augment": "ada"}, "options-conflict", ["augment_p", "0.0..0.5", "augment ada"]),
+        ({"augment_p": 0.5, "augment": "gentle"}, "options-conflict", ["augment_p", 0.5, "augment gentle"]),
         (
             {"d_norm": "batch", "loss": "hinge", "r1": "0..0.1", "r2": 0},
-            "d_norm batch cannot go with r1 0.0..0.1: batch norm couples",
+            "options-conflict",
+            ["d_norm batch", "r1 0.0..0.1", "--d-norm none"],
         ),
     ],
 )
-def test_a_ramp_that_means_nothing_is_refused(given: dict[str, Any], message: str) -> None:
-    with pytest.raises(UserError) as raised:
+def test_a_ramp_that_is_not_valid_is_refused(given: dict[str, Any], code: str, facts: list[object]) -> None:
+    with raises(code, *facts):
         resolve(given)
-    assert message in str(raised.value)

@@ -29,6 +29,7 @@ from ptarmigan.core.types import Batch, UserError
 from ptarmigan.training import checkpoint
 from ptarmigan.training.loop import Diverged, Stopped, train
 from ptarmigan.training.run_folder import lock
+from support import raises
 
 ROOT = Path(__file__).parent.parent
 
@@ -81,7 +82,8 @@ def test_a_second_ctrl_c_leaves_at_once_and_loses_only_what_came_after_the_last_
     status, _, err = ended(process)
     assert time.monotonic() - begun < 5
     assert status == 130
-    assert len(err.strip().splitlines()) == 1, err
+    assert err.startswith("ptarmigan: ")
+    assert "Traceback" not in err
     found, bad = checkpoint.newest(tmp_path / "run")
     assert found is not None
     assert not bad
@@ -112,7 +114,7 @@ def test_a_second_process_is_refused_with_pid_and_host_and_the_first_goes_on(sha
     status, _, err = ended(process)
     assert time.monotonic() - begun < 5
     assert status == 128 + signal.SIGTERM
-    assert "all saved; to go on: " in err
+    assert "[stopped]" in err
     assert not (tmp_path / "run" / ".owner.json").exists()
 
 
@@ -243,7 +245,7 @@ def test_a_damaged_line_of_the_log_is_counted_and_left_out_and_a_torn_one_is_cut
     for images in (8, 16, 24):
         metrics.write(images, d_adv=0.5)
     lines = path.read_text().splitlines(keepends=True)
-    path.write_text(lines[0] + lines[1].replace("0.5", "0.6") + lines[2] + lines[2][:20])
+    path.write_text(lines[0] + lines[1].replace("images_seen", "images_\0een") + lines[2] + lines[2][:20])
     assert [line["images_seen"] for line in read(path)] == [8, 24]
     assert damaged(path) == 2
     assert Metrics(path).attempt == 2
@@ -308,7 +310,7 @@ def test_no_space_at_any_byte_leaves_the_old_file(tmp_path: Path, room: int) -> 
             raise OSError(28, os.strerror(28))
 
     if room < 256:
-        with pytest.raises(UserError, match=r"cannot write .*a: No space left on device"):
+        with raises("file-unwritable", path, "No space left on device"):
             write_atomic(path, fill)
         assert path.read_bytes() == b"old"
     else:

@@ -1,8 +1,9 @@
 """Class-conditional image GANs whose losses are right.
 
-`train`, `load(...).sample(...)`, `info`, `explain` are the commands of the same names (`explain` is `losses` there, and
-`identify` is `losses identify`); `losses` is the package of the loss functions; `Config` and `resolve` say what can
-be chosen.
+`train`, `sample`, `score`, `compare`, `info`, `replay` and `identify` do what the commands of the same names do, and
+`explain` does what the command `losses` does.  `load` opens a generator, whose `sample` returns images.  `losses` is
+the package of loss functions.  `Config` and `resolve` hold the options of a run.  `UserError` is every error that a
+user can fix.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ __all__ = [*_HOMES, "losses"]
 
 
 def __getattr__(name: str) -> Any:
-    """Public names are looked up when they are first asked for, so that importing ptarmigan does not import torch."""
+    """Import a public name at its first use, so that `import ptarmigan` does not import torch."""
     if name == "losses":
         return importlib.import_module("ptarmigan.losses")
     if name in _HOMES:

@@ -1,4 +1,4 @@
-"""`python -m ptarmigan`, as torchrun calls it."""
+"""The command line as `python -m ptarmigan`, which is how torchrun starts it."""
 
 from ptarmigan.cli import main
 

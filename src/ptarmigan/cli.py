@@ -1,19 +1,24 @@
-"""Flags to functions: each command is the public function of its name, imported when it is called."""
+"""The command line: each command is the public function of its name, imported when it is called."""
 
 from __future__ import annotations
 
 import os
+import shlex
+import shutil
 import sys
 from io import TextIOWrapper
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypedDict, Unpack
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypedDict, Unpack
 
 from cyclopts import App, CycloptsError, Group, Parameter
-from rich.console import Console
 
 from ptarmigan.config import HELP, RECIPES, SECTIONS, TYPES, Scheduled
 from ptarmigan.core.types import UserError
 from ptarmigan.core.version import __version__
+
+if TYPE_CHECKING:
+    from cyclopts.help import HelpPanel
+    from rich.console import Console, ConsoleOptions
 
 app = App(
     name="ptarmigan",
@@ -21,7 +26,41 @@ app = App(
     version=__version__,
     version_flags=["--version"],
     help_flags=["--help", "-h"],
-    suppress_keyboard_interrupt=False,  # main says so in its own words
+    suppress_keyboard_interrupt=False,  # main reports it
+)
+
+HELP_ALL = "--help-all"
+COMMON = (  # the options that `train --help` shows, in this order
+    "--recipe", "--out", "--time", "--images", "--size", "--augment", "--from", "--config", "--device", "--seed",
+)  # fmt: skip
+
+
+class Panel:
+    """A panel of `train`'s help: the common options without --help-all, a section of all options with it."""
+
+    def __init__(self, common: bool) -> None:
+        self.common = common
+
+    def __call__(self, console: Console, options: ConsoleOptions, panel: HelpPanel) -> None:
+        from cyclopts.help.formatters import DefaultFormatter
+
+        if self.common == (HELP_ALL in sys.argv):
+            return
+        if self.common:
+            panel.entries.sort(key=lambda entry: COMMON.index(entry.names[0]))
+        DefaultFormatter()(console, options, panel)
+        if self.common:
+            console.print(f"All options, by section: ptarmigan train {HELP_ALL}")
+
+
+def groups(name: str, section: Group) -> tuple[Group, ...]:
+    """The panels that show the option of this name."""
+    return (OPTIONS, section) if name in COMMON else (section,)
+
+
+OPTIONS = Group.create_ordered("Options", help_formatter=Panel(common=True))
+RUN, *OF_SECTIONS = (
+    Group.create_ordered(name.capitalize(), help_formatter=Panel(common=False)) for name in ("run", *SECTIONS)
 )
 
 if TYPE_CHECKING:
@@ -30,34 +69,58 @@ if TYPE_CHECKING:
         """Every field of the config is a flag of its name."""
 
 else:
-    GROUPS = {key: Group(name.capitalize()) for name, cls in SECTIONS.items() for key in cls.__dataclass_fields__}
-    WORDS = {Scheduled: str, tuple[Scheduled, Scheduled]: tuple[str, str]}  # a number or A..B, which coerce tells apart
+    # A number or A..B is text here; `resolve` tells them apart
+    AS_TEXT = {Scheduled: (str, "FLOAT"), tuple[Scheduled, Scheduled]: (tuple[str, str], "FLOAT FLOAT")}
+
+    def flag(key: str, section: Group) -> Any:
+        """The annotation of a field's flag."""
+        hint, metavar = AS_TEXT.get(TYPES[key], (TYPES[key], None))
+        shown_in = groups(f"--{key.replace('_', '-')}", section)
+        return Annotated[hint, Parameter(help=HELP[key], group=shown_in, metavar=metavar, negative_iterable=())]
+
     FLAGS = {
-        key: Annotated[WORDS.get(hint, hint), Parameter(help=HELP[key], group=GROUPS[key], negative_iterable=())]
-        for key, hint in TYPES.items()
+        key: flag(key, section)
+        for section, cls in zip(OF_SECTIONS, SECTIONS.values(), strict=True)
+        for key in cls.__dataclass_fields__
     }
     Fields = TypedDict("Fields", FLAGS, total=False)
 
 
-@app.command
+@app.command(help_flags=["--help", "-h", HELP_ALL])
 def train(
-    data: Path | None = None,
+    data: Annotated[
+        Path | None,
+        Parameter(help="folder of class folders, IDX folder or .npz; default: the embedded images of Fashion-MNIST"),
+    ] = None,
     /,
     *,
     recipe: Annotated[
-        str | None, Parameter(help=f"named settings: {', '.join(RECIPES)}; auto if none is given")
+        str | None,
+        Parameter(help=f"named settings: {', '.join(RECIPES)}; default: auto", group=groups("--recipe", RUN)),
     ] = None,
-    out: Annotated[Path | None, Parameter(help="run folder; one that exists goes on; else runs/NAME-NUMBER")] = None,
-    config: Annotated[Path | None, Parameter(help="YAML file of fields; flags count above it")] = None,
+    out: Annotated[
+        Path | None,
+        Parameter(help="run folder; an existing run is resumed; default: runs/NAME-NUMBER", group=groups("--out", RUN)),
+    ] = None,
+    config: Annotated[
+        Path | None,
+        Parameter(help="YAML file of options; flags override it", group=groups("--config", RUN)),
+    ] = None,
     init: Annotated[
-        Path | None, Parameter(name="--from", help="run or generator whose weights this run begins with")
+        Path | None,
+        Parameter(name="--from", help="run or generator to take the initial weights from", group=groups("--from", RUN)),
     ] = None,
     **fields: Unpack[Fields],
 ) -> None:
-    """Train a generator on DATA: a folder of class folders, an IDX folder or an .npz; else the embedded set."""
+    """Train a generator on the images of DATA, then print where it is and what to do next.
+
+    The same command resumes a run that was stopped; a longer budget extends one that is finished.
+    """
     from ptarmigan.training.loop import train
 
-    train(data, recipe=recipe, out=out, config=config, init=init, **fields)
+    run = train(data, recipe=recipe, out=out, config=config, init=init, **fields)
+    if is_rank_0():
+        print("\n".join(["next:", *(f"  {command}" for command in next_commands(run))]))
 
 
 @app.command
@@ -71,18 +134,21 @@ def sample(
     out: Path = Path("samples.png"),
     device: str = "auto",
 ) -> None:
-    """Draw images of named classes from MODEL: a run folder, a generator folder or a model.safetensors.
+    """Generate images of MODEL's classes and save them.
 
     Parameters
     ----------
+    model
+        run folder, generator folder or model.safetensors
     label
-        a class by its name; may be given several times; every class if none is given
+        name of a class; may be given several times; default: all classes
     n
-        images a class
+        number of images of each class
     seed
-        image i of a class is a function of the seed and i alone
+        seed of the latents: image i of a class depends on the seed and i only
     out
-        X.png, a row for each class; X.npz with arr_0, arr_1, class_names; or a folder of class folders
+        X.png with one row a class; X.npz with arr_0 (images), arr_1 (labels) and class_names; or a folder of class
+        folders
     device
         auto, cpu, cuda or mps
     """
@@ -107,30 +173,31 @@ def score(
     out: Path | None = None,
     device: str = "auto",
 ) -> None:
-    """Report how far images of MODEL, or images that exist, are from held-out images of DATA, class by class.
+    """Score generated images against held-out images of DATA, over all classes and for each class.
 
     Parameters
     ----------
     model
-        a run, a generator folder, a model.safetensors; or images in class folders or an .npz
+        run folder, generator folder or model.safetensors; or existing images in class folders or an .npz
     data
-        the images that it was trained on; a run knows them
+        the images that the generator was trained on; default: those that the run recorded
     n
-        images a set; by default as many as are held out, from 1,000 to 5,000
+        number of generated images in each set; default: as many as are held out, from 1,000 to 5,000
     seeds
-        independent sets, from which the intervals come
+        number of independent sets, from which the intervals are computed
     extractor
-        efficientnet-lite0, classifier (learnt from these classes on top of it) or inception (for the FID)
+        network that maps images to features: efficientnet-lite0, classifier (trained on these classes on top of it)
+        or inception (for the FID)
     weights
-        the extractor's weights, where they are not in their usual place
+        file of the extractor's weights; default: its usual place
     size
-        of images that exist, as in `train`; a generator has its own
+        height x width of existing images, as in `train`; a generator has its own
     cas
-        also train classifiers on generated images
+        also train a classifier on generated images and test it on real ones (classification accuracy score)
     time
-        bound of the whole: fewer images are looked at rather than more time taken
+        budget of time: 90s, 15m or 1h; it is kept by scoring fewer images
     out
-        a new folder for the report; by default it goes beside the generator, and into its model card
+        new folder for the report; default: beside the generator, with a summary in its model card
     device
         auto, cpu, cuda or mps
     """
@@ -156,12 +223,12 @@ def score(
 
 @app.command
 def compare(*runs: Path) -> None:
-    """Compare RUNs by their scores: runs that differ in their seed alone as one, each figure with its interval.
+    """Compare the scores of RUNS; runs that differ only in their seed form one group with an interval.
 
     Parameters
     ----------
     runs
-        two run folders or more; each config is compared with that of the first
+        two or more run folders; each is compared with the first
     """
     from ptarmigan.commands.compare import compare, show
 
@@ -170,7 +237,13 @@ def compare(*runs: Path) -> None:
 
 @app.command
 def info(model: Path, /) -> None:
-    """Say what MODEL knows of itself: classes, size, recipe, images seen, scores."""
+    """Print what MODEL records: classes, size, recipe, images seen, scores.
+
+    Parameters
+    ----------
+    model
+        run folder, generator folder or model.safetensors
+    """
     from ptarmigan.generator.generator import info
 
     for key, value in info(model).items():
@@ -189,20 +262,22 @@ def replay(
     out: Path | None = None,
     device: str = "auto",
 ) -> None:
-    """Rebuild one step of RUN and look inside: its batch, its fakes, its terms, every layer's values and gradients.
+    """Compute one training step of RUN again and show its batch, fakes, loss terms, activations and gradients.
 
     Parameters
     ----------
+    run
+        run folder
     at
-        images seen at the step; it is rebuilt from the checkpoint before it
+        images seen at the step; it is computed from the checkpoint before it
     data
-        where the training images are now, if they have moved
+        where the training images are now, if they were moved
     loss
-        the file of a run whose loss is one's own, as it was then
+        the loss file of a run with your own loss, unchanged since then
     out
-        a new folder for pictures and numbers; by default RUN/private/replay-IMAGES
+        new folder for pictures and numbers; default: RUN/private/replay-IMAGES
     device
-        auto, cpu, cuda or mps; exact on that of the run
+        auto, cpu, cuda or mps; the step is exact on the device of the run
     """
     from ptarmigan.commands.replay import replay, show
 
@@ -231,20 +306,21 @@ def losses(name: str | None = None, /, *, plot: Path | None = None, page: Path |
 
 @explaining.command
 def identify(*losses: str, kind: str | None = None, on: str | None = None) -> None:
-    """Say which loss your code computes, and what is wrong with it: status 1 where something is.
+    """Identify the loss that your code computes and what is wrong with it; exit status 1 if something is.
 
-    The file is run in a child process with limits of time and memory: run no file that you would not run yourself.
-    Whether G is detached is seen where a function is given D, G and latents, and not from D's answers.
+    The file runs in a child process with limits on time and memory; do not name a file that you would not run yourself.
+    Whether G is detached can be seen only where a function takes D, G and latents, not where it takes D's outputs.
 
     Parameters
     ----------
     losses
-        FILE.py, for all its losses, or FILE.py:FUNCTION; names of parameters are read: real, fake (D's answers),
-        output and target, class_logits and labels, or D, G, images and z
+        FILE.py for all its losses, or FILE.py:FUNCTION; parameters are recognised by their names: real and fake (D's
+        outputs), output and target, class_logits and labels, or D, G, images and z
     kind
-        what names do not say: d or g (of real, fake), bce (of output, target), class (of class logits, labels)
+        role of the function, where names do not tell: d or g (takes real, fake), bce (takes output, target) or class
+        (takes class logits, labels)
     on
-        logits or probabilities, where it cannot be seen
+        logits or probabilities, where the function does not tell
     """
     from ptarmigan.handbook.identify import identify
 
@@ -254,29 +330,67 @@ def identify(*losses: str, kind: str | None = None, on: str | None = None) -> No
         sys.exit(1)
 
 
+def next_commands(run: Path) -> list[str]:
+    """What to try after `train`: sample, score where images were held out, and losses."""
+    from ptarmigan.core.files import load_json
+
+    record = load_json(run / "config.json")
+    name = shlex.quote(record["spec"]["class_names"][-1])
+    of_class = "" if record["config"]["model"]["conditioning"] == "none" else f" --class {name}"
+    commands = [f"sample {shlex.quote(str(run))}{of_class} -n 64 --out samples.png"]
+    if record["data"]["split"]["held-out"] >= 10:
+        commands.append(f"score {shlex.quote(str(run))}")
+    return [f"{program()} {command}" for command in [*commands, "losses"]]
+
+
+def resume_command(run: Path) -> str:
+    """The command that was given, with the run folder that it made."""
+    arguments = sys.argv[1:]
+    if not any(argument.split("=")[0] == "--out" for argument in arguments):
+        arguments += ["--out", str(run)]
+    return f"{program()} {shlex.join(arguments)}"
+
+
+def program() -> str:
+    """`ptarmigan`, or the path that it was called by where the shell does not find that name."""
+    called = sys.argv[0]
+    if Path(called).stem != "ptarmigan" or shutil.which("ptarmigan") == str(Path(called).absolute()):
+        return "ptarmigan"
+    return shlex.quote(called)
+
+
+def is_rank_0() -> bool:
+    """This process is the one of torchrun's that speaks for all."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 def main() -> None:
-    """The command line: bad input ends in one line on standard error and status 2."""
+    """Run the command line: an error of the user's is one line on standard error and exit status 2."""
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, TextIOWrapper):  # a name that the terminal cannot show is no reason to fall
+        if isinstance(stream, TextIOWrapper):  # escape what the terminal's encoding lacks, instead of failing
             stream.reconfigure(errors="backslashreplace")
     try:
         app(sys.argv[1:], exit_on_error=False, print_error=False, result_action="return_value")
         sys.stdout.flush()
     except CycloptsError as error:
-        fail(str(error), 2)
+        fail(str(error), "usage", 2)
     except UserError as error:
-        if os.environ.get("RANK", "0") != "0" and not error.of_one_rank:  # under torchrun rank 0 says it
+        if not is_rank_0() and not error.of_one_rank:
             sys.exit(error.status)
-        fail(f"{error} [{error.code}]", error.status)
-    except BrokenPipeError:  # whoever reads, say `| head`, has seen enough
+        if error.run is None:
+            fail(str(error), error.code, error.status)
+        fail(error.text, error.code, error.status, f"resume with: {resume_command(error.run)}")
+    except BrokenPipeError:  # the reader, for example `| head`, has closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(128 + 13)
     except KeyboardInterrupt:
-        fail("interrupted", 130)
+        fail("interrupted", "interrupted", 130)
 
 
-def fail(text: str, status: int) -> None:
-    Console(stderr=True, emoji=False).print(
-        f"ptarmigan: {text}", style="red", markup=False, highlight=False, soft_wrap=True
-    )
+def fail(text: str, code: str, status: int, *hints: str) -> NoReturn:
+    from ptarmigan.core.console import Terminal
+
+    terminal = Terminal(stderr=True)
+    for line in (f"ptarmigan: {text} [{code}]", *hints):
+        terminal.say(line, style="red")
     sys.exit(status)

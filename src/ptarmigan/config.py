@@ -1,11 +1,11 @@
-"""What a user can choose: frozen dataclasses with a line of help for each field, named recipes, and the checks."""
+"""The options of a run: frozen dataclasses with help and bounds beside each field, the recipes, and the checks."""
 
 from __future__ import annotations
 
-import difflib
 import re
 import reprlib
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
 
@@ -13,7 +13,7 @@ from ptarmigan.core.types import UserError, unknown
 
 
 class Ramp(NamedTuple):
-    """A value that moves over the budget, written A..B: a colon would be a number in base 60 to YAML."""
+    """A value that moves from `first` to `last` over the budget.  Users write A..B; YAML reads A:B as base 60."""
 
     first: float
     last: float
@@ -25,88 +25,309 @@ class Ramp(NamedTuple):
         return f"{self}"
 
 
-Scheduled = float | Ramp  # optim.at says what it is when
+Scheduled = float | Ramp  # game.optim.at gives its value at a place in the budget
 
 
-def option(default: Any, text: str) -> Any:
-    return field(default=default, metadata={"help": text})
+def option(default: Any, text: str, low: float | None = None, high: float | None = None) -> Any:
+    """A field with its help text and, for a number, the least and the greatest value allowed."""
+    return field(default=default, metadata={"help": text, "low": low, "high": high})
+
+
+def conflict(text: str) -> UserError:
+    return UserError(text, "options-conflict")
+
+
+# --- the images ---------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Data:
-    size: str | None = option(None, "height x width, as 64 or 48x64; else from the data: 28, 32, 48 or 64")
-    channels: Literal[1, 3, 4] | None = option(None, "1 grey, 3 RGB, 4 RGBA; else the majority's")
-    fit: Literal["crop", "pad", "stretch"] = option("crop", "how an image is brought to the size's shape")
-    split: str = option("90/5/5", "percent for train/select/held-out; none: train on everything")
-    group: str | None = option(None, "regular expression on a file's path; equal matches share a part")
-    flip: bool = option(False, "mirror half of the training images left to right")
-    augment: Literal["none", "gentle", "diffaugment", "ada"] = option(
-        "none", "change what D sees, for few images: gentle a little, diffaugment a lot, ada as often as D overfits"
+    size: str | None = option(
+        None,
+        "height x width in pixels, 16 to 256 a side: 64 or 48x64; default: the largest of 28, 32, 48, 64 that fits",
     )
-    augment_p: Scheduled = option(1.0, "diffaugment: share of images that each change is made to; A..B: from A to B")
+    channels: Literal[1, 3, 4] | None = option(None, "1 grey, 3 RGB, 4 RGBA; default: what most images have")
+    fit: Literal["crop", "pad", "stretch"] = option(
+        "crop", "how an image of another shape is fitted to the size: cut the edges off, add borders, or distort"
+    )
+    split: str = option(
+        "90/5/5", "percent of the images for the train, select and held-out parts; none trains on all of them"
+    )
+    group: str | None = option(
+        None, "regular expression, searched in each path: images whose matches are equal stay in one part of the split"
+    )
+    flip: bool = option(False, "mirror each training image left to right with probability 0.5")
+    augment: Literal["none", "gentle", "diffaugment", "ada"] = option(
+        "none", "change the images that D sees, against overfitting: gentle a little, diffaugment a lot, ada as needed"
+    )
+    augment_p: Scheduled = option(1.0, "diffaugment: probability of each change; A..B moves over the budget", 0, 1)
+
+
+def check_data_formats(config: Config) -> None:
+    parse_size(config.data.size)
+    parse_split(config.data.split)
+    if config.data.group is not None:
+        try:
+            re.compile(config.data.group)
+        except re.error as error:
+            raise UserError(
+                f"group: expected a regular expression, got {config.data.group!r}: {error}", "value-invalid"
+            ) from None
+
+
+def check_augment_p(config: Config) -> None:
+    """Only diffaugment reads augment_p; gentle's probability is 0.5 and ada controls its own."""
+    if config.data.augment_p != 1 and config.data.augment != "diffaugment":
+        raise conflict(
+            f"augment_p: {config.data.augment_p} has no effect with augment {config.data.augment}; leave it out, or "
+            "take --augment diffaugment"
+        )
+
+
+# --- the networks -------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Model:
     network: Literal["dcgan", "r3gan", "resnet"] = option(
-        "dcgan", "the family: dcgan is the fastest; r3gan has residual blocks and no norms; resnet is SNGAN's"
+        "dcgan", "family of G and D: dcgan is fastest; r3gan has residual blocks without norms; resnet is SNGAN's"
     )
     conditioning: Literal[
         "projection", "auxiliary_classifier", "twin_classifier", "discriminative_classifier", "reacgan", "none"
-    ] = option("projection", "how D is told the class: see `ptarmigan losses`")
-    width: int = option(32, "channels next to the image; they double at each stage away from it")
-    latent_dim: int = option(100, "length of z")
-    latent: Literal["normal", "uniform"] = option("normal", "distribution of z; uniform is on (-1, 1)")
-    class_dim: int = option(64, "length of the class embedding that G gets beside z")
-    d_norm: Literal["none", "batch", "spectral"] = option("none", "normalisation in D, or of its weights")
-    least_side: int = option(4, "maps are halved while both of their sides stay at this or more")
-    g_blocks: int = option(0, "dcgan: residual blocks in G at each size but the last before the image's")
-    g_modulation: bool = option(
-        False, "dcgan: z and the class scale and shift what the norms before G's doublings give"
+    ] = option("projection", "how D uses the class: see `ptarmigan losses`")
+    width: int = option(
+        32, "channels of G's and D's largest maps; each halving of a map doubles them, up to eightfold", 1, 4096
     )
-    dropout: float = option(0.0, "share of D's activations dropped after each stage")
-    weight_init: Literal["fan_in", "dcgan"] = option("fan_in", "first weights: the family's fan-in rule, or N(0, .02)")
+    latent_dim: int = option(100, "dimensions of the latent z", 1, 65536)
+    latent: Literal["normal", "uniform"] = option("normal", "distribution of z; uniform is on (-1, 1)")
+    class_dim: int = option(64, "dimensions of the class embedding that G gets beside z", 1, 65536)
+    d_norm: Literal["none", "batch", "spectral"] = option(
+        "none", "normalisation in D: batch norm of its features, or spectral norm of its weights"
+    )
+    least_side: int = option(4, "halve maps while both sides stay at this many pixels or more", 2, 4)
+    g_blocks: int = option(0, "dcgan: residual blocks in G before each doubling of its maps but the last", 0, 16)
+    g_modulation: bool = option(False, "dcgan: compute the scale and shift of G's batch norms from z and the class")
+    dropout: float = option(0.0, "fraction of D's activations that are set to 0 after each stage", 0, 0.95)
+    weight_init: Literal["fan_in", "dcgan"] = option(
+        "fan_in", "distribution of the initial weights: by each layer's fan-in, or N(0, 0.02) as in DCGAN's paper"
+    )
+
+
+OF_DCGAN = ("g_blocks", "g_modulation")  # fields of Model that the other families do not read
+
+
+def check_dcgan_options(config: Config) -> None:
+    for key in OF_DCGAN:
+        if getattr(config.model, key) and config.model.network != "dcgan":
+            raise conflict(
+                f"{key} works with network dcgan only, not with {config.model.network}; leave it out, or take "
+                "--network dcgan"
+            )
+
+
+def check_r3gan_options(config: Config) -> None:
+    model = config.model
+    if model.network == "r3gan" and model.d_norm != "none":
+        raise conflict(
+            f"d_norm {model.d_norm} does not work with network r3gan, whose blocks start as the identity and need no "
+            "norms; take --d-norm none, or --network dcgan"
+        )
+    if model.network == "r3gan" and model.weight_init != "fan_in":
+        raise conflict(
+            f"weight_init {model.weight_init} does not work with network r3gan: without norms, the signal vanishes "
+            "after a few stages of weights N(0, 0.02); take --weight-init fan_in, or --network dcgan"
+        )
+
+
+def check_resnet_options(config: Config) -> None:
+    if config.model.network == "resnet" and config.model.d_norm == "batch":
+        raise conflict(
+            "d_norm batch does not work with network resnet, whose D has no batch norm; take --d-norm spectral or none"
+        )
+
+
+# --- the losses ---------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Loss:
-    loss: str = option("relativistic", "adversarial loss: see `ptarmigan losses`; or FILE.py with your own")
-    smoothing: float = option(1.0, "target for real images in the cross-entropy losses; .9 smooths, 1 does not")
-    r1: Scheduled = option(
-        0.2, "gamma of R1, the gradient penalty on real images; 0: off; A..B: from A to B over the budget"
+    loss: str = option("relativistic", "adversarial loss: a name from `ptarmigan losses`, or FILE.py with your own")
+    smoothing: float = option(
+        1.0, "D's target for real images in the cross-entropy losses; 0.9 smooths the label, 1 does not", 0.5, 1
     )
-    r2: Scheduled = option(0.2, "gamma of R2, the same on generated images; 0: off; A..B: from A to B")
-    penalty_every: int = option(1, "updates from one with R1 and R2, so many times as strong, to the next")
-    gradient_penalty: float = option(0.0, "weight of WGAN-GP's penalty between real and fake; 10 is usual; 0: off")
-    class_weight: float = option(1.0, "lambda, weight of the class term in both players' losses; .5 in reacgan's paper")
-    class_fake: bool = option(True, "auxiliary_classifier: D's class term has generated images too")
-    class_margin: float = option(0.98, "reacgan: cosine to the class's proxy, above which an image is not drawn to it")
-    class_temperature: float = option(0.5, "reacgan: what cosines are divided by")
+    r1: Scheduled = option(
+        0.2, "gamma of R1, the gradient penalty on real images; 0 turns it off; A..B moves over the budget",
+        0, 10**9,
+    )  # fmt: skip
+    r2: Scheduled = option(
+        0.2, "gamma of R2, the gradient penalty on generated images; 0 turns it off; A..B moves over the budget",
+        0, 10**9,
+    )  # fmt: skip
+    penalty_every: int = option(1, "apply R1 and R2 every N updates of D, scaled by N", 1, 1000)
+    gradient_penalty: float = option(
+        0.0, "weight of WGAN-GP's penalty between real and generated images; 10 is usual; 0 turns it off", 0, 10**9
+    )
+    class_weight: float = option(
+        1.0, "lambda, the weight of the class term in the losses of G and D; ReACGAN's paper has 0.5", 0, 10**9
+    )
+    class_fake: bool = option(True, "auxiliary_classifier: D's class term includes generated images")
+    class_margin: float = option(
+        0.98, "reacgan: cosine similarity to its class's proxy above which an image is pulled no further", 0, 1
+    )
+    class_temperature: float = option(0.5, "reacgan: divisor of the cosine similarities", 0.01, 100)
+
+
+# Names alone: the functions are in losses/adversarial.py, which needs torch; a test holds the two equal.
+LOSSES = (
+    "minimax", "non_saturating", "least_squares", "least_squares_pearson", "hinge", "wasserstein", "relativistic",
+)  # fmt: skip
+
+# The conditionings that read a field of Loss.  On data of one class each of them becomes none.  Projection may have
+# class_fake, because runs were recorded with both before there were other conditionings.
+READ_BY = {
+    "class_fake": ("auxiliary_classifier", "projection", "none"),
+    "class_margin": ("reacgan", "none"),
+    "class_temperature": ("reacgan", "none"),
+}
+
+
+def check_loss_name(config: Config) -> None:
+    loss = config.loss.loss
+    if loss not in LOSSES and not loss.endswith(".py"):
+        raise unknown("loss", loss, [*LOSSES, "a .py file"])
+
+
+def check_smoothing(config: Config) -> None:
+    """Only the losses with a cross-entropy target have something to smooth."""
+    loss = config.loss.loss
+    if config.loss.smoothing < 1 and loss.endswith(".py"):
+        raise conflict(f"smoothing: {loss} sets its own targets; leave smoothing out, and smooth the targets there")
+    if config.loss.smoothing < 1 and loss not in ("minimax", "non_saturating"):
+        raise conflict(
+            f"smoothing: {loss} has no cross-entropy target to smooth; take --loss non_saturating, or --smoothing 1"
+        )
+
+
+def check_class_options(config: Config) -> None:
+    """A field that the conditioning does not read keeps its default."""
+    for key, conditionings in READ_BY.items():
+        value, default = getattr(config.loss, key), getattr(Loss(), key)
+        if value != default and config.model.conditioning not in conditionings:
+            raise conflict(
+                f"{key}: {value} has no effect with conditioning {config.model.conditioning}; leave it out, or take "
+                f"--conditioning {conditionings[0]}"
+            )
+
+
+def check_batch_norm(config: Config) -> None:
+    """Batch norm in D makes each logit a function of the whole batch."""
+    if config.model.d_norm != "batch":
+        return
+    for key in ("r1", "r2", "gradient_penalty"):
+        if value := getattr(config.loss, key):
+            raise conflict(
+                f"d_norm batch does not work with {key} {value}: batch norm couples the samples, so the gradient of "
+                "their sum is no longer each sample's own (R1 of a linear D behind batch norm is 0); take --d-norm "
+                "none"
+            )
+    if config.loss.loss == "relativistic":
+        raise conflict(
+            "d_norm batch does not work with the relativistic loss, which compares pairs of logits: through batch norm "
+            "each logit depends on the rest of the batch; take --d-norm none"
+        )
+
+
+# --- training -----------------------------------------------------------------------------------------------------
+
+BETA = 0.999_999  # the greatest of Adam's betas allowed: at 1 a moment never moves
 
 
 @dataclass(frozen=True)
 class Train:
-    time: str | None = option(None, "budget as 90s, 10m, 1h30m of training steps; 10m if no budget is given")
-    images: str | None = option(None, "budget as a count of real images seen: 500k, 2M")
-    batch: int = option(32, "real images a step, and as many fakes")
-    micro_batch: int = option(0, "images computed at once: less memory, more time; 0: the batch, or what fits")
-    g_lr: float = option(2e-3, "G's learning rate")
-    d_lr: float = option(2e-3, "D's learning rate")
-    g_betas: tuple[Scheduled, Scheduled] = option((0.0, 0.99), "G's Adam betas; A..B in place of one: from A to B")
-    d_betas: tuple[Scheduled, Scheduled] = option((0.0, 0.99), "D's Adam betas; A..B in place of one: from A to B")
-    d_steps: int = option(1, "updates of D for each of G")
-    anneal: float = option(0.5, "share of the budget at whose end both rates have fallen linearly to 0; 0: never")
-    ema_half_life: Scheduled = option(
-        44e3, "images after which G's moving average has forgotten half; 0: no average; A..B: from A to B"
+    time: str | None = option(
+        None, "budget of training time: 90s, 10m or 1h30m; default: 10m, unless --images is given"
     )
-    seed: int = option(0, "seed of every draw: weights, order, latents")
-    device: Literal["auto", "cpu", "cuda", "mps"] = option("auto", "where to train")
-    deterministic: bool = option(False, "the same bits each time on a GPU too, at some cost; a CPU does so anyway")
-    precision: Literal["auto", "fp32", "bf16"] = option("auto", "auto: bf16 where a probe finds it faster")
-    snapshots: int = option(20, "sample grids, checkpoints and generators written over the budget")
-    live_images: int = option(250, "generated images scored at each snapshot against the select part; 0: none")
-    retries: int = option(3, "times to go back to the last good checkpoint, at half the rates, from a value not finite")
-    keep: int = option(3, "newest checkpoints kept, besides the first and every tenth")
+    images: str | None = option(None, "budget in real images that training sees: 500k or 2M")
+    batch: int = option(32, "real images in each update, with as many generated ones", 1, 1 << 20)
+    micro_batch: int = option(
+        0, "images computed at once: fewer need less memory and more time; 0: the whole batch, or what fits",
+        0, 1 << 20,
+    )  # fmt: skip
+    g_lr: float = option(2e-3, "learning rate of G", 0, 1)
+    d_lr: float = option(2e-3, "learning rate of D", 0, 1)
+    g_betas: tuple[Scheduled, Scheduled] = option(
+        (0.0, 0.99), "Adam's two betas for G; either may be A..B, which moves over the budget", 0, BETA
+    )
+    d_betas: tuple[Scheduled, Scheduled] = option(
+        (0.0, 0.99), "Adam's two betas for D; either may be A..B, which moves over the budget", 0, BETA
+    )
+    d_steps: int = option(1, "updates of D for each update of G", 1, 1000)
+    anneal: float = option(
+        0.5, "last fraction of the budget over which both learning rates fall linearly to 0; 0 keeps them constant",
+        0, 1,
+    )  # fmt: skip
+    ema_half_life: Scheduled = option(
+        44e3, "half-life of the moving average of G's weights, in images; 0: no average; A..B moves over the budget",
+        0, 10**15,
+    )  # fmt: skip
+    seed: int = option(0, "seed of every random draw: initial weights, order of the images, latents", 0, 2**63 - 1)
+    device: Literal["auto", "cpu", "cuda", "mps"] = option(
+        "auto", "device to train on; auto takes the first of cuda, mps, cpu that this machine has"
+    )
+    deterministic: bool = option(False, "same bits in every run on a GPU, at some cost in speed; a CPU always has them")
+    precision: Literal["auto", "fp32", "bf16"] = option(
+        "auto", "number format of the networks' arithmetic; auto measures both and takes the faster"
+    )
+    snapshots: int = option(
+        20, "times to write samples, a checkpoint and a generator, spread evenly over the budget", 1, 100_000
+    )
+    live_images: int = option(
+        250,
+        "generated images scored by KID at each snapshot, to pick the best generator; 0 or 10 and more",
+        0,
+        1_000_000,
+    )
+    retries: int = option(
+        3, "on NaN or infinity, roll back to the last checkpoint and halve the learning rates, at most N times", 0, 100
+    )
+    keep: int = option(3, "newest checkpoints to keep; the first and every tenth are kept too", 1, 100_000)
+
+
+BUDGET = ("time", "images")  # may change when a run is extended
+# May differ between two commands on one run folder
+UNTRACKED = (*BUDGET, "device", "micro_batch", "keep", "retries", "live_images")
+
+
+def check_budget(config: Config) -> None:
+    time, images = config.train.time, config.train.images
+    parse_time(time)
+    parse_images(images)
+    if time and images:
+        raise conflict(f"time {time} and images {images} are both given; one budget decides the end: leave one out")
+
+
+def check_live_images(config: Config) -> None:
+    if 0 < config.train.live_images < 10:
+        raise UserError(
+            f"live_images: expected 0, or 10 and more, which can be scored, got {config.train.live_images}",
+            "value-out-of-range",
+        )
+
+
+def check_micro_batch(config: Config) -> None:
+    if config.model.d_norm == "batch" and config.train.micro_batch:
+        raise conflict(
+            f"micro_batch: {config.train.micro_batch} does not work with batch norm in D, which normalises by the "
+            "whole batch; leave it out, or take --d-norm spectral or none"
+        )
+    if config.model.conditioning == "reacgan" and config.train.micro_batch:
+        raise conflict(
+            f"micro_batch: {config.train.micro_batch} does not work with conditioning reacgan, whose class term "
+            "compares each image with the whole batch; leave it out, or take a smaller --batch"
+        )
+
+
+# --- all of it ----------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -125,23 +346,75 @@ class Config:
 
 
 SECTIONS = {"data": Data, "model": Model, "loss": Loss, "train": Train}
+FIELDS = {f.name: f for cls in SECTIONS.values() for f in fields(cls)}
 TYPES: dict[str, Any] = {key: hint for cls in SECTIONS.values() for key, hint in get_type_hints(cls).items()}
-HELP: dict[str, str] = {f.name: f.metadata["help"] for cls in SECTIONS.values() for f in fields(cls)}
-RENAMED = {"init": "weight_init"}  # fields under the names that files of before have
 
-BUDGET = ("time", "images")  # may change when a run is extended
-UNTRACKED = (
-    *BUDGET,
-    "device",
-    "micro_batch",
-    "keep",
-    "retries",
-    "live_images",
-)  # may differ between two runs of one command on a run folder
+
+def bounds(key: str) -> tuple[float, float] | None:
+    """The least and the greatest value of a field that is a number."""
+    low, high = FIELDS[key].metadata["low"], FIELDS[key].metadata["high"]
+    return None if low is None or high is None else (low, high)
+
+
+def readable(number: float) -> str:
+    """A bound as people read it: 4096, 1,048,576, 0.95."""
+    return f"{number:,}" if number >= 10_000 else str(number)
+
+
+def help_of(key: str) -> str:
+    """A field's help text and its bounds; one of 10^9 and more guards against overflow only and is left out."""
+    text, ends = str(FIELDS[key].metadata["help"]), bounds(key)
+    if ends is None:
+        return text
+    return f"{text} [{readable(ends[0])} " + ("or more]" if ends[1] >= 10**9 else f"to {readable(ends[1])}]")
+
+
+HELP: dict[str, str] = {key: help_of(key) for key in FIELDS}
+
+
+def numbers_in(value: Any) -> list[float]:
+    """The numbers of a value: of a ramp its two ends, of a pair those of both."""
+    return [number for part in value for number in numbers_in(part)] if isinstance(value, tuple) else [value]
+
+
+def check_ranges(config: Config) -> None:
+    """Each number is within the bounds beside its field."""
+    for key, value in config.flat().items():
+        ends = bounds(key)
+        if ends and not all(ends[0] <= number <= ends[1] for number in numbers_in(value)):
+            wanted = "numbers" if isinstance(value, tuple) else "a number"
+            raise UserError(
+                f"{key}: expected {wanted} from {readable(ends[0])} to {readable(ends[1])}, got {value}",
+                "value-out-of-range",
+            )
+
+
+CHECKS = (
+    check_data_formats,
+    check_budget,
+    check_ranges,
+    check_live_images,
+    check_augment_p,
+    check_loss_name,
+    check_smoothing,
+    check_class_options,
+    check_micro_batch,
+    check_dcgan_options,
+    check_r3gan_options,
+    check_resnet_options,
+    check_batch_norm,
+)
+
+
+def check(config: Config) -> None:
+    """Raise UserError where a value is out of range or two fields do not go together."""
+    for one in CHECKS:
+        one(config)
+
 
 RECIPES: dict[str, dict[str, Any]] = {
-    # Each field against others, with the same images and in the same time: docs/search.md.  choice.py decides the
-    # rest, by the data, the device and the budget, and leaves the blocks out of a brief one.
+    # Each value was compared with others on the same images and in the same time: studies/search.md.  training/auto.py
+    # decides the other fields by the data, the device and the budget, and takes the blocks out if the budget is short.
     "auto": dict(loss="non_saturating", least_side=3, g_blocks=1, g_modulation=True, penalty_every=4),
     # Radford et al. 2016 (1511.06434), section 4: z uniform, 100; Adam 2e-4, beta1 .5; batch 128; N(0, .02); batch
     # norm in both.  Not verified against the paper's text: width 64 (the figure's G has 128 next to the image).
@@ -162,28 +435,32 @@ RECIPES: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-def flatten(given: Mapping[str, Any]) -> dict[str, Any]:
-    """What was given, flat or in the sections of a YAML file, by field.
+# --- from what a user gives ---------------------------------------------------------------------------------------
 
-    Raises UserError with the nearest name for a field that its section has not.
+
+def flatten(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields, flat or in the sections of a YAML file -> field name: value.
+
+    Raises UserError with the nearest name for a field that its section does not have.
     """
     flat: dict[str, Any] = {}
     for key, value in given.items():
         if key in SECTIONS and isinstance(value, Mapping):
-            section = {RENAMED.get(name) or name: content for name, content in value.items()}
-            for name in section:
-                if name not in {f.name for f in fields(SECTIONS[key])}:
-                    raise unknown(f"field in section {key!r}", str(name), [f.name for f in fields(SECTIONS[key])])
-            flat |= section
+            names = [f.name for f in fields(SECTIONS[key])]
+            for name in value:
+                if name not in names:
+                    raise unknown(f"{key} field", str(name), names)
+            flat |= value
         else:
-            flat[RENAMED.get(key, key)] = value
+            flat[key] = value
     return flat
 
 
 def resolve(given: Mapping[str, Any]) -> Config:
-    """Recipe, then what was given (flat, or in the sections of a YAML file) -> Config, checked.
+    """The recipe's fields, then those given (flat, or in the sections of a YAML file) -> Config, checked.
 
-    Raises UserError with the nearest name for an unknown field, and with the reason for a bad value.
+    A value None counts as not given.  Raises UserError: unknown-name with the nearest name, value-invalid,
+    value-out-of-range or options-conflict.
     """
     flat = flatten(given)
     recipe = str(flat.pop("recipe", "auto"))
@@ -191,15 +468,11 @@ def resolve(given: Mapping[str, Any]) -> Config:
         raise unknown("recipe", recipe, RECIPES)
     for key in flat:
         if key not in TYPES:
-            near = difflib.get_close_matches(str(key), TYPES, n=1)
-            raise UserError(
-                f"unknown field {reprlib.repr(key)[:100]}"
-                + (f": did you mean {near[0]!r}?" if near else f": fields are {', '.join(TYPES)}")
-            )
+            raise unknown("field", str(key)[:100], TYPES)
     chosen = dict(RECIPES[recipe])
-    if flat.get("network", "dcgan") != "dcgan":
+    if flat.get("network") not in (None, "dcgan"):
         chosen = {key: value for key, value in chosen.items() if key not in (*OF_DCGAN, "least_side")}
-    values = chosen | {key: coerce(key, value) for key, value in flat.items() if value is not None}
+    values = chosen | {key: convert_field(key, value) for key, value in flat.items() if value is not None}
     sections = {
         name: replace(cls(), **{f.name: values[f.name] for f in fields(cls) if f.name in values})
         for name, cls in SECTIONS.items()
@@ -210,46 +483,58 @@ def resolve(given: Mapping[str, Any]) -> Config:
 
 
 def config_of(record: Mapping[str, Any]) -> Config:
-    """The config in a record of a run or a generator; raises UserError as `resolve` does.
+    """The config in the record of a run or of a generator; raises UserError as `resolve` does.
 
-    Fields that an older file lacks have the dataclasses' defaults, which do as was done before there was a choice, and
-    not a recipe's.
+    A field that an older file lacks gets the dataclass's default and not the recipe's: defaults do what was done
+    before the field existed.
     """
     config = record["config"]
     return resolve({**config, **{name: {**asdict(cls()), **config[name]} for name, cls in SECTIONS.items()}})
 
 
-def coerce(key: str, value: Any) -> Any:
-    """A value from YAML, JSON, Python or a flag, in the field's type; raises UserError naming the field."""
-    fitted = fit(TYPES[key], value)
-    if fitted is not None:
-        return fitted
-    wanted = " or ".join(
-        f"one of {', '.join(map(str, get_args(k)))}" if get_origin(k) is Literal
-        else "two numbers" if get_origin(k) is tuple
-        else "A..B" if k is Ramp else getattr(k, "__name__", str(k))
-        for k in kinds(TYPES[key]) if k is not type(None)
+def convert_field(key: str, value: Any) -> Any:
+    """A value from YAML, JSON, Python or a flag in the field's type; raises UserError naming the field."""
+    found = convert(TYPES[key], value)
+    if found is not None:
+        return found
+    names = get_args(TYPES[key]) if get_origin(TYPES[key]) is Literal else ()
+    if names and isinstance(value, str):
+        raise unknown(key, value, names)
+    raise UserError(f"{key}: expected {in_words(TYPES[key])}, got {reprlib.repr(value)[:100]}", "value-invalid")
+
+
+def alternatives(hint: Any) -> tuple[Any, ...]:
+    """The types of a union but None; of any other hint the hint itself."""
+    kinds = get_args(hint) if get_origin(hint) in (Union, type(int | str)) else (hint,)
+    return tuple(kind for kind in kinds if kind is not type(None))
+
+
+KINDS = {bool: "true or false", int: "a whole number", float: "a number", Ramp: "A..B", str: "text"}
+
+
+def in_words(hint: Any) -> str:
+    """A type in words, for a message."""
+    return " or ".join(
+        f"one of {', '.join(map(str, get_args(kind)))}" if get_origin(kind) is Literal
+        else f"two values, each {in_words(get_args(kind)[0])}" if get_origin(kind) is tuple
+        else KINDS[kind]
+        for kind in alternatives(hint)
     )  # fmt: skip
-    raise UserError(f"{key}: {reprlib.repr(value)[:100]} will not do: {wanted} is needed ({HELP[key]})")
 
 
-def kinds(hint: Any) -> tuple[Any, ...]:
-    return get_args(hint) if get_origin(hint) in (Union, type(int | str)) else (hint,)
-
-
-def fit(hint: Any, value: Any) -> Any:
-    """A value in the first type of a hint that it fits; None where it fits none."""
-    for kind in kinds(hint):
+def convert(hint: Any, value: Any) -> Any:
+    """A value in the first type of a hint that can hold it; None where none can."""
+    for kind in alternatives(hint):
         if get_origin(kind) is Literal and value in get_args(kind):
             return value
         if get_origin(kind) is tuple and isinstance(value, list | tuple) and len(value) == len(get_args(kind)):
-            parts = tuple(fit(*pair) for pair in zip(get_args(kind), value, strict=True))
+            parts = tuple(convert(*pair) for pair in zip(get_args(kind), value, strict=True))
             if None not in parts:
                 return parts
         elif kind is Ramp:
             ends = value.split("..", 1) if isinstance(value, str) else value
             if isinstance(ends, list | tuple) and len(ends) == 2:
-                first, last = (fit(float, end) for end in ends)
+                first, last = (convert(float, end) for end in ends)
                 if first is not None and last is not None:
                     return first if first == last else Ramp(first, last)
         elif kind is bool and isinstance(value, bool):
@@ -257,141 +542,36 @@ def fit(hint: Any, value: Any) -> Any:
         elif kind is str and isinstance(value, str | int) and not isinstance(value, bool):
             return str(value)
         elif kind in (int, float) and not isinstance(value, bool):
-            try:
-                number = float(value)  # YAML 1.1 reads 2e-3 as a string
-            except (TypeError, ValueError, OverflowError):
-                continue
-            if kind is float or number.is_integer():
+            number = as_number(kind, value)
+            if number is not None:
+                return number
+    return None
+
+
+def as_number(kind: type[int] | type[float], value: Any) -> int | float | None:
+    """A number, or one written as text (YAML 1.1 reads 2e-3 as text), in its type; an int stays exact above 2^53."""
+    for read in (int, float) if kind is int and isinstance(value, int | str) else (float,):
+        with suppress(TypeError, ValueError, OverflowError):
+            number = read(value)
+            if kind is float or number == int(number):
                 return kind(number)
     return None
 
 
-def check(config: Config) -> None:
-    """Raise UserError where values do not go together or are out of range."""
-    data, model, loss, train = config.data, config.model, config.loss, config.train
-    parse_size(data.size)
-    parse_split(data.split)
-    parse_images(train.images)
-    parse_time(train.time)
-    if train.time and train.images:
-        raise UserError("time and images are both given: one budget decides the end; leave one out")
-    for key, low, high in (
-        ("width", 1, 4096), ("latent_dim", 1, 65536), ("class_dim", 1, 65536), ("batch", 1, 1 << 20),
-        ("micro_batch", 0, 1 << 20), ("least_side", 2, 4), ("g_blocks", 0, 16),
-        ("d_steps", 1, 1000), ("snapshots", 1, 100_000), ("keep", 1, 100_000), ("retries", 0, 100),
-        ("live_images", 0, 1_000_000), ("g_lr", 0, 1), ("d_lr", 0, 1), ("anneal", 0, 1),
-        ("r1", 0, 1e9), ("r2", 0, 1e9), ("penalty_every", 1, 1000), ("gradient_penalty", 0, 1e9),
-        ("class_weight", 0, 1e9), ("class_margin", 0, 1), ("class_temperature", 0.01, 100), ("ema_half_life", 0, 1e15),
-        ("augment_p", 0, 1), ("dropout", 0, 0.95), ("smoothing", 0.5, 1), ("seed", 0, 2**63 - 1),
-    ):  # fmt: skip
-        value = config.flat()[key]
-        if not all(low <= end <= high for end in ends_of(value)):
-            raise UserError(f"{key}: {value} is out of range: {low} to {high} ({HELP[key]})")
-    if 0 < train.live_images < 10:
-        raise UserError(f"live_images: {train.live_images} are too few to score: 0, or 10 and more")
-    for key in ("g_betas", "d_betas"):
-        if not all(0 <= end < 1 for beta in getattr(train, key) for end in ends_of(beta)):
-            raise UserError(f"{key}: {getattr(train, key)} is out of range: each from 0 to below 1")
-    if data.augment_p != 1 and data.augment != "diffaugment":
-        own = {"gentle": ", whose share is .5", "ada": ", which steers its own"}.get(data.augment, "")
-        raise UserError(
-            f"augment_p: {data.augment_p} means nothing to augment {data.augment}{own}; leave it out, or take "
-            "--augment diffaugment"
-        )
-    if loss.loss not in LOSSES and not loss.loss.endswith(".py"):
-        raise unknown("loss", loss.loss, [*LOSSES, "a .py file"])
-    if loss.smoothing < 1 and loss.loss.endswith(".py"):
-        raise UserError(f"smoothing: {loss.loss} has its own targets; smooth them there, and leave it out")
-    if loss.smoothing < 1 and loss.loss not in ("minimax", "non_saturating"):
-        raise UserError(
-            f"smoothing: {loss.loss} has no cross-entropy target to smooth; take non_saturating or smoothing 1"
-        )
-    for key, conditionings in MEANT_FOR.items():
-        value, default = getattr(loss, key), getattr(Loss(), key)
-        if value != default and model.conditioning not in conditionings:
-            raise UserError(
-                f"{key}: {value} means nothing to conditioning {model.conditioning}; leave it out, or take "
-                f"--conditioning {conditionings[0]}"
-            )
-    if model.d_norm == "batch" and train.micro_batch:
-        raise UserError(
-            "micro_batch: cannot be used with batch norm in D, which normalises by the whole batch; leave it out, or "
-            "use --d-norm spectral or none",
-            "options-conflict",
-        )
-    if model.conditioning == "reacgan" and train.micro_batch:
-        raise UserError(
-            "micro_batch: reacgan contrasts each image with the whole batch, which parts of it do not have; leave it "
-            "out, or take a smaller --batch"
-        )
-    for key in OF_DCGAN:
-        if getattr(model, key) and model.network != "dcgan":
-            raise UserError(
-                f"{key} goes with network dcgan, not {model.network}; leave it out, or take --network dcgan"
-            )
-    if model.network == "r3gan" and model.d_norm != "none":
-        raise UserError(
-            f"d_norm {model.d_norm} cannot go with network r3gan, whose blocks start at 0 and do without norms; take "
-            "--d-norm none, or --network dcgan"
-        )
-    if model.network == "resnet" and model.d_norm == "batch":
-        raise UserError("d_norm batch cannot go with network resnet, whose D has none; take --d-norm spectral or none")
-    if model.network == "r3gan" and model.weight_init != "fan_in":
-        raise UserError(
-            f"weight_init {model.weight_init} cannot go with network r3gan: without norms, weights N(0, .02) leave "
-            "nothing of an image after a few stages; take --weight-init fan_in, or --network dcgan"
-        )
-    if model.d_norm == "batch":
-        coupled = [f"{key} {getattr(loss, key)}" for key in ("r1", "r2", "gradient_penalty") if getattr(loss, key)]
-        if coupled:
-            raise UserError(
-                f"d_norm batch cannot go with {coupled[0]}: batch norm couples the samples, so the gradient of a sum "
-                f"is no longer each sample's own gradient (R1 of a linear D behind batch norm is 0); take --d-norm none"
-            )
-        if loss.loss == "relativistic":
-            raise UserError(
-                "d_norm batch cannot go with the relativistic loss: each pair is compared through D, and batch norm "
-                "lets D read the rest of the batch instead; take --d-norm none"
-            )
-    if data.group is not None:
-        try:
-            re.compile(data.group)
-        except re.error as error:
-            raise UserError(f"group: {data.group!r} is no regular expression: {error}") from None
-
-
-def ends_of(value: Any) -> tuple[Any, ...]:
-    return value if isinstance(value, Ramp) else (value,)
-
-
-OF_DCGAN = ("g_blocks", "g_modulation")  # fields of Model that belong to one family
-
-# Fields of Loss that belong to a conditioning.  Data of one class turn any of them into none, and projection took
-# class_fake before there were others: files with it are there.
-MEANT_FOR = {
-    "class_fake": ("auxiliary_classifier", "projection", "none"),
-    "class_margin": ("reacgan", "none"),
-    "class_temperature": ("reacgan", "none"),
-}
-
-# Names alone: the functions stand in losses.py, which needs torch; a test holds the two equal.
-LOSSES = (
-    "minimax", "non_saturating", "least_squares", "least_squares_pearson", "hinge", "wasserstein", "relativistic",
-)  # fmt: skip
-
-
 def parse_size(text: str | None) -> tuple[int, int] | None:
-    """'64' -> (64, 64), '48x64' -> (48, 64), height first; 16 to 256 each."""
+    """'64' -> (64, 64), '48x64' -> (48, 64), height first; 16 to 256 pixels each."""
     if text is None:
         return None
     match = re.fullmatch(r"(\d+)(?:x(\d+))?", text.strip())
     if not match:
-        raise UserError(f"size: {text!r} is no size: write 64, or 48x64 for height x width")
+        raise UserError(f"size: expected 64, or 48x64 for height x width, got {text!r}", "value-invalid")
     height, width = int(match[1]), int(match[2] or match[1])
     near = tuple(min(max(side, 16), 256) for side in (height, width))
     if near != (height, width):
         raise UserError(
-            f"size: {height}x{width} cannot work, sides go from 16 to 256: the nearest that can is {near[0]}x{near[1]}"
+            f"size: expected sides from 16 to 256 pixels, got {height}x{width}; the nearest size allowed is "
+            f"{near[0]}x{near[1]}",
+            "value-out-of-range",
         )
     return height, width
 
@@ -404,8 +584,10 @@ def parse_split(text: str) -> tuple[float, float, float] | None:
         shares = tuple(float(part) / 100 for part in text.split("/"))
     except ValueError:
         shares = ()
-    if len(shares) != 3 or abs(sum(shares) - 1) > 1e-6 or min(shares) < 0 or shares[0] <= 0:
-        raise UserError(f"split: {text!r} is no split: write three percentages that add up to 100, as 90/5/5, or none")
+    if len(shares) != 3 or not abs(sum(shares) - 1) <= 1e-6 or min(shares) < 0 or shares[0] <= 0:
+        raise UserError(
+            f"split: expected three percentages that add up to 100, as 90/5/5, or none, got {text!r}", "value-invalid"
+        )
     return shares[0], shares[1], shares[2]
 
 
@@ -416,7 +598,7 @@ def parse_images(text: str | None) -> int | None:
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([kKmM]?)", text.replace("_", "").strip())
     count = round(float(match[1]) * {"": 1, "k": 1e3, "m": 1e6}[match[2].lower()]) if match else 0
     if count < 1:
-        raise UserError(f"images: {text!r} is no count of images: write 500k or 2M")
+        raise UserError(f"images: expected a number of images, as 500k or 2M, got {text!r}", "value-invalid")
     return count
 
 
@@ -429,5 +611,5 @@ def parse_time(text: str | None) -> float | None:
         sum(float(part or 0) * unit for part, unit in zip(match.groups(), (3600, 60, 1), strict=True)) if match else 0
     )
     if seconds <= 0:
-        raise UserError(f"time: {text!r} is no length of time: write 90s, 10m or 1h30m")
+        raise UserError(f"time: expected a length of time, as 90s, 10m or 1h30m, got {text!r}", "value-invalid")
     return seconds

@@ -10,11 +10,11 @@ from pathlib import Path
 from string import ascii_uppercase
 from typing import Any, NamedTuple
 
-from rich.console import Console
 from rich.table import Table
 
 from ptarmigan.config import UNTRACKED, Config, config_of, parse_images, parse_time
 from ptarmigan.core import log
+from ptarmigan.core.console import Terminal
 from ptarmigan.core.files import Damaged, load_json, load_tensors
 from ptarmigan.core.types import UserError
 from ptarmigan.evaluation import metrics
@@ -294,10 +294,8 @@ def difference(values: Sequence[float], against: Sequence[float]) -> Estimate:
 
 def show(compared: Compared) -> None:
     """What was found, in a terminal."""
-    console = Console(emoji=False)
-
-    def say(text: str) -> None:
-        console.print(text, markup=False, highlight=False, soft_wrap=True)
+    console = Terminal()
+    say = console.say
 
     def table(title: str, heads: Sequence[str], rows: dict[str, list[str]]) -> None:
         for start in range(0, len(heads), ACROSS):

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
 from ptarmigan.config import config_of
 from ptarmigan.core import log
+from ptarmigan.core.console import Terminal
 from ptarmigan.core.devices import deterministic, pick_device
 from ptarmigan.core.files import FORMAT, load_json, make_folder, write_atomic
 from ptarmigan.core.types import DiscriminatorOutput, UserError
@@ -252,10 +252,8 @@ def first_bad(value: Tensor) -> int | None:
 
 def show(step: Step) -> None:
     """A step as tables for a person."""
-    console = Console()
-
-    def say(text: str) -> None:
-        console.print(text, markup=False, highlight=False, soft_wrap=True)
+    console = Terminal()
+    say = console.say
 
     say(f"the step at {step.images_seen:,} images seen, from {step.checkpoint}")
     say("  ".join(f"{name} {value:.4g}" for name, value in step.terms.items()))

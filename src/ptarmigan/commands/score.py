@@ -9,12 +9,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from ptarmigan.commands.score_sources import Drawn, Given, Supply, run_of, trained_on
 from ptarmigan.config import Data, parse_time
 from ptarmigan.core import files, seeding
+from ptarmigan.core.console import Terminal
 from ptarmigan.core.types import UserError, unknown
 from ptarmigan.data import HELD_OUT, TRAIN, Dataset, open_dataset
 from ptarmigan.evaluation.evaluate import Report, Sample, Sets, evaluate, labels_of
@@ -287,7 +287,7 @@ class Bar:
 
     def __init__(self) -> None:
         columns = TextColumn("{task.description}"), BarColumn(bar_width=20), TimeRemainingColumn()
-        console = Console(stderr=True)
+        console = Terminal(stderr=True)
         self.progress = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
         self.task = self.progress.add_task("opening", total=None)
 

@@ -1,1 +1,1 @@
-"""What every room stands on: types, addressed draws, files, devices, ranks, convolutions, the log."""
+"""What every other package uses: types, addressed draws, files, devices, ranks, convolutions, log and console."""

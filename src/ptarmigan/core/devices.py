@@ -1,4 +1,4 @@
-"""Where to compute: a look at the machine."""
+"""The device to compute on, its memory and its determinism."""
 
 from __future__ import annotations
 
@@ -12,46 +12,48 @@ from torch import Tensor
 
 from ptarmigan.core.types import UserError, unknown
 
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # from glibc's malloc.h
 
 
 def pick_device(name: str) -> torch.device:
-    """The device of a name; auto: CUDA, then Apple's MPS, then the CPU.  Raises UserError where it is missing."""
-    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    """The device of this name; auto takes the first of CUDA, Apple's MPS and the CPU that the machine has.
+
+    Raises UserError: unknown-name, or device-missing.
+    """
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    devices = [device for device, found in available.items() if found]
     if name == "auto":
-        name = next(device for device, found in there.items() if found)
-    if name not in there:
-        raise unknown("device", name, ["auto", *there])
-    if not there[name]:
-        raise UserError(
-            f"device: no {name} on this machine; it has {', '.join(d for d, found in there.items() if found)}"
-        )
-    if name == "cuda" and "LOCAL_RANK" in os.environ:  # torchrun: a GPU for each rank
+        name = devices[0]
+    if name not in available:
+        raise unknown("device", name, ["auto", *available])
+    if name not in devices:
+        raise UserError(f"device: this machine has no {name}; take --device {' or '.join(devices)}", "device-missing")
+    if name == "cuda" and "LOCAL_RANK" in os.environ:  # under torchrun each rank has its own GPU
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
         return torch.device(name, int(os.environ["LOCAL_RANK"]))
     return torch.device(name)
 
 
 def sent(tensor: Tensor, device: torch.device | str) -> Tensor:
-    """A tensor of the host on a device; a GPU fetches it by itself, so that the host need not wait for its queue."""
+    """Copy a tensor from the host to a device; the host does not wait for a GPU to finish the work in its queue."""
     if torch.device(device).type == "cuda":
         return tensor.pin_memory().to(device, non_blocking=True)
     return tensor.to(device)
 
 
 def keep_freed_memory() -> None:
-    """Let glibc keep what the process frees, for steps take the same blocks again and again.
+    """Let glibc keep the memory that the process frees, since each step allocates blocks of the same sizes.
 
-    Fresh pages are filled with zeros first: .03 to .1 of a step's time.  It lasts as long as the process does.
-    Elsewhere nothing is done.
+    The kernel fills new pages with zeros, which takes 3 to 10 % of a step's time.  The setting lasts until the process
+    ends.  Where the C library has no mallopt, nothing is done.
     """
     if mallopt := getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None:
         mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
-        mallopt(M_MMAP_THRESHOLD, 2**30) or mallopt(M_MMAP_THRESHOLD, 2**25)  # older ones take no more
+        mallopt(M_MMAP_THRESHOLD, 2**30) or mallopt(M_MMAP_THRESHOLD, 2**25)  # the limit of older versions
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """The device has no more memory; the CPU's allocator raises a plain RuntimeError."""
+    """Whether the error says that the device has no memory left; the CPU's allocator raises a plain RuntimeError."""
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
         isinstance(error, RuntimeError) and "allocate memory" in str(error)
     )
@@ -59,12 +61,12 @@ def out_of_memory(error: BaseException) -> bool:
 
 @contextmanager
 def deterministic(wanted: bool) -> Iterator[None]:
-    """The same bits on a GPU each time, as on the CPU; an operation that cannot is an error.  Given back at the end."""
+    """Compute the same bits on a GPU in every run; an operation that cannot is an error.  Settings are restored."""
     if not wanted:
         yield
         return
     before = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it at its first use
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read by cuBLAS at its first use
     torch.use_deterministic_algorithms(True)
     torch.backends.cudnn.benchmark = False
     try:

@@ -1,4 +1,4 @@
-"""Ranks under torchrun.  Without it a process is rank 0 of 1, and every function here does nothing."""
+"""Ranks under torchrun.  Without torchrun the process is rank 0 of 1, and no function here communicates."""
 
 from __future__ import annotations
 
@@ -19,12 +19,13 @@ from torch.distributed.rendezvous import rendezvous
 
 from ptarmigan.core.types import UserError
 
-TIMEOUT = timedelta(minutes=30)  # a rank that waits longer for another gives it up
+TIMEOUT = timedelta(minutes=30)  # the longest that a rank waits for another one
 
 
 class RankLost(UserError):
-    """Another rank ended, or did not come to an exchange in time."""
+    """Another rank exited, or did not communicate in time."""
 
+    code = "rank-lost"
     status = 1
     of_one_rank = True
 
@@ -39,17 +40,17 @@ def rank() -> int:
 
 @contextmanager
 def ranks(device: torch.device) -> Iterator[None]:
-    """The process group that torchrun's environment asks for: nccl on GPUs, gloo elsewhere."""
+    """Set up the process group that torchrun's environment describes, with nccl on GPUs and gloo elsewhere."""
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield
         return
-    # Optimizers import this module at their first step.  Imported while there is a group, its functions' defaults keep
-    # that group alive past its destruction, and gloo's threads then end the process by SIGABRT.
+    # Optimizers import this module at their first step.  If it is imported while a group exists, the defaults of its
+    # functions keep the group alive after it is destroyed, and gloo's threads then end the process by SIGABRT.
     importlib.import_module("torch.distributed.nn")
     store, number, count = next(rendezvous("env://", timeout=TIMEOUT))
     if os.environ.get("LOCAL_WORLD_SIZE") == os.environ["WORLD_SIZE"]:
-        # torchrun's own store outlives a restart, with the addresses of the dead in it (pytorch issue 135712).  Over
-        # several machines their counts may differ; docs/scaling.md says what to set there.
+        # torchrun's store survives a restart and still holds the addresses of the dead processes (pytorch issue
+        # 135712).  On several machines the restart counts may differ; docs/scaling.md says what to set there.
         store = PrefixStore(f"attempt {os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
     backend = "nccl" if device.type == "cuda" else "gloo"
     c10d.init_process_group(backend, store=store, rank=number, world_size=count, timeout=TIMEOUT)
@@ -61,7 +62,7 @@ def ranks(device: torch.device) -> Iterator[None]:
 
 @contextmanager
 def first_of_each_machine() -> Iterator[None]:
-    """Rank 0 of each machine goes through alone, then the others, who find what it left in files."""
+    """Let local rank 0 of each machine run the block first; the others follow and find the files that it wrote."""
     local = int(os.environ.get("LOCAL_RANK", "0"))
     if world() > 1 and local > 0:
         _exchange(c10d.barrier)
@@ -71,7 +72,7 @@ def first_of_each_machine() -> Iterator[None]:
 
 
 def average(tensor: Tensor) -> Tensor:
-    """The mean over ranks of a tensor, the same bits on each."""
+    """The mean of a tensor over the ranks, with the same bits on each."""
     if world() == 1:
         return tensor
     out = tensor.clone(memory_format=torch.contiguous_format)
@@ -81,7 +82,7 @@ def average(tensor: Tensor) -> Tensor:
 
 @torch.no_grad()
 def average_(tensors: list[Tensor]) -> None:
-    """Put into each tensor its mean over ranks, by one flat all-reduce."""
+    """Replace each tensor by its mean over the ranks, in one flat all-reduce."""
     if world() == 1:
         return
     flat = average(torch.cat([tensor.reshape(-1) for tensor in tensors]))
@@ -100,13 +101,19 @@ class _Mean(torch.autograd.Function):
 
 
 def mean(tensor: Tensor) -> Tensor:
-    """`average`, differentiable: where gradients are averaged over ranks too, those of the mean of their losses."""
+    """`average`, differentiable: its backward averages the gradient over the ranks.
+
+    With gradients averaged over the ranks, as training does, this is the gradient of the mean of all ranks' losses.
+    """
     out: Tensor = _Mean.apply(tensor)  # type: ignore[no-untyped-call]
     return out
 
 
 def gather(tensor: Tensor) -> Tensor:
-    """The rows [N, ...] of all ranks in their order, [R N, ...], differentiable as `mean` is; integers as floats."""
+    """Concatenate the rows [N, ...] of all R ranks in rank order: [R N, ...], differentiable as `mean` is.
+
+    Over several ranks, integers become floats.
+    """
     if world() == 1:
         return tensor
     rows = tensor.new_zeros(world(), *tensor.shape)
@@ -115,7 +122,7 @@ def gather(tensor: Tensor) -> Tensor:
 
 
 def broadcast(value: Any) -> Any:
-    """Rank 0's value, which JSON has to carry, on every rank."""
+    """Rank 0's value, which must be JSON, on every rank."""
     if world() == 1:
         return value
     return json.loads(_bytes(json.dumps(value).encode()))
@@ -132,7 +139,10 @@ def broadcast_tensors(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def on_first(action: Callable[[], Any]) -> Any:
-    """What `action` returns on rank 0, which JSON has to carry; a UserError there is raised on every rank."""
+    """Run `action` on rank 0 only, and return its value, which must be JSON, on every rank.
+
+    A UserError of rank 0 is raised on every rank.
+    """
     if world() == 1:
         return action()
     answer: dict[str, Any] = {}
@@ -152,7 +162,7 @@ def on_first(action: Callable[[], Any]) -> Any:
 
 
 def differing(digest: bytes) -> list[int]:
-    """The ranks whose digest is not rank 0's; of several ranks."""
+    """The ranks whose digest differs from rank 0's; needs several ranks."""
     mine = torch.frombuffer(bytearray(digest), dtype=torch.uint8).to(_device())
     all_of_them = [torch.empty_like(mine) for _ in range(world())]
     _exchange(lambda: c10d.all_gather(all_of_them, mine))
@@ -170,7 +180,7 @@ def _bytes(content: bytes) -> bytes:
 
 
 def _device() -> torch.device:
-    """Where the backend wants its tensors."""
+    """The device on which the backend communicates."""
     return torch.device("cuda", torch.cuda.current_device()) if c10d.get_backend() == "nccl" else torch.device("cpu")
 
 
@@ -179,7 +189,7 @@ def _exchange(collective: Callable[[], Any]) -> None:
         collective()
     except RuntimeError as error:
         raise RankLost(
-            f"rank {rank()} of {world()} waited for another one in vain ({str(error).splitlines()[0]}): it ended, or "
-            f"hung for {TIMEOUT.total_seconds():.0f}s. The run goes on from its last checkpoint: give the same command "
-            "again, or let torchrun do so with --max-restarts"
+            f"rank {rank()} of {world()} lost contact with another rank, which exited or did not answer for "
+            f"{TIMEOUT.total_seconds():.0f} s ({str(error).splitlines()[0]}); to resume from the last checkpoint, give "
+            "the same command again, or let torchrun do it with --max-restarts"
         ) from error

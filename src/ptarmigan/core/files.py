@@ -1,4 +1,4 @@
-"""Files appear whole or not at all, and tensors come back as they went or are said to be damaged."""
+"""Files that are written whole or not at all, and that are checked by their SHA-256 when they are read."""
 
 from __future__ import annotations
 
@@ -18,18 +18,20 @@ from torch import Tensor
 
 from ptarmigan.core.types import UserError
 
-FORMAT = 2  # of every file that holds tensors; checkpoint.py brings a run of format 1 up to it
+FORMAT = 2  # of every file with tensors; training/checkpoint.py converts a checkpoint of format 1
 
 
 class Damaged(UserError):
-    """A file is not what was written."""
+    """A file cannot be read, or is not what was written."""
+
+    code = "file-damaged"
 
 
 def write_atomic(path: Path, content: bytes | Callable[[BinaryIO], object]) -> None:
-    """Write bytes, or what `content(file)` writes, to `path`: beside it, synced, then renamed over it.
+    """Write bytes, or what `content(file)` writes, to a temporary file, sync it, and rename it to `path`.
 
-    On any failure what was at `path` before is still there and nothing is left beside it.  Raises UserError
-    where the system does not allow the writing (permission, space, a missing folder).
+    On any failure the old file at `path` is unchanged and no temporary file is left.  Raises UserError
+    (file-unwritable) where the system refuses: permission, space, a missing folder.
     """
     beside = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
     try:
@@ -46,30 +48,38 @@ def write_atomic(path: Path, content: bytes | Callable[[BinaryIO], object]) -> N
             beside.unlink(missing_ok=True)
         sync_folder(path.parent)
     except OSError as error:
-        remedy = "; make room, then the same command goes on" if error.errno == errno.ENOSPC else ""
-        raise UserError(f"cannot write {path}: {error.strerror or error}{remedy}") from error
+        remedy = "; free some space, then give the same command again" if error.errno == errno.ENOSPC else ""
+        raise UserError(f"cannot write {path}: {error.strerror or error}{remedy}", "file-unwritable") from error
 
 
 def check_new_path(path: Path, flag: str, endings: tuple[str, ...]) -> Path:
-    """`path`, if it has one of the endings and nothing is there, and its folder made; else raises UserError."""
+    """Make the folder of a new file and return the file's path.
+
+    Raises UserError: value-invalid for another ending, file-exists, file-unwritable.
+    """
     if path.suffix.lower() not in endings:
-        raise UserError(f"{flag}: {path} is no {' or '.join('X' + ending for ending in endings)}")
+        wanted = " or ".join(f"X{ending}" for ending in endings)
+        raise UserError(f"{flag}: expected a file {wanted}, got {path}", "value-invalid")
     if path.exists():
-        raise UserError(f"{flag}: {path} exists already and is not overwritten: name another, or remove it first")
+        raise UserError(
+            f"{flag}: {path} exists and is not overwritten; name another file, or remove it first", "file-exists"
+        )
     make_folder(path.parent)
     return path
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder and those above it; raises UserError where the system does not allow it."""
+    """Make a folder and its parents; raises UserError (file-unwritable) where the system refuses."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"cannot make {folder}: {error.strerror}; name another place with --out") from None
+        raise UserError(
+            f"cannot make folder {folder}: {error.strerror}; name another one with --out", "file-unwritable"
+        ) from None
 
 
 def sync_folder(folder: Path) -> None:
-    """Make a rename inside `folder` last through a power cut, where the system has such a call."""
+    """Make renames inside `folder` survive a power cut, where the system has such a call."""
     if os.name == "posix":
         handle = os.open(folder, os.O_RDONLY)
         try:
@@ -78,20 +88,29 @@ def sync_folder(folder: Path) -> None:
             os.close(handle)
 
 
+def damaged(path: Path, error: Exception | None = None) -> Damaged:
+    """The error for a file that could not be read or parsed; without `error`, for one with another SHA-256."""
+    if isinstance(error, OSError):
+        return Damaged(f"cannot read {path}: {error.strerror or error}", "file-unreadable")
+    if isinstance(error, KeyError):
+        return Damaged(f"{path} is damaged, or was not written by ptarmigan: it has no entry {error}")
+    return Damaged(f"{path} is damaged: {error or 'its content does not match the SHA-256 written in it'}")
+
+
 def save_json(path: Path, record: dict[str, Any]) -> None:
-    """Write a record as JSON for readers, with the SHA-256 of its content as its last entry."""
+    """Write a record as indented JSON, with the SHA-256 of its content as the last entry."""
     write_atomic(path, (json.dumps({**record, "sha256": _seal(record)}, indent=2) + "\n").encode())
 
 
 def load_json(path: Path) -> dict[str, Any]:
-    """What `save_json` wrote; raises Damaged where it cannot be read or does not have its SHA-256."""
+    """Read what `save_json` wrote; raises Damaged (file-unreadable or file-damaged)."""
     try:
         record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         good = record.pop("sha256") == _seal(record)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise Damaged(f"cannot read {path}: {error}") from None
+        raise damaged(path, error) from None
     if not good:
-        raise Damaged(f"{path} is damaged: its content does not have the SHA-256 written in it")
+        raise damaged(path)
     return record
 
 
@@ -100,9 +119,9 @@ def _seal(record: dict[str, Any]) -> str:
 
 
 def save_tensors(path: Path, tensors: dict[str, Tensor], meta: dict[str, Any]) -> str:
-    """Write tensors and JSON to one safetensors file, with a SHA-256 of both inside; returns the SHA-256.
+    """Write tensors and JSON to one safetensors file with the SHA-256 of both in it; return the SHA-256.
 
-    The JSON is one metadata entry, because the order of several is not fixed and equal content must give
+    The JSON is a single metadata entry: safetensors does not fix the order of several, and equal content must give
     equal bytes.
     """
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
@@ -114,10 +133,10 @@ def save_tensors(path: Path, tensors: dict[str, Tensor], meta: dict[str, Any]) -
 
 
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """What `save_tensors` wrote, on the CPU.
+    """Read what `save_tensors` wrote, onto the CPU.
 
-    Raises Damaged where the file cannot be read, is not ours, or does not have the SHA-256 that it names;
-    UserError where its format is newer than this program.
+    Raises Damaged (file-unreadable, or file-damaged where the content is not ptarmigan's or does not match its
+    SHA-256), and UserError (file-format) for a format newer than this version's.
     """
     try:
         with safetensors.safe_open(path, "pt") as file:
@@ -128,11 +147,14 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     except (
         OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, safetensors.SafetensorError,
     ) as error:  # fmt: skip
-        raise Damaged(f"cannot read {path}: {error}") from None
+        raise damaged(path, error) from None
     if not good:
-        raise Damaged(f"{path} is damaged: its content does not have the SHA-256 written in it")
+        raise damaged(path)
     if meta["format"] > FORMAT:
-        raise UserError(f"{path} has format {meta['format']}, made by a newer ptarmigan: this one reads up to {FORMAT}")
+        raise UserError(
+            f"{path} has format {meta['format']}, made by a newer ptarmigan; this version reads up to {FORMAT}",
+            "file-format",
+        )
     return tensors, {**meta, "sha256": sha256}
 
 

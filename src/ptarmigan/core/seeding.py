@@ -1,8 +1,8 @@
-"""Addressed draws: each is a function of (seed, purpose, global sample index), so nothing is carried.
+"""Addressed random draws: each is a function of (seed, purpose, global sample index), and no state is kept.
 
-A sample's draw occupies a fixed block of the output of Philox 4x64-10 (Salmon et al., SC 2011), a generator
-that can be advanced to any place in constant time; (seed, purpose) is its key.  Batch size, device, rank and
-the number of steps taken before have no part in it.
+A sample's draw is a fixed block of the output of Philox 4x64-10 (Salmon et al., SC 2011), a counter-based generator
+that advances to any position in constant time.  Its key is (seed, purpose).  Draws do not depend on the batch size, the
+device, the rank or the number of earlier steps.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-WORDS = 4  # 64-bit words that one step of Philox's counter yields
-ROUNDS = 12  # of the permutation: 4 leave sets of fewer than some 30 images in an order that chi-square sees
+WORDS = 4  # 64-bit words per step of Philox's counter
+ROUNDS = 12  # of the permutation; after 4, a chi-square test detects the order of sets of fewer than about 30 images
 
 
 def _key(seed: int, purpose: str) -> int:
-    """128 bits from the seed and the purpose."""
+    """A key of 128 bits from the seed and the purpose."""
     digest = hashlib.blake2b(f"{seed}:{purpose}".encode(), digest_size=16).digest()
     return int.from_bytes(digest, "little")
 
 
 def words(seed: int, purpose: str, indices: NDArray[np.int64], count: int) -> NDArray[np.uint64]:
-    """`count` 64-bit words for each sample -> [N, count]; runs of consecutive indices cost one call."""
+    """`count` 64-bit words for each sample: [N, count]; a run of consecutive indices takes one call."""
     block = -(-count // WORDS)
     out = np.empty((len(indices), block * WORDS), np.uint64)
     starts = np.flatnonzero(np.diff(indices, prepend=indices[:1] - 2) != 1)
@@ -36,30 +36,29 @@ def words(seed: int, purpose: str, indices: NDArray[np.int64], count: int) -> ND
 
 
 def uniforms(seed: int, purpose: str, indices: NDArray[np.int64], count: int) -> Tensor:
-    """float64 in the open interval (0, 1) -> [N, count]."""
+    """Uniform draws [N, count], float64 in the open interval (0, 1)."""
     high = words(seed, purpose, indices, count) >> np.uint64(11)
     return torch.from_numpy((high + 0.5) * 2.0**-53)
 
 
 def latents(seed: int, purpose: str, indices: NDArray[np.int64], dim: int, kind: str = "normal") -> Tensor:
-    """z [N, dim] float32: standard normal, or uniform on (-1, 1) as in DCGAN."""
+    """Latents z [N, dim] float32: standard normal, or for any other kind uniform on (-1, 1) as in DCGAN."""
     u = uniforms(seed, purpose, indices, dim)
     return (torch.special.ndtri(u) if kind == "normal" else 2 * u - 1).float()
 
 
 def masks(seed: int, purpose: str, indices: NDArray[np.int64], count: int, drop: float) -> Tensor:
-    """Inverted dropout masks [N, count] float32: 0 with probability `drop` (in 1/256ths), else 1/(1 - drop)."""
+    """Inverted dropout masks [N, count] float32: 0 with probability `drop`, rounded to 1/256, else 1/(1 - drop)."""
     raw = words(seed, purpose, indices, -(-count // 8)).view(np.uint8)[:, :count]
     level = round(drop * 256)
     return torch.from_numpy(raw >= level).float().mul_(256 / (256 - level))
 
 
 def permute(seed: int, purpose: str, epoch: int, positions: NDArray[np.int64], size: int) -> NDArray[np.int64]:
-    """Positions in [0, size) -> indices in [0, size), one to one, in an order keyed by (seed, purpose, epoch).
+    """Map positions in [0, size) one to one to indices in [0, size), in an order keyed by (seed, purpose, epoch).
 
-    A Feistel network on the smallest even number of bits that holds `size`; a value that falls outside walks on
-    along its cycle until it falls inside (Black and Rogaway, CT-RSA 2002).  No list of the whole set is ever in
-    memory.
+    The map is a Feistel network on the smallest even number of bits that holds `size`.  A result outside the range is
+    mapped again until it is inside (cycle walking: Black and Rogaway, CT-RSA 2002).  No list of the set is in memory.
     """
     assert not len(positions) or 0 <= positions.min() <= positions.max() < size
     half = max(1, -(-max(1, (size - 1).bit_length()) // 2))
@@ -77,7 +76,7 @@ def permute(seed: int, purpose: str, epoch: int, positions: NDArray[np.int64], s
 
 
 def _mix(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """The finaliser of splitmix64 (Steele et al., OOPSLA 2014): every input bit reaches every output bit."""
+    """The finaliser of splitmix64 (Steele et al., OOPSLA 2014): every output bit depends on every input bit."""
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return x ^ (x >> np.uint64(31))

@@ -1,10 +1,11 @@
-"""The three things that travel between modules, and the one error that users see."""
+"""The types that every room uses: the images' shape, a batch, D's output, and the error that users see."""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -12,32 +13,41 @@ if TYPE_CHECKING:
 
 
 class UserError(Exception):
-    """A fault that the user can mend: one line that says what was wrong, where, and what to do.
+    """A fault that the user can fix: one line that says what was wrong, where, and what to do.
 
-    `code` names the kind of fault and stays the same when the wording changes.  The command line prints the line and
-    the code without a stack trace, and exits with `status`.
+    `code` names the kind of fault and stays the same when the wording changes (docs/errors.md lists all codes).  The
+    command line prints the text and the code without a stack trace, and exits with `status`.
     """
 
     code = "user-error"
     status = 2
-    of_one_rank = False  # one of several ranks met it, and the others did not
+    of_one_rank = False  # raised on one of several ranks; the others do not know of it
+    run: Path | None = None  # the run folder, where the same command resumes the run
 
     def __init__(self, text: str, code: str | None = None) -> None:
         super().__init__(text)
+        self.text = text
         self.code = code or self.code
+
+    def __str__(self) -> str:
+        if self.run is None:
+            return self.text
+        return f"{self.text}; resume with train(..., out={str(self.run)!r})"
 
 
 def unknown(what: str, name: str, choices: Iterable[str]) -> UserError:
-    """An error that lists the choices, and names the nearest one where there is one."""
+    """An error that names the nearest choice where there is one, and lists the choices unless they are many."""
     choices = list(choices)
     near = difflib.get_close_matches(name, choices, n=1)
-    hint = f"did you mean {near[0]!r}? " if near else ""
-    return UserError(f"unknown {what} {name!r}: {hint}choose one of {', '.join(choices)}", "unknown-name")
+    hints = [f"did you mean {near[0]!r}?"] if near else []
+    if not near or len(choices) <= 20:
+        hints.append(f"choose one of {', '.join(choices)}")
+    return UserError(f"unknown {what} {name!r}: {' '.join(hints)}", "unknown-name")
 
 
 @dataclass(frozen=True)
 class ImageSpec:
-    """What the data decide: the shape of an image, and the classes by name."""
+    """The shape of the images and the names of the classes, both taken from the data."""
 
     height: int
     width: int
@@ -49,7 +59,7 @@ class ImageSpec:
         return len(self.class_names)
 
     def label(self, name: str) -> int:
-        """The label of a class name; raises UserError with the known names."""
+        """The label of a class; raises UserError (unknown-name) with the classes that there are."""
         if name not in self.class_names:
             raise unknown("class", name, self.class_names)
         return self.class_names.index(name)
@@ -62,9 +72,9 @@ class Batch(NamedTuple):
 
 class DiscriminatorOutput(NamedTuple):
     features: Tensor  # [N, F]
-    logits: Tensor  # [N], the source: real against fake
-    # and where the conditioning has them:
-    class_logits: Tensor | None = None  # [N, K]; [N, 2K] of discriminative_classifier, real classes before generated
-    twin_logits: Tensor | None = None  # [N, K], of the classifier of generated images
-    embedding: Tensor | None = None  # [N, E], of length 1
-    proxy: Tensor | None = None  # [N, E], of length 1: that of the image's label
+    logits: Tensor  # [N], real against fake
+    # None unless the conditioning has them:
+    class_logits: Tensor | None = None  # [N, K]; discriminative_classifier: [N, 2K], real classes, then generated ones
+    twin_logits: Tensor | None = None  # [N, K], from the classifier of generated images
+    embedding: Tensor | None = None  # [N, E], unit vectors
+    proxy: Tensor | None = None  # [N, E], unit vectors: the proxy of each image's label

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from rich import box
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+
+from ptarmigan.core.console import Terminal
 
 AGAINST = "generated against held-out and training images; real against held-out; excess"
 FIDELITY = "precision", "recall", "density", "coverage"
@@ -109,10 +110,8 @@ def _table(lines: list[list[str]]) -> str:
 
 def show(report: dict[str, Any]) -> None:
     """The report in a terminal."""
-    console = Console(emoji=False)
-
-    def say(text: str) -> None:
-        console.print(text, markup=False, highlight=False, soft_wrap=True)
+    console = Terminal()
+    say = console.say
 
     for title, lines in ((AGAINST, rows(report)), ("each class against its held-out images", class_rows(report))):
         if lines:

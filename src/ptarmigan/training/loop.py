@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
 
 from ptarmigan.config import Config, flatten, parse_images, parse_time, resolve
 from ptarmigan.core import dist
+from ptarmigan.core.console import Display, Terminal
 from ptarmigan.core.devices import deterministic, keep_freed_memory, pick_device
 from ptarmigan.core.files import FORMAT
-from ptarmigan.core.log import Display, Metrics
+from ptarmigan.core.log import Metrics
 from ptarmigan.core.log import damaged as damaged_lines
 from ptarmigan.core.types import UserError
 from ptarmigan.data import Batches, Dataset, open_dataset
@@ -30,7 +30,7 @@ from ptarmigan.game.state import TrainState
 from ptarmigan.losses.custom import LossFile, open_loss
 from ptarmigan.training import checkpoint
 from ptarmigan.training.auto import Choice, choose, replaced
-from ptarmigan.training.messages import again, describe, finish
+from ptarmigan.training.messages import describe, finish
 from ptarmigan.training.probe import TICK_SECONDS, Probed, memory, probe
 from ptarmigan.training.run_folder import (
     DEFAULT_TIME,
@@ -54,11 +54,14 @@ class Diverged(UserError):
 
 
 class Stopped(UserError):
-    """A signal ended the run early; all of it was saved.  The exit status is the shell's for that signal."""
+    """A signal ended the run early, and everything was saved.  The exit status is the shell's for that signal."""
 
-    def __init__(self, number: int, text: str) -> None:
-        super().__init__(text)
+    code = "stopped"
+
+    def __init__(self, number: int, images_seen: int, run: Path) -> None:
+        super().__init__(f"stopped at {images_seen:,} images; everything is saved")
         self.status = 128 + number
+        self.run = run
 
 
 @dataclass(frozen=True)
@@ -101,7 +104,7 @@ def train(
     asked |= {key: value for key, value in {"recipe": recipe, **fields}.items() if value is not None}
     chosen = resolve(asked if init is None else {"device": flatten(asked).get("device")})
     device = pick_device(chosen.train.device)
-    with dist.ranks(device), Display(Console(quiet=dist.rank() > 0, emoji=False)) as display:
+    with dist.ranks(device), Display(Terminal(quiet=dist.rank() > 0)) as display:
         origin = Origin.find(Path(init), Path(out) if out else None, asked) if init else None
         if origin is not None:  # what is asked for may go with its shape alone
             chosen = resolve({**origin.record["shape"], **asked})
@@ -128,7 +131,7 @@ def train(
             if few := dataset.fewer_than(job.config.train.batch):
                 display.say(f"note: {few}")
             state = train_run(job, choice)
-        finish(run, state, dataset, display.say)
+        finish(run, state, display.say)
     return run
 
 
@@ -330,7 +333,7 @@ def loop(job: Job, state: TrainState, record: dict[str, Any], batches: Batches, 
                 check_state(state, metrics)
                 save(run, state, record, dataset, live, metrics, milestone=False)
                 number = received[0] if received else signal.SIGTERM
-                raise Stopped(number, f"stopped at {seen:,} images, all saved; to go on: {again(run)}")
+                raise Stopped(number, seen, run)
             terms = train_batch(state, batches, by)
             step = torch.stack(list(terms.values()))
             names, sums, steps = list(terms), sums + step if steps else step, steps + 1

@@ -1,15 +1,12 @@
-"""What `train` says: the data and the choice before the first step, where everything is after the last."""
+"""What `train` prints: the data and the settings before the first step, and where everything is after the last."""
 
 from __future__ import annotations
 
-import shlex
-import shutil
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 from ptarmigan.core import dist
-from ptarmigan.core.log import duration
+from ptarmigan.core.console import duration
 from ptarmigan.data import Dataset
 from ptarmigan.game.augment import words
 from ptarmigan.game.state import TrainState
@@ -19,7 +16,7 @@ from ptarmigan.training.auto import Choice
 def describe(
     run: Path, state: TrainState, dataset: Dataset, choice: Choice | None, found: bool, say: Callable[[str], None]
 ) -> None:
-    """What is said before the first step: the data, the choice and its reasons, and whether the run is new."""
+    """Print the data, the settings that `auto` chose and its reasons, and whether the run is new."""
     spec, config = state.spec, state.config
     held = ", ".join(f"{count:,} {name}" for name, count in dataset.counts().items() if count)
     size = f"{spec.height}x{spec.width} {({1: 'grey', 3: 'RGB', 4: 'RGBA'})[spec.channels]}"
@@ -39,39 +36,16 @@ def describe(
     elif state.end is not None and state.images_seen >= state.end:
         say(f"{run} is finished at {state.images_seen:,} images; a longer --time or --images trains it further")
     else:
-        say(f"{run} goes on at {state.images_seen:,} images")
+        say(f"resuming {run} at {state.images_seen:,} images")
 
 
-def finish(run: Path, state: TrainState, dataset: Dataset, say: Callable[[str], None]) -> None:
-    """Where everything is, and what to try next."""
-    ptarmigan, path = program(), shlex.quote(str(run))
-    named = f" --class {shlex.quote(state.spec.class_names[-1])}" if state.config.model.conditioning != "none" else ""
+def finish(run: Path, state: TrainState, say: Callable[[str], None]) -> None:
+    """Print how long the run trained and where its files are."""
     trained = duration(state.controllers["clock"])
     say(f"trained for {trained} on {state.images_seen:,} images")
     say(f"  pictures   {run / 'samples'}")
     say(f"  generator  {run / 'generator'}")
     if "best" in state.controllers:
         kid, images = state.controllers["best"]
-        say(f"  best       {run / 'best'}, of {images:,} images: KID {kid:.2g} to the select part")
+        say(f"  best       {run / 'best'}, at {images:,} images: KID {kid:.2g} against the select part")
     say(f"  log        {run / 'metrics.jsonl'}")
-    say("next:")
-    say(f"  {ptarmigan} sample {path}{named} -n 64 --out samples.png")
-    if dataset.counts()["held-out"] >= 10:
-        say(f"  {ptarmigan} score {path}")
-    say(f"  {ptarmigan} losses")
-
-
-def again(run: Path) -> str:
-    """The command that goes on with a run."""
-    if not Path(sys.argv[0]).stem.endswith(("ptarmigan", "__main__")):
-        return f"the same call with out={str(run)!r}"
-    named = any(argument.split("=")[0] == "--out" for argument in sys.argv)
-    return f"{program()} {shlex.join(sys.argv[1:] if named else [*sys.argv[1:], '--out', str(run)])}"
-
-
-def program() -> str:
-    """How this command is called from here: by its name where the shell finds it, else by the path that was used."""
-    called = sys.argv[0]
-    if Path(called).stem != "ptarmigan" or shutil.which("ptarmigan") == str(Path(called).absolute()):
-        return "ptarmigan"
-    return shlex.quote(called)

@@ -1,0 +1,75 @@
+"""What a person sees: plain lines of text, and the progress of a run."""
+
+from __future__ import annotations
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
+from rich.text import Text
+
+
+class Terminal(Console):
+    """Standard output, or standard error, with `say` for text that must appear exactly as it is."""
+
+    def __init__(self, *, stderr: bool = False, quiet: bool = False) -> None:
+        super().__init__(emoji=False, stderr=stderr, quiet=quiet)
+
+    def say(self, text: str, style: str | None = None) -> None:
+        """Print text without markup, highlighting or line breaks of rich's own."""
+        self.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
+
+
+class Display:
+    """Progress of a run: on a terminal a live bar above the named terms, elsewhere one plain line a tick."""
+
+    def __init__(self, terminal: Terminal) -> None:
+        self.terminal = terminal
+        self.progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=20),
+            TextColumn("{task.fields[text]}"),
+            console=terminal,
+        )
+        self.terms = Text()
+        self.live = Live(Group(self.progress, self.terms), console=terminal, transient=True)
+        self.tasks: dict[str, TaskID] = {}
+
+    def __enter__(self) -> Display:
+        if self.terminal.is_terminal:
+            self.live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.live.stop()
+
+    def say(self, text: str) -> None:
+        self.terminal.say(text)
+
+    def preparing(self, done: int, total: int) -> None:
+        """Progress of reading the data."""
+        self._update("reading images", done / max(total, 1), f"{done:,} of {total:,}")
+        if done >= total:
+            self.progress.remove_task(self.tasks.pop("reading images"))
+
+    def tick(self, images: int, share: float, rate: float, left: float, values: dict[str, float]) -> None:
+        """Progress of training: `share` of the budget done, images/s, seconds left, the means of the terms."""
+        text = f"{images:,} images  {rate:,.0f}/s  {duration(left)} left"
+        terms = "  ".join(f"{name} {value:.3g}" for name, value in values.items() if not name.endswith("_grad"))
+        if self.terminal.is_terminal:
+            self.terms.plain = terms
+            self._update("training", share, f"{share:4.0%}  {text}")
+        else:
+            self.say(f"{share:4.0%}  {text}  {terms}")
+
+    def _update(self, name: str, share: float, text: str) -> None:
+        if name not in self.tasks:
+            self.tasks[name] = self.progress.add_task(name, total=1.0, text="")
+        self.progress.update(self.tasks[name], completed=share, text=text)
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people write them: 45s, 2m05s, 1h10m."""
+    whole = max(0, round(seconds))
+    if whole < 60:
+        return f"{whole}s"
+    return f"{whole // 60}m{whole % 60:02d}s" if whole < 3600 else f"{whole // 3600}h{whole % 3600 // 60:02d}m"
