@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-import ptarmigan.game.batch as advance_module
+import ptarmigan.game.draws as draws_module
 import ptarmigan.training.loop as training
 from conftest import SMALL, call
 from ptarmigan import replay
@@ -225,13 +225,13 @@ def test_advance_gives_every_player_what_its_schedules_say(
     state = small(**RAMPS)
     state.images_seen, state.controllers["ends"] = images, [48]
     seen: list[float] = []
-    shipped = advance_module.augment
+    shipped = draws_module.augment
 
     def augment(images: Tensor, policy: str, u: Tensor, p: float) -> Tensor:
         seen.append(p)
         return shipped(images, policy, u, p)
 
-    monkeypatch.setattr(advance_module, "augment", augment)
+    monkeypatch.setattr(draws_module, "augment", augment)
     dataset = open_dataset(shapes, state.config.data, lambda *_: None)
     before = [parameter.clone() for parameter in state.ema.parameters()]
     with feed(state.config, dataset, CPU) as batches:
