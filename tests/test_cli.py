@@ -88,7 +88,7 @@ BAD = {
     "one run": (["compare", "{tmp}"], "two runs or more"),
     "no run": (["compare", "{tmp}", "{data}"], "is no run of ptarmigan"),
     "losses": (["losses", "hinj"], "did you mean 'hinge'?"),
-    "plot": (["losses", "hinge", "--plot", "{tmp}/x.jpg"], "is no X.svg or X.png"),
+    "plot": (["losses", "hinge", "--plot", "{tmp}/x.jpg"], "[value-invalid]"),
     "no plot": (["losses", "r1", "--plot", "{tmp}/x.svg"], "unknown plot 'r1'"),
     "page": (["losses", "--page", "{data}"], "is no X.html"),
     "command": (["trian"], "train"),
