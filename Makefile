@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PYTEST := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/pytest --numprocesses auto --maxprocesses 8
 
-.PHONY: demo test test-all
+.PHONY: demo test test-all page
 
 demo: $(VENV)/.installed
 	@n=1; while grep -qs '"finished": true' runs/demo-$$n/metrics.jsonl; do n=$$((n + 1)); done; \
@@ -18,6 +18,9 @@ test: $(VENV)/.installed-dev
 
 test-all: $(VENV)/.installed-dev
 	$(PYTEST)
+
+page: $(VENV)/.installed-dev
+	cd tools && OMP_NUM_THREADS=1 ../$(BIN)/python -m losses_page.build
 
 $(BIN)/python:
 	$(PY) -m venv $(VENV)
