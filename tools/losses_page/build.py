@@ -39,9 +39,12 @@ MACROS = {
 def mathml(tex: str, display: bool = False) -> str:
     r"""TeX with MACROS -> a <math> element; `&` and `\\` align equations.  Raises LatexError for unknown TeX."""
     tex = " ".join(tex.split())
-    aligned = rf"\begin{{aligned}}{tex}\end{{aligned}}" if "&" in tex else tex
+    lines = tex.replace("& +", "& {} +")  # a sum that continues: without {} the plus would be a sign
+    aligned = rf"\begin{{aligned}}{lines}\end{{aligned}}" if "&" in tex else tex
     found = LatexToMathML(macros=MACROS, fancy_error=False).convert_with_local_state(aligned, displaystyle=display)
     found = re.sub(r' style="[^"]*"', "", found).replace("0.16666667em", "0.167em")  # page.css aligns the cells
+    # Fonts that are not made for mathematics would raise a prime twice if it were a superscript.
+    found = re.sub(r"<msup>(<mi>\w</mi>)<mo>′</mo></msup>", r'\1<mo lspace="0" rspace="0">′</mo>', found)
     return found.replace("<math", f'<math alttext="{html.escape(tex)}"', 1)
 
 

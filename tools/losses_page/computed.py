@@ -20,7 +20,7 @@ DIRAC = ("non_saturating", "minimax", "relativistic", "hinge", "wasserstein")  #
 EXAMPLE = (0.7, 1.3)  # mean and standard deviation of q beside p = N(0, 1)
 FAR = 1e9  # the logit that stands for infinity
 REACH, PER_UNIT = 20, 10  # range of the tables that the script reads, and values per unit
-GRID = torch.linspace(-10, 10, 801, dtype=torch.float64)
+GRID = torch.arange(-400, 401, dtype=torch.float64) / 40
 CELL = 20 / 800
 PERFECT = torch.tensor([1.0, 0.0, 0.0], dtype=torch.float64)  # theta of the data: mean, log sd, shift of N(+-1, 1)
 

@@ -246,7 +246,8 @@ def panel(box: Box, title: str, axis: str, x: Tensor, curves: Sequence[tuple[str
 
 def charts(row: Row, boxes: tuple[Box, Box], words: Callable[[str], str] = str, points: int = 241) -> list[Marks]:
     """The values and the slopes of a row, each in its box; `words` translates the labels."""
-    x = torch.linspace(*row.span, points, dtype=torch.float64)
+    low, high = row.span
+    x = low + (high - low) * torch.arange(points, dtype=torch.float64) / (points - 1)  # linspace rounds per machine
     values = [(p.style, p.value(x)) for p in row.players if p.has_value]
     slopes = [(p.style, p.slope(x)) for p in row.players]
     titles = map(words, ("loss", f"its slope, d loss / d {row.axis.split()[0] if row.axis != 'r - f' else 'logit'}"))
