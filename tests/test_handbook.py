@@ -83,7 +83,7 @@ def given() -> dict[str, Any]:
 
 
 def expected(name: str, n: dict[str, Any]) -> dict[str, Tensor]:
-    """What the shipped functions make of the same values, by the name that the text gives the result."""
+    """What the functions that train compute from the same values, by the name of the result in the text."""
     if name == "projection":
         r, f = n["head"](n["h_real"], n["y"]).logits, n["head"](n["h_fake"], n["y_fake"]).logits
         return {"real": r, "fake": f, "r": r, "f": f}
@@ -129,14 +129,14 @@ def expected(name: str, n: dict[str, Any]) -> dict[str, Tensor]:
 
 
 def printed(text: str, label: str) -> str:
-    """The lines beside a label, as a reader would copy them."""
+    """The lines beside a label, without the margin."""
     match = re.search(rf"^{re.escape(label.ljust(INDENT))}(.*(?:\n {{{INDENT}}}.*)*)", text, re.MULTILINE)
     assert match, f"no {label!r} in {text}"
     return "\n".join([match[1].split("\n")[0], *(line[INDENT:] for line in match[1].split("\n")[1:])])
 
 
 def run(code: str, names: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Each assignment's name and value, in order; only what VARIABLES promises is there to be used."""
+    """Each assignment's name and value, in order; only the names in VARIABLES are defined."""
     scope = {key: names[key] for key in VARIABLES} | {"F": F, "torch": torch}
     for statement in ast.parse(code).body:
         assert isinstance(statement, ast.Assign)
@@ -146,14 +146,14 @@ def run(code: str, names: dict[str, Any]) -> Iterator[tuple[str, Any]]:
 
 
 class Mean:
-    """`E ** t`: binds as loosely to its right, and as tightly to its left, as E does on paper."""
+    """`E ** t` has the precedence that E has on paper."""
 
     def __pow__(self, t: Tensor) -> Tensor:
         return t.mean()
 
 
 def d2d(n: dict[str, Any], h: Tensor, y: Tensor) -> Tensor:
-    """d as reacgan's words have it, an image at a time."""
+    """d as the entry reacgan describes it, one image at a time."""
     out = []
     for i in range(N):
         a = (h[i] @ n["v"][y[i]] - n["margin"]).clamp(max=0) / n["tau"]
@@ -163,7 +163,7 @@ def d2d(n: dict[str, Any], h: Tensor, y: Tensor) -> Tensor:
 
 
 def formula_value(formula: str, n: dict[str, Any]) -> tuple[str, Tensor]:
-    """A printed formula's name and value: the notation turned into Python, nothing more."""
+    """A printed formula's name and value: only the notation is replaced by Python."""
 
     def gradient_norm(images: Tensor) -> Tensor:
         return torch.autograd.grad(n["D"](images).sum(), images, create_graph=True)[0].flatten(1).norm(dim=1)
@@ -262,7 +262,7 @@ def penalty(slope: float, of: Callable[[Tensor, Tensor], Tensor]) -> float:
 
 
 def marks() -> dict[str, float]:
-    """The other numbers, each from the functions it speaks of."""
+    """The other numbers, each computed by the functions that it is about."""
     t = torch.tensor([math.log(9)], dtype=torch.float64, requires_grad=True)
     floor = losses.cross_entropy_d(t, torch.tensor([-1e3], dtype=torch.float64), smoothing=0.9)
     assert torch.autograd.grad(floor.sum(), t)[0].abs().item() < 1e-12  # where there are no fakes, the optimum
@@ -319,7 +319,7 @@ def class_marks() -> dict[str, float]:
 
 
 def check_numbers(text: str, label: str, values: tuple[Value, ...], truth: dict[str, float]) -> None:
-    """Each value against the truth, against its own exact form, and as it is printed."""
+    """Each value equals the computed one and its own exact form, and so does its printed form."""
     lines = printed(text, label).split("\n")
     for value, line in zip(values, lines, strict=False):
         assert value.value == pytest.approx(truth[value.what], rel=1e-12, abs=1e-12)
@@ -359,7 +359,7 @@ def test_the_numbers_of_the_answers() -> None:
 
 
 def test_acgan_settles_at_easy_samples_as_its_entry_says() -> None:
-    """Play lam = .5 to rest by quadrature: D and C at their best response, G down its own loss."""
+    """Solve the game with lam = .5 by quadrature: D and C are optimal, and G descends its own loss."""
     x = torch.linspace(-10, 10, 2001, dtype=torch.float64)
 
     def log_normal(mean: Tensor, sd: Tensor) -> Tensor:
@@ -391,7 +391,7 @@ def test_acgan_settles_at_easy_samples_as_its_entry_says() -> None:
 
 
 def parse(flags: str) -> dict[str, Any]:
-    """'--loss hinge --r1 0.2' -> fields, as a command line would."""
+    """'--loss hinge --r1 0.2' -> fields, as the command line does."""
     given: dict[str, Any] = {}
     for flag, value in re.findall(r"--([a-z0-9-]+)(?: ([^-\s]\S*))?", flags):
         key = flag.replace("-", "_")
@@ -585,6 +585,17 @@ def test_chinese_is_set_as_chinese(name: str | None) -> None:
         assert not re.search(r"[\u4e00-\u9fff][A-Za-z0-9]|[A-Za-z0-9][\u4e00-\u9fff]", entry)  # a space between
     for line in explain(name, lang="zh").splitlines():
         assert not re.match(r"\s*[，。；：、？！）”]|.*[“（]$", line)
+
+
+@pytest.mark.parametrize("lang", LANGUAGES)
+def test_wrapping_loses_nothing(lang: str) -> None:
+    groups = read_handbook(lang).groups
+    for name in (None, *ENTRIES):
+        page = "".join(explain(name, lang=lang).split())
+        entries = groups["questions"].values() if name is None else [read_handbook(lang).entries[name]]
+        for entry in entries:
+            for _, text in texts(entry):
+                assert "".join(text.split()) in page
 
 
 def texts_of(name: str | None) -> list[tuple[str, str]]:

@@ -86,7 +86,7 @@ WORDS = ("mrow", "mi", "mo", "math", "em", "span", "code", "polyline", "text")  
 
 
 class Skeleton(HTMLParser):
-    """Every element that is no part of a sentence, with the attributes that are no words; are all closed?"""
+    """Elements that are not part of a sentence, with the attributes that are not text; `wrong`: not closed."""
 
     def __init__(self, language: str) -> None:
         super().__init__()
@@ -177,7 +177,7 @@ def test_every_function_and_test_that_is_named_exists(built: str) -> None:
 
 
 def test_no_number_that_can_be_computed_is_typed() -> None:
-    """Neither a decimal, but in a paper's or a section's name, nor a figure of `numbers` in other clothes."""
+    """The prose has no decimals, except in the names of papers and sections, and no percentages."""
     for language in build.LANGUAGES:
         text = re.sub(r"\[\[.*?\]\]", "", build.asset(f"{language}.html"))
         text = re.sub(r"arxiv\.org/abs/[\d.]+|arXiv [\d.]+|section [\d.]+|[\d.]+ 节|Apache-2\.0", "", text)
@@ -334,7 +334,7 @@ def test_acgans_fault_fades_where_classes_are_apart() -> None:
 
 
 def test_the_examples_are_the_divergences(numbers: dict[str, float]) -> None:
-    """L_D at the best D of N(0, 1) and N(0.7, 1.3^2), by way of the losses, against the divergence of each."""
+    """L_D at the optimal D of N(0, 1) and N(0.7, 1.3^2), computed from the losses, equals the divergence of each."""
     assert pytest.approx((0.7, math.exp(SPREAD))) == computed.EXAMPLE
     share = 0.9 * P / (P + Q)
     stated = {
@@ -352,7 +352,7 @@ def test_the_examples_are_the_divergences(numbers: dict[str, float]) -> None:
 
 @pytest.mark.parametrize("name", [name for name in computed.ADVERSARIAL if name != "wasserstein"])
 def test_the_best_logit_is_the_stated_optimum(name: str) -> None:
-    """Bisection of p a' + q b' finds it; nothing in computed.py says what it is."""
+    """Bisection of p a' + q b' finds it; computed.py does not contain it."""
     t = torch.tensor([-18.0, -3.1, -0.4, 0.0, 0.2, 1.7, 17.0], dtype=torch.float64)
     p, q = t.sigmoid(), (-t).sigmoid()
     stated = {
@@ -377,7 +377,7 @@ BEGINNINGS = [(0.6, -0.4), (1.1, 0.3)]  # |psi theta| stays in the middle of eve
 
 
 def reading(tables: dict[str, Any], name: str, key: str, x: float) -> float:
-    """What the script reads: straight lines between the table's values."""
+    """What the script reads: linear interpolation between the table's values."""
     values = tables["losses"][name][key]
     place = (x - tables["from"]) / tables["step"]
     i = max(0, min(len(values) - 2, math.floor(place)))
@@ -386,7 +386,7 @@ def reading(tables: dict[str, Any], name: str, key: str, x: float) -> float:
 
 @pytest.mark.parametrize("name", computed.DIRAC)
 def test_the_tables_hold_what_the_shipped_steps_play(name: str, tables: dict[str, Any]) -> None:
-    """psi and theta by the tables' slopes, step by step, against d_step and g_step."""
+    """psi and theta updated by the tables' slopes equal those of d_step and g_step at every step."""
     for (theta, psi), gamma in zip(BEGINNINGS, (0.0, 0.5), strict=True):
         path = games.Plane(Loss(loss=name, r1=gamma / 2, r2=gamma / 2), 0.2).path(psi, theta, 12)
         for at in path[1:]:
@@ -415,7 +415,7 @@ def test_the_tables_are_the_losses(tables: dict[str, Any]) -> None:
 
 
 def run_script(tables: dict[str, Any], code: str) -> Any:
-    """The JSON that the page's own functions give to `code`, under node."""
+    """The JSON value of `code`, evaluated by node with the page's own functions."""
     program = (
         build.asset("maths.js") + f"\nconst TABLES = {json.dumps(tables)};\nconsole.log(JSON.stringify({code}));\n"
     )
@@ -426,7 +426,7 @@ def run_script(tables: dict[str, Any], code: str) -> Any:
 
 @pytest.mark.skipif(NODE is None, reason="needs node; the tables that it reads are tested without it")
 def test_the_script_computes_what_the_functions_do(tables: dict[str, Any], numbers: dict[str, float]) -> None:
-    """L_D, L_G, its slopes in q's mean and log width, the push on a sample: where the figure begins and elsewhere."""
+    """L_D, L_G, its slopes in q's mean and log width, and the push on a sample, in two worlds."""
     worlds = [((0.0, 1.0), (0.7, 1.3)), ((-0.5, 0.8), (1.5, 0.6))]
     names = json.dumps(computed.ADVERSARIAL)
     got = run_script(
@@ -480,7 +480,7 @@ def test_the_script_plays_the_dirac_gan_as_the_shipped_steps_do(name: str, table
 
 
 def test_one_y_true_for_both_halves() -> None:
-    """-(1/m) sum [y log D(x) + (1 - y) log(1 - D(G))]: with y = 1 no fake counts, with .9 the optimum is log(9 p/q)."""
+    """-(1/m) sum [y log D(x) + (1 - y) log(1 - D(G))] ignores fakes if y = 1; if y = .9 its optimum is log(9 p/q)."""
     real, fake = (torch.tensor(values, dtype=torch.float64, requires_grad=True) for values in ([0.3, -1.2], [0.8, 0.1]))
 
     def usual(y: float, r: torch.Tensor, f: torch.Tensor) -> torch.Tensor:
@@ -498,7 +498,7 @@ def test_one_y_true_for_both_halves() -> None:
 
 
 def test_a_generator_that_minimises_ds_loss_helps_d() -> None:
-    """Its slope on a fake's logit is +sigmoid(f): descent lowers f, and D's loss with it; s(-r) gives it nothing."""
+    """Its slope on a fake's logit is +sigmoid(f), so descent lowers f and D's loss; s(-r) has no gradient for G."""
     real = torch.tensor([0.4, -0.3], dtype=torch.float64, requires_grad=True)
     fake = torch.tensor([-0.7, 1.5], dtype=torch.float64, requires_grad=True)
     loss = cross_entropy_d(real, fake)
@@ -538,7 +538,7 @@ def test_what_the_non_saturating_generator_descends_is_a_divergence() -> None:
 
 @pytest.mark.parametrize("name", ENTRIES)
 def test_a_formula_of_the_handbook_changes_its_look_alone(name: str) -> None:
-    """Back from TeX, by another way, it is what the handbook's test runs."""
+    """Converted back from TeX by other code, it is the formula that the handbook's test executes."""
     for formula in ENTRIES[name].formulas:
         tex = build.handbook_tex(formula)
         for look, plain in (

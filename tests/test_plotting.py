@@ -95,7 +95,7 @@ def test_ds_loss_is_the_sum_of_its_halves(name: str) -> None:
 
 
 def test_saturation_is_in_the_picture() -> None:
-    """Of the three answers: at the left edge minimax has no slope, the non-saturating loss its full one."""
+    """At the left edge the slope of minimax is 0 and that of the non-saturating loss -1."""
     source, of_class = rows(None)
     left = torch.tensor([source.span[0]], dtype=torch.float64)
     by_label = {player.label: player.slope(left).item() for player in source.players}
@@ -129,7 +129,7 @@ def test_a_curve_lies_where_the_ticks_say() -> None:
 
 
 def test_thin_curves_are_drawn_on_thick_ones() -> None:
-    """Where two players pay alike, both are seen."""
+    """Where two players have the same loss, both curves are visible."""
     drawn = [m.style for m in stack_rows(rows("non_saturating"))[0] if isinstance(m, Line) and len(m.points) > 2]
     assert drawn == ["generator", "real", "fake"] * 2
 
@@ -185,7 +185,7 @@ def test_explain_plots_and_never_overwrites(tmp_path: Path) -> None:
 
 
 def test_the_class_terms_use_cross_entropy_over_all_classes() -> None:
-    """The margin's curve at 0 is the loss of a head that knows nothing."""
+    """The curve at 0 is the loss of a head whose logits are all 0."""
     zero = torch.zeros(1, dtype=torch.float64)
     known = F.cross_entropy(torch.zeros(1, CLASSES, dtype=torch.float64), torch.zeros(1, dtype=torch.int64)).item()
     assert rows("auxiliary_classifier")[0].players[0].value(zero).item() == pytest.approx(known)

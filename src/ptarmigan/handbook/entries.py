@@ -24,8 +24,8 @@ from ptarmigan.core.types import UserError, unknown
 WIDTH = 80
 INDENT = 10
 LANGUAGES = ("en", "zh")
-PIECE = re.compile(  # of text that stays on one line: a word, or a Chinese character with its punctuation
-    r" *[“（]*(?:[^\s“”\u3000-\u303f\u4e00-\u9fff\uff00-\uffef]+|[\u4e00-\u9fff])[”，。；：、？！）]*"
+PIECE = re.compile(  # text without a line break: a word, or a Chinese character, with its punctuation
+    r" *[“（]*(?:[^\s“”\u3000-\u303f\u4e00-\u9fff\uff00-\uffef]+|\S)[”，。；：、？！）]*"
 )
 
 
@@ -68,7 +68,7 @@ class Handbook:
 
     @property
     def entries(self) -> dict[str, Entry]:
-        """Every entry that has a name of its own, so all but the three questions."""
+        """All entries except the three questions."""
         return {
             name: entry for group, found in self.groups.items() if group != "questions" for name, entry in found.items()
         }
