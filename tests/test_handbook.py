@@ -1,4 +1,4 @@
-"""What `ptarmigan losses` prints is run: each formula, line of code and number against the functions that train."""
+"""`ptarmigan losses`: each printed formula, line of code and number is compared with the functions that train."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import math
 import re
 import subprocess
 import sys
+import unicodedata
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -17,10 +18,11 @@ from torch import Tensor
 
 from ptarmigan import losses
 from ptarmigan.config import LOSSES, RECIPES, TYPES, Config, Loss, resolve
-from ptarmigan.core.types import DiscriminatorOutput, UserError
+from ptarmigan.core.types import DiscriminatorOutput
 from ptarmigan.game.augment import INTERVAL, adapt
-from ptarmigan.handbook.entries import ENTRIES, INDENT, QUESTIONS, VARIABLES, Entry, Value, explain
+from ptarmigan.handbook.entries import ENTRIES, INDENT, LANGUAGES, Entry, Value, explain, read_handbook
 from ptarmigan.losses import penalties
+from ptarmigan.losses.adversarial import objective
 from ptarmigan.losses.conditioning import (
     HEADS,
     Projection,
@@ -31,6 +33,7 @@ from ptarmigan.losses.conditioning import (
     discriminative_g,
     twin_g,
 )
+from support import raises
 
 N, K, FEATURES = 6, 5, 7
 OTHERS = (
@@ -40,8 +43,12 @@ OTHERS = (
 BASE = {"dcgan": "non_saturating", "acgan": "non_saturating", "auxiliary_classifier": "non_saturating"}
 BASE |= dict.fromkeys(("twin_classifier", "discriminative_classifier", "reacgan"), "non_saturating")
 BASE |= {"auto": "non_saturating", "smoothing": "non_saturating"}  # the objective that each of these stands on
-PAGES = [*((name, explain(name)) for name in ENTRIES), (None, explain())]
-IDS = [str(name) for name, _ in PAGES]
+QUESTIONS = tuple(read_handbook("en").groups["questions"].values())
+VARIABLES = read_handbook("en").texts["variables"]
+
+
+def english(name: str | None = None) -> str:
+    return explain(name, lang="en")
 
 
 def given() -> dict[str, Any]:
@@ -76,7 +83,7 @@ def given() -> dict[str, Any]:
 
 
 def expected(name: str, n: dict[str, Any]) -> dict[str, Tensor]:
-    """What the shipped functions make of the same values, by the name that the text gives the result."""
+    """What the functions that train compute from the same values, by the name of the result in the text."""
     if name == "projection":
         r, f = n["head"](n["h_real"], n["y"]).logits, n["head"](n["h_fake"], n["y_fake"]).logits
         return {"real": r, "fake": f, "r": r, "f": f}
@@ -88,9 +95,9 @@ def expected(name: str, n: dict[str, Any]) -> dict[str, Tensor]:
     if name == "gradient_penalty":
         m = penalties.between(n["x"], n["x_fake"], n["u"])
         return {"GP": n["weight"] * penalties.one_centred(n["D"](m), m).mean()}
-    objective = losses.objective(Loss(loss=BASE.get(name, name), smoothing=0.9 if name == "smoothing" else 1.0))
-    d = objective.d(real=n["real"], fake=n["fake"]).mean()
-    g = objective.g(**({"real": n["real"]} if objective.relativistic else {}), fake=n["fake"]).mean()
+    found = objective(Loss(loss=BASE.get(name, name), smoothing=0.9 if name == "smoothing" else 1.0))
+    d = found.d(real=n["real"], fake=n["fake"]).mean()
+    g = found.g(**({"real": n["real"]} if found.relativistic else {}), fake=n["fake"]).mean()
     if name in ("acgan", "auxiliary_classifier"):
         d = (
             d
@@ -122,14 +129,14 @@ def expected(name: str, n: dict[str, Any]) -> dict[str, Tensor]:
 
 
 def printed(text: str, label: str) -> str:
-    """The lines beside a label, as a reader would copy them."""
+    """The lines beside a label, without the margin."""
     match = re.search(rf"^{re.escape(label.ljust(INDENT))}(.*(?:\n {{{INDENT}}}.*)*)", text, re.MULTILINE)
     assert match, f"no {label!r} in {text}"
     return "\n".join([match[1].split("\n")[0], *(line[INDENT:] for line in match[1].split("\n")[1:])])
 
 
 def run(code: str, names: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Each assignment's name and value, in order; only what VARIABLES promises is there to be used."""
+    """Each assignment's name and value, in order; only the names in VARIABLES are defined."""
     scope = {key: names[key] for key in VARIABLES} | {"F": F, "torch": torch}
     for statement in ast.parse(code).body:
         assert isinstance(statement, ast.Assign)
@@ -139,14 +146,14 @@ def run(code: str, names: dict[str, Any]) -> Iterator[tuple[str, Any]]:
 
 
 class Mean:
-    """`E ** t`: binds as loosely to its right, and as tightly to its left, as E does on paper."""
+    """`E ** t` has the precedence that E has on paper."""
 
     def __pow__(self, t: Tensor) -> Tensor:
         return t.mean()
 
 
 def d2d(n: dict[str, Any], h: Tensor, y: Tensor) -> Tensor:
-    """d as reacgan's words have it, an image at a time."""
+    """d as the entry reacgan describes it, one image at a time."""
     out = []
     for i in range(N):
         a = (h[i] @ n["v"][y[i]] - n["margin"]).clamp(max=0) / n["tau"]
@@ -156,7 +163,7 @@ def d2d(n: dict[str, Any], h: Tensor, y: Tensor) -> Tensor:
 
 
 def formula_value(formula: str, n: dict[str, Any]) -> tuple[str, Tensor]:
-    """A printed formula's name and value: the notation turned into Python, nothing more."""
+    """A printed formula's name and value: only the notation is replaced by Python."""
 
     def gradient_norm(images: Tensor) -> Tensor:
         return torch.autograd.grad(n["D"](images).sum(), images, create_graph=True)[0].flatten(1).norm(dim=1)
@@ -181,8 +188,8 @@ def formula_value(formula: str, n: dict[str, Any]) -> tuple[str, Tensor]:
 def test_printed_code_and_formulas_are_the_shipped_functions(name: str) -> None:
     n = given()
     want = expected(name, n)
-    code = dict(run(printed(explain(name), "PyTorch"), n))
-    formulas = dict(formula_value(line, n) for line in printed(explain(name), "formula").split("\n"))
+    code = dict(run(printed(english(name), "PyTorch"), n))
+    formulas = dict(formula_value(line, n) for line in printed(english(name), "formula").split("\n"))
     for found in (code, formulas):
         assert found.keys() & want.keys()
         for key in found.keys() & want.keys():
@@ -193,7 +200,7 @@ def test_printed_code_and_formulas_are_the_shipped_functions(name: str) -> None:
 def test_the_answers_are_the_shipped_functions() -> None:
     n = given()
     ns, minimax, acgan = (expected(name, n) for name in ("dcgan", "minimax", "acgan"))
-    one, two, three = explain().split("\n\n")[2:7:2]
+    one, two, three = english().split("\n\n")[2:7:2]
     codes = [ns["L_D"], ns["L_D"], ns["L_G"], ns["L_G"], minimax["L_G"], acgan["L_D"], acgan["L_G"]]
     found = [item for page in (one, two, three) for item in run(printed(page, "PyTorch"), n)]
     assert [key for key, _ in found] == ["L_D", "L_D", "L_G", "L_G", "L_G", "L_D", "L_G"]
@@ -207,17 +214,17 @@ def test_the_answers_are_the_shipped_functions() -> None:
 @pytest.mark.parametrize("name", [name for name, entry in ENTRIES.items() if entry.slope])
 def test_slope_is_the_gradient_of_the_generators_loss(name: str) -> None:
     formula, *limits = ENTRIES[name].slope or ()
-    objective = losses.OBJECTIVES[BASE.get(name, name)]
+    found = losses.OBJECTIVES[BASE.get(name, name)]
     f = torch.tensor([-1e9, 1e9, -1.3, 0.4], dtype=torch.float64, requires_grad=True)
     r = torch.tensor([0.2, -0.5, 0.6, 1.1], dtype=torch.float64)
-    loss = objective.g(real=r, fake=f) if objective.relativistic else objective.g(fake=f)
+    loss = found.g(real=r, fake=f) if found.relativistic else found.g(fake=f)
     (gradient,) = torch.autograd.grad(loss.sum(), f)
     stated = eval(formula, {"sigmoid": torch.sigmoid, "f": f.detach(), "r": r})
     torch.testing.assert_close(gradient, stated * torch.ones_like(f), rtol=1e-12, atol=0)
     for found, limit in zip(gradient[:2].tolist(), limits, strict=True):
         assert found == pytest.approx(limit) or (math.isinf(limit) and found * limit > 0 and abs(found) > 1e8)
     low, high = (f"{limit:g}" for limit in limits)
-    prose = " ".join(printed(explain(name), "slope").split())
+    prose = " ".join(printed(english(name), "slope").split())
     assert prose.startswith(f"dL_G/df = {formula}: {low} at f = -inf, {high} at f = +inf")
 
 
@@ -225,14 +232,14 @@ EVEN = {"smoothing": math.log(0.9 / 1.1), "least_squares": 0.5}  # D's best logi
 
 
 def at_equilibrium(name: str) -> dict[str, float]:
-    objective = losses.objective(Loss(loss=BASE.get(name, name), smoothing=0.9 if name == "smoothing" else 1.0))
+    found = objective(Loss(loss=BASE.get(name, name), smoothing=0.9 if name == "smoothing" else 1.0))
     t = torch.tensor([EVEN.get(name, 0.0)], dtype=torch.float64, requires_grad=True)
-    d = objective.d(real=t, fake=t)
+    d = found.d(real=t, fake=t)
     (slope,) = torch.autograd.grad(d.sum(), t)
-    assert abs(slope.item()) < 1e-12, "no optimum of D"
+    assert abs(slope.item()) < 1e-12, "not an optimum of D"
     return {
         "L_D": d.item(),
-        "L_G": (objective.g(real=t, fake=t) if objective.relativistic else objective.g(fake=t)).item(),
+        "L_G": (found.g(real=t, fake=t) if found.relativistic else found.g(fake=t)).item(),
         "r = f": t.item(),
     }
 
@@ -255,34 +262,37 @@ def penalty(slope: float, of: Callable[[Tensor, Tensor], Tensor]) -> float:
 
 
 def marks() -> dict[str, float]:
-    """The other numbers, each from the functions it speaks of."""
+    """The other numbers, each computed by the functions that it is about."""
     t = torch.tensor([math.log(9)], dtype=torch.float64, requires_grad=True)
     floor = losses.cross_entropy_d(t, torch.tensor([-1e3], dtype=torch.float64), smoothing=0.9)
     assert torch.autograd.grad(floor.sum(), t)[0].abs().item() < 1e-12  # where there are no fakes, the optimum
     ignorant, even = class_terms(torch.zeros(1, 10, dtype=torch.float64)), at_equilibrium("non_saturating")
     sure = (1e3 * F.one_hot(torch.tensor([4]), 10)).double()
     assert class_terms(sure) == (0, 0)
-    smoothed = losses.objective(Loss(loss="non_saturating", smoothing=0.9))
-    assert smoothed.even is not None
-    assert losses.OBJECTIVES["least_squares"].even is not None
+    smoothed = objective(Loss(loss="non_saturating", smoothing=0.9))
+    assert smoothed.equilibrium_logit is not None
+    assert losses.OBJECTIVES["least_squares"].equilibrium_logit is not None
     per_image = adapt(torch.zeros(()).double(), torch.ones(()).double(), 1).item() / INTERVAL
     t0 = torch.zeros(4)
     r1, gp = penalties.squared_gradient_norm, penalties.one_centred
     return class_marks() | {
         "largest optimal logit": t.item(),
-        "least L_D": floor.item(),
-        "L_D of a D that knows nothing, 10 classes": even["L_D"] + ignorant[0],
-        "L_G against it": even["L_G"] + ignorant[1],
-        "least CE behind a softmax, 10 classes": class_terms(sure.softmax(1))[1],
-        "r_t where D cannot tell": losses.OBJECTIVES["relativistic"].signs(real=t0, fake=t0).mean().item(),
-        "logit that takes 0's place in r_t, least_squares": losses.OBJECTIVES["least_squares"].even,
-        "logit that takes 0's place in r_t, smoothing 0.9": smoothed.even,
-        "images in which p can go from 0 to 0.8, in thousands": 0.8 / per_image / 1e3,
-        "R1 of a flat D": 0.1 * penalty(0, r1),
-        "R2 of a flat D": 0.1 * penalty(0, r1),
+        "smallest L_D": floor.item(),
+        "L_D at zero logits, 10 classes": even["L_D"] + ignorant[0],
+        "L_G at zero logits, 10 classes": even["L_G"] + ignorant[1],
+        "smallest CE after a softmax, 10 classes": class_terms(sure.softmax(1))[1],
+        "r_t where D cannot tell real from fake": losses.OBJECTIVES["relativistic"]
+        .signs(real=t0, fake=t0)
+        .mean()
+        .item(),
+        "neutral logit in r_t, least_squares": losses.OBJECTIVES["least_squares"].equilibrium_logit,
+        "neutral logit in r_t, smoothing 0.9": smoothed.equilibrium_logit,
+        "images while p rises from 0 to 0.8, in thousands": 0.8 / per_image / 1e3,
+        "R1 of a constant D": 0.1 * penalty(0, r1),
+        "R2 of a constant D": 0.1 * penalty(0, r1),
         "R1 of a linear D of slope 1, gamma 0.2": 0.1 * penalty(1, r1),
         "R2 of a linear D of slope 1, gamma 0.2": 0.1 * penalty(1, r1),
-        "GP of a flat D, weight 10": 10 * penalty(0, gp),
+        "GP of a constant D, weight 10": 10 * penalty(0, gp),
         "GP of a linear D of slope 1": 10 * penalty(1, gp),
     }
 
@@ -294,20 +304,22 @@ def class_marks() -> dict[str, float]:
     labels = torch.arange(32) // 4  # 28 of other classes beside each
     proxies = torch.eye(8, dtype=torch.float64)[labels]
     fields = {"margin": 0.98, "temperature": 0.5}
+    resting = discriminative_d(apart, apart, real_labels=y, fake_labels=y).item()
+    floor = contrast(proxies, proxies, labels, **fields).max().item()
     of_g = {twin_g(zero, zero, fake_labels=y).item()}
     of_g |= {discriminative_g(logits, fake_labels=y).item() for logits in (torch.cat([zero, zero], 1), apart)}
     assert of_g == {0}
     return {
-        "class term of G against it": 0, "class term of G against either": 0,
-        "class term of a D that knows nothing, 10 classes": class_terms(zero)[0],
-        "class term of D at p = q, classes apart": discriminative_d(apart, apart, real_labels=y, fake_labels=y).item(),
-        "least d, 28 images of other classes in the batch": contrast(proxies, proxies, labels, **fields).max().item(),
+        "G's class term at zero logits": 0, "G's class term in both cases": 0,
+        "D's class term at zero logits, 10 classes": class_terms(zero)[0],
+        "D's class term at p = q, disjoint classes": resting,
+        "smallest d, 28 images of other classes in the batch": floor,
         "d in a batch of one class": contrast(proxies, proxies.flip(0), 0 * labels, **fields).abs().max().item(),
     }  # fmt: skip
 
 
 def check_numbers(text: str, label: str, values: tuple[Value, ...], truth: dict[str, float]) -> None:
-    """Each value against the truth, against its own exact form, and as it is printed."""
+    """Each value equals the computed one and its own exact form, and so does its printed form."""
     lines = printed(text, label).split("\n")
     for value, line in zip(values, lines, strict=False):
         assert value.value == pytest.approx(truth[value.what], rel=1e-12, abs=1e-12)
@@ -324,11 +336,11 @@ def check_numbers(text: str, label: str, values: tuple[Value, ...], truth: dict[
 def test_every_number_is_what_the_losses_give(name: str) -> None:
     entry = ENTRIES[name]
     if entry.values:
-        check_numbers(explain(name), "at p = q", entry.values, at_equilibrium(name))
+        check_numbers(english(name), "at p = q", entry.values, at_equilibrium(name))
     if entry.marks:
-        nothing = "class term of a D that knows nothing, 10 classes"
+        nothing = "D's class term at zero logits, 10 classes"
         twice = {nothing: class_terms(torch.zeros(1, 20).double())[0]} if name == "discriminative_classifier" else {}
-        check_numbers(explain(name), "numbers", entry.marks, marks() | twice)
+        check_numbers(english(name), "numbers", entry.marks, marks() | twice)
     assert entry.values or entry.marks or name == "projection"
 
 
@@ -340,14 +352,14 @@ def test_the_numbers_of_the_answers() -> None:
         ns,
     )
     for question, truth in zip(QUESTIONS, truths, strict=True):
-        page = explain().split(question.title)[1]
+        page = english().split(question.title)[1]
         check_numbers(page, "at p = q", question.values, truth)
         if question.marks:
             check_numbers(page, "numbers", question.marks, marks())
 
 
 def test_acgan_settles_at_easy_samples_as_its_entry_says() -> None:
-    """Play lam = .5 to rest by quadrature: D and C at their best response, G down its own loss."""
+    """Solve the game with lam = .5 by quadrature: D and C are optimal, and G descends its own loss."""
     x = torch.linspace(-10, 10, 2001, dtype=torch.float64)
 
     def log_normal(mean: Tensor, sd: Tensor) -> Tensor:
@@ -371,15 +383,15 @@ def test_acgan_settles_at_easy_samples_as_its_entry_says() -> None:
         (gradient,) = torch.autograd.grad(loss, theta)
         theta = theta - 0.3 * gradient
     assert gradient.abs().max() < 1e-4
-    prose = " ".join(explain("auxiliary_classifier").split())
+    prose = " ".join(english("auxiliary_classifier").split())
     stated = re.search(r"settles at N\(\+-([\d.]+), ([\d.]+)\^2\)", prose)
     assert stated
     assert theta.tolist() == pytest.approx([float(stated[1]), float(stated[2])], abs=0.005)
-    assert f"above {marks()['least CE behind a softmax, 10 classes']:.3f} for ten classes" in prose
+    assert f"above {marks()['smallest CE after a softmax, 10 classes']:.3f} for ten classes" in prose
 
 
 def parse(flags: str) -> dict[str, Any]:
-    """'--loss hinge --r1 0.2' -> fields, as a command line would."""
+    """'--loss hinge --r1 0.2' -> fields, as the command line does."""
     given: dict[str, Any] = {}
     for flag, value in re.findall(r"--([a-z0-9-]+)(?: ([^-\s]\S*))?", flags):
         key = flag.replace("-", "_")
@@ -410,13 +422,13 @@ def test_flags_choose_what_the_entry_describes(name: str) -> None:
     elif name in RECIPES:
         assert config.recipe == name
         assert config.loss.loss == BASE[name]
-        meaning = " ".join(printed(explain(name), "flags").split()).split(" stands for ")[1].split(",")[0]
+        meaning = " ".join(printed(english(name), "flags").split()).split(" equivalent to ")[1].split(",")[0]
         stated = resolve({"recipe": name} | parse(meaning))
         assert stated == config
         assert parse(meaning)["loss"] == BASE[name]
     else:
         assert chosen[name](config)
-    for flag in re.findall(r"--([a-z0-9-]+)", explain(name)):
+    for flag in re.findall(r"--([a-z0-9-]+)", english(name)):
         assert flag.removeprefix("no-").replace("-", "_") in {*TYPES, "recipe"}
 
 
@@ -424,14 +436,16 @@ def test_the_names() -> None:
     assert tuple(losses.OBJECTIVES) == LOSSES
     assert set(ENTRIES) == {*LOSSES, *OTHERS}
     assert set(RECIPES) <= set(ENTRIES)
-    names = explain().split("`ptarmigan losses NAME`:")[1]
+    names = english().split("`ptarmigan losses NAME`:")[1]
     assert set(re.findall(r"\w+", names)) - {"losses", "class", "penalties", "images", "recipes"} == set(ENTRIES)
 
 
-@pytest.mark.parametrize(("name", "text"), PAGES, ids=IDS)
-def test_a_page_fits_any_terminal(name: str | None, text: str) -> None:
-    assert text.isascii()  # a pipe on Windows may know nothing else
-    assert max(map(len, text.splitlines())) <= 80
+@pytest.mark.parametrize("lang", LANGUAGES)
+@pytest.mark.parametrize("name", [None, *ENTRIES])
+def test_a_page_fits_any_terminal(name: str | None, lang: str) -> None:
+    text = explain(name, lang=lang)
+    assert text.isascii() == (lang == "en")  # a pipe on Windows may support nothing else
+    assert max(map(columns, text.splitlines())) <= 80
     assert len(text.splitlines()) <= (60 if name else 95)
     assert not re.search(r"[ \t]$|\n\n\n", text, re.MULTILINE)
 
@@ -448,12 +462,12 @@ def test_an_entry_is_complete(name: str) -> None:
         assert entry.values
         assert entry.slope_note
     assert re.search(r"arXiv \d{4}\.\d{4,5}", entry.paper)
-    for variable in re.findall(r"^(\w+) {2,}\S", explain(name).split("Both losses are minimised.")[1], re.MULTILINE):
+    for variable in re.findall(r"^(\w+) {2,}\S", english(name).split("Both losses are minimised.")[1], re.MULTILINE):
         assert variable in VARIABLES
 
 
 def test_the_three_questions_are_answered() -> None:
-    text = explain()
+    text = english()
     titles = [question.title for question in QUESTIONS]
     assert [re.sub(r"^\d\. What exactly is (.+?)\?.*", r"\1", title) for title in titles] == [
         "DCGAN's discriminator loss", "DCGAN's generator loss", "ACGAN's generator loss",
@@ -461,13 +475,133 @@ def test_the_three_questions_are_answered() -> None:
     assert [text.index(title) for title in titles] == sorted(text.index(title) for title in titles)
     for title, after in zip(titles, [*titles[1:], "Ask for one"], strict=True):
         page = text.split(title)[1].split(after)[0]
-        assert all(printed(page, label) for label in ("in words", "formula", "PyTorch", "at p = q", "beware"))
+        assert all(printed(page, label) for label in ("in words", "formula", "PyTorch", "at p = q", "pitfalls"))
     assert "rising L_G" in text
 
 
 def test_an_unknown_name_lists_the_choices() -> None:
-    with pytest.raises(UserError, match=r"unknown loss 'hinj': did you mean 'hinge'\? choose one of minimax, .*auto"):
+    with raises("unknown-name", "'hinj'", "'hinge'", "minimax", "auto"):
         explain("hinj")
+    with raises("unknown-name", "'fr'", "en, zh"):
+        explain(lang="fr")
+
+
+# ---------------------------------------------------------------------------- Chinese
+
+HAN = re.compile(r"[\u4e00-\u9fff]")
+
+
+def columns(line: str) -> int:
+    return sum(2 if unicodedata.east_asian_width(character) in "WF" else 1 for character in line)
+
+
+@pytest.mark.parametrize(
+    ("environment", "lang"),
+    [
+        ({}, "en"), ({"LANG": "zh_CN.UTF-8"}, "zh"), ({"LANG": "de_DE.UTF-8"}, "en"), ({"LANG": "C"}, "en"),
+        ({"LANG": "zh_CN.UTF-8", "LC_MESSAGES": "en_GB.UTF-8"}, "en"),
+        ({"LANG": "en_GB.UTF-8", "LC_MESSAGES": "zh_TW"}, "zh"),
+        ({"LC_ALL": "C", "LC_MESSAGES": "zh_CN", "LANG": "zh_CN"}, "en"),
+        ({"LC_ALL": "", "LANG": "zh"}, "zh"),
+    ],
+)  # fmt: skip
+def test_the_language_is_that_of_the_environment_unless_it_is_given(
+    environment: dict[str, str], lang: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for key in ("LC_ALL", "LC_MESSAGES", "LANG"):
+        monkeypatch.delenv(key, raising=False)
+    for key, value in environment.items():
+        monkeypatch.setenv(key, value)
+    for name in (None, "hinge"):
+        assert explain(name) == explain(name, lang=lang)
+        assert bool(HAN.search(explain(name))) == (lang == "zh")
+        assert explain(name, lang="en") != explain(name, lang="zh")
+
+
+def texts(entry: Entry) -> Iterator[tuple[str, str]]:
+    """Each text of an entry that is translated, with its field."""
+    for field in ("title", "words", "best", "values_note", "slope_note", "rising", "use"):
+        yield field, getattr(entry, field)
+    for i, text in enumerate(entry.wrong):
+        yield f"wrong {i}", text
+
+
+def both_languages() -> Iterator[tuple[str, Entry, Entry]]:
+    one, other = (read_handbook(lang).groups for lang in LANGUAGES)
+    assert one.keys() == other.keys()
+    for group in one:
+        assert one[group].keys() == other[group].keys()
+        for name in one[group]:
+            yield name, one[group][name], other[group][name]
+
+
+def test_every_entry_has_both_languages_and_shares_formulas_and_numbers() -> None:
+    for name, en, zh in both_languages():
+        for field in ("paper", "flags", "formulas", "code", "slope"):
+            assert getattr(en, field) == getattr(zh, field)
+        for field in ("values", "marks"):
+            one, other = getattr(en, field), getattr(zh, field)
+            assert [(value.value, value.exact) for value in one] == [(value.value, value.exact) for value in other]
+            for value, translated in zip(one, other, strict=True):
+                assert HAN.search(translated.what) or translated.what == value.what in ("L_D", "L_G", "r = f")
+        assert len(en.wrong) == len(zh.wrong), name
+    en, zh = (read_handbook(lang).texts for lang in LANGUAGES)
+    assert en.keys() == zh.keys() - {"numbers"}
+    for table in ("labels", "variables", "entries"):
+        assert en[table].keys() == zh[table].keys()
+    used = {value.what for _, entry, _ in both_languages() for value in (*entry.values, *entry.marks)}
+    assert set(zh["numbers"]) == used - {"L_D", "L_G", "r = f"}
+
+
+NUMBER = re.compile(r"(?<![\w.])(?:\d+(?:,\d{3})*(?:\.\d+)?(?:e-?\d+)?|\.\d+)")
+FORMULA = re.compile(r"[^\s\u3000-\u303f\u4e00-\u9fff\uff00-\uffef“”][ -~]*")
+
+
+def test_both_languages_state_the_same_numbers_and_formulas() -> None:
+    for name, en, zh in both_languages():
+        for (field, one), (same, other) in zip(texts(en), texts(zh), strict=True):
+            assert field == same
+            assert bool(one) == bool(other), f"{name}: {field}"
+            if one:
+                assert HAN.search(other), f"{name}: {field}"
+                assert sorted(NUMBER.findall(one)) == sorted(NUMBER.findall(other)), f"{name}: {field}"
+            for formula in FORMULA.findall(other):
+                if re.search(r"[=^|/*_]|--", formula):
+                    assert formula.strip(" ()") in one, f"{name}: {field}: {formula}"
+    en, zh = (read_handbook(lang).texts for lang in LANGUAGES)
+    for key, text in en["variables"].items():
+        assert sorted(NUMBER.findall(text)) == sorted(NUMBER.findall(zh["variables"][key]))
+    for key in ("slope", "recipe", "auto"):
+        assert re.findall(r"\{.+?\}", en[key]) == re.findall(r"\{.+?\}", zh[key])
+
+
+@pytest.mark.parametrize("name", [None, *ENTRIES])
+def test_chinese_is_set_as_chinese(name: str | None) -> None:
+    text = "".join(line.strip() for line in explain(name, lang="zh").splitlines())
+    assert text.count("鉴别器") == text.count("判别器（又称鉴别器）") == 1
+    assert text.index("判别器（又称鉴别器）") == text.index("判别器")
+    for _, entry in texts_of(name):
+        assert not re.search(r"[\u4e00-\u9fff][,;:?!]", entry)  # full-width punctuation
+        assert not re.search(r"[\u4e00-\u9fff][A-Za-z0-9]|[A-Za-z0-9][\u4e00-\u9fff]", entry)  # a space between
+    for line in explain(name, lang="zh").splitlines():
+        assert not re.match(r"\s*[，。；：、？！）”]|.*[“（]$", line)
+
+
+@pytest.mark.parametrize("lang", LANGUAGES)
+def test_wrapping_loses_nothing(lang: str) -> None:
+    groups = read_handbook(lang).groups
+    for name in (None, *ENTRIES):
+        page = "".join(explain(name, lang=lang).split())
+        entries = groups["questions"].values() if name is None else [read_handbook(lang).entries[name]]
+        for entry in entries:
+            for _, text in texts(entry):
+                assert "".join(text.split()) in page
+
+
+def texts_of(name: str | None) -> list[tuple[str, str]]:
+    groups = read_handbook("zh").groups
+    found = groups["questions"].values() if name is None else [read_handbook("zh").entries[name]]
+    return [item for entry in found for item in texts(entry)]
 
 
 def test_neither_torch_nor_numpy_is_imported() -> None:

@@ -16,14 +16,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from densities import GRID, SPREAD, P, Q, integral, jsd, kl, log_normal, pair_jsd, w1
 from ptarmigan.config import LOSSES, Loss
 from ptarmigan.losses.adversarial import OBJECTIVES, Objective, objective, softplus
 
-GRID = torch.linspace(-11, 13, 241, dtype=torch.float64)
-CELL = 24 / 240
-SPREAD = math.log(1.3)
 CROSSING = -0.7 / 0.3  # where the two distribution functions meet
 ALPHA = 0.9
+M = (P + Q) / 2
 
 CASES = {name: objective(Loss(loss=name)) for name in OBJECTIVES} | {
     "smoothing": objective(Loss(loss="non_saturating", smoothing=ALPHA))
@@ -33,20 +32,6 @@ SMOOTH = [name for name in CASES if name not in ("hinge", "wasserstein")]  # D* 
 BUMPS: list[Callable[[Tensor], Tensor]] = [
     torch.sin, torch.cos, torch.tanh, lambda x: torch.exp(-((x - 1) ** 2)), lambda x: (3 * x).cos() + x / 9
 ]  # fmt: skip
-
-
-def log_normal(x: Tensor, mean: Tensor | float = 0.0, log_sd: Tensor | float = 0.0) -> Tensor:
-    log_sd = torch.as_tensor(log_sd, dtype=torch.float64)
-    return -0.5 * ((x - mean) / log_sd.exp()) ** 2 - log_sd - 0.5 * math.log(2 * math.pi)
-
-
-def integral(values: Tensor) -> Tensor:
-    return values.sum() * CELL**values.ndim
-
-
-P = log_normal(GRID).exp()
-Q = log_normal(GRID, 0.7, SPREAD).exp()
-M = (P + Q) / 2
 
 
 def expected_d(case: Objective, D: Tensor, p: Tensor = P, q: Tensor = Q) -> Tensor:
@@ -75,23 +60,6 @@ def optimum(name: str, x: Tensor, mean: float = 0.7, log_sd: float = SPREAD) -> 
         "hinge": torch.sign(p - q),
         "wasserstein": -(x - CROSSING).abs(),
     }[name]
-
-
-def kl(a: Tensor, b: Tensor) -> Tensor:
-    return integral(torch.where(a > 0, a * (a / b).log(), 0.0))
-
-
-def jsd(a: Tensor, b: Tensor) -> Tensor:
-    return (kl(a, (a + b) / 2) + kl(b, (a + b) / 2)) / 2
-
-
-def pair_jsd(p: Tensor, q: Tensor) -> Tensor:
-    """JSD(p x q || q x p)."""
-    return jsd(p[:, None] * q, q[:, None] * p)
-
-
-def w1(q: Tensor, mean: Tensor, log_sd: Tensor) -> Tensor:
-    return integral((torch.special.ndtr(GRID) - torch.special.ndtr((GRID - mean) / log_sd.exp())).abs())
 
 
 def test_the_names_of_the_config_are_the_objectives() -> None:

@@ -289,19 +289,28 @@ app.command(explaining)
 
 
 @explaining.default
-def losses(name: str | None = None, /, *, plot: Path | None = None, page: Path | None = None) -> None:
-    """Say what DCGAN's and ACGAN's losses exactly are, or explain the loss, penalty or recipe NAME.
+def losses(
+    name: str | None = None,
+    /,
+    *,
+    plot: Path | None = None,
+    page: Path | None = None,
+    lang: str | None = None,
+) -> None:
+    """Explain DCGAN's and ACGAN's losses, or the loss, penalty or recipe NAME.
 
     Parameters
     ----------
     plot
-        X.svg or X.png: draw the losses of both players and their slopes over the logit instead
+        X.svg: instead draw both players' losses and their slopes over the logit
     page
-        X.html: write all of it as one page instead, in English and Chinese, with figures that one can play with
+        X.html: instead copy the page that explains all losses in English and Chinese, with interactive figures
+    lang
+        en or zh; by default the language of LC_ALL, LC_MESSAGES or LANG
     """
     from ptarmigan.handbook.entries import explain
 
-    print(explain(name, plot=plot, page=page))
+    print(explain(name, plot=plot, page=page, lang=lang))
 
 
 @explaining.command

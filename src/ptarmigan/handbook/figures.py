@@ -1,4 +1,4 @@
-"""Losses and their slopes over the logit, by autograd from the functions that train, as a picture: SVG or PNG."""
+"""SVG plots of the losses and of their slopes over the logit, computed by the functions that train and autograd."""
 
 from __future__ import annotations
 
@@ -6,52 +6,49 @@ import html
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from io import BytesIO
-from itertools import pairwise
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from ptarmigan.config import LOSSES, RECIPES, Loss, resolve
 from ptarmigan.core import files
-from ptarmigan.core.types import unknown
+from ptarmigan.core.types import UserError, unknown
 from ptarmigan.losses.adversarial import Objective, objective
 from ptarmigan.losses.conditioning import classification_g, contrast, discriminative_d, discriminative_g, twin_g
 
-SMOOTHED = 0.9  # the real target of the loss that the handbook calls smoothing
+SMOOTHED = 0.9  # target for real images in the entry `smoothing`
 CLASSES = 10
-OTHERS = 28  # images of other classes beside one in ReACGAN's batch
+OTHERS = 28  # images of other classes in ReACGAN's batch
 SPAN = {"least_squares": (-2.0, 3.0), "least_squares_pearson": (-3.0, 3.0), "hinge": (-4.0, 4.0)}  # of the logit
 CLASS_TERMS = ("auxiliary_classifier", "twin_classifier", "discriminative_classifier", "reacgan")
 NAMES = (*LOSSES, "smoothing", *CLASS_TERMS, *RECIPES)  # what can be plotted
 
 COLOURS = {"real": "#0b62a4", "fake": "#b45309", "generator": "#b23cc0", "other": "#8a8f98"}
 DARK = {"real": "#7cc0ff", "fake": "#ffb163", "generator": "#f0a3ff", "other": "#9aa3ad"}
-DASHES = {"real": (), "fake": (9, 5), "generator": (), "other": (2, 4)}  # told apart without colour too
+DASHES = {"real": "none", "fake": "9 5", "generator": "none", "other": "2 4"}  # distinct without colour
 WIDTHS = {"real": 1.8, "fake": 1.8, "generator": 4.6, "other": 2.4}
-WIDTH, HEIGHT, HEAD = 840, 250, 62  # of a row of two panels, and of its heading
+WIDTH, HEIGHT, HEAD = 840, 250, 62  # width and height of a row of two panels; height of its heading
 
 
 @dataclass(frozen=True)
 class Player:
-    """Who pays what: `pays` takes x [N] to losses [N]; `sign` is -1 where the player's own logit falls along x."""
+    """One curve: `loss` maps x [N] to losses [N]; `sign` is -1 where the player's own logit falls as x rises."""
 
     label: str
     style: str  # a key of COLOURS
-    pays: Callable[[Tensor], Tensor]
+    loss: Callable[[Tensor], Tensor]
     sign: float = 1.0
-    valued: bool = True  # False: another player's value is this one's, and only the slopes differ
+    has_value: bool = True  # False: its value equals another player's, so only its slope is drawn
 
     def value(self, x: Tensor) -> Tensor:
-        return self.pays(x).detach() * torch.ones_like(x)
+        return self.loss(x).detach() * torch.ones_like(x)
 
     def slope(self, x: Tensor) -> Tensor:
         """d loss / d logit at x [N], by autograd."""
         x = x.detach().requires_grad_()
-        return self.sign * torch.autograd.grad(self.pays(x).sum(), x)[0]
+        return self.sign * torch.autograd.grad(self.loss(x).sum(), x)[0]
 
 
 @dataclass(frozen=True)
@@ -64,16 +61,16 @@ class Row:
     players: tuple[Player, ...]
 
 
-def chosen(name: str) -> Objective:
-    """The objective of a name, `smoothing` included."""
+def objective_named(name: str) -> Objective:
+    """The objective of a loss or of `smoothing`."""
     return objective(Loss(loss="non_saturating", smoothing=SMOOTHED) if name == "smoothing" else Loss(loss=name))
 
 
-def halves(found: Objective) -> tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]:
-    """D's loss on a real and on a generated image apart: a(r) and b(f) with d(r, f) = a(r) + b(f).
+def split_d(found: Objective) -> tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]:
+    """D's loss on a real image and on a fake: a(r) and b(f) with d(r, f) = a(r) + b(f).
 
-    b is 0 at the logit where a fake costs D least (at 0 where only differences of logits mean anything).  A
-    relativistic d does not split: a(r) = d(r, 0) and b(f) = d(0, f).
+    b is shifted so that its minimum is 0, or b(0) = 0 where only differences of logits have a meaning.  A relativistic
+    d does not split: there a(r) = d(r, 0) and b(f) = d(0, f).
     """
     zero = torch.zeros((), dtype=torch.float64)
     logits = torch.cat([torch.linspace(-20, 20, 41, dtype=torch.float64), torch.tensor([-1e3], dtype=torch.float64)])
@@ -83,17 +80,17 @@ def halves(found: Objective) -> tuple[Callable[[Tensor], Tensor], Callable[[Tens
 
 
 def adversarial(name: str) -> Row:
-    """Both players of a loss over the logit, or over r - f where it is relativistic."""
-    found = chosen(name)
+    """Both players' losses over the logit, or over r - f for a relativistic loss."""
+    found = objective_named(name)
     if found.relativistic:
         zero = torch.zeros((), dtype=torch.float64)
         players = (
             Player("D on real", "real", lambda x: found.d(real=x, fake=zero)),
-            Player("D on fake", "fake", lambda x: found.d(real=zero, fake=-x), sign=-1, valued=False),
+            Player("D on fake", "fake", lambda x: found.d(real=zero, fake=-x), sign=-1, has_value=False),
             Player("G on fake", "generator", lambda x: found.g(real=zero, fake=-x), sign=-1),
         )
         return Row(name, "r - f", (-6, 6), players)
-    a, b = halves(found)
+    a, b = split_d(found)
     return Row(
         name,
         "logit",
@@ -107,20 +104,20 @@ def adversarial(name: str) -> Row:
 
 
 def class_term(name: str) -> Row:
-    """The class term of both players, over the margin: the logit of the class asked for, all others being 0."""
+    """Both players' class terms over the logit of the requested class, with all other logits at 0."""
     label = torch.zeros((), dtype=torch.int64)
 
     def logits(x: Tensor, classes: int = CLASSES) -> Tensor:
         return F.pad(x.unsqueeze(1), (0, classes - 1))
 
-    def asked(x: Tensor) -> Tensor:
+    def labels(x: Tensor) -> Tensor:
         return label.expand(len(x))
 
     def cross_entropy(x: Tensor) -> Tensor:
-        return classification_g(logits(x), fake_labels=asked(x))
+        return classification_g(logits(x), fake_labels=labels(x))
 
     def contrastive(x: Tensor) -> Tensor:
-        """Of one image whose cosine to its proxy is x, at right angles to all the others."""
+        """D2D-CE of one image whose cosine to its proxy is x and whose cosine to every other image is 0."""
         fields = resolve({}).loss
         others = F.one_hot(torch.arange(1, OTHERS + 1)).to(x.dtype)
         out = []
@@ -137,13 +134,13 @@ def class_term(name: str) -> Row:
 
     def tac(c: Tensor, t: Tensor) -> Tensor:
         x = (c + t).detach()
-        return twin_g(logits(c.expand_as(x)), logits(t.expand_as(x)), fake_labels=asked(x))
+        return twin_g(logits(c.expand_as(x)), logits(t.expand_as(x)), fake_labels=labels(x))
 
-    def adc_d(x: Tensor) -> Tensor:  # of a fake alone: its real half is taken away
+    def adc_d(x: Tensor) -> Tensor:  # of a fake alone: the term of the real image is subtracted
         whole = discriminative_d(
-            logits(0 * x, 2 * CLASSES), logits(x, 2 * CLASSES), real_labels=asked(x), fake_labels=asked(x)
+            logits(0 * x, 2 * CLASSES), logits(x, 2 * CLASSES), real_labels=labels(x), fake_labels=labels(x)
         )
-        return whole - classification_g(logits(0 * x, 2 * CLASSES), fake_labels=asked(x))
+        return whole - classification_g(logits(0 * x, 2 * CLASSES), fake_labels=labels(x))
 
     players = {
         "auxiliary_classifier": (
@@ -155,30 +152,30 @@ def class_term(name: str) -> Row:
             Player("G, over T's margin", "other", lambda x: tac(still, x)),
         ),
         "discriminative_classifier": (
-            Player("D on real", "real", lambda x: classification_g(logits(x, 2 * CLASSES), fake_labels=asked(x))),
+            Player("D on real", "real", lambda x: classification_g(logits(x, 2 * CLASSES), fake_labels=labels(x))),
             Player("D on fake", "fake", adc_d),
-            Player("G on fake", "generator", lambda x: discriminative_g(logits(x, 2 * CLASSES), fake_labels=asked(x))),
+            Player("G on fake", "generator", lambda x: discriminative_g(logits(x, 2 * CLASSES), fake_labels=labels(x))),
         ),
         "reacgan": (Player("D on real and G on fake alike", "generator", contrastive),),
     }[name]  # fmt: skip
     if name == "reacgan":
         return Row(name, "cosine of the image to the proxy of its class", (-1, 1), players)
-    return Row(f"{name}, {CLASSES} classes", "logit of the class asked for, the others 0", (-6, 6), players)
+    return Row(f"{name}, {CLASSES} classes", "logit of the requested class, the others 0", (-6, 6), players)
 
 
 def rows(name: str | None = None) -> list[Row]:
-    """What there is to see of a loss, a class term or a recipe; None: of DCGAN's and ACGAN's losses.
+    """The rows of a loss, a class term or a recipe; without a name, those of DCGAN's and ACGAN's losses.
 
-    Raises UserError, with the names there are, for another.
+    Raises UserError, with the known names, for another name.
     """
     if name is None:
         source, minimax = adversarial("non_saturating"), adversarial("minimax").players[2]
         real, fake, g = source.players
         answers = (
-            real, fake, Player("G on fake, non-saturating", g.style, g.pays),
-            Player("G on fake, minimax", "other", minimax.pays),
+            real, fake, Player("G on fake, non-saturating", g.style, g.loss),
+            Player("G on fake, minimax", "other", minimax.loss),
         )  # fmt: skip
-        return [Row("DCGAN and ACGAN, the source", source.axis, source.span, answers), class_term(CLASS_TERMS[0])]
+        return [Row("DCGAN and ACGAN, source loss", source.axis, source.span, answers), class_term(CLASS_TERMS[0])]
     if name not in NAMES:
         raise unknown("plot", name, NAMES)
     if name in RECIPES:
@@ -195,15 +192,15 @@ Point = tuple[float, float]
 
 @dataclass(frozen=True)
 class Line:
-    style: str  # a key of COLOURS, or axis, grid
+    style: str  # a key of COLOURS, or axis or grid
     points: tuple[Point, ...]
 
 
 @dataclass(frozen=True)
 class Text:
-    style: str  # title, label
+    style: str  # title or label
     at: Point
-    anchor: str  # start, middle, end
+    anchor: str  # start, middle or end
     text: str
 
 
@@ -212,7 +209,7 @@ Box = tuple[float, float, float, float]  # left, top, right, bottom
 
 
 def nice_ticks(low: float, high: float, about: int = 5) -> list[float]:
-    """Round numbers from low to high, 1, 2 or 5 times a power of ten apart."""
+    """Round numbers from low to high; their spacing is 1, 2 or 5 times a power of ten."""
     rough = (high - low) / about
     power = 10 ** math.floor(math.log10(rough))
     step = power * next(m for m in (1, 2, 5, 10) if m * power >= rough)
@@ -220,7 +217,7 @@ def nice_ticks(low: float, high: float, about: int = 5) -> list[float]:
 
 
 def panel(box: Box, title: str, axis: str, x: Tensor, curves: Sequence[tuple[str, Tensor]]) -> Marks:
-    """A chart of (style, values) over x."""
+    """A chart of curves, given as (style, values), over x."""
     left, top, right, bottom = box
     everything = torch.cat([y for _, y in curves])
     low, high = everything.min().item(), everything.max().item()
@@ -241,16 +238,17 @@ def panel(box: Box, title: str, axis: str, x: Tensor, curves: Sequence[tuple[str
         out += [Line("axis" if tick == 0 else "grid", ((at, top), (at, bottom)))]
         out += [Text("label", (at, bottom + 17), "middle", f"{tick:g}")]
     out += [Text("label", ((left + right) / 2, bottom + 35), "middle", axis)]
-    for style, values in sorted(curves, key=lambda curve: -WIDTHS[curve[0]]):  # thin on thick: both are seen
+    for style, values in sorted(curves, key=lambda curve: -WIDTHS[curve[0]]):  # thin over thick
         line = tuple(place(at, value) for at, value in zip(x.tolist(), values.tolist(), strict=True))
         out += [Line(style, line)]
     return out
 
 
 def charts(row: Row, boxes: tuple[Box, Box], words: Callable[[str], str] = str, points: int = 241) -> list[Marks]:
-    """The values and the slopes of a row, each in its box; `words` puts the English into another language."""
-    x = torch.linspace(*row.span, points, dtype=torch.float64)
-    values = [(p.style, p.value(x)) for p in row.players if p.valued]
+    """The values and the slopes of a row, each in its box; `words` translates the labels."""
+    low, high = row.span
+    x = low + (high - low) * torch.arange(points, dtype=torch.float64) / (points - 1)  # linspace rounds per machine
+    values = [(p.style, p.value(x)) for p in row.players if p.has_value]
     slopes = [(p.style, p.slope(x)) for p in row.players]
     titles = map(words, ("loss", f"its slope, d loss / d {row.axis.split()[0] if row.axis != 'r - f' else 'logit'}"))
     return [
@@ -259,8 +257,8 @@ def charts(row: Row, boxes: tuple[Box, Box], words: Callable[[str], str] = str, 
     ]
 
 
-def draw(row: Row, top: float) -> Marks:
-    """A row from `top` on, WIDTH wide and HEAD + HEIGHT high: its name, who is who, the two charts."""
+def draw_row(row: Row, top: float) -> Marks:
+    """A row of WIDTH x (HEAD + HEIGHT) from y = `top`: its name, the legend and the two charts."""
     out: Marks = [Text("title", (46, top + 22), "start", row.title)]
     at = 46.0
     for player in row.players:
@@ -272,33 +270,30 @@ def draw(row: Row, top: float) -> Marks:
     return out + left + right
 
 
-def sheet(parts: Sequence[Row]) -> tuple[Marks, int]:
-    """Rows under one another -> what to draw, and the height."""
+def stack_rows(parts: Sequence[Row]) -> tuple[Marks, int]:
+    """All rows, one below the other, and their total height."""
     step = HEAD + HEIGHT
-    return [mark for i, row in enumerate(parts) for mark in draw(row, i * step + 8.0)], step * len(parts) + 12
+    return [mark for i, row in enumerate(parts) for mark in draw_row(row, i * step + 8.0)], step * len(parts) + 12
 
 
-def marks(drawing: Marks) -> str:
-    """Lines and texts as SVG elements whose look is left to classes."""
+def svg_elements(drawing: Marks) -> str:
+    """Lines and texts as SVG elements; their classes decide how they look."""
     out = []
     for mark in drawing:
         if isinstance(mark, Line):
-            at = " ".join(f"{x:.4g},{y:.4g}" for x, y in mark.points)
+            at = " ".join(f"{round(x, 1):g},{round(y, 1):g}" for x, y in mark.points)
             out.append(f'<polyline class="{mark.style}" points="{at}"/>')
         else:
-            x, y = mark.at
+            x, y = (f"{round(value, 1):g}" for value in mark.at)
             end = "" if mark.anchor == "start" else f' text-anchor="{mark.anchor}"'
-            out.append(f'<text class="{mark.style}" x="{x:.4g}" y="{y:.4g}"{end}>{html.escape(mark.text)}</text>')
+            out.append(f'<text class="{mark.style}" x="{x}" y="{y}"{end}>{html.escape(mark.text)}</text>')
     return "\n".join(out)
 
 
 def svg(parts: Sequence[Row], name: str) -> str:
-    """A picture of its own, light or dark as its reader has it."""
-    drawing, height = sheet(parts)
-    look = "".join(
-        f".{key}{{stroke-width:{WIDTHS[key]};stroke-dasharray:{' '.join(map(str, DASHES[key])) or 'none'}}}"
-        for key in COLOURS
-    )
+    """A standalone picture, light or dark by the viewer's setting."""
+    drawing, height = stack_rows(parts)
+    look = "".join(f".{key}{{stroke-width:{WIDTHS[key]};stroke-dasharray:{DASHES[key]}}}" for key in COLOURS)
 
     def theme(colours: dict[str, str], paper: str, ink: str, faint: str) -> str:
         lines = "".join(f".{key}{{stroke:{colour}}}" for key, colour in colours.items())
@@ -312,61 +307,23 @@ def svg(parts: Sequence[Row], name: str) -> str:
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" role="img" '
         f'aria-label="{html.escape(name)}: losses of both players and their slopes">\n<style>{style}</style>\n'
-        f'<rect class="paper" width="{WIDTH}" height="{height}"/>\n{marks(drawing)}\n</svg>\n'
+        f'<rect class="paper" width="{WIDTH}" height="{height}"/>\n{svg_elements(drawing)}\n</svg>\n'
     )
 
 
-def png(parts: Sequence[Row], scale: int = 2, fine: int = 3) -> bytes:
-    """The same by Pillow, `scale` pixels a unit, drawn `fine` times larger and then made smooth."""
-    drawing, height = sheet(parts)
-    k = scale * fine
-    picture = Image.new("RGB", (WIDTH * k, height * k), "white")
-    brush = ImageDraw.Draw(picture)
-    colours = COLOURS | {"axis": "#1f2328", "grid": "#e3e6ea"}
-    for mark in drawing:
-        if isinstance(mark, Line):
-            width = round(WIDTHS.get(mark.style, 0.8) * k)
-            for piece in dashed(mark.points, DASHES.get(mark.style, ())):
-                brush.line([(x * k, y * k) for x, y in piece], fill=colours[mark.style], width=width, joint="curve")
-        else:
-            font = ImageFont.load_default(size=(15 if mark.style == "title" else 12) * k)
-            anchor = {"start": "ls", "middle": "ms", "end": "rs"}[mark.anchor]
-            brush.text((mark.at[0] * k, mark.at[1] * k), mark.text, fill="#1f2328", font=font, anchor=anchor)
-    out = BytesIO()
-    picture.resize((WIDTH * scale, height * scale), Image.Resampling.LANCZOS).save(out, "png")
-    return out.getvalue()
-
-
-def dashed(points: Sequence[Point], pattern: Sequence[float]) -> list[list[Point]]:
-    """A line cut into its dashes; whole where there is no pattern."""
-    if not pattern:
-        return [list(points)]
-    on, off = pattern
-    pieces: list[list[Point]] = [[points[0]]]
-    left, drawn = float(on), True  # what is left of this dash or gap
-    for (x0, y0), (x1, y1) in pairwise(points):
-        length, done = math.hypot(x1 - x0, y1 - y0), 0.0
-        while length - done > left:
-            done += left
-            at = (x0 + (x1 - x0) * done / length, y0 + (y1 - y0) * done / length)
-            if drawn:
-                pieces[-1].append(at)
-            else:
-                pieces.append([at])
-            drawn, left = not drawn, float(off if drawn else on)
-        left -= length - done
-        if drawn:
-            pieces[-1].append((x1, y1))
-    return pieces
-
-
 def plot(name: str | None, out: str | Path) -> Path:
-    """Draw the losses of both players and their slopes into `out`, X.svg or X.png, and return its path.
+    """Draw the losses of both players and their slopes into `out`, X.svg, and return its path.
 
-    Raises UserError for an unknown name, another ending and an `out` that exists: nothing is overwritten.
+    Raises UserError for an unknown name, another ending, and an `out` that exists: no file is overwritten.
     """
-    path = files.check_new_path(Path(out), "plot", (".svg", ".png"))
-    parts = rows(name)
-    drawn = png(parts) if path.suffix.lower() == ".png" else svg(parts, name or "DCGAN and ACGAN").encode()
-    files.write_atomic(path, drawn)
+    drawing = svg(rows(name), name or "DCGAN and ACGAN")
+    path = Path(out)
+    if path.suffix.lower() != ".svg":
+        raise UserError(
+            f"plot: {path} does not end in .svg: plots are vector graphics that any browser shows or converts; "
+            f"name it {path.with_suffix('.svg')}",
+            "value-invalid",
+        )
+    files.check_new_path(path, "plot", (".svg",))
+    files.write_atomic(path, drawing.encode())
     return path

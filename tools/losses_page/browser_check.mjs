@@ -1,10 +1,10 @@
-// Uses every control of the page of the losses in a real Chromium, in both languages, on a desk and on a phone.
+// Uses every control of the losses page in a real Chromium, in both languages, at desktop and phone width.
 //
-//     ptarmigan losses --page losses.html
 //     npm install playwright-core            # in a folder of its own, from which the next line is run
-//     node REPOSITORY/benchmarks/page.mjs losses.html [FOLDER for pictures]
+//     node REPOSITORY/tools/losses_page/browser_check.mjs REPOSITORY/src/ptarmigan/assets/losses.html [FOLDER]
 //
-// CHROMIUM names the browser; else it is the chromium of the path.  Fails loudly on the first thing that is not so.
+// Screenshots go into FOLDER.  CHROMIUM names the browser; by default the `chromium` on the path is used.  The first
+// failed check ends it with an error.
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
 import { createRequire } from "node:module";
@@ -30,7 +30,7 @@ async function open(settings, query = "") {
   page.on("console", (message) => complaints.push(`${message.type()}: ${message.text()}`));
   page.on("pageerror", (error) => complaints.push(error.stack));
   page.on("request", (request) => {
-    if (!/^(file|data):/.test(request.url())) complaints.push(`asked for ${request.url()}`);
+    if (!/^(file|data):/.test(request.url())) complaints.push(`requested ${request.url()}`);
   });
   await page.goto(address + query);
   await page.waitForTimeout(500);
@@ -119,7 +119,7 @@ async function dirac(page, language) {
     await lab.locator("select").selectOption(name);
     for (const key of ["r1", "r2"]) await slide(key, 0);
     const free = await out("after");
-    assert.ok(free > 0.2, `${name} came to rest without a penalty: ${free}`);
+    assert.ok(free > 0.2, `${name} converged without a penalty: ${free}`);
     for (const key of ["r1", "r2"]) {
       await slide(key, 0.5);
       assert.ok((await out("after")) < 0.01, `${name} with ${key}`);
@@ -194,5 +194,5 @@ for (const [locale, query, language] of [["zh-TW", "", "zh"], ["de", "", "en"], 
   await page.close();
 }
 assert.deepEqual(complaints, []);
-console.log(`used ${used} controls; nothing on the console, nothing asked of the network`);
+console.log(`used ${used} controls; nothing on the console, no network requests`);
 await browser.close();
