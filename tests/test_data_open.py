@@ -10,7 +10,7 @@ from PIL import Image, ImageFile
 
 from ptarmigan.config import Data
 from ptarmigan.core.types import ImageSpec, UserError
-from ptarmigan.data import HELD_OUT, SELECT, TRAIN, open_dataset
+from ptarmigan.data import HELD_OUT, SELECT, TRAIN, open_dataset, read
 
 RNG = np.random.default_rng(0)
 
@@ -248,8 +248,6 @@ def test_many_files_do_not_pile_up_in_memory(tmp_path: Path, monkeypatch: pytest
     """At most two chunks of decoded images are alive at once, whatever their number."""
     monkeypatch.setattr("ptarmigan.data.read.CHUNK", 4)
     folder = two_classes(tmp_path / "set", 40)
-    from ptarmigan.data import read
-
     alive, most = 0, 0
     decode = read.decode
 

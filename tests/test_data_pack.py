@@ -18,7 +18,7 @@ from PIL import Image
 from ptarmigan.config import Data
 from ptarmigan.core.types import UserError
 from ptarmigan.data import open_dataset, pack
-from ptarmigan.data.index import find
+from ptarmigan.data.index import find_source
 from ptarmigan.data.pack import Pack, cache_folder, content_hash, open_pack
 
 
@@ -42,7 +42,7 @@ def photos(tmp_path: Path) -> Path:
 def made(path: Path | None, data: Data = Data(), calls: list[tuple[int, int]] | None = None) -> tuple[Pack, bool]:  # noqa: B008
     """The pack, and whether it had to be made."""
     calls = []
-    out = open_pack(find(path), data, lambda done, total: calls.append((done, total)))
+    out = open_pack(find_source(path), data, lambda done, total: calls.append((done, total)))
     return out, bool(calls)
 
 
@@ -81,7 +81,7 @@ def test_made_once_and_anew_when_the_source_or_a_choice_changes(photos: Path) ->
 def test_progress_counts_to_the_total(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ptarmigan.data.read.CHUNK", 5)
     calls: list[tuple[int, int]] = []
-    open_pack(find(photos), Data(), lambda done, total: calls.append((done, total)))
+    open_pack(find_source(photos), Data(), lambda done, total: calls.append((done, total)))
     assert calls == [(5, 12), (10, 12), (12, 12)]
 
 
@@ -111,7 +111,7 @@ def test_a_pack_cut_short_is_not_left_behind(photos: Path, cache: Path, monkeypa
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        open_pack(find(photos), Data(), stop)
+        open_pack(find_source(photos), Data(), stop)
     assert list(cache.iterdir()) == []
     assert made(photos)[1]
 
@@ -146,7 +146,7 @@ def test_processes_may_race(photos: Path, cache: Path) -> None:
 def test_another_process_that_was_first_wins(photos: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made(photos)
     inode = (entry(cache) / "images").stat().st_ino
-    load, calls = pack._load, []
+    load, calls = pack._load_pack, []
     monkeypatch.setattr(
         pack, "_load", lambda folder: calls.append(folder) or (load(folder) if len(calls) > 1 else None)
     )

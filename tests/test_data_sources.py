@@ -14,7 +14,7 @@ from PIL import Image
 
 from ptarmigan.core.types import UserError
 from ptarmigan.data.arrays import HELD_OUT, SELECT, UNDECIDED
-from ptarmigan.data.index import ArraySource, FolderSource, find
+from ptarmigan.data.index import ArraySource, FolderSource, find_source
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (6, 28, 28), np.uint8)
 LABELS = np.array([0, 1, 2, 0, 1, 2])
@@ -45,13 +45,13 @@ def put_idx(
 def message(path: Path | str) -> str:
     """What the user reads; one sentence, about this path."""
 
-    def read() -> None:
-        source = find(path)
+    def read_source() -> None:
+        source = find_source(path)
         assert isinstance(source, ArraySource)
         list(source.read().chunks())
 
     with pytest.raises(UserError) as caught:
-        read()
+        read_source()
     assert "\n" not in str(caught.value)
     assert Path(path).name in str(caught.value)
     return str(caught.value)
@@ -61,7 +61,7 @@ def message(path: Path | str) -> str:
 
 
 def folder_source(path: Path) -> FolderSource:
-    source = find(path)
+    source = find_source(path)
     assert isinstance(source, FolderSource)
     return source
 
@@ -72,7 +72,7 @@ def test_class_folders_in_sorted_order(tmp_path: Path) -> None:
     assert source.class_names == ("ant", "cat", "dog")
     assert source.paths == ("ant/x.gif", "cat/a.jpeg", "cat/b.bmp", "cat/z.JPG", "dog/b.png", "dog/deep/er/c.webp")
     assert source.labels.tolist() == [0, 1, 1, 1, 2, 2]
-    assert (source.own == UNDECIDED).all()
+    assert (source.source_part == UNDECIDED).all()
     assert source.notices == ()
 
 
@@ -104,7 +104,7 @@ def test_a_folder_may_name_its_own_parts(tmp_path: Path) -> None:
     assert source.class_names == ("cat", "dog")
     assert source.paths == ("train/cat/1.png", "val/cat/2.png", "train/dog/1.png", "test/dog/3.png")
     assert source.labels.tolist() == [0, 0, 1, 1]
-    assert source.own.tolist() == [UNDECIDED, SELECT, UNDECIDED, HELD_OUT]
+    assert source.source_part.tolist() == [UNDECIDED, SELECT, UNDECIDED, HELD_OUT]
     assert "(test, train, val), with class folders in each: test is held out, val selects" in source.notices[0]
 
 
@@ -131,14 +131,14 @@ def test_links_are_followed_and_loops_end(tmp_path: Path) -> None:
 
 def test_the_stamp_changes_with_the_files_and_only_then(tmp_path: Path) -> None:
     put(tmp_path, "cat/a.png", "dog/b.png")
-    stamps = [find(tmp_path).stamp, find(str(tmp_path)).stamp]
+    stamps = [find_source(tmp_path).stamp, find_source(str(tmp_path)).stamp]
     assert stamps[0] == stamps[1]
     os.utime(tmp_path / "cat/a.png", ns=(1, 1))
-    stamps.append(find(tmp_path).stamp)
+    stamps.append(find_source(tmp_path).stamp)
     (tmp_path / "cat/a.png").rename(tmp_path / "cat/c.png")
-    stamps.append(find(tmp_path).stamp)
+    stamps.append(find_source(tmp_path).stamp)
     (tmp_path / "cat").rename(tmp_path / "cow")
-    stamps.append(find(tmp_path).stamp)
+    stamps.append(find_source(tmp_path).stamp)
     assert len(set(stamps)) == 4
 
 
@@ -169,7 +169,7 @@ def test_a_forbidden_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_the_embedded_set() -> None:
-    source = find(None)
+    source = find_source(None)
     assert isinstance(source, ArraySource)
     arrays = source.read()
     assert source.name == "fashion-mnist"
@@ -190,12 +190,12 @@ def test_the_embedded_set() -> None:
 def test_idx(tmp_path: Path, packed: bool) -> None:
     folder = put_idx(tmp_path / "set", packed=packed)
     put_idx(folder, "t10k", IMAGES[:3] + 1, LABELS[:3], packed=packed)
-    source = find(folder)
+    source = find_source(folder)
     assert isinstance(source, ArraySource)
     arrays = source.read()
     assert (np.concatenate(list(arrays.chunks()))[..., 0] == np.concatenate([IMAGES, IMAGES[:3] + 1])).all()
     assert arrays.labels.tolist() == [*LABELS, *LABELS[:3]]
-    assert arrays.own.tolist() == [UNDECIDED] * 6 + [HELD_OUT] * 3
+    assert arrays.source_part.tolist() == [UNDECIDED] * 6 + [HELD_OUT] * 3
     assert arrays.class_names == ("0", "1", "2")
     assert source.name == "set"
 
@@ -203,11 +203,11 @@ def test_idx(tmp_path: Path, packed: bool) -> None:
 def test_idx_names_from_a_file_beside(tmp_path: Path) -> None:
     folder = put_idx(tmp_path / "set")
     (folder / "classes.txt").write_text("köt\n  dog \nant\n\n", encoding="utf-8")
-    source = find(folder)
+    source = find_source(folder)
     assert isinstance(source, ArraySource)
     assert source.read().class_names == ("köt", "dog", "ant")
     (folder / "classes.txt").write_text("longer\nnames\nnow\n")
-    assert find(folder).stamp != source.stamp
+    assert find_source(folder).stamp != source.stamp
     (folder / "classes.txt").write_text("cat\ndog\n")
     assert "classes.txt has 2 names, and the labels count 3 classes (0 to 2)" in message(folder / "").replace(
         "set/", ""
@@ -218,7 +218,7 @@ def test_idx_names_from_a_file_beside(tmp_path: Path) -> None:
 
 def test_idx_in_chunks_is_idx_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ptarmigan.data.arrays.CHUNK_BYTES", 4 * 784)
-    source = find(put_idx(tmp_path / "set"))
+    source = find_source(put_idx(tmp_path / "set"))
     assert isinstance(source, ArraySource)
     chunks = list(source.read().chunks())
     assert [len(chunk) for chunk in chunks] == [4, 2]
@@ -268,7 +268,7 @@ def npz(folder: Path, **arrays: object) -> Path:
 @pytest.mark.parametrize("kind", [np.uint8, np.int64, np.dtype(">i4")])
 def test_npz(tmp_path: Path, trailing: tuple[int, ...], kind: type) -> None:
     images = np.random.default_rng(1).integers(0, 256, (6, 20, 28, *trailing), np.uint8)
-    source = find(npz(tmp_path, arr_0=images, arr_1=LABELS.astype(kind), class_names=np.array(["a", "bb", "ö"])))
+    source = find_source(npz(tmp_path, arr_0=images, arr_1=LABELS.astype(kind), class_names=np.array(["a", "bb", "ö"])))
     assert isinstance(source, ArraySource)
     arrays = source.read()
     assert (np.concatenate(list(arrays.chunks())).reshape(images.shape) == images).all()
@@ -280,7 +280,7 @@ def test_npz(tmp_path: Path, trailing: tuple[int, ...], kind: type) -> None:
 
 
 def test_npz_without_labels_is_one_class_said_aloud(tmp_path: Path) -> None:
-    source = find(npz(tmp_path, arr_0=IMAGES))
+    source = find_source(npz(tmp_path, arr_0=IMAGES))
     assert isinstance(source, ArraySource)
     assert source.read().class_names == ("x",)
     assert "has no labels (arr_1): its images are one class" in source.read().notices[0]
@@ -289,11 +289,11 @@ def test_npz_without_labels_is_one_class_said_aloud(tmp_path: Path) -> None:
 def test_medmnist(tmp_path: Path) -> None:
     parts = {f"{part}_images": IMAGES + i for i, part in enumerate(("train", "val", "test"))}
     labels = {f"{part}_labels": LABELS[:, None].astype(np.uint8) for part in ("train", "val", "test")}
-    source = find(npz(tmp_path, **parts, **labels))
+    source = find_source(npz(tmp_path, **parts, **labels))
     assert isinstance(source, ArraySource)
     arrays = source.read()
     assert (np.concatenate(list(arrays.chunks()))[..., 0] == np.concatenate([IMAGES, IMAGES + 1, IMAGES + 2])).all()
-    assert arrays.own.tolist() == [UNDECIDED] * 6 + [SELECT] * 6 + [HELD_OUT] * 6
+    assert arrays.source_part.tolist() == [UNDECIDED] * 6 + [SELECT] * 6 + [HELD_OUT] * 6
     assert arrays.labels.tolist() == [*LABELS] * 3
     assert arrays.class_names == ("0", "1", "2")
 

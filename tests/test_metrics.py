@@ -20,7 +20,6 @@ from ptarmigan.evaluation.metrics import (
     Gaussian,
     authenticity,
     c_t,
-    compare,
     coverage_at_equality,
     difference,
     diversity,
@@ -30,10 +29,11 @@ from ptarmigan.evaluation.metrics import (
     interval,
     k_means,
     kid,
+    kid_and_fidelity,
     nearest,
+    pair_statistics,
     prdc,
     t_quantile,
-    within,
 )
 
 
@@ -137,8 +137,8 @@ def kid_by_loops(x: Tensor, y: Tensor) -> float:
     def kernel(a: Tensor, b: Tensor) -> float:
         return float((a @ b / len(a) + 1) ** 3)
 
-    within = [math.fsum(kernel(a, b) for a, b in permutations(s, 2)) / (len(s) * (len(s) - 1)) for s in (x, y)]
-    return sum(within) - 2 * math.fsum(kernel(a, b) for a, b in product(x, y)) / (len(x) * len(y))
+    pair_statistics = [math.fsum(kernel(a, b) for a, b in permutations(s, 2)) / (len(s) * (len(s) - 1)) for s in (x, y)]
+    return sum(pair_statistics) - 2 * math.fsum(kernel(a, b) for a, b in product(x, y)) / (len(x) * len(y))
 
 
 @pytest.mark.parametrize(("n", "m"), [(2, 2), (2, 17), (31, 12)])
@@ -183,7 +183,9 @@ def prdc_by_loops(real: Tensor, fake: Tensor, k_pr: int, k_dc: int) -> tuple[flo
 
 
 @pytest.mark.parametrize(("n", "m", "k_pr", "k_dc"), [(40, 30, 3, 5), (25, 37, 1, 2), (6, 6, 3, 5)])
-@pytest.mark.parametrize("by", [prdc, lambda a, b, *k: compare(within(a, max(k)), within(b, max(k)), *k).fidelity])
+@pytest.mark.parametrize(
+    "by", [prdc, lambda a, b, *k: kid_and_fidelity(pair_statistics(a, max(k)), pair_statistics(b, max(k)), *k).fidelity]
+)
 def test_fidelity_is_its_definition(
     n: int, m: int, k_pr: int, k_dc: int, by: Callable[..., metrics.Fidelity], small_blocks: None
 ) -> None:
@@ -231,7 +233,7 @@ def test_coverage_at_equality_of_many() -> None:
 def test_one_pass_gives_what_two_give(small_blocks: None) -> None:
     draws = Draws(10)
     real, fake = draws(50, 6) + 1, draws(37, 6) * 0.8
-    both = compare(within(real), within(fake))
+    both = kid_and_fidelity(pair_statistics(real), pair_statistics(fake))
     assert both.kid == pytest.approx(kid(real, fake), rel=1e-12)
     assert both.fidelity == prdc(real, fake)
 
@@ -328,7 +330,7 @@ def test_scores_leave_their_features_alone() -> None:
     before = [of.clone() for of in sets]
     c_t(*sets, cells=1)
     c_t(*sets, cells=2)
-    compare(*map(within, sets[:2]))
+    kid_and_fidelity(*map(pair_statistics, sets[:2]))
     diversity(sets[0])
     assert all(torch.equal(a, b) for a, b in zip(sets, before, strict=True))
 
@@ -469,7 +471,7 @@ def test_features_that_are_not_finite_are_refused(name: str) -> None:
 
 @pytest.mark.parametrize(
     ("score", "least"),
-    [(prdc, 6), (lambda x, y: within(x), 6), (kid, 2), (authenticity, 2), (lambda x, y: diversity(x), 2)],
+    [(prdc, 6), (lambda x, y: pair_statistics(x), 6), (kid, 2), (authenticity, 2), (lambda x, y: diversity(x), 2)],
 )
 def test_too_few_samples_are_refused(score: Callable[[Tensor, Tensor], object], least: int) -> None:
     draws = Draws(23)

@@ -135,9 +135,9 @@ def score(
         auto, cpu, cuda or mps
     """
     from ptarmigan.commands.score import score
-    from ptarmigan.evaluation.report import show
+    from ptarmigan.evaluation.report import print_report
 
-    show(
+    print_report(
         score(
             model,
             data,
@@ -163,9 +163,9 @@ def compare(*runs: Path) -> None:
     runs
         two run folders or more; each config is compared with that of the first
     """
-    from ptarmigan.commands.compare import compare, show
+    from ptarmigan.commands.compare import compare, print_comparison
 
-    show(compare(*runs))
+    print_comparison(compare(*runs))
 
 
 @app.command

@@ -24,7 +24,7 @@ from ptarmigan.core.types import DiscriminatorOutput, UserError
 from ptarmigan.data import open_dataset
 from ptarmigan.game.batch import train_batch
 from ptarmigan.game.state import TrainState
-from ptarmigan.generator.generator import grid, save_png, to_uint8
+from ptarmigan.generator.generator import image_grid, save_png, to_uint8
 from ptarmigan.losses.custom import reopen
 from ptarmigan.training import checkpoint
 from ptarmigan.training.loop import feed
@@ -115,7 +115,7 @@ def replay(
     make_folder(target)
     columns = math.ceil(config.train.batch**0.5)
     for name, images in (("batch", drawn[-1].images), ("fakes", watch.fakes)):
-        picture = grid(to_uint8(images.detach().nan_to_num(-1)), columns)
+        picture = image_grid(to_uint8(images.detach().nan_to_num(-1)), columns)
         save_png(picture, target / f"{name}.png", images_seen=first)
     write_atomic(target / "step.json", (json.dumps(asdict(step), indent=2) + "\n").encode())
     return step
