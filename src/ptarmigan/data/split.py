@@ -1,4 +1,4 @@
-"""The split into train, select and held-out parts, decided by image content alone: no seed has a part in it."""
+"""The split into train, select and held-out parts: decided by image content, or by group, without a seed."""
 
 from __future__ import annotations
 
