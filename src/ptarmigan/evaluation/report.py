@@ -63,9 +63,11 @@ def sentences(report: dict[str, Any]) -> list[str]:
         f"image: {copies['closer_than_held_out']['mean']:.1%}"
     )
     out += [f"note: {note}" for note in report["notes"]]
-    seeds = f" (seeds {protocol['seeds'][0]} to {protocol['seeds'][-1]})" if "seeds" in protocol else ""
+    origin = (
+        f"seeds {protocol['seeds'][0]} to {protocol['seeds'][-1]}" if "seeds" in protocol else "parts of the images"
+    )
     out.append(
-        f"protocol: {protocol['sets']} sets{seeds} of {protocol['images_a_set']:,} images against "
+        f"protocol: {protocol['sets']} sets ({origin}) of {protocol['images_a_set']:,} images against "
         f"{protocol['held_out_images']:,} held-out and {protocol['train_images']:,} training images; "
         f"{protocol['input']}; {protocol['extractor']}, weights {protocol['weights_sha256'][:8]}; mean and 95 % "
         "interval over the sets"
