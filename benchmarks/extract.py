@@ -15,7 +15,7 @@ import time
 import numpy as np
 import torch
 
-from ptarmigan.evaluation.features import CHUNK, extractor
+from ptarmigan.evaluation.features import CHUNK, load_extractor
 
 
 def main() -> None:
@@ -26,7 +26,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
 
-    made = extractor()
+    made = load_extractor()
     print(f"{made.name} at {made.size}, batch {CHUNK}, {arguments.threads} threads, torch {torch.__version__}")
     for height, width, channels in ((28, 28, 1), (32, 32, 3), (64, 64, 3), (64, 64, 4)):
         images = np.random.default_rng(0).integers(0, 256, (arguments.images, height, width, channels), np.uint8)

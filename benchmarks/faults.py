@@ -36,9 +36,9 @@ from judge import CLASSES, DATA, read_idx
 from ptarmigan.core import files
 from ptarmigan.evaluation import evaluate as evaluating
 from ptarmigan.evaluation import metrics
-from ptarmigan.evaluation.evaluate import Report, Sample, Sets, evaluate
-from ptarmigan.evaluation.features import Extractor, extractor
-from ptarmigan.evaluation.features.classifier import Classifier, fit
+from ptarmigan.evaluation.evaluate import ComparedSets, FeatureSet, Report, evaluate
+from ptarmigan.evaluation.features import Extractor, load_extractor
+from ptarmigan.evaluation.features.classifier import Classifier, train_classifier
 from ptarmigan.evaluation.metrics import Interval
 from sensitivity import jpeg
 
@@ -118,8 +118,8 @@ class Eye:
             )
             files.save_tensors(self.path, {"features": self.features, "images": seen}, {})
 
-    def __call__(self, shown: Shown) -> Sample:
-        return Sample(self.features[[self.place[image.tobytes()] for image in shown.images]], shown.labels)
+    def __call__(self, shown: Shown) -> FeatureSet:
+        return FeatureSet(self.features[[self.place[image.tobytes()] for image in shown.images]], shown.labels)
 
 
 def main() -> int:
@@ -129,17 +129,19 @@ def main() -> int:
     asked = parser.parse_args()
 
     remember()
-    seer = extractor()
+    seer = load_extractor()
     eye = Eye(seer, asked.cache and asked.cache / f"faults-{seer.sha256[:16]}.safetensors")
     real = read(asked.data)
     eye.look([real.train.images, real.held_out.images])
     train = eye(real.train)
-    learnt = fit(train.features, real.train.labels, len(CLASSES), seed=1)  # evaluate's own has another seed
+    learnt = train_classifier(
+        train.features, real.train.labels, len(CLASSES), seed=1
+    )  # evaluate's own has another seed
     planted = {fault: fault.plant(real) for fault in faults(eye, learnt)}
     eye.look([shown.images for each in planted.values() for shown in each])
 
     held_out, names = eye(real.held_out), CLASSES
-    classifier = fit(train.features, real.train.labels, len(names))
+    classifier = train_classifier(train.features, real.train.labels, len(names))
     missed: list[str] = []
     tables: list[dict[Fault, dict[str, Interval]]] = []
     for own in (False, True):
@@ -147,8 +149,8 @@ def main() -> int:
         for fault, each in planted.items():
             begun = time.perf_counter()
             made = [eye(shown) for shown in each]
-            sets = Sets(train, held_out, made, made, names)
-            report = evaluate(sets.seen_by(classifier) if own else sets, quiet)
+            sets = ComparedSets(train, held_out, made, made, names)
+            report = evaluate(sets.through_classifier(classifier) if own else sets, quiet)
             table[fault] = figures_of(report)
             print(f"{fault.name}: {time.perf_counter() - begun:.1f} s; {report['notes']}", file=sys.stderr, flush=True)
         tables.append(table)
@@ -185,8 +187,8 @@ def remember() -> None:
         return answer
 
     for module, names in (
-        (metrics, ("gaussian", "within", "compare", "kid", "diversity", "k_means", "radii")),
-        (evaluating, ("fit",)),
+        (metrics, ("gaussian", "pair_statistics", "kid_and_fidelity", "kid", "diversity", "k_means", "radii")),
+        (evaluating, ("train_classifier",)),
     ):
         for name in names:
             setattr(module, name, remembered(getattr(module, name)))

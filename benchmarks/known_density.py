@@ -21,7 +21,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ptarmigan.evaluation.metrics import Interval, compare, frechet, gaussian, interval, within
+from ptarmigan.evaluation.metrics import Interval, frechet, gaussian, interval, kid_and_fidelity, pair_statistics
 
 MODES, DIM, FEATURES, DRAWS = 6, 16, 64, 50_000
 BITS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1)  # Jensen-Shannon divergences to plant; 1 is the most there can be
@@ -133,7 +133,7 @@ def strength(p: Mixture, family: Callable[[float], Mixture], bits: float) -> flo
 
 
 def scores(real: Tensor, fake: Tensor) -> dict[str, float]:
-    both = compare(within(real), within(fake))
+    both = kid_and_fidelity(pair_statistics(real), pair_statistics(fake))
     return {"frechet": frechet(gaussian(real), gaussian(fake)), "kid": both.kid, **both.fidelity._asdict()}
 
 

@@ -27,7 +27,7 @@ from sklearn.metrics.pairwise import polynomial_kernel
 from sklearn.neighbors import NearestNeighbors
 from torch import Tensor
 
-from ptarmigan.evaluation.metrics import compare, frechet, gaussian, within
+from ptarmigan.evaluation.metrics import frechet, gaussian, kid_and_fidelity, pair_statistics
 
 TOLERANCE = {"frechet": 1e-6, "kid": 1e-4, "precision": 1e-3, "recall": 1e-3, "density": 1e-3, "coverage": 1e-3}
 
@@ -78,7 +78,7 @@ def measured(score: Callable[[Tensor, Tensor], dict[str, float]], n: int, d: int
 
 
 def ours(real: Tensor, fake: Tensor) -> dict[str, float]:
-    both = compare(within(real), within(fake))
+    both = kid_and_fidelity(pair_statistics(real), pair_statistics(fake))
     return {"frechet": frechet(gaussian(real), gaussian(fake)), "kid": both.kid, **both.fidelity._asdict()}
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from ptarmigan.core.types import UserError
-from ptarmigan.evaluation.features import extractor, inception
+from ptarmigan.evaluation.features import inception, load_extractor
 from ptarmigan.evaluation.metrics import frechet, gaussian
 
 ASSETS = Path(__file__).resolve().parents[1] / "src" / "ptarmigan" / "assets"
@@ -32,7 +32,7 @@ def main() -> str | None:
     except ImportError as error:
         return f"missing: the package torch-fidelity, in an environment of its own ({error})"
     try:
-        ours = extractor("inception", arguments.weights)
+        ours = load_extractor("inception", arguments.weights)
     except UserError as error:
         return f"missing: {error}"
     path = arguments.weights or inception.downloaded()

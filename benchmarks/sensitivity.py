@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 from torch import Tensor
 
-from ptarmigan.evaluation.features.efficientnet import EfficientNetLite0, load
+from ptarmigan.evaluation.features.efficientnet import EfficientNetLite0, load_network
 
 SUBSETS, N = 8, 1000
 
@@ -44,7 +44,7 @@ def main() -> None:
         "noise 10": np.clip(np.rint(rest + rng.normal(0, 10, rest.shape)), 0, 255).astype(np.uint8),
         "JPEG 50": np.stack([jpeg(image) for image in rest]),
     }
-    network, _ = load()
+    network, _ = load_network()
     print(f"{'side':>4} {'images':>8} {'SD':>9} " + " ".join(f"{name:>9}" for name in faults) + f" {'a second':>9}")
     for side in (96, 128, 160, 224):
         start = time.process_time()

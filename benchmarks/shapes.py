@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from ptarmigan.generator.generator import grid, save_png
+from ptarmigan.generator.generator import image_grid, save_png
 
 HEIGHT, WIDTH, FINE = 48, 64, 4
 SHAPES = ("cross", "disc", "ring", "square", "triangle")
@@ -102,7 +102,7 @@ def main() -> None:
                 Image.fromarray(image).save(folder / f"{i:05d}.png")
     if arguments.sheet:
         few = images[:, :10]
-        save_png(grid(few.reshape(-1, *few.shape[2:]), few.shape[1]), arguments.sheet)
+        save_png(image_grid(few.reshape(-1, *few.shape[2:]), few.shape[1]), arguments.sheet)
     print(f"{arguments.out}: {arguments.n} images of each of {', '.join(NAMES)}, {HEIGHT}x{WIDTH}")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,25 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from ptarmigan import cli
-
 SMALL: dict[str, Any] = dict(
     width=4, batch=8, images="48", precision="fp32", device="cpu", latent_dim=6, class_dim=4, split="none", snapshots=2
 )
-
-
-def call(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: object
-) -> tuple[int, str, str]:
-    """Run the command in this process -> exit status, standard output, standard error."""
-    monkeypatch.setattr(sys, "argv", ["ptarmigan", *map(str, arguments)])
-    try:
-        cli.main()
-        status = 0
-    except SystemExit as leaving:
-        status = int(leaving.code or 0)
-    out, err = capsys.readouterr()
-    return status, out, err
 
 
 @pytest.fixture(autouse=True)

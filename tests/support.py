@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import pytest
-from torch import Tensor
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
 
-from ptarmigan import UserError
+from ptarmigan import UserError, cli
+from ptarmigan.evaluation.features import Extractor
 
 
 @contextmanager
@@ -52,3 +57,48 @@ class GivenDraws:
     def uniforms(self, purpose: str, count: int) -> Tensor:
         assert self.random is not None
         return self.random(purpose, count)[self.part]
+
+
+def call(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: object
+) -> tuple[int, str, str]:
+    """Run the command in this process -> exit status, standard output, standard error."""
+    monkeypatch.setattr(sys, "argv", ["ptarmigan", *map(str, arguments)])
+    try:
+        cli.main()
+        status = 0
+    except SystemExit as leaving:
+        status = int(leaving.code or 0)
+    out, err = capsys.readouterr()
+    return status, out, err
+
+
+@contextmanager
+def at_most(mebibytes: int) -> Iterator[None]:
+    """The block allocates at most this much; Linux counts the peak from where it is reset."""
+    Path("/proc/self/clear_refs").write_text("5")
+    before = _peak()
+    yield
+    assert _peak() - before < mebibytes * 1024
+
+
+def _peak() -> int:
+    (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+    return int(line.split()[1])
+
+
+class RandomProjection(nn.Module):
+    """Pixels [N, 1 or 3, H, W] in 0..255 -> features [N, dim] of the image at 4x4."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(48, dim, generator=torch.Generator().manual_seed(0)) / 48**0.5)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        small = F.adaptive_avg_pool2d(pixels.expand(-1, 3, -1, -1), 4).flatten(1)
+        return (small / 127.5 - 1) @ self.weight
+
+
+def random_projection(dim: int = 16) -> Extractor:
+    """An extractor that costs nothing."""
+    return Extractor("Projection", "FD-Projection", 64 * "5", size=4, dim=dim, network=RandomProjection(dim).eval())

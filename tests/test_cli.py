@@ -19,7 +19,7 @@ from unittest.mock import Mock
 import pytest
 
 import ptarmigan
-from conftest import SMALL, call
+from conftest import SMALL
 from ptarmigan import UserError, cli
 from ptarmigan.config import (
     HELP,
@@ -33,7 +33,7 @@ from ptarmigan.config import (
     readable,
     resolve,
 )  # fmt: skip
-from support import raises
+from support import call, raises
 
 FLAGS = [part for key, value in SMALL.items() for part in (f"--{key.replace('_', '-')}", str(value))]
 

@@ -11,22 +11,19 @@ from typing import Any
 import numpy as np
 import pytest
 import scipy.stats
-from torch import nn
 
 import ptarmigan
 from conftest import SMALL
-from ptarmigan.commands.compare import Estimate, compare, show
+from ptarmigan.commands.compare import Estimate, compare, print_comparison
 from ptarmigan.config import Data, resolve
 from ptarmigan.core.files import make_folder
 from ptarmigan.core.log import Metrics
-from ptarmigan.core.types import UserError
 from ptarmigan.data import Dataset, open_dataset
-from ptarmigan.evaluation.features import Extractor
-from ptarmigan.generator import generator as sampling
+from ptarmigan.evaluation.features import EXTRACTORS
 from ptarmigan.generator.export import export_generator, write_scores
 from ptarmigan.networks import build_generator
 from ptarmigan.training.run_folder import record_of, write_record
-from test_cli import call
+from support import call, raises, random_projection
 
 
 def plain(value: float) -> dict[str, float]:
@@ -54,9 +51,9 @@ def report(kid: float) -> dict[str, Any]:
         },
         "notes": [],
         "protocol": {
-            "frechet_is_called": "FD-Seer", "extractor": "Seer", "weights_sha256": 64 * "a", "input": "uint8",
-            "images_a_set": 20, "sets": 2, "held_out_images": 27, "train_images": 60, "data_fingerprint": "f",
-            "images_seen": 48, "seeds": [0, 1],
+            "frechet_is_called": "FD-Projection", "extractor": "Projection", "weights_sha256": 64 * "a",
+            "input": "uint8", "images_a_set": 20, "sets": 2, "held_out_images": 27, "train_images": 60,
+            "data_fingerprint": "f", "images_seen": 48, "seeds": [0, 1],
         },
     }  # fmt: skip
 
@@ -88,7 +85,7 @@ class Runs:
         folder = run / "generator"
         export_generator(folder, build_generator(spec, config.model), config, spec, 48, fingerprint, "the last")
         for each in reports:
-            write_scores(folder, sampling.load(run), each)
+            write_scores(folder, ptarmigan.load(run), each)
         return run
 
 
@@ -97,8 +94,8 @@ def runs(tmp_path: Path, shapes: Path) -> Runs:
     return Runs(tmp_path, open_dataset(shapes, Data(split="80/10/10")))
 
 
-def refusal(*given: str | Path) -> str:
-    with pytest.raises(UserError) as raised:
+def refused(given: tuple[str | Path, ...], code: str, *facts: object) -> str:
+    with raises(code, *facts) as raised:
         compare(*given)
     assert "\n" not in str(raised.value)
     return str(raised.value)
@@ -111,11 +108,9 @@ def test_seeds_are_one_group_and_its_figures_have_students_interval(runs: Runs) 
     assert (group.name, group.seeds, group.images_seen) == ("A", (0, 1, 2), (48, 48, 48))
     assert group.runs == tuple(str(runs.root / f"r{seed}") for seed in range(3))
     assert (found.choices, found.notes, group.differences) == ({}, (), {})
-    assert found.source == (
-        "held-out figures by Seer, weights aaaaaaaa: 20 images a set against 27 held-out images; uint8"
-    )
+    assert all(fact in found.source for fact in ("Projection", "aaaaaaaa:", "20 images", "27 held-out images", "uint8"))
     expected = {
-        "FD-Seer": [30, 40, 80],
+        "FD-Projection": [30, 40, 80],
         "KID": kids,
         "KID excess": [0.05, 0.15, 0.55],
         "coverage": [0.7, 0.6, 0.2],
@@ -179,11 +174,15 @@ def test_without_a_common_report_the_live_score_is_compared(runs: Runs) -> None:
     assert figures["select KID, last"].mean == pytest.approx((0.4 + 0.6 + 0.3) / 3)
     assert figures["select KID, best"].mean == pytest.approx((0.2 + 0.6 + 0.3) / 3)
     assert len(figures) == 2
-    assert found.source.startswith("live scores: KID to the select part")
-    assert found.notes == (f"for held-out figures by Another run `ptarmigan score RUN` on: {b}",)
-    assert compare(a, c).source.startswith("held-out figures by Another")
-    unscored = compare(b, runs("d", seed=3))
-    assert unscored.notes == (f"for held-out figures run `ptarmigan score RUN` on: {b}, {runs.root / 'd'}",)
+    assert "live" in found.source
+    (note,) = found.notes
+    assert all(fact in note for fact in ("Another", "`ptarmigan score RUN`", str(b)))
+    assert str(a) not in note
+    held_out = compare(a, c).source
+    assert "live" not in held_out
+    assert "Another" in held_out
+    (note,) = compare(b, runs("d", seed=3)).notes
+    assert f"{b}, {runs.root / 'd'}" in note
 
 
 def test_a_live_score_that_the_run_went_back_from_does_not_count(runs: Runs) -> None:
@@ -194,8 +193,8 @@ def test_a_live_score_that_the_run_went_back_from_does_not_count(runs: Runs) -> 
     found = compare(a, b)
     assert found.groups[0].images_seen == (40, 48)
     assert found.groups[0].figures["select KID, best"].mean == pytest.approx((0.3 + 0.2) / 2)
-    assert f"{a} is not at its end: 40 images of 48" in found.notes
-    assert "the runs have not seen equally many images: a part of a difference may come from that" in found.notes
+    assert any(str(a) in note and "40 images" in note and "48" in note for note in found.notes)
+    assert len(found.notes) == 3  # the two numbers of images differ, and no run has been scored
     Metrics(a / "metrics.jsonl").write(48, select_kid=0.1)
     again = compare(a, b)
     assert again.groups[0].figures["select KID, last"].mean == pytest.approx(0.15)
@@ -204,23 +203,26 @@ def test_a_live_score_that_the_run_went_back_from_does_not_count(runs: Runs) -> 
 
 def test_a_run_whose_end_is_not_planned_yet_is_said(runs: Runs) -> None:
     found = compare(runs("a", end=None), runs("b", seed=1))
-    assert found.notes[1:] == (f"{runs.root / 'a'} is not at its end: 48 images",)
+    (note,) = found.notes[1:]
+    assert str(runs.root / "a") in note
+    assert "48 images" in note
 
 
 def test_a_report_on_other_weights_does_not_count(runs: Runs) -> None:
     a, b = runs("a", report(0.1)), runs("b", report(0.2), seed=1)
     (a / "generator" / "scores.json").write_bytes((b / "generator" / "scores.json").read_bytes())
-    assert compare(a, b).notes == (f"for held-out figures by Seer run `ptarmigan score RUN` on: {a}",)
+    (note,) = compare(a, b).notes
+    assert "Projection" in note
+    assert note.endswith(str(a))
 
 
 def test_other_precision_and_versions_are_said(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
     a = runs("a", report(0.1))
     monkeypatch.setattr("ptarmigan.training.run_folder.__version__", "9.9")
     b = runs("b", report(0.2), seed=1, bf16=True)
-    assert compare(a, b).notes == (
-        f"precision differs: fp32 in {a}, bf16 in {b}",
-        f"ptarmigan differs: {ptarmigan.__version__} in {a}, 9.9 in {b}",
-    )
+    precision, version = compare(a, b).notes
+    assert f"fp32 in {a}, bf16 in {b}" in precision
+    assert f"{ptarmigan.__version__} in {a}, 9.9 in {b}" in version
 
 
 def test_a_figure_that_some_runs_lack_is_left_out_where_they_count(runs: Runs) -> None:
@@ -233,26 +235,30 @@ def test_a_figure_that_some_runs_lack_is_left_out_where_they_count(runs: Runs) -
     assert found.groups[1].figures["C_T"].mean == -0.4
     assert "C_T" not in found.groups[1].differences
     assert "KID" in found.groups[1].differences
-    assert found.notes == (f"left out, because not all of {a[0]}, {a[1]} have it: class accuracy, C_T",)
+    (note,) = found.notes
+    assert f"{a[0]}, {a[1]}" in note
+    assert note.endswith("class accuracy, C_T")
 
 
 def test_fewer_than_two_runs_are_refused_and_so_is_one_given_twice(runs: Runs) -> None:
     a = runs("a", report(0.1))
     for given in ((), (a,)):
-        assert "takes two runs or more, as in `ptarmigan compare" in refusal(*given)
-    assert refusal(a, a.parent / "a" / ".." / "a") == f"{a} is given twice: name each run once"
+        refused(given, "value-invalid", "at least 2 runs")
+    refused((a, a.parent / "a" / ".." / "a"), "value-invalid", f"{a} ")
 
 
 def test_what_is_no_run_is_refused(runs: Runs) -> None:
     a, b = runs("a", report(0.1)), runs("b", report(0.1), seed=1)
-    assert "is no run of ptarmigan: name folders that `ptarmigan train` made" in refusal(a, a / "generator" / "nowhere")
+    refused((a, a / "generator" / "nowhere"), "not-a-run", a / "generator" / "nowhere")
+    refused((b, a / "generator"), "not-a-run", a / "generator")
     (b / "config.json").write_text("{")
-    assert "`ptarmigan train` with the run's own flags writes it anew" in refusal(a, b)
+    refused((a, b), "file-damaged", b / "config.json", "`ptarmigan train`")
 
 
 def test_one_config_and_one_seed_are_no_two_seeds(runs: Runs) -> None:
     a, b, c = runs("a", report(0.1)), runs("b", report(0.1), seed=1), runs("c", report(0.2), keep=7)
-    assert f"{a} and {c} have one config and one seed, 0, and are no independent runs" in refusal(a, b, c)
+    text = refused((a, b, c), "same-seed", f"{a} and {c}", "seed 0", "--seed")
+    assert f"{b} " not in text
 
 
 def test_other_images_and_other_splits_are_refused_by_name(runs: Runs, tmp_path: Path) -> None:
@@ -261,12 +267,10 @@ def test_other_images_and_other_splits_are_refused_by_name(runs: Runs, tmp_path:
     rng = np.random.default_rng(1)
     np.savez(tmp_path / "noise.npz", arr_0=rng.integers(0, 255, (90, 16, 16), np.uint8), arr_1=np.arange(90) % 3)
     noise = Runs(tmp_path, open_dataset(tmp_path / "noise.npz", Data(split="80/10/10")))("noise", seed=3)
-    text = refusal(a, b, split, noise)
-    assert text.startswith(f"{split}, {noise}: not the images of {a}, or not its split of them")
+    refused((a, b, split, noise), "data-mismatch", f"{split}, {noise}:", f"{a},", "--split", "--group")
     grouped = runs("grouped", report(0.1), seed=4, group="[0-9]")
-    for other in (split, grouped):
-        assert refusal(a, other).startswith(f"{other}: ")
-    assert refusal(a, noise).startswith(f"{noise}: ")
+    for other in (split, grouped, noise):
+        refused((a, other), "data-mismatch", f"{other}:")
 
 
 @pytest.mark.parametrize(
@@ -284,14 +288,13 @@ def test_scores_by_another_protocol_are_refused_with_the_difference(runs: Runs, 
     one, other = report(0.1), copy.deepcopy(report(0.2))
     other["protocol"][key] = value
     a, b, c = runs("a", one), runs("b", one, seed=1), runs("c", other, seed=2)
-    text = refusal(a, b, c)
-    assert f"differ in {key.replace('_', ' ')}: {one['protocol'][key]} of {a}, {value} of {c}; " in text
-    assert "run `ptarmigan score` on them again, with the same -n" in text
+    facts = key.replace("_", " "), one["protocol"][key], a, value, c
+    assert str(b) not in refused((a, b, c), "protocols-differ", *facts)
 
 
 def test_runs_without_any_score_are_refused_with_what_to_do(runs: Runs) -> None:
     a, b = runs("a", report(0.1)), runs("b", live=(), seed=1)
-    assert f"no live score is in {b}: run `ptarmigan score RUN` on each" in refusal(a, b)
+    assert str(a) not in refused((a, b), "no-scores", b, "`ptarmigan score RUN`")
 
 
 def test_a_person_sees_groups_choices_figures_and_verdicts_in_80_columns(
@@ -320,17 +323,16 @@ def test_a_person_sees_groups_choices_figures_and_verdicts_in_80_columns(
     assert [line[-1] for line in kid[2:]] == ["no difference shown", "higher", "lower", "one seed: no interval"]
     assert kid[3][1] == "0.60±0.03"
     assert "E: seed 0; 48 images seen; alone" in out
-    assert "±: 95 % interval over training seeds" in out
+    assert "±: 95 %" in out
 
 
 def test_no_interval_is_explained_where_there_is_none(runs: Runs, capsys: pytest.CaptureFixture[str]) -> None:
     poor = report(0.2)
     del poor["copies"]["c_t"]
-    show(compare(runs("a", report(0.125)), runs("b", poor, batch=16)))
+    print_comparison(compare(runs("a", report(0.125)), runs("b", poor, batch=16)))
     out = capsys.readouterr().out
     (line,) = [line for line in out.splitlines() if "C_T" in line]
     assert line.replace(" ", "") == "│C_T│-0.125│-│"
-    assert "KID and Fréchet distance: lower is better" in out
     assert "±" not in out
 
 
@@ -342,10 +344,8 @@ def test_what_is_found_is_json(runs: Runs) -> None:
 def test_runs_that_were_trained_and_scored_are_compared(
     shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    pooled = nn.Sequential(nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.LayerNorm(16))
-    seer = Extractor("Seer", "FD-Seer", 64 * "5", size=28, dim=16, network=pooled)
-    monkeypatch.setattr("ptarmigan.commands.score.open_extractor", lambda *_: seer)
-    monkeypatch.setattr("ptarmigan.evaluation.features.classifier.SEEN", (10_000, 10_000))
+    monkeypatch.setitem(EXTRACTORS, "efficientnet-lite0", lambda _: random_projection())
+    monkeypatch.setattr("ptarmigan.evaluation.features.classifier.SAMPLES_SEEN", (10_000, 10_000))
     names = [tmp_path / str(seed) for seed in range(2)]
     for seed, run in enumerate(names):
         ptarmigan.train(shapes, out=run, **{**SMALL, "split": "60/0/40", "seed": seed})
@@ -353,11 +353,11 @@ def test_runs_that_were_trained_and_scored_are_compared(
     capsys.readouterr()
     status, out, err = call(monkeypatch, capsys, "compare", *names)
     assert (status, err) == (0, "")
-    assert "held-out figures by Seer, weights 55555555: 20 images a set against 36 held-out images" in out
+    assert all(fact in out for fact in ("Projection", "55555555", "20 images", "36 held-out images"))
     assert f"A: seeds 0, 1; 48 images seen; {names[0]}, {names[1]}" in out
     for figure in (
-        "FD-Seer", "KID", "precision", "recall", "density", "coverage", "KID excess", "class accuracy", "diversity",
-        "C_T", "KID of across", "KID of down", "KID of blot",
+        "FD-Projection", "KID", "precision", "recall", "density", "coverage", "KID excess", "class accuracy",
+        "diversity", "C_T", "KID of across", "KID of down", "KID of blot",
     ):  # fmt: skip
         assert f"│ {figure} " in out
     assert "note" not in out

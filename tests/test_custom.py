@@ -19,7 +19,7 @@ from torch import Tensor
 import ptarmigan.training.loop as training
 from conftest import SMALL
 from ptarmigan import cli, info, load, replay
-from ptarmigan.commands.compare import Run, choices
+from ptarmigan.commands.compare import RunRecord, config_choices
 from ptarmigan.config import Config, Data, resolve
 from ptarmigan.core import dist, seeding
 from ptarmigan.core.files import load_tensors
@@ -433,7 +433,7 @@ def test_the_file_is_held_by_name_and_hash_and_never_run_again_unasked(
     write(folder, f"open({str(trap)!r}, 'w')\n")
     assert info(run)["loss"] == "mine.py"
     load(run).sample("blot", n=2)
-    Run.open(run)
+    RunRecord.open(run)
     with raises("loss-file-missing", run, "mine.py", sha256[:12], "--loss FILE"):
         replay(run, at=40)
     with raises("loss-file-mismatch", path, run, sha256[:12]):
@@ -463,7 +463,9 @@ def test_runs_of_two_files_of_one_name_are_two_groups(shapes: Path, tmp_path: Pa
     for name, tail in (("a", ""), ("b", "# other\n")):
         (tmp_path / name).mkdir()
         path = write(tmp_path / name, LECAM.read_text() + tail)
-        found.append(choices(Run.open(train(shapes, out=tmp_path / f"run {name}", **SMALL, loss=str(path)))))
+        found.append(
+            config_choices(RunRecord.open(train(shapes, out=tmp_path / f"run {name}", **SMALL, loss=str(path))))
+        )
     assert {key for key in found[0] if found[0][key] != found[1][key]} == {"loss"}
 
 

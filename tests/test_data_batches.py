@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ptarmigan.core import seeding
-from ptarmigan.data.batches import Batches, Loaded, order, to_float
+from ptarmigan.data.batches import Batches, LoadedBatch, shuffled_order, to_float
 
 IMAGES = np.arange(12 * 3 * 4 * 3, dtype=np.uint8).reshape(12, 3, 4, 3)
 LABELS = np.arange(12, dtype=np.int64) % 5
@@ -74,13 +74,13 @@ def test_permute_differs_by_seed_purpose_and_epoch() -> None:
 @settings(max_examples=60, deadline=None)
 def test_order_is_addressed_by_position(size: int, first: int, count: int, cut: int) -> None:
     """Any way of cutting the positions into batches draws the same images, across the ends of epochs too."""
-    whole = order(3, "order", first, count, size)
-    parts = [order(3, "order", first + a, min(cut, count - a), size) for a in range(0, count, cut)]
+    whole = shuffled_order(3, "order", first, count, size)
+    parts = [shuffled_order(3, "order", first + a, min(cut, count - a), size) for a in range(0, count, cut)]
     assert (whole == np.concatenate(parts)).all()
 
 
 def test_every_epoch_holds_every_image_once_in_another_order() -> None:
-    epochs = [order(0, "order", e * 50, 50, 50) for e in range(3)]
+    epochs = [shuffled_order(0, "order", e * 50, 50, 50) for e in range(3)]
     assert all(sorted(epoch) == list(range(50)) for epoch in epochs)
     assert (epochs[0] != epochs[1]).any()
     assert (epochs[1] != epochs[2]).any()
@@ -110,7 +110,7 @@ def test_blocks_of_the_order_do_not_show(block: int, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr("ptarmigan.data.batches.BLOCK", block)
     with some() as batches:
         for seen in (0, 4, 5, 61, 0, 10**6, 62):
-            assert (batches.load(seen).indices == 1 + order(0, "order", seen, 4, 11)).all()
+            assert (batches.load(seen).indices == 1 + shuffled_order(0, "order", seen, 4, 11)).all()
         assert len(batches._blocks) <= 9
 
 
@@ -127,10 +127,10 @@ def test_purposes_have_their_own_order() -> None:
 
 def test_flips_only_when_asked_for_and_addressed_by_position() -> None:
     images = np.tile(np.arange(4, dtype=np.uint8), (8, 2, 1))[..., None]  # 0 1 2 3 in each row
-    labels, places = np.zeros(8, np.int64), np.arange(8)
-    with Batches(images, labels, places, batch=1000, seed=0) as plain:
+    labels, indices = np.zeros(8, np.int64), np.arange(8)
+    with Batches(images, labels, indices, batch=1000, seed=0) as plain:
         assert (plain.load(0).images == to_float(torch.from_numpy(images[:1]))).all()
-    with Batches(images, labels, places, batch=1000, seed=0, flip=True) as flipped:
+    with Batches(images, labels, indices, batch=1000, seed=0, flip=True) as flipped:
         whole = flipped.load(0).images
         mirrored = whole[:, 0, 0, 0] > whole[:, 0, 0, 3]
         assert torch.equal(whole[mirrored][:1], to_float(torch.from_numpy(images[:1, :, ::-1].copy())))
@@ -176,7 +176,7 @@ def test_each_purpose_has_its_own_next_batch() -> None:
         loaded: list[tuple[int, str]] = []
         load = batches.load
 
-        def noted(seen: int, purpose: str = "order") -> Loaded:
+        def noted(seen: int, purpose: str = "order") -> LoadedBatch:
             loaded.append((seen, purpose))
             return load(seen, purpose)
 

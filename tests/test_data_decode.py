@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from ptarmigan.config import Data
-from ptarmigan.data.decode import Header, Shape, choose_shape, decode, extremes, probe, to_shape
+from ptarmigan.data.decode import ImageHeader, TargetShape, choose_shape, decode, read_header, to_shape, value_range
 
 RNG = np.random.default_rng(0)
 GREY, COLOUR, ALPHA = (RNG.integers(0, 256, s, np.uint8) for s in ((20, 24), (20, 24, 3), (20, 24, 4)))
@@ -21,12 +21,12 @@ def saved(folder: Path, name: str, image: Image.Image, **options: object) -> Pat
     return path
 
 
-def shape(channels: int, height: int = 20, width: int = 24, fit: str = "crop") -> Shape:
-    return Shape(height, width, channels, fit)
+def shape(channels: int, height: int = 20, width: int = 24, fit: str = "crop") -> TargetShape:
+    return TargetShape(height, width, channels, fit)
 
 
-def plain(height: int, width: int, colour: bool = True, alpha: bool = False) -> Header:
-    return Header(height, width, colour, alpha, False)
+def plain(height: int, width: int, colour: bool = True, alpha: bool = False) -> ImageHeader:
+    return ImageHeader(height, width, colour, alpha, False)
 
 
 # --- bit for bit -------------------------------------------------------------------------------------------
@@ -81,7 +81,7 @@ def test_alpha_is_composed_on_white_unless_kept(tmp_path: Path) -> None:
     pixels[:, 12:] = (200, 100, 0, 255)
     pixels[:, 6:12] = (0, 0, 0, 128)
     path = saved(tmp_path, "x.png", Image.fromarray(pixels))
-    assert probe(path).alpha
+    assert read_header(path).alpha
     out = decode(path, shape(3))
     assert out[0, 0].tolist() == [255, 255, 255]
     assert out[0, 7].tolist() == [127, 127, 127]
@@ -93,7 +93,7 @@ def test_grey_with_alpha(tmp_path: Path) -> None:
     alpha = np.zeros((20, 24), np.uint8)
     alpha[:, 12:] = 255
     path = saved(tmp_path, "x.png", Image.merge("LA", (Image.fromarray(GREY), Image.fromarray(alpha))))
-    assert probe(path) == Header(20, 24, colour=False, alpha=True, deep=False)
+    assert read_header(path) == ImageHeader(20, 24, colour=False, alpha=True, sixteen_bit=False)
     out = decode(path, shape(1))[..., 0]
     assert (out[:, :12] == 255).all()
     assert (out[:, 12:] == GREY[:, 12:]).all()
@@ -105,8 +105,8 @@ def test_palette_with_transparency(tmp_path: Path, ending: str) -> None:
     image.putpalette([255, 0, 0, 0, 0, 255])
     image.paste(1, (0, 0, 12, 20))
     path = saved(tmp_path, f"x.{ending}", image, transparency=0)
-    assert probe(path).alpha
-    assert probe(path).colour
+    assert read_header(path).alpha
+    assert read_header(path).colour
     out = decode(path, shape(3))
     assert out[0, 0].tolist() == [0, 0, 255]
     assert out[0, 20].tolist() == [255, 255, 255]  # transparent red is white paper
@@ -116,27 +116,27 @@ def test_palette_with_transparency(tmp_path: Path, ending: str) -> None:
 def test_palette_without_transparency_is_colour(tmp_path: Path) -> None:
     image = Image.fromarray(COLOUR).quantize(7)
     path = saved(tmp_path, "x.png", image)
-    assert probe(path) == Header(20, 24, colour=True, alpha=False, deep=False)
+    assert read_header(path) == ImageHeader(20, 24, colour=True, alpha=False, sixteen_bit=False)
     assert (decode(path, shape(3)) == np.asarray(image.convert("RGB"))).all()
 
 
 def test_a_transparent_colour_of_an_rgb_png(tmp_path: Path) -> None:
     image = Image.new("RGB", (24, 20), (1, 2, 3))
     path = saved(tmp_path, "x.png", image, transparency=(1, 2, 3))
-    assert probe(path).alpha
+    assert read_header(path).alpha
     assert (decode(path, shape(3)) == 255).all()
 
 
 def test_one_bit(tmp_path: Path) -> None:
     image = Image.fromarray(GREY > 127)
     path = saved(tmp_path, "x.png", image)
-    assert not probe(path).colour
+    assert not read_header(path).colour
     assert (decode(path, shape(1))[..., 0] == np.where(GREY > 127, 255, 0)).all()
 
 
 def test_cmyk_jpeg(tmp_path: Path) -> None:
     path = saved(tmp_path, "x.jpg", Image.new("RGB", (24, 20), (250, 10, 10)).convert("CMYK"), quality=95)
-    assert probe(path).colour
+    assert read_header(path).colour
     assert abs(decode(path, shape(3)).astype(int) - (250, 10, 10)).max() <= 4
 
 
@@ -166,7 +166,7 @@ def test_exif_rotation(tmp_path: Path, orientation: int) -> None:
     exif[274] = orientation
     stored = Image.fromarray(np.ascontiguousarray(view(upright)))
     path = saved(tmp_path, "x.jpg", stored, quality=95, subsampling=0, exif=exif)
-    assert probe(path)[:2] == (32, 48)
+    assert read_header(path)[:2] == (32, 48)
     out = decode(path, shape(3, 32, 48)).astype(int)
     corners = out[4, 4], out[4, 44], out[28, 4], out[28, 44]
     for corner, colour in zip(corners, ([255, 0, 0], [0, 255, 0], [0, 0, 255], [0, 0, 0]), strict=True):
@@ -178,7 +178,7 @@ def test_exif_rotation(tmp_path: Path, orientation: int) -> None:
 def test_damaged_exif_is_no_reason_to_lose_an_image(tmp_path: Path, exif: bytes) -> None:
     path = saved(tmp_path, "x.jpg", Image.fromarray(COLOUR), exif=b"Exif\0\0" + exif)
     without = saved(tmp_path, "y.jpg", Image.fromarray(COLOUR))
-    assert probe(path) == probe(without)
+    assert read_header(path) == read_header(without)
     assert (decode(path, shape(3)) == decode(without, shape(3))).all()
 
 
@@ -195,17 +195,17 @@ def test_first_frame_of_an_animation(tmp_path: Path, ending: str) -> None:
 def test_sixteen_bit_by_a_given_window(tmp_path: Path) -> None:
     pixels = np.linspace(1000, 5000, 480).reshape(20, 24).astype(np.uint16)
     path = saved(tmp_path, "x.png", Image.fromarray(pixels))
-    assert probe(path) == Header(20, 24, colour=False, alpha=False, deep=True)
-    assert extremes(path) == (1000, 5000)
-    out = decode(path, Shape(20, 24, 1, window=(0, 10000)))
+    assert read_header(path) == ImageHeader(20, 24, colour=False, alpha=False, sixteen_bit=True)
+    assert value_range(path) == (1000, 5000)
+    out = decode(path, TargetShape(20, 24, 1, window=(0, 10000)))
     assert (out[..., 0] == np.rint(pixels * (255 / 10000))).all()
-    assert decode(path, Shape(20, 24, 1, window=(2000, 4000)))[[0, -1], [0, -1], 0].tolist() == [0, 255]
-    assert (decode(path, Shape(20, 24, 3, window=(0, 10000))) == out).all()
+    assert decode(path, TargetShape(20, 24, 1, window=(2000, 4000)))[[0, -1], [0, -1], 0].tolist() == [0, 255]
+    assert (decode(path, TargetShape(20, 24, 3, window=(0, 10000))) == out).all()
 
 
 def test_a_constant_sixteen_bit_set_does_not_divide_by_zero(tmp_path: Path) -> None:
     path = saved(tmp_path, "x.png", Image.fromarray(np.full((20, 24), 7, np.uint16)))
-    assert (decode(path, Shape(20, 24, 1, window=(7, 7))) == 0).all()
+    assert (decode(path, TargetShape(20, 24, 1, window=(7, 7))) == 0).all()
 
 
 # --- size and fit ------------------------------------------------------------------------------------------
@@ -216,7 +216,7 @@ def stripes(height: int, width: int) -> Image.Image:
 
 
 def test_shrinking_is_antialiased() -> None:
-    out = to_shape(stripes(256, 256), Shape(32, 32, 1))
+    out = to_shape(stripes(256, 256), TargetShape(32, 32, 1))
     assert (abs(out.astype(int) - 127.5) <= 8).all()  # nearest or plain bilinear give 0 or 255
 
 
@@ -224,7 +224,7 @@ def test_crop_keeps_the_centre_pad_the_whole_stretch_fills() -> None:
     pixels = np.full((64, 128), 100, np.uint8)
     pixels[:, 32:96] = 200  # the centre square
     image = Image.fromarray(pixels)
-    crop, pad, stretch = (to_shape(image, Shape(32, 32, 1, fit))[..., 0] for fit in ("crop", "pad", "stretch"))
+    crop, pad, stretch = (to_shape(image, TargetShape(32, 32, 1, fit))[..., 0] for fit in ("crop", "pad", "stretch"))
     assert (crop[:, 2:-2] == 200).all()
     assert (pad[:8] == 100).all()
     assert (pad[24:] == 100).all()
@@ -236,9 +236,9 @@ def test_crop_keeps_the_centre_pad_the_whole_stretch_fills() -> None:
 
 def test_pad_continues_the_edge() -> None:
     white = Image.new("RGB", (64, 32), "white")
-    assert (to_shape(white, Shape(32, 32, 3, "pad")) == 255).all()
+    assert (to_shape(white, TargetShape(32, 32, 3, "pad")) == 255).all()
     clear = Image.new("RGBA", (64, 32), (9, 9, 9, 0))
-    assert (to_shape(clear, Shape(32, 32, 4, "pad"))[..., 3] == 0).all()
+    assert (to_shape(clear, TargetShape(32, 32, 4, "pad"))[..., 3] == 0).all()
 
 
 @pytest.mark.parametrize("fit", ["crop", "pad", "stretch"])
@@ -246,7 +246,7 @@ def test_pad_continues_the_edge() -> None:
 @pytest.mark.parametrize("channels", [1, 3, 4])
 def test_every_size_comes_out_in_shape(fit: str, size: tuple[int, int], channels: int) -> None:
     image = Image.new("RGB", size, (10, 200, 30))
-    out = to_shape(image, Shape(32, 48, channels, fit))
+    out = to_shape(image, TargetShape(32, 48, channels, fit))
     assert out.shape == (32, 48, channels)
     if channels == 3:
         assert (out == (10, 200, 30)).all()
@@ -259,8 +259,8 @@ def test_a_large_jpeg_shrinks_as_its_full_decoding_does(tmp_path: Path) -> None:
     path = saved(tmp_path, "x.jpg", Image.fromarray(pixels), quality=92)
     for fit in ("crop", "pad", "stretch"):
         with Image.open(path) as image:
-            full = to_shape(image.copy(), Shape(32, 32, 3, fit)).astype(int)
-        assert abs(decode(path, Shape(32, 32, 3, fit)) - full).mean() < 1.5
+            full = to_shape(image.copy(), TargetShape(32, 32, 3, fit)).astype(int)
+        assert abs(decode(path, TargetShape(32, 32, 3, fit)) - full).mean() < 1.5
 
 
 @pytest.mark.parametrize(
@@ -283,7 +283,7 @@ def test_size_from_the_data(sizes: list[tuple[int, int]], expected: tuple[int, i
 
 
 def test_size_and_channels_and_fit_from_the_config() -> None:
-    assert choose_shape([plain(28, 28)], Data(size="48x64", channels=1, fit="pad")) == Shape(48, 64, 1, "pad")
+    assert choose_shape([plain(28, 28)], Data(size="48x64", channels=1, fit="pad")) == TargetShape(48, 64, 1, "pad")
 
 
 @pytest.mark.parametrize(

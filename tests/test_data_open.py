@@ -9,8 +9,9 @@ import pytest
 from PIL import Image, ImageFile
 
 from ptarmigan.config import Data
-from ptarmigan.core.types import ImageSpec, UserError
-from ptarmigan.data import HELD_OUT, SELECT, TRAIN, open_dataset
+from ptarmigan.core.types import ImageSpec
+from ptarmigan.data import HELD_OUT, SELECT, TRAIN, open_dataset, read
+from support import raises
 
 RNG = np.random.default_rng(0)
 
@@ -84,9 +85,9 @@ def test_files_that_cannot_be_decoded_are_named_and_counted(tmp_path: Path, monk
     data = open_dataset(folder, Data())
     assert len(data.images) == 20
     notice = data.notices[0]
-    assert notice.startswith("6 of 26 files cannot be decoded: cat/empty.png (")
-    assert "cat/truncated.png (image file is truncated" in notice or "cat/truncated.png (Truncated" in notice
-    assert notice.endswith("dog/bigger.png (more than 10000 pixels) and 3 more")
+    assert all(fact in notice for fact in ("6 of 26 files", "cat/empty.png (", "cat/truncated.png ("))
+    assert "10000 pixels" in notice.partition("dog/bigger.png (")[2]
+    assert notice.endswith("and 3 more")
     assert open_dataset(folder, Data()).notices == data.notices  # from the cache as well
     assert ImageFile.LOAD_TRUNCATED_IMAGES is False
 
@@ -98,23 +99,24 @@ def test_a_class_without_a_decodable_image_is_left_out_aloud(tmp_path: Path) -> 
     data = open_dataset(folder, Data())
     assert data.spec.class_names == ("cat", "dog")
     assert np.bincount(data.labels).tolist() == [10, 10]
-    assert any("so they are left out: ant" in notice for notice in data.notices)
+    assert any(notice.endswith(": ant") for notice in data.notices)
 
 
 def test_no_decodable_file_is_an_error_that_names_some(tmp_path: Path) -> None:
     (tmp_path / "set/cat").mkdir(parents=True)
     for i in range(5):
         (tmp_path / f"set/cat/{i}.png").write_text("no")
-    with pytest.raises(UserError, match=r"^no image in .*set can be decoded: cat/0\.png \(no image\), .* and 2 more$"):
+    with raises("no-images", tmp_path / "set", "cat/0.png (", "and 2 more"):
         open_dataset(tmp_path / "set", Data())
     for i in (3, 4):
         (tmp_path / f"set/cat/{i}.png").unlink()
-    with pytest.raises(UserError, match=r"cat/2\.png \(no image\)$"):
+    with raises("no-images", "cat/2.png (") as raised:
         open_dataset(tmp_path / "set", Data())
+    assert "more" not in str(raised.value)
     put(tmp_path / "half/cat/x.png", noise(50, 50, 3))
     half = (tmp_path / "half/cat/x.png").read_bytes()
     (tmp_path / "half/cat/x.png").write_bytes(half[:1000])  # its header is whole
-    with pytest.raises(UserError, match=r"^no image in .*half can be decoded: .*x\.png \("):
+    with raises("no-images", tmp_path / "half", "x.png ("):
         open_dataset(tmp_path / "half", Data())
 
 
@@ -130,8 +132,7 @@ def test_sixteen_bit_images_share_one_window(tmp_path: Path) -> None:
     assert images[1].min() == round(255 / 4)
     assert images[1].max() == 255
     assert (images[2] == 77).all()
-    assert data.notices[0].startswith("16 bit images (2) were brought to 8 bit by one window for the whole set: its")
-    assert "darkest value 1000 is 0, its brightest 3000 is 255" in data.notices[0]
+    assert all(fact in data.notices[0] for fact in ("2 images of 16 bit", "1000", "3000"))
 
 
 def test_alpha_is_kept_where_most_have_it_and_said(tmp_path: Path) -> None:
@@ -141,7 +142,7 @@ def test_alpha_is_kept_where_most_have_it_and_said(tmp_path: Path) -> None:
     data = open_dataset(tmp_path / "set", Data())
     assert data.spec.channels == 4
     assert (data.images[3, ..., 3] == 255).all()
-    assert "alpha, so it is kept" in data.notices[0]
+    assert "--channels 3" in data.notices[0]
     assert open_dataset(tmp_path / "set", Data(channels=3)).spec.channels == 3
 
 
@@ -185,9 +186,9 @@ def test_groups_do_not_straddle(tmp_path: Path) -> None:
     patient = np.array([i % 5 for _ in range(2) for i in sorted(range(10), key=lambda i: (i % 5, i))])
     assert [len(np.unique(data.part[patient == p])) for p in range(5)] == [1] * 5
     assert np.bincount(data.part).tolist() == [12, 4, 4]
-    with pytest.raises(UserError, match="holds arrays, whose images have no path to search; leave --group out"):
+    with raises("options-conflict", "--group"):
         open_dataset(None, Data(group="x"))
-    with pytest.raises(UserError, match=r"group: 'q' is not found in cat/p0_000\.png"):
+    with raises("value-invalid", "group", "'q'", "cat/p0_000.png"):
         open_dataset(folder, Data(group="q"))
 
 
@@ -204,7 +205,14 @@ def test_split_none_and_the_sources_own_test_part(tmp_path: Path) -> None:
     both["test_images"][:3] = both["train_images"][:3]
     np.savez(tmp_path / "leak.npz", **both)
     notices = open_dataset(tmp_path / "leak.npz", Data()).notices
-    assert any(notice.startswith("3 of 20 training images lie in the source's own test part too") for notice in notices)
+    assert any("3 of 20 training images" in notice for notice in notices)
+
+
+def test_a_set_of_test_images_alone_is_refused(tmp_path: Path) -> None:
+    put(tmp_path / "set/train/cat/1.png").write_text("no image")
+    put(tmp_path / "set/test/cat/2.png")
+    with raises("too-few-images", tmp_path / "set", "--split"):
+        open_dataset(tmp_path / "set", Data())
 
 
 def test_small_classes_are_told_what_to_expect(tmp_path: Path) -> None:
@@ -215,20 +223,22 @@ def test_small_classes_are_told_what_to_expect(tmp_path: Path) -> None:
     data = open_dataset(folder, Data())
     assert data.part[data.labels == 2].tolist() == [TRAIN, TRAIN]
     share, few = data.notices
-    assert share.startswith("too few images (or groups) to share out among train, select and held-out: eel; scores")
-    assert few.startswith("fewer than 100 training images in 1 of 3 classes (eel 2): expect samples that repeat")
+    assert ": eel;" in share
+    assert all(fact in few for fact in ("100 training images", "1 of 3 classes", "(eel 2)", "--augment gentle"))
     count = len(data.indices())
     assert data.fewer_than(count) is None
-    assert (data.fewer_than(300) or "").startswith(f"{count} training images are fewer than a batch of 300: a batch")
+    warning = data.fewer_than(300) or ""
+    assert f"{count} training images" in warning
+    assert "300" in warning
 
 
 def test_a_hundred_images_a_class_are_enough_and_long_lists_are_cut(tmp_path: Path) -> None:
     images = RNG.integers(0, 256, (793, 28, 28), np.uint8)
     np.savez(tmp_path / "x.npz", arr_0=images, arr_1=np.repeat(np.arange(8), [100] + [99] * 7))
     (few,) = open_dataset(tmp_path / "x.npz", Data(split="none")).notices
-    assert "in 7 of 8 classes (1 99, 2 99, 3 99, 4 99, 5 99 and 2 more): expect" in few
+    assert "7 of 8 classes (1 99, 2 99, 3 99, 4 99, 5 99 and 2 more)" in few
     np.savez(tmp_path / "y.npz", arr_0=images[:595], arr_1=np.repeat(np.arange(6), [100] + [99] * 5))
-    assert "(1 99, 2 99, 3 99, 4 99, 5 99): expect" in open_dataset(tmp_path / "y.npz", Data(split="none")).notices[0]
+    assert "(1 99, 2 99, 3 99, 4 99, 5 99)" in open_dataset(tmp_path / "y.npz", Data(split="none")).notices[0]
 
 
 def test_the_fingerprint_is_of_the_content(tmp_path: Path) -> None:
@@ -248,7 +258,6 @@ def test_many_files_do_not_pile_up_in_memory(tmp_path: Path, monkeypatch: pytest
     """At most two chunks of decoded images are alive at once, whatever their number."""
     monkeypatch.setattr("ptarmigan.data.read.CHUNK", 4)
     folder = two_classes(tmp_path / "set", 40)
-    from ptarmigan.data import read
 
     alive, most = 0, 0
     decode = read.decode

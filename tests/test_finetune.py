@@ -27,9 +27,7 @@ from ptarmigan.losses import conditioning
 from ptarmigan.training import checkpoint
 from ptarmigan.training.loop import Stopped, train
 from ptarmigan.training.warm_start import SHAPE, Source, class_dims, copy_classes, take
-from support import raises
-from test_cli import call
-from test_security import at_most
+from support import at_most, call, raises
 from test_survival import planted
 from test_training import at_step, interrupt
 
@@ -583,10 +581,10 @@ def test_runs_with_another_beginning_are_another_config_to_compare(shapes: Path,
         train(shapes, out=tmp_path / str(number), **fields, init=model)
         for number, model in enumerate((None, base / "generator", base))
     ]
-    opened = [comparing.Run.open(run) for run in runs]
-    assert len(comparing.grouped(opened)) == 3
+    opened = [comparing.RunRecord.open(run) for run in runs]
+    assert len(comparing.group_by_config(opened)) == 3
     again = train(shapes, out=tmp_path / "again", **fields, init=base, seed=1)
-    assert len(comparing.grouped([opened[-1], comparing.Run.open(again)])) == 1
+    assert len(comparing.group_by_config([opened[-1], comparing.RunRecord.open(again)])) == 1
 
 
 def test_two_ranks_begin_with_what_the_first_took(shapes: Path, base: Path, tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ from ptarmigan.handbook.identify.identities import identify_one
 from ptarmigan.handbook.identify.roles import player_of, readings
 from ptarmigan.handbook.identify.verdicts import SHARED_D, SHARED_G
 from ptarmigan.losses.adversarial import OBJECTIVES, cross_entropy_d
-from test_cli import call
+from support import call
 from variants_losses import CROSS_ENTROPY, VARIANTS, Variant, d_loss, g_loss
 
 REMEDIES = [line for entry in ENTRIES.values() for line in entry.code.splitlines()]

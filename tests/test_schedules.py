@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 import ptarmigan.game.draws as draws_module
 import ptarmigan.training.loop as training
-from conftest import SMALL, call
+from conftest import SMALL
 from ptarmigan import replay
 from ptarmigan.config import HELP, TYPES, Config, Loss, Ramp, Scheduled, Train, config_of, resolve
 from ptarmigan.core.files import load_json, load_tensors
@@ -35,7 +35,7 @@ from ptarmigan.losses.adversarial import objective
 from ptarmigan.training import checkpoint
 from ptarmigan.training.loop import feed, train
 from ptarmigan.training.run_folder import plan
-from support import GivenDraws, raises
+from support import GivenDraws, call, raises
 from test_augment import Linear
 
 CPU = torch.device("cpu")

@@ -12,7 +12,7 @@ import struct
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ from ptarmigan.data import open_dataset
 from ptarmigan.data.pack import ARRAYS, cache_folder
 from ptarmigan.training.loop import train
 from ptarmigan.training.run_folder import holder, read_yaml
+from support import at_most, raises
 
 
 class Trap:
@@ -114,7 +115,7 @@ def test_no_reader_of_data_runs_a_malicious_file(payload: Callable[[Trap], bytes
     content = payload(trap)
     path = tmp_path / "x.npz"
     path.write_bytes(content)
-    with pytest.raises(UserError, match=r"x\.npz"):
+    with raises({as_npz: "data-invalid", as_torch: "data-incomplete"}.get(payload, "file-unreadable"), path):
         open_dataset(path, Data())
     for part in ("images-idx3", "labels-idx1"):
         folder = tmp_path / part
@@ -122,17 +123,17 @@ def test_no_reader_of_data_runs_a_malicious_file(payload: Callable[[Trap], bytes
         (folder / "train-images-idx3-ubyte").write_bytes(idx(2, 16, 16) + bytes(512))
         (folder / "train-labels-idx1-ubyte").write_bytes(idx(2) + bytes([0, 1]))
         (folder / f"train-{part}-ubyte").write_bytes(content)
-        with pytest.raises(UserError, match=part):
+        with raises("file-unreadable", part):
             open_dataset(folder, Data())
     for ending in (".png", ".jpg", ".webp", ".bmp", ".gif"):
         folder = tmp_path / ending
         photographs(folder, f"x{ending}", content)
-        assert any(f"x{ending} (no image)" in notice for notice in open_dataset(folder, Data()).notices)
+        assert any(f"x{ending} (" in notice for notice in open_dataset(folder, Data()).notices)
     with pytest.raises(UserError, match=r"x\.npz"):
         resolve(read_yaml(path))
 
 
-@pytest.mark.parametrize("payload", PAYLOADS)
+@pytest.mark.parametrize("payload", [raw, *(pytest.param(payload, marks=pytest.mark.slow) for payload in PAYLOADS[1:])])
 def test_no_reader_of_a_run_or_of_the_cache_runs_a_malicious_file(
     payload: Callable[[Trap], bytes], trap: Trap, shapes: Path, finished: Path, tmp_path: Path
 ) -> None:
@@ -169,20 +170,6 @@ def test_no_reader_of_a_run_or_of_the_cache_runs_a_malicious_file(
 # --- memory -----------------------------------------------------------------------------------------------------
 
 
-@contextmanager
-def at_most(mebibytes: int) -> Iterator[None]:
-    """The block takes no more memory than this; the system's mark of the peak is set back at its begin."""
-    Path("/proc/self/clear_refs").write_text("5")
-    before = _peak()
-    yield
-    assert _peak() - before < mebibytes * 1024
-
-
-def _peak() -> int:
-    (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
-    return int(line.split()[1])
-
-
 def npy(shape: str, descr: str = "|u1", body: bytes = b"") -> bytes:
     header = f"{{'descr': '{descr}', 'fortran_order': False, 'shape': {shape}, }}"
     return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header.encode() + body
@@ -205,7 +192,7 @@ LIES = [
 def test_the_header_of_an_npz_is_checked_before_anything_is_read(shape: str, tmp_path: Path) -> None:
     good = npy("(2,)", body=bytes(2))
     with at_most(30):
-        with pytest.raises(UserError, match="images"):
+        with pytest.raises(UserError, match=r"images\.npz \[arr_0\]"):
             open_dataset(npz(tmp_path / "images.npz", arr_0=npy(shape, body=bytes(1568)), arr_1=good), Data())
         images = npy("(2, 28, 28)", body=bytes(1568))
         with suppress(UserError):
@@ -256,7 +243,7 @@ def test_a_picture_bomb_is_named_and_not_decoded(tmp_path: Path) -> None:
     photographs(tmp_path / "set", "bomb.png", content)
     with at_most(60):
         notices = open_dataset(tmp_path / "set", Data()).notices
-    assert any("bomb.png (more than" in notice for notice in notices)
+    assert any("bomb.png (" in notice for notice in notices)
 
 
 @pytest.mark.parametrize(
@@ -318,7 +305,7 @@ def test_a_strangers_generator_with_a_good_checksum_takes_no_more_than_its_file(
     tensors, meta = load_tensors(finished / "generator" / "model.safetensors")
     del meta["sha256"]
     save_tensors(tmp_path / "model.safetensors", tensors, {**meta, **change})
-    with at_most(50), pytest.raises(UserError, match=r"model\.safetensors is no generator"):
+    with at_most(50), raises("file-damaged", tmp_path / "model.safetensors"):
         load(tmp_path)
 
 
@@ -327,7 +314,7 @@ def test_a_strangers_generator_in_another_type_is_refused(finished: Path, tmp_pa
     del meta["sha256"]
     tensors["project.weight"] = tensors["project.weight"].double()
     save_tensors(tmp_path / "model.safetensors", tensors, meta)
-    with pytest.raises(UserError, match=r"project\.weight is torch\.float64, not torch\.float32"):
+    with raises("file-damaged", "project.weight", "torch.float64", "torch.float32"):
         load(tmp_path)
 
 

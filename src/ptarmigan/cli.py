@@ -202,9 +202,9 @@ def score(
         auto, cpu, cuda or mps
     """
     from ptarmigan.commands.score import score
-    from ptarmigan.evaluation.report import show
+    from ptarmigan.evaluation.report import print_report
 
-    show(
+    print_report(
         score(
             model,
             data,
@@ -230,9 +230,9 @@ def compare(*runs: Path) -> None:
     runs
         two or more run folders; each is compared with the first
     """
-    from ptarmigan.commands.compare import compare, show
+    from ptarmigan.commands.compare import compare, print_comparison
 
-    show(compare(*runs))
+    print_comparison(compare(*runs))
 
 
 @app.command

@@ -1,4 +1,4 @@
-"""`compare`: runs that differ in their seed alone are one group; groups side by side, with intervals over seeds."""
+"""`compare`: runs that differ only in their seed are one group; groups are compared with intervals over seeds."""
 
 from __future__ import annotations
 
@@ -14,24 +14,23 @@ from rich.table import Table
 
 from ptarmigan.config import UNTRACKED, Config, config_of, parse_images, parse_time
 from ptarmigan.core import log
-from ptarmigan.core.console import Terminal
+from ptarmigan.core.console import print_lines
 from ptarmigan.core.files import Damaged, load_json, load_tensors
-from ptarmigan.core.types import UserError
+from ptarmigan.core.types import UserError, shorten
 from ptarmigan.evaluation import metrics
-from ptarmigan.evaluation.evaluate import shorten
-from ptarmigan.evaluation.report import shown
-from ptarmigan.generator.generator import scores_of
+from ptarmigan.evaluation.report import format_interval
+from ptarmigan.generator.generator import read_scores
 from ptarmigan.training.run_folder import loss_named
 
-ALIKE = (
+PROTOCOL_KEYS = (
     "extractor", "weights_sha256", "input", "images_a_set", "held_out_images", "train_images", "data_fingerprint",
 )  # fmt: skip
-ACROSS = 3  # groups side by side in a table: what 80 columns hold
+MAX_COLUMNS = 3  # groups in a table, so that it fits in 80 columns
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean over training seeds, or the difference of two, with its 95 % interval: None where there is one seed."""
+    """A mean over training seeds, or a difference of two, with its 95 % interval: None for a single seed."""
 
     mean: float
     low: float | None = None
@@ -40,114 +39,120 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Group:
-    """Runs that differ in their seed alone."""
+    """Runs that differ only in their seed."""
 
     name: str  # A, B, ...
     runs: tuple[str, ...]
     seeds: tuple[int, ...]
-    images_seen: tuple[int, ...]  # by the generator that the figures are of
+    images_seen: tuple[int, ...]  # by the generators that were scored
     figures: dict[str, Estimate]
-    differences: dict[str, Estimate]  # of its figures less those of the first group; the first has none
+    differences: dict[str, Estimate]  # from the figures of the first group; empty for the first
 
 
 @dataclass(frozen=True)
-class Compared:
-    """What `compare` found."""
+class Comparison:
+    """What `compare` returns."""
 
     source: str  # of the figures: their protocol
     groups: tuple[Group, ...]
-    choices: dict[str, tuple[Any, ...]]  # field -> its value in each group, where they are not all the same
+    choices: dict[str, tuple[Any, ...]]  # config field -> its value in each group, if they are not all equal
     notes: tuple[str, ...]
 
 
-def compare(*runs: str | Path) -> Compared:
-    """Compare runs by their scores: each config's mean over its training seeds, and how far it is from the first's.
+def compare(*runs: str | Path) -> Comparison:
+    """Compare runs by their scores: the mean over training seeds for each config, and its difference from the first.
 
-    Runs that differ only in `seed`, and in fields that change nothing but where and how fast a run goes, are one
-    group.  The figures are those of the extractor by which all of them have been scored (`ptarmigan score RUN`), each
-    the mean over its generation seeds; where there is none, the live KID to the select part.  An interval is Student's
-    over training seeds, that of a difference Welch's; one seed has none.
+    Runs that differ only in `seed`, or in fields that do not affect the result (where and how fast a run is computed),
+    are one group.  The figures are those of an extractor by which all runs were scored (`ptarmigan score RUN`), each
+    the mean over generation seeds; if there is none, the live KID to the select part.  Intervals are Student's over
+    training seeds, and Welch's for differences; a single seed has none.
 
-    Raises UserError where a folder is no run, the images, their split or the protocols of the scores are not the same,
-    two runs share config and seed, or a run has no score at all.
+    Raises UserError if a folder is not a run, if images, split or score protocols differ, if two runs have the same
+    config and seed, or if a run has no score at all.
     """
     if len(runs) < 2:
-        raise UserError("compare takes two runs or more, as in `ptarmigan compare runs/photos-1 runs/photos-2`")
+        text = "compare needs at least 2 runs, as in `ptarmigan compare runs/photos-1 runs/photos-2`"
+        raise UserError(text, "value-invalid")
     if twice := [path for path, count in Counter(Path(run).resolve() for run in runs).items() if count > 1]:
-        raise UserError(f"{twice[0]} is given twice: name each run once")
-    given = [Run.open(Path(run)) for run in runs]
-    of_same_images(given)
-    by_choices = grouped(given)
-    source, found, notes = measured(given)
-    notes += beside(given, found)
+        raise UserError(f"{twice[0]} is given twice: name each run once", "value-invalid")
+    records = [RunRecord.open(Path(run)) for run in runs]
+    check_same_images(records)
+    by_choices = group_by_config(records)
+    source, scores, notes = choose_scores(records)
+    notes += other_differences(records, scores)
     groups: list[Group] = []
     first: dict[str, list[float]] = {}
-    for letter, members in zip(letters(), by_choices.values(), strict=False):
-        values = of_all(members, found, notes)
-        first = first or values
+    for letter, members in zip(group_names(), by_choices.values(), strict=False):
+        figures = shared_figures(members, scores, notes)
+        first = first or figures
         groups.append(
             Group(
                 letter,
                 tuple(run.name for run in members),
                 tuple(run.config.train.seed for run in members),
-                tuple(found[run.name].images_seen for run in members),
-                {figure: mean(of) for figure, of in values.items()},
-                {figure: difference(of, first[figure]) for figure, of in values.items() if groups and figure in first},
+                tuple(scores[run.name].images_seen for run in members),
+                {name: estimate(values) for name, values in figures.items()},
+                {
+                    name: estimate_difference(of, first[name])
+                    for name, of in figures.items()
+                    if groups and name in first
+                },
             )
         )
-    chosen = [dict(key) for key in by_choices]
-    fields = {field: tuple(of[field] for of in chosen) for field in chosen[0]}
-    differing = {field: of for field, of in fields.items() if len(set(of)) > 1}
-    return Compared(source, tuple(groups), differing, tuple(notes))
+    choices = [dict(key) for key in by_choices]
+    fields = {field: tuple(values[field] for values in choices) for field in choices[0]}
+    differing = {field: values for field, values in fields.items() if len(set(values)) > 1}
+    return Comparison(source, tuple(groups), differing, tuple(notes))
 
 
-class Run(NamedTuple):
-    """A run, as its folder has it."""
+class RunRecord(NamedTuple):
+    """What a run's folder holds."""
 
     name: str
     config: Config
-    record: dict[str, Any]  # as runs.record_of made it
-    reports: dict[str, Any]  # extractor -> the report on its generator
+    record: dict[str, Any]  # of config.json
+    reports: dict[str, Any]  # extractor -> report on its generator
     live: dict[int, float]  # images seen -> live score
-    end: int | None  # of its training, in images; None: not planned yet
+    end: int | None  # of training, in images; None: not planned yet
 
     @classmethod
-    def open(cls, run: Path) -> Run:
+    def open(cls, run: Path) -> RunRecord:
         if (run / "model.safetensors").is_file():
-            raise UserError(f"{run} is a generator folder: name its run")
+            raise UserError(f"{run} is a generator folder: name the folder of its run", "not-a-run")
         if not (run / "config.json").is_file():
-            raise UserError(f"{run} is no run of ptarmigan: name folders that `ptarmigan train` made")
+            raise UserError(f"{run} is not a run: name folders that `ptarmigan train` wrote", "not-a-run")
         try:
             record = load_json(run / "config.json")
         except Damaged as error:
-            raise UserError(f"{error}; `ptarmigan train` with the run's own flags writes it anew") from None
+            text = f"{error}; run `ptarmigan train` with the run's options again to rewrite it"
+            raise UserError(text, "file-damaged") from None
         live: dict[int, float] = {}
         end = None
         for line in log.read(run / "metrics.jsonl"):
             seen = line["images_seen"]
-            live = {at: kid for at, kid in live.items() if at <= seen}  # the run has gone back from what is beyond
+            live = {at: kid for at, kid in live.items() if at <= seen}  # the run was rolled back from beyond
             if "select_kid" in line:
                 live[seen] = line["select_kid"]
             end = line.get("end", end)
-        return cls(str(run), config_of(record), record, reports(run / "generator"), live, end)
+        return cls(str(run), config_of(record), record, read_reports(run / "generator"), live, end)
 
 
-class Scores(NamedTuple):
+class RunScores(NamedTuple):
     images_seen: int
     figures: dict[str, float]
 
 
-def reports(folder: Path) -> dict[str, Any]:
+def read_reports(folder: Path) -> dict[str, Any]:
     """The reports on the generator in a folder, by extractor."""
     try:
         sha256 = load_tensors(folder / "model.safetensors")[1]["sha256"]
-    except Damaged:  # or not there
+    except Damaged:  # or missing
         return {}
-    return scores_of(folder, sha256)
+    return read_scores(folder, sha256)
 
 
-def choices(run: Run) -> dict[str, Any]:
-    """What makes two runs two configs: every field that binds a run but its seed, the budget, and the model before."""
+def config_choices(run: RunRecord) -> dict[str, Any]:
+    """What defines a group: every config field that affects the result except the seed, the budget, and `init`."""
     config, init = run.config, run.record.get("init")
     binding = {key: value for key, value in config.flat().items() if key not in (*UNTRACKED, "seed")}
     seconds = parse_time(config.train.time)
@@ -161,96 +166,92 @@ def choices(run: Run) -> dict[str, Any]:
     }
 
 
-def of_same_images(runs: Sequence[Run]) -> None:
-    """Raise UserError where runs have other images than the first, or another split of them."""
+def check_same_images(runs: Sequence[RunRecord]) -> None:
+    """Raise UserError if the images of a run, or their split, are not those of the first run."""
 
-    def images(run: Run) -> tuple[Any, ...]:
+    def images(run: RunRecord) -> tuple[Any, ...]:
         return run.record["data"]["fingerprint"], run.config.data.split, run.config.data.group
 
     if others := [run.name for run in runs if images(run) != images(runs[0])]:
-        raise UserError(
-            f"{shorten(others)}: not the images of {runs[0].name}, or not its split of them, so that no figure means "
-            "the same: compare runs on the same images, of the same size, with the same --split and --group"
-        )
+        text = f"{shorten(others)}: the images or their split differ from those of {runs[0].name}, so scores cannot be "
+        raise UserError(f"{text}compared: use the same images, --size, --split and --group", "data-mismatch")
 
 
-def grouped(runs: Sequence[Run]) -> dict[tuple[tuple[str, Any], ...], list[Run]]:
-    """Choices -> the runs that made them, in the order given; raises UserError where two of them share a seed."""
-    out: dict[tuple[tuple[str, Any], ...], list[Run]] = {}
+def group_by_config(runs: Sequence[RunRecord]) -> dict[tuple[tuple[str, Any], ...], list[RunRecord]]:
+    """Choices -> the runs with them, in the given order; raises UserError if two of them have the same seed."""
+    out: dict[tuple[tuple[str, Any], ...], list[RunRecord]] = {}
     for run in runs:
-        group = out.setdefault(tuple(choices(run).items()), [])
+        group = out.setdefault(tuple(config_choices(run).items()), [])
         if same := [other.name for other in group if other.config.train.seed == run.config.train.seed]:
-            raise UserError(
-                f"{same[0]} and {run.name} have one config and one seed, {run.config.train.seed}, and are no "
-                "independent runs: leave one out, or train one with another --seed"
-            )
+            text = f"{same[0]} and {run.name} have the same config and seed {run.config.train.seed}, so they are not"
+            raise UserError(f"{text} independent: leave one out, or train one with another --seed", "same-seed")
         group.append(run)
     return out
 
 
-def letters() -> Iterator[str]:
+def group_names() -> Iterator[str]:
     """A to Z, AA to ZZ."""
     return (first + second for first in ("", *ascii_uppercase) for second in ascii_uppercase)
 
 
-def measured(runs: Sequence[Run]) -> tuple[str, dict[str, Scores], list[str]]:
-    """What the figures are, those of each run by its name, and what to note; raises UserError where there are none."""
+def choose_scores(runs: Sequence[RunRecord]) -> tuple[str, dict[str, RunScores], list[str]]:
+    """The source of the figures, the scores by run name, and notes; raises UserError if there are no common scores."""
     counts = Counter(extractor for run in runs for extractor in run.reports)
     extractor, count = counts.most_common(1)[0] if counts else ("", 0)
     if count == len(runs):
-        chosen = {run.name: run.reports[extractor] for run in runs}
-        found = {name: Scores(report["protocol"]["images_seen"], figures(report)) for name, report in chosen.items()}
-        return held_out(chosen), found, []
-    if silent := [run.name for run in runs if not run.live]:
-        raise UserError(
-            f"the runs have no figure in common, and no live score is in {shorten(silent)}: run `ptarmigan score RUN` "
-            "on each of them"
-        )
-    found = {}
+        reports = {run.name: run.reports[extractor] for run in runs}
+        seen = {name: report["protocol"]["images_seen"] for name, report in reports.items()}
+        scores = {name: RunScores(seen[name], report_figures(report)) for name, report in reports.items()}
+        return check_same_protocol(reports), scores, []
+    if without := [run.name for run in runs if not run.live]:
+        text = f"the runs have no score in common, and {shorten(without)} has no live score"
+        raise UserError(f"{text}: run `ptarmigan score RUN` for each run", "no-scores")
+    scores = {}
     for run in runs:
         last, best = max(run.live), min(run.live.values())
-        found[run.name] = Scores(last, {"select KID, last": run.live[last], "select KID, best": best})
+        scores[run.name] = RunScores(last, {"select KID, last": run.live[last], "select KID, best": best})
     lacking = [run.name for run in runs if extractor not in run.reports]
     return (
-        "live scores: KID to the select part at a run's snapshots; the best is the least of many, and flatters",
-        found,
-        [f"for held-out figures{f' by {extractor}' * bool(count)} run `ptarmigan score RUN` on: {', '.join(lacking)}"],
+        "live scores: KID to the select part at snapshots; the best of many is optimistically biased",
+        scores,
+        [f"for held-out scores{f' by {extractor}' * bool(count)} run `ptarmigan score RUN` for: {', '.join(lacking)}"],
     )
 
 
-def held_out(reports: dict[str, Any]) -> str:
-    """The protocol of reports, in words; raises UserError where it is not that of the first."""
+def check_same_protocol(reports: dict[str, Any]) -> str:
+    """The protocol of the reports in words; raises UserError if one differs from the first."""
     protocols = {name: report["protocol"] for name, report in reports.items()}
     first_name, first = next(iter(protocols.items()))
-    for key in ALIKE:
+    for key in PROTOCOL_KEYS:
         if others := [name for name, protocol in protocols.items() if protocol[key] != first[key]]:
-            raise UserError(
-                f"the scores differ in {key.replace('_', ' ')}: {first[key]} of {first_name}, "
-                f"{protocols[others[0]][key]} of {shorten(others)}; run `ptarmigan score` on them again, with the same "
-                "-n, --weights and images, and --time enough"
+            other = protocols[others[0]][key]
+            text = (
+                f"{key.replace('_', ' ')} is {first[key]} in the scores of {first_name}, {other} in {shorten(others)}"
             )
+            remedy = "score them again with the same -n, --weights and images, and a long enough --time"
+            raise UserError(f"{text}: {remedy}", "protocols-differ")
     return (
-        f"held-out figures by {first['extractor']}, weights {first['weights_sha256'][:8]}: {first['images_a_set']:,} "
-        f"images a set against {first['held_out_images']:,} held-out images; {first['input']}"
+        f"held-out scores by {first['extractor']}, weights {first['weights_sha256'][:8]}: {first['images_a_set']:,} "
+        f"images per set against {first['held_out_images']:,} held-out images; {first['input']}"
     )
 
 
-def of_all(runs: Sequence[Run], found: dict[str, Scores], notes: list[str]) -> dict[str, list[float]]:
-    """Figure -> its value in each run, where every run has it."""
-    scores = [found[run.name].figures for run in runs]
-    names = dict.fromkeys(figure for figures in scores for figure in figures)
-    out = {name: [figures[name] for figures in scores] for name in names if all(name in figures for figures in scores)}
+def shared_figures(runs: Sequence[RunRecord], scores: dict[str, RunScores], notes: list[str]) -> dict[str, list[float]]:
+    """Figure -> its value in each run, for the figures that every run has."""
+    by_run = [scores[run.name].figures for run in runs]
+    names = dict.fromkeys(name for figures in by_run for name in figures)
+    out = {name: [figures[name] for figures in by_run] for name in names if all(name in figures for figures in by_run)}
     if lost := [name for name in names if name not in out]:
-        notes.append(f"left out, because not all of {shorten([run.name for run in runs])} have it: {shorten(lost)}")
+        notes.append(f"left out, because some of {shorten([run.name for run in runs])} lack it: {shorten(lost)}")
     return out
 
 
-def figures(report: dict[str, Any]) -> dict[str, float]:
+def report_figures(report: dict[str, Any]) -> dict[str, float]:
     """The figures of a report that are compared, each a mean over generation seeds."""
     out: dict[str, float] = {}
     for name, row in report["figures"].items():
-        called = {"frechet": report["protocol"]["frechet_is_called"], "kid": "KID"}.get(name, name)
-        out[called] = row["held_out"]["mean"]
+        label = {"frechet": report["protocol"]["frechet_is_called"], "kid": "KID"}.get(name, name)
+        out[label] = row["held_out"]["mean"]
         if name == "kid":
             out["KID excess"] = row["excess"]["mean"]
     if "generated" in report.get("accuracy", {}):
@@ -266,15 +267,15 @@ def figures(report: dict[str, Any]) -> dict[str, float]:
     return out
 
 
-def beside(runs: Sequence[Run], found: dict[str, Scores]) -> list[str]:
-    """What else differs: runs that are not at their end, images seen, precision, versions."""
+def other_differences(runs: Sequence[RunRecord], scores: dict[str, RunScores]) -> list[str]:
+    """Notes on runs that have not ended, and on differing numbers of images seen, precision and versions."""
     notes = []
     for run in runs:
-        seen = found[run.name].images_seen
+        seen = scores[run.name].images_seen
         if run.end is None or seen < run.end:
-            notes.append(f"{run.name} is not at its end: {seen:,} images{f' of {run.end:,}' if run.end else ''}")
-    if len({scores.images_seen for scores in found.values()}) > 1:
-        notes.append("the runs have not seen equally many images: a part of a difference may come from that")
+            notes.append(f"{run.name} has not ended: {seen:,} images seen{f' of {run.end:,}' if run.end else ''}")
+    if len({of_run.images_seen for of_run in scores.values()}) > 1:
+        notes.append("the runs have not seen the same number of images, which may explain part of a difference")
     for name in ("precision", "ptarmigan", "torch"):
         values = {run.name: {**run.record["versions"], "precision": run.record["precision"]}[name] for run in runs}
         if len(set(values.values())) > 1:
@@ -282,70 +283,65 @@ def beside(runs: Sequence[Run], found: dict[str, Scores]) -> list[str]:
     return notes
 
 
-def mean(values: Sequence[float]) -> Estimate:
+def estimate(values: Sequence[float]) -> Estimate:
     return Estimate(*metrics.interval(values)) if len(values) > 1 else Estimate(values[0])
 
 
-def difference(values: Sequence[float], against: Sequence[float]) -> Estimate:
+def estimate_difference(values: Sequence[float], against: Sequence[float]) -> Estimate:
     if min(len(values), len(against)) > 1:
         return Estimate(*metrics.difference(values, against))
     return Estimate(statistics.fmean(values) - statistics.fmean(against))
 
 
-def show(compared: Compared) -> None:
-    """What was found, in a terminal."""
-    console = Terminal()
-    say = console.say
-
+def print_comparison(comparison: Comparison) -> None:
     def table(title: str, heads: Sequence[str], rows: dict[str, list[str]]) -> None:
-        for start in range(0, len(heads), ACROSS):
-            part = slice(start, start + ACROSS)
+        for start in range(0, len(heads), MAX_COLUMNS):
+            part = slice(start, start + MAX_COLUMNS)
             lines = Table("", *heads[part], title=title, title_justify="left")
             for name, cells in rows.items():
                 lines.add_row(name, *cells[part])
-            console.print(lines, markup=False, highlight=False)
+            print_lines(lines)
 
-    groups = compared.groups
-    say(compared.source)
+    groups = comparison.groups
+    print_lines(comparison.source)
     for group in groups:
         seeds = ("seeds " if len(group.seeds) > 1 else "seed ") + ", ".join(map(str, group.seeds))
-        say(f"{group.name}: {seeds}; {span(group.images_seen)} images seen; {', '.join(group.runs)}")
-    if compared.choices:
-        rows = {field: [chosen(value) for value in values] for field, values in compared.choices.items()}
-        table("what was chosen otherwise", [group.name for group in groups], rows)
+        print_lines(f"{group.name}: {seeds}; {format_range(group.images_seen)} images seen; {', '.join(group.runs)}")
+    if comparison.choices:
+        rows = {field: [format_value(value) for value in values] for field, values in comparison.choices.items()}
+        table("differences in config", [group.name for group in groups], rows)
     heads = [
         f"{group.name}, {len(group.seeds)} seeds" if len(group.seeds) > 1 else f"{group.name}, one seed"
         for group in groups
     ]
     names = dict.fromkeys(figure for group in groups for figure in group.figures)
-    table("each figure", heads, {name: [number(group.figures.get(name)) for group in groups] for name in names})
+    table("scores", heads, {name: [format_estimate(group.figures.get(name)) for group in groups] for name in names})
     for group in groups[1:]:
-        rows = {name: [number(found), verdict(found)] for name, found in group.differences.items()}
+        rows = {name: [format_estimate(of), verdict(of)] for name, of in group.differences.items()}
         table("", [f"{group.name} - {groups[0].name}", ""], rows)
-    say("KID and Fréchet distance: lower is better")
+    print_lines("KID and Fréchet distance: lower is better")
     if any(len(group.seeds) > 1 for group in groups):
-        say("±: 95 % interval over training seeds, for a difference Welch's")
-        say("each row stands by itself: of runs that do not differ one row in twenty shows a difference")
-    for note in compared.notes:
-        say(f"note: {note}")
+        print_lines("±: 95 % interval over training seeds (Welch's for a difference)")
+        print_lines("each row is a separate test: without a real difference, about 1 row in 20 still shows one")
+    print_lines(*(f"note: {note}" for note in comparison.notes))
 
 
-def span(counts: Sequence[int]) -> str:
+def format_range(counts: Sequence[int]) -> str:
     low, high = min(counts), max(counts)
     return f"{low:,}" if low == high else f"{low:,} to {high:,}"
 
 
-def chosen(value: Any) -> str:
+def format_value(value: Any) -> str:
     return "-" if value is None else f"{value:,}" if type(value) is int else str(value)
 
 
-def number(found: Estimate | None) -> str:
-    if found is None:
+def format_estimate(of: Estimate | None) -> str:
+    if of is None:
         return "-"
-    return f"{found.mean:.4g}" if found.high is None else shown({"mean": found.mean, "high": found.high})
+    return f"{of.mean:.4g}" if of.high is None else format_interval({"mean": of.mean, "high": of.high})
 
 
-def verdict(found: Estimate) -> str:
-    if found.low is None or found.high is None:
+def verdict(of: Estimate) -> str:
+    if of.low is None or of.high is None:
         return "one seed: no interval"
-    return "no difference shown" if found.low <= 0 <= found.high else "lower" if found.high < 0 else "higher"
+    return "no difference shown" if of.low <= 0 <= of.high else "lower" if of.high < 0 else "higher"

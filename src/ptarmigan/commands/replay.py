@@ -17,14 +17,14 @@ from torch import Tensor, nn
 
 from ptarmigan.config import config_of
 from ptarmigan.core import log
-from ptarmigan.core.console import Terminal
+from ptarmigan.core.console import print_lines
 from ptarmigan.core.devices import deterministic, pick_device
 from ptarmigan.core.files import FORMAT, load_json, make_folder, write_atomic
 from ptarmigan.core.types import DiscriminatorOutput, UserError
 from ptarmigan.data import open_dataset
 from ptarmigan.game.batch import train_batch
 from ptarmigan.game.state import TrainState
-from ptarmigan.generator.generator import grid, save_png, to_uint8
+from ptarmigan.generator.generator import image_grid, save_png, to_uint8
 from ptarmigan.losses.custom import reopen
 from ptarmigan.training import checkpoint
 from ptarmigan.training.loop import feed
@@ -115,7 +115,7 @@ def replay(
     make_folder(target)
     columns = math.ceil(config.train.batch**0.5)
     for name, images in (("batch", drawn[-1].images), ("fakes", watch.fakes)):
-        picture = grid(to_uint8(images.detach().nan_to_num(-1)), columns)
+        picture = image_grid(to_uint8(images.detach().nan_to_num(-1)), columns)
         save_png(picture, target / f"{name}.png", images_seen=first)
     write_atomic(target / "step.json", (json.dumps(asdict(step), indent=2) + "\n").encode())
     return step
@@ -252,34 +252,34 @@ def first_bad(value: Tensor) -> int | None:
 
 def show(step: Step) -> None:
     """A step as tables for a person."""
-    console = Terminal()
-    say = console.say
 
-    say(f"the step at {step.images_seen:,} images seen, from {step.checkpoint}")
-    say("  ".join(f"{name} {value:.4g}" for name, value in step.terms.items()))
+    print_lines(f"the step at {step.images_seen:,} images seen, from {step.checkpoint}")
+    print_lines("  ".join(f"{name} {value:.4g}" for name, value in step.terms.items()))
     for update, columns in (("D", ("real", "fake", "between", "own")), ("G", ("latents", "fake", "real", "own"))):
         calls = [
             call for call in step.calls
             if (call.update == update and call.images != "latents") or (update == "G" and call.images == "latents")
         ]  # fmt: skip
         shown = [name for name in columns if any(call.images == name for call in calls)]
-        say(f"{update}'s update, each layer: root mean square of its output | norm of the loss's gradient in it")
+        print_lines(
+            f"{update}'s update, each layer: root mean square of its output | norm of the loss's gradient in it"
+        )
         table = Table("layer")
         for name in shown:
             table.add_column(name, justify="right")
         for layer in dict.fromkeys(call.layer for call in calls):
             cells = {call.images: call for call in calls if call.layer == layer}
             table.add_row(layer, *(cell(cells.get(name)) for name in shown))
-        console.print(table)
-    say("each parameter: its norm before the update, and that of its gradient")
+        print_lines(table)
+    print_lines("each parameter: its norm before the update, and that of its gradient")
     table = Table("parameter")
     for name in ("weight", "gradient"):
         table.add_column(name, justify="right")
     for name, (weight, gradient) in step.weights.items():
         table.add_row(name, f"{weight:.4g}", f"{gradient:.4g}")
-    console.print(table)
-    say(f"first not finite: {step.not_finite}" if step.not_finite else "every value of this step is finite")
-    say(f"its batch, its fakes and all numbers: {step.out}")
+    print_lines(table)
+    print_lines(f"first not finite: {step.not_finite}" if step.not_finite else "every value of this step is finite")
+    print_lines(f"its batch, its fakes and all numbers: {step.out}")
 
 
 def cell(call: Call | None) -> str:

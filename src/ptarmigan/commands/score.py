@@ -1,4 +1,4 @@
-"""`score`: a generator's images, or anybody's, against held-out ones: opened, seen by an extractor, reported, kept."""
+"""`score`: compare the images of a generator, or any others, with held-out images, and write a report."""
 
 from __future__ import annotations
 
@@ -11,25 +11,24 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from ptarmigan.commands.score_sources import Drawn, Given, Supply, run_of, trained_on
+from ptarmigan.commands.score_sources import ExistingImages, GeneratedImages, ImageSource, find_run, open_training_data
 from ptarmigan.config import Data, parse_time
 from ptarmigan.core import files, seeding
 from ptarmigan.core.console import Terminal
 from ptarmigan.core.types import UserError, unknown
 from ptarmigan.data import HELD_OUT, TRAIN, Dataset, open_dataset
-from ptarmigan.evaluation.evaluate import Report, Sample, Sets, evaluate, labels_of
-from ptarmigan.evaluation.features import EXTRACTORS, Extractor
-from ptarmigan.evaluation.features import extractor as open_extractor
-from ptarmigan.evaluation.features.cache import features_of, look
-from ptarmigan.evaluation.features.classifier import fit
-from ptarmigan.generator import generator as sampling
+from ptarmigan.evaluation.evaluate import ComparedSets, FeatureSet, Report, evaluate, labels_of
+from ptarmigan.evaluation.features import EXTRACTORS, Extractor, load_extractor
+from ptarmigan.evaluation.features.cache import cached_features, extract_in_blocks
+from ptarmigan.evaluation.features.classifier import train_classifier
 from ptarmigan.generator.export import write_scores
+from ptarmigan.generator.generator import GENERATOR_FILES, find_generator, image_grid, load, save_png
 
-FEWEST, MOST = 1000, 5000  # generated images a set, where nobody says how many
-LEAST = 6  # samples a side: the fifth nearest of the others is looked for
-HELD_OUT_MOST = 10_000  # held-out images that are looked at
-OWN = "classifier"  # the extractor that is made on the spot
-SHARE = 0.7  # of the time that extraction may take; the rest is for comparing
+DEFAULT_MIN, DEFAULT_MAX = 1000, 5000  # images per set, if the user does not choose
+MIN_IMAGES = 6  # on each side: neighbourhoods reach to the fifth nearest other sample
+MAX_HELD_OUT = 10_000  # held-out images that are used
+CLASSIFIER = "classifier"  # the extractor that is trained during the score
+EXTRACTION_SHARE = 0.7  # of the time, for extracting features; the rest is for the comparisons
 
 
 def score(
@@ -46,195 +45,196 @@ def score(
     out: str | Path | None = None,
     device: str = "auto",
 ) -> Report:
-    """Report how far generated images are from held-out ones, with intervals, floors, every class, and copies.
+    """Report how far generated images are from held-out images, with intervals, for each class, and look for copies.
 
     `model` is a run, a generator folder or a model.safetensors; or images of any origin, in class folders or an .npz.
-    `data` is what it was trained on; a run knows it.  `n` images are generated from each of `seeds` seeds; images that
-    exist are cut into as many parts, in `size`, by default what `train` would choose.  `extractor` is
-    efficientnet-lite0, classifier (128 features, learnt from these classes on top of it) or inception (whose distance
-    is the FID; its `weights` by path).  `cas` adds classifiers trained on generated images.  `time` bounds the whole:
-    rather than more time, fewer training images are looked at, and fewer sets, two at least.
+    `data` is what it was trained on; a run records it.  `n` images are generated from each of `seeds` seeds; existing
+    images are divided into as many sets and converted to `size`, by default the size that `train` would choose.
+    `extractor` is efficientnet-lite0; classifier (128 features of a classifier of these classes, trained on top of
+    efficientnet-lite0); or inception (for the FID; `weights` is its file).  `cas` adds classifiers trained on generated
+    images.  `time` limits the total time: if necessary fewer training images are used, and fewer sets, but at least 2.
 
-    A generator folder gets the report as scores.json and in its model card, and a run the most suspicious images beside
-    their nearest training images as private/copies.png; with `out` both go into that new folder.  Returns the report.
-    Raises UserError where there is nothing to compare with, or not the time.
+    The report is written to scores.json and the model card in the generator folder; a run also gets
+    private/copies.png, the images most likely to be copies, each with its nearest training image.  With `out` both are
+    written to that new folder.  Returns the report.  Raises UserError if there are too few images or too little time.
     """
-    begun, seconds = clock.perf_counter(), parse_time(time)
+    start, seconds = clock.perf_counter(), parse_time(time)
     assert seconds is not None
     if seeds < 2:
-        raise UserError(f"seeds {seeds}: an interval needs two or more")
-    if extractor != OWN and extractor not in EXTRACTORS:
-        raise unknown("extractor", extractor, [*EXTRACTORS, OWN])
+        raise UserError(f"seeds {seeds}: an interval needs at least 2", "value-out-of-range")
+    if extractor != CLASSIFIER and extractor not in EXTRACTORS:
+        raise unknown("extractor", extractor, [*EXTRACTORS, CLASSIFIER])
     if out is not None:
-        check_out(Path(out))
+        check_output(Path(out))
     notes: list[str] = []
-    with Bar() as bar:
-        supply, dataset = opened(Path(model), data, size, seeds, device, notes, bar)
-        seer = open_extractor("efficientnet-lite0" if extractor == OWN else extractor, weights, device)
-        plan = Plan.of(supply, dataset, n, seer, seconds, notes)
-        bar.begin(plan.images)
-        train, held = (real(dataset, places, seer, bar) for places in (plan.train, plan.held_out))
-        whole, by_class = [], []
-        for turn in range(plan.sets):
-            made = generated(supply, turn, seer, bar)
-            whole.append(made.take(np.flatnonzero(supply.counted(turn))))
-            by_class.append(made)
-        sets = Sets(train, held, whole, by_class, dataset.spec.class_names)
-        if extractor == OWN:
-            sets = sets.seen_by(fit(train.features, labels_of(train), dataset.spec.classes))
-        report = evaluate(sets, bar.say, cas)
+    with ProgressBar() as bar:
+        source, dataset = open_images(Path(model), data, size, seeds, device, notes, bar)
+        feature_extractor = load_extractor(
+            "efficientnet-lite0" if extractor == CLASSIFIER else extractor, weights, device
+        )
+        plan = Plan.make(source, dataset, n, feature_extractor, seconds, notes)
+        bar.set_total(plan.images)
+        train, held_out = (
+            real_features(dataset, indices, feature_extractor, bar) for indices in (plan.train, plan.held_out)
+        )
+        by_class = [generated_features(source, index, feature_extractor, bar) for index in range(plan.sets)]
+        overall = [features.take(np.flatnonzero(source.in_overall(i))) for i, features in enumerate(by_class)]
+        sets = ComparedSets(train, held_out, overall, by_class, dataset.spec.class_names)
+        if extractor == CLASSIFIER:
+            classifier = train_classifier(train.features, labels_of(train), dataset.spec.classes)
+            sets = sets.through_classifier(classifier)
+        report = evaluate(sets, bar.show, cas)
     if cas and "cas" not in report.get("accuracy", {}):
         notes.append(
-            "no CAS: it needs two classes or more, known of generated images, that a classifier can tell apart"
+            "no CAS: it needs at least 2 classes, known for generated images, that a classifier can tell apart"
         )
     report["notes"] = [*notes, *report["notes"]]
-    report["protocol"] = protocol(supply, dataset, plan, seer, extractor) | {
-        "seconds": round(clock.perf_counter() - begun, 1)
+    report["protocol"] = describe_protocol(source, dataset, plan, feature_extractor, extractor) | {
+        "seconds": round(clock.perf_counter() - start, 1)
     }
     try:
-        keep(report, supply, dataset, plan, Path(model), None if out is None else Path(out))
-    except UserError as error:  # minutes of work are not thrown away for a folder that cannot be written
-        report["notes"].append(f"the report could not be kept: {error}")
+        save_report(report, source, dataset, plan, Path(model), None if out is None else Path(out))
+    except UserError as error:  # the scores took minutes: return them although they cannot be written
+        report["notes"].append(f"the report was not written: {error}")
     return report
 
 
-def check_out(out: Path) -> None:
-    """Raise UserError where a report that shows training images must not go."""
+def check_output(out: Path) -> None:
+    """Raise UserError if `out` exists or is inside a generator folder: the report shows training images."""
     if out.exists():
-        raise UserError(f"out: {out} exists already and is not overwritten: name another --out")
+        raise UserError(f"out: {out} already exists and is not overwritten: choose another --out", "file-exists")
     if any((folder / "model.safetensors").exists() for folder in out.resolve().parents):
-        raise UserError(f"out: {out} lies in a generator folder, which no training image enters: name another --out")
+        text = f"out: {out} is inside a generator folder, which must not contain training images: choose another --out"
+        raise UserError(text, "value-invalid")
 
 
-def opened(
-    model: Path, data: str | Path | None, size: str | None, sets: int, device: str, notes: list[str], bar: Bar
-) -> tuple[Supply, Dataset]:
-    """The generated images, and the real ones in their shape."""
+def open_images(
+    model: Path, data: str | Path | None, size: str | None, sets: int, device: str, notes: list[str], bar: ProgressBar
+) -> tuple[ImageSource, Dataset]:
+    """The images to score, and the real images in the same shape."""
     if not model.exists():
-        raise UserError(f"{model} does not exist: name a run, a generator, a folder of images or an .npz")
-    if model.suffix == ".safetensors" or any((model / name).is_file() for name in sampling.PLACES):
-        generator = sampling.load(model, device)
+        text = f"{model} does not exist: name a run, a generator, a folder of images or an .npz file"
+        raise UserError(text, "path-not-found")
+    if model.suffix == ".safetensors" or any((model / name).is_file() for name in GENERATOR_FILES):
+        generator = load(model, device)
         if size is not None:
-            raise UserError(
-                f"size: a generator has its own, {generator.spec.height}x{generator.spec.width}; leave it out"
-            )
-        return Drawn(generator, sets), trained_on(model, generator, data, notes, bar.reading)
+            text = f"size {size}: the generator has its own size, {generator.spec.height}x{generator.spec.width}"
+            raise UserError(f"{text}; leave --size out", "options-conflict")
+        return GeneratedImages(generator, sets), open_training_data(model, generator, data, notes, bar.reading)
     if (model / "checkpoints").exists() or (model / ".lock").exists():
-        sampling.find(model)  # raises: a run without a generator is no folder of images
+        find_generator(model)  # raises: this is a run without a generator, not a folder of images
     if data is None:
-        raise UserError(f"{model} holds images: name the real ones too, as in `ptarmigan score {model} photos/`")
-    images = open_dataset(model, Data(size=size, split="none"), bar.reading)
-    height, width, channels = images.images.shape[1:]
+        text = f"{model} holds images: also name the real images, as in `ptarmigan score {model} photos/`"
+        raise UserError(text, "data-missing")
+    existing = open_dataset(model, Data(size=size, split="none"), bar.reading)
+    height, width, channels = existing.images.shape[1:]
     dataset = open_dataset(data, Data(size=f"{height}x{width}", channels=channels), bar.reading)
-    supply = Given(images, dataset.spec.class_names, sets)
-    if supply.to_label is None and dataset.spec.classes > 1:
+    source = ExistingImages(existing, dataset.spec.class_names, sets)
+    if source.to_label is None and dataset.spec.classes > 1:
         notes.append(
-            f"{model} does not name its classes as {data} does (folders, or class_names): nothing is said of classes"
+            f"the class names of {model} (folders, or class_names) are not those of {data}: classes are not scored"
         )
-    return supply, dataset
+    return source, dataset
 
 
 class Plan(NamedTuple):
-    """What will be looked at."""
+    """Which images are used, and how many."""
 
-    n: int
+    n: int  # images per set
     sets: int
-    train: NDArray[np.int64]  # places in the data set
+    train: NDArray[np.int64]  # indices in the data set
     held_out: NDArray[np.int64]
-    images: int  # to be extracted, all in all
+    images: int  # that go through the extractor in all
 
     @classmethod
-    def of(
-        cls, supply: Supply, dataset: Dataset, n: int | None, seer: Extractor, seconds: float, notes: list[str]
+    def make(
+        cls, source: ImageSource, dataset: Dataset, n: int | None, extractor: Extractor, time: float, notes: list[str]
     ) -> Plan:
-        """Everything, or what the time allows; raises UserError where that is too little."""
-        train, held = (_shuffled(dataset.indices(part)) for part in (TRAIN, HELD_OUT))
-        if min(len(held), len(train)) < LEAST:
-            raise UserError(
-                f"{len(train):,} training and {len(held):,} held-out images: a score needs {LEAST} of each; train on "
-                "more, with a --split that holds some out"
-            )
-        if leaked := np.isin(dataset.hashes[train], dataset.hashes[held]).sum():
-            notes.append(
-                f"{leaked:,} training images are among the held-out ones too: every figure is that much too kind"
-            )
-        held = held[:HELD_OUT_MOST]
-        there = supply.most()
-        if there is not None and there < LEAST:
-            raise UserError(
-                f"{supply.sets} sets of {there} images each: {LEAST} or more are needed in a set; give fewer "
-                "--seeds, or more images"
-            )
-        most = len(train) if there is None else min(len(train), there)
-        if n is not None and not LEAST <= n <= most:
-            raise UserError(
-                f"-n {n}: {LEAST} to {most:,} images a set can be compared here: "
-                + ("there are no more" if most < len(train) else "the floor is drawn from as many training images")
-            )
-        apart = max(LEAST, len(train) // supply.sets)  # so that the floor's sets of training images share none
-        n = n or min(most, apart, max(FEWEST, min(len(held), MOST)))
-        supply.plan(n, dataset.labels[held], dataset.spec.classes)
-        sets, made, rate = supply.sets, len(supply.counted(0)), speed(dataset, held, seer)
-        room = int(SHARE * seconds * rate) - len(held)
-        if len(train) > (least := min(len(train), max(n, len(held)))) and sets * made + len(train) > room:
-            fewer = max(least, room - sets * made)
-            notes.append(f"time {seconds:.0f}s: {fewer:,} of {len(train):,} training images were looked at")
+        """All images, or as many as the time allows; raises UserError if that is too few."""
+        train, held_out = (_shuffled(dataset.indices(part)) for part in (TRAIN, HELD_OUT))
+        if min(len(held_out), len(train)) < MIN_IMAGES:
+            text = f"a score needs at least {MIN_IMAGES} training and held-out images, got {len(train):,} and"
+            raise UserError(f"{text} {len(held_out):,}; train on more, with another --split", "too-few-images")
+        if leaked := np.isin(dataset.hashes[train], dataset.hashes[held_out]).sum():
+            notes.append(f"{leaked:,} training images are also held-out images: scores are optimistically biased")
+        held_out = held_out[:MAX_HELD_OUT]
+        existing = source.max_per_set()
+        if existing is not None and existing < MIN_IMAGES:
+            text = f"{source.sets} sets of {existing} images each are too small: a set needs at least {MIN_IMAGES}"
+            raise UserError(f"{text}; use fewer --seeds or more images", "too-few-images")
+        most = len(train) if existing is None else min(len(train), existing)
+        if n is not None and not MIN_IMAGES <= n <= most:
+            reason = "there are no more" if most < len(train) else "each set is compared with as many training images"
+            text = f"-n {n}: expected {MIN_IMAGES} to {most:,} images per set ({reason})"
+            raise UserError(text, "value-out-of-range")
+        disjoint = max(MIN_IMAGES, len(train) // source.sets)  # so that the sets of training images do not overlap
+        n = n or min(most, disjoint, max(DEFAULT_MIN, min(len(held_out), DEFAULT_MAX)))
+        source.plan(n, dataset.labels[held_out], dataset.spec.classes)
+        sets, per_set, rate = source.sets, len(source.in_overall(0)), images_per_second(dataset, held_out, extractor)
+        budget = int(EXTRACTION_SHARE * time * rate) - len(held_out)  # training and generated images
+        least = min(len(train), max(n, len(held_out)))
+        if len(train) > least and sets * per_set + len(train) > budget:
+            fewer = max(least, budget - sets * per_set)
+            notes.append(f"time {time:.0f}s: only {fewer:,} of {len(train):,} training images were used")
             train = train[:fewer]
-        if sets * made + len(train) > room:
-            sets = max(2, (room - len(train)) // made)
-            if sets * made + len(train) > room:
-                needed = (len(held) + len(train) + 2 * made) / rate / SHARE
-                raise UserError(
-                    f"time {seconds:.0f}s is too short: {rate:.0f} images/s here, so two sets of {n:,} and the real "
-                    f"images take some {needed:.0f}s; give a longer --time or a smaller -n"
-                )
-            notes.append(f"time {seconds:.0f}s: {sets} of {supply.sets} sets were generated")
-        return cls(n, sets, train, held, len(held) + len(train) + sets * made)
+        if sets * per_set + len(train) > budget:
+            sets = max(2, (budget - len(train)) // per_set)
+            if sets * per_set + len(train) > budget:
+                needed = (len(held_out) + len(train) + 2 * per_set) / rate / EXTRACTION_SHARE
+                text = f"time {time:.0f}s is too short: two sets of {n:,} and the real images need about"
+                text += f" {needed:.0f}s at {rate:.0f} images/s; use a longer --time or a smaller -n"
+                raise UserError(text, "time-too-short")
+            notes.append(f"time {time:.0f}s: only {sets} of {source.sets} sets were used")
+        return cls(n, sets, train, held_out, len(held_out) + len(train) + sets * per_set)
 
 
-def _shuffled(places: NDArray[np.int64]) -> NDArray[np.int64]:
-    return places[seeding.permute(0, "score", 0, np.arange(len(places)), len(places))]
+def _shuffled(indices: NDArray[np.int64]) -> NDArray[np.int64]:
+    return indices[seeding.permute(0, "score", 0, np.arange(len(indices)), len(indices))]
 
 
-def speed(dataset: Dataset, places: NDArray[np.int64], seer: Extractor) -> float:
-    """Images a second through the extractor: the best of four tries, as other programs only ever slow it down."""
-    some = dataset.images[np.resize(places, 64)]
-    taken = []
+def images_per_second(dataset: Dataset, indices: NDArray[np.int64], extractor: Extractor) -> float:
+    """The speed of the extractor: the best of four measurements, because other programs only slow it down."""
+    images = dataset.images[np.resize(indices, 64)]
+    durations = []
     for _ in range(4):
-        begun = clock.perf_counter()
-        seer(some)
-        taken.append(clock.perf_counter() - begun)
-    return len(some) / min(taken)
+        start = clock.perf_counter()
+        extractor(images)
+        durations.append(clock.perf_counter() - start)
+    return len(images) / min(durations)
 
 
-def real(dataset: Dataset, places: NDArray[np.int64], seer: Extractor, bar: Bar) -> Sample:
-    bar.say("looking at real images")
-    return Sample(features_of(seer, dataset, places, bar.took), dataset.labels[places])
+def real_features(dataset: Dataset, indices: NDArray[np.int64], extractor: Extractor, bar: ProgressBar) -> FeatureSet:
+    bar.show("real images")
+    return FeatureSet(cached_features(extractor, dataset, indices, bar.advance), dataset.labels[indices])
 
 
-def generated(supply: Supply, turn: int, seer: Extractor, bar: Bar) -> Sample:
-    bar.say(f"looking at generated set {turn + 1}")
-    count = len(supply.counted(turn))
-    places = np.arange(count)
-    return Sample(look(seer, count, lambda part: supply.images(turn, places[part]), bar.took), supply.labels(turn))
+def generated_features(source: ImageSource, index: int, extractor: Extractor, bar: ProgressBar) -> FeatureSet:
+    bar.show(f"images of set {index + 1}")
+    count = len(source.in_overall(index))
+    indices = np.arange(count)
+    features = extract_in_blocks(extractor, count, lambda part: source.images(index, indices[part]), bar.advance)
+    return FeatureSet(features, source.labels(index))
 
 
-def protocol(supply: Supply, dataset: Dataset, plan: Plan, seer: Extractor, name: str) -> dict[str, Any]:
-    """What a figure has to say of itself, so that two can be compared or not."""
-    own = name == OWN
+def describe_protocol(
+    source: ImageSource, dataset: Dataset, plan: Plan, extractor: Extractor, name: str
+) -> dict[str, Any]:
+    """What decides whether two reports can be compared."""
+    prefix = "128 features of a classifier of the training images, on " if name == CLASSIFIER else ""
+    side = extractor.size
     out = {
-        "frechet_is_called": "FD-classifier" if own else seer.score_name,
-        "extractor": f"128 features of a classifier of the training images, on {seer.name}" if own else seer.name,
-        "weights_sha256": seer.sha256,
-        "input": f"uint8 images of {'x'.join(map(str, dataset.images.shape[1:3]))}, resized to {seer.size}x{seer.size}",
+        "frechet_is_called": "FD-classifier" if prefix else extractor.score_name,
+        "extractor": prefix + extractor.name,
+        "weights_sha256": extractor.sha256,
+        "input": f"uint8 images of {'x'.join(map(str, dataset.images.shape[1:3]))}, resized to {side}x{side}",
         "images_a_set": plan.n,
         "sets": plan.sets,
         "held_out_images": len(plan.held_out),
         "train_images": len(plan.train),
         "data_fingerprint": dataset.fingerprint,
     }
-    if isinstance(supply, Drawn):
-        generator = supply.generator
+    if isinstance(source, GeneratedImages):
+        generator = source.generator
         average = generator.config.train.ema_half_life
         out |= {
             "generator_sha256": generator.sha256,
@@ -246,44 +246,45 @@ def protocol(supply: Supply, dataset: Dataset, plan: Plan, seer: Extractor, name
     return out
 
 
-def keep(report: Report, supply: Supply, dataset: Dataset, plan: Plan, model: Path, out: Path | None) -> None:
-    """The report beside the generator, and its picture of training images where it is private; or both in `out`."""
+def save_report(
+    report: Report, source: ImageSource, dataset: Dataset, plan: Plan, model: Path, out: Path | None
+) -> None:
+    """Write the report to the generator folder and the picture of training images to RUN/private; or both to `out`."""
     private = None
     if out is not None:
         files.make_folder(out)
         files.save_json(out / "scores.json", report)
         private, report["written"] = out / "private", str(out / "scores.json")
-    elif isinstance(supply, Drawn):
-        path = sampling.find(model)
-        if files.load_tensors(path)[1]["sha256"] != supply.generator.sha256:
-            raise UserError(f"{path} has been trained on meanwhile; score it when it is at its end, or give --out")
+    elif isinstance(source, GeneratedImages):
+        path = find_generator(model)
+        if files.load_tensors(path)[1]["sha256"] != source.generator.sha256:
+            text = f"{path} changed during the score; score it again when training has ended, or use --out"
+            raise UserError(text, "generator-changed")
         if path.name == "model.safetensors":
-            replaced = (path.parent / "scores.json").exists()
-            write_scores(path.parent, supply.generator, report)
-            report["written"] = f"{path.parent / 'scores.json'}, and in the model card beside it" + (
-                "; it stands in the place of the last one by this extractor" if replaced else ""
-            )
-        if run := run_of(path):
+            replaced = ", in place of the last one by this extractor" if (path.parent / "scores.json").exists() else ""
+            write_scores(path.parent, source.generator, report)
+            report["written"] = f"{path.parent / 'scores.json'} and to the model card there{replaced}"
+        if run := find_run(path):
             private = run / "private"
     if private is not None:
         files.make_folder(private)
-        picture = sampling.grid(pairs(report, supply, dataset, plan), columns=8)
-        sampling.save_png(picture, private / "copies.png", pairs="generated, then the training image it is nearest to")
+        picture = image_grid(suspect_pairs(report, source, dataset, plan), columns=8)
+        save_png(picture, private / "copies.png", pairs="generated image, then its nearest training image")
         report["picture"] = str(private / "copies.png")
 
 
-def pairs(report: Report, supply: Supply, dataset: Dataset, plan: Plan) -> NDArray[np.uint8]:
-    """The suspects: a generated image, the training image that it is nearest to, and so on."""
+def suspect_pairs(report: Report, source: ImageSource, dataset: Dataset, plan: Plan) -> NDArray[np.uint8]:
+    """Each suspect, followed by the training image that is nearest to it."""
     out = []
     for suspect in report["copies"]["suspects"]:
-        counted = np.flatnonzero(supply.counted(suspect["set"]))
-        out.append(supply.images(suspect["set"], counted[suspect["image"] : suspect["image"] + 1])[0])
+        indices = np.flatnonzero(source.in_overall(suspect["set"]))
+        out.append(source.images(suspect["set"], indices[suspect["image"] : suspect["image"] + 1])[0])
         out.append(dataset.images[plan.train[suspect["train"]]])
     return np.stack(out)
 
 
-class Bar:
-    """One line on standard error while a score is made; nothing where that is no terminal."""
+class ProgressBar:
+    """A line on standard error while a score is computed; nothing if that is not a terminal."""
 
     def __init__(self) -> None:
         columns = TextColumn("{task.description}"), BarColumn(bar_width=20), TimeRemainingColumn()
@@ -291,23 +292,23 @@ class Bar:
         self.progress = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
         self.task = self.progress.add_task("opening", total=None)
 
-    def __enter__(self) -> Bar:
+    def __enter__(self) -> ProgressBar:
         self.progress.start()
         return self
 
     def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
         self.progress.stop()
 
-    def begin(self, images: int) -> None:
-        """So many images are to go through the extractor."""
+    def set_total(self, images: int) -> None:
+        """The number of images that will go through the extractor."""
         self.progress.update(self.task, completed=0, total=images)
 
-    def say(self, text: str) -> None:
+    def show(self, text: str) -> None:
         self.progress.update(self.task, description=text)
 
     def reading(self, done: int, total: int) -> None:
         self.progress.update(self.task, description="reading images", completed=done, total=total)
 
-    def took(self, count: int) -> None:
-        """`count` images went through the extractor."""
-        self.progress.advance(self.task, count)
+    def advance(self, images: int) -> None:
+        """So many more images went through the extractor."""
+        self.progress.advance(self.task, images)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from rich.console import Console, Group
 from rich.live import Live
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
+from rich.table import Table
 from rich.text import Text
 
 
@@ -17,6 +18,16 @@ class Terminal(Console):
     def say(self, text: str, style: str | None = None) -> None:
         """Print text without markup, highlighting or line breaks of rich's own."""
         self.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
+
+
+def print_lines(*lines: str | Table) -> None:
+    """Print texts and tables as they are to standard output."""
+    terminal = Terminal()
+    for line in lines:
+        if isinstance(line, str):
+            terminal.say(line)
+        else:
+            terminal.print(line, markup=False, highlight=False)
 
 
 class Display:

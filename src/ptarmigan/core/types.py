@@ -45,6 +45,11 @@ def unknown(what: str, name: str, choices: Iterable[str]) -> UserError:
     return UserError(f"unknown {what} {name!r}: {' '.join(hints)}", "unknown-name")
 
 
+def shorten(names: list[str], most: int = 5) -> str:
+    """The first names as a list in words: 'a, b, c and 4 more'."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
 @dataclass(frozen=True)
 class ImageSpec:
     """The shape of the images and the names of the classes, both taken from the data."""

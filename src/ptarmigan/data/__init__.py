@@ -1,4 +1,4 @@
-"""From a path to images that can be trained on: index -> decode -> pack -> split -> batches."""
+"""From a path to training batches: index -> decode -> pack -> split -> batches."""
 
 from __future__ import annotations
 
@@ -11,73 +11,74 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptarmigan import config
-from ptarmigan.core.types import ImageSpec, UserError
+from ptarmigan.core.types import ImageSpec, UserError, shorten
 from ptarmigan.data.arrays import HELD_OUT, SELECT, TRAIN
-from ptarmigan.data.batches import Batches, Loaded
-from ptarmigan.data.index import FolderSource, Source, find
-from ptarmigan.data.pack import Pack, Progress, open_pack
-from ptarmigan.data.split import group_keys, missing, split
+from ptarmigan.data.batches import Batches
+from ptarmigan.data.index import DataSource, FolderSource, find_source
+from ptarmigan.data.pack import OnProgress, Pack, open_pack
+from ptarmigan.data.split import assign_parts, classes_missing_a_part, group_keys
 
-__all__ = ["HELD_OUT", "SELECT", "TRAIN", "Batches", "Dataset", "Loaded", "open_dataset"]
+__all__ = ["HELD_OUT", "SELECT", "TRAIN", "Batches", "Dataset", "open_dataset"]
 
-FEW = 100  # images a class below which a GAN mostly repeats what it saw
+FEW_IMAGES = 100  # training images of a class; with fewer, a GAN mostly memorises them
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """Labelled images of one shape, each in one part."""
+    """Labelled images of one shape; each belongs to the train, select or held-out part."""
 
     spec: ImageSpec
     images: NDArray[np.uint8]  # [N,H,W,C], memory-mapped, read only
     labels: NDArray[np.int64]  # [N], 0 .. spec.classes - 1
     part: NDArray[np.uint8]  # [N], TRAIN 0, SELECT 1, HELD_OUT 2
     hashes: NDArray[np.uint64]  # [N], of each image's bytes
-    name: str  # short, fit for a run's folder
-    fingerprint: str  # hex, over what was packed: hashes, labels, class names, shape
-    notices: tuple[str, ...]  # sentences that a user should see
-    source: Source
-    places: NDArray[np.int64]  # [N] in the source
+    name: str  # short, safe in a folder name
+    fingerprint: str  # hex digest of the hashes, labels, class names and shape
+    notices: tuple[str, ...]  # sentences to show to the user
+    source: DataSource
+    source_indices: NDArray[np.int64]  # [N] position in the source
 
     def origin(self, index: int) -> str:
-        """Where an image comes from: its file, or its place in an array."""
-        place, source = int(self.places[index]), self.source
+        """The file of an image, or its position in an array file."""
+        position, source = int(self.source_indices[index]), self.source
         if isinstance(source, FolderSource):
-            return str(source.root / source.paths[place])
-        return f"image {place} of {source.root}"
+            return str(source.root / source.paths[position])
+        return f"image {position} of {source.root}"
 
     def indices(self, part: int = TRAIN) -> NDArray[np.int64]:
-        """Where the images of a part are, ascending."""
+        """Indices of the images of a part, ascending."""
         return np.flatnonzero(self.part == part)
 
     def counts(self) -> dict[str, int]:
-        """Images in each part, by its name."""
+        """Number of images in each part, by name."""
         return {name: len(self.indices(part)) for part, name in enumerate(("train", "select", "held-out"))}
 
     def fewer_than(self, batch: int) -> str | None:
-        """What to expect where the training images do not fill one batch, else None."""
+        """A warning if there are fewer training images than one batch, else None."""
         count = len(self.indices())
         if count >= batch:
             return None
-        return f"{count} training images are fewer than a batch of {batch}: a batch then repeats images; expect copies"
+        return f"{count} training images do not fill a batch of {batch}: each batch repeats images; expect memorisation"
 
 
-def open_dataset(path: str | Path | None, data: config.Data, progress: Progress | None = None) -> Dataset:
-    """Find, decode (once; then from the cache) and split the images at `path`; None is the embedded set.
+def open_dataset(path: str | Path | None, data: config.Data, on_progress: OnProgress | None = None) -> Dataset:
+    """Find, decode and split the images at `path`; decoded images are cached.  None is the embedded data set.
 
-    path: a folder of class folders, a flat folder of images, a folder of IDX files, or an .npz.  progress(done, total)
-    is called while images are decoded.  Raises UserError in one sentence where there is nothing usable.
+    path: a folder of class folders, a flat folder of images, a folder of IDX files, or an .npz file.
+    on_progress(done, total) is called while images are decoded.  Raises UserError if there are no usable images.
     """
-    source = find(path)
+    source = find_source(path)
     if data.group is not None and not isinstance(source, FolderSource):
-        raise UserError(f"group: {source.root} holds arrays, whose images have no path to search; leave --group out")
-    pack = open_pack(source, data, progress)
+        text = f"group: {source.root} holds arrays, and --group needs image files with paths; leave --group out"
+        raise UserError(text, "options-conflict")
+    pack = open_pack(source, data, on_progress)
     keys = pack.hashes
     if data.group is not None:
         assert isinstance(source, FolderSource)
-        keys = group_keys([source.paths[place] for place in pack.places], data.group)
-    part = split(pack.labels, keys, pack.own, config.parse_split(data.split))
+        keys = group_keys([source.paths[position] for position in pack.source_indices], data.group)
+    part = assign_parts(pack.labels, keys, pack.source_part, config.parse_split(data.split))
     if not (part == TRAIN).any():
-        raise UserError(f"{source.root}: no image is left to train on")
+        raise UserError(f"{source.root}: no training images are left; change --split", "too-few-images")
     height, width, channels = pack.images.shape[1:]
     return Dataset(
         spec=ImageSpec(height, width, channels, pack.class_names),
@@ -89,7 +90,7 @@ def open_dataset(path: str | Path | None, data: config.Data, progress: Progress 
         fingerprint=_fingerprint(pack),
         notices=(*source.notices, *pack.notices, *_notices(pack, part, keys, data)),
         source=source,
-        places=pack.places,
+        source_indices=pack.source_indices,
     )
 
 
@@ -102,26 +103,22 @@ def _fingerprint(pack: Pack) -> str:
 
 def _notices(pack: Pack, part: NDArray[np.uint8], keys: NDArray[np.uint64], data: config.Data) -> list[str]:
     names, notices = pack.class_names, []
-    if data.split != "none" and (lacking := missing(pack.labels, part, names)):
+    if data.split != "none" and (lacking := classes_missing_a_part(pack.labels, part, names)):
         notices.append(
-            f"too few images (or groups) to share out among train, select and held-out: {_some(lacking)}; "
+            f"too few images or groups to put some in each of train, select and held-out: {shorten(lacking)}; "
             "scores do not cover these classes"
         )
     leaked = np.isin(keys[part == TRAIN], keys[part == HELD_OUT]).sum()
     if leaked:
         notices.append(
-            f"{leaked} of {(part == TRAIN).sum()} training images lie in the source's own test part too, which stands: "
-            "scores on it are that much too kind"
+            f"{leaked} of {(part == TRAIN).sum()} training images are duplicates of held-out images, because the data "
+            "set's own test part is kept: scores are optimistically biased"
         )
     counts = np.bincount(pack.labels[part == TRAIN], minlength=len(names))
-    if few := [f"{names[i]} {counts[i]}" for i in np.flatnonzero(counts < FEW)]:
+    if few := [f"{names[i]} {counts[i]}" for i in np.flatnonzero(counts < FEW_IMAGES)]:
         notices.append(
-            f"fewer than {FEW} training images in {len(few)} of {len(names)} classes ({_some(few)}): expect samples "
-            "that repeat the training images or each other; more images help, long budgets "
-            "with --augment gentle, and --flip where mirrored ones are true"
+            f"fewer than {FEW_IMAGES} training images in {len(few)} of {len(names)} classes ({shorten(few)}): expect "
+            "samples that copy the training images or look alike; use more images, --augment gentle with a long "
+            "budget, or --flip if mirrored images are valid"
         )
     return notices
-
-
-def _some(names: list[str], most: int = 5) -> str:
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

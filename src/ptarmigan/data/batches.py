@@ -1,4 +1,4 @@
-"""Training batches: each is a function of (seed, purpose, images seen), so a run resumes by knowing where it was."""
+"""Training batches.  Each is a function of (seed, purpose, images seen), so a run resumes from `images_seen` alone."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from torch import Tensor
 from ptarmigan.core import seeding
 from ptarmigan.core.devices import sent
 
-BLOCK = 4096  # positions whose order is computed at once: numpy's cost is by the call, not by the position
+BLOCK = 4096  # positions whose order is computed in one call: numpy's overhead is per call
 
 
-class Loaded(NamedTuple):
+class LoadedBatch(NamedTuple):
     images: Tensor  # [N,C,H,W] float32 in [-1, 1], channels_last
     labels: Tensor  # [N] int64
     indices: NDArray[np.int64]  # [N] in the data set
 
 
-def order(seed: int, purpose: str, first: int, count: int, size: int) -> NDArray[np.int64]:
-    """Places in [0, size) at the global positions first .. first+count-1.
+def shuffled_order(seed: int, purpose: str, first: int, count: int, size: int) -> NDArray[np.int64]:
+    """Indices in [0, size) at the global positions first .. first+count-1.
 
-    Position p is at place p % size of epoch p // size, and each epoch is a permutation of its own.
+    Position p is element p % size of epoch p // size; each epoch is a permutation of its own.
     """
     positions = np.arange(first, first + count)
     epochs = positions // size
@@ -41,21 +41,21 @@ def to_float(images: Tensor) -> Tensor:
     return images.permute(0, 3, 1, 2).float().div_(127.5).sub_(1)
 
 
-def resident(images: NDArray[np.uint8], device: torch.device | str) -> Tensor | None:
-    """All images on a CUDA device, if half of its free memory holds them: the host then sends places alone."""
+def copy_to_device(images: NDArray[np.uint8], device: torch.device | str) -> Tensor | None:
+    """All images on a CUDA device, if they fit in half of its free memory: the host then sends only indices."""
     if torch.device(device).type != "cuda" or images.nbytes > torch.cuda.mem_get_info(device)[0] // 2:
         return None
     whole = torch.empty(images.shape, dtype=torch.uint8, device=device)
-    for start in range(0, len(images), BLOCK):  # the pack is a file that need not fit in the host's memory
+    for start in range(0, len(images), BLOCK):  # in blocks: the pack may be larger than the host's memory
         whole[start : start + BLOCK] = torch.from_numpy(np.array(images[start : start + BLOCK]))
     return whole
 
 
 class Batches:
-    """Batches of chosen images of a data set; the next one is prepared in a thread while this one is used.
+    """Batches of some images of a data set; a thread prepares the next batch while the current one is used.
 
-    images [N,H,W,C] uint8, labels [N]; `indices` are those to draw from, each once an epoch.  flip mirrors half of
-    the images, by a draw at each position.
+    images [N,H,W,C] uint8, labels [N]; each of `indices` is drawn once per epoch.  With `flip`, an image is mirrored
+    with probability 1/2.
     """
 
     def __init__(
@@ -72,12 +72,12 @@ class Batches:
         assert len(indices), "no image to draw from"
         self.images, self.labels, self.indices = images, labels, indices
         self.batch, self.seed, self.flip, self.device = batch, seed, flip, device
-        self.resident = resident(images, device)
+        self.resident = copy_to_device(images, device)
         self._pool = ThreadPoolExecutor(1, "batches")
         self._blocks: dict[tuple[str, int], NDArray[np.int64]] = {}
-        self._next: dict[tuple[int, str], Future[Loaded]] = {}
+        self._next: dict[tuple[int, str], Future[LoadedBatch]] = {}
 
-    def load(self, images_seen: int, purpose: str = "order") -> Loaded:
+    def load(self, images_seen: int, purpose: str = "order") -> LoadedBatch:
         """The batch at the global positions images_seen .. images_seen+batch-1: a pure function of its arguments."""
         at = self.indices[self._order(purpose, images_seen)]
         if self.resident is not None:
@@ -88,10 +88,10 @@ class Batches:
             positions = np.arange(images_seen, images_seen + self.batch)
             mirror = seeding.uniforms(self.seed, f"{purpose}:flip", positions, 1).view(-1, 1, 1, 1) < 0.5
             images = torch.where(sent(mirror, self.device), images.flip(2), images)
-        return Loaded(to_float(images), sent(torch.from_numpy(self.labels[at]), self.device), at)
+        return LoadedBatch(to_float(images), sent(torch.from_numpy(self.labels[at]), self.device), at)
 
-    def get(self, images_seen: int, purpose: str = "order", step: int | None = None) -> Loaded:
-        """`load`, and a start on the batch `step` positions on (default: the next one of this purpose)."""
+    def get(self, images_seen: int, purpose: str = "order", step: int | None = None) -> LoadedBatch:
+        """`load`, then prefetch the batch `step` positions later (default: the next batch of this purpose)."""
         ready = self._next.pop((images_seen, purpose), None)
         loaded = ready.result() if ready is not None else self.load(images_seen, purpose)
         for stale in [key for key in self._next if key[1] == purpose]:
@@ -101,13 +101,13 @@ class Batches:
         return loaded
 
     def _order(self, purpose: str, first: int) -> NDArray[np.int64]:
-        """`order` for one batch, from whole blocks of positions of which the newest few are kept."""
+        """`shuffled_order` for one batch; computed in blocks, of which the newest 8 or 9 are kept."""
         numbers = range(first // BLOCK, (first + self.batch - 1) // BLOCK + 1)
         blocks = []
         for number in numbers:
             block = self._blocks.get((purpose, number))
             if block is None:
-                block = order(self.seed, purpose, number * BLOCK, BLOCK, len(self.indices))
+                block = shuffled_order(self.seed, purpose, number * BLOCK, BLOCK, len(self.indices))
                 for old in list(self._blocks)[:-8]:
                     self._blocks.pop(old, None)
                 self._blocks[purpose, number] = block

@@ -14,11 +14,11 @@ from PIL import Image, ImageFile
 
 from ptarmigan.config import Data, parse_size
 
-# Not whatever Pillow knows: it hands an EPS, whatever its name, to a PostScript interpreter.
+# Never all that Pillow can read: it runs a PostScript interpreter on an EPS file, whatever the file's name.
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 SIZES = (28, 32, 48, 64)
-TURN = {  # the EXIF orientation (tag 274) -> what makes the image upright
+TO_UPRIGHT = {  # EXIF orientation (tag 274) -> the transposition that makes the image upright
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -29,51 +29,51 @@ TURN = {  # the EXIF orientation (tag 274) -> what makes the image upright
 }
 
 
-class Header(NamedTuple):
-    """What a file says about its image before the pixels are read; height and width are those of the upright image."""
+class ImageHeader(NamedTuple):
+    """What is known of an image before its pixels are read; height and width are those of the upright image."""
 
     height: int
     width: int
     colour: bool
     alpha: bool
-    deep: bool  # 16 bit grey; Pillow itself reads 16 bit colour by its upper 8 bits
+    sixteen_bit: bool  # 16 bit grey; of 16 bit colour Pillow itself reads the upper 8 bits
 
 
 @dataclass(frozen=True)
-class Shape:
-    """The shape that every image is brought to, and how."""
+class TargetShape:
+    """The shape that every image is converted to, and how."""
 
     height: int
     width: int
     channels: int
     fit: str = "crop"
-    window: tuple[int, int] = (0, 65535)  # of the whole set's 16 bit images, darkest and brightest value
+    window: tuple[int, int] = (0, 65535)  # darkest and brightest value of all 16 bit images of the data set
 
 
-def probe(path: Path) -> Header:
-    """The header of an image file; raises whatever Pillow does where there is none."""
+def read_header(path: Path) -> ImageHeader:
+    """The header of an image file; raises Pillow's exceptions if it has none."""
     with Image.open(path, formats=FORMATS) as image:
         height, width = image.height, image.width
         if _orientation(image) in (5, 6, 7, 8):
             height, width = width, height
-        deep = image.mode.startswith(("I", "F"))
-        grey = deep or image.mode in ("1", "L", "LA", "La")
-        return Header(height, width, not grey, image.has_transparency_data and not deep, deep)
+        sixteen_bit = image.mode.startswith(("I", "F"))
+        grey = sixteen_bit or image.mode in ("1", "L", "LA", "La")
+        return ImageHeader(height, width, not grey, image.has_transparency_data and not sixteen_bit, sixteen_bit)
 
 
-def extremes(path: Path) -> tuple[int, int]:
+def value_range(path: Path) -> tuple[int, int]:
     """Darkest and brightest value of a 16 bit image."""
     with Image.open(path, formats=FORMATS) as image:
         pixels = np.asarray(image)
         return int(pixels.min()), int(pixels.max())
 
 
-def choose_shape(headers: Sequence[Header], data: Data) -> Shape:
-    """What the config says, else what most of the images say.
+def choose_shape(headers: Sequence[ImageHeader], data: Data) -> TargetShape:
+    """The shape from the config; what the config leaves open is chosen from the images.
 
-    Size: the largest of 28, 32, 48 and 64, squared, not above the median short side; below 28, the median
-    height and width themselves, at least 16.  Channels: 4 where more than half have alpha, else 1 or 3 as
-    most are grey or colour (3 at a tie).
+    Size: a square with the largest side of 28, 32, 48 and 64 that is not above the median short side; if that median
+    is below 28, the median height and width, each at least 16 and at most 256.  Channels: 4 if more than half of the
+    images have alpha, else 3 if at least half are in colour, else 1.
     """
     size = parse_size(data.size)
     if size is None:
@@ -89,24 +89,24 @@ def choose_shape(headers: Sequence[Header], data: Data) -> Shape:
         alpha = sum(n for (has, _), n in count.items() if has)
         colour = sum(n for (_, has), n in count.items() if has)
         channels = 4 if 2 * alpha > len(headers) else 3 if 2 * colour >= len(headers) else 1
-    return Shape(*size, channels, data.fit)
+    return TargetShape(*size, channels, data.fit)
 
 
-def decode(path: Path, shape: Shape) -> NDArray[np.uint8]:
-    """The file's first frame, upright, as [H,W,C] of `shape`; raises whatever Pillow does with a damaged file."""
+def decode(path: Path, shape: TargetShape) -> NDArray[np.uint8]:
+    """The first frame of a file, upright, as [H,W,C] of `shape`; raises Pillow's exceptions if it is damaged."""
     with Image.open(path, formats=FORMATS) as image:
-        turn = _orientation(image)
+        orientation = _orientation(image)
         if isinstance(image, ImageFile.ImageFile) and image.format == "JPEG" and shape.fit != "pad":
             ample = 4 * max(shape.height, shape.width)
-            image.draft(None, (ample, ample))  # let the JPEG decoder skip detail that we would average away
+            image.draft(None, (ample, ample))  # the JPEG decoder skips detail that resizing would average away
         upright: Image.Image = image
         if image.mode.startswith(("I", "F")):
-            upright = Image.fromarray(_narrow(np.asarray(image), shape.window))
-        return to_shape(upright.transpose(TURN[turn]) if turn in TURN else upright, shape)
+            upright = Image.fromarray(_to_8_bit(np.asarray(image), shape.window))
+        return to_shape(upright.transpose(TO_UPRIGHT[orientation]) if orientation in TO_UPRIGHT else upright, shape)
 
 
-def to_shape(image: Image.Image, shape: Shape) -> NDArray[np.uint8]:
-    """Any 8 bit image -> [H,W,C]; one of the right size and mode passes untouched, bit for bit."""
+def to_shape(image: Image.Image, shape: TargetShape) -> NDArray[np.uint8]:
+    """Any 8 bit image -> [H,W,C]; an image of the right size and mode keeps every bit."""
     image = _to_channels(image, shape.channels)
     if image.size != (shape.width, shape.height):
         image = FITS[shape.fit](image, shape)
@@ -114,7 +114,7 @@ def to_shape(image: Image.Image, shape: Shape) -> NDArray[np.uint8]:
 
 
 def _to_channels(image: Image.Image, channels: int) -> Image.Image:
-    """Alpha is kept in 4 channels, else composed on white: paper's colour, and that of pages the images come from."""
+    """Alpha is kept if there are 4 channels, else composed on white, the usual colour of paper and of web pages."""
     if image.has_transparency_data:
         image = image.convert("RGBA")
         if channels != 4:
@@ -122,31 +122,31 @@ def _to_channels(image: Image.Image, channels: int) -> Image.Image:
     return image if image.mode == MODES[channels] else image.convert(MODES[channels])
 
 
-# Lanczos: of Pillow's filters (all antialiased when shrinking) the one that keeps most detail, which is what
-# 28 to 64 pixels are short of; NVIDIA's data set tools, whose results people compare with, use it too.
-# Pillow itself multiplies by alpha before, so that invisible colours do not bleed in.
+# Lanczos keeps the most detail of Pillow's filters (all are antialiased when shrinking), and images of 28 to 64 pixels
+# are short of detail.  NVIDIA's data set tools, whose results people compare with, use it too.  Pillow multiplies by
+# alpha first, so colours of transparent pixels do not bleed in.
 
 
 def _resize(image: Image.Image, width: int, height: int, box: tuple[float, float, float, float]) -> Image.Image:
     return image.resize((width, height), Image.Resampling.LANCZOS, box, reducing_gap=3.0)
 
 
-def _stretch(image: Image.Image, shape: Shape) -> Image.Image:
+def _stretch(image: Image.Image, shape: TargetShape) -> Image.Image:
     return _resize(image, shape.width, shape.height, (0, 0, image.width, image.height))
 
 
-def _crop(image: Image.Image, shape: Shape) -> Image.Image:
-    """The largest centred part that has the shape's proportions."""
+def _crop(image: Image.Image, shape: TargetShape) -> Image.Image:
+    """The largest centred crop with the aspect ratio of the shape."""
     scale = min(image.width / shape.width, image.height / shape.height)
     width, height = scale * shape.width, scale * shape.height
     left, top = (image.width - width) / 2, (image.height - height) / 2
     if scale == 1:
-        left, top = int(left), int(top)  # whole pixels: nothing is blurred
+        left, top = int(left), int(top)  # whole pixels, so nothing is blurred
     return _resize(image, shape.width, shape.height, (left, top, left + width, top + height))
 
 
-def _pad(image: Image.Image, shape: Shape) -> Image.Image:
-    """The whole image, centred on the median colour of its own edge: white stays white, black black."""
+def _pad(image: Image.Image, shape: TargetShape) -> Image.Image:
+    """The whole image, centred on a background of the median colour of its border pixels."""
     scale = max(image.width / shape.width, image.height / shape.height)
     width = min(max(round(image.width / scale), 1), shape.width)
     height = min(max(round(image.height / scale), 1), shape.height)
@@ -164,8 +164,8 @@ def _pad(image: Image.Image, shape: Shape) -> Image.Image:
 FITS = {"crop": _crop, "pad": _pad, "stretch": _stretch}
 
 
-def _narrow(pixels: NDArray[np.generic], window: tuple[int, int]) -> NDArray[np.uint8]:
-    """16 bit -> 8 bit by the set's own window: the darkest value becomes 0, the brightest 255."""
+def _to_8_bit(pixels: NDArray[np.generic], window: tuple[int, int]) -> NDArray[np.uint8]:
+    """16 bit -> 8 bit: the darkest value of the window becomes 0, the brightest 255."""
     low, high = window
     scaled = (pixels.astype(np.float64) - low) * (255 / max(1, high - low))
     return np.rint(scaled).clip(0, 255).astype(np.uint8)
@@ -174,5 +174,5 @@ def _narrow(pixels: NDArray[np.generic], window: tuple[int, int]) -> NDArray[np.
 def _orientation(image: Image.Image) -> int:
     try:
         return int(image.getexif().get(274, 1))
-    except Exception:  # damaged EXIF says nothing about the pixels
+    except Exception:  # the pixels may be fine although the EXIF data are damaged
         return 1

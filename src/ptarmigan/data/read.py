@@ -1,4 +1,4 @@
-"""A source's images, brought to one shape, in chunks: what pack.py writes."""
+"""Read a source in chunks of images of one shape, for pack.py to write."""
 
 from __future__ import annotations
 
@@ -15,45 +15,45 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from ptarmigan.config import Data
-from ptarmigan.core.types import UserError
-from ptarmigan.data.decode import Header, Shape, choose_shape, decode, extremes, probe, to_shape
-from ptarmigan.data.index import ArraySource, FolderSource, Source
+from ptarmigan.core.types import UserError, shorten
+from ptarmigan.data.decode import ImageHeader, TargetShape, choose_shape, decode, read_header, to_shape, value_range
+from ptarmigan.data.index import ArraySource, DataSource, FolderSource
 
 T = TypeVar("T")
-CHUNK = 256  # files decoded before their pixels are handed on: bounds the memory
+CHUNK = 256  # files decoded before their pixels are passed on: limits the memory
 
 
 class Chunk(NamedTuple):
-    places: NDArray[np.int64]  # [M] in the source
+    source_indices: NDArray[np.int64]  # [M]
     images: NDArray[np.uint8]  # [M,H,W,C]
-    done: int  # places of the source dealt with so far
+    done: int  # images of the source processed so far, including those that cannot be decoded
 
 
 @dataclass
-class Reading:
-    """A source whose shape is known and whose images can be taken once; `notices` grow while they are."""
+class SourceReader:
+    """A source of known image shape.  Its chunks can be read once, and reading them may add `notices`."""
 
-    shape: Shape
+    shape: TargetShape
     labels: NDArray[np.int64]  # [N]
-    own: NDArray[np.int8]  # [N]
+    source_part: NDArray[np.int8]  # [N]
     class_names: tuple[str, ...]
     chunks: Iterator[Chunk]
     notices: list[str] = field(default_factory=list)
 
 
-def read(source: Source, data: Data) -> Reading:
-    """Look at every header, choose the shape.  Raises UserError where no image can be decoded."""
+def read_source(source: DataSource, data: Data) -> SourceReader:
+    """Read every header and choose the shape.  Raises UserError if no image can be decoded."""
     if isinstance(source, FolderSource):
         return _read_folder(source, data)
     assert isinstance(source, ArraySource)
     arrays = source.read()
     height, width, channels = arrays.shape
-    shape = choose_shape([Header(height, width, channels > 1, channels == 4, False)], data)
-    chunks = _fit(arrays.chunks(), shape)
-    return Reading(shape, arrays.labels, arrays.own, arrays.class_names, chunks, list(arrays.notices))
+    shape = choose_shape([ImageHeader(height, width, channels > 1, channels == 4, False)], data)
+    chunks = _resize_arrays(arrays.chunks(), shape)
+    return SourceReader(shape, arrays.labels, arrays.source_part, arrays.class_names, chunks, list(arrays.notices))
 
 
-def _fit(chunks: Iterable[NDArray[np.uint8]], shape: Shape) -> Iterator[Chunk]:
+def _resize_arrays(chunks: Iterable[NDArray[np.uint8]], shape: TargetShape) -> Iterator[Chunk]:
     done = 0
     for images in chunks:
         if images.shape[1:] != (shape.height, shape.width, shape.channels):
@@ -63,61 +63,62 @@ def _fit(chunks: Iterable[NDArray[np.uint8]], shape: Shape) -> Iterator[Chunk]:
         yield Chunk(np.arange(done - len(images), done), images, done)
 
 
-def _read_folder(source: FolderSource, data: Data) -> Reading:
-    failed: dict[int, str] = {}  # place -> reason
-    places = list(range(len(source.paths)))
+def _read_folder(source: FolderSource, data: Data) -> SourceReader:
+    failed: dict[int, str] = {}  # index -> reason
+    indices = list(range(len(source.paths)))
     path = [source.root / p for p in source.paths]
-    headers = dict(_each(lambda i: probe(path[i]), places, failed))
-    deep = [i for i, header in headers.items() if header.deep]
-    values = [pair for _, pair in _each(lambda i: extremes(path[i]), deep, failed)]
+    headers = dict(_map_in_threads(lambda i: read_header(path[i]), indices, failed))
+    sixteen_bit = [i for i, header in headers.items() if header.sixteen_bit]
+    values = [pair for _, pair in _map_in_threads(lambda i: value_range(path[i]), sixteen_bit, failed)]
     good = [i for i in headers if i not in failed]
     if not good:
-        raise UserError(f"no image in {source.root} can be decoded: {_names(source, failed)}")
+        raise UserError(f"no image in {source.root} can be decoded: {_describe(source, failed)}", "no-images")
     shape = choose_shape([headers[i] for i in good], data)
-    reading = Reading(shape, source.labels, source.own, source.class_names, iter(()))
+    reader = SourceReader(shape, source.labels, source.source_part, source.class_names, iter(()))
     if values:
         shape = replace(shape, window=(min(low for low, _ in values), max(high for _, high in values)))
-        reading.notices.append(
-            f"16 bit images ({len(values)}) were brought to 8 bit by one window for the whole set: "
-            f"its darkest value {shape.window[0]} is 0, its brightest {shape.window[1]} is 255"
+        reader.notices.append(
+            f"{len(values)} images of 16 bit were converted to 8 bit by one linear scale: the darkest value of them "
+            f"all, {shape.window[0]}, became 0, and the brightest, {shape.window[1]}, became 255"
         )
     if shape.channels == 4 and data.channels is None:
-        reading.notices.append("most images have alpha, so it is kept (--channels 3 composes them on white)")
+        reader.notices.append("most images have transparency, so it is kept (--channels 3 puts them on white instead)")
 
     def chunks() -> Iterator[Chunk]:
-        for start in range(0, len(places), CHUNK):
-            part = [i for i in places[start : start + CHUNK] if i not in failed]
-            images = dict(_each(lambda i: decode(path[i], shape), part, failed))
+        for start in range(0, len(indices), CHUNK):
+            part = [i for i in indices[start : start + CHUNK] if i not in failed]
+            images = dict(_map_in_threads(lambda i: decode(path[i], shape), part, failed))
             if images:
-                yield Chunk(np.array(list(images)), np.stack(list(images.values())), min(start + CHUNK, len(places)))
+                yield Chunk(np.array(list(images)), np.stack(list(images.values())), min(start + CHUNK, len(indices)))
         if failed:
-            reading.notices.append(f"{len(failed)} of {len(places)} files cannot be decoded: {_names(source, failed)}")
+            text = f"{len(failed)} of {len(indices)} files cannot be decoded: {_describe(source, failed)}"
+            reader.notices.append(text)
 
-    reading.chunks = chunks()
-    return reading
+    reader.chunks = chunks()
+    return reader
 
 
-def _each(work: Callable[[int], T], places: list[int], failed: dict[int, str]) -> Iterator[tuple[int, T]]:
-    """(place, result) in order, from a pool of threads (Pillow decodes outside Python's lock); failures are noted."""
+def _map_in_threads(work: Callable[[int], T], indices: list[int], failed: dict[int, str]) -> Iterator[tuple[int, T]]:
+    """(index, result) in order, computed in threads (Pillow releases Python's lock); failures go into `failed`."""
 
-    def attempt(place: int) -> T | None:
+    def attempt(index: int) -> T | None:
         try:
-            return work(place)
+            return work(index)
         except Exception as error:  # a damaged file can make Pillow raise anything
-            failed[place] = _reason(error)
+            failed[index] = _reason(error)
             return None
 
-    with _bombs_raise(), ThreadPoolExecutor(os.cpu_count()) as pool:
-        for start in range(0, len(places), CHUNK):
-            part = places[start : start + CHUNK]
-            for place, result in zip(part, pool.map(attempt, part), strict=True):
+    with _bombs_as_errors(), ThreadPoolExecutor(os.cpu_count()) as pool:
+        for start in range(0, len(indices), CHUNK):
+            part = indices[start : start + CHUNK]
+            for index, result in zip(part, pool.map(attempt, part), strict=True):
                 if result is not None:
-                    yield place, result
+                    yield index, result
 
 
 @contextmanager
-def _bombs_raise() -> Iterator[None]:
-    """Pillow's warnings about odd files are silent, but for images too large to be honest: those fail."""
+def _bombs_as_errors() -> Iterator[None]:
+    """Silence Pillow's warnings about unusual files, except decompression bombs: those raise."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         warnings.simplefilter("error", Image.DecompressionBombWarning)
@@ -126,7 +127,7 @@ def _bombs_raise() -> Iterator[None]:
 
 def _reason(error: Exception) -> str:
     if isinstance(error, UnidentifiedImageError):
-        return "no image"
+        return "not an image"
     if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):
         return f"more than {Image.MAX_IMAGE_PIXELS} pixels"
     if isinstance(error, OSError) and error.strerror:
@@ -134,6 +135,5 @@ def _reason(error: Exception) -> str:
     return str(error) or type(error).__name__
 
 
-def _names(source: FolderSource, failed: dict[int, str], most: int = 3) -> str:
-    shown = [f"{source.paths[place]} ({failed[place]})" for place in sorted(failed)[:most]]
-    return ", ".join(shown) + (f" and {len(failed) - most} more" if len(failed) > most else "")
+def _describe(source: FolderSource, failed: dict[int, str]) -> str:
+    return shorten([f"{source.paths[index]} ({reason})" for index, reason in sorted(failed.items())], 3)

@@ -1,8 +1,8 @@
-"""Features of real and of generated images -> a report: scores with intervals, floors, classes, copies.
+"""Features of real and of generated images -> a report: scores with intervals, classes, copies.
 
-Each figure is measured for R independent sets of generated images and given as the mean over them with its interval
-(`metrics.interval`), which speaks of the expectation over generation seeds at this N.  Beside it stands its floor: the
-same figure with real training images in place of the generated ones, as many, R draws of them.
+Each score is computed for R independent sets of generated images and reported as their mean with its interval
+(`metrics.interval`), which covers the choice of generation seeds at this N.  Beside it stands its floor: the same score
+of R draws of as many real training images in place of the generated ones.
 """
 
 from __future__ import annotations
@@ -17,275 +17,273 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ptarmigan.core import seeding
-from ptarmigan.core.types import UserError
+from ptarmigan.core.types import UserError, shorten
 from ptarmigan.evaluation import metrics
-from ptarmigan.evaluation.features.classifier import Classifier, accuracies, fit, skill
+from ptarmigan.evaluation.features.classifier import Classifier, chance_corrected, class_accuracies, train_classifier
 
-FEWEST = 10  # held-out images of a class below which they are no measure of it
-POOR = 0.5  # skill on held-out images below which a classifier is no judge
-SPARSE = 0.5  # share of the real images' recall below which samples have collapsed
-EASY = 0.9  # share of the real diversity below which an accuracy above the real one means samples that are too easy
-COPIED = -3.0, 0.8  # C_T, and distance to the training set over that of held-out images, below which images are copies
+MIN_HELD_OUT = 10  # held-out images of a class; with fewer it is compared with its training images only
+MIN_SKILL = 0.5  # a classifier with a lower chance-corrected accuracy on held-out images is not used
+COLLAPSED = 0.5  # recall below this share of that of real images is called a collapse
+TOO_EASY = 0.9  # diversity below this share of the real one, with an accuracy above the real one: samples too easy
+COPIED = -3.0, 0.8  # C_T and distance ratio to the training set (see `copying_scores`) below which images are copies
 TINY = 1e-12  # in place of a distance of 0
-SUSPECTS = 12  # generated images that are named beside the training image they are suspiciously near to
+SUSPECTS = 12  # generated images that are listed with the training image they may be copies of
 
-Say = Callable[[str], None]
+OnStage = Callable[[str], None]  # told what is computed next
 Report = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Sample:
-    """A set of images as an extractor sees them."""
+class FeatureSet:
+    """The features of a set of images."""
 
     features: Tensor  # [N, F] float32
-    labels: NDArray[np.int64] | None  # [N], or None where nobody knows the classes
+    labels: NDArray[np.int64] | None  # [N], or None if the classes are not known
 
     def __len__(self) -> int:
         return len(self.features)
 
-    def take(self, places: NDArray[np.int64]) -> Sample:
-        return Sample(self.features[torch.from_numpy(places)], None if self.labels is None else self.labels[places])
+    def take(self, indices: NDArray[np.int64]) -> FeatureSet:
+        labels = None if self.labels is None else self.labels[indices]
+        return FeatureSet(self.features[torch.from_numpy(indices)], labels)
 
-    def of(self, label: int) -> Sample:
+    def of_class(self, label: int) -> FeatureSet:
         assert self.labels is not None
         return self.take(np.flatnonzero(self.labels == label))
 
-    def draw(self, turn: int, count: int) -> Sample:
-        """`count` of them, or all, by an addressed draw: turns are disjoint until all are used."""
+    def subsample(self, draw: int, count: int) -> FeatureSet:
+        """`count` of the samples, or all if there are fewer; draws 0, 1, ... are disjoint until all are used."""
         count = min(count, len(self))
-        positions = np.arange(turn * count, (turn + 1) * count) % len(self)
+        positions = np.arange(draw * count, (draw + 1) * count) % len(self)
         return self.take(seeding.permute(0, "draw", 0, positions, len(self)))
 
 
 @dataclass(frozen=True)
-class Sets:
-    """What is compared."""
-
-    train: Sample
-    held_out: Sample
-    generated: Sequence[Sample]  # R of N each, their classes in the shares that the held-out images have
-    of_classes: Sequence[Sample]  # R of them, with enough images of every class
+class ComparedSets:
+    train: FeatureSet
+    held_out: FeatureSet
+    generated: Sequence[FeatureSet]  # R sets of N, with the class shares of the held-out images
+    generated_by_class: Sequence[FeatureSet]  # R sets with enough images of every class
     class_names: tuple[str, ...]
 
-    def seen_by(self, classifier: Classifier) -> Sets:
-        """The same in the classifier's own features."""
+    def through_classifier(self, classifier: Classifier) -> ComparedSets:
+        """The same images by the classifier's own features."""
 
-        def through(sample: Sample) -> Sample:
-            return replace(sample, features=classifier.features(sample.features))
+        def through(samples: FeatureSet) -> FeatureSet:
+            return replace(samples, features=classifier.features(samples.features))
 
-        return Sets(
+        return ComparedSets(
             through(self.train), through(self.held_out), [through(s) for s in self.generated],
-            [through(s) for s in self.of_classes], self.class_names,
+            [through(s) for s in self.generated_by_class], self.class_names,
         )  # fmt: skip
 
 
-def evaluate(sets: Sets, say: Say, cas: bool = False) -> Report:
-    """Everything there is to say, as JSON: `figures` over all classes, `classes`, `accuracy`, `copies`, `notes`.
+def evaluate(sets: ComparedSets, on_stage: OnStage, cas: bool = False) -> Report:
+    """All scores, as JSON: `figures` over all classes, `classes`, `accuracy`, `copies`, `notes`.
 
-    `cas` adds two more classifiers a set: trained on generated and on as many real images (Ravuri and Vinyals 2019).
+    `cas` trains two more classifiers per set, on generated and on as many real images (Ravuri and Vinyals 2019).
     """
     notes: list[str] = []
-    out: Report = {"figures": figures(sets, notes, say)}
-    if len(sets.class_names) > 1 and sets.of_classes[0].labels is not None:
-        out["classes"] = classes(sets, notes, say)
-        out["accuracy"] = accuracy(sets, out["classes"], notes, say, cas)
-    out["copies"] = copies(sets, notes, say)
+    out: Report = {"figures": overall_scores(sets, notes, on_stage)}
+    if len(sets.class_names) > 1 and sets.generated_by_class[0].labels is not None:
+        out["classes"] = class_scores(sets, notes, on_stage)
+        out["accuracy"] = accuracy_scores(sets, out["classes"], notes, on_stage, cas)
+    out["copies"] = copying_scores(sets, notes, on_stage)
     return {**out, "notes": notes}
 
 
-def figures(sets: Sets, notes: list[str], say: Say) -> Report:
-    """Fréchet distance, KID, precision, recall, density and coverage against held-out images, against as many training
-    images, and of the floor; `excess` is generated less floor, taken set by set.
+def overall_scores(sets: ComparedSets, notes: list[str], on_stage: OnStage) -> Report:
+    """Fréchet distance, KID, precision, recall, density and coverage over all classes, each in four columns: against
+    held-out images, against as many training images, the floor, and `excess` (`held_out` less floor, set by set).
     """
-    held, dim = sets.held_out.features, sets.held_out.features.shape[1]
-    count = min(len(held), len(sets.generated[0]), len(sets.train))
-    gaussian = count > dim
+    held_out, dim = sets.held_out.features, sets.held_out.features.shape[1]
+    gaussian = min(len(held_out), len(sets.generated[0]), len(sets.train)) > dim
     if not gaussian:
         notes.append(
-            f"no Fréchet distance: in {dim:,} dimensions it needs {dim + 1:,} images on each side, and here are "
-            f"{len(sets.generated[0]):,} generated, {len(held):,} held-out and {len(sets.train):,} training images; "
-            "KID, which has no bias at any number, stands for it"
+            f"no Fréchet distance: with {dim:,} features it needs at least {dim + 1:,} images on each side, and there "
+            f"are {len(sets.generated[0]):,} generated, {len(held_out):,} held-out and {len(sets.train):,} training "
+            "images; use KID, which is unbiased at any number"
         )
     if len(sets.train) < (wanted := len(sets.generated) * len(sets.generated[0])):
         notes.append(
-            f"the floor's draws share images, {len(sets.train):,} for {wanted:,}: its intervals are too narrow"
+            f"the sets of real images overlap ({len(sets.train):,} training images for {wanted:,}): the intervals of "
+            "their scores are too narrow"
         )
-    real, seen = (Side.of(features, gaussian) for features in (held, sets.train.draw(-1, len(held)).features))
+    train = sets.train.subsample(-1, len(held_out)).features
+    real, seen = (SetStatistics.of(features, gaussian) for features in (held_out, train))
     rows: dict[str, dict[str, list[float]]] = {}
-    for turn, generated in enumerate(sets.generated):
-        say(f"comparing set {turn + 1} of {len(sets.generated)}")
-        fake = Side.of(generated.features, gaussian)
-        floor = Side.of(sets.train.draw(turn, len(generated)).features, gaussian)
+    for index, generated in enumerate(sets.generated):
+        on_stage(f"comparing set {index + 1} of {len(sets.generated)}")
+        fake = SetStatistics.of(generated.features, gaussian)
+        floor = SetStatistics.of(sets.train.subsample(index, len(generated)).features, gaussian)
         for column, a, b in (("held_out", real, fake), ("train", seen, fake), ("floor", real, floor)):
-            compared = metrics.compare(a.pairs, b.pairs)
+            compared = metrics.kid_and_fidelity(a.pairs, b.pairs)
             values = {"kid": compared.kid, **compared.fidelity._asdict()}
             if a.gaussian is not None and b.gaussian is not None:
                 values = {"frechet": metrics.frechet(a.gaussian, b.gaussian), **values}
             for name, value in values.items():
                 rows.setdefault(name, {}).setdefault(column, []).append(value)
     recall = {column: np.mean(rows["recall"][column]) for column in ("held_out", "floor")}
-    if recall["held_out"] < SPARSE * recall["floor"]:
+    if recall["held_out"] < COLLAPSED * recall["floor"]:
         notes.append(
-            f"recall {recall['held_out']:.2f}, of real images {recall['floor']:.2f}: much of their variety is missing "
-            "(collapse); relativistic loss with R1 and R2, or longer training"
+            f"recall is {recall['held_out']:.2f}, and {recall['floor']:.2f} for real images: much of their variety is "
+            "missing (mode collapse); try the relativistic loss with R1 and R2, or train longer"
         )
-    return {name: columns(row) for name, row in rows.items()}
+    return {name: summarise_columns(row) for name, row in rows.items()}
 
 
 @dataclass(frozen=True)
-class Side:
-    """What a set of features is to its comparisons, found once."""
+class SetStatistics:
+    """What the comparisons of a set need of it alone, computed once."""
 
-    pairs: metrics.Within
-    gaussian: metrics.Gaussian | None  # None: too few samples for one
+    pairs: metrics.PairStatistics
+    gaussian: metrics.Gaussian | None  # None: too few samples
 
     @classmethod
-    def of(cls, features: Tensor, gaussian: bool) -> Side:
-        return cls(metrics.within(features), metrics.gaussian(features) if gaussian else None)
+    def of(cls, features: Tensor, gaussian: bool) -> SetStatistics:
+        return cls(metrics.pair_statistics(features), metrics.gaussian(features) if gaussian else None)
 
 
-def classes(sets: Sets, notes: list[str], say: Say) -> Report:
-    """For each class by name: its images, KID as in `figures`, and its diversity as a share of that of real images."""
+def class_scores(sets: ComparedSets, notes: list[str], on_stage: OnStage) -> Report:
+    """By class name: its numbers of images, KID as in `overall_scores`, diversity as a share of the real diversity."""
     out: Report = {}
     spread = float(sets.train.features.std(0).norm())
     for label, name in enumerate(sets.class_names):
-        say(f"class {name}")
-        held, train = sets.held_out.of(label), sets.train.of(label)
-        entry: Report = {"held_out_images": len(held), "train_images": len(train)}
-        made = [generated.of(label).features for generated in sets.of_classes]
-        if min(len(features) for features in made) >= 2 and len(train) >= 2:
+        on_stage(f"class {name}")
+        held_out, train = sets.held_out.of_class(label), sets.train.of_class(label)
+        entry: Report = {"held_out_images": len(held_out), "train_images": len(train)}
+        enough = len(held_out) >= MIN_HELD_OUT
+        fakes = [generated.of_class(label).features for generated in sets.generated_by_class]
+        if min(len(fake) for fake in fakes) >= 2 and len(train) >= 2:
             rows: dict[str, list[float]] = {}
-            seen = train.draw(-1, len(held) if len(held) >= FEWEST else len(train)).features
-            apiece = max(2, len(train) // len(made))  # so that the floor's draws share no image
-            for turn, features in enumerate(made):
-                rows.setdefault("train", []).append(metrics.kid(seen, features))
-                if len(held) >= FEWEST:
-                    floor = train.draw(turn, min(apiece, len(features))).features
-                    rows.setdefault("held_out", []).append(metrics.kid(held.features, features))
-                    rows.setdefault("floor", []).append(metrics.kid(held.features, floor))
+            seen = train.subsample(-1, len(held_out) if enough else len(train)).features
+            per_draw = max(2, len(train) // len(fakes))  # so that the draws for the floor share no image
+            for index, fake in enumerate(fakes):
+                rows.setdefault("train", []).append(metrics.kid(seen, fake))
+                if enough:
+                    floor = train.subsample(index, min(per_draw, len(fake))).features
+                    rows.setdefault("held_out", []).append(metrics.kid(held_out.features, fake))
+                    rows.setdefault("floor", []).append(metrics.kid(held_out.features, floor))
             real = metrics.diversity(train.features)
-            entry["kid"] = columns(rows)
-            if len(held) >= FEWEST:  # among so many classes one would be told apart by chance
+            entry["kid"] = summarise_columns(rows)
+            if enough:  # at 5 % over all classes: at 5 % each, one of many classes would differ by chance
                 excess = np.subtract(rows["held_out"], rows["floor"]).tolist()
                 entry["told_apart"] = metrics.interval(excess, 1 - 0.05 / len(sets.class_names)).low > 0
             if real > 1e-3 * spread:
-                entry["diversity"] = summary([metrics.diversity(features) / real for features in made])
+                entry["diversity"] = summary([metrics.diversity(fake) / real for fake in fakes])
             else:
-                notes.append(f"all training images of {name} are alike: there is no diversity to compare with")
+                notes.append(f"the training images of {name} are all alike: its diversity cannot be compared")
         out[name] = entry
-    few = [f"{name} ({e['held_out_images']})" for name, e in out.items() if e["held_out_images"] < FEWEST]
+    few = [f"{name} ({e['held_out_images']})" for name, e in out.items() if e["held_out_images"] < MIN_HELD_OUT]
     if few:
-        notes.append(f"fewer than {FEWEST} held-out images, so measured against training images alone: {shorten(few)}")
-    equal = [name for name, entry in out.items() if entry.get("told_apart") is False]
-    if equal:
-        notes.append(f"KID cannot tell these classes from real images of theirs at this N: {shorten(equal)}")
-    apart = {name: e["kid"]["excess"]["mean"] for name, e in out.items() if e.get("told_apart")}
-    if apart:
+        notes.append(
+            f"fewer than {MIN_HELD_OUT} held-out images, so only compared with training images: {shorten(few)}"
+        )
+    if equal := [name for name, entry in out.items() if entry.get("told_apart") is False]:
+        notes.append(f"KID does not tell these classes from real images at this N: {shorten(equal)}")
+    if apart := {name: e["kid"]["excess"]["mean"] for name, e in out.items() if e.get("told_apart")}:
         worst = max(apart, key=lambda name: apart[name])
-        notes.append(f"worst class by KID over its floor: {worst} ({apart[worst]:.2g})")
+        notes.append(f"the class with the largest KID excess over real images is {worst} ({apart[worst]:.2g})")
     return out
 
 
-def accuracy(sets: Sets, by_class: Report, notes: list[str], say: Say, cas: bool) -> Report:
-    """The share of images that a classifier of training images names rightly, as a mean over classes: `generated`,
-    beside `held_out`; each class's own goes into `by_class`.
+def accuracy_scores(sets: ComparedSets, by_class: Report, notes: list[str], on_stage: OnStage, cas: bool) -> Report:
+    """The accuracy of a classifier of the training images, as a mean over classes: `generated` and `held_out`; that of
+    each class goes into `by_class`.
     """
-    say("training a classifier")
-    train, held, names = sets.train, sets.held_out, sets.class_names
-    assert train.labels is not None
-    assert held.labels is not None
-    judge = fit(train.features, train.labels, len(names))
-    real = accuracies(judge, held.features, held.labels)
-    known = ~np.isnan(real)  # a class without a held-out image says nothing
+    on_stage("training a classifier")
+    train, held_out, names = sets.train, sets.held_out, sets.class_names
+    classifier = train_classifier(train.features, labels_of(train), len(names))
+    real = class_accuracies(classifier, held_out.features, labels_of(held_out))
+    known = ~np.isnan(real)  # classes with held-out images
     out: Report = {"held_out": float(real[known].mean()) if known.any() else None}
-    if not known.any() or skill(out["held_out"], len(names)) < POOR:
-        right = (
-            f"names {out['held_out']:.0%} of held-out images rightly" if known.any() else "has no image to be tried on"
-        )
-        notes.append(f"no class accuracy: the classifier of the training images {right}, and is no judge of others")
+    if not known.any() or chance_corrected(out["held_out"], len(names)) < MIN_SKILL:
+        reason = f"recognises only {out['held_out']:.0%} of held-out images" if known.any() else "has no held-out image"
+        notes.append(f"no class accuracy: the classifier of the training images {reason}")
         return out
-    made = np.stack([accuracies(judge, s.features, labels_of(s)) for s in sets.of_classes])  # [R, K]
-    lacking = np.isnan(made).any(0)
+    fake = np.stack([class_accuracies(classifier, s.features, labels_of(s)) for s in sets.generated_by_class])  # [R, K]
+    lacking = np.isnan(fake).any(0)
     if lacking.any():
-        notes.append(f"not in every generated set: {shorten([names[label] for label in np.flatnonzero(lacking)])}")
+        notes.append(f"missing in some generated sets: {shorten([names[label] for label in np.flatnonzero(lacking)])}")
     known &= ~lacking
     if not known.any():
         return out
     out["held_out"] = float(real[known].mean())
-    out["generated"] = summary(made[:, known].mean(1))
+    out["generated"] = summary(fake[:, known].mean(1))
     for label in np.flatnonzero(known):
-        by_class[names[label]]["accuracy"] = {"generated": summary(made[:, label]), "held_out": float(real[label])}
+        by_class[names[label]]["accuracy"] = {"generated": summary(fake[:, label]), "held_out": float(real[label])}
     diversities = [entry["diversity"]["mean"] for entry in by_class.values() if "diversity" in entry]
-    spread = float(np.mean(diversities or [1.0]))
-    if out["generated"]["low"] > out["held_out"] and spread < EASY:
+    diversity = float(np.mean(diversities or [1.0]))
+    if out["generated"]["low"] > out["held_out"] and diversity < TOO_EASY:
         notes.append(
-            f"samples too easy: named rightly more often than real ones, at {spread:.0%} of their diversity; "
-            "projection or discriminative_classifier in place of an auxiliary_classifier"
+            f"samples too easy: recognised more often than real images, with {diversity:.0%} of their diversity; "
+            "try conditioning projection or discriminative_classifier instead of auxiliary_classifier"
         )
-    lost = [name for label, name in enumerate(names) if known[label] and made[:, label].mean() < real[label] / 2]
-    if lost:
-        notes.append(f"named rightly less than half as often as real images of the class: {shorten(lost)}")
+    if lost := [name for label, name in enumerate(names) if known[label] and fake[:, label].mean() < real[label] / 2]:
+        notes.append(f"recognised less than half as often as real images of the class: {shorten(lost)}")
     if cas:
-        out["cas"] = cas_of(sets, say)
+        out["cas"] = classification_accuracy_score(sets, on_stage)
     return out
 
 
-def cas_of(sets: Sets, say: Say) -> Report:
-    """CAS: accuracy on held-out images when a classifier learns from generated ones, and from as many real ones."""
-    held, count = sets.held_out, len(sets.class_names)
+def classification_accuracy_score(sets: ComparedSets, on_stage: OnStage) -> Report:
+    """CAS: accuracy on held-out images of a classifier trained on generated images, and on as many training images."""
+    held_out, classes = sets.held_out, len(sets.class_names)
     rows: dict[str, list[float]] = {"generated": [], "train": []}
-    for turn, generated in enumerate(sets.generated):
-        say(f"CAS, set {turn + 1} of {len(sets.generated)}")
-        for name, sample in (("generated", generated), ("train", sets.train.draw(turn, len(generated)))):
-            judge: Classifier = fit(sample.features, labels_of(sample), count)
-            rows[name].append(float(np.nanmean(accuracies(judge, held.features, labels_of(held)))))
+    for index, generated in enumerate(sets.generated):
+        on_stage(f"CAS, set {index + 1} of {len(sets.generated)}")
+        for name, samples in (("generated", generated), ("train", sets.train.subsample(index, len(generated)))):
+            classifier = train_classifier(samples.features, labels_of(samples), classes)
+            accuracies = class_accuracies(classifier, held_out.features, labels_of(held_out))
+            rows[name].append(float(np.nanmean(accuracies)))
     return {name: summary(values) for name, values in rows.items()}
 
 
-def copies(sets: Sets, notes: list[str], say: Say) -> Report:
-    """Is the generator nearer to its training images than held-out images are?  C_T, authenticity beside that of the
-    held-out images, the ratio of mean distances to the nearest training image, the share that is nearer to one than any
-    held-out image is (as a ratio to what is usual there), and the most suspicious images.
+def copying_scores(sets: ComparedSets, notes: list[str], on_stage: OnStage) -> Report:
+    """Are generated images closer to the training images than held-out images are?  C_T; authenticity, also of held-out
+    images; `distance_ratio`, the mean distance to the nearest training image over that of held-out images;
+    `closer_than_held_out`, the share that is closer to a training image than any held-out image, each distance relative
+    to that from this training image to its nearest other one; and the most suspicious images by this relative distance.
     """
-    say("looking for copies of training images")
-    train, held = sets.train.features, sets.held_out.features
-    own = metrics.radii(train, 1).sqrt()  # from each training image to the nearest other one
-    centres = metrics.k_means(train, max(1, min(10, len(held) // (3 * metrics.LEAST))), seed=0)
-    held_far, held_at = metrics.nearest(held, train)
-    held_cell = metrics.cell_of(held, centres)
-    closest = float((held_far / own[held_at].clamp_min(TINY)).min())
+    on_stage("looking for copies of training images")
+    train, held_out = sets.train.features, sets.held_out.features
+    spacing = metrics.radii(train, 1).sqrt()  # from each training image to the nearest other one
+    centres = metrics.k_means(train, max(1, min(10, len(held_out) // (3 * metrics.MIN_PER_CELL))), seed=0)
+    held_distances, held_nearest = metrics.nearest(held_out, train)
+    held_cells = metrics.nearest_centre(held_out, centres)
+    closest = float((held_distances / spacing[held_nearest].clamp_min(TINY)).min())
     rows: dict[str, list[float]] = {"authenticity": [], "distance_ratio": [], "closer_than_held_out": [], "c_t": []}
     suspects = []
-    for turn, generated in enumerate(sets.generated):
-        far, at = metrics.nearest(generated.features, train)
-        rows["authenticity"].append(float((far > own[at]).float().mean()))
-        rows["distance_ratio"].append(float(far.mean() / held_far.mean().clamp_min(TINY)))
+    for index, generated in enumerate(sets.generated):
+        distances, nearest = metrics.nearest(generated.features, train)
+        rows["authenticity"].append(float((distances > spacing[nearest]).float().mean()))
+        rows["distance_ratio"].append(float(distances.mean() / held_distances.mean().clamp_min(TINY)))
         if "c_t" in rows:
             try:
-                cell = metrics.cell_of(generated.features, centres)
-                rows["c_t"].append(metrics.copying(held_far, held_cell, far, cell).z)
+                cells = metrics.nearest_centre(generated.features, centres)
+                rows["c_t"].append(metrics.c_t_of_distances(held_distances, held_cells, distances, cells).z)
             except UserError as error:  # too few in every cell
                 del rows["c_t"]
                 notes.append(f"no C_T: {error}")
-        ratio = far / own[at].clamp_min(TINY)
+        ratio = distances / spacing[nearest].clamp_min(TINY)
         rows["closer_than_held_out"].append(float((ratio < closest).float().mean()))
-        for place in ratio.argsort()[:SUSPECTS].tolist():
-            suspects.append({"set": turn, "image": place, "train": int(at[place]), "ratio": float(ratio[place])})
+        for image in ratio.argsort()[:SUSPECTS].tolist():
+            suspects.append({"set": index, "image": image, "train": int(nearest[image]), "ratio": float(ratio[image])})
     out: Report = {name: summary(values) for name, values in rows.items()}
-    out["authenticity_held_out"] = float((held_far > own[held_at]).float().mean())
+    out["authenticity_held_out"] = float((held_distances > spacing[held_nearest]).float().mean())
     out["suspects"] = sorted(suspects, key=lambda suspect: suspect["ratio"])[:SUSPECTS]
-    copied = out["closer_than_held_out"]
-    nearer = "c_t" in out and out["c_t"]["mean"] < COPIED[0] and out["distance_ratio"]["mean"] < COPIED[1]
-    if nearer or copied["low"] > max(0.01, 5 / len(held)):
+    closer = out["closer_than_held_out"]
+    copied = "c_t" in out and out["c_t"]["mean"] < COPIED[0] and out["distance_ratio"]["mean"] < COPIED[1]
+    if copied or closer["low"] > max(0.01, 5 / len(held_out)):
         notes.append(
-            f"it copies: {copied['mean']:.0%} of its images are nearer to a training image, for what is usual there, "
-            "than any held-out image is; augment, stop earlier, or more data"
+            f"copies: {closer['mean']:.0%} of the images are closer to a training image than any held-out image is, "
+            "relative to the spacing of training images there; use --augment, stop earlier, or use more images"
         )
     return out
 
 
-def columns(rows: dict[str, list[float]]) -> Report:
-    """A summary of each column, and of the excess of generated images over the floor."""
+def summarise_columns(rows: dict[str, list[float]]) -> Report:
+    """Mean and interval of each column, and of the excess over the floor."""
     out = {name: summary(values) for name, values in rows.items()}
     if "floor" in rows:
         out["excess"] = summary(np.subtract(rows["held_out"], rows["floor"]))
@@ -296,10 +294,6 @@ def summary(values: Sequence[float] | NDArray[np.float64]) -> dict[str, float]:
     return metrics.interval([float(value) for value in values])._asdict()
 
 
-def labels_of(sample: Sample) -> NDArray[np.int64]:
-    assert sample.labels is not None
-    return sample.labels
-
-
-def shorten(names: list[str], most: int = 5) -> str:
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+def labels_of(samples: FeatureSet) -> NDArray[np.int64]:
+    assert samples.labels is not None
+    return samples.labels

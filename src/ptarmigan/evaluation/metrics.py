@@ -1,8 +1,8 @@
-"""Scores of generated samples: features [N, F] in, float32 or float64 alike, numbers out; each function works alone.
+"""Scores of generated samples.  Each function takes features [N, F], float32 or float64, and works alone.
 
-Features are centred before any product, so that a large common offset costs no digits (distances do not change, and
-the uncentred product follows), and what runs over all pairs does so in blocks of rows: no N x M matrix is ever held.
-Sums are float64.  Every function raises UserError where samples are too few for it, or a feature is not finite.
+Features are centred before any product, so that a large common offset costs no precision (distances do not change, and
+the uncentred product follows).  Pairs are computed in blocks of rows, so no N x M matrix is ever in memory.  Sums are
+float64.  Every function raises UserError if there are too few samples or a feature is not finite.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from torch import Tensor
 
 from ptarmigan.core.types import UserError
 
-PAIRS = 2**22  # of samples, or sample and feature, in one block
-LEAST = 20  # samples of each kind in a cell, for the normal approximation behind its z-score
+BLOCK_SIZE = 2**22  # pairs of samples, or of a sample and a feature, in one block
+MIN_PER_CELL = 20  # samples of each kind in a k-means cell, for the normal approximation of its z-score
 DOUBLE = torch.float64
 
 
@@ -32,35 +32,35 @@ class Gaussian:
 
     @cached_property
     def root(self) -> Tensor:
-        """The covariance's symmetric square root: found once for a reference that much is compared with."""
+        """The symmetric square root of the covariance; cached, because a reference is compared with several sets."""
         values, vectors = torch.linalg.eigh(self.covariance)
         root: Tensor = vectors * values.clamp_min(0).sqrt() @ vectors.T
         return root
 
 
-class Within(NamedTuple):
-    """A set, and what all pairs inside it say: found once for a set that is compared with several."""
+class PairStatistics(NamedTuple):
+    """What `kid_and_fidelity` needs of one set alone; computed once for a set that is compared with several."""
 
     features: Tensor  # [N, F]
     kernel: float  # sum of KID's kernel over all pairs of two samples
-    near: Tensor  # [N, k] squared distances to the k nearest others
+    near: Tensor  # [N, k] squared distances to the k nearest other samples
 
 
 class Fidelity(NamedTuple):
     precision: float  # [0, 1], share of fakes in the neighbourhood of a real sample
     recall: float  # [0, 1], share of real samples in the neighbourhood of a fake
-    density: float  # >= 0, real neighbourhoods that a fake lies in, over k: expectation 1 where p = q
-    coverage: float  # [0, 1], share of real neighbourhoods with a fake in them: `coverage_at_equality` where p = q
+    density: float  # >= 0, mean number of real neighbourhoods around a fake, over k: expectation 1 if p = q
+    coverage: float  # [0, 1], share of real neighbourhoods that hold a fake: `coverage_at_equality` if p = q
 
 
-class Comparison(NamedTuple):
+class KidAndFidelity(NamedTuple):
     kid: float
     fidelity: Fidelity
 
 
-class Copying(NamedTuple):
-    z: float  # far below 0: generated samples are nearer to the training set than held-out ones
-    cells: int  # that had samples enough to be averaged over
+class CopyingScore(NamedTuple):
+    z: float  # far below 0: generated samples are closer to the training set than held-out samples are
+    cells: int  # cells with enough samples, over which z is averaged
 
 
 class Interval(NamedTuple):
@@ -70,11 +70,11 @@ class Interval(NamedTuple):
 
 
 def gaussian(features: Tensor) -> Gaussian:
-    """Mean and unbiased covariance of N >= 2 samples, in float64: centred first, block by block."""
-    _check(features, least=2)
+    """Mean and unbiased covariance of N >= 2 samples, in float64, from blocks of centred samples."""
+    _check_samples(features, least=2)
     mean = features.mean(dim=0, dtype=DOUBLE)
     scatter = torch.zeros(len(mean), len(mean), dtype=DOUBLE, device=mean.device)
-    for rows in torch.split(features, _rows(len(mean))):
+    for rows in torch.split(features, _block_rows(len(mean))):
         centred = rows - mean
         scatter.addmm_(centred.T, centred)
     return Gaussian(len(features), mean, scatter / (len(features) - 1))
@@ -83,24 +83,22 @@ def gaussian(features: Tensor) -> Gaussian:
 def frechet(a: Gaussian, b: Gaussian) -> float:
     """|m1 - m2|^2 + Tr(S1 + S2 - 2 (S1 S2)^(1/2)), >= 0 (Dowson and Landau 1982; as a score Heusel et al. 2017, eq. 6).
 
-    The root's trace is the sum of the roots of the eigenvalues of S1^(1/2) S2 S1^(1/2), which is symmetric: no
-    imaginary part at any rank.  Biased by the number of samples (`frechet_bias`): compare at equal N only.  Raises
-    UserError with fewer than F + 1 samples on either side, where a covariance cannot have full rank.
+    The trace of the root is the sum of the square roots of the eigenvalues of S1^(1/2) S2 S1^(1/2), which is symmetric,
+    so it has no imaginary part at any rank.  The bias depends on N (`frechet_bias`): compare only at equal N.  Raises
+    UserError with fewer than F + 1 samples on either side, because a covariance cannot have full rank then.
     """
     d, least = len(a.mean), min(a.n, b.n)
     if least <= d:
-        raise UserError(
-            f"a Fréchet distance in {d} dimensions needs {d + 1} samples or more on either side, here are {least}: "
-            f"take more, or use KID, which is unbiased at any number"
-        )
+        text = f"a Fréchet distance of {d} features needs at least {d + 1} samples on each side, got {least}"
+        raise UserError(f"{text}: use more, or use KID, which is unbiased at any number", "too-few-samples")
     product = a.root @ b.covariance @ a.root
     overlap = torch.linalg.eigvalsh((product + product.T) / 2).clamp_min(0).sqrt().sum()
     distance = (a.mean - b.mean).square().sum() + a.covariance.trace() + b.covariance.trace() - 2 * overlap
-    return max(0.0, float(distance))  # below 0 by rounding only
+    return max(0.0, float(distance))  # it is below 0 only by rounding
 
 
 def frechet_bias(d: int, n: int) -> float:
-    """[2 d + d (d + 1) / 2] / n: the expected `frechet` of two samples of N(0, I_d), n each, for n far above d.
+    """[2 d + d (d + 1) / 2] / n: the expected `frechet` of two sets of n samples of N(0, I_d), for n far above d.
 
     The first term is E |m1 - m2|^2; the second E |S1 - S2|^2 / 4, the trace term's second order.
     """
@@ -110,142 +108,144 @@ def frechet_bias(d: int, n: int) -> float:
 def kid(x: Tensor, y: Tensor) -> float:
     """Unbiased MMD^2 with k(a, b) = (a.b / F + 1)^3, over all pairs, no subsets (Binkowski et al. 2018, 1801.01401).
 
-    mean over i != j of k(x_i, x_j) and of k(y_i, y_j), - 2 mean of k(x_i, y_j).  Its expectation is 0 where p = q, so
-    negative values belong to it: it is never clipped.  From 2 samples a side.
+    mean over i != j of k(x_i, x_j) and of k(y_i, y_j), minus 2 times the mean of k(x_i, y_j).  Its expectation is 0 if
+    p = q, so negative values are valid and not clipped.  Needs 2 samples on each side.
     """
-    _check(x, y, least=2)
-    xx, yy, xy = (sum(block.kernel_sum() for block in blocks) for blocks in (_within(x), _within(y), _across(x, y)))
+    _check_samples(x, y, least=2)
+    xx, yy, xy = (
+        sum(block.kernel_sum() for block in blocks)
+        for blocks in (_pairs_within(x), _pairs_within(y), _pairs_across(x, y))
+    )
     return _squared_discrepancy(xx, yy, xy, len(x), len(y))
 
 
 def prdc(real: Tensor, fake: Tensor, k_pr: int = 3, k_dc: int = 5) -> Fidelity:
     """Precision and recall (Kynkäänniemi et al. 2019), density and coverage (Naeem et al. 2020).
 
-    A sample's neighbourhood is the closed ball that reaches to the k-th nearest of the others of its own set: k_pr for
-    precision (balls of the real) and recall (balls of the fake), k_dc for the other two (balls of the real).  From
-    k + 1 samples a side.
+    The neighbourhood of a sample is the closed ball that reaches to its k-th nearest other sample of the same set: k_pr
+    for precision (around real samples) and recall (around fakes), k_dc for density and coverage (around real samples).
+    Needs k + 1 samples on each side.
     """
-    _check(real, fake, least=max(k_pr, k_dc) + 1)
-    tally = _Tally(radii(real, k_pr), radii(fake, k_pr), radii(real, k_dc), k_dc)
-    for block in _across(real, fake):
+    _check_samples(real, fake, least=max(k_pr, k_dc) + 1)
+    tally = _FidelityCounts(radii(real, k_pr), radii(fake, k_pr), radii(real, k_dc), k_dc)
+    for block in _pairs_across(real, fake):
         tally.add(block)
     return tally.fidelity()
 
 
-def within(features: Tensor, k: int = 5) -> Within:
-    """What `compare` needs of one set alone, from k + 1 samples."""
-    _check(features, least=k + 1)
-    kernel, near = zip(*((block.kernel_sum(), block.nearest(k)) for block in _within(features)), strict=True)
-    return Within(features, sum(kernel), torch.cat(near))
+def pair_statistics(features: Tensor, k: int = 5) -> PairStatistics:
+    """The statistics of one set that `kid_and_fidelity` needs, from at least k + 1 samples."""
+    _check_samples(features, least=k + 1)
+    kernel, near = zip(*((block.kernel_sum(), block.nearest(k)) for block in _pairs_within(features)), strict=True)
+    return PairStatistics(features, sum(kernel), torch.cat(near))
 
 
-def compare(real: Within, fake: Within, k_pr: int = 3, k_dc: int = 5) -> Comparison:
-    """`kid` and `prdc` at once, from one pass over the products of each two samples; `within` of max(k_pr, k_dc)."""
-    tally = _Tally(real.near[:, k_pr - 1], fake.near[:, k_pr - 1], real.near[:, k_dc - 1], k_dc)
+def kid_and_fidelity(real: PairStatistics, fake: PairStatistics, k_pr: int = 3, k_dc: int = 5) -> KidAndFidelity:
+    """`kid` and `prdc` in one pass over all pairs, from `pair_statistics` with k = max(k_pr, k_dc)."""
+    tally = _FidelityCounts(real.near[:, k_pr - 1], fake.near[:, k_pr - 1], real.near[:, k_dc - 1], k_dc)
     xy = 0.0
-    for block in _across(real.features, fake.features):
+    for block in _pairs_across(real.features, fake.features):
         xy += block.kernel_sum()
         tally.add(block)
     n, m = len(real.features), len(fake.features)
-    return Comparison(_squared_discrepancy(real.kernel, fake.kernel, xy, n, m), tally.fidelity())
+    return KidAndFidelity(_squared_discrepancy(real.kernel, fake.kernel, xy, n, m), tally.fidelity())
 
 
 def coverage_at_equality(n: int, m: int, k: int = 5) -> float:
-    """1 - prod over j < k of (n - 1 - j) / (n - 1 + m - j): expected coverage of n real by m fakes where p = q.
+    """1 - prod over j < k of (n - 1 - j) / (n - 1 + m - j): expected coverage of n real samples by m fakes if p = q.
 
-    Exact for continuous features: a real sample stays uncovered where its k nearest among the n - 1 other real and the
-    m fakes are all real.  1 - (n / (n + m))^k for large n: .969 for n = m and k = 5.
+    Exact for continuous features: a real sample is not covered if its k nearest neighbours among the n - 1 other real
+    samples and the m fakes are all real.  For large n it is 1 - (n / (n + m))^k: .969 for n = m and k = 5.
     """
     return 1 - math.prod((n - 1 - j) / (n - 1 + m - j) for j in range(k))
 
 
-def c_t(train: Tensor, held_out: Tensor, generated: Tensor, cells: int = 10, seed: int = 0) -> Copying:
-    """C_T: are generated samples nearer to the training set than held-out ones (Meehan et al. 2020, 2004.05675)?
+def c_t(train: Tensor, held_out: Tensor, generated: Tensor, cells: int = 10, seed: int = 0) -> CopyingScore:
+    """C_T: are generated samples closer to the training set than held-out samples (Meehan et al. 2020, 2004.05675)?
 
-    In each k-means cell of the training features: z = (U - n m / 2) / sqrt(n m (n + m + 1) / 12), where U counts the
-    pairs of a generated and a held-out sample in which the generated one is farther from its nearest training sample, a
-    tie as 1/2 (the variance is not corrected for ties, which makes |z| smaller).  C_T is the average of z over cells
-    with the share of held-out samples as weights.  Cells with fewer than 20 held-out or 20 generated samples are left
-    out, and how many remain is returned; UserError where none does.
+    In each k-means cell of the training features, z = (U - n m / 2) / sqrt(n m (n + m + 1) / 12), where U counts the
+    pairs of a generated and a held-out sample in which the generated one is farther from its nearest training sample; a
+    tie counts 1/2 (the variance is not corrected for ties, which makes |z| smaller).  C_T is the mean of z over cells,
+    weighted by the number of held-out samples.  Cells with fewer than 20 held-out or 20 generated samples are left out,
+    and the number of the others is returned; raises UserError if there are none.
 
-    Where p = q it is near 0 with variance sum of squared weights: 1 for one cell, about 1 / cells for equal ones.  Not
-    copying alone pulls it down: samples of less variance than the data do too, so read it beside `diversity`.
+    If p = q it is near 0, with the sum of squared weights as variance: 1 for one cell, about 1 / cells for equal cells.
+    Copying is not its only cause: samples of less variance than the data also lower it, so check `diversity` too.
     """
-    _check(train, held_out, generated, least=1)
+    _check_samples(train, held_out, generated, least=1)
     centres = k_means(train, cells, seed)
     far, held_far = (nearest(samples, train)[0] for samples in (generated, held_out))
-    return copying(held_far, cell_of(held_out, centres), far, cell_of(generated, centres))
+    return c_t_of_distances(held_far, nearest_centre(held_out, centres), far, nearest_centre(generated, centres))
 
 
-def cell_of(samples: Tensor, centres: Tensor) -> Tensor:
-    """The nearest of the centres [N] int64."""
+def nearest_centre(samples: Tensor, centres: Tensor) -> Tensor:
+    """Index [N] int64 of the nearest centre."""
     return nearest(samples, centres)[1]
 
 
-def copying(held_far: Tensor, held_cell: Tensor, far: Tensor, cell: Tensor) -> Copying:
+def c_t_of_distances(held_far: Tensor, held_cell: Tensor, far: Tensor, cell: Tensor) -> CopyingScore:
     """`c_t` from the distances to the nearest training sample and the cells, of held-out and of generated samples."""
     scores, weights = [], []
     cells = int(max(held_cell.max(), cell.max())) + 1
     for i in range(cells):
         here, held_here = far[cell == i], held_far[held_cell == i]
-        if min(len(here), len(held_here)) >= LEAST:
+        if min(len(here), len(held_here)) >= MIN_PER_CELL:
             scores.append(_mann_whitney(here, held_here))
             weights.append(len(held_here))
     if not weights:
-        raise UserError(
-            f"no cell of {cells} has {LEAST} held-out and {LEAST} generated samples, of {len(held_far)} and "
-            f"{len(far)}: take more samples or fewer cells"
-        )
-    return Copying(sum(w * z for w, z in zip(weights, scores, strict=True)) / sum(weights), len(weights))
+        text = f"none of {cells} cells has {MIN_PER_CELL} held-out and {MIN_PER_CELL} generated samples"
+        numbers = f"there are {len(held_far)} and {len(far)}"
+        raise UserError(f"{text} ({numbers}): use more samples or fewer cells", "too-few-samples")
+    return CopyingScore(sum(w * z for w, z in zip(weights, scores, strict=True)) / sum(weights), len(weights))
 
 
 def authenticity(train: Tensor, generated: Tensor) -> float:
     """Share of generated g with d(g, x*) > d(x*, nearest other training sample), x* the training sample nearest to g.
 
-    In [0, 1] (Alaa et al. 2021, 2102.08921).  Not 1 where p = q: 1/3 for one feature, .7 to .8 for 32, by N; read it
-    beside the same share of held-out samples.  From 2 training samples.
+    In [0, 1] (Alaa et al. 2021, 2102.08921).  If p = q it is not 1, but 1/3 for one feature and .7 to .8 for 32,
+    depending on N: compare it with that of held-out samples.  Needs 2 training samples.
     """
-    _check(train, least=2)
+    _check_samples(train, least=2)
     distances, indices = nearest(generated, train)
     return (distances > radii(train, 1)[indices].sqrt()).double().mean().item()
 
 
 def nearest(query: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
-    """Distance to the nearest reference sample [N], and its index [N] int64; a copy is at exactly 0."""
-    _check(query, reference, least=1)
-    indices = torch.cat([block.squared().argmin(dim=1) for block in _across(query, reference)])
-    rows = _rows(query.shape[1])
+    """Distance to the nearest reference sample [N], exactly 0 for a copy, and its index [N] int64."""
+    _check_samples(query, reference, least=1)
+    indices = torch.cat([block.squared().argmin(dim=1) for block in _pairs_across(query, reference)])
+    size = _block_rows(query.shape[1])
     distances = [
-        (some - reference[index]).norm(dim=1)
-        for some, index in zip(torch.split(query, rows), torch.split(indices, rows), strict=True)
+        (rows - reference[index]).norm(dim=1)
+        for rows, index in zip(torch.split(query, size), torch.split(indices, size), strict=True)
     ]
     return torch.cat(distances), indices
 
 
 def radii(features: Tensor, k: int) -> Tensor:
-    """Squared distance [N] from each sample to the k-th nearest of the others."""
-    _check(features, least=k + 1)
-    return torch.cat([block.nearest(k)[:, -1] for block in _within(features)])
+    """Squared distance [N] from each sample to its k-th nearest other sample."""
+    _check_samples(features, least=k + 1)
+    return torch.cat([block.nearest(k)[:, -1] for block in _pairs_within(features)])
 
 
 def diversity(features: Tensor) -> float:
     """Mean Euclidean distance over all pairs of N >= 2 samples."""
-    _check(features, least=2)
-    total = sum(block.squared().sqrt_().sum(dtype=DOUBLE).item() for block in _within(features, diagonal=0))
+    _check_samples(features, least=2)
+    total = sum(block.squared().sqrt_().sum(dtype=DOUBLE).item() for block in _pairs_within(features, diagonal=0))
     return total / (len(features) * (len(features) - 1))
 
 
 def interval(values: Sequence[float], level: float = 0.95) -> Interval:
     """Mean of R >= 2 values, one for each independent generation seed, with its Student-t interval.
 
-    mean +- t sd / sqrt(R), t the quantile of R - 1 degrees of freedom.  It speaks of the expectation over seeds at the
-    N of each value: its bias by N stays in it, and so do the reference samples and the training run.
+    mean +- t sd / sqrt(R), t the quantile of R - 1 degrees of freedom.  It is for the expectation over seeds at the N
+    of each value: it does not cover the bias by N, another choice of reference samples, or another training run.
     """
     r = len(values)
     if r < 2:
-        raise UserError(f"an interval needs the scores of 2 or more generation seeds, here is {r}: generate again")
+        raise UserError(f"an interval needs the scores of at least 2 generation seeds, got {r}", "too-few-samples")
     if not all(map(math.isfinite, values)):
-        raise UserError("a score is not finite: look at the images, and at the network that made them")
+        raise UserError("a score is not finite: check the images and the network that generated them", "not-finite")
     mean = statistics.fmean(values)
     half = t_quantile(level, r - 1) * statistics.stdev(values) / math.sqrt(r)
     return Interval(mean, mean - half, mean + half)
@@ -259,7 +259,7 @@ def difference(values: Sequence[float], against: Sequence[float], level: float =
     """
     a, b = (statistics.variance(of) / len(of) for of in (values, against))
     middle = statistics.fmean(values) - statistics.fmean(against)
-    if a + b == 0:  # no spread at all, and so no degrees of freedom
+    if a + b == 0:  # no spread at all, so the degrees of freedom are undefined
         return Interval(middle, middle, middle)
     share = a / (a + b)
     degrees = 1 / (share**2 / (len(values) - 1) + (1 - share) ** 2 / (len(against) - 1))
@@ -268,7 +268,7 @@ def difference(values: Sequence[float], against: Sequence[float], level: float =
 
 
 def t_quantile(level: float, degrees: float) -> float:
-    """t with P(|T| <= t) = level, 0 < level < 1, T of Student's distribution, degrees >= 1: its series, bisected."""
+    """t with P(|T| <= t) = level for Student's T; 0 < level < 1, degrees >= 1.  By bisection of its series."""
     low, high = 0.0, math.pi / 2  # t = sqrt(degrees) tan(angle)
     while low < (middle := (low + high) / 2) < high:
         inside = _beta(math.sin(middle) ** 2, math.cos(middle) ** 2, 1 / 2, degrees / 2)
@@ -277,9 +277,9 @@ def t_quantile(level: float, degrees: float) -> float:
 
 
 def k_means(features: Tensor, cells: int, seed: int) -> Tensor:
-    """Centres [cells, F], fewer where there are fewer distinct samples: Lloyd's rounds, at most 100, after k-means++.
+    """Centres [cells, F] by at most 100 of Lloyd's iterations after k-means++ (Arthur and Vassilvitskii 2007).
 
-    (Arthur and Vassilvitskii 2007.)  A cell that empties keeps its centre.
+    There are fewer centres if there are fewer distinct samples.  A cell that becomes empty keeps its centre.
     """
     generator = torch.Generator().manual_seed(seed)
     first = torch.randint(len(features), (1,), generator=generator).item()
@@ -302,7 +302,7 @@ def k_means(features: Tensor, cells: int, seed: int) -> Tensor:
 class _Centred(NamedTuple):
     features: Tensor  # [N, F], x - c
     squares: Tensor  # [N], |x - c|^2
-    lift: Tensor  # [N] float64, what makes x.y / F + 1 of (x - c).(y - c) / F when that of x and that of y are added
+    lift: Tensor  # [N] float64: (x - c).(y - c) / F plus the lifts of x and of y is x.y / F + 1
 
 
 class _Block(NamedTuple):
@@ -311,8 +311,8 @@ class _Block(NamedTuple):
     products: Tensor  # (x - c).(y - c)
     x: _Centred
     y: _Centred
-    start: int | None  # where both are of one set: the place of the first x in it
-    diagonal: float  # what stands, there, for the distance of a sample to itself
+    start: int | None  # if x and y are of one set: the index of the first x in it
+    diagonal: float  # and the value used for the squared distance of a sample to itself
 
     def squared(self) -> Tensor:
         """|x - y|^2."""
@@ -322,11 +322,11 @@ class _Block(NamedTuple):
         return squared
 
     def nearest(self, k: int) -> Tensor:
-        """The k smallest squared distances of each x [B, k], ascending."""
+        """The k smallest squared distances [B, k] of each x, ascending."""
         return self.squared().topk(k, largest=False).values
 
     def kernel_sum(self) -> float:
-        """Sum of (x.y / F + 1)^3, a sample with itself left out."""
+        """Sum of (x.y / F + 1)^3, without the pairs of a sample with itself."""
         base = torch.add(self.x.lift[:, None], self.products, alpha=1 / self.y.features.shape[1]).add_(self.y.lift)
         kernel = base.square().mul_(base)
         if self.start is not None:
@@ -334,8 +334,8 @@ class _Block(NamedTuple):
         return kernel.sum().item()
 
 
-class _Tally:
-    """Counts of who lies in whose neighbourhood, over blocks of real samples against all fakes."""
+class _FidelityCounts:
+    """Counts samples in neighbourhoods, over blocks of real samples against all fakes."""
 
     def __init__(self, real_pr: Tensor, fake_pr: Tensor, real_dc: Tensor, k_dc: int) -> None:
         self.real_pr, self.fake_pr, self.real_dc, self.k_dc = real_pr, fake_pr, real_dc, k_dc  # squared radii
@@ -362,38 +362,38 @@ class _Tally:
         )
 
 
-def _within(x: Tensor, diagonal: float = math.inf) -> Iterator[_Block]:
-    """Each sample with every other of its set."""
+def _pairs_within(x: Tensor, diagonal: float = math.inf) -> Iterator[_Block]:
+    """Blocks of all pairs of samples of one set."""
     both = _centre(x, x.mean(dim=0, dtype=DOUBLE).to(x.dtype))
     start = 0
-    for rows in _split(both, _rows(len(x))):
+    for rows in _in_blocks(both, _block_rows(len(x))):
         yield _Block(rows.features @ both.features.T, rows, both, start, diagonal)
         start += len(rows.features)
 
 
-def _across(x: Tensor, y: Tensor) -> Iterator[_Block]:
-    """Each sample of x with each of y."""
+def _pairs_across(x: Tensor, y: Tensor) -> Iterator[_Block]:
+    """Blocks of all pairs of a sample of x and one of y."""
     centre = x.mean(dim=0, dtype=DOUBLE).to(x.dtype)
     whole = _centre(y, centre)
-    for rows in _split(_centre(x, centre), _rows(len(y))):
+    for rows in _in_blocks(_centre(x, centre), _block_rows(len(y))):
         yield _Block(rows.features @ whole.features.T, rows, whole, None, 0)
 
 
 def _centre(x: Tensor, c: Tensor) -> _Centred:
     features = x - c
-    split = torch.split(features, _rows(x.shape[1]))
+    split = torch.split(features, _block_rows(x.shape[1]))
     squares = torch.cat([rows.double().square().sum(dim=1) for rows in split]).to(x.dtype)
     c = c.double()
     lift = torch.cat([rows.double() @ c for rows in split]) / len(c) + (c.square().mean() + 1) / 2
     return _Centred(features, squares, lift)
 
 
-def _split(x: _Centred, rows: int) -> Iterator[_Centred]:
+def _in_blocks(x: _Centred, rows: int) -> Iterator[_Centred]:
     return (_Centred(*parts) for parts in zip(*(torch.split(of, rows) for of in x), strict=True))
 
 
-def _rows(width: int) -> int:
-    return max(1, PAIRS // width)
+def _block_rows(width: int) -> int:
+    return max(1, BLOCK_SIZE // width)
 
 
 def _squared_discrepancy(xx: float, yy: float, xy: float, n: int, m: int) -> float:
@@ -401,7 +401,7 @@ def _squared_discrepancy(xx: float, yy: float, xy: float, n: int, m: int) -> flo
 
 
 def _mann_whitney(a: Tensor, b: Tensor) -> float:
-    """z-score of the count of pairs with a > b, a tie as 1/2."""
+    """z-score of the number of pairs with a > b; a tie counts 1/2."""
     n, m = len(a), len(b)
     b = b.sort().values
     u = (torch.searchsorted(b, a).sum() + torch.searchsorted(b, a, right=True).sum()).item() / 2
@@ -410,7 +410,7 @@ def _mann_whitney(a: Tensor, b: Tensor) -> float:
 
 def _beta(x: float, y: float, a: float, b: float) -> float:
     """I_x(a, b), the regularised incomplete beta function, x + y = 1, by a series of positive terms (DLMF 8.17.8)."""
-    if x > (a + 1) / (a + b + 2):  # where the other tail's converges faster
+    if x > (a + 1) / (a + b + 2):  # the series of the other tail converges faster
         return 1 - _beta(y, x, b, a)
     term = math.exp(math.lgamma(a + b) - math.lgamma(a + 1) - math.lgamma(b) + a * math.log(x) + b * math.log(y))
     total, n = 0.0, 0
@@ -421,12 +421,13 @@ def _beta(x: float, y: float, a: float, b: float) -> float:
     return total
 
 
-def _check(*sets: Tensor, least: int) -> None:
+def _check_samples(*sets: Tensor, least: int) -> None:
     for samples in sets:
         assert samples.ndim == 2
         assert samples.shape[1] == sets[0].shape[1]
         assert samples.dtype == sets[0].dtype
         if len(samples) < least:
-            raise UserError(f"{len(samples)} samples are too few for this score, which needs {least} or more a side")
+            text = f"this score needs at least {least} samples on each side, got {len(samples)}"
+            raise UserError(text, "too-few-samples")
         if not samples.isfinite().all():
-            raise UserError("a feature is not finite: look at the images, and at the network that made them")
+            raise UserError("a feature is not finite: check the images and the network behind them", "not-finite")

@@ -1,4 +1,4 @@
-"""A score's report in words: for a terminal, and as Markdown for a model card."""
+"""The report of a score in words: for a terminal, and as Markdown for a model card."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from ptarmigan.core.console import Terminal
+from ptarmigan.core.console import print_lines
 
-AGAINST = "generated against held-out and training images; real against held-out; excess"
+CAPTION = "generated against held-out and training images; real against held-out; excess"
 FIDELITY = "precision", "recall", "density", "coverage"
 COLUMNS = {"held_out": "held-out", "train": "training", "floor": "real images", "excess": "excess"}
 
 
-def rows(report: dict[str, Any]) -> list[list[str]]:
-    """A head, then each figure over all classes, in the columns named above."""
+def score_rows(report: dict[str, Any]) -> list[list[str]]:
+    """A header, then a row for each score over all classes, in the columns above."""
     out = [["", *COLUMNS.values()]]
     for name, row in report["figures"].items():
-        called = {"frechet": report["protocol"]["frechet_is_called"], "kid": "KID"}.get(name, name)
-        out.append([called, *(shown(row[column]) for column in COLUMNS)])
+        label = {"frechet": report["protocol"]["frechet_is_called"], "kid": "KID"}.get(name, name)
+        out.append([label, *(format_interval(row[column]) for column in COLUMNS)])
     return out
 
 
 def class_rows(report: dict[str, Any]) -> list[list[str]]:
-    """A head, then each class: KID, its floor, accuracy, diversity as a share of the real one; [] without classes."""
+    """A header, then a row for each class; [] if the classes are not known."""
     out = [["class", "images", "KID", "of real", "accuracy", "of real", "diversity"]]
     for name, entry in report.get("classes", {}).items():
         kid, accuracy = entry.get("kid", {}), entry.get("accuracy")
@@ -33,8 +33,8 @@ def class_rows(report: dict[str, Any]) -> list[list[str]]:
         out.append([
             name,
             f"{entry['held_out_images']:,}",
-            (shown(against) + ("" if "held_out" in kid else " (training)")) if against else "-",
-            shown(kid["floor"]) if "floor" in kid else "-",
+            (format_interval(against) + ("" if "held_out" in kid else " (training)")) if against else "-",
+            format_interval(kid["floor"]) if "floor" in kid else "-",
             f"{accuracy['generated']['mean']:.3f}" if accuracy else "-",
             f"{accuracy['held_out']:.3f}" if accuracy else "-",
             f"{entry['diversity']['mean']:.2f}" if "diversity" in entry else "-",
@@ -43,48 +43,52 @@ def class_rows(report: dict[str, Any]) -> list[list[str]]:
 
 
 def sentences(report: dict[str, Any]) -> list[str]:
-    """What stands below the tables: accuracy, copies, notes, and the protocol."""
+    """The lines below the tables: accuracy, copies, notes, and the protocol."""
     accuracy, copies, protocol, out = report.get("accuracy", {}), report["copies"], report["protocol"], []
     if "generated" in accuracy:
         out.append(
-            f"class accuracy {shown(accuracy['generated'])}, of held-out images {accuracy['held_out']:.3f} "
-            "(a classifier trained on the training images; mean over classes)"
+            f"class accuracy: {format_interval(accuracy['generated'])}; for held-out images {accuracy['held_out']:.3f} "
+            "(classifier trained on training images; mean over classes)"
         )
     if "cas" in accuracy:
         cas = accuracy["cas"]
         out.append(
-            f"CAS, accuracy on held-out images of a classifier trained on generated ones: {shown(cas['generated'])}, "
-            f"on as many training images: {shown(cas['train'])}; GAN-test is the class accuracy"
+            "CAS (accuracy on held-out images of a classifier trained on generated images): "
+            f"{format_interval(cas['generated'])}; trained on as many real images: {format_interval(cas['train'])}"
         )
-    c_t = f"C_T {shown(copies['c_t'])} (copies: far below 0), " if "c_t" in copies else ""
+    c_t = f"C_T {format_interval(copies['c_t'])} (far below 0 means copies); " if "c_t" in copies else ""
     out.append(
-        f"copies: {c_t}authenticity {shown(copies['authenticity'])}, of held-out images "
-        f"{copies['authenticity_held_out']:.3f}; distance to the nearest training image over that of held-out images "
-        f"{shown(copies['distance_ratio'])}; nearer to one than any held-out image: "
-        f"{copies['closer_than_held_out']['mean']:.1%}"
+        f"copies: {c_t}authenticity {format_interval(copies['authenticity'])}, for held-out images "
+        f"{copies['authenticity_held_out']:.3f}; mean distance to the nearest training image, relative to that of "
+        f"held-out images, {format_interval(copies['distance_ratio'])}; closer to a training image than any held-out "
+        f"image: {copies['closer_than_held_out']['mean']:.1%}"
     )
     out += [f"note: {note}" for note in report["notes"]]
-    drawn = f"seeds {protocol['seeds'][0]} to {protocol['seeds'][-1]}" if "seeds" in protocol else "parts of them"
+    origin = (
+        f"seeds {protocol['seeds'][0]} to {protocol['seeds'][-1]}" if "seeds" in protocol else "parts of the images"
+    )
     out.append(
-        f"protocol: {protocol['sets']} sets ({drawn}) of {protocol['images_a_set']:,} images against "
-        f"{protocol['held_out_images']:,} held-out images, {protocol['train_images']:,} training images; "
-        f"{protocol['input']}; {protocol['extractor']}, weights {protocol['weights_sha256'][:8]}; mean and its 95 % "
+        f"protocol: {protocol['sets']} sets ({origin}) of {protocol['images_a_set']:,} images against "
+        f"{protocol['held_out_images']:,} held-out and {protocol['train_images']:,} training images; "
+        f"{protocol['input']}; {protocol['extractor']}, weights {protocol['weights_sha256'][:8]}; mean and 95 % "
         "interval over the sets"
     )
     return out
 
 
 def headline(report: dict[str, Any]) -> str:
-    """One line: distance, KID and accuracy on held-out images, each beside the floor."""
-    named = [f"{line[0]} {line[1]} (real images {line[3]})" for line in rows(report)[1:] if line[0] not in FIDELITY]
+    """One line: distance, KID and accuracy on held-out images, each with that of real images."""
+    rows = [row for row in score_rows(report)[1:] if row[0] not in FIDELITY]
+    parts = [f"{name} {held_out} (real images {real})" for name, held_out, _, real, _ in rows]
     accuracy = report.get("accuracy", {})
     if "generated" in accuracy:
-        named.append(f"class accuracy {shown(accuracy['generated'])} (held-out images {accuracy['held_out']:.3f})")
-    return ", ".join(named)
+        real = f"held-out images {accuracy['held_out']:.3f}"
+        parts.append(f"class accuracy {format_interval(accuracy['generated'])} ({real})")
+    return ", ".join(parts)
 
 
-def shown(value: dict[str, float]) -> str:
-    """A mean and its interval, with as many digits as the interval is worth."""
+def format_interval(value: dict[str, float]) -> str:
+    """Mean±half width, with the digits that the interval justifies."""
     half = value["high"] - value["mean"]
     if half < 1e-6 or abs(value["mean"]) > 1e5:
         return f"{value['mean']:.4g}±{half:.2g}" if half >= 1e-6 else f"{value['mean']:.4g}±0"
@@ -96,7 +100,7 @@ def shown(value: dict[str, float]) -> str:
 
 def markdown(report: dict[str, Any]) -> str:
     """The whole report for a model card."""
-    parts = [f"{AGAINST[0].upper()}{AGAINST[1:]}:", _table(rows(report))]
+    parts = [f"{CAPTION[0].upper()}{CAPTION[1:]}:", _table(score_rows(report))]
     if by_class := class_rows(report):
         parts.append(_table(by_class))
     return "\n\n".join([*parts, *(f"- {sentence}" for sentence in sentences(report))])
@@ -108,23 +112,17 @@ def _table(lines: list[list[str]]) -> str:
     return "\n".join([head, "|" + "---|" * len(lines[0]), *body])
 
 
-def show(report: dict[str, Any]) -> None:
-    """The report in a terminal."""
-    console = Terminal()
-    say = console.say
-
-    for title, lines in ((AGAINST, rows(report)), ("each class against its held-out images", class_rows(report))):
+def print_report(report: dict[str, Any]) -> None:
+    for title, lines in ((CAPTION, score_rows(report)), ("each class against its held-out images", class_rows(report))):
         if lines:
-            say(title)
             table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
             for name in lines[0]:
                 table.add_column(name, overflow="fold")
             for line in lines[1:]:
                 table.add_row(*map(Text, line))
-            console.print(table)
-    for sentence in sentences(report):
-        say(sentence)
+            print_lines(title, table)
+    print_lines(*sentences(report))
     if "picture" in report:
-        say(f"generated images beside the training images they are nearest to: {report['picture']}")
+        print_lines(f"generated images that may be copies, with their nearest training images: {report['picture']}")
     if "written" in report:
-        say(f"this report: {report['written']}")
+        print_lines(f"report written to {report['written']}")

@@ -1,1 +1,1 @@
-"""What is left when training ends: a generator folder, and the images it makes."""
+"""Load a trained generator, sample from it, and export it as a folder."""

@@ -1,4 +1,4 @@
-"""(seed, indices, labels) -> uint8 images, from live weights or a generator folder; grids of them."""
+"""Sample images (seed, labels, indices -> uint8), from live weights or a generator folder, and write them to files."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ from ptarmigan.core.types import ImageSpec, UserError
 from ptarmigan.evaluation.report import headline
 from ptarmigan.networks import build_generator
 
-CHUNK = 256  # images a forward: the same whatever is asked for
-UNREADABLE = (KeyError, TypeError, ValueError, AttributeError, RuntimeError, UserError)  # what an odd file raises
-PLACES = ("generator/model.safetensors", "model.safetensors")  # in the folder that a model is
+CHUNK = 256  # images per forward, however many are sampled
+READ_ERRORS = (KeyError, TypeError, ValueError, AttributeError, RuntimeError, UserError)  # raised for invalid files
+GENERATOR_FILES = ("generator/model.safetensors", "model.safetensors")  # in a run folder, and in a generator folder
 
 
 @torch.no_grad()
 def generate(
     generator: nn.Module, model: Model, labels: NDArray[np.int64], indices: NDArray[np.int64], seed: int
 ) -> NDArray[np.uint8]:
-    """Images uint8 [N, H, W, C] of labels [N]; the latent of each is a function of (seed, its index) alone."""
+    """Images uint8 [N, H, W, C] of labels [N]; the latent of each depends only on the seed and its index."""
     device = next(generator.parameters()).device
     training = generator.training
     generator.eval()
@@ -48,15 +48,15 @@ def generate(
 
 
 def to_uint8(images: Tensor) -> NDArray[np.uint8]:
-    """[N, C, H, W] in [-1, 1] -> uint8 [N, H, W, C]: -1 is 0, 1 is 255, the nearest between."""
+    """[N, C, H, W] in [-1, 1] -> uint8 [N, H, W, C], rounded: -1 becomes 0 and 1 becomes 255."""
     pixels: NDArray[np.uint8] = (
         images.add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
     )
     return pixels
 
 
-def grid(images: NDArray[np.uint8], columns: int, gap: int = 2) -> Image.Image:
-    """uint8 [N, H, W, C] -> one picture, row by row, on white (transparent for RGBA)."""
+def image_grid(images: NDArray[np.uint8], columns: int, gap: int = 2) -> Image.Image:
+    """uint8 [N, H, W, C] -> one picture, row by row, on a white (RGBA: transparent) background."""
     n, height, width, channels = images.shape
     rows = -(-n // columns)
     blank = (0,) * 4 if channels == 4 else (255,) * channels
@@ -68,7 +68,7 @@ def grid(images: NDArray[np.uint8], columns: int, gap: int = 2) -> Image.Image:
 
 
 def save_png(picture: Image.Image, path: Path, **text: object) -> None:
-    """A PNG, whole or not at all, with `text` in its text chunks."""
+    """Write a PNG atomically, with `text` in its text chunks."""
     info = PngInfo()
     for key, value in text.items():
         info.add_itxt(key, str(value))
@@ -76,16 +76,16 @@ def save_png(picture: Image.Image, path: Path, **text: object) -> None:
 
 
 @dataclass(frozen=True)
-class Generator:
-    """A trained generator, ready to sample: what `ptarmigan.load` returns."""
+class TrainedGenerator:
+    """A trained generator: what `ptarmigan.load` returns."""
 
     network: nn.Module
     config: Config
     spec: ImageSpec
     images_seen: int
-    fingerprint: str  # of the data set that it was trained on; '' where nobody wrote it down
-    selection: str  # why this one of the generators of its run
-    scores: dict[str, Any]  # extractor -> the report that `score` made
+    fingerprint: str  # of the data set that it was trained on; '' if not recorded
+    selection: str  # why this generator of its run was kept
+    scores: dict[str, Any]  # extractor -> report of `score`
     sha256: str
 
     def sample(
@@ -93,100 +93,94 @@ class Generator:
     ) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
         """`n` images of each class in `label` (default: every class), class by class.
 
-        Returns images uint8 [N, H, W, C] in 0..255 and labels int64 [N] in the data's own numbering.  Image i of a
-        class uses latent index i, whatever else is asked for: the same seed gives the same picture in any call.
-        Raises UserError for an unknown class, with the known ones, and for a class asked of an unconditional model.
+        Returns images uint8 [N, H, W, C] in 0..255 and labels int64 [N] as numbered in the data set.  Image i of a
+        class uses latent index i, so the same seed gives the same image in any call.  Raises UserError for an unknown
+        class, for a class if the generator is unconditional, and for `n` or `seed` out of range.
         """
         if n < 1:
-            raise UserError(f"-n {n}: at least 1 image a class is needed")
+            raise UserError(f"-n {n}: expected at least 1 image per class", "value-out-of-range")
         if not 0 <= seed < 2**63:
-            raise UserError(f"--seed {seed}: a seed from 0 to 2^63 - 1 is needed")
-        wanted = [label] if isinstance(label, str) else list(label or [])
+            raise UserError(f"--seed {seed}: expected a seed from 0 to 2^63 - 1", "value-out-of-range")
+        names = [label] if isinstance(label, str) else list(label or [])
         if self.config.model.conditioning == "none":
-            if wanted and (self.spec.classes > 1 or wanted != list(self.spec.class_names)):
-                raise UserError(
-                    f"class {wanted[0]!r}: this generator is unconditional (recipe {self.config.recipe}, "
-                    "conditioning none) and knows no classes; leave --class out, or train with --recipe auto or acgan"
-                )
-            chosen = [0]
+            if names and (self.spec.classes > 1 or names != list(self.spec.class_names)):
+                text = f"class {names[0]!r}: this generator is unconditional (recipe {self.config.recipe}, conditioning"
+                raise UserError(f"{text} none); leave --class out, or train with --recipe auto", "options-conflict")
+            classes = [0]
         else:
-            chosen = [self.spec.label(name) for name in wanted] or list(range(self.spec.classes))
-        labels = np.repeat(np.array(chosen, np.int64), n)
-        indices = np.tile(np.arange(n, dtype=np.int64), len(chosen))
+            classes = [self.spec.label(name) for name in names] or list(range(self.spec.classes))
+        labels = np.repeat(np.array(classes, np.int64), n)
+        indices = np.tile(np.arange(n, dtype=np.int64), len(classes))
         return generate(self.network, self.config.model, labels, indices, seed), labels
 
 
 def save_grid(
-    generator: Generator, images: NDArray[np.uint8], labels: NDArray[np.int64], path: Path, seed: int
+    generator: TrainedGenerator, images: NDArray[np.uint8], labels: NDArray[np.int64], path: Path, seed: int
 ) -> None:
-    """What `Generator.sample` returned as one picture, a row for each class; of one class alone, nearly square.
+    """Write the images of `TrainedGenerator.sample` as one picture: a row per class, or nearly square for one class.
 
-    The PNG's text says the seed, the classes from the top and the generator's SHA-256.
+    The PNG's text holds the seed, the classes from top to bottom and the SHA-256 of the generator.
     """
     classes = np.unique(labels)
     columns = len(images) // len(classes) if len(classes) > 1 else math.ceil(len(images) ** 0.5)
     names = ", ".join(generator.spec.class_names[label] for label in dict.fromkeys(labels.tolist()))
-    save_png(grid(images, columns), path, seed=seed, classes=names, generator=generator.sha256)
+    save_png(image_grid(images, columns), path, seed=seed, classes=names, generator=generator.sha256)
 
 
-def load(model: str | Path, device: str = "cpu") -> Generator:
-    """A generator from a run folder, a generator folder, or a model.safetensors file.
+def load(model: str | Path, device: str = "cpu") -> TrainedGenerator:
+    """The generator of a run folder, a generator folder, or a model.safetensors file.
 
-    Raises UserError where there is none, it is damaged, or its content is not what its own header says.
+    Raises UserError if there is none, it is damaged, or its tensors do not match its header.
     """
-    path = find(Path(model))
+    path = find_generator(Path(model))
     tensors, meta = files.load_tensors(path)
     try:
-        config, spec = described(meta)
-        with torch.device("meta"):  # no memory is taken at the word of a file: its tensors have to fit first
+        config, spec = config_and_spec(meta)
+        with torch.device("meta"):  # a header alone must not allocate memory: the file's tensors have to match it
             network = build_generator(spec, config.model)
-        fill(network, tensors)
-    except UNREADABLE as error:
-        raise UserError(f"{path} is no generator that this ptarmigan can read: {error}") from None
+        assign_tensors(network, tensors)
+    except READ_ERRORS as error:
+        raise UserError(f"{path} is not a generator that this version can read: {error}", "file-damaged") from None
     network.to(pick_device(device)).eval().requires_grad_(False)
-    return Generator(
+    return TrainedGenerator(
         network, config, spec, meta["images_seen"], meta.get("fingerprint", ""), meta.get("selection", "the last"),
-        scores_of(path.parent, meta["sha256"]), meta["sha256"],
+        read_scores(path.parent, meta["sha256"]), meta["sha256"],
     )  # fmt: skip
 
 
-def described(meta: dict[str, Any]) -> tuple[Config, ImageSpec]:
-    """The choices and the shape that a file's header tells; raises one of UNREADABLE where it does not."""
+def config_and_spec(meta: dict[str, Any]) -> tuple[Config, ImageSpec]:
+    """The config and image spec in a file's header; raises one of READ_ERRORS if they are not valid."""
     return config_of(meta), ImageSpec(**{**meta["spec"], "class_names": tuple(map(str, meta["spec"]["class_names"]))})
 
 
-def fill(network: nn.Module, tensors: dict[str, Tensor]) -> None:
-    """Give a network on the meta device its tensors; raises one of UNREADABLE where they are not just those.
-
-    So no memory is taken at the word of a file's header: its tensors have to fit first.
-    """
-    for name, wanted in network.state_dict().items():
-        if tensors[name].dtype != wanted.dtype:
-            raise TypeError(f"{name} is {tensors[name].dtype}, not {wanted.dtype}")
+def assign_tensors(network: nn.Module, tensors: dict[str, Tensor]) -> None:
+    """Give a network on the meta device its tensors; raises one of READ_ERRORS if names, shapes or types differ."""
+    for name, expected in network.state_dict().items():
+        if tensors[name].dtype != expected.dtype:
+            raise TypeError(f"{name} is {tensors[name].dtype}, not {expected.dtype}")
     network.load_state_dict(tensors, assign=True)
 
 
-def scores_of(folder: Path, sha256: str) -> dict[str, Any]:
-    """The reports in a generator folder, by extractor, if they are about this generator; a damaged file holds none."""
+def read_scores(folder: Path, sha256: str) -> dict[str, Any]:
+    """The reports in a generator folder, by extractor, if they are about this generator; none if damaged."""
     try:
         record = files.load_json(folder / "scores.json")
-    except files.Damaged:  # or not there
+    except files.Damaged:  # or missing
         return {}
     return record["reports"] if record.get("generator") == sha256 else {}
 
 
-def find(model: Path) -> Path:
-    """The model.safetensors that a path means."""
-    tried = [*(model / place for place in PLACES), model]
+def find_generator(model: Path) -> Path:
+    """The model.safetensors of a run folder, a generator folder, or the file itself."""
+    tried = [*(model / name for name in GENERATOR_FILES), model]
     for path in tried:
         if path.is_file():
             return path
     if not model.exists():
-        raise UserError(f"{model} does not exist: name a run, a generator folder or a model.safetensors")
-    raise UserError(
-        f"{model} holds no generator: {tried[0]} and {tried[1]} were looked for; a run has one from its first "
-        "snapshot on"
-    )
+        text = f"{model} does not exist: name a run, a generator folder or a model.safetensors"
+        raise UserError(text, "path-not-found")
+    text = f"{model} has no generator (neither {tried[0]} nor {tried[1]}); a run has one after its first snapshot"
+    raise UserError(text, "no-generator")
 
 
 def sample(
@@ -198,17 +192,18 @@ def sample(
     out: str | Path = "samples.png",
     device: str = "auto",
 ) -> Path:
-    """Draw `n` images of each class in `label` (default: every class) and write them to `out`; returns its path.
+    """Sample `n` images of each class in `label` (default: every class) and write them to `out`; returns its path.
 
-    `out` is X.png, one picture with a row for each class; X.npz, arr_0 uint8 [N, H, W, C], arr_1 int64 [N] and
-    class_names; or a folder, which gets one folder of PNGs for each class.  Raises UserError for an unknown class,
+    `out` is X.png, one picture with a row per class; X.npz with arr_0 uint8 [N, H, W, C], arr_1 int64 [N] and
+    class_names; or a folder, which gets a folder of PNGs for each class.  Raises UserError for an unknown class,
     an unreadable model, and an `out` that exists: nothing is overwritten.
     """
     out = Path(out)
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
-        raise UserError(f"out: {out} exists already and is not overwritten: name another --out, or remove it first")
+        text = f"out: {out} already exists and is not overwritten: choose another --out, or remove it first"
+        raise UserError(text, "file-exists")
     if out.suffix.lower() not in ("", ".png", ".npz") and not out.is_dir():
-        raise UserError(f"out: {out} is none of X.png, X.npz and a folder")
+        raise UserError(f"out: expected X.png, X.npz or a folder, got {out}", "value-invalid")
     generator = load(model, device)
     images, labels = generator.sample(label, n, seed)
     files.make_folder(out.parent)
@@ -223,37 +218,37 @@ def sample(
 
 
 def save_folder(
-    generator: Generator, images: NDArray[np.uint8], labels: NDArray[np.int64], out: Path, seed: int
+    generator: TrainedGenerator, images: NDArray[np.uint8], labels: NDArray[np.int64], out: Path, seed: int
 ) -> None:
-    """OUT/CLASS/INDEX.png for each image, all of them or none; a class name that is no file name is mended."""
-    unfit = re.compile(r'[<>:"/\\|?*\x00-\x1f]|^\.+$|[. ]+$')
-    names = [unfit.sub("_", name) or "_" for name in generator.spec.class_names]
+    """Write OUT/CLASS/INDEX.png for each image, all or none; characters that file names cannot have become '_'."""
+    invalid = re.compile(r'[<>:"/\\|?*\x00-\x1f]|^\.+$|[. ]+$')
+    names = [invalid.sub("_", name) or "_" for name in generator.spec.class_names]
     if len({name.lower() for name in names}) < len(names):
         names = [f"{label} {name}" for label, name in enumerate(names)]
     if generator.config.model.conditioning == "none":
         names = ["images"]
     try:
-        with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as beside:
-            whole = Path(beside) / out.name
+        with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as temporary:
+            folder = Path(temporary) / out.name
             for label in np.unique(labels):
-                (whole / names[label]).mkdir(parents=True)
+                (folder / names[label]).mkdir(parents=True)
                 for index, image in enumerate(images[labels == label]):
-                    picture = grid(image[None], 1, gap=0)
-                    save_png(picture, whole / names[label] / f"{index:06d}.png", seed=seed, generator=generator.sha256)
-            whole.replace(out)
+                    picture = image_grid(image[None], 1, gap=0)
+                    save_png(picture, folder / names[label] / f"{index:06d}.png", seed=seed, generator=generator.sha256)
+            folder.replace(out)
     except OSError as error:
-        raise UserError(f"out: cannot write {out}: {error.strerror}") from None
+        raise UserError(f"out: cannot write {out}: {error.strerror}", "file-unwritable") from None
 
 
 def info(model: str | Path) -> dict[str, Any]:
-    """What a generator knows of itself: path, classes, size, channels, recipe, loss, images seen, scores, SHA-256.
+    """What a generator records: path, classes, size, channels, recipe, loss, images seen, scores, SHA-256 and more.
 
-    Raises UserError where there is none or it is damaged.
+    Raises UserError if there is none or it is damaged.
     """
     generator = load(model)
     spec, config = generator.spec, generator.config
     return {
-        "path": str(find(Path(model))),
+        "path": str(find_generator(Path(model))),
         "classes": list(spec.class_names) if config.model.conditioning != "none" else "none: unconditional",
         "size": f"{spec.height}x{spec.width}",
         "channels": spec.channels,

@@ -18,10 +18,10 @@ from ptarmigan.core.types import UserError
 from ptarmigan.data import SELECT, Dataset
 from ptarmigan.evaluation import features, metrics
 from ptarmigan.evaluation.features import Extractor
-from ptarmigan.evaluation.features.cache import features_of
+from ptarmigan.evaluation.features.cache import cached_features
 from ptarmigan.game.state import TrainState
 from ptarmigan.generator.export import export_generator
-from ptarmigan.generator.generator import Generator, generate, save_grid
+from ptarmigan.generator.generator import TrainedGenerator, generate, save_grid
 from ptarmigan.networks.layers import recalibrate_batch_norm
 from ptarmigan.training import checkpoint
 
@@ -47,8 +47,8 @@ class Live:
         if not images or len(members) < FEWEST:
             return None
         some = members[seeding.permute(0, "live", 0, np.arange(len(members)), len(members))][:SELECTED]
-        seer = features.extractor(device=device)
-        return cls(seer, features_of(seer, dataset, some), dataset.labels[np.resize(some, images)])
+        seer = features.load_extractor(device=device)
+        return cls(seer, cached_features(seer, dataset, some), dataset.labels[np.resize(some, images)])
 
     def kid(self, state: TrainState) -> float:
         """Of the moving average, whose batch statistics are settled."""
@@ -84,7 +84,7 @@ def save(
         return scores
     sha256 = export(run, state, dataset)
     if milestone:
-        sampler = Generator(
+        sampler = TrainedGenerator(
             state.ema, state.config, state.spec, state.images_seen, dataset.fingerprint, "the last", {}, sha256
         )
         seed = state.config.train.seed

@@ -12,11 +12,10 @@ from torch import Tensor
 
 from ptarmigan.config import OF_DCGAN, Config, Model, flatten
 from ptarmigan.core import dist
-from ptarmigan.core.types import ImageSpec, UserError
-from ptarmigan.evaluation.evaluate import shorten
+from ptarmigan.core.types import ImageSpec, UserError, shorten
 from ptarmigan.game.state import TrainState
 from ptarmigan.generator import generator as sampling
-from ptarmigan.generator.generator import UNREADABLE, described, fill
+from ptarmigan.generator.generator import READ_ERRORS, assign_tensors, config_and_spec
 from ptarmigan.networks import build
 from ptarmigan.networks.layers import FIRST_POWER_ITERATIONS, power_iteration
 from ptarmigan.training import checkpoint
@@ -62,17 +61,17 @@ class Source:
                 f"{model / 'generator'}"
             )
         try:
-            config, spec = described(found.meta["record"])
+            config, spec = config_and_spec(found.meta["record"])
             with torch.device("meta"):
                 networks = build(spec, config.model, config.train.seed)
             tensors: dict[str, Tensor] = {}
             for player, network in zip(("G", "D", "ema"), (*networks, networks[0]), strict=True):
                 stem = f"{player}."
                 own = {name.removeprefix(stem): t for name, t in found.tensors.items() if name.startswith(stem)}
-                fill(network, own)
+                assign_tensors(network, own)
                 tensors |= {stem + name: tensor for name, tensor in own.items()}
             images_seen = found.meta["images_seen"]
-        except UNREADABLE as error:
+        except READ_ERRORS as error:
             raise UserError(f"{found.path} is no checkpoint that this ptarmigan can read: {error}") from None
         notes = tuple(f"{sentence}; {found.path.name} is used" for sentence in damaged)
         return cls(model, True, config, spec, images_seen, found.meta["sha256"], tensors, notes)

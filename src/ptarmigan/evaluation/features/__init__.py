@@ -1,4 +1,4 @@
-"""Images to features by a pretrained network whose weights are known to the byte: what every score compares."""
+"""Extractors: pretrained networks that map images to features.  The SHA-256 of the weights' file is checked."""
 
 from __future__ import annotations
 
@@ -15,35 +15,36 @@ from ptarmigan.core.devices import pick_device
 from ptarmigan.core.types import UserError, unknown
 from ptarmigan.evaluation.features import efficientnet, inception
 
-CHUNK = 16  # images a forward on a CPU: the maps stay in its caches, and 64 are half as fast
+CHUNK = 16  # images per forward on a CPU: their maps fit in its caches; 64 are half as fast
 CHUNK_GPU = 256
 
 
 @dataclass(frozen=True)
 class Extractor:
-    """A network from pixels in 0..255 to features, and what a score made of them has to say."""
+    """A network from pixels in 0..255 to features, and what a report states about it."""
 
     name: str
-    score_name: str  # of the Fréchet distance between its features
+    score_name: str  # of the Fréchet distance of its features
     sha256: str  # of the weights' file
-    size: int  # the side to which the network resizes
+    size: int  # side of the square that the network resizes images to
     dim: int
     network: nn.Module  # [N, 1 or 3, H, W] float in 0..255 -> [N, dim]
 
     @torch.inference_mode()
     def __call__(self, images: NDArray[np.uint8]) -> Tensor:
-        """uint8 [N, H, W, C], C 1 grey, 3 RGB or 4 RGBA (composed on white) -> float32 [N, dim] on the CPU.
+        """uint8 [N, H, W, C] -> float32 [N, dim] on the CPU; C is 1 (grey), 3 (RGB) or 4 (RGBA, composed on white).
 
         Raises UserError for images of another type or shape.
         """
         if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] not in (1, 3, 4):
-            raise UserError(f"images are {images.dtype} {list(images.shape)}: uint8 [N, H, W, 1, 3 or 4] is needed")
+            text = f"expected images as uint8 [N, H, W, 1, 3 or 4], got {images.dtype} {list(images.shape)}"
+            raise UserError(text, "data-invalid")
         device = next(self.network.parameters()).device
         out = torch.empty(len(images), self.dim)
         chunk = CHUNK if device.type == "cpu" else CHUNK_GPU
         for start in range(0, len(images), chunk):
             part = torch.from_numpy(np.array(images[start : start + chunk], order="C"))
-            pixels = part.to(device).permute(0, 3, 1, 2).float().contiguous()  # so that resizing takes half the time
+            pixels = part.to(device).permute(0, 3, 1, 2).float().contiguous()  # contiguous: resizes twice as fast
             if pixels.shape[1] == 4:
                 pixels = 255 + (pixels[:, :3] - 255) * (pixels[:, 3:] / 255)
             out[start : start + chunk] = self.network(pixels)
@@ -51,12 +52,12 @@ class Extractor:
 
 
 def _efficientnet_lite0(weights: Path | None) -> Extractor:
-    network, sha256 = efficientnet.load(weights)
+    network, sha256 = efficientnet.load_network(weights)
     return Extractor("EfficientNet-Lite0", "FD-EffNetLite0", sha256, efficientnet.SIZE, efficientnet.DIM, network)
 
 
 def _inception(weights: Path | None) -> Extractor:
-    network, sha256 = inception.load(weights)
+    network, sha256 = inception.load_network(weights)
     return Extractor("Inception-v3 of 2015-12-05", "FID", sha256, inception.SIZE, inception.DIM, network)
 
 
@@ -66,15 +67,15 @@ EXTRACTORS: dict[str, Callable[[Path | None], Extractor]] = {
 }
 
 
-def extractor(
+def load_extractor(
     name: str = "efficientnet-lite0", weights: str | Path | None = None, device: str | torch.device = "cpu"
 ) -> Extractor:
-    """The extractor of a name on a device; its weights from a file, or from where they usually are.
+    """The extractor of this name on a device, with weights from a file or from their usual place.
 
-    Raises UserError for an unknown name, with the nearest one, and where the weights are missing or other ones.
+    Raises UserError for an unknown name, and for weights that are missing or do not have the expected SHA-256.
     """
     if name not in EXTRACTORS:
         raise unknown("extractor", name, EXTRACTORS)
-    made = EXTRACTORS[name](None if weights is None else Path(weights).expanduser())
-    made.network.to(pick_device(device) if isinstance(device, str) else device)
-    return made
+    extractor = EXTRACTORS[name](None if weights is None else Path(weights).expanduser())
+    extractor.network.to(pick_device(device) if isinstance(device, str) else device)
+    return extractor

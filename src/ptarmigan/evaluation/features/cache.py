@@ -1,4 +1,4 @@
-"""Features of a data set's own images, kept in the cache: the same images through the same weights are seen once."""
+"""Features of a data set's own images, cached on disk: each image goes through the same weights only once."""
 
 from __future__ import annotations
 
@@ -17,31 +17,35 @@ from ptarmigan.data import Dataset
 from ptarmigan.data.pack import cache_folder
 from ptarmigan.evaluation.features import Extractor
 
-BLOCK = 256  # images between two signs of life
+BLOCK = 256  # images between two reports of progress
 
-Took = Callable[[int], object]  # told how many images have gone through
+OnImages = Callable[[int], object]  # told how many more images are done
 
 
-def look(seer: Extractor, count: int, images: Callable[[slice], NDArray[np.uint8]], took: Took) -> Tensor:
+def extract_in_blocks(
+    extractor: Extractor, count: int, images: Callable[[slice], NDArray[np.uint8]], on_images: OnImages
+) -> Tensor:
     """Features [count, F] of images(slice), block by block."""
     parts = []
     for start in range(0, count, BLOCK):
-        parts.append(seer(images(slice(start, start + BLOCK))))
-        took(len(parts[-1]))
+        parts.append(extractor(images(slice(start, start + BLOCK))))
+        on_images(len(parts[-1]))
     return torch.cat(parts)
 
 
-def features_of(seer: Extractor, dataset: Dataset, places: NDArray[np.int64], took: Took = lambda _: None) -> Tensor:
-    """Features [N, F] of the images at places [N] of a data set."""
-    key = hashlib.blake2b(f"{dataset.fingerprint} {seer.sha256} {seer.size}".encode(), digest_size=16)
-    key.update(places.tobytes())
+def cached_features(
+    extractor: Extractor, dataset: Dataset, indices: NDArray[np.int64], on_images: OnImages = lambda _: None
+) -> Tensor:
+    """Features [N, F] of the images at indices [N] of a data set."""
+    key = hashlib.blake2b(f"{dataset.fingerprint} {extractor.sha256} {extractor.size}".encode(), digest_size=16)
+    key.update(indices.tobytes())
     path = cache_folder() / "features" / f"{key.hexdigest()}.safetensors"
     try:
         features = files.load_tensors(path)[0]["features"]
-        took(len(places))
-    except files.Damaged:  # or not there
-        features = look(seer, len(places), lambda part: dataset.images[places[part]], took)
-        with suppress(UserError):  # a cache that cannot be written costs time alone
+        on_images(len(indices))
+    except files.Damaged:  # or missing
+        features = extract_in_blocks(extractor, len(indices), lambda part: dataset.images[indices[part]], on_images)
+        with suppress(UserError):  # without a cache, the next run only takes longer
             files.make_folder(path.parent)
             files.save_tensors(path, {"features": features}, {})
     return features

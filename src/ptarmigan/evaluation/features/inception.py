@@ -1,10 +1,10 @@
-"""Inception-v3 as FID means it, the TensorFlow graph of 2015-12-05 (Heusel et al. 2017, 1706.08500).
+"""The Inception-v3 of the FID, the TensorFlow graph of 2015-12-05 (Heusel et al. 2017, 1706.08500).
 
-It is not the Inception-v3 of the paper: average pools leave the padding out of the mean, the last block's pool is a
-maximum, there are 1,008 logits, and pixels are resized as TensorFlow 1 did.  The weights are those converted from that
-graph that torch-fidelity publishes (Apache-2.0), and pytorch-fid as pt_inception-2015-12-05-6726825d.pth; so the names
-of the modules are theirs.  The SHA-256's first eight digits stand in both files' names; the rest is as several
-independent projects recorded it for torch-fidelity's file, and was not checked against the file here.
+It differs from the Inception-v3 of the paper: average pools exclude the padding, the last block's pool is a maximum,
+there are 1,008 logits, and pixels are resized as in TensorFlow 1.  The weights are those converted from that graph that
+torch-fidelity publishes (Apache-2.0), and pytorch-fid as pt_inception-2015-12-05-6726825d.pth; module names are theirs.
+Both file names contain the first eight digits of the SHA-256; the other digits are as several independent projects
+recorded them for torch-fidelity's file, and were not checked against the file here.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ Kernel = int | tuple[int, int]
 
 
 def resize(images: Tensor, size: int) -> Tensor:
-    """Bilinear [N, C, H, W] -> [N, C, size, size] as TensorFlow 1's resize_bilinear, align_corners false.
+    """Bilinear [N, C, H, W] -> [N, C, size, size] like TensorFlow 1's resize_bilinear with align_corners false.
 
-    Output place i reads at i H / size: no half-pixel centres, so the picture moves up and left, and no antialias, so
-    a large one is undersampled.  FID has always been computed so.
+    Output pixel i is read at i H / size: without half-pixel centres, which shifts the image up and left, and without
+    antialiasing, which undersamples large images.  The FID has always been computed this way.
     """
     for dim in (3, 2):
         side = images.shape[dim]
@@ -49,7 +49,7 @@ def resize(images: Tensor, size: int) -> Tensor:
 
 
 class Conv(nn.Module):
-    """Convolution, batch norm, ReLU; padded to keep the side, or with `valid` not at all."""
+    """Convolution, batch norm, ReLU; padded to keep the side, or not padded if `valid`."""
 
     def __init__(self, inputs: int, outputs: int, kernel: Kernel = 1, stride: int = 1, valid: bool = False) -> None:
         super().__init__()
@@ -60,11 +60,11 @@ class Conv(nn.Module):
         return F.relu(self.bn(self.conv(x)), inplace=True)
 
 
-def average(x: Tensor) -> Tensor:
+def average_pool(x: Tensor) -> Tensor:
     return F.avg_pool2d(x, 3, 1, 1, count_include_pad=False)
 
 
-def maximum(x: Tensor) -> Tensor:
+def max_pool(x: Tensor) -> Tensor:
     return F.max_pool2d(x, 3, 1, 1)
 
 
@@ -85,7 +85,7 @@ class MixedA(nn.Module):
         one = self.branch1x1(x)
         five = self.branch5x5_2(self.branch5x5_1(x))
         three = self.branch3x3dbl_3(self.branch3x3dbl_2(self.branch3x3dbl_1(x)))
-        return torch.cat([one, five, three, self.branch_pool(average(x))], 1)
+        return torch.cat([one, five, three, self.branch_pool(average_pool(x))], 1)
 
 
 class MixedB(nn.Module):
@@ -104,7 +104,7 @@ class MixedB(nn.Module):
 
 
 class MixedC(nn.Module):
-    """17x17: 7x7 as rows and columns."""
+    """17x17: 7x7 as 1x7 and 7x1."""
 
     def __init__(self, inputs: int, narrow: int) -> None:
         super().__init__()
@@ -123,7 +123,7 @@ class MixedC(nn.Module):
         seven = self.branch7x7_3(self.branch7x7_2(self.branch7x7_1(x)))
         double = self.branch7x7dbl_3(self.branch7x7dbl_2(self.branch7x7dbl_1(x)))
         double = self.branch7x7dbl_5(self.branch7x7dbl_4(double))
-        return torch.cat([self.branch1x1(x), seven, double, self.branch_pool(average(x))], 1)
+        return torch.cat([self.branch1x1(x), seven, double, self.branch_pool(average_pool(x))], 1)
 
 
 class MixedD(nn.Module):
@@ -145,7 +145,7 @@ class MixedD(nn.Module):
 
 
 class MixedE(nn.Module):
-    """8x8: 3x3 as a row and a column side by side.  `pool` is the average, in the last block the maximum."""
+    """8x8: 3x3 as 1x3 and 3x1 in parallel.  `pool` is `average_pool`, in the last block `max_pool`."""
 
     def __init__(self, inputs: int, pool: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
@@ -172,7 +172,7 @@ class MixedE(nn.Module):
 
 
 class Inception(nn.Module):
-    """Pixels [N, 1 or 3, H, W] in 0..255 -> features [N, 2048], the mean of the last map over its places."""
+    """Pixels [N, 1 or 3, H, W] in 0..255 -> features [N, 2048], the spatial mean of the last map."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -190,15 +190,15 @@ class Inception(nn.Module):
         self.Mixed_6d = MixedC(768, 160)
         self.Mixed_6e = MixedC(768, 192)
         self.Mixed_7a = MixedD(768)
-        self.Mixed_7b = MixedE(1280, average)
-        self.Mixed_7c = MixedE(2048, maximum)
-        self.fc = nn.Linear(DIM, 1008)  # the graph's logits: no feature of FID's
+        self.Mixed_7b = MixedE(1280, average_pool)
+        self.Mixed_7c = MixedE(2048, max_pool)
+        self.fc = nn.Linear(DIM, 1008)  # the graph's logits, which the FID does not use
 
     def forward(self, pixels: Tensor) -> Tensor:
         return self.features(self.prepare(pixels))
 
     def prepare(self, pixels: Tensor) -> Tensor:
-        """Pixels at 299x299 as the graph resizes them, RGB, (x - 128) / 128."""
+        """Pixels at 299x299 resized as in the graph, RGB, (x - 128) / 128."""
         return ((resize(pixels, SIZE) - 128) / 128).expand(-1, 3, -1, -1)
 
     def features(self, x: Tensor) -> Tensor:
@@ -210,29 +210,29 @@ class Inception(nn.Module):
         return x.mean((2, 3))
 
 
-def load(path: Path | None = None) -> tuple[Inception, str]:
-    """The network with its weights, from `path`, the cache or a download, ready to run; and their SHA-256.
+def load_network(path: Path | None = None) -> tuple[Inception, str]:
+    """The network with weights from `path`, the cache or a download, in evaluation mode, and their SHA-256.
 
-    Raises UserError where they cannot be had or are other ones.
+    Raises UserError if the weights cannot be obtained or do not have the expected SHA-256.
     """
     network = Inception()
-    weights.install(network, path or downloaded(), SHA256)
+    weights.load_weights(network, path or weights_path(), SHA256)
     return network, SHA256
 
 
-def downloaded() -> Path:
-    """The file of weights in the cache, downloaded if it is not there; raises UserError where it cannot be."""
+def weights_path() -> Path:
+    """The file of weights in the cache, downloaded if it is missing; raises UserError if the download fails."""
     path = cache_folder() / "weights" / FILE
     if not path.exists():
         try:
             with urllib.request.urlopen(URL, timeout=60) as answer:
                 content = answer.read()
         except (OSError, http.client.HTTPException) as error:
-            raise UserError(
-                f"cannot download {URL}: {error}; fetch it where there is a network and name the file with weights="
-            ) from None
+            text = f"cannot download {URL}: {error}; download it on another machine and pass the file with --weights"
+            raise UserError(text, "download-failed") from None
         if (found := hashlib.sha256(content).hexdigest()) != SHA256:
-            raise UserError(f"{URL} brought bytes with the SHA-256 {found} instead of {SHA256}: they were not kept")
+            text = f"the download of {URL} has the SHA-256 {found} instead of {SHA256} and was discarded"
+            raise UserError(text, "file-damaged")
         files.make_folder(path.parent)
         files.write_atomic(path, content)
     return path

@@ -1,4 +1,4 @@
-"""Pretrained weights: no byte of them is read before its SHA-256 is known; batch norm folded into convolutions."""
+"""Pretrained weights: files are parsed only if their SHA-256 is right; batch norms are folded into convolutions."""
 
 from __future__ import annotations
 
@@ -14,36 +14,37 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from ptarmigan.core.types import UserError
 
 
-def read(path: Path, sha256: str) -> dict[str, Tensor]:
-    """The tensors of a PyTorch checkpoint whose bytes have this SHA-256, on the CPU.
+def read_weights(path: Path, sha256: str) -> dict[str, Tensor]:
+    """The tensors of a PyTorch checkpoint that has this SHA-256, on the CPU.
 
-    Raises UserError where the file cannot be read or has other bytes; those are not looked into.
+    Raises UserError if the file cannot be read or has another SHA-256; it is not parsed then.
     """
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise UserError(f"cannot read the weights {path}: {error.strerror}") from None
+        raise UserError(f"cannot read the weights {path}: {error.strerror}", "file-unreadable") from None
     if hashlib.sha256(content).hexdigest() != sha256:
-        raise UserError(f"{path} does not have the SHA-256 {sha256}: these are other weights, or damaged ones")
+        text = f"{path} does not have the SHA-256 {sha256}: it is damaged or holds other weights"
+        raise UserError(text, "file-damaged")
     tensors: dict[str, Tensor] = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     return tensors
 
 
-def install(network: nn.Module, path: Path, sha256: str) -> None:
-    """Put the weights of a file into their network and make it ready to run; raises UserError as `read` does."""
-    network.load_state_dict(read(path, sha256))
+def load_weights(network: nn.Module, path: Path, sha256: str) -> None:
+    """Load the weights of a file into their network, for evaluation; raises UserError like `read_weights`."""
+    network.load_state_dict(read_weights(path, sha256))
     network.eval().requires_grad_(False)
-    fold(network)
+    fold_batch_norm(network)
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
-def fold(network: nn.Module) -> None:
-    """Fold each batch norm, as it is in evaluation, into the convolution registered just before it; in place.
+def fold_batch_norm(network: nn.Module) -> None:
+    """Fold each batch norm, with its running statistics, into the convolution registered just before it; in place.
 
-    w' = w g / sqrt(v + eps), b' = beta - m g / sqrt(v + eps): one pass over memory less, and the same function.
+    w' = w g / sqrt(v + eps), b' = beta - m g / sqrt(v + eps): the same function with one pass over memory less.
     """
     for module in list(network.modules()):
-        for (place, convolution), (norm_place, norm) in pairwise(list(module.named_children())):
+        for (name, convolution), (norm_name, norm) in pairwise(list(module.named_children())):
             if isinstance(convolution, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
-                setattr(module, place, fuse_conv_bn_eval(convolution, norm))
-                setattr(module, norm_place, nn.Identity())
+                setattr(module, name, fuse_conv_bn_eval(convolution, norm))
+                setattr(module, norm_name, nn.Identity())
