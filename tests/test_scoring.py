@@ -345,7 +345,7 @@ def test_a_figure_has_the_digits_that_its_interval_is_worth(mean: float, half: f
 
 @pytest.fixture
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(saving, "FEWEST", 5)
+    monkeypatch.setattr(saving, "MIN_SELECT", 5)
 
 
 def live(run: Path) -> list[tuple[int, float]]:
@@ -373,7 +373,7 @@ def test_a_resumed_run_keeps_the_same_best(
     real = training.train_batch
 
     def stop(state: Any, batches: Any, *play: Any) -> Any:
-        if state.controllers and state.images_seen == 24:
+        if state.progress.tick and state.images_seen == 24:
             os.kill(os.getpid(), signal.SIGINT)
         return real(state, batches, *play)
 

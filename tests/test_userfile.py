@@ -33,7 +33,8 @@ from ptarmigan.losses import custom as userfile
 from ptarmigan.losses.custom import LossFile, open_loss
 from ptarmigan.networks.layers import power_iteration
 from ptarmigan.training import checkpoint, probe
-from ptarmigan.training.loop import Stopped, feed, train
+from ptarmigan.training.loop import Stopped, train
+from ptarmigan.training.setup import train_batches
 from ptarmigan.training.probe import OutOfMemory, memory, smaller
 
 LECAM = Path(__file__).parent.parent / "examples" / "lecam.py"
@@ -181,7 +182,7 @@ def interrupted(monkeypatch: pytest.MonkeyPatch, at: int) -> None:
     shipped = training.train_batch
 
     def stopping(state: Any, given: Any, *play: Any) -> Any:
-        if state.controllers and state.images_seen == at:
+        if state.progress.tick and state.images_seen == at:
             os.kill(os.getpid(), signal.SIGINT)
         return shipped(state, given, *play)
 
@@ -230,7 +231,7 @@ def test_a_run_that_goes_back_goes_on_with_the_file(
     shipped, times = training.train_batch, [0]
 
     def failing(state: Any, given: Any, *play: Any) -> Any:
-        if state.controllers and state.images_seen == 40 and not times[0]:
+        if state.progress.tick and state.images_seen == 40 and not times[0]:
             times[0] = 1
             state.found_inf.fill_(1)
         return shipped(state, given, *play)
@@ -354,7 +355,7 @@ def test_each_update_of_d_and_g_has_draws_of_its_own(shapes: Path, tmp_path: Pat
         return out
 
     object.__setattr__(file, "terms", noting)
-    with feed(config, dataset, CPU) as given:
+    with train_batches(config, dataset, CPU) as given:
         for _ in range(2):
             terms = train_batch(state, given)
     assert len(set(found)) == len(found) == 2 * 3

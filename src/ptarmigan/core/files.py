@@ -18,11 +18,17 @@ from torch import Tensor
 
 from ptarmigan.core.types import UserError
 
-FORMAT = 2  # of every file that holds tensors; checkpoint.py brings a run of format 1 up to it
+FORMAT = 1  # of every file that holds tensors, and of a run's config.json
 
 
 class Damaged(UserError):
     """A file is not what was written."""
+
+
+class OtherFormat(UserError):
+    """A file is whole, but has a format that this version does not read."""
+
+    code = "file-format"
 
 
 def write_atomic(path: Path, content: bytes | Callable[[BinaryIO], object]) -> None:
@@ -84,7 +90,10 @@ def save_json(path: Path, record: dict[str, Any]) -> None:
 
 
 def load_json(path: Path) -> dict[str, Any]:
-    """What `save_json` wrote; raises Damaged where it cannot be read or does not have its SHA-256."""
+    """What `save_json` wrote.
+
+    Raises Damaged where it cannot be read or does not have its SHA-256; OtherFormat where it names another format.
+    """
     try:
         record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         good = record.pop("sha256") == _seal(record)
@@ -92,7 +101,16 @@ def load_json(path: Path) -> dict[str, Any]:
         raise Damaged(f"cannot read {path}: {error}") from None
     if not good:
         raise Damaged(f"{path} is damaged: its content does not have the SHA-256 written in it")
+    check_format(path, record.get("format", FORMAT))
     return record
+
+
+def check_format(path: Path, found: object) -> None:
+    """Raise OtherFormat where a file's format is not the one that this version reads."""
+    if found != FORMAT:
+        raise OtherFormat(
+            f"{path} has format {found!r}, this ptarmigan reads format {FORMAT}: use the ptarmigan that wrote it"
+        )
 
 
 def _seal(record: dict[str, Any]) -> str:
@@ -117,7 +135,7 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """What `save_tensors` wrote, on the CPU.
 
     Raises Damaged where the file cannot be read, is not ours, or does not have the SHA-256 that it names;
-    UserError where its format is newer than this program.
+    OtherFormat where it is whole and has another format than FORMAT.
     """
     try:
         with safetensors.safe_open(path, "pt") as file:
@@ -131,8 +149,7 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise Damaged(f"cannot read {path}: {error}") from None
     if not good:
         raise Damaged(f"{path} is damaged: its content does not have the SHA-256 written in it")
-    if meta["format"] > FORMAT:
-        raise UserError(f"{path} has format {meta['format']}, made by a newer ptarmigan: this one reads up to {FORMAT}")
+    check_format(path, meta.get("format"))
     return tensors, {**meta, "sha256": sha256}
 
 

@@ -39,7 +39,7 @@ def train_batch(state: TrainState, batches: Batches, play: Step = eager_step) ->
     `play` makes the last update of D and the one of G; graphs.py has another way to do the same.
     """
     train, seen, first = state.config.train, state.images_seen, int(indices(state)[0])
-    scale = state.controllers.get("lr_scale", 1.0)
+    scale = state.progress.lr_scale
     for optimizer, lr, (first_beta, second_beta) in (
         (state.opt_d, train.d_lr, train.d_betas),
         (state.opt_g, train.g_lr, train.g_betas),

@@ -46,12 +46,12 @@ def finish(run: Path, state: TrainState, dataset: Dataset, say: Callable[[str], 
     """Where everything is, and what to try next."""
     ptarmigan, path = program(), shlex.quote(str(run))
     named = f" --class {shlex.quote(state.spec.class_names[-1])}" if state.config.model.conditioning != "none" else ""
-    trained = duration(state.controllers["clock"])
+    trained = duration(state.progress.clock)
     say(f"trained for {trained} on {state.images_seen:,} images")
     say(f"  pictures   {run / 'samples'}")
     say(f"  generator  {run / 'generator'}")
-    if "best" in state.controllers:
-        kid, images = state.controllers["best"]
+    if state.progress.best_kid is not None:
+        kid, images = state.progress.best_kid, state.progress.best_images
         say(f"  best       {run / 'best'}, of {images:,} images: KID {kid:.2g} to the select part")
     say(f"  log        {run / 'metrics.jsonl'}")
     say("next:")

@@ -39,7 +39,7 @@ def features_of(seer: Extractor, dataset: Dataset, places: NDArray[np.int64], to
     try:
         features = files.load_tensors(path)[0]["features"]
         took(len(places))
-    except files.Damaged:  # or not there
+    except (files.Damaged, files.OtherFormat):  # or not there
         features = look(seer, len(places), lambda part: dataset.images[places[part]], took)
         with suppress(UserError):  # a cache that cannot be written costs time alone
             files.make_folder(path.parent)
