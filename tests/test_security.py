@@ -12,7 +12,7 @@ import struct
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ from ptarmigan.data import open_dataset
 from ptarmigan.data.pack import ARRAYS, cache_folder
 from ptarmigan.training.loop import train
 from ptarmigan.training.run_folder import holder, read_yaml
+from support import at_most
 
 
 class Trap:
@@ -167,20 +168,6 @@ def test_no_reader_of_a_run_or_of_the_cache_runs_a_malicious_file(
 
 
 # --- memory -----------------------------------------------------------------------------------------------------
-
-
-@contextmanager
-def at_most(mebibytes: int) -> Iterator[None]:
-    """The block takes no more memory than this; the system's mark of the peak is set back at its begin."""
-    Path("/proc/self/clear_refs").write_text("5")
-    before = _peak()
-    yield
-    assert _peak() - before < mebibytes * 1024
-
-
-def _peak() -> int:
-    (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
-    return int(line.split()[1])
 
 
 def npy(shape: str, descr: str = "|u1", body: bytes = b"") -> bytes:

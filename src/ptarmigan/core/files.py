@@ -24,6 +24,8 @@ FORMAT = 1  # of every file that holds tensors, and of a run's config.json
 class Damaged(UserError):
     """A file is not what was written."""
 
+    code = "file-damaged"
+
 
 class OtherFormat(UserError):
     """A file is whole, but has a format that this version does not read."""

@@ -31,7 +31,7 @@ from ptarmigan.game.state import TrainState
 from ptarmigan.training import checkpoint
 from ptarmigan.training.auto import Choice, Setting, choose, with_fields
 from ptarmigan.training.budget import finished, plan_end, seconds_left, share_done, snapshots_due, steps_per_tick
-from ptarmigan.training.messages import again, describe, finish
+from ptarmigan.training.messages import describe, finish
 from ptarmigan.training.probe import Probed, memory, probe
 from ptarmigan.training.run_folder import lock, open_run, read_yaml, record_of, recorded_auto, write_record
 from ptarmigan.training.setup import Job, open_job, train_batches
@@ -51,9 +51,10 @@ class Stopped(UserError):
 
     code = "stopped"
 
-    def __init__(self, number: int, text: str) -> None:
-        super().__init__(text)
+    def __init__(self, number: int, images_seen: int, run: Path) -> None:
+        super().__init__(f"stopped at {images_seen:,} images; everything is saved")
         self.status = 128 + number
+        self.run = run
 
 
 def train(
@@ -249,9 +250,7 @@ def train_to_end(job: Job, state: TrainState, record: dict[str, Any], batches: B
             if stop and not finished(state):
                 check_tensors(state, metrics)
                 save_snapshot(job.run, state, record, job.dataset, live, metrics, milestone=False)
-                number = received[0] if received else signal.SIGTERM
-                text = f"stopped at {state.images_seen:,} images seen, everything is saved; to resume: {again(job.run)}"
-                raise Stopped(number, text)
+                raise Stopped(received[0] if received else signal.SIGTERM, state.images_seen, job.run)
             interval = Interval()
 
 
