@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,18 @@ from support import at_step, interrupt, raises
 
 def newest(run: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     return load_tensors(checkpoint.checkpoints(run)[-1])
+
+
+@pytest.fixture(scope="module")
+def finished(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.set_num_threads(1)
+    return train(shapes, out=tmp_path_factory.mktemp("finished") / "run", **SMALL)
+
+
+@pytest.fixture
+def run(finished: Path, tmp_path: Path) -> Path:
+    """A finished run of one's own."""
+    return Path(shutil.copytree(finished, tmp_path / "run"))
 
 
 SLOW = pytest.mark.slow
@@ -140,9 +153,8 @@ def test_the_files_of_a_run(shapes: Path, tmp_path: Path) -> None:
 
 
 def test_the_same_command_on_a_finished_run_does_nothing(
-    shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    shapes: Path, run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run = train(shapes, out=tmp_path / "run", **SMALL)
     files = [run / "metrics.jsonl", run / "generator" / "model.safetensors", *checkpoint.checkpoints(run)]
     before = [path.read_bytes() for path in files]
     capsys.readouterr()
@@ -151,8 +163,7 @@ def test_the_same_command_on_a_finished_run_does_nothing(
     assert [path.read_bytes() for path in files] == before
 
 
-def test_a_longer_budget_extends_a_run_and_anneals_again(shapes: Path, tmp_path: Path) -> None:
-    run = train(shapes, out=tmp_path / "run", **SMALL)
+def test_a_longer_budget_extends_a_run_and_anneals_again(shapes: Path, run: Path) -> None:
     train(shapes, out=run, **{**SMALL, "images": "96"})
     _, meta = newest(run)
     assert meta["images_seen"] == 96
@@ -173,14 +184,12 @@ def test_an_unfinished_run_is_extended_by_moving_its_end(
     assert newest(tmp_path / "run")[1]["progress"]["ends"] == [64]
 
 
-def test_another_config_on_the_same_run_is_refused_with_the_difference(shapes: Path, tmp_path: Path) -> None:
-    run = train(shapes, out=tmp_path / "run", **SMALL)
+def test_another_config_on_the_same_run_is_refused_with_the_difference(shapes: Path, run: Path) -> None:
     with raises("run-differs", run, "width is 4 in the run, 8 now", "r1 is 0.2 in the run, 0.3 now"):
         train(shapes, out=run, **{**SMALL, "width": 8, "r1": 0.3})
 
 
-def test_other_images_on_the_same_run_are_refused(shapes: Path, tmp_path: Path) -> None:
-    run = train(shapes, out=tmp_path / "run", **SMALL)
+def test_other_images_on_the_same_run_are_refused(shapes: Path, run: Path, tmp_path: Path) -> None:
     with np.load(shapes) as arrays:
         np.savez(tmp_path / "other.npz", arr_0=255 - arrays["arr_0"], arr_1=arrays["arr_1"])
     with raises("run-differs", "images", shapes):
@@ -242,9 +251,8 @@ def test_a_value_that_is_not_finite_stops_the_run_with_the_term_the_count_and_th
 
 
 def test_the_newest_good_checkpoint_is_used_when_one_is_damaged(
-    shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    shapes: Path, run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run = train(shapes, out=tmp_path / "run", **SMALL)
     before = (run / "generator" / "model.safetensors").read_bytes()
     path = checkpoint.checkpoints(run)[-1]
     blob = bytearray(path.read_bytes())
