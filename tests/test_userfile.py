@@ -34,8 +34,8 @@ from ptarmigan.losses.custom import LossFile, open_loss
 from ptarmigan.networks.layers import power_iteration
 from ptarmigan.training import checkpoint, probe
 from ptarmigan.training.loop import Stopped, train
-from ptarmigan.training.setup import train_batches
 from ptarmigan.training.probe import OutOfMemory, memory, smaller
+from ptarmigan.training.setup import train_batches
 
 LECAM = Path(__file__).parent.parent / "examples" / "lecam.py"
 CPU, F64 = torch.device("cpu"), torch.float64
