@@ -36,6 +36,7 @@ from ptarmigan.training import checkpoint, probe
 from ptarmigan.training.loop import Stopped, train
 from ptarmigan.training.probe import OutOfMemory, memory, smaller
 from ptarmigan.training.setup import train_batches
+from support import raises
 
 LECAM = Path(__file__).parent.parent / "examples" / "lecam.py"
 CPU, F64 = torch.device("cpu"), torch.float64
@@ -443,13 +444,13 @@ def test_the_file_is_held_by_name_and_hash_and_never_run_again_unasked(
         replay(run, at=40)
     with pytest.raises(UserError, match=r"mine\.py has SHA-256 .*, and .*" + begun + r".*as it was then"):
         replay(run, at=40, loss=path)
-    with pytest.raises(UserError, match=rf"loss mine\.py \(SHA-256 {sha256[:12]}\) there, non_saturating here.*--loss"):
+    with raises("run-differs", f"loss is mine.py (SHA-256 {sha256[:12]}) in the run, non_saturating now", "--loss"):
         train(shapes, out=run, **SMALL)
     train(shapes, out=tmp_path / "tuned", init=run, **SMALL)
     assert not trap.exists()
 
     other = write(tmp_path, LECAM.read_text() + "# changed\n")
-    with pytest.raises(UserError, match=rf"loss mine\.py \(SHA-256 {sha256[:12]}\) there, mine\.py \(SHA-256 .* here"):
+    with raises("run-differs", f"loss is mine.py (SHA-256 {sha256[:12]}) in the run, mine.py (SHA-256 "):
         train(shapes, out=run, **SMALL, loss=str(other))
     with pytest.raises(UserError, match="loss hinge, which is no file's: leave --loss out"):
         replay(train(shapes, out=tmp_path / "plain", **SMALL, loss="hinge"), at=40, loss=other)

@@ -21,7 +21,7 @@ from ptarmigan.core import log
 from ptarmigan.core.devices import deterministic, pick_device
 from ptarmigan.core.files import load_json, make_folder, write_atomic
 from ptarmigan.core.types import DiscriminatorOutput, UserError
-from ptarmigan.data import open_dataset
+from ptarmigan.data import Dataset, open_dataset
 from ptarmigan.game.batch import train_batch
 from ptarmigan.game.progress import Progress
 from ptarmigan.game.state import TrainState
@@ -76,21 +76,15 @@ def replay(
     stay), and where the images or the loss file are not those of the run.
     """
     run = Path(run)
-    found, record, plan = checkpoint_before(run, at)
+    found, record, progress = checkpoint_before(run, at)
     config = config_of(record)
     loss_file = reopen(Path(loss) if loss else None, config, record.get("loss_sha256"), run)
-    source = data or (None if record["data"]["source"] == "embedded" else record["data"]["source"])
-    dataset = open_dataset(source, config.data)
-    if dataset.fingerprint != record["data"]["fingerprint"]:
-        raise UserError(
-            f"data: {source or 'the embedded set'} does not hold the images of {run}: say where they are with --data",
-            "images-differ",
-        )
+    dataset = open_images(run, record, data)
     state = TrainState.create(config, dataset.spec, pick_device(device), record["precision"] == "bf16", loss_file)
     if found is not None:
         checkpoint.restore(state, found)
-    if not state.progress.ends:
-        state.progress.ends, state.progress.end_fixed_at = plan.ends[:1], plan.end_fixed_at
+    if not state.progress.ends:  # the checkpoint is older than the run's first end
+        state.progress.ends, state.progress.end_fixed_at = progress.ends[:1], progress.end_fixed_at
     first = at - (at - state.images_seen) % config.train.batch
     target = Path(out) if out else run / "private" / f"replay-{first:09d}"
     if target.exists() and any(target.iterdir()):
@@ -98,13 +92,9 @@ def replay(
     with deterministic(config.train.deterministic), train_batches(config, dataset, state.device) as batches:
         while state.images_seen < first:
             train_batch(state, batches)
-        purposes = [
-            *(f"order {extra}" for extra in range(1, config.train.d_steps)),
-            "order",
-        ]  # one for each update of D
+        purposes = [*(f"order {extra}" for extra in range(1, config.train.d_steps)), "order"]  # of each update of D
         drawn = [batches.load(first, purpose) for purpose in purposes]
-        files = [[dataset.origin(int(index)) for index in loaded.indices] for loaded in drawn]
-        watch = Watch(state, files)
+        watch = Watch(state, [[dataset.origin(int(index)) for index in loaded.indices] for loaded in drawn])
         norms = {name: parameter.norm().item() for name, parameter in watch.parameters()}
         with watch.attached():
             terms = {name: value.item() for name, value in train_batch(state, batches).items()}
@@ -112,15 +102,32 @@ def replay(
     step = Step(
         first, found.path.name if found else "the start", terms, watch.calls,
         {name: (norm, gradients[name].norm().item()) for name, norm in norms.items()},  # type: ignore[union-attr]
-        watch.not_finite or watch.backward, files[-1], str(target),
+        watch.not_finite or watch.backward, watch.files[-1], str(target),
     )  # fmt: skip
-    make_folder(target)
-    columns = math.ceil(config.train.batch**0.5)
-    for name, images in (("batch", drawn[-1].images), ("fakes", watch.fakes)):
-        picture = grid(to_uint8(images.detach().nan_to_num(-1)), columns)
-        save_png(picture, target / f"{name}.png", images_seen=first)
-    write_atomic(target / "step.json", (json.dumps(asdict(step), indent=2) + "\n").encode())
+    save_step(step, target, drawn[-1].images, watch.fakes)
     return step
+
+
+def open_images(run: Path, record: dict[str, Any], data: str | Path | None) -> Dataset:
+    """The run's images, where they were or at `data`; raises UserError where those are other images."""
+    source = data or (None if record["data"]["source"] == "embedded" else record["data"]["source"])
+    dataset = open_dataset(source, config_of(record).data)
+    if dataset.fingerprint != record["data"]["fingerprint"]:
+        raise UserError(
+            f"data: {source or 'the embedded set'} does not hold the images of {run}: say where they are with --data",
+            "images-differ",
+        )
+    return dataset
+
+
+def save_step(step: Step, folder: Path, batch: Tensor, fakes: Tensor) -> None:
+    """Write batch.png, fakes.png and step.json."""
+    make_folder(folder)
+    columns = math.ceil(len(batch) ** 0.5)
+    for name, images in (("batch", batch), ("fakes", fakes)):
+        picture = grid(to_uint8(images.detach().nan_to_num(-1)), columns)
+        save_png(picture, folder / f"{name}.png", images_seen=step.images_seen)
+    write_atomic(folder / "step.json", (json.dumps(asdict(step), indent=2) + "\n").encode())
 
 
 def checkpoint_before(run: Path, at: int) -> tuple[checkpoint.Checkpoint | None, dict[str, Any], Progress]:

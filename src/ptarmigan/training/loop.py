@@ -148,7 +148,7 @@ def train_run(job: Job, choice: Choice | None) -> TrainState:
 def start_run(job: Job, batches: Batches, choice: Choice | None) -> tuple[TrainState, dict[str, Any]]:
     """The state of a new run or of one that is resumed, with its record, which is written; the user is told."""
     existing, found = open_existing(job)
-    record = new_record(job, batches, existing)
+    record = run_record(job, batches, existing)
     state = initial_state(job, record, found)
     plan_end(state, job.config.train)
     started_warm = job.warm_start is not None and found is None
@@ -177,7 +177,7 @@ def open_existing(job: Job) -> tuple[dict[str, Any] | None, checkpoint.Checkpoin
     return record, found
 
 
-def new_record(job: Job, batches: Batches, existing: dict[str, Any] | None) -> dict[str, Any]:
+def run_record(job: Job, batches: Batches, existing: dict[str, Any] | None) -> dict[str, Any]:
     """The run's record for this call of `train`; what was measured when the run started stays."""
     if existing is None:
         bf16, micro_batch, seconds = measure(job, batches)

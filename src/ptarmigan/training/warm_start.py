@@ -134,7 +134,7 @@ class WarmStart:
                 if recorded.get("model") == str(model) and checkpoint.checkpoints(run):
                     return recorded
             source = SourceModel.open(model)
-            return recorded if recorded.get("sha256") == source.sha256 else new_record(source, asked)
+            return recorded if recorded.get("sha256") == source.sha256 else start_record(source, asked)
 
         record = dist.on_first(find_on_first)
         return cls(record, source)
@@ -156,7 +156,7 @@ class WarmStart:
         return self.record | copy_weights(state, self.source)
 
 
-def new_record(source: SourceModel, asked: Mapping[str, Any]) -> dict[str, Any]:
+def start_record(source: SourceModel, asked: Mapping[str, Any]) -> dict[str, Any]:
     """What a new run's record says about the model that it starts from, before anything is copied."""
     given = {key: value for key, value in flatten(asked).items() if value is not None}
     own, network = set(given), source.config.model.network
