@@ -34,7 +34,14 @@ def limit(monkeypatch: pytest.MonkeyPatch, most: int, error: Exception, only_in_
 CPU = RuntimeError("[enforce fail at alloc_cpu.cpp:124] err == 0. DefaultCPUAllocator: can't allocate memory: 9 bytes")
 
 
-@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), CPU, MemoryError()])
+@pytest.mark.parametrize(
+    "error",
+    [
+        CPU,
+        pytest.param(torch.OutOfMemoryError("CUDA out of memory"), marks=pytest.mark.slow),
+        pytest.param(MemoryError(), marks=pytest.mark.slow),
+    ],
+)
 def test_what_fits_is_found_and_kept(
     error: Exception, shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -64,7 +64,7 @@ def probe(
 
 
 def fitting(micro_batch: int, state: TrainState, step_of: Callable[[TrainState], Step]) -> int:
-    """`micro_batch` if a step fits in memory; else, if the user set none, the largest half, quarter ... that does."""
+    """The first of `micro_batch`, half of it, a quarter ... whose step fits; a size that the user set is not halved."""
     state.micro_batch = micro_batch
     try:
         with memory(state):
@@ -100,7 +100,7 @@ def memory(state: TrainState) -> Iterator[None]:
 
 
 def whole(state: TrainState) -> bool:
-    """The batch cannot be split: the class term, or a term of the user's own loss, compares all of its images."""
+    """The batch cannot come in parts: its class term, or one of the user's own, compares all its images."""
     return state.config.model.conditioning == "reacgan" or (state.loss_file is not None and state.loss_file.whole)
 
 
