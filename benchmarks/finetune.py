@@ -63,7 +63,7 @@ def measure(row: dict[str, Any], before: Path, after: Path, given: dict[str, str
     taken = json.loads((run / "config.json").read_text())["init"]
     return {
         "row": row,
-        "taken": taken and round(taken["share"], 4),
+        "taken": taken and round(taken["copied_share"], 4),
         "score": score,
         "unseen": {name: score["per_class"][name] for name in UNSEEN},
         "machine": f"{platform.machine()}, {os.cpu_count()} cores",

@@ -24,7 +24,8 @@ from ptarmigan.data import open_dataset
 from ptarmigan.game.batch import train_batch
 from ptarmigan.game.state import TrainState
 from ptarmigan.losses.custom import open_loss
-from ptarmigan.training.loop import feed, train
+from ptarmigan.training.loop import train
+from ptarmigan.training.setup import train_batches
 
 SMALL: dict[str, Any] = dict(width=4, batch=8, images="1M", precision="fp32", latent_dim=6, class_dim=4, split="none")
 GAMES: dict[str, dict[str, Any]] = {  # without batch norm, so that parts of a batch give the same trajectory
@@ -76,7 +77,7 @@ def play(name: str, data: Path, steps: int, begin: str, to: Path) -> None:
     config, loss_file = open_loss(resolve({**SMALL, **(GAMES | WHOLE)[name]}))
     dataset = open_dataset(data, config.data, lambda *_: None)
     state = TrainState.create(config, dataset.spec, torch.device("cpu"), loss_file=loss_file)
-    state.controllers["ends"] = [400]  # ramps are on their way
+    state.progress.ends = [400]  # ramps are on their way
     state.micro_batch = int(os.environ.get("MICRO_BATCH", "0"))
     for network in (state.G, state.D, state.ema):
         in_float64(network)
@@ -88,7 +89,7 @@ def play(name: str, data: Path, steps: int, begin: str, to: Path) -> None:
         state.images_seen = meta["images_seen"]
     elif "augment_p" in state.device_scalars:
         state.device_scalars["augment_p"].fill_(0.5)
-    with feed(config, dataset, state.device) as batches:
+    with train_batches(config, dataset, state.device) as batches:
         terms = [train_batch(state, batches) for _ in range(steps)]
     assert not state.found_inf
     if dist.rank() == 0:

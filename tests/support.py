@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+import ptarmigan.game.batch
+import ptarmigan.training.loop
 from ptarmigan import UserError, cli
+from ptarmigan.core.types import Batch
 from ptarmigan.evaluation.features import Extractor
 
 
@@ -71,6 +77,72 @@ def call(
         status = int(leaving.code or 0)
     out, err = capsys.readouterr()
     return status, out, err
+
+
+def before_steps(monkeypatch: pytest.MonkeyPatch, action: Callable[[Any], object]) -> None:
+    """Call `action(state)` before every step of a run, but not of the probe's throwaway states."""
+    train_batch = ptarmigan.training.loop.train_batch
+
+    def with_action(state: Any, *arguments: Any) -> Any:
+        if state.progress.tick:
+            action(state)
+        return train_batch(state, *arguments)
+
+    monkeypatch.setattr(ptarmigan.training.loop, "train_batch", with_action)
+
+
+def at_step(monkeypatch: pytest.MonkeyPatch, number: int, action: Callable[[Any], object]) -> None:
+    """Call `action(state)` before the `number`-th step that the run makes."""
+    count = 0
+
+    def counted(state: Any) -> None:
+        nonlocal count
+        count += 1
+        if count == number:
+            action(state)
+
+    before_steps(monkeypatch, counted)
+
+
+def interrupt(_: object) -> None:
+    """Ctrl-C."""
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+def plant_nan(monkeypatch: pytest.MonkeyPatch, where: str, at: int, times: int) -> None:
+    """Put a NaN into the step at `at` images seen, the first `times` times that the run makes it.
+
+    `where` is batch (one pixel of one image), weight or gradient (of D), or average (of G, which no loss reads).
+    """
+    train_batch, left = ptarmigan.training.loop.train_batch, times
+
+    def with_nan(state: Any, *arguments: Any) -> Any:
+        nonlocal left
+        if not (state.progress.tick and state.images_seen == at and left):
+            return train_batch(state, *arguments)
+        left -= 1
+        nan, weight = float("nan"), state.D.head.source.weight
+        with pytest.MonkeyPatch.context() as patch:
+            if where == "batch":
+                real_batch = ptarmigan.game.batch.real_batch
+                patch.setattr(ptarmigan.game.batch, "real_batch", lambda *rest: nan_in(real_batch(*rest)))
+            elif where == "weight":
+                weight.data.fill_(nan)
+            elif where == "average":
+                next(state.ema.parameters()).data.fill_(nan)
+            hook = weight.register_hook(lambda gradient: gradient * nan) if where == "gradient" else None
+            terms = train_batch(state, *arguments)
+            if hook:
+                hook.remove()
+        return terms
+
+    monkeypatch.setattr(ptarmigan.training.loop, "train_batch", with_nan)
+
+
+def nan_in(batch: Batch) -> Batch:
+    images = batch.images.clone()
+    images[3, 0, 5, 5] = float("nan")
+    return batch._replace(images=images)
 
 
 @contextmanager

@@ -736,7 +736,7 @@ def test_stopped_between_two_moves_of_p_and_resumed_is_the_same_run_bit_for_bit(
     real = training.train_batch
 
     def stop(state: Any, batches: Any, *play: Any) -> Any:
-        if state.controllers and state.images_seen == 40:
+        if state.progress.tick and state.images_seen == 40:
             os.kill(os.getpid(), signal.SIGINT)
         return real(state, batches, *play)
 

@@ -108,7 +108,7 @@ def test_a_stopped_run_ends_as_a_whole_one(
     real = training.train_batch
 
     def stop(state: TrainState, batches: Batches, *by: Any) -> Any:
-        if state.controllers and state.images_seen == 240:  # not a state of the probe's
+        if state.progress.tick and state.images_seen == 240:  # not a state of the probe's
             os.kill(os.getpid(), signal.SIGINT)
         return real(state, batches, *by)
 

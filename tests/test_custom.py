@@ -24,7 +24,7 @@ from ptarmigan.config import Config, Data, resolve
 from ptarmigan.core import dist, seeding
 from ptarmigan.core.files import load_tensors
 from ptarmigan.core.log import read
-from ptarmigan.core.types import Batch, ImageSpec, UserError
+from ptarmigan.core.types import Batch, ImageSpec
 from ptarmigan.data import open_dataset
 from ptarmigan.game.batch import generate_fakes, sample_indices, train_batch
 from ptarmigan.game.draws import Draws
@@ -35,8 +35,9 @@ from ptarmigan.losses import custom as userfile
 from ptarmigan.losses.custom import LossFile, open_loss
 from ptarmigan.networks.layers import power_iteration
 from ptarmigan.training import checkpoint, probe
-from ptarmigan.training.loop import Stopped, feed, train
+from ptarmigan.training.loop import Stopped, train
 from ptarmigan.training.probe import memory, smaller
+from ptarmigan.training.setup import train_batches
 from support import GivenDraws, raises
 
 LECAM = Path(__file__).parent.parent / "examples" / "lecam.py"
@@ -178,7 +179,7 @@ def interrupted(monkeypatch: pytest.MonkeyPatch, at: int) -> None:
     shipped = training.train_batch
 
     def stopping(state: Any, given: Any, *play: Any) -> Any:
-        if state.controllers and state.images_seen == at:
+        if state.progress.tick and state.images_seen == at:
             os.kill(os.getpid(), signal.SIGINT)
         return shipped(state, given, *play)
 
@@ -227,7 +228,7 @@ def test_a_run_that_goes_back_goes_on_with_the_file(
     shipped, times = training.train_batch, [0]
 
     def failing(state: Any, given: Any, *play: Any) -> Any:
-        if state.controllers and state.images_seen == 40 and not times[0]:
+        if state.progress.tick and state.images_seen == 40 and not times[0]:
             times[0] = 1
             state.found_inf.fill_(1)
         return shipped(state, given, *play)
@@ -351,7 +352,7 @@ def test_each_update_of_d_and_g_has_draws_of_its_own(shapes: Path, tmp_path: Pat
         return out
 
     object.__setattr__(file, "terms", noting)
-    with feed(config, dataset, CPU) as given:
+    with train_batches(config, dataset, CPU) as given:
         for _ in range(2):
             terms = train_batch(state, given)
     assert len(set(found)) == len(found) == 2 * 3
@@ -438,13 +439,13 @@ def test_the_file_is_held_by_name_and_hash_and_never_run_again_unasked(
         replay(run, at=40)
     with raises("loss-file-mismatch", path, run, sha256[:12]):
         replay(run, at=40, loss=path)
-    with pytest.raises(UserError, match=rf"loss mine\.py \(SHA-256 {sha256[:12]}\) there, non_saturating here.*--loss"):
+    with raises("run-differs", f"loss is mine.py (SHA-256 {sha256[:12]}) in the run, non_saturating now", "--loss"):
         train(shapes, out=run, **SMALL)
     train(shapes, out=tmp_path / "tuned", init=run, **SMALL)
     assert not trap.exists()
 
     other = write(tmp_path, LECAM.read_text() + "# changed\n")
-    with pytest.raises(UserError, match=rf"loss mine\.py \(SHA-256 {sha256[:12]}\) there, mine\.py \(SHA-256 .* here"):
+    with raises("run-differs", f"loss is mine.py (SHA-256 {sha256[:12]}) in the run, mine.py (SHA-256 "):
         train(shapes, out=run, **SMALL, loss=str(other))
     with raises("loss-file-mismatch", "hinge"):
         replay(train(shapes, out=tmp_path / "plain", **SMALL, loss="hinge"), at=40, loss=other)

@@ -1,4 +1,4 @@
-"""Memory that is short is met in words, and with parts that fit."""
+"""Where memory is too small, a micro-batch that fits is found, or the error names one."""
 
 from __future__ import annotations
 
@@ -16,64 +16,73 @@ from conftest import SMALL
 from ptarmigan.core.files import load_json
 from ptarmigan.training.loop import train
 from ptarmigan.training.probe import OutOfMemory
+from support import raises
 
 
-def short(monkeypatch: pytest.MonkeyPatch, most: int, error: Exception, only_in_the_run: bool = False) -> None:
-    """Let steps that compute more than `most` images at once run out of memory."""
-    real = training.train_batch
+def limit(monkeypatch: pytest.MonkeyPatch, most: int, error: Exception, only_in_the_run: bool = False) -> None:
+    """Let steps that compute more than `most` images at once raise `error`."""
+    train_batch = training.train_batch
 
-    def advance(state: Any, batches: Any, *play: Any) -> Any:
-        if (state.controllers or not only_in_the_run) and (state.micro_batch or 8) > most:
+    def limited(state: Any, *arguments: Any) -> Any:
+        if (state.progress.tick or not only_in_the_run) and (state.micro_batch or 8) > most:
             raise error
-        return real(state, batches, *play)
+        return train_batch(state, *arguments)
 
-    monkeypatch.setattr(training, "train_batch", advance)
+    monkeypatch.setattr(training, "train_batch", limited)
 
 
 CPU = RuntimeError("[enforce fail at alloc_cpu.cpp:124] err == 0. DefaultCPUAllocator: can't allocate memory: 9 bytes")
 
 
-@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), CPU, MemoryError()])
+@pytest.mark.parametrize(
+    "error",
+    [
+        CPU,
+        pytest.param(torch.OutOfMemoryError("CUDA out of memory"), marks=pytest.mark.slow),
+        pytest.param(MemoryError(), marks=pytest.mark.slow),
+    ],
+)
 def test_what_fits_is_found_and_kept(
     error: Exception, shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    short(monkeypatch, 3, error)
-    run = train(shapes, out=tmp_path / "run", **SMALL)
+    limit(monkeypatch, 3, error)
+    run = train(shapes, out=tmp_path / "run", **{**SMALL, "images": "8"})
     assert load_json(run / "config.json")["micro_batch"] == 2
-    train(shapes, out=run, **{**SMALL, "images": "96"})
+    train(shapes, out=run, **{**SMALL, "images": "16"})
     assert load_json(run / "config.json")["micro_batch"] == 2
 
 
 def test_a_micro_batch_that_does_not_fit_names_the_one_to_try(
     shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    short(monkeypatch, 3, CPU)
-    with pytest.raises(OutOfMemory, match="out of memory on cpu with 4 images at once: try --micro-batch 2"):
+    limit(monkeypatch, 3, CPU)
+    with raises("out-of-memory", "cpu", "4 images", "--micro-batch 2", kind=OutOfMemory):
         train(shapes, out=tmp_path / "run", **SMALL, micro_batch=4)
     assert not (tmp_path / "run").exists()
-    short(monkeypatch, 0, CPU)
-    with pytest.raises(OutOfMemory, match="with 1 images at once: try a smaller --width or --size"):
+    limit(monkeypatch, 0, CPU)
+    with raises("out-of-memory", "1 images", "--width", "--size"):
         train(shapes, out=tmp_path / "run", **SMALL)
 
 
-def test_memory_that_ends_in_mid_run_is_said_and_another_error_is_not_called_that(
+def test_running_out_of_memory_during_a_run_is_said_and_another_error_is_not_called_that(
     shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        short(patch, 4, CPU, only_in_the_run=True)
-        with pytest.raises(OutOfMemory, match="with 8 images at once: try --micro-batch 4"):
+        limit(patch, 4, CPU, only_in_the_run=True)
+        with raises("out-of-memory", "8 images", "--micro-batch 4"):
             train(shapes, out=tmp_path / "run", **SMALL)
-    train(shapes, out=tmp_path / "run", **SMALL, micro_batch=4)  # the same run may go on in parts
-    short(monkeypatch, 0, RuntimeError("shape mismatch"))
+    train(shapes, out=tmp_path / "run", **SMALL, micro_batch=4)  # the same run may be resumed with it
+    limit(monkeypatch, 0, RuntimeError("shape mismatch"))
     with pytest.raises(RuntimeError, match="shape mismatch"):
         train(shapes, out=tmp_path / "other", **SMALL)
 
 
-def test_reacgan_is_not_cut_into_parts(shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its contrast is over the whole batch: where that does not fit, no part of it is tried."""
-    short(monkeypatch, 4, CPU)
-    with pytest.raises(OutOfMemory, match="with 8 images at once: try a smaller --batch, --width or --size"):
+def test_reacgan_is_not_split(shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its contrastive term compares the whole batch: where that does not fit, no micro-batch is tried."""
+    limit(monkeypatch, 4, CPU)
+    with raises("out-of-memory", "8 images", "--batch", "--width", "--size") as raised:
         train(shapes, out=tmp_path / "run", **SMALL, conditioning="reacgan")
+    assert "--micro-batch" not in str(raised.value)
 
 
 FAULTS = """
@@ -83,7 +92,7 @@ from ptarmigan.core.devices import keep_freed_memory
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     for _ in range(20):
-        torch.ones(20_000_000)  # more than malloc keeps by itself, however often it was asked
+        torch.ones(20_000_000)  # more than malloc keeps by default
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
 faults()
@@ -94,8 +103,9 @@ print(fresh, faults())
 """
 
 
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc is told")
-def test_freed_memory_is_kept_and_taken_again() -> None:
+@pytest.mark.slow
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc alone has the setting")
+def test_freed_memory_is_kept_and_reused() -> None:
     out = subprocess.run([sys.executable, "-c", FAULTS], capture_output=True, text=True, check=True).stdout
     fresh, kept = map(int, out.split())
     assert fresh > 100

@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import json
-import shutil
 from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 import ptarmigan.generator.generator as sampling
 from conftest import SMALL
 from ptarmigan import info, load, sample, train
 from ptarmigan.config import config_of, resolve
-from ptarmigan.core import files
 from ptarmigan.core.types import UserError
-from ptarmigan.game.state import TrainState
-from ptarmigan.training import checkpoint
 from support import raises
 
 
@@ -164,61 +159,8 @@ def test_no_generator_says_where_it_was_looked_for(tmp_path: Path) -> None:
         load(tmp_path / "nowhere")
 
 
-@pytest.mark.parametrize("written", range(1, files.FORMAT + 1))
-def test_every_format_that_was_ever_written_is_still_read(written: int) -> None:
-    golden = Path(__file__).parent / "golden"
-    generator = load(golden / f"generator-{written}.safetensors")
-    assert generator.spec == sampling.ImageSpec(16, 18, 3, ("boot", "bag"))
-    images, _ = generator.sample(n=1, seed=3)
-    assert np.abs(images.astype(int) - np.load(golden / "generator-1-seed3.npy")).max() <= 1
-    config, spec = generator.config, generator.spec
-    state = TrainState.create(config, spec, torch.device("cpu"))
-    tensors, meta = files.load_tensors(golden / f"checkpoint-{written}.safetensors")
-    state.load(tensors)
-    assert (meta["format"], meta["images_seen"]) == (written, 40)
-    assert state.tensors().keys() == tensors.keys()
-
-
-def test_a_checkpoint_of_format_1_is_the_same_discriminator_now(tmp_path: Path) -> None:
-    """Projection divided by sqrt(F), here of F = 40; Adam's m / sqrt(v), by which a weight moves, stays."""
-    golden = Path(__file__).parent / "golden"
-    (tmp_path / "checkpoints").mkdir()
-    shutil.copy(golden / "checkpoint-1.safetensors", tmp_path / "checkpoints" / "000000040.safetensors")
-    generator, was = (
-        load(golden / "generator-1.safetensors"),
-        files.load_tensors(golden / "checkpoint-1.safetensors")[0],
-    )
-    found, damaged = checkpoint.newest(tmp_path)
-    assert found is not None
-    assert damaged == []
-    state = TrainState.create(generator.config, generator.spec, torch.device("cpu"))
-    checkpoint.restore(state, found)
-    labels = torch.tensor([1, 0, 1, 1])
-    out = state.D(torch.linspace(-1, 1, 4 * 3 * 16 * 18).view(4, 3, 16, 18), labels)
-    of_class = (out.features * was["D.head.embedding.weight"][labels]).sum(1) / 40**0.5
-    torch.testing.assert_close(out.logits, state.D.head.source(out.features).squeeze(1) + of_class)
-    name = "opt_d.head.embedding.weight"
-    torch.testing.assert_close(found.tensors[f"{name}.exp_avg"], was[f"{name}.exp_avg"] * 40**0.5)
-    torch.testing.assert_close(found.tensors[f"{name}.exp_avg_sq"], was[f"{name}.exp_avg_sq"] * 40)
-    scaled = {"D.head.embedding.weight", f"{name}.exp_avg", f"{name}.exp_avg_sq"}
-    assert {key for key in was if not torch.equal(was[key], found.tensors[key])} == scaled
-    spectral = checkpoint.Checkpoint(found.path, {**was, "D.head.embedding.u": torch.ones(2)}, {"format": 1})
-    assert checkpoint.upgrade(spectral) is spectral  # which divides by the largest singular value alone
-    path = checkpoint.save(tmp_path, state, {}, milestone=False)  # and is of this format from now on
-    again, _ = checkpoint.newest(tmp_path)
-    assert again is not None
-    assert again.path == path
-    assert torch.equal(again.tensors["D.head.embedding.weight"], found.tensors["D.head.embedding.weight"])
-
-
 def test_fields_that_a_file_lacks_are_as_before_them_and_not_the_recipes() -> None:
     config = asdict(resolve({"recipe": "auto", "g_lr": 1e-3}))
     del config["loss"]["penalty_every"], config["model"]["g_blocks"]
     old = config_of({"config": config})
     assert (old.loss.penalty_every, old.model.g_blocks, old.train.g_lr) == (1, 0, 1e-3)
-
-
-def test_a_file_of_a_newer_format_is_said_to_be_newer(tmp_path: Path) -> None:
-    files.save_tensors(tmp_path / "new.safetensors", {"x": torch.zeros(1)}, {"format": files.FORMAT + 1})
-    with pytest.raises(UserError, match="made by a newer ptarmigan"):
-        load(tmp_path / "new.safetensors")

@@ -1,4 +1,4 @@
-"""What moves over a budget: its value is a function of images seen, and the step really uses it."""
+"""Schedules: a value is a function of images seen, and the step uses it."""
 
 from __future__ import annotations
 
@@ -33,8 +33,9 @@ from ptarmigan.game.step import d_step
 from ptarmigan.generator.generator import load
 from ptarmigan.losses.adversarial import objective
 from ptarmigan.training import checkpoint
-from ptarmigan.training.loop import feed, train
-from ptarmigan.training.run_folder import plan
+from ptarmigan.training.budget import plan_end, snapshots_due
+from ptarmigan.training.loop import train
+from ptarmigan.training.setup import train_batches
 from support import GivenDraws, call, raises
 from test_augment import Linear
 
@@ -77,7 +78,7 @@ def small(**fields: Any) -> TrainState:
     return TrainState.create(config, ImageSpec(16, 16, 1, ("across", "down", "blot")), CPU)
 
 
-def test_a_longer_budget_starts_its_ramps_again_and_a_moved_end_moves_them() -> None:
+def test_extending_a_finished_run_starts_its_ramps_again_and_a_moved_end_moves_them() -> None:
     state, ramp = small(), Ramp(0.5, 0.05)
 
     def values(*places: int) -> list[float]:
@@ -89,33 +90,33 @@ def test_a_longer_budget_starts_its_ramps_again_and_a_moved_end_moves_them() -> 
 
     assert values(0, 24) == [0.5, 0.5]  # no end yet
     state.images_seen = 0
-    plan(state, state.config.train)
-    assert state.controllers["ends"] == [48]
+    plan_end(state, state.config.train)
+    assert state.progress.ends == [48]
     assert values(0, 24, 48) == pytest.approx([0.5, 0.275, 0.05])
-    plan(state, replace(state.config.train, images="96"))
-    assert state.controllers["ends"] == [48, 96]
+    plan_end(state, replace(state.config.train, images="96"))
+    assert state.progress.ends == [48, 96]
     assert values(48, 72, 96) == pytest.approx([0.5, 0.275, 0.05])
     state.images_seen = 72
-    plan(state, replace(state.config.train, images="144"))
+    plan_end(state, replace(state.config.train, images="144"))
     assert values(96) == pytest.approx([0.275])
 
 
-def test_an_end_that_a_time_budget_fixes_late_was_not_known_before() -> None:
+def test_before_a_time_budget_fixes_its_end_a_state_has_none() -> None:
     state, ramp = small(r1="0.5..0.05"), Ramp(0.5, 0.05)
     train_for = Train(time="100s", batch=8)
-    plan(state, train_for)
-    state.images_seen, state.controllers["clock"] = 160, 4.9
-    plan(state, train_for)
+    plan_end(state, train_for)
+    state.images_seen, state.progress.clock = 160, 4.9
+    plan_end(state, train_for)
     assert (state.end, state.now(ramp)) == (None, 0.5)
-    state.controllers["clock"] = 5.0
-    plan(state, train_for)
-    assert (state.end, state.controllers["settled"]) == (3200, 160)
+    state.progress.clock = 5.0
+    plan_end(state, train_for)
+    assert (state.end, state.progress.end_fixed_at) == (3200, 160)
     assert state.now(ramp) == at(ramp, 160, 0, 3200) < 0.5
     state.images_seen = 152
     assert (state.end, state.now(ramp)) == (None, 0.5)
-    state.images_seen, state.controllers["clock"] = 3200, 100.0
-    plan(state, replace(train_for, time="200s"))
-    assert (state.start, state.controllers["settled"]) == (3200, 160)
+    state.images_seen, state.progress.clock = 3200, 100.0
+    plan_end(state, replace(train_for, time="200s"))
+    assert (state.start, state.progress.end_fixed_at) == (3200, 160)
 
 
 @pytest.mark.parametrize(
@@ -130,57 +131,57 @@ def test_an_end_that_a_time_budget_fixes_late_was_not_known_before() -> None:
         ({"ema_half_life": "100..1000"}, 0.05),
     ],
 )
-def test_a_time_budgets_end_is_fixed_where_schedules_need_it_at_half_at_the_latest(
+def test_a_time_budgets_end_is_fixed_when_schedules_need_it_and_at_half_at_the_latest(
     fields: dict[str, Any], share: float
 ) -> None:
-    """A machine whose speed changed until then has kept its budget, had the end been fixed earlier it had not."""
+    """The later it is fixed, the better a machine whose speed varies keeps to the time."""
     state = small(images=None, time="100s", **fields)
-    plan(state, state.config.train)
+    plan_end(state, state.config.train)
     state.images_seen = 1000 * 8
-    state.controllers["clock"] = 100 * share - 0.01
-    plan(state, state.config.train)
+    state.progress.clock = 100 * share - 0.01
+    plan_end(state, state.config.train)
     assert state.end is None
-    state.controllers["clock"] = 100 * share
-    plan(state, state.config.train)
+    state.progress.clock = 100 * share
+    plan_end(state, state.config.train)
     assert state.end == pytest.approx(8000 / share, abs=8)
     state.images_seen += 8
-    state.controllers["clock"] += 50  # nothing moves it any more
+    state.progress.clock += 50  # it stays as it is
     end = state.end
-    plan(state, state.config.train)
+    plan_end(state, state.config.train)
     assert state.end == end
 
 
-def test_a_finished_run_that_gets_far_more_time_keeps_its_end() -> None:
-    """Its rates have fallen up to there, and a replay has to know."""
+def test_a_finished_run_that_gets_far_more_time_keeps_its_first_end() -> None:
+    """Its learning rates fell towards it, and a replay needs it."""
     state = small(images=None, time="10s")
-    plan(state, state.config.train)
-    state.images_seen, state.controllers["clock"] = 800, 5.0
-    plan(state, state.config.train)
-    assert state.controllers["ends"] == [1600]
-    state.images_seen, state.controllers["clock"] = 1600, 10.0
-    plan(state, replace(state.config.train, time="1000s"))
-    assert (state.controllers["ends"], state.controllers["settled"]) == ([1600, 160_000], 800)
+    plan_end(state, state.config.train)
+    state.images_seen, state.progress.clock = 800, 5.0
+    plan_end(state, state.config.train)
+    assert state.progress.ends == [1600]
+    state.images_seen, state.progress.clock = 1600, 10.0
+    plan_end(state, replace(state.config.train, time="1000s"))
+    assert (state.progress.ends, state.progress.end_fixed_at) == ([1600, 160_000], 800)
 
 
-def test_a_finished_run_that_gets_next_to_no_more_time_gets_a_step() -> None:
+def test_a_finished_run_that_gets_almost_no_more_time_makes_one_step() -> None:
     state = small(images=None, time="600s")
-    plan(state, state.config.train)
-    state.images_seen, state.controllers["clock"] = 800, 300.0
-    plan(state, state.config.train)
-    state.images_seen, state.controllers["clock"] = 1600, 599.9999
-    plan(state, replace(state.config.train, time="10m"))
-    assert state.controllers["ends"] == [1600, 1608]
-    assert training.snapshots(state) == 0
+    plan_end(state, state.config.train)
+    state.images_seen, state.progress.clock = 800, 300.0
+    plan_end(state, state.config.train)
+    state.images_seen, state.progress.clock = 1600, 599.9999
+    plan_end(state, replace(state.config.train, time="10m"))
+    assert state.progress.ends == [1600, 1608]
+    assert snapshots_due(state) == 0
 
 
 def test_snapshots_are_spread_over_a_time_budget_before_its_end_is_known_and_after() -> None:
     state = small(images=None, time="100s", snapshots=20)
-    plan(state, state.config.train)
+    plan_end(state, state.config.train)
     counts = []
     for second in range(101):
-        state.images_seen, state.controllers["clock"] = 80 * second, float(second)
-        plan(state, state.config.train)
-        counts.append(training.snapshots(state))
+        state.images_seen, state.progress.clock = 80 * second, float(second)
+        plan_end(state, state.config.train)
+        counts.append(snapshots_due(state))
     assert counts == [second // 5 for second in range(101)]
 
 
@@ -199,7 +200,7 @@ def test_gamma_of_a_linear_d_is_that_of_the_place_in_the_budget(
     config = Config(loss=loss, train=Train(batch=10))
     opt_g, opt_d = (torch.optim.SGD(net.parameters(), lr=rate, fused=True) for net in (G, D))
     state = TrainState(config, ImageSpec(1, 1, 3, ("a",)), G, D, G, opt_g, opt_d, objective(loss), torch.zeros(()))  # type: ignore[arg-type]
-    state.images_seen, state.controllers["ends"] = images, [400]
+    state.images_seen, state.progress.ends = images, [400]
     labels = torch.zeros(n, dtype=torch.int64)
     real, fake = (Batch(torch.randn(n, 3, 1, 1, dtype=torch.float64), labels) for _ in range(2))
     terms = d_step(state, real, fake, GivenDraws())
@@ -219,11 +220,9 @@ def test_a_ramp_from_or_to_0_is_a_term_of_every_step(shapes: Path, tmp_path: Pat
 
 
 @pytest.mark.parametrize("images", [0, 16, 24, 40])
-def test_advance_gives_every_player_what_its_schedules_say(
-    images: int, shapes: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_step_uses_the_value_of_each_schedule(images: int, shapes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     state = small(**RAMPS)
-    state.images_seen, state.controllers["ends"] = images, [48]
+    state.images_seen, state.progress.ends = images, [48]
     seen: list[float] = []
     shipped = draws_module.augment
 
@@ -234,7 +233,7 @@ def test_advance_gives_every_player_what_its_schedules_say(
     monkeypatch.setattr(draws_module, "augment", augment)
     dataset = open_dataset(shapes, state.config.data, lambda *_: None)
     before = [parameter.clone() for parameter in state.ema.parameters()]
-    with feed(state.config, dataset, CPU) as batches:
+    with train_batches(state.config, dataset, CPU) as batches:
         train_batch(state, batches)
     done = (1 - math.cos(math.pi * images / 48)) / 2
     assert state.opt_g.param_groups[0]["betas"] == pytest.approx((0, 0.9 + 0.09 * done))
@@ -269,38 +268,38 @@ def test_a_step_whose_numbers_move_is_not_recorded(moving: str, monkeypatch: pyt
     assert [make_step(state) is eager_step for state in states] == [False, moving != "ema_half_life"]
 
 
-def test_a_step_before_a_time_budget_knew_its_end_is_rebuilt_exactly(
+@pytest.mark.slow
+def test_a_step_before_a_time_budgets_end_was_fixed_is_rebuilt_exactly(
     shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(training, "tick_steps", lambda *_: 1)
+    monkeypatch.setattr(training, "steps_per_tick", lambda *_: 1)
     fields = {key: value for key, value in SMALL.items() if key != "images"}
     run = train(shapes, out=tmp_path / "run", **fields, time="1s", r1="50..0.5", live_images=0)
     first = int(checkpoint.checkpoints(run)[0].stem)
-    settled = load_tensors(checkpoint.checkpoints(run)[-1])[1]["controllers"]["settled"]
-    assert 0 < settled < first
+    fixed = load_tensors(checkpoint.checkpoints(run)[-1])[1]["progress"]["end_fixed_at"]
+    assert 0 < fixed < first
     lines = {line["images_seen"]: line for line in read(run / "metrics.jsonl")}  # by the images at a step's end
-    for images in (settled - 8, settled, first - 8):
+    for images in (fixed - 8, fixed, first - 8):
         step = replay(run, at=images, out=tmp_path / str(images))
         assert step.checkpoint == "the start"
         assert step.terms == {name: lines[images + 8][name] for name in step.terms}
 
 
-@pytest.mark.slow
-def test_a_step_is_rebuilt_exactly_on_both_sides_of_where_the_end_was_fixed(
+def test_a_step_is_rebuilt_exactly_before_and_after_the_end_was_fixed(
     shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Rates fall from there on: the checkpoints before it do not know the end, and the steps after it need it."""
-    monkeypatch.setattr(training, "tick_steps", lambda *_: 1)
+    """The rates fall from there on: earlier checkpoints do not know the end, and the steps after it need it."""
+    monkeypatch.setattr(training, "steps_per_tick", lambda *_: 1)
     fields = {key: value for key, value in SMALL.items() if key != "images"}
     run = train(shapes, out=tmp_path / "run", **fields | dict(time="2s", snapshots=4, keep=9, live_images=0))
     saved = [load_tensors(path)[1] for path in checkpoint.checkpoints(run)]
-    settled, end = (saved[-1]["controllers"][key] for key in ("settled", "ends"))
-    knew = [bool(meta["controllers"].get("ends")) for meta in saved]
+    fixed, end = (saved[-1]["progress"][key] for key in ("end_fixed_at", "ends"))
+    knew = [bool(meta["progress"]["ends"]) for meta in saved]
     assert knew[0] is False
     assert knew[-1] is True
     lines = {line["images_seen"]: line for line in read(run / "metrics.jsonl")}
-    assert [lines[images]["end"] for images in (settled - 8, settled)] == [None, end[0]]
-    for images in (settled - 8, settled, settled + 8):
+    assert [lines[images]["end"] for images in (fixed - 8, fixed)] == [None, end[0]]
+    for images in (fixed - 8, fixed, fixed + 8):
         step = replay(run, at=images, out=tmp_path / str(images))
         assert step.terms == {name: lines[images + 8][name] for name in step.terms}
     assert lines[end[0]]["finished"] is True

@@ -391,7 +391,7 @@ def test_a_figure_has_the_digits_that_its_interval_is_worth(mean: float, half: f
 
 @pytest.fixture
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(snapshot, "FEWEST", 5)
+    monkeypatch.setattr(snapshot, "MIN_SELECT", 5)
 
 
 def live(run: Path) -> list[tuple[int, float]]:
@@ -418,10 +418,10 @@ def test_a_resumed_run_keeps_the_same_best(
     whole = train(shapes, out=tmp_path / "whole", **fields)
     train_batch = loop.train_batch
 
-    def stop(state: Any, *arguments: Any) -> Any:
-        if state.images_seen == 24:
+    def stop(state: Any, batches: Any, *play: Any) -> Any:
+        if state.progress.tick and state.images_seen == 24:
             os.kill(os.getpid(), signal.SIGINT)
-        return train_batch(state, *arguments)
+        return train_batch(state, batches, *play)
 
     with monkeypatch.context() as patch:
         patch.setattr(loop, "train_batch", stop)

@@ -279,9 +279,9 @@ def replay(
     device
         auto, cpu, cuda or mps; the step is exact on the device of the run
     """
-    from ptarmigan.commands.replay import replay, show
+    from ptarmigan.commands.replay import print_step, replay
 
-    show(replay(run, at=at, data=data, loss=loss, out=out, device=device))
+    print_step(replay(run, at=at, data=data, loss=loss, out=out, device=device))
 
 
 explaining = App(name="losses", help_flags=["--help", "-h"], version_flags=[])

@@ -1,4 +1,4 @@
-"""A step of a run once more, looked at from inside: every draw is addressed, so what happened then happens again."""
+"""Repeat one step of a run and record what happened in every layer; exact, because every draw is addressed."""
 
 from __future__ import annotations
 
@@ -19,24 +19,25 @@ from ptarmigan.config import config_of
 from ptarmigan.core import log
 from ptarmigan.core.console import print_lines
 from ptarmigan.core.devices import deterministic, pick_device
-from ptarmigan.core.files import FORMAT, load_json, make_folder, write_atomic
+from ptarmigan.core.files import load_json, make_folder, write_atomic
 from ptarmigan.core.types import DiscriminatorOutput, UserError
-from ptarmigan.data import open_dataset
+from ptarmigan.data import Dataset, open_dataset
 from ptarmigan.game.batch import train_batch
+from ptarmigan.game.progress import Progress
 from ptarmigan.game.state import TrainState
 from ptarmigan.generator.generator import image_grid, save_png, to_uint8
 from ptarmigan.losses.custom import reopen
 from ptarmigan.training import checkpoint
-from ptarmigan.training.loop import feed
+from ptarmigan.training.setup import train_batches
 
 
 @dataclass
 class Call:
-    """One call of a layer: the root mean square of its output, and the norm of the loss's gradient there."""
+    """One call of a layer: the root mean square of its output, and the norm of the loss's gradient in it."""
 
-    update: str  # whose update it serves: D or G
-    layer: str  # as D.body.stages.0
-    images: str  # what went through: real, fake, between, latents, or own, what the user's own loss gave to D
+    update: str  # D or G: whose update the call belongs to
+    layer: str  # for example D.body.stages.0
+    images: str  # its input: real, fake, between, latents, or own (what the user's own loss passed to D)
     activation: float
     gradient: float | None = None  # None where no gradient came back
 
@@ -45,12 +46,12 @@ class Call:
 class Step:
     """What `replay` found at one step of a run."""
 
-    images_seen: int  # at its beginning
-    checkpoint: str  # it was rebuilt from: a file's name, or the start
+    images_seen: int  # before it
+    checkpoint: str  # the file name of the checkpoint that it was rebuilt from, or "the start"
     terms: dict[str, float]  # by their names in metrics.jsonl
     calls: list[Call]
-    weights: dict[str, tuple[float, float]]  # parameter -> its norm before the update, and that of its gradient
-    not_finite: str | None  # what was the first not to be finite, and the image that fed it; None: all is finite
+    weights: dict[str, tuple[float, float]]  # parameter -> its norm before the update, and its gradient's norm
+    not_finite: str | None  # the first NaN or infinite value, and the image that caused it; None: all are finite
     batch: list[str]  # where each real image comes from
     out: str  # the folder of batch.png, fakes.png and step.json
 
@@ -64,100 +65,104 @@ def replay(
     out: str | Path | None = None,
     device: str = "auto",
 ) -> Step:
-    """Rebuild the step in which `run` took its image number `at`, from the checkpoint before it, and look inside.
+    """Repeat the step in which `run` used its image number `at`, from the checkpoint before it, and look inside.
 
     Writes batch.png, fakes.png and step.json to `out`, by default RUN/private/replay-IMAGES, because the batch shows
-    training images.  `data` says where the training images are now, if they have moved.  `loss` is the file of a run
-    whose loss is one's own.  Exact on the device, build and thread count of the run, micro-batches aside; a step that
-    the run went back from is shown as it was last taken.
+    training images.  `data` says where the training images are now, if they have moved.  `loss` is the loss file of a
+    run with a loss of the user's own.  Exact on the device, build and thread count of the run, except for
+    micro-batches; a step that the run rolled back from is shown as it was last made.
 
     Raises UserError where there is no such step, where no good checkpoint is left before it (`keep` says how many
     stay), and where the images or the loss file are not those of the run.
     """
     run = Path(run)
-    found, record, planned = before(run, at)
+    found, record, progress = checkpoint_before(run, at)
     config = config_of(record)
     loss_file = reopen(Path(loss) if loss else None, config, record.get("loss_sha256"), run)
-    source = data or (None if record["data"]["source"] == "embedded" else record["data"]["source"])
-    dataset = open_dataset(source, config.data)
-    if dataset.fingerprint != record["data"]["fingerprint"]:
-        raise UserError(
-            f"data: {source or 'the embedded set'} has not the images of {run}: say where they are by --data"
-        )
+    dataset = open_images(run, record, data)
     state = TrainState.create(config, dataset.spec, pick_device(device), record["precision"] == "bf16", loss_file)
     if found is not None:
         checkpoint.restore(state, found)
-    if not state.controllers.get("ends"):
-        state.controllers |= planned
+    if not state.progress.ends:  # the checkpoint is older than the run's first end
+        state.progress.ends, state.progress.end_fixed_at = progress.ends[:1], progress.end_fixed_at
     first = at - (at - state.images_seen) % config.train.batch
     target = Path(out) if out else run / "private" / f"replay-{first:09d}"
     if target.exists() and any(target.iterdir()):
-        raise UserError(f"out: {target} exists already and is not overwritten: name another --out, or remove it first")
-    with deterministic(config.train.deterministic), feed(config, dataset, state.device) as batches:
+        raise UserError(f"out: {target} exists and is not overwritten: name another --out, or remove it", "file-exists")
+    with deterministic(config.train.deterministic), train_batches(config, dataset, state.device) as batches:
         while state.images_seen < first:
             train_batch(state, batches)
-        purposes = [
-            *(f"order {extra}" for extra in range(1, config.train.d_steps)),
-            "order",
-        ]  # one for each update of D
+        purposes = [*(f"order {extra}" for extra in range(1, config.train.d_steps)), "order"]  # of each update of D
         drawn = [batches.load(first, purpose) for purpose in purposes]
-        files = [[dataset.origin(int(index)) for index in loaded.indices] for loaded in drawn]
-        watch = Watch(state, files)
+        watch = Watch(state, [[dataset.origin(int(index)) for index in loaded.indices] for loaded in drawn])
         norms = {name: parameter.norm().item() for name, parameter in watch.parameters()}
-        with watch.listening():
+        with watch.attached():
             terms = {name: value.item() for name, value in train_batch(state, batches).items()}
     gradients = {name: parameter.grad for name, parameter in watch.parameters()}
     step = Step(
         first, found.path.name if found else "the start", terms, watch.calls,
         {name: (norm, gradients[name].norm().item()) for name, norm in norms.items()},  # type: ignore[union-attr]
-        watch.not_finite or watch.backward, files[-1], str(target),
+        watch.not_finite or watch.backward, watch.files[-1], str(target),
     )  # fmt: skip
-    make_folder(target)
-    columns = math.ceil(config.train.batch**0.5)
-    for name, images in (("batch", drawn[-1].images), ("fakes", watch.fakes)):
-        picture = image_grid(to_uint8(images.detach().nan_to_num(-1)), columns)
-        save_png(picture, target / f"{name}.png", images_seen=first)
-    write_atomic(target / "step.json", (json.dumps(asdict(step), indent=2) + "\n").encode())
+    save_step(step, target, drawn[-1].images, watch.fakes)
     return step
 
 
-def before(run: Path, at: int) -> tuple[checkpoint.Checkpoint | None, dict[str, Any], dict[str, Any]]:
-    """The good checkpoint before image `at` (None: the start), the run's record, and how its first end was planned."""
-    newest, _ = checkpoint.newest(run)
-    controllers = newest.meta["controllers"] if newest is not None else {}
-    ends = controllers.get("ends", [])
-    if newest is not None:
-        record = newest.meta["record"]
-    elif (run / "config.json").exists():
-        record = load_json(run / "config.json")
-    else:
-        raise UserError(f"{run} is no run of ptarmigan: name a folder that `ptarmigan train` made")
-    logged = (line["images_seen"] for line in log.read(run / "metrics.jsonl"))  # as far as a run without an end goes
-    last = (ends[-1] if ends else max(logged, default=config_of(record).train.batch)) - 1
-    if not 0 <= at <= last:
-        raise UserError(f"at: {at:,} is no image of this run; it goes from 0 to {last:,}")
-    found, _ = checkpoint.newest(run, up_to=at)
-    if (found.meta if found else record)["format"] < FORMAT:
+def open_images(run: Path, record: dict[str, Any], data: str | Path | None) -> Dataset:
+    """The run's images, where they were or at `data`; raises UserError where those are other images."""
+    source = data or (None if record["data"]["source"] == "embedded" else record["data"]["source"])
+    dataset = open_dataset(source, config_of(record).data)
+    if dataset.fingerprint != record["data"]["fingerprint"]:
         raise UserError(
-            f"at: {run} took that step in ptarmigan {record['versions']['ptarmigan']}, whose networks began and learnt "
-            "otherwise: replay it there"
+            f"data: {source or 'the embedded set'} does not hold the images of {run}: say where they are with --data",
+            "images-differ",
         )
+    return dataset
+
+
+def save_step(step: Step, folder: Path, batch: Tensor, fakes: Tensor) -> None:
+    """Write batch.png, fakes.png and step.json."""
+    make_folder(folder)
+    columns = math.ceil(len(batch) ** 0.5)
+    for name, images in (("batch", batch), ("fakes", fakes)):
+        picture = image_grid(to_uint8(images.detach().nan_to_num(-1)), columns)
+        save_png(picture, folder / f"{name}.png", images_seen=step.images_seen)
+    write_atomic(folder / "step.json", (json.dumps(asdict(step), indent=2) + "\n").encode())
+
+
+def checkpoint_before(run: Path, at: int) -> tuple[checkpoint.Checkpoint | None, dict[str, Any], Progress]:
+    """The newest good checkpoint before image `at` (None: the start), the run's record, and its newest progress."""
+    newest, _ = checkpoint.newest(run)
+    if newest is not None:
+        record, progress = newest.meta["record"], Progress.from_json(newest.meta["progress"])
+    elif (run / "config.json").exists():
+        record, progress = load_json(run / "config.json"), Progress()
+    else:
+        raise UserError(f"{run} is not a run of ptarmigan: name a folder that `ptarmigan train` made", "not-a-run")
+    logged = (line["images_seen"] for line in log.read(run / "metrics.jsonl"))  # the end of a run without a planned one
+    last = (progress.ends[-1] if progress.ends else max(logged, default=config_of(record).train.batch)) - 1
+    if not 0 <= at <= last:
+        raise UserError(f"at: {at:,} is not an image of this run, whose images are 0 to {last:,}", "value-out-of-range")
+    found, _ = checkpoint.newest(run, up_to=at)
     if found is None and record.get("init"):
-        raise UserError(f"at: no good checkpoint of {run} is left before {at:,}, and it began from another model")
-    return found, record, {"ends": ends[:1], "settled": controllers.get("settled", 0)}
+        raise UserError(
+            f"at: no good checkpoint of {run} is left before {at:,}, and the run started from another model",
+            "no-good-checkpoint",
+        )
+    return found, record, progress
 
 
 class Watch:
-    """Hooks on every layer of both players for the length of one step."""
+    """Hooks on every layer of G and D during one step."""
 
     def __init__(self, state: TrainState, files: list[list[str]]) -> None:
-        self.state, self.files = state, files  # of the real batch of each update of D
+        self.state, self.files = state, files  # files: of the real batch of each update of D
         self.calls: list[Call] = []
         self.counts: Counter[tuple[int, str]] = Counter()
         self.updates = 0  # of D, so far
         self.fakes = torch.empty(0)
-        self.not_finite: str | None = None  # first on the way forward
-        self.backward: str | None = None  # first on the way back
+        self.not_finite: str | None = None  # the first in a forward pass
+        self.backward: str | None = None  # the first in a backward pass
 
     def parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         for player, network in (("D", self.state.D), ("G", self.state.G)):
@@ -165,7 +170,7 @@ class Watch:
                 yield f"{player}.{name}", parameter
 
     @contextmanager
-    def listening(self) -> Iterator[None]:
+    def attached(self) -> Iterator[None]:
         handles = [self.state.opt_d.register_step_post_hook(self._updated)]
         for player, network in (("D", self.state.D), ("G", self.state.G)):
             for name, module in network.named_modules():
@@ -190,70 +195,69 @@ class Watch:
         for_g = self.updates == self.state.config.train.d_steps
         number = self.counts[self.updates, layer]
         self.counts[self.updates, layer] += 1
-        seen = self._seen(layer, number, for_g)
+        inputs = self._inputs(layer, number, for_g)
         update = "G" if for_g else "D"
         calls = [
             Call(update, layer, images, part.detach().float().square().mean().sqrt().item())
-            for images, part in zip(seen, value.chunk(len(seen)), strict=True)
+            for images, part in zip(inputs, value.chunk(len(inputs)), strict=True)
         ]
         self.calls += calls
         if layer == "G":
             self.fakes = value
-        if self.not_finite is None and (place := first_bad(value)) is not None:
-            half, place = divmod(place, len(value) // len(seen))
-            self.not_finite = self._words(layer, module, given, seen[half], place)
+        if self.not_finite is None and (place := first_not_finite(value)) is not None:
+            half, place = divmod(place, len(value) // len(inputs))
+            self.not_finite = self._cause(layer, module, given, inputs[half], place)
         if value.requires_grad:
-            value.register_hook(lambda gradient: self._back(calls, gradient))
+            value.register_hook(lambda gradient: self._gradient(calls, gradient))
 
-    def _seen(self, layer: str, number: int, for_g: bool) -> tuple[str, ...]:
-        """The images that a layer's call of this number in an update is of; D's own update may see both at once."""
+    def _inputs(self, layer: str, number: int, for_g: bool) -> tuple[str, ...]:
+        """The inputs of a layer's call number `number` in an update; in D's update it may get real and fake at once."""
         if layer.startswith("G"):
             return ("latents",)
         calls: list[tuple[str, ...]]
         if for_g:
             calls = [("fake",), ("real",)] if self.state.objective.relativistic else [("fake",)]
         else:
-            apart = self.state.config.model.d_norm == "batch"
-            calls = [("real",), ("fake",)] if apart else [("real", "fake")]
+            separate = self.state.config.model.d_norm == "batch"
+            calls = [("real",), ("fake",)] if separate else [("real", "fake")]
             calls += [("between",)] * bool(self.state.config.loss.gradient_penalty)
         return calls[number] if number < len(calls) else ("own",)
 
-    def _back(self, calls: list[Call], gradient: Tensor) -> None:
+    def _gradient(self, calls: list[Call], gradient: Tensor) -> None:
         for call, part in zip(calls, gradient.chunk(len(calls)), strict=True):
             call.gradient = part.float().norm().item()
-            if self.backward is None and (place := first_bad(part)) is not None:
+            if self.backward is None and (place := first_not_finite(part)) is not None:
                 self.backward = (
-                    f"the gradient at {call.layer} in {call.update}'s update, at {self._fed(call.images, place)}"
+                    f"the gradient at {call.layer} in {call.update}'s update, for {self._image(call.images, place)}"
                 )
 
-    def _words(self, layer: str, module: nn.Module, given: tuple[Any, ...], through: str, place: int) -> str:
+    def _cause(self, layer: str, module: nn.Module, given: tuple[Any, ...], images: str, place: int) -> str:
         for name, parameter in module.named_parameters(recurse=False):
             if not torch.isfinite(parameter).all():
-                return f"the weights of {layer} ({name}), seen at {self._fed(through, place)}"
-        if any(isinstance(tensor, Tensor) and first_bad(tensor) is not None for tensor in given):
-            return f"what went into {layer}: {self._fed(through, place)}"
-        return f"the output of {layer}, from {self._fed(through, place)}"
+                return f"the weights of {layer} ({name}), at {self._image(images, place)}"
+        if any(isinstance(tensor, Tensor) and first_not_finite(tensor) is not None for tensor in given):
+            return f"the input of {layer}: {self._image(images, place)}"
+        return f"the output of {layer}, for {self._image(images, place)}"
 
-    def _fed(self, through: str, place: int) -> str:
+    def _image(self, images: str, place: int) -> str:
         """The image behind a place in the batch, in words."""
-        if through == "real":
-            files = self.files[min(self.updates, len(self.files) - 1)]  # G plays against the last batch
+        if images == "real":
+            files = self.files[min(self.updates, len(self.files) - 1)]  # G's update uses D's last batch
             return f"the real image {files[place]}"
-        if through == "own":
-            return f"the image number {place} that the loss file gave to D"
-        return f"the {'pair' if through == 'between' else 'fake'} number {place} of the batch"
+        if images == "own":
+            return f"image {place} that the loss file passed to D"
+        return f"{'pair' if images == 'between' else 'fake'} {place} of the batch"
 
 
-def first_bad(value: Tensor) -> int | None:
+def first_not_finite(value: Tensor) -> int | None:
     """The first place in a batch whose values are not all finite."""
     good = torch.isfinite(value.detach()).flatten(1).all(1) if value.ndim > 1 else torch.isfinite(value.detach())
     return None if bool(good.all()) else int((~good).nonzero()[0, 0])
 
 
-def show(step: Step) -> None:
-    """A step as tables for a person."""
-
-    print_lines(f"the step at {step.images_seen:,} images seen, from {step.checkpoint}")
+def print_step(step: Step) -> None:
+    """Print a step as tables."""
+    print_lines(f"the step at {step.images_seen:,} images seen, rebuilt from {step.checkpoint}")
     print_lines("  ".join(f"{name} {value:.4g}" for name, value in step.terms.items()))
     for update, columns in (("D", ("real", "fake", "between", "own")), ("G", ("latents", "fake", "real", "own"))):
         calls = [
@@ -261,9 +265,7 @@ def show(step: Step) -> None:
             if (call.update == update and call.images != "latents") or (update == "G" and call.images == "latents")
         ]  # fmt: skip
         shown = [name for name in columns if any(call.images == name for call in calls)]
-        print_lines(
-            f"{update}'s update, each layer: root mean square of its output | norm of the loss's gradient in it"
-        )
+        print_lines(f"{update}'s update, by layer: root mean square of the output | norm of the loss's gradient in it")
         table = Table("layer")
         for name in shown:
             table.add_column(name, justify="right")
@@ -271,15 +273,17 @@ def show(step: Step) -> None:
             cells = {call.images: call for call in calls if call.layer == layer}
             table.add_row(layer, *(cell(cells.get(name)) for name in shown))
         print_lines(table)
-    print_lines("each parameter: its norm before the update, and that of its gradient")
+    print_lines("by parameter: norm before the update, norm of the gradient")
     table = Table("parameter")
     for name in ("weight", "gradient"):
         table.add_column(name, justify="right")
     for name, (weight, gradient) in step.weights.items():
         table.add_row(name, f"{weight:.4g}", f"{gradient:.4g}")
     print_lines(table)
-    print_lines(f"first not finite: {step.not_finite}" if step.not_finite else "every value of this step is finite")
-    print_lines(f"its batch, its fakes and all numbers: {step.out}")
+    print_lines(
+        f"first NaN or infinite value: {step.not_finite}" if step.not_finite else "every value of this step is finite"
+    )
+    print_lines(f"batch.png, fakes.png and step.json with all numbers: {step.out}")
 
 
 def cell(call: Call | None) -> str:

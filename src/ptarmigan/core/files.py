@@ -18,13 +18,21 @@ from torch import Tensor
 
 from ptarmigan.core.types import UserError
 
-FORMAT = 2  # of every file with tensors; training/checkpoint.py converts a checkpoint of format 1
+FORMAT = 1  # of every file that holds tensors, and of a run's config.json
 
 
 class Damaged(UserError):
     """A file cannot be read, or is not what was written."""
 
     code = "file-damaged"
+
+    code = "file-damaged"
+
+
+class OtherFormat(UserError):
+    """A file is whole, but has a format that this version does not read."""
+
+    code = "file-format"
 
 
 def write_atomic(path: Path, content: bytes | Callable[[BinaryIO], object]) -> None:
@@ -103,7 +111,10 @@ def save_json(path: Path, record: dict[str, Any]) -> None:
 
 
 def load_json(path: Path) -> dict[str, Any]:
-    """Read what `save_json` wrote; raises Damaged (file-unreadable or file-damaged)."""
+    """What `save_json` wrote.
+
+    Raises Damaged where it cannot be read or does not have its SHA-256; OtherFormat where it names another format.
+    """
     try:
         record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         good = record.pop("sha256") == _seal(record)
@@ -111,7 +122,16 @@ def load_json(path: Path) -> dict[str, Any]:
         raise damaged(path, error) from None
     if not good:
         raise damaged(path)
+    check_format(path, record.get("format", FORMAT))
     return record
+
+
+def check_format(path: Path, found: object) -> None:
+    """Raise OtherFormat where a file's format is not the one that this version reads."""
+    if found != FORMAT:
+        raise OtherFormat(
+            f"{path} has format {found!r}, this ptarmigan reads format {FORMAT}: use the ptarmigan that wrote it"
+        )
 
 
 def _seal(record: dict[str, Any]) -> str:
@@ -135,8 +155,8 @@ def save_tensors(path: Path, tensors: dict[str, Tensor], meta: dict[str, Any]) -
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read what `save_tensors` wrote, onto the CPU.
 
-    Raises Damaged (file-unreadable, or file-damaged where the content is not ptarmigan's or does not match its
-    SHA-256), and UserError (file-format) for a format newer than this version's.
+    Raises Damaged where the file cannot be read, is not ours, or does not have the SHA-256 that it names;
+    OtherFormat where it is whole and has another format than FORMAT.
     """
     try:
         with safetensors.safe_open(path, "pt") as file:
@@ -150,11 +170,7 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise damaged(path, error) from None
     if not good:
         raise damaged(path)
-    if meta["format"] > FORMAT:
-        raise UserError(
-            f"{path} has format {meta['format']}, made by a newer ptarmigan; this version reads up to {FORMAT}",
-            "file-format",
-        )
+    check_format(path, meta.get("format"))
     return tensors, {**meta, "sha256": sha256}
 
 

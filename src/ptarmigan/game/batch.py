@@ -52,7 +52,7 @@ def train_batch(state: TrainState, batches: Batches, step: Step = eager_step) ->
 
 def set_schedules(state: TrainState) -> None:
     """Set both players' learning rates and betas for the step that comes next."""
-    train, scale = state.config.train, state.controllers.get("lr_scale", 1.0)
+    train, scale = state.config.train, state.progress.lr_scale
     for optimizer, lr, (first_beta, second_beta) in (
         (state.opt_d, train.d_lr, train.d_betas),
         (state.opt_g, train.g_lr, train.g_betas),

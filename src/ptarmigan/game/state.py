@@ -1,4 +1,4 @@
-"""Everything that training changes: two networks, their optimizers, the average of G, and the images seen."""
+"""All that training changes: two networks, their optimizers, the moving average of G, images seen, and progress."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from ptarmigan.config import Config, Scheduled
 from ptarmigan.core.types import ImageSpec
 from ptarmigan.game.optim import adam, at
+from ptarmigan.game.progress import Progress
 from ptarmigan.losses.adversarial import Objective, objective
 from ptarmigan.losses.conditioning import ConditionalDiscriminator
 from ptarmigan.losses.custom import ADA_SCALARS, LossFile
@@ -35,7 +36,7 @@ class TrainState:
     bf16: bool = False
     micro_batch: int = 0  # images computed at once; 0: the whole batch
     images_seen: int = 0
-    controllers: dict[str, Any] = field(default_factory=dict)  # named, JSON: the planned ends, the clock, the tick
+    progress: Progress = field(default_factory=Progress)
     device_scalars: dict[str, Tensor] = field(default_factory=dict)  # [] each: what steps gather and steer by
     loss_file: LossFile | None = None  # the user's own loss
 
@@ -70,15 +71,14 @@ class TrainState:
 
     @property
     def end(self) -> int | None:
-        """Images at which training ends; None while a time budget has not fixed it yet, in a replay too."""
-        ends, settled = self.controllers.get("ends", []), self.controllers.get("settled", 0)
-        return ends[-1] if ends and self.images_seen >= settled else None
+        """Images seen at which training ends; None before a time budget has fixed it, also when a step is replayed."""
+        ends = self.progress.ends
+        return ends[-1] if ends and self.images_seen >= self.progress.end_fixed_at else None
 
     @property
     def start(self) -> int:
-        """Images at which the last planned stretch of training began: the end before it, or 0."""
-        ends: list[int] = self.controllers.get("ends", [])
-        return ([0, 0, *ends])[-2]
+        """Images seen at which the current budget started: the end of the budget before it, or 0."""
+        return ([0, 0, *self.progress.ends])[-2]
 
     @property
     def penalised(self) -> bool:
@@ -94,7 +94,7 @@ class TrainState:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16)
 
     def tensors(self) -> dict[str, Tensor]:
-        """Everything but the controllers, by names that begin with G, D, ema, opt_g, opt_d or device_scalars."""
+        """All but `progress` and images seen, by names that begin with G, D, ema, opt_g, opt_d or device_scalars."""
         out = {f"device_scalars.{name}": value for name, value in self.device_scalars.items()}
         for prefix, module in (("G", self.G), ("D", self.D), ("ema", self.ema)):
             out |= {f"{prefix}.{name}": value for name, value in module.state_dict().items()}

@@ -1,38 +1,70 @@
-"""What `auto` takes for these data, this device and this budget, with its reasons.
-
-Each rule was measured, on Fashion-MNIST: docs/search.md has the figures.
-"""
+"""Recipe `auto`: the fields that it chooses for these data, this device and this budget, and why."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Collection
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from ptarmigan.config import SECTIONS, Config, check
 from ptarmigan.core.types import ImageSpec
 from ptarmigan.networks.layers import sides
 
-BRIEF = 50_000  # images seen up to which blocks in G cost a CPU more time than they are worth
-LONG = 100_000  # images seen from which a batch of 64 and a weaker penalty are better, minute by minute
-WIDE = 500_000  # images seen after which twice the width is better image by image; what it costs a GPU is not measured
-FEW = 200  # images a class, below which D may learn them by heart; measured at 100
-OFTEN = 50  # times that each image is seen, from which D of few images is held back more; measured at 50 and 100
-BY_HEART = 150  # times from which changing them a little pays for what it costs a CPU; measured at 100, 150 and 225
-LARGE = 32 * 32  # pixels above which D is slower than G, batches stay at 32 and G has blocks; measured at 48x64
+# Thresholds between the choices, each measured on Fashion-MNIST: docs/search.md
+BLOCKS_FROM = 50_000  # images seen; below, blocks in G cost a CPU more time than they are worth
+LARGE_BATCH_FROM = 100_000  # images seen; from here batch 64 and weaker penalties are better, minute by minute
+WIDE_FROM = 500_000  # images seen; from here twice the width is better image by image; a GPU's time was not measured
+FEW_PER_CLASS = 200  # images; below, D may memorise them; measured at 100
+SEEN_OFTEN = 50  # times that each image is seen; from here few images need stronger penalties; measured at 50 and 100
+GENTLE_FROM = 150  # times; from here gentle augmentation is worth its time on a CPU; measured at 100, 150 and 225
+LARGE_PIXELS = 32 * 32  # above, D learns more slowly than G, batches stay at 32 and G has blocks; measured at 48x64
 
-# What `choose` decides, or once did, which runs begun then go on with; the rest of the recipe stands in config.py
+
+class Measured(NamedTuple):
+    """The Fréchet distance of generated to held-out Fashion-MNIST images."""
+
+    run: str
+    images_seen: int
+    distance: float  # lower is better
+    source: str
+    samples: str = ""  # what they look like
+
+
+MEASURED = (
+    Measured("auto", 10_000, 125, "docs/benchmarks.md", "rough shapes"),
+    Measured("auto", 21_000, 51, "docs/benchmarks.md", "rough, but of their class"),
+    Measured("auto", 57_000, 17, "docs/benchmarks.md", "clear classes"),
+    Measured("auto", 360_000, 2.8, "docs/benchmarks.md", "hard to tell from real images at a glance"),
+    Measured("auto", 560_000, 2.3, "docs/search.md", "hard to tell from real images at a glance"),
+    Measured("1,000 training images, no augmentation", 210_000, 7.1, "docs/benchmarks.md"),
+    Measured("1,000 training images, augmentation gentle", 210_000, 4.8, "docs/benchmarks.md"),
+    Measured("10 minutes of acgan", 240_700, 77, "docs/benchmarks.md"),
+    Measured("real images", 0, 0.53, "docs/benchmarks.md"),
+)
+
+# Fields that `choose` sets, or once did; a run that is resumed keeps them.  config.py has the rest of the recipe.
 CHOSEN = ("width", "g_blocks", "batch", "d_lr", "r1", "r2", "augment", "augment_p")
 
-# Images seen, the Fréchet distance there on Fashion-MNIST (docs/benchmarks.md, search.md), how samples look
-EXPECTED = (
-    (10_000, 125, "rough shapes"),
-    (21_000, 51, "rough, but of their class"),
-    (57_000, 17, "clear classes"),
-    (360_000, 2.8, "hard to tell at a glance"),
-    (560_000, 2.3, "hard to tell at a glance"),
-)
+
+@dataclass(frozen=True)
+class Setting:
+    """What the choice depends on."""
+
+    spec: ImageSpec
+    counts: Collection[int]  # training images of each class
+    device: str  # cpu, cuda or mps
+    images: float  # about how many the budget will see
+
+    @property
+    def large(self) -> bool:
+        return self.spec.height * self.spec.width > LARGE_PIXELS
+
+    @property
+    def few(self) -> bool:
+        """D can memorise the training images: the mean class has few of them, and each is seen often."""
+        total = sum(self.counts)
+        return total < FEW_PER_CLASS * len(self.counts) and self.images >= SEEN_OFTEN * total
 
 
 class Choice(NamedTuple):
@@ -41,48 +73,45 @@ class Choice(NamedTuple):
     expected: str
 
 
-def choose(
-    config: Config, given: Collection[str], spec: ImageSpec, counts: Collection[int], device: str, images: float
-) -> Choice:
-    """The config with what `auto` decides, but for the fields that were `given`.
+def choose(config: Config, given: Collection[str], setting: Setting) -> Choice:
+    """The config with what `auto` chooses, except for the fields that were `given`, with the reasons.
 
-    `counts` are the training images of each class, `device` is cpu, cuda or mps, and `images` are about how many the
-    budget will see.  Raises UserError where the choice cannot go with what was given.
+    Raises UserError where the choice conflicts with what was given.
     """
-    long, wide = images >= LONG and not large(spec), device == "cuda" and images >= WIDE
-    # on CUDA a step with augmentation is no recorded graph, and several times slower
-    pays = few(counts, images) and images >= BY_HEART * sum(counts) and device != "cuda"
-    augment = config.data.augment if "augment" in given else "gentle" if pays else "none"
-    if large(spec):
+    fields = {key: value for key, value in decide(config, given, setting).items() if key not in given}
+    chosen = with_fields(config, fields)
+    check(chosen)
+    return Choice(chosen, reasons(chosen, given, setting), expectation(chosen, setting))
+
+
+def decide(config: Config, given: Collection[str], setting: Setting) -> dict[str, Any]:
+    """The fields that `auto` chooses, whether or not they were given; what was given for augment decides r1 and r2."""
+    images, large, few, on_cuda = setting.images, setting.large, setting.few, setting.device == "cuda"
+    large_batch = images >= LARGE_BATCH_FROM and not large
+    # on CUDA a step with augmentation is not recorded as a graph, and is several times slower
+    gentle = few and images >= GENTLE_FROM * sum(setting.counts) and not on_cuda
+    augment = config.data.augment if "augment" in given else "gentle" if gentle else "none"
+    if large:
         gamma = 0.4
-    elif few(counts, images):
+    elif few:
         gamma = 1.0 if augment == "none" else 0.4
     else:
-        gamma = 0.1 if long else 0.2
+        gamma = 0.1 if large_batch else 0.2
     fields: dict[str, Any] = {
-        "width": 64 if wide else 32, "batch": 64 if long else 32, "r1": gamma, "r2": gamma, "augment": augment
-    }  # fmt: skip
-    if device == "cpu" and images < BRIEF and not large(spec):
+        "width": 64 if on_cuda and images >= WIDE_FROM else 32,
+        "batch": 64 if large_batch else 32,
+        "augment": augment,
+    }
+    if config.loss.r1 and config.loss.r2:  # where one was switched off, both stay as they are
+        fields |= {"r1": gamma, "r2": gamma}
+    if setting.device == "cpu" and images < BLOCKS_FROM and not large:
         fields["g_blocks"] = 0
-    if large(spec):
+    if large:
         fields["d_lr"] = 1e-3
-    if not (config.loss.r1 and config.loss.r2):  # one that was switched off stays so, and leaves the other as it is
-        del fields["r1"], fields["r2"]
-    chosen = replaced(config, {key: value for key, value in fields.items() if key not in given})
-    check(chosen)
-    return Choice(chosen, reasons(chosen, given, spec, counts, device, images), expected(chosen, images, spec, counts))
+    return fields
 
 
-def few(counts: Collection[int], images: float) -> bool:
-    """D can learn the training images by heart: there are few in a class on average, and each is seen often."""
-    return sum(counts) < FEW * len(counts) and images >= OFTEN * sum(counts)
-
-
-def large(spec: ImageSpec) -> bool:
-    return spec.height * spec.width > LARGE
-
-
-def replaced(config: Config, fields: dict[str, Any]) -> Config:
+def with_fields(config: Config, fields: dict[str, Any]) -> Config:
     """The config with other values in some of its fields."""
     sections = {
         name: replace(getattr(config, name), **{k: v for k, v in fields.items() if hasattr(cls, k)})
@@ -91,78 +120,76 @@ def replaced(config: Config, fields: dict[str, Any]) -> Config:
     return replace(config, **sections)
 
 
-def reasons(
-    config: Config, given: Collection[str], spec: ImageSpec, counts: Collection[int], device: str, images: float
-) -> list[str]:
-    """A line for the network, the game, the batch and the images, each with why, or with who decided."""
+def reasons(config: Config, given: Collection[str], setting: Setting) -> list[str]:
+    """A line each for the network, the loss, the batch and the images: what was chosen, and why or by whom."""
 
     def line(what: str, why: str, *fields: str) -> str:
         yours = [field for field in fields if field in given]
         return f"{what}: " + (f"{', '.join(yours)} as you asked" if yours else why)
 
-    model, loss, train = config.model, config.loss, config.train
-    height, across = sides(spec, model)[-1]
-    if model.width > 32:
-        wide = "wider ones were better image by image, and a GPU has room for them"
-    elif device == "cuda":
-        wide = f"wider ones pay from {WIDE:,} images seen on"
-    else:
-        wide = "wider ones were better image by image, but not minute by minute"
-    blocks = ""
-    if model.network == "dcgan" and not model.g_blocks:
-        blocks, wide = ", no blocks in G", f"{wide}; blocks pay from {BRIEF:,} images seen on"
-    penalty = " and ".join(f"{name} {value}" for name, value in (("R1", loss.r1), ("R2", loss.r2)) if value)
-    batch = (
-        f"more images a second than 32, and better from {LONG:,} images on"
-        if train.batch == 64
-        else "more updates, and a slower D, which left a grain on large images at G's rate"
-        if large(spec)
-        else f"more updates, which a budget of under {LONG:,} images wants"
-    )
-    augment = config.data.augment + (f", a share of {config.data.augment_p}" if config.data.augment_p != 1 else "")
+    model, loss, train, data = config.model, config.loss, config.train, config.data
+    height, width = sides(setting.spec, model)[-1]
+    blocks = ", no blocks in G" if model.network == "dcgan" and not model.g_blocks else ""
+    penalties = " and ".join(f"{name} {value}" for name, value in (("R1", loss.r1), ("R2", loss.r2)) if value)
+    share = f", a share of {data.augment_p}" if data.augment_p != 1 else ""
     return [
         line(
-            f"network {model.network}, width {model.width}{blocks}, maps halved to {height}x{across}",
-            wide,
-            "network",
-            "width",
-            "g_blocks",
-            "least_side",
+            f"network {model.network}, width {model.width}{blocks}, maps halved to {height}x{width}",
+            why_width(model.width, setting) + (f"; blocks pay off from {BLOCKS_FROM:,} images seen" if blocks else ""),
+            "network", "width", "g_blocks", "least_side",
         ),
         line(
-            f"{loss.loss} loss, {penalty or 'no penalty'}, {model.conditioning.replace('_', ' ')}",
-            "D, which sees each image so often, learns fewer by heart under strong penalties"
-            if few(counts, images)
-            else "without penalties the distance was 25 times as large, with an auxiliary classifier 3 times",
-            "loss",
-            "r1",
-            "r2",
-            "conditioning",
+            f"{loss.loss} loss, {penalties or 'no penalty'}, {model.conditioning.replace('_', ' ')}",
+            "strong penalties keep D from memorising the few images that it sees so often" if setting.few
+            else "without the penalties, or with an auxiliary classifier, the distance was several times larger",
+            "loss", "r1", "r2", "conditioning",
         ),
         line(
             f"batch {train.batch}, rates {train.g_lr:g} for G and {train.d_lr:g} for D, falling to 0 at the end",
-            batch,
-            "batch",
-            "g_lr",
-            "d_lr",
-            "anneal",
+            why_batch(train.batch, setting),
+            "batch", "g_lr", "d_lr", "anneal",
         ),
         line(
-            f"augmentation {augment}",
-            f"{sum(counts) / len(counts):,.0f} images a class"
-            + ("; changed a little, samples come nearer to unseen images" if augment == "gentle" else ""),
+            f"augmentation {data.augment}{share}",
+            f"{sum(setting.counts) / len(setting.counts):,.0f} images a class"
+            + ("; with small changes, samples come closer to unseen images" if data.augment == "gentle" else ""),
             "augment",
         ),
-    ]
+    ]  # fmt: skip
 
 
-def expected(config: Config, images: float, spec: ImageSpec, counts: Collection[int]) -> str:
-    """What about so many images gave on Fashion-MNIST."""
-    seen, distance, looks = min(EXPECTED, key=lambda row: abs(math.log(row[0] / images)))
-    but = "" if max(spec.height, spec.width) <= 32 else "; larger images want many more"
-    if few(counts, images):
-        but += f"; of 1,000 images alone, some 210,000 seen gave {4.8 if config.data.augment == 'gentle' else 7.1}"
-    return (
-        f"expect: {seen:,} images seen gave a Fréchet distance of {distance:g} on Fashion-MNIST, where real images "
-        f"have .53 and ten minutes of acgan 77: {looks}{but}"
+def why_width(width: int, setting: Setting) -> str:
+    if width > 32:
+        return "wider networks are better image by image, and a GPU has room for them"
+    if setting.device == "cuda":
+        return f"wider networks pay off from {WIDE_FROM:,} images seen"
+    return "wider networks are better image by image, but not minute by minute"
+
+
+def why_batch(batch: int, setting: Setting) -> str:
+    if batch == 64:
+        return f"more images a second than batch 32, and better from {LARGE_BATCH_FROM:,} images seen"
+    if setting.large:
+        return "more updates; D learns more slowly, because at G's rate it left a grain on large images"
+    return f"more updates, which a budget below {LARGE_BATCH_FROM:,} images needs"
+
+
+def expectation(config: Config, setting: Setting) -> str:
+    """What the nearest measured budget gave on Fashion-MNIST."""
+    of = {row.run: row for row in MEASURED if row.run != "auto"}
+    nearest = min(
+        (row for row in MEASURED if row.run == "auto"),
+        key=lambda row: abs(math.log(row.images_seen / setting.images)),
     )
+    text = (
+        f"expect: {nearest.samples}; on Fashion-MNIST, {nearest.images_seen:,} images seen gave a Fréchet distance of "
+        f"{nearest.distance:g} (real images {of['real images'].distance:g}, "
+        f"10 minutes of acgan {of['10 minutes of acgan'].distance:g})"
+    )
+    if max(setting.spec.height, setting.spec.width) > 32:
+        text += "; larger images need many more"
+    if setting.few:
+        changed = "augmentation gentle" if config.data.augment == "gentle" else "no augmentation"
+        row = of[f"1,000 training images, {changed}"]
+        text += f"; with {row.run}, {row.images_seen:,} seen gave {row.distance:g}"
+    return text

@@ -1,4 +1,4 @@
-"""The loop: a budget of steps of the game, a tick every so many images, a snapshot every so many ticks."""
+"""The training loop, in the order of a run: start or resume, train to the end with ticks and snapshots, roll back."""
 
 from __future__ import annotations
 
@@ -8,53 +8,46 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from ptarmigan.config import Config, flatten, parse_images, parse_time, resolve
+from ptarmigan.config import flatten, parse_images, parse_time, resolve
 from ptarmigan.core import dist
 from ptarmigan.core.console import Display, Terminal
 from ptarmigan.core.devices import deterministic, keep_freed_memory, pick_device
-from ptarmigan.core.files import FORMAT
 from ptarmigan.core.log import Metrics
 from ptarmigan.core.log import damaged as damaged_lines
 from ptarmigan.core.types import UserError
-from ptarmigan.data import Batches, Dataset, open_dataset
+from ptarmigan.data import Batches
 from ptarmigan.game.batch import share, train_batch
 from ptarmigan.game.cuda_graph import make_step
+from ptarmigan.game.progress import Progress
 from ptarmigan.game.state import TrainState
-from ptarmigan.losses.custom import LossFile, open_loss
 from ptarmigan.training import checkpoint
-from ptarmigan.training.auto import Choice, choose, replaced
+from ptarmigan.training.auto import Choice, Setting, choose, with_fields
+from ptarmigan.training.budget import finished, plan_end, seconds_left, share_done, snapshots_due, steps_per_tick
 from ptarmigan.training.messages import describe, finish
-from ptarmigan.training.probe import TICK_SECONDS, Probed, memory, probe
-from ptarmigan.training.run_folder import (
-    DEFAULT_TIME,
-    chosen_before,
-    lock,
-    new_run,
-    open_run,
-    plan,
-    read_yaml,
-    record_of,
-    write_record,
-)
-from ptarmigan.training.snapshot import Live, export, has_generator, save
-from ptarmigan.training.warm_start import Origin, report
+from ptarmigan.training.probe import Probed, memory, probe
+from ptarmigan.training.run_folder import lock, open_run, read_yaml, record_of, recorded_auto, write_record
+from ptarmigan.training.setup import Job, open_job, train_batches
+from ptarmigan.training.snapshot import LiveScore, has_generator, save_snapshot, write_generator
+from ptarmigan.training.warm_start import summary
 
 
 class Diverged(UserError):
-    """A term or a gradient was not finite; the last good checkpoint is in place."""
+    """A term, a gradient, a weight or a moment was NaN or infinite; the last good checkpoint is intact."""
 
+    code = "diverged"
     status = 1
 
 
 class Stopped(UserError):
-    """A signal ended the run early, and everything was saved.  The exit status is the shell's for that signal."""
+    """A signal stopped the run early, and everything was saved.  The exit status is the shell's for that signal."""
 
     code = "stopped"
 
@@ -62,21 +55,6 @@ class Stopped(UserError):
         super().__init__(f"stopped at {images_seen:,} images; everything is saved")
         self.status = 128 + number
         self.run = run
-
-
-@dataclass(frozen=True)
-class Job:
-    """What a run is made of: where it is, what was asked for and from where, and what it reads."""
-
-    run: Path
-    config: Config
-    asked: dict[str, Any]
-    dataset: Dataset
-    source: str
-    origin: Origin | None
-    loss_file: LossFile | None
-    device: torch.device
-    display: Display
 
 
 def train(
@@ -90,62 +68,56 @@ def train(
 ) -> Path:
     """Train a generator on a folder of class folders, an IDX folder or an .npz (default: the embedded set).
 
-    `recipe` names the settings: auto (default), acgan, dcgan.  `out` is the run folder: one that exists goes on
-    where it stopped, bit for bit, or is extended by a longer budget; by default it is a new runs/NAME-NUMBER.
-    `config` is a YAML file of fields.  `init` is a run, whose G and D this one begins with, or a generator, whose G:
-    classes are matched by name, and what is not asked for of the network's shape is as there.  `fields` are those of
-    `Config` by their names, as time="10m", batch=32, g_lr=1e-3; they count above the file's.  `loss` may be a Python
-    file, which is run (see `ptarmigan.losses.custom`) and has to be given again to go on.
+    `recipe` names the settings: auto (default), acgan, dcgan.  `out` is the run folder: one that exists is resumed
+    where it stopped, bit for bit, or extended by a longer budget; by default it is a new runs/NAME-NUMBER.  `config`
+    is a YAML file of fields.  `init` is a model to start from: a run, whose G and D are copied, or a generator, whose
+    G is copied; classes are matched by name, and the network has the model's shape except where `fields` or `config`
+    say otherwise.  `fields` are those of `Config` by their names, as time="10m", batch=32, g_lr=1e-3; they override
+    `config`.  `loss` may be a Python file, which is executed (see `ptarmigan.losses.custom`); pass it again to resume.
 
-    Returns the run folder.  Raises UserError for input that will not do, Diverged where a term is not finite,
-    Stopped after Ctrl-C or SIGTERM.
+    Returns the run folder.  Raises UserError for input that is not valid, Diverged for a NaN or infinite value after
+    `retries` rollbacks, Stopped after Ctrl-C or SIGTERM.
     """
     asked = read_yaml(Path(config)) if config else {}
     asked |= {key: value for key, value in {"recipe": recipe, **fields}.items() if value is not None}
-    chosen = resolve(asked if init is None else {"device": flatten(asked).get("device")})
-    device = pick_device(chosen.train.device)
+    device = pick_device(resolve({"device": flatten(asked).get("device")}).train.device)
     with dist.ranks(device), Display(Terminal(quiet=dist.rank() > 0)) as display:
-        origin = Origin.find(Path(init), Path(out) if out else None, asked) if init else None
-        if origin is not None:  # what is asked for may go with its shape alone
-            chosen = resolve({**origin.record["shape"], **asked})
-        chosen, loss_file = open_loss(chosen)
-        with dist.first_of_each_machine():
-            dataset = open_dataset(data, chosen.data, display.preparing)
-        chosen = fit(chosen, dataset)
-        for sentence in dataset.notices:
-            display.say(f"note: {sentence}")
-        run = Path(dist.on_first(lambda: str(out or new_run(dataset.name))))
-        exact = deterministic(chosen.train.deterministic)
-        with lock(run, display.say) if dist.rank() == 0 else nullcontext(), exact:
-            there = dist.on_first(lambda: chosen_before(run))
-            given = {key for key, value in flatten(asked).items() if value is not None}
-            given |= set(origin.record["shape"]) if origin is not None else set()
-            choice = None
-            if chosen.recipe == "auto" and there is not None:
-                chosen = replaced(chosen, {key: value for key, value in there.items() if key not in given})
-            job = Job(run, chosen, asked, dataset, str(data or "embedded"), origin, loss_file, device, display)
-            if chosen.recipe == "auto" and there is None:
-                choice = decide(job, given)
-                job = replace(job, config=choice.config)
-            share(job.config.train.batch)
-            if few := dataset.fewer_than(job.config.train.batch):
+        job = open_job(data, asked, out, init, device, display)
+        locked = lock(job.run, display.say) if dist.rank() == 0 else nullcontext()
+        with locked, deterministic(job.config.train.deterministic):
+            job, choice = apply_auto(job)
+            share(job.config.train.batch)  # raises where the batch does not divide over the ranks
+            if few := job.dataset.fewer_than(job.config.train.batch):
                 display.say(f"note: {few}")
             state = train_run(job, choice)
-        finish(run, state, display.say)
-    return run
+        finish(job.run, state, display.say)
+    return job.run
 
 
-def decide(job: Job, given: set[str]) -> Choice:
-    """What `auto` takes: a time budget is counted in images at the speed that a probe of the recipe finds."""
-    train, dataset = job.config.train, job.dataset
-    images: float | None = parse_images(train.images)
-    if images is None:
-        share(train.batch)
-        with feed(job.config, dataset, job.device) as batches:
-            seconds = measure(job, batches).seconds
-        images = (parse_time(train.time) or 0.0) / seconds * train.batch
-    counts = torch.bincount(torch.from_numpy(dataset.labels[dataset.indices()]), minlength=dataset.spec.classes)
-    return choose(job.config, given, dataset.spec, counts.tolist(), job.device.type, images)
+def apply_auto(job: Job) -> tuple[Job, Choice | None]:
+    """Set the fields that recipe `auto` chooses: those that the run started with, or for a new run a new choice."""
+    if job.config.recipe != "auto":
+        return job, None
+    recorded = dist.on_first(lambda: recorded_auto(job.run))
+    if recorded is not None:
+        fields = {key: value for key, value in recorded.items() if key not in job.given}
+        return replace(job, config=with_fields(job.config, fields)), None
+    dataset = job.dataset
+    labels = torch.from_numpy(dataset.labels[dataset.indices()])
+    counts = torch.bincount(labels, minlength=dataset.spec.classes).tolist()
+    choice = choose(job.config, job.given, Setting(dataset.spec, counts, job.device.type, images_in_budget(job)))
+    return replace(job, config=choice.config), choice
+
+
+def images_in_budget(job: Job) -> float:
+    """About how many images the budget will see; a time budget is converted at the speed of a probe."""
+    train = job.config.train
+    images = parse_images(train.images)
+    if images is not None:
+        return images
+    with train_batches(job.config, job.dataset, job.device) as batches:
+        seconds = measure(job, batches).seconds
+    return (parse_time(train.time) or 0.0) / seconds * train.batch
 
 
 def measure(job: Job, batches: Batches) -> Probed:
@@ -156,236 +128,220 @@ def measure(job: Job, batches: Batches) -> Probed:
 
 
 def train_run(job: Job, choice: Choice | None) -> TrainState:
-    """Begin a run or go on with it, up to its end; back from a value that is not finite `retries` times."""
-    run, config, dataset, origin, display = job.run, job.config, job.dataset, job.origin, job.display
-    found: checkpoint.Checkpoint | None = None
-    init, loss_sha256 = origin.record if origin else None, job.loss_file.sha256 if job.loss_file else None
-
-    def opened() -> list[Any] | None:
-        """Precision, micro-batch and tick of a run that exists."""
-        nonlocal found
-        record, found, damaged = open_run(run, config, dataset, init, loss_sha256)
-        for sentence in damaged:
-            display.say(f"note: {sentence}")
-        if found is not None and found.meta["format"] < FORMAT:
-            display.say(
-                f"note: {found.path.name} is of an earlier version: it is brought up to this one, and goes on "
-                "otherwise than it would have there"
-            )
-        if count := damaged_lines(run / "metrics.jsonl"):
-            display.say(f"note: {run / 'metrics.jsonl'} is damaged: {count} of its lines are left out")
-        return [record["precision"] == "bf16", record["micro_batch"], record["tick"]] if record else None
-
-    existing = dist.on_first(opened)
+    """Start a run or resume it, and train to its end, rolling back from a NaN or infinite value."""
     keep_freed_memory()
-    with feed(config, dataset, job.device) as batches:
-        if existing is None:
-            bf16, fits, seconds = measure(job, batches)
-            tick = config.train.batch * tick_steps(config, seconds)
-        else:
-            bf16, fits, tick = existing
-        record = record_of(config, job.asked, dataset, job.source, bf16, fits, tick, init, loss_sha256)
-        state = begin(job, record, found)
-        state.controllers.setdefault("tick", tick)
-        plan(state, config.train)
-
-        def written() -> None:
-            if origin is not None and found is None:  # a run never needs the model again, nor any other
-                checkpoint.save(run, state, record, milestone=True)
-            write_record(run, record, dataset)
-
-        dist.on_first(written)
-        describe(run, state, dataset, choice, found is not None, display.say)
-        if origin is not None and found is None and dist.rank() == 0:
-            for line in report(record["init"]):
-                display.say(line)
-        live = None
-        if dist.rank() == 0 and (state.end is None or state.images_seen < state.end):
-            live = Live.open(dataset, config.train.live_images, job.device)
-            if live is None and config.train.live_images and (few := dataset.counts()["select"]):
-                display.say(f"note: {few} images to select by are too few for a live score and a best generator")
+    with train_batches(job.config, job.dataset, job.device) as batches:
+        state, record = start_run(job, batches, choice)
+        live = open_live_score(job, state)
         while True:
             try:
                 with memory(state):
-                    loop(job, state, record, batches, live)
+                    train_to_end(job, state, record, batches, live)
                 break
             except Diverged as error:
-                state = back(job, state, record, error)
-    if dist.rank() == 0 and not has_generator(run):
-        export(run, state, dataset)
+                state = roll_back(job, state, record, error)
+    if dist.rank() == 0 and not has_generator(job.run):
+        write_generator(job.run, state, job.dataset)
     return state
 
 
-def begin(job: Job, record: dict[str, Any], found: checkpoint.Checkpoint | None) -> TrainState:
-    """The state of a checkpoint, or of step 0: rank 0's, on every rank.
+def start_run(job: Job, batches: Batches, choice: Choice | None) -> tuple[TrainState, dict[str, Any]]:
+    """The state of a new run or of one that is resumed, with its record, which is written; the user is told."""
+    existing, found = open_existing(job)
+    record = run_record(job, batches, existing)
+    state = initial_state(job, record, found)
+    plan_end(state, job.config.train)
+    started_warm = job.warm_start is not None and found is None
+    dist.on_first(lambda: save_start(job, state, record, started_warm))
+    describe(job.run, state, job.dataset, choice, found is not None, job.display.say)
+    if started_warm and dist.rank() == 0:
+        for line in summary(record["init"]):
+            job.display.say(line)
+    return state, record
 
-    At step 0 it says in the record what it takes from the job's origin.
+
+def open_existing(job: Job) -> tuple[dict[str, Any] | None, checkpoint.Checkpoint | None]:
+    """The record of a run that exists, on every rank, and its newest good checkpoint, on rank 0."""
+    found: checkpoint.Checkpoint | None = None
+
+    def open_on_first() -> dict[str, Any] | None:
+        nonlocal found
+        record, found, notes = open_run(job.run, job.config, job.dataset, job.init, job.loss_sha256)
+        if count := damaged_lines(job.run / "metrics.jsonl"):
+            notes.append(f"{job.run / 'metrics.jsonl'} is damaged: skipping {count} of its lines")
+        for sentence in notes:
+            job.display.say(f"note: {sentence}")
+        return record
+
+    record = dist.on_first(open_on_first)
+    return record, found
+
+
+def run_record(job: Job, batches: Batches, existing: dict[str, Any] | None) -> dict[str, Any]:
+    """The run's record for this call of `train`; what was measured when the run started stays."""
+    if existing is None:
+        bf16, micro_batch, seconds = measure(job, batches)
+        tick = job.config.train.batch * steps_per_tick(job.config, seconds)
+    else:
+        bf16, micro_batch, tick = existing["precision"] == "bf16", existing["micro_batch"], existing["tick"]
+    return record_of(
+        job.config, job.asked, job.dataset, job.source, bf16, micro_batch, tick, job.init, job.loss_sha256
+    )  # fmt: skip
+
+
+def initial_state(job: Job, record: dict[str, Any], found: checkpoint.Checkpoint | None) -> TrainState:
+    """The state of a checkpoint, or of step 0, as rank 0 has it, on every rank.
+
+    At step 0 of a warm start, weights are copied from the model, and the record says which.
     """
     config = job.config
     state = TrainState.create(config, job.dataset.spec, job.device, record["precision"] == "bf16", job.loss_file)
     state.micro_batch = config.train.micro_batch or record["micro_batch"]
+    state.progress.tick = record["tick"]
     if found is not None:
         checkpoint.restore(state, found)
-    elif job.origin is not None:
-        record["init"] = job.origin.give(state)
+    elif job.warm_start is not None:
+        record["init"] = job.warm_start.copy_into(state)
     if dist.world() > 1:
         state.load(dist.broadcast_tensors(state.tensors()))
-        state.images_seen, state.controllers = dist.broadcast([state.images_seen, state.controllers])
+        state.images_seen, progress = dist.broadcast([state.images_seen, state.progress.to_json()])
+        state.progress = Progress.from_json(progress)
     return state
 
 
-def back(job: Job, state: TrainState, record: dict[str, Any], error: Diverged) -> TrainState:
-    """The last good checkpoint, or step 0, with half the learning rates; raises Diverged after `retries` times.
+def save_start(job: Job, state: TrainState, record: dict[str, Any], started_warm: bool) -> None:
+    """Write the record, and after a warm start a checkpoint of step 0, so that the run never needs the model again."""
+    if started_warm:
+        checkpoint.save(job.run, state, record, milestone=True)
+    write_record(job.run, record, job.dataset)
 
-    It is saved at once, so that a run killed now does not forget how often it has gone back.
+
+def open_live_score(job: Job, state: TrainState) -> LiveScore | None:
+    if dist.rank() > 0 or finished(state):
+        return None
+    images = job.config.train.live_images
+    live = LiveScore.open(job.dataset, images, job.device)
+    if live is None and images and (few := job.dataset.counts()["select"]):
+        job.display.say(f"note: no live score and no best generator: the select part has only {few} images")
+    return live
+
+
+def train_to_end(job: Job, state: TrainState, record: dict[str, Any], batches: Batches, live: LiveScore | None) -> None:
+    """Train until the planned end or a signal, with a tick every so many images and a snapshot every so many ticks."""
+    train, metrics, step = state.config.train, open_log(job.run), make_step(state)
+    snapshots, scores = snapshots_due(state), dict[str, float]()
+    interval = Interval()
+    with catch_signals() as received:
+        while not finished(state):
+            interval.add(train_batch(state, batches, step))
+            stop = bool(received) and dist.world() == 1  # several ranks agree at ticks
+            if not (stop or finished(state) or state.images_seen % state.progress.tick == 0):
+                continue
+            means, seconds, stop = interval.close(state, bool(received))
+            images = interval.steps * train.batch
+            check_terms(state, means, state.images_seen - images, metrics)
+            state.progress.clock += seconds
+            plan_end(state, train)
+            log_tick(job, state, images / seconds, means, scores, metrics)
+            if finished(state) or snapshots_due(state) > snapshots:
+                snapshots = snapshots_due(state)
+                check_tensors(state, metrics)
+                scores |= save_snapshot(job.run, state, record, job.dataset, live, metrics, milestone=True)
+            if stop and not finished(state):
+                check_tensors(state, metrics)
+                save_snapshot(job.run, state, record, job.dataset, live, metrics, milestone=False)
+                raise Stopped(received[0] if received else signal.SIGTERM, state.images_seen, job.run)
+            interval = Interval()
+
+
+class Interval:
+    """The steps since the last tick, their terms summed on the device, so that the host waits for it at ticks alone."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+        self.sums = torch.zeros(())
+        self.steps = 0
+        self.start = time.perf_counter()
+
+    def add(self, terms: dict[str, Tensor]) -> None:
+        step = torch.stack(list(terms.values()))
+        self.names, self.sums, self.steps = list(terms), self.sums + step if self.steps else step, self.steps + 1
+
+    def close(self, state: TrainState, signalled: bool) -> tuple[dict[str, float], float, bool]:
+        """The means of the terms, the seconds that the steps took, and whether a rank has received a signal."""
+        means = dict(zip(self.names, (self.sums / self.steps).tolist(), strict=True))  # waits for the device
+        agreed = torch.tensor([time.perf_counter() - self.start, float(signalled)], device=state.device)
+        seconds, stop = dist.average(agreed).tolist()
+        return means, seconds, stop > 0
+
+
+def log_tick(
+    job: Job, state: TrainState, rate: float, means: dict[str, float], scores: dict[str, float], metrics: Metrics
+) -> None:
+    """Write a line of metrics.jsonl and show the progress; `rate` is in images a second."""
+    last = {"finished": True} if finished(state) else {}
+    metrics.write(
+        state.images_seen, clock=state.progress.clock, images_per_second=rate, end=state.end, **means, **last
+    )  # fmt: skip
+    job.display.tick(state.images_seen, share_done(state), rate, seconds_left(state, rate), means | scores)
+
+
+def check_terms(state: TrainState, means: dict[str, float], since: int, metrics: Metrics) -> None:
+    """Raise Diverged where a term or a gradient was NaN or infinite in a step since the last tick."""
+    if not state.found_inf:
+        return
+    term = next((name for name, value in means.items() if not math.isfinite(value)), "a gradient")
+    metrics.write(state.images_seen, diverged=term)
+    raise Diverged(
+        f"{term} was NaN or infinite between {since:,} and {state.images_seen:,} images seen, and no update used it"
+    )
+
+
+def check_tensors(state: TrainState, metrics: Metrics) -> None:
+    """Raise Diverged where a weight or a moment is NaN or infinite, so that no checkpoint ever holds one."""
+    for name, tensor in state.tensors().items():
+        if not torch.isfinite(tensor).all():
+            metrics.write(state.images_seen, diverged=name)
+            raise Diverged(f"{name} was NaN or infinite at {state.images_seen:,} images seen")
+
+
+def roll_back(job: Job, state: TrainState, record: dict[str, Any], error: Diverged) -> TrainState:
+    """The last good checkpoint, or step 0, with both learning rates halved; raises Diverged after `retries` rollbacks.
+
+    It is saved at once, so that a run that is killed now remembers how often it has rolled back.
     """
-    train, tries = job.config.train, state.controllers.get("retries", 0)
+    train, rollbacks = job.config.train, state.progress.rollbacks
     found = checkpoint.newest(job.run)[0] if dist.rank() == 0 else None
-    if tries >= train.retries:
-        helped = f"; {tries} {'retry' if tries == 1 else 'retries'} with lower rates did not help" if tries else ""
+    if rollbacks >= train.retries:
+        tried = f"; it happened again after {rollbacks} rollback{'s' * (rollbacks > 1)}" if rollbacks else ""
         raise Diverged(
-            f"{error}{helped}; last good checkpoint: {found.path if found else 'none yet'}. Try a lower --g-lr and "
+            f"{error}{tried}; last good checkpoint: {found.path if found else 'none yet'}. Try a lower --g-lr and "
             "--d-lr, or --precision fp32"
         )
-    restored = begin(job, record, found)
-    restored.controllers.setdefault("tick", state.controllers["tick"])
-    restored.controllers |= {"retries": tries + 1, "lr_scale": 0.5 ** (tries + 1)}
-    plan(restored, train)
+    restored = initial_state(job, record, found)
+    progress = restored.progress
+    progress.rollbacks, progress.lr_scale = rollbacks + 1, 0.5 ** (rollbacks + 1)
+    plan_end(restored, train)
     if dist.rank() == 0:
         checkpoint.save(job.run, restored, record, milestone=False)
-    logged(job.run).write(
-        restored.images_seen, back_from=state.images_seen, retry=tries + 1, lr_scale=restored.controllers["lr_scale"]
+    open_log(job.run).write(
+        restored.images_seen, back_from=state.images_seen, retry=progress.rollbacks, lr_scale=progress.lr_scale
     )
     job.display.say(
-        f"note: {error}: back to {restored.images_seen:,} images with {restored.controllers['lr_scale']:g} of the "
-        f"learning rates (retry {tries + 1} of {train.retries})"
+        f"note: {error}. Rolling back to {restored.images_seen:,} images seen, learning rates times "
+        f"{progress.lr_scale:g} (rollback {progress.rollbacks} of at most {train.retries})"
     )
     return restored
 
 
-def tick_steps(config: Config, seconds: float) -> int:
-    """Steps between ticks: about two seconds' worth, and at least twenty ticks in the shorter budgets.
-
-    Where that is more than `penalty_every`, a multiple of it, so that each tick's mean has its share of penalties.
-    """
-    train, every = config.train, config.loss.penalty_every
-    images, time_given = parse_images(train.images), parse_time(train.time)
-    steps = TICK_SECONDS / seconds
-    if time_given is not None:
-        steps = min(steps, time_given / seconds / 40)
-    if images is not None:
-        steps = min(steps, images / train.batch / 20)
-    return max(1, int(steps) if steps < every else int(steps) // every * every)
-
-
-def feed(config: Config, dataset: Dataset, device: torch.device) -> Batches:
-    """The batches of the train part."""
-    train = config.train
-    return Batches(
-        dataset.images, dataset.labels, dataset.indices(), batch=share(train.batch), seed=train.seed,
-        flip=config.data.flip, device=device,
-    )  # fmt: skip
-
-
-def loop(job: Job, state: TrainState, record: dict[str, Any], batches: Batches, live: Live | None) -> None:
-    """Steps until the planned end, or a signal; the host waits for the device at ticks alone."""
-    run, dataset = job.run, job.dataset
-    train, controllers = state.config.train, state.controllers
-    metrics, by = logged(run), make_step(state)
-    names: list[str] = []
-    scores: dict[str, float] = {}  # of the last snapshot
-    sums, steps, since = torch.zeros(()), 0, time.perf_counter()
-    taken = snapshots(state)
-    with signals() as received:
-        while True:
-            seen = state.images_seen
-            done = state.end is not None and seen >= state.end
-            tick = steps > 0 and (done or seen % controllers["tick"] == 0)
-            stop = bool(received) and dist.world() == 1  # several ranks agree at ticks
-            if tick or (stop and steps):
-                values = dict(zip(names, (sums / steps).tolist(), strict=True))  # the one wait for the device
-                agreed = torch.tensor([time.perf_counter() - since, float(bool(received))], device=state.device)
-                seconds, stopping = dist.average(agreed).tolist()
-                stop = stopping > 0
-                first = seen - steps * train.batch
-                check_finite(state, values, first, metrics)
-                controllers["clock"] += seconds
-                plan(state, train)
-                done = state.end is not None and seen >= state.end
-                rate = steps * train.batch / seconds
-                metrics.write(
-                    seen,
-                    clock=controllers["clock"],
-                    images_per_second=rate,
-                    end=state.end,
-                    **values,
-                    **({"finished": True} if done else {}),
-                )
-                job.display.tick(seen, *progress(state, rate), values | scores)
-                if done or snapshots(state) > taken:
-                    taken = snapshots(state)
-                    check_state(state, metrics)
-                    scores |= save(run, state, record, dataset, live, metrics, milestone=True)
-                steps, since = 0, time.perf_counter()
-            if done:
-                return
-            if stop:
-                check_state(state, metrics)
-                save(run, state, record, dataset, live, metrics, milestone=False)
-                number = received[0] if received else signal.SIGTERM
-                raise Stopped(number, seen, run)
-            terms = train_batch(state, batches, by)
-            step = torch.stack(list(terms.values()))
-            names, sums, steps = list(terms), sums + step if steps else step, steps + 1
-
-
-def progress(state: TrainState, rate: float) -> tuple[float, float, float]:
-    """Share of the budget done, images/s, and seconds left."""
-    if state.end is None:
-        return spent(state), rate, (parse_time(state.config.train.time) or 0.0) - state.controllers["clock"]
-    return state.images_seen / state.end, rate, (state.end - state.images_seen) / rate
-
-
-def spent(state: TrainState) -> float:
-    """Share of a time budget that is spent."""
-    return float(state.controllers["clock"] / (parse_time(state.config.train.time) or 1.0))
-
-
-def snapshots(state: TrainState) -> int:
-    """How many snapshots the plan has up to now."""
-    planned = state.config.train.snapshots
-    if state.end is None:
-        return int(spent(state) * planned)
-    return (state.images_seen - state.start) * planned // (state.end - state.start)
-
-
-def check_finite(state: TrainState, values: dict[str, float], first: int, metrics: Metrics) -> None:
-    """Raise Diverged where a step since the last tick met a value that is not finite."""
-    if not state.found_inf:
-        return
-    term = next((name for name, value in values.items() if not math.isfinite(value)), "a gradient")
-    metrics.write(state.images_seen, diverged=term)
-    raise Diverged(
-        f"{term} was not finite between {first:,} and {state.images_seen:,} images, and no update was made with it"
-    )
-
-
-def check_state(state: TrainState, metrics: Metrics) -> None:
-    """Raise Diverged where a weight or a moment is not finite, so that no checkpoint ever holds one."""
-    for name, tensor in state.tensors().items():
-        if not torch.isfinite(tensor).all():
-            metrics.write(state.images_seen, diverged=name)
-            raise Diverged(f"{name} was not finite at {state.images_seen:,} images")
-
-
-def logged(run: Path) -> Metrics:
-    """The run's log; rank 0's alone is written."""
+def open_log(run: Path) -> Metrics:
+    """The run's metrics.jsonl, which only rank 0 writes."""
     return Metrics(run / "metrics.jsonl" if dist.rank() == 0 else None)
 
 
 @contextmanager
-def signals() -> Iterator[list[int]]:
-    """Ctrl-C and SIGTERM noted in a list, once; a second one acts as it would have without us."""
+def catch_signals() -> Iterator[list[int]]:
+    """Add the first Ctrl-C or SIGTERM to a list; a second one acts as it would without this."""
     received: list[int] = []
     if threading.current_thread() is not threading.main_thread():
         yield received
@@ -405,13 +361,3 @@ def signals() -> Iterator[list[int]]:
         yield received
     finally:
         restore()
-
-
-def fit(config: Config, dataset: Dataset) -> Config:
-    """The config with what the data decide (one class is none to condition on), and a budget where none is given."""
-    model, train = config.model, config.train
-    if dataset.spec.classes == 1 and model.conditioning != "none":
-        model = replace(model, conditioning="none")
-    if train.time is None and train.images is None:
-        train = replace(train, time=DEFAULT_TIME)
-    return replace(config, model=model, train=train)

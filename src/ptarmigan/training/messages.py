@@ -41,11 +41,11 @@ def describe(
 
 def finish(run: Path, state: TrainState, say: Callable[[str], None]) -> None:
     """Print how long the run trained and where its files are."""
-    trained = duration(state.controllers["clock"])
+    trained = duration(state.progress.clock)
     say(f"trained for {trained} on {state.images_seen:,} images")
     say(f"  pictures   {run / 'samples'}")
     say(f"  generator  {run / 'generator'}")
-    if "best" in state.controllers:
-        kid, images = state.controllers["best"]
+    if state.progress.best_kid is not None:
+        kid, images = state.progress.best_kid, state.progress.best_images
         say(f"  best       {run / 'best'}, at {images:,} images: KID {kid:.2g} against the select part")
     say(f"  log        {run / 'metrics.jsonl'}")

@@ -1,4 +1,4 @@
-"""How fast a step is, in which precision, and how much fits in memory: a second of steps that the run never sees."""
+"""Measure, before a run starts, how fast a step is, in which precision, and how many images fit in memory."""
 
 from __future__ import annotations
 
@@ -19,14 +19,13 @@ from ptarmigan.game.batch import share
 from ptarmigan.game.state import TrainState
 from ptarmigan.losses.custom import LossFile
 
-PROBE_SECONDS = 1.0  # PTARMIGAN_PROBE_SECONDS in the environment sets another; 0: one step in each precision
-TICK_SECONDS = 2.0
+PROBE_SECONDS = 1.0  # the environment's PTARMIGAN_PROBE_SECONDS overrides it; 0: one step in each precision
 
 
 class Probed(NamedTuple):
-    bf16: bool  # it is faster, or was asked for
+    bf16: bool  # bf16 was faster, or was asked for
     micro_batch: int  # images at once that fit in memory; 0: the whole batch
-    seconds: float  # a step
+    seconds: float  # of one step
 
 
 Step = Callable[[], object]
@@ -39,9 +38,10 @@ def probe(
     step_of: Callable[[TrainState], Step],
     loss_file: LossFile | None = None,
 ) -> Probed:
-    """Steps of throwaway states, fp32 and bf16 by turns; `step_of` gives what makes a state's steps.
+    """Time steps of throwaway states, alternating fp32 and bf16; `step_of(state)` returns what makes a state's steps.
 
-    Nothing of it reaches the run: every draw there is addressed.  Raises UserError where no part of the batch fits.
+    It has no effect on what the run computes: every draw of the run is addressed.  Raises OutOfMemory where not even
+    one image at a time fits.
     """
     kinds = {"fp32": [False], "bf16": [True], "auto": [False, True]}[config.train.precision]
     if device.type == "mps" and config.train.precision == "auto":
@@ -49,7 +49,7 @@ def probe(
     states = {bf16: TrainState.create(config, spec, device, bf16, loss_file) for bf16 in kinds}
     taken: dict[bool, list[float]] = {bf16: [] for bf16 in kinds}
     micro_batch = config.train.micro_batch
-    for state in states.values():  # first calls pay for set-up, and show whether memory is enough
+    for state in states.values():  # the first step includes set-up, and shows whether memory is enough
         micro_batch = fitting(micro_batch, state, step_of)
     for state in states.values():
         state.micro_batch = micro_batch
@@ -64,7 +64,7 @@ def probe(
 
 
 def fitting(micro_batch: int, state: TrainState, step_of: Callable[[TrainState], Step]) -> int:
-    """`micro_batch`, halved from the batch on until a step fits where the user left it open."""
+    """The first of `micro_batch`, half of it, a quarter ... whose step fits; a size that the user set is not halved."""
     state.micro_batch = micro_batch
     try:
         with memory(state):
@@ -77,6 +77,8 @@ def fitting(micro_batch: int, state: TrainState, step_of: Callable[[TrainState],
 
 
 class OutOfMemory(UserError):
+    """The device has no memory left for the images that are computed at once."""
+
     code = "out-of-memory"
     status = 1
     of_one_rank = True
@@ -84,7 +86,7 @@ class OutOfMemory(UserError):
 
 @contextmanager
 def memory(state: TrainState) -> Iterator[None]:
-    """Raise OutOfMemory, with the micro-batch to try, where a device has no more."""
+    """Turn the device's own error into OutOfMemory, which names the micro-batch to try."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:
@@ -92,7 +94,7 @@ def memory(state: TrainState) -> Iterator[None]:
             raise
         less, batch = smaller(state), "--batch, " if whole(state) else ""
         raise OutOfMemory(
-            f"out of memory on {state.device} with {at_once(state)} images at once: "
+            f"out of memory on {state.device}, computing {at_once(state)} images at once: "
             + (f"try --micro-batch {less}" if less else f"try a smaller {batch}--width or --size")
         ) from None
 
@@ -110,7 +112,7 @@ def at_once(state: TrainState) -> int:
 
 
 def smaller(state: TrainState) -> int:
-    """Half of the images at once; 0 where it is one already, or where it has to be all."""
+    """Half of the images at once; 0 where that is one image already, or where the batch cannot be split."""
     return 0 if whole(state) else at_once(state) // 2
 
 

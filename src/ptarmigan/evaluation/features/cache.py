@@ -43,7 +43,7 @@ def cached_features(
     try:
         features = files.load_tensors(path)[0]["features"]
         on_images(len(indices))
-    except files.Damaged:  # or missing
+    except (files.Damaged, files.OtherFormat):  # or missing
         features = extract_in_blocks(extractor, len(indices), lambda part: dataset.images[indices[part]], on_images)
         with suppress(UserError):  # without a cache, the next run only takes longer
             files.make_folder(path.parent)

@@ -1,0 +1,108 @@
+"""A run's budget: when training ends, and how many ticks and snapshots fall before that."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from ptarmigan.config import Config, Ramp, Train, parse_images, parse_time
+from ptarmigan.core.types import UserError
+from ptarmigan.game.state import TrainState
+
+DEFAULT_TIME = "10m"
+EARLIEST, LATEST = 0.05, 0.5  # shares of a time budget between which its end is fixed as an image count
+TICK_SECONDS = 2.0
+
+
+def plan_end(state: TrainState, train: Train) -> None:
+    """Fix the end of training in images seen, or move it where the budget has changed.
+
+    A time budget's end is fixed at the mean speed so far, once `end_fixed_after` of it is spent, so that schedules and
+    resumed runs agree; the clock counts training steps alone.  Extending a finished run adds a new end, and its
+    learning rates start again; extending an unfinished run moves its last end.  Both are fixed at once, at the mean
+    speed so far.  Raises UserError where a changed budget is spent already.
+    """
+    progress, seen = state.progress, state.images_seen
+    budget = [train.time, train.images]
+    changed = progress.budget not in (None, budget)
+    if progress.ends and not changed:
+        return
+    seconds, images = parse_time(train.time), parse_images(train.images)
+    if images is None:
+        assert seconds is not None
+        if changed and progress.clock >= seconds:
+            raise UserError(
+                f"time {train.time}: the run has trained for {progress.clock:.0f} seconds already; give a longer time",
+                "budget-spent",
+            )
+        progress.budget = budget
+        if not seen or (not progress.ends and progress.clock < end_fixed_after(state.config) * seconds):
+            progress.ends.clear()
+            return
+        images_left = seen / progress.clock * (seconds - progress.clock)
+        images = max(seen + bool(progress.ends), round(seen + images_left))
+    elif changed and images <= seen:
+        raise UserError(f"images {train.images}: the run has seen {seen:,} already; give more images", "budget-spent")
+    progress.budget = budget
+    end = seen + math.ceil((images - seen) / train.batch) * train.batch
+    if seen and not progress.ends:
+        progress.end_fixed_at = seen
+    if progress.ends and seen < progress.ends[-1]:
+        progress.ends.pop()
+    progress.ends.append(end)
+
+
+def end_fixed_after(config: Config) -> float:
+    """The share of a time budget after which its end is fixed: where the learning rates start to fall.
+
+    A machine's speed varies, so the end is not fixed before the rates need it.  It is fixed at half of the budget at
+    the latest, since a stopped and resumed run ends bit for bit as an uninterrupted one only if it is stopped after
+    that; and early where a field is a ramp, which needs the end from the first step.
+    """
+    if any(map(has_ramp, config.flat().values())):
+        return EARLIEST
+    return min(LATEST, max(EARLIEST, 1 - config.train.anneal))
+
+
+def has_ramp(value: Any) -> bool:
+    return isinstance(value, Ramp) or (isinstance(value, tuple) and any(map(has_ramp, value)))
+
+
+def steps_per_tick(config: Config, seconds: float) -> int:
+    """Steps between two ticks, where a step takes `seconds`: about two seconds' worth, and at least 20 ticks a budget.
+
+    A tick of more than `penalty_every` steps is a multiple of it, so that each tick's mean has its share of penalties.
+    """
+    train, every = config.train, config.loss.penalty_every
+    images, time_given = parse_images(train.images), parse_time(train.time)
+    steps = TICK_SECONDS / seconds
+    if time_given is not None:
+        steps = min(steps, time_given / seconds / 40)
+    if images is not None:
+        steps = min(steps, images / train.batch / 20)
+    return max(1, int(steps) if steps < every else int(steps) // every * every)
+
+
+def finished(state: TrainState) -> bool:
+    return state.end is not None and state.images_seen >= state.end
+
+
+def share_done(state: TrainState) -> float:
+    """Share of the budget done: of its images, or of its time while a time budget's end is not fixed."""
+    if state.end is None:
+        return state.progress.clock / (parse_time(state.config.train.time) or 1.0)
+    return state.images_seen / state.end
+
+
+def seconds_left(state: TrainState, images_per_second: float) -> float:
+    if state.end is None:
+        return (parse_time(state.config.train.time) or 0.0) - state.progress.clock
+    return (state.end - state.images_seen) / images_per_second
+
+
+def snapshots_due(state: TrainState) -> int:
+    """How many of the planned snapshots fall before this step, since the current budget started."""
+    planned = state.config.train.snapshots
+    if state.end is None:
+        return int(share_done(state) * planned)
+    return (state.images_seen - state.start) * planned // (state.end - state.start)
