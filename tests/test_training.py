@@ -30,10 +30,6 @@ from ptarmigan.training.loop import Diverged, Stopped, train
 from support import at_step, interrupt, raises
 
 
-def interrupt(_: object) -> None:
-    os.kill(os.getpid(), signal.SIGINT)
-
-
 def newest(run: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     return load_tensors(checkpoint.checkpoints(run)[-1])
 

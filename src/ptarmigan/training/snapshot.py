@@ -21,7 +21,7 @@ from ptarmigan.evaluation.features import Extractor
 from ptarmigan.evaluation.features.cache import cached_features
 from ptarmigan.game.state import TrainState
 from ptarmigan.generator.export import export_generator
-from ptarmigan.generator.generator import generate, save_grid
+from ptarmigan.generator.generator import TrainedGenerator, generate, save_grid
 from ptarmigan.networks.layers import recalibrate_batch_norm
 from ptarmigan.training import checkpoint
 
