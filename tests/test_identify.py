@@ -20,12 +20,11 @@ from hypothesis import strategies as st
 import ptarmigan
 from ptarmigan.core.types import UserError
 from ptarmigan.handbook.entries import ENTRIES
-from ptarmigan.handbook.identify import identify, strangers
-from ptarmigan.handbook.identify.answers import Identity
-from ptarmigan.handbook.identify.curves import LOGITS, fit, sigmoid, softplus
-from ptarmigan.handbook.identify.identities import identify_one
-from ptarmigan.handbook.identify.roles import player_of, readings
-from ptarmigan.handbook.identify.verdicts import SHARED_D, SHARED_G
+from ptarmigan.handbook.identify import child_process, identify
+from ptarmigan.handbook.identify.answer import Identity, identify_one
+from ptarmigan.handbook.identify.diagnose import SHARED_D, SHARED_G
+from ptarmigan.handbook.identify.fit import LOGITS, fit, sigmoid, softplus
+from ptarmigan.handbook.identify.signature import player_of, readings
 from ptarmigan.losses.adversarial import OBJECTIVES, cross_entropy_d
 from test_cli import call
 from variants_losses import CROSS_ENTROPY, VARIANTS, Variant, d_loss, g_loss
@@ -378,7 +377,7 @@ def test_a_file_that_misbehaves_ends_in_one_line_and_status_2(
     if case == "memory" and not sys.platform.startswith("linux"):
         pytest.skip("only Linux bounds it")
     if case.startswith("hangs"):
-        monkeypatch.setattr(strangers, "SECONDS", 3)
+        monkeypatch.setattr(child_process, "SECONDS", 3)
     path = files(tmp_path, text)
     status, out, err = call(monkeypatch, capsys, "losses", "identify", f"{path}{name}")
     lines = [line for line in err.splitlines() if not line.startswith(("running ", "not identified: "))]
@@ -402,7 +401,7 @@ def test_a_file_that_is_not_there_is_said(
 
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks at /proc")
 def test_what_a_file_starts_ends_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(strangers, "SECONDS", 3)
+    monkeypatch.setattr(child_process, "SECONDS", 3)
     text = "import subprocess\nfrom pathlib import Path\np = subprocess.Popen(['sleep', '600'])\n"
     path = files(tmp_path, text + f"Path({str(tmp_path / 'pid')!r}).write_text(str(p.pid))\nwhile True: pass\n")
     with pytest.raises(UserError, match="was not done"):

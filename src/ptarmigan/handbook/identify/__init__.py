@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from ptarmigan.core.types import UserError, unknown
-from ptarmigan.handbook.identify.answers import GIVEN, SWAPPED, UNSEEN, Identity, code_of
-from ptarmigan.handbook.identify.strangers import identify_file, made
+from ptarmigan.handbook.identify.answer import UNSEEN, Identity, code_of
+from ptarmigan.handbook.identify.child_process import identify_file, made
+from ptarmigan.handbook.identify.diagnose import GIVEN, SWAPPED
 
 KINDS = ("d", "g", "bce", "class")
 DOMAINS = ("logits", "probabilities")
@@ -35,7 +36,7 @@ def identify(*losses: Any, kind: str | None = None, on: str | None = None) -> li
         if isinstance(loss, str | Path):
             found += identify_file(str(loss), kind, on)
         else:
-            from ptarmigan.handbook.identify.identities import identify_each, name_of
+            from ptarmigan.handbook.identify.answer import identify_each, name_of
 
             name = name_of(loss)
             found += identify_each(made(loss, name) if inspect.isclass(loss) else loss, name, kind, on)

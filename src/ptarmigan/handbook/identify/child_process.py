@@ -20,8 +20,8 @@ from types import ModuleType
 from typing import Any
 
 from ptarmigan.core.types import UserError
-from ptarmigan.handbook.identify.answers import Identity
-from ptarmigan.handbook.identify.roles import describe
+from ptarmigan.handbook.identify.answer import Identity
+from ptarmigan.handbook.identify.signature import describe
 
 SECONDS = 60
 GIBIBYTES = 4
@@ -86,7 +86,7 @@ def split(target: str) -> tuple[Path, list[str]]:
 def _run(order: str) -> int | None:
     """The child's exit status; None where its time was up.  What it prints goes nowhere."""
     process = subprocess.Popen(
-        [sys.executable, "-P", "-c", "from ptarmigan.handbook.identify.strangers import child; child()"],
+        [sys.executable, "-P", "-c", "from ptarmigan.handbook.identify.child_process import child; child()"],
         stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, text=True,
         start_new_session=os.name == "posix", env=os.environ | {"OMP_NUM_THREADS": "1"},
     )  # fmt: skip
@@ -130,7 +130,7 @@ def child() -> None:
             tell(error=f"its import ended in {describe(error, load)}")
             return
         if functions:
-            from ptarmigan.handbook.identify.identities import identify_each  # and torch, which takes seconds
+            from ptarmigan.handbook.identify.answer import identify_each  # and torch, which takes seconds
         for name, function in functions:
             tell(at=name)
             try:

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ptarmigan.handbook.identify.roles import CLASSES, GIVEN, SCORES, Reading, describe, parameters_of
+from ptarmigan.handbook.identify.signature import CLASSES, GIVEN, SCORES, Reading, describe, parameters_of
 
 Array = NDArray[np.float64]
 SIZES = (8, 64, 32, 128, 16, 100, 256)  # of a batch: some losses have theirs built in
