@@ -11,8 +11,8 @@ import io
 import itertools
 import random
 import warnings
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -70,6 +70,17 @@ class Result:
     g_gradient: float | None = None  # in G's own parameter, where the loss is given G
 
 
+@dataclass
+class Gradients:
+    """Autograd's gradients beside the slopes of the values."""
+
+    plain: bool = False  # the loss returns a number instead of a tensor: there is nothing to differentiate
+    detached: list[str] = field(default_factory=list)  # roles that the value depends on and the gradient does not
+    detached_from_d: list[str] = field(default_factory=list)  # outputs of a given D that have no gradient in D
+    wrong: list[str] = field(default_factory=list)  # roles whose gradient is not the slope of the value
+    in_g: float = 0.0  # in the parameter of a given G
+
+
 class Stub(nn.Module):
     """A network whose one parameter, 1, multiplies its output."""
 
@@ -101,6 +112,27 @@ class StubG(Stub):
 
     def forward(self, latents: Any, *labels: Any, **more: Any) -> Tensor:
         return self.images[: len(latents)] * self.scale
+
+
+@contextlib.contextmanager
+def borrowed_state() -> Iterator[None]:
+    """Silence the user's code, in float64, and restore every random state and default afterwards."""
+    dtype, numpy_state, python_state = torch.get_default_dtype(), np.random.get_state(), random.getstate()
+    with (
+        torch.random.fork_rng(devices=[]),
+        warnings.catch_warnings(),
+        np.errstate(all="ignore"),
+        contextlib.redirect_stdout(io.StringIO()),
+        contextlib.redirect_stderr(io.StringIO()),
+    ):
+        warnings.simplefilter("ignore")
+        torch.set_default_dtype(torch.float64)
+        try:
+            yield
+        finally:
+            torch.set_default_dtype(dtype)
+            np.random.set_state(numpy_state)
+            random.setstate(python_state)
 
 
 class Loss:
@@ -194,6 +226,52 @@ class Loss:
         for role, value in values.items():
             given[role] = np.broadcast_to(np.asarray(value, np.float64), given[role].shape).copy()
         return float(self(setup, given).value.flat[0])
+
+    def reduction(self, setup: Setup, role: str, places: Sequence[float] | Array, **fixed: float) -> str:
+        """none; mean where twice the batch gives the same value, sum where it gives twice the value; or other."""
+        if self(setup, self.inputs(setup)).value.ndim:
+            return "none"
+        twice = replace(setup, size=2 * setup.size)
+        try:
+            one = [self.at(setup, **{role: t}, **fixed) for t in places]
+            two = [self.at(twice, **{role: t}, **fixed) for t in places]
+        except LossError:
+            return "mean"  # its batch size is built in
+        i, j = max(((0, 1), (1, 2), (0, 2)), key=lambda pair: abs(one[pair[0]] - one[pair[1]]))
+        if abs(one[i] - one[j]) < 1e-9:
+            return "mean"
+        ratio = round((two[i] - two[j]) / (one[i] - one[j]), 1 if setup.draws > 1 else 3)
+        return {1.0: "mean", 2.0: "sum"}.get(ratio, "other")
+
+    def gradients(self, setup: Setup) -> Gradients:
+        """Autograd's gradients checked along a random direction for each role."""
+        if setup.array:
+            return Gradients()
+        given = self.inputs(setup, seed=5)
+        result = self(setup, given, gradients=True)
+        if result.gradients is None:
+            return Gradients(plain=True)
+        found = Gradients(in_g=result.g_gradient or 0.0)
+        rng = np.random.default_rng(6)
+        slopes: dict[str, float] = {}
+        for role in (*self.scores, *self.class_roles(setup)):
+            way = given[role] if self.has_networks else rng.standard_normal(given[role].shape)
+            ends = [self(setup, given | {role: given[role] + h * way}).value.sum() for h in (1e-3, -1e-3)]
+            slopes[role] = slope = float(ends[0] - ends[1]) / 2e-3
+            gradient = result.gradients[role]
+            if self.has_networks and not (role == "fake" and self.has_g):
+                continue
+            if abs(slope) > 1e-4 and not gradient.any():
+                found.detached.append(role)
+            elif abs(slope - (gradient * way).sum()) > 1e-2 * abs(slope) + 2e-3:
+                found.wrong.append(role)
+        if result.d_gradient is not None:  # the sum over D's outputs, without those that were detached
+            for role, slope in slopes.items():
+                others = sum(slopes.values()) - slope
+                tolerance = 1e-3 * max(1e-3, abs(others), abs(result.d_gradient))
+                if abs(slope) > 1e-3 and abs(others - result.d_gradient) <= tolerance:
+                    found.detached_from_d.append(role)
+        return found
 
     def __call__(self, setup: Setup, given: dict[str, Array], *, gradients: bool = False) -> Result:
         """The loss at [N] logits and targets, [N, K] class logits and [N] labels; the value averages setup.draws calls.
@@ -304,24 +382,3 @@ def loss_value(out: Any, size: int) -> Array:
         f"it returns {list(value.shape)} for a batch of {size}; a loss is one number, or one for each image "
         f"([{size}] with [{size}, 1] broadcasts to [{size}, {size}])"
     )
-
-
-@contextlib.contextmanager
-def borrowed_state() -> Iterator[None]:
-    """Silence the user's code, in float64, and restore every random state and default afterwards."""
-    dtype, numpy_state, python_state = torch.get_default_dtype(), np.random.get_state(), random.getstate()
-    with (
-        torch.random.fork_rng(devices=[]),
-        warnings.catch_warnings(),
-        np.errstate(all="ignore"),
-        contextlib.redirect_stdout(io.StringIO()),
-        contextlib.redirect_stderr(io.StringIO()),
-    ):
-        warnings.simplefilter("ignore")
-        torch.set_default_dtype(torch.float64)
-        try:
-            yield
-        finally:
-            torch.set_default_dtype(dtype)
-            np.random.set_state(numpy_state)
-            random.setstate(python_state)

@@ -35,7 +35,8 @@ PROMISES = {  # what a function's name promises -> the losses that keep it
     r"rpgan|relativistic": ("relativistic", "relativistic_average"),
 }
 Finding = tuple[str, dict[str, object]]  # a code, and the facts of its sentence
-PARTS = {"linear": "a line", "least_squares": "a parabola", "cross_entropy": "cross-entropy", "flat": "nothing"}
+ENTRY = {"cross_entropy": "non_saturating", "least_squares": "least_squares", "hinge": "hinge", "linear": "wasserstein"}
+PARTS = {"cross_entropy": "cross-entropy", "least_squares": "a parabola", "hinge": "a hinge", "linear": "a line"}
 
 
 @dataclass
@@ -124,8 +125,9 @@ def _d(real: Term | None, fake: Term | None) -> Verdict:
     live = [term for term in given if term.family != "flat"]
     if not live:
         return Verdict(what="flat loss", faults=[("flat", {"what": "D's outputs"})], entry="non_saturating")
-    family, entry = live[0].undirected_family, _entry(live[0])
-    verdict = Verdict(SHARED_D if entry == "non_saturating" else entry, _scale(live[0]), entry=entry)
+    family = live[0].undirected_family
+    name = SHARED_D if family == "cross_entropy" else ENTRY[family]
+    verdict = Verdict(name, _scale(live[0]), entry=ENTRY[family])
     if fake is None:
         verdict.note("real-half", use="" if family == "hinge" else "; on generated images it is what G minimises")
     if real is None:
@@ -142,7 +144,7 @@ def _d(real: Term | None, fake: Term | None) -> Verdict:
         verdict.scale, verdict.shift = fake.weight, real.weight * real.target**2
         verdict.note("drift", weight=real.weight)
     elif len({(term.undirected_family, term.behind_sigmoid) for term in live}) > 1:
-        of_real, of_fake = (PARTS.get(term.family, "a hinge") for term in live)
+        of_real, of_fake = (PARTS[term.undirected_family] for term in live)
         verdict.name, verdict.what = "unknown", f"{of_real} for real, {of_fake} for fake"
         verdict.fault("mixed-halves")
     elif live[0].behind_sigmoid:
@@ -156,11 +158,6 @@ def _d(real: Term | None, fake: Term | None) -> Verdict:
             if family in checks:
                 checks[family](verdict, real, fake)
     return verdict
-
-
-def _entry(term: Term) -> str:
-    names = {"cross_entropy": "non_saturating", "linear": "wasserstein"}
-    return names.get(term.family, term.undirected_family)
 
 
 def _scale(term: Term) -> float:
@@ -241,13 +238,12 @@ def _smoothing(verdict: Verdict, real: Term | None, fake: Term | None) -> None:
 
 
 def _square_targets(verdict: Verdict, real: Term | None, fake: Term | None) -> None:
-    targets = {half: term.target for half, term in (("fake", fake), ("real", real)) if term is not None}
-    a, b = targets.get("fake"), targets.get("real")
-    if a is not None and close(a, -1) and (b is None or close(b, 1)):
+    a, b = 0.0 if fake is None else fake.target, 1.0 if real is None else real.target
+    if close(a, -1) and close(b, 1):
         verdict.rename("least_squares_pearson")
-    elif not ((a is None or close(a, 0)) and (b is None or close(b, 1))):
-        told = ", ".join(f"{round(target, 4) + 0:g} for {half}" for half, target in targets.items())
-        verdict.note("target", target=told)
+    elif not (close(a, 0) and close(b, 1)):
+        given = [(half, term.target) for half, term in (("fake", fake), ("real", real)) if term]
+        verdict.note("target", target=", ".join(f"{round(target, 4) + 0:g} for {half}" for half, target in given))
 
 
 def _margins(verdict: Verdict, real: Term | None, fake: Term | None) -> None:
@@ -273,13 +269,12 @@ def _g(real: Term | None, fake: Term | None, function: str) -> Verdict:
             whole.note("real-term-in-g")
             return whole
         verdict.note("real-term-in-g")
-    verdict.rename(_entry(fake))
+    verdict.rename(ENTRY[fake.undirected_family])
     if fake.behind_sigmoid:
         _behind_sigmoid(verdict, fake)
         return verdict
-    {"cross_entropy": _g_cross_entropy, "least_squares": _g_squares, "linear": _g_line}.get(fake.family, _g_hinge)(
-        verdict, fake
-    )
+    checks = {"cross_entropy": _g_cross_entropy, "least_squares": _g_squares, "linear": _g_line, "hinge": _g_hinge}
+    checks[fake.undirected_family](verdict, fake)
     for pattern, names in PROMISES.items():
         if verdict.faults or not re.search(pattern, function.lower()) or set(names) & set(verdict.name.split(", ")):
             continue
@@ -338,8 +333,8 @@ def _g_hinge(verdict: Verdict, fake: Term) -> None:
 def _difference(seen: Measurement, player: str) -> Verdict:
     """A loss of r - f."""
     term = seen.difference
-    known = term is not None and (term.family, term.behind_sigmoid) == ("cross_entropy", False)
-    if term is None or not known or not (close(term.target, 0) or close(term.target, 1)):
+    is_cross_entropy = term is not None and (term.family, term.behind_sigmoid) == ("cross_entropy", False)
+    if term is None or not is_cross_entropy or not (close(term.target, 0) or close(term.target, 1)):
         verdict = _unknown(seen, player)
         if seen.joint == "difference":
             verdict.note("relativistic-form")
@@ -371,17 +366,15 @@ def _targets(seen: Measurement, player: str) -> Verdict:
     is_product = one.family == "linear" and not one.behind_sigmoid and zero.family == "flat"
     if is_product and minus is not None and close(minus.weight, -one.weight) and close(one.offset, zero.offset):
         verdict = Verdict("wasserstein", abs(one.weight), entry="wasserstein")
-        verdict.note(
-            "targets-of-product", targets="-1 for real, 1 for fake" if one.weight > 0 else "1 for real, -1 for fake"
-        )
+        targets = "-1 for real, 1 for fake" if one.weight > 0 else "1 for real, -1 for fake"
+        verdict.note("targets-of-product", targets=targets)
         return verdict
     is_hinge = one.family == "hinge" and minus is not None and minus.family == "hinge_down"
     verdict = _d(one, minus if is_hinge else zero)
-    if is_hinge:
-        pass
-    elif zero.family == "flat" and one.family == "cross_entropy":
+    same_terms = one.family == zero.family and close(one.weight, zero.weight) and close(one.target, zero.target)
+    if zero.family == "flat" and one.family == "cross_entropy":
         verdict.faults = [("half-of-bce-missing", {})]
-    elif one.family == zero.family and close(one.weight, zero.weight) and close(one.target, zero.target):
+    elif same_terms and not is_hinge:
         verdict = _d(one, None)
         verdict.notes, verdict.faults = [], [("target-ignored", {})]
     if player == "D":
@@ -511,16 +504,19 @@ def _whole(seen: Measurement, player: str) -> Verdict:
         whole.note("coupled")
     if seen.class_and_source_mixed:
         whole.note("mixed-terms")
-    for role in seen.detached_from_d if player == "D" and seen.loss.has_networks else seen.detached:
+    detached = seen.gradients.detached
+    if player == "D" and seen.loss.has_networks:
+        detached = seen.gradients.detached_from_d
+    for role in detached:
         if player != "G":
             whole.fault("no-gradient-in-d", role=role)
         elif role not in ("real", "class_real"):
             whole.fault("no-gradient-in-g")
-    for role in seen.wrong_gradients:
+    for role in seen.gradients.wrong:
         whole.note("wrong-gradient", role=role)
-    if seen.plain:
+    if seen.gradients.plain:
         whole.fault("not-differentiable")
-    if player == "D" and abs(seen.g_gradient or 0.0) > 1e-12:
+    if player == "D" and abs(seen.gradients.in_g) > 1e-12:
         whole.fault("g-not-detached")
     if player == "D" and not seen.loss.has_networks and "fake" in seen.terms and not seen.setup.array:
         whole.note("detach-not-seen")
@@ -530,10 +526,9 @@ def _whole(seen: Measurement, player: str) -> Verdict:
 
 
 def _float32(seen: Measurement) -> Verdict:
-    """The logit at which float32 fails first."""
     verdict = Verdict()
     if seen.float32:
-        key, (logit, how) = min(seen.float32.items(), key=lambda item: abs(item[1][0]))
+        key, logit, how = seen.float32
         remedy = "" if seen.setup.on == "logits" else "; pass logits and remove the sigmoid"
         verdict.note("float32", logit=logit, of=key.replace("output@", "the output at target "), how=how, remedy=remedy)
     return verdict
