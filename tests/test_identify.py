@@ -76,7 +76,7 @@ CASES = [(name, *case) for name in OBJECTIVES for case in shipped(name)]
 
 
 @pytest.mark.parametrize(("objective", "kind", "function", "name"), CASES)
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=4, deadline=None)
 @given(scale=st.floats(1e-3, 1e3), offset=st.floats(-100, 100), reduce=st.sampled_from(["mean", "none"]))
 def test_any_positive_scale_and_any_offset_of_a_shipped_loss_give_its_name(
     objective: str, kind: str, function: Any, name: str, scale: float, offset: float, reduce: str
@@ -96,7 +96,7 @@ def test_any_positive_scale_and_any_offset_of_a_shipped_loss_give_its_name(
     assert found.reduction == reduce
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=5, deadline=None)
 @given(alpha=st.floats(0.55, 0.99), scale=st.floats(0.1, 10))
 def test_any_one_sided_smoothing_is_found_with_its_target(alpha: float, scale: float) -> None:
     found = one(lambda real, fake: scale * cross_entropy_d(real, fake, smoothing=alpha).mean(), "d_loss")

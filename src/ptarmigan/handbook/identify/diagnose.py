@@ -14,7 +14,6 @@ import numpy as np
 from ptarmigan.handbook.identify.call import Array
 from ptarmigan.handbook.identify.fit import (
     LOGITS,
-    ClassTerm,
     Measurement,
     Term,
     class_bases,
@@ -80,10 +79,7 @@ def diagnose(seen: Measurement, function: str, kind: str | None) -> Diagnosis:
     player = declared.upper() if declared else _player(seen) if seen.loss.scores else ""
     source = _source(seen, player, function) if seen.terms else None
     parameter = {role: name for name, role in seen.loss.reading.roles.items()}
-    classes = [
-        _class_term(seen, role, term, player, parameter.get(role, "class logits"))
-        for role, term in seen.classes.items()
-    ]
+    classes = [_class_term(seen, role, player, parameter.get(role, "class logits")) for role in seen.classes]
     weights = sorted({round(part.scale, 6) for part in classes})
     if len(weights) > 1 and all(part.name == "auxiliary_classifier" and not part.faults for part in classes):
         classes[-1].note("class-weights", weights=" and ".join(f"{weight:.4g}" for weight in weights))
@@ -438,8 +434,9 @@ def _nearest_loss(values: Array) -> str:
 # --- class terms ---
 
 
-def _class_term(seen: Measurement, role: str, term: ClassTerm | None, player: str, parameter: str) -> Verdict:
+def _class_term(seen: Measurement, role: str, player: str, parameter: str) -> Verdict:
     verdict = Verdict("auxiliary_classifier", entry="auxiliary_classifier")
+    term = seen.classes[role]
     if term is None:
         verdict.name = "unknown"
         verdict.note("class-unknown", parameter=parameter)
