@@ -1,7 +1,7 @@
-"""Losses as people write them, right ones and wrong ones, and beside each what `ptarmigan losses identify` has to say.
+"""Losses as people write them, right and wrong ones, each with the answer of `ptarmigan losses identify`.
 
-right(NAME, ...): nothing is wrong.  wrong(NAME, PART OF WHAT IT SAYS, ...).  unknown(PART OF WHAT IT SAYS).  Scale 1,
-mean and logits unless said otherwise.
+right(NAME, PLAYER): nothing is wrong.  wrong(NAME, FAULT, PLAYER): this alone is wrong, and its sentence has the
+`facts`.  Scale 1, mean and logits unless said otherwise.
 """
 # ruff: noqa: E731
 
@@ -29,7 +29,7 @@ class Variant:
     function: Any
     label: str  # the name that it goes by, where its own says too little
     name: str  # of the loss
-    says: str  # a part of what is wrong, "" where nothing is
+    fault: str  # the code of what is wrong, "" where nothing is
     player: str
     scale: float
     reduction: str
@@ -39,20 +39,22 @@ class Variant:
     kind: str | None
     told_on: str | None  # what --on says
     offset: float
+    facts: tuple[str, ...]  # in the sentence of the fault
 
 
 VARIANTS: list[Variant] = []
 
 
-def _collect(says: str, name: str, player: str, label: str = "", **more: Any) -> Callable[[Any], Any]:
+def _collect(fault: str, name: str, player: str, label: str = "", **more: Any) -> Callable[[Any], Any]:
     fields = dict(
-        scale=1.0, reduction="mean", on=LOGITS, smoothing=None, class_weight=None, kind=None, told_on=None, offset=0.0
+        scale=1.0, reduction="mean", on=LOGITS, smoothing=None, class_weight=None, kind=None, told_on=None, offset=0.0,
+        facts=(),
     ) | more  # fmt: skip
 
     def keep(function: Any) -> Any:
         given = function() if isinstance(function, type) else function
         known = label or getattr(function, "__name__", "")
-        VARIANTS.append(Variant(given, known, name, says, player, **fields))
+        VARIANTS.append(Variant(given, known, name, fault, player, **fields))
         return function
 
     return keep
@@ -62,8 +64,8 @@ def right(name: str, player: str, label: str = "", **more: Any) -> Callable[[Any
     return _collect("", name, player, label, **more)
 
 
-def wrong(name: str, says: str, player: str, label: str = "", **more: Any) -> Callable[[Any], Any]:
-    return _collect(says, name, player, label, **more)
+def wrong(name: str, fault: str, player: str, label: str = "", **more: Any) -> Callable[[Any], Any]:
+    return _collect(fault, name, player, label, **more)
 
 
 # --- D, plain functions of logits ---
@@ -546,279 +548,273 @@ def critic_with_penalty(critic, real_images, fake_images):
 # --- wrong ---
 
 
-@wrong(CROSS_ENTROPY, "this is D's loss on generated images", "G")
+@wrong(CROSS_ENTROPY, "other-player", "G")
 def g_loss_of_d(fake):
     return F.softplus(fake).mean()
 
 
-@wrong(CROSS_ENTROPY, "this is D's loss: a G that minimises it helps D", "G")
+@wrong(CROSS_ENTROPY, "other-player", "G")
 def generator_loss_whole_of_d(real, fake):
     return d_loss(real, fake)
 
 
-@wrong("non_saturating", "the negative of the non-saturating loss", "G")
+@wrong("non_saturating", "sign", "G")
 def g_loss_negated(fake):
     return -F.softplus(-fake).mean()
 
 
-@wrong("minimax", "it is saturating", "G")
+@wrong("minimax", "name", "G", facts=("non_saturating", "minimax"))
 def non_saturating_g_loss(fake):
     return -F.softplus(fake).mean()
 
 
-@wrong("non_saturating", "smoothing belongs to D's target", "G", smoothing=0.9)
+@wrong("non_saturating", "smoothed-in-g", "G", smoothing=0.9)
 def g_smoothed(fake):
     return F.binary_cross_entropy_with_logits(fake, torch.full_like(fake, 0.9))
 
 
-@wrong(LINE, "its sign is wrong: a G that minimises it helps D", "G")
+@wrong(LINE, "sign", "G")
 def g_wgan_maximised(fake):
     return fake.mean()
 
 
-@wrong("hinge", "G has no hinge", "G")
+@wrong("hinge", "hinge-in-g", "G")
 def g_hinge_with_a_hinge(fake):
     return F.relu(1 - fake).mean()
 
 
-@wrong("hinge", "this is D's hinge", "G")
+@wrong("hinge", "hinge-of-d", "G")
 def g_hinge_of_d(fake):
     return F.relu(1 + fake).mean()
 
 
-@wrong("relativistic", "this is D's loss", "G")
+@wrong("relativistic", "other-player", "G")
 def g_rpgan_of_d(real, fake):
     return F.softplus(fake - real).mean()
 
 
-@wrong("non_saturating", "it is a sum over the batch", "G", reduction="sum")
+@wrong("non_saturating", "sum", "G", reduction="sum")
 def g_sum(fake):
     return F.softplus(-fake).sum()
 
 
-@wrong("non_saturating", "it averages the logits before the loss", "G")
+@wrong("non_saturating", "mean-first", "G")
 def g_mean_first(fake):
     return F.softplus(-fake.mean())
 
 
-@wrong("non_saturating", "no gradient reaches G", "G")
+@wrong("non_saturating", "no-gradient-in-g", "G")
 def g_detached(fake):
     return F.softplus(-fake.detach()).mean()
 
 
-@wrong("non_saturating", "plain number", "G")
+@wrong("non_saturating", "not-differentiable", "G")
 def g_item(fake):
     return F.softplus(-fake).mean().item()
 
 
-@wrong("unknown", "a sigmoid stands before", "G")
+@wrong("unknown", "sigmoid-first", "G")
 def g_double_sigmoid(fake):
     return F.binary_cross_entropy_with_logits(torch.sigmoid(fake), torch.ones_like(fake))
 
 
-@wrong("unknown", "a sigmoid stands before", "G", on=PROBABILITIES)
+@wrong("unknown", "sigmoid-first", "G", on=PROBABILITIES)
 def g_logits_loss_of_probs(probs_fake):
     return F.binary_cross_entropy_with_logits(probs_fake, torch.ones_like(probs_fake))
 
 
-@wrong(CROSS_ENTROPY, "targets are swapped", "D")
+@wrong(CROSS_ENTROPY, "targets-swapped", "D")
 def d_loss_swapped(real, fake):
     return F.softplus(real).mean() + F.softplus(-fake).mean()
 
 
-@wrong(CROSS_ENTROPY, "it is the negative of D's loss", "D")
+@wrong(CROSS_ENTROPY, "sign", "D")
 def d_loss_negated(real, fake):
     return F.logsigmoid(real).mean() + F.logsigmoid(-fake).mean()
 
 
-@wrong("wasserstein", "its sign is wrong: a D that minimises it helps G", "D")
+@wrong("wasserstein", "sign", "D")
 def critic_loss_maximised(real, fake):
     return real.mean() - fake.mean()
 
 
-@wrong("unknown", "halves belong to different losses", "D")
+@wrong("unknown", "mixed-halves", "D")
 def critic_loss_maximised_against_drift(real, fake):
     return real.mean() - fake.mean() + 0.001 * (real**2).mean()
 
 
-@wrong("hinge", "targets are swapped", "D")
+@wrong("hinge", "targets-swapped", "D")
 def d_hinge_swapped(real, fake):
     return F.relu(1 + real).mean() + F.relu(1 - fake).mean()
 
 
-@wrong("hinge", "it pushes real images down, as fakes", "D")
+@wrong("hinge", "direction", "D", facts=("real images down",))
 def d_hinge_of_fakes_twice(real, fake):
     return F.relu(1 + real).mean() + F.relu(1 + fake).mean()
 
 
-@wrong(CROSS_ENTROPY, "it pushes fakes up, as real ones", "D")
+@wrong(CROSS_ENTROPY, "direction", "D", facts=("fakes up",))
 def d_ones_for_both(real, fake):
     bce = F.binary_cross_entropy_with_logits
     return bce(real, torch.ones_like(real)) + bce(fake, torch.ones_like(fake))
 
 
-@wrong("hinge", "negative of D's loss", "D")
+@wrong("hinge", "sign", "D")
 def d_hinge_minus_forgotten(real, fake):
     return torch.clamp(real - 1, max=0).mean() + torch.clamp(-fake - 1, max=0).mean()
 
 
-@wrong("least_squares", "targets are swapped", "D")
+@wrong("least_squares", "targets-swapped", "D")
 def d_lsgan_swapped(real, fake):
     return 0.5 * real.square().mean() + 0.5 * (fake - 1).square().mean()
 
 
-@wrong("unknown", "a sigmoid stands before", "D")
+@wrong("unknown", "sigmoid-before-score", "D")
 def d_lsgan_of_sigmoid(real, fake):
     return 0.5 * (real.sigmoid() - 1).square().mean() + 0.5 * fake.sigmoid().square().mean()
 
 
-@wrong("smoothing", "smoothed on both sides (real 0.9, fake 0.1)", "D", smoothing=0.9)
+@wrong("smoothing", "smoothed-fakes", "D", smoothing=0.9, facts=("both", "0.9", "0.1"))
 def d_smoothed_on_both_sides(real, fake):
     bce = F.binary_cross_entropy_with_logits
     return bce(real, torch.full_like(real, 0.9)) + bce(fake, torch.full_like(fake, 0.1))
 
 
-@wrong("smoothing", "smoothed on both sides", "D", smoothing=0.95, on=PROBABILITIES)
+@wrong("smoothing", "smoothed-fakes", "D", smoothing=0.95, on=PROBABILITIES, facts=("both", "0.95", "0.05"))
 def bce_label_smoothing_of_keras(y_true, y_pred):
     y = y_true * 0.9 + 0.05
     return -np.mean(y * np.log(y_pred) + (1 - y) * np.log(1 - y_pred))
 
 
-@wrong(CROSS_ENTROPY, "labels are smoothed on the wrong side", "D")
+@wrong(CROSS_ENTROPY, "smoothed-fakes", "D", facts=("wrong side", "0.1"))
 def d_fakes_smoothed(real, fake):
     bce = F.binary_cross_entropy_with_logits
     return bce(real, torch.ones_like(real)) + bce(fake, torch.full_like(fake, 0.1))
 
 
-@wrong(CROSS_ENTROPY, "outside [0, 1]", "D")
+@wrong(CROSS_ENTROPY, "target-range", "D", facts=("1.1",))
 def d_target_above_one(real, fake):
     bce = F.binary_cross_entropy_with_logits
     return bce(real, torch.full_like(real, 1.1)) + bce(fake, torch.zeros_like(fake))
 
 
-@wrong(CROSS_ENTROPY, "its fake half is missing: y_true = 1 for both halves", "D", on=PROBABILITIES)
+@wrong(CROSS_ENTROPY, "fake-half-missing", "D", on=PROBABILITIES)
 def d_y_true_on_both_halves(real, fake):
     y_true = torch.ones_like(real)
     return -(y_true * torch.log(real) + (1 - y_true) * torch.log(1 - fake)).mean()
 
 
-@wrong(CROSS_ENTROPY, "its fake half is missing", "D", on=PROBABILITIES)
+@wrong(CROSS_ENTROPY, "fake-half-missing", "D", on=PROBABILITIES)
 def d_y_true_given(y_true, real, fake):
     return -(y_true * torch.log(real) + (1 - y_true) * torch.log(1 - fake)).mean()
 
 
-@wrong(CROSS_ENTROPY, "weights real by 0.9 and fake by 0.1", "D", on=PROBABILITIES, scale=0.9)
+@wrong(CROSS_ENTROPY, "one-target-for-both", "D", on=PROBABILITIES, scale=0.9, facts=("0.9", "0.1"))
 def d_y_true_softened(real, fake):
     y_true = 0.9
     return -(y_true * torch.log(real) + (1 - y_true) * torch.log(1 - fake)).mean()
 
 
-@wrong(CROSS_ENTROPY, "the half (1 - y) log(1 - p) is missing", "D", on=PROBABILITIES)
+@wrong(CROSS_ENTROPY, "half-of-bce-missing", "D", on=PROBABILITIES)
 def bce_half(y_true, y_pred):
     return -np.mean(y_true * np.log(y_pred))
 
 
-@wrong(CROSS_ENTROPY, "output and target are exchanged", "D", on=PROBABILITIES)
+@wrong(CROSS_ENTROPY, "exchanged", "D", on=PROBABILITIES)
 def bce_exchanged(y_true, y_pred):
     return nn.BCELoss()(y_true, y_pred)
 
 
-@wrong(CROSS_ENTROPY, "output and target are exchanged", "D")
+@wrong(CROSS_ENTROPY, "exchanged", "D")
 def bce_of_logits_exchanged(y_true, y_pred):
     return nn.BCEWithLogitsLoss()(y_true, y_pred)
 
 
-@wrong(CROSS_ENTROPY, "targets are swapped", "D", on=PROBABILITIES)
+@wrong(CROSS_ENTROPY, "targets-swapped", "D", on=PROBABILITIES)
 def bce_swapped(output, target):
     return F.binary_cross_entropy(output, 1 - target)
 
 
-@wrong("unknown", "a cross-entropy that is given the target first", "D")
+@wrong("unknown", "target-first", "D")
 def discriminator_loss_as_tensorflow_has_it_in_pytorch(real_output, fake_output):
     cross_entropy = nn.BCEWithLogitsLoss()
     real_loss = cross_entropy(torch.ones_like(real_output), real_output)
     return real_loss + cross_entropy(torch.zeros_like(fake_output), fake_output)
 
 
-@wrong(CROSS_ENTROPY, "in part a sum", "D", reduction="mean and sum")
+@wrong(CROSS_ENTROPY, "sum", "D", reduction="mean and sum", facts=("in part",))
 def d_sum_and_mean(real, fake):
     return F.softplus(-real).mean() + F.softplus(fake).sum()
 
 
-@wrong(CROSS_ENTROPY, "its real half weighs 0.5 and its fake half 1", "D", scale=0.5)
+@wrong(CROSS_ENTROPY, "uneven-halves", "D", scale=0.5, facts=("0.5", "1"))
 def d_half_of_one_half(real, fake):
     return 0.5 * F.softplus(-real).mean() + F.softplus(fake).mean()
 
 
-@wrong(CROSS_ENTROPY, "no gradient reaches D through its fake answer", "D")
+@wrong(CROSS_ENTROPY, "no-gradient-in-d", "D", facts=("fake",))
 def d_answers_detached(real, fake):
     return F.softplus(-real).mean() + F.softplus(fake.detach()).mean()
 
 
-@wrong("unknown", "halves belong to different losses", "D")
+@wrong("unknown", "mixed-halves", "D")
 def d_of_two_losses(real, fake):
     return F.softplus(-real).mean() + F.relu(1 + fake).mean()
 
 
-@wrong(CROSS_ENTROPY, "G is not detached", "D")
+@wrong(CROSS_ENTROPY, "g-not-detached", "D")
 def d_step_not_detached(D, G, x, z):
     return F.softplus(-D(x)).mean() + F.softplus(D(G(z))).mean()
 
 
-@wrong("non_saturating", "no gradient reaches G", "G")
+@wrong("non_saturating", "no-gradient-in-g", "G")
 def g_step_detached(D, G, z):
     return F.softplus(-D(G(z).detach())).mean()
 
 
-@wrong("auxiliary_classifier", "stays above 1.461 (10 classes)", "")
+@wrong("auxiliary_classifier", "class-input", "", facts=("softmax", "1.461", "10"))
 def class_softmax_first(class_logits, labels):
     return F.cross_entropy(F.softmax(class_logits, dim=1), labels)
 
 
-@wrong(
-    "auxiliary_classifier",
-    "gets probabilities and takes logits: it stays above 1.461",
-    "",
-    kind="class",
-    on=PROBABILITIES,
-)
+@wrong("auxiliary_classifier", "class-input", "", kind="class", on=PROBABILITIES, facts=("probabilities", "1.461"))
 def class_loss_of_probs(class_probs, labels):
     return F.cross_entropy(class_probs, labels)
 
 
-@wrong("auxiliary_classifier", "log_softmax, not softmax", "")
+@wrong("auxiliary_classifier", "nll-of-softmax", "")
 def class_nll_of_softmax(class_logits, labels):
     return F.nll_loss(class_logits.softmax(1), labels)
 
 
-@wrong("auxiliary_classifier", "nll_loss on logits has no minimum", "")
+@wrong("auxiliary_classifier", "nll-of-logits", "")
 def class_nll_of_logits(class_logits, labels):
     return F.nll_loss(class_logits, labels)
 
 
-@wrong("non_saturating" + ACGAN, "the sign of its class term is wrong", "G", class_weight=-1.0)
+@wrong("non_saturating" + ACGAN, "class-sign", "G", class_weight=-1.0)
 def g_acgan_class_as_a_contest(fake, class_logits, labels):
     return F.softplus(-fake).mean() - F.cross_entropy(class_logits, labels)
 
 
-@wrong("non_saturating" + ACGAN, "stays above 1.461", "G", scale=0.5, class_weight=1.0)
+@wrong("non_saturating" + ACGAN, "class-input", "G", scale=0.5, class_weight=1.0, facts=("softmax", "1.461"))
 def g_acgan_most_copied(validity, pred_label, gen_labels):
     pred_label = nn.Softmax(dim=1)(pred_label)
     adversarial = nn.BCEWithLogitsLoss()
     return 0.5 * (adversarial(validity, torch.ones_like(validity)) + nn.CrossEntropyLoss()(pred_label, gen_labels))
 
 
-@wrong(CROSS_ENTROPY + ACGAN, "this is D's loss", "G", class_weight=1.0)
+@wrong(CROSS_ENTROPY + ACGAN, "other-player", "G", class_weight=1.0)
 def g_acgan_as_often_printed(real, fake, c_fake, y_fake):
     return d_loss(real, fake) + F.cross_entropy(c_fake, y_fake)
 
 
-@wrong("non_saturating" + ACGAN, "the class that was asked for", "G", class_weight=1.0)
+@wrong("non_saturating" + ACGAN, "class-labels", "G", class_weight=1.0)
 def g_acgan_of_the_real_labels(fake, c_fake, y_real, y_fake):
     return F.softplus(-fake).mean() + F.cross_entropy(c_fake, y_real)
 
 
-@wrong("non_saturating" + ACGAN, "in part a sum", "G", class_weight=1.0, reduction="mean and sum")
+@wrong("non_saturating" + ACGAN, "sum", "G", class_weight=1.0, reduction="mean and sum", facts=("in part",))
 def g_acgan_class_summed(fake, c_fake, y_fake):
     return F.softplus(-fake).mean() + F.cross_entropy(c_fake, y_fake, reduction="sum")
 
@@ -831,7 +827,7 @@ def loss(t):
     return F.softplus(-t).mean()
 
 
-@wrong(CROSS_ENTROPY, "this is D's loss on generated images", "G", kind="g", label="loss_for_g")
+@wrong(CROSS_ENTROPY, "other-player", "G", kind="g", label="loss_for_g")
 def loss_for_whom(t):
     return F.softplus(t).mean()
 
@@ -851,13 +847,13 @@ def of_two_more(a, b):
     return F.cross_entropy(b, a)
 
 
-@wrong("unknown", "a sigmoid stands before", "G", kind="g", told_on=PROBABILITIES, on=PROBABILITIES)
+@wrong("unknown", "sigmoid-first", "G", kind="g", told_on=PROBABILITIES, on=PROBABILITIES)
 def logits_loss_on_probabilities(t):
     return F.binary_cross_entropy_with_logits(t, torch.ones_like(t))
 
 
-@wrong("auxiliary_classifier", "gets probabilities and takes logits: it stays above 1.461", "", label="class_told",
-       told_on=PROBABILITIES, on=PROBABILITIES)  # fmt: skip
+@wrong("auxiliary_classifier", "class-input", "", label="class_told",
+       told_on=PROBABILITIES, on=PROBABILITIES, facts=("probabilities", "1.461"))  # fmt: skip
 def class_loss_on_probabilities(class_output, labels):
     return F.cross_entropy(class_output, labels)
 
@@ -902,6 +898,6 @@ def class_squares(class_logits, labels):
     return (class_logits.softmax(1) - F.one_hot(labels, 10)).square().sum(1).mean()
 
 
-@wrong("unknown", "a G that minimises it helps D", "G")
+@wrong("unknown", "direction", "G", facts=("fakes down",))
 def g_exponential_of_d(fake):
     return torch.exp(fake / 2).mean()

@@ -1,0 +1,531 @@
+"""Stage 4 of signature -> call -> fit -> diagnose -> answer: name the fitted terms, and say what is wrong with them.
+
+A finding is a code with the facts of its sentence, which answer.SENTENCES holds.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from math import log
+
+import numpy as np
+
+from ptarmigan.handbook.identify.call import Array
+from ptarmigan.handbook.identify.fit import (
+    LOGITS,
+    Measurement,
+    Term,
+    class_bases,
+    close,
+    least_squares,
+    softplus,
+)
+from ptarmigan.handbook.identify.signature import player_of, words_of
+
+SHARED_D, SHARED_G = "minimax, non_saturating", "hinge, wasserstein"  # one formula, two losses
+HELPS = {"D": "a D that minimises it helps G", "G": "a G that minimises it helps D"}
+PROMISES = {  # what a function's name promises -> the losses that keep it
+    r"non_?sat": ("non_saturating",),
+    r"(?<!non)(?<!non_)saturating|minimax": ("minimax",),
+    r"hinge": ("hinge",),
+    r"wgan|wasserstein": ("wasserstein",),
+    r"lsgan|least_?squares": ("least_squares", "least_squares_pearson"),
+    r"rpgan|relativistic": ("relativistic", "relativistic_average"),
+}
+Finding = tuple[str, dict[str, object]]  # a code, and the facts of its sentence
+ENTRY = {"cross_entropy": "non_saturating", "least_squares": "least_squares", "hinge": "hinge", "linear": "wasserstein"}
+PARTS = {"cross_entropy": "cross-entropy", "least_squares": "a parabola", "hinge": "a hinge", "linear": "a line"}
+
+
+@dataclass
+class Verdict:
+    """What is said of D's outputs in a loss, or of one class term."""
+
+    name: str = "unknown"
+    scale: float = 1.0
+    smoothing: float | None = None
+    shift: float = 0.0  # to add to the measured offset, where a term is named otherwise than it was fitted
+    owner: str = ""  # whose loss it is, where that is not the player
+    what: str = ""  # a description, where no name fits
+    faults: list[Finding] = field(default_factory=list)
+    notes: list[Finding] = field(default_factory=list)
+    entry: str = ""  # the handbook's entry whose code is right
+
+    def fault(self, code: str, **facts: object) -> None:
+        self.faults.append((code, facts))
+
+    def note(self, code: str, **facts: object) -> None:
+        self.notes.append((code, facts))
+
+    def rename(self, name: str) -> None:
+        self.name = self.entry = name
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What is said of a whole loss."""
+
+    player: str  # D, G, or "" of a class loss that no name assigns
+    source: Verdict | None  # on D's outputs
+    classes: list[Verdict]
+    faults: list[Finding]
+    notes: list[Finding]
+
+
+def diagnose(seen: Measurement, function: str, kind: str | None) -> Diagnosis:
+    """The verdicts on a loss and on its parts; `kind` was declared, or `function`, its name, suggests it."""
+    declared = next((one for one in (kind, player_of(function)) if one in ("d", "g")), None)
+    player = declared.upper() if declared else _player(seen) if seen.loss.scores else ""
+    source = _source(seen, player, function) if seen.terms else None
+    parameter = {role: name for name, role in seen.loss.reading.roles.items()}
+    classes = [_class_term(seen, role, player, parameter.get(role, "class logits")) for role in seen.classes]
+    weights = sorted({round(part.scale, 6) for part in classes})
+    if len(weights) > 1 and all(part.name == "auxiliary_classifier" and not part.faults for part in classes):
+        classes[-1].note("class-weights", weights=" and ".join(f"{weight:.4g}" for weight in weights))
+    parts = [_whole(seen, player), *([source] if source else []), *classes, _float32(seen)]
+    faults = [fault for part in parts for fault in part.faults]
+    notes = [note for part in parts for note in part.notes]
+    return Diagnosis(player, source, classes, faults, notes)
+
+
+def _player(seen: Measurement) -> str:
+    """Whose loss it is, where no name says so."""
+    if seen.joint:
+        return "G" if seen.difference and seen.difference.direction == -1 else "D"
+    real, fake = seen.terms.get("real"), seen.terms.get("fake")
+    if "fake" not in seen.terms or (real is not None and real.family != "flat"):
+        return "D"
+    if fake is None:
+        return "G" if seen.curves["fake"][0] > seen.curves["fake"][-1] else "D"
+    return "G" if fake.direction > 0 or fake.family == "least_squares" or fake.weight < 0 else "D"
+
+
+# --- D's outputs ---
+
+
+def _source(seen: Measurement, player: str, function: str) -> Verdict:
+    if seen.joint:
+        return _difference(seen, player)
+    if "output@1" in seen.terms:
+        return _targets(seen, player)
+    if None in seen.terms.values():
+        return _unknown(seen, player)
+    real, fake = seen.terms.get("real"), seen.terms.get("fake")
+    return _g(real, fake, function) if player == "G" else _d(real, fake)
+
+
+def _d(real: Term | None, fake: Term | None) -> Verdict:
+    """D's loss from its terms of real and of generated images, one of which may be in another function."""
+    given = [term for term in (real, fake) if term is not None]
+    live = [term for term in given if term.family != "flat"]
+    if not live:
+        return Verdict(what="flat loss", faults=[("flat", {"what": "D's outputs"})], entry="non_saturating")
+    family = live[0].undirected_family
+    name = SHARED_D if family == "cross_entropy" else ENTRY[family]
+    verdict = Verdict(name, _scale(live[0]), entry=ENTRY[family])
+    if fake is None:
+        verdict.note("real-half", use="" if family == "hinge" else "; on generated images it is what G minimises")
+    if real is None:
+        verdict.note("fake-half")
+    if len(live) < len(given):
+        missing = "real" if real is not None and real.family == "flat" else "fake"
+        if family == "linear":
+            verdict.name, verdict.entry = "unknown", "non_saturating"
+            verdict.fault("target-first", half=missing)
+        else:
+            verdict.fault(f"{missing}-half-missing")
+    elif real and fake and _is_drift(real, fake):
+        verdict.rename("wasserstein")
+        verdict.scale, verdict.shift = fake.weight, real.weight * real.target**2
+        verdict.note("drift", weight=real.weight)
+    elif len({(term.undirected_family, term.behind_sigmoid) for term in live}) > 1:
+        of_real, of_fake = (PARTS[term.undirected_family] for term in live)
+        verdict.name, verdict.what = "unknown", f"{of_real} for real, {of_fake} for fake"
+        verdict.fault("mixed-halves")
+    elif live[0].behind_sigmoid:
+        _behind_sigmoid(verdict, live[0])
+    else:
+        _check_directions(verdict, real, fake)
+        if not verdict.faults:
+            if real and fake and not close(abs(real.weight), abs(fake.weight)):
+                _uneven(verdict, real, fake)
+            checks = {"cross_entropy": _smoothing, "least_squares": _square_targets, "hinge": _margins}
+            if family in checks:
+                checks[family](verdict, real, fake)
+    return verdict
+
+
+def _scale(term: Term) -> float:
+    """The weight in units of the handbook's loss, which halves least squares."""
+    return abs(term.weight) * (2 if term.family == "least_squares" else 1)
+
+
+def _is_drift(real: Term, fake: Term) -> bool:
+    """Whether the halves are c r^2 - k r and k f: the Wasserstein loss with a drift penalty (Karras et al. 2018)."""
+    families = (real.family, fake.family) == ("least_squares", "linear")
+    return families and min(real.weight, fake.weight) > 0 and close(2 * real.weight * real.target / fake.weight, 1)
+
+
+def _behind_sigmoid(verdict: Verdict, term: Term) -> None:
+    verdict.name = "unknown"
+    verdict.what = {
+        "cross_entropy": "cross-entropy on logits of a probability", "linear": "a line in the probability",
+        "least_squares": "least squares of a probability",
+    }[term.family]  # fmt: skip
+    if term.family == "cross_entropy":
+        verdict.fault("sigmoid-first", floor=log(1 + np.exp(-1)) * abs(term.weight))
+    else:
+        verdict.fault("sigmoid-before-score")
+
+
+def _check_directions(verdict: Verdict, real: Term | None, fake: Term | None) -> None:
+    """D raises the logits of real images and lowers those of fakes."""
+    terms = [term for term in (real, fake) if term is not None]
+    if terms[0].family == "least_squares":
+        if real is None or fake is None:
+            return
+        if (real.weight < 0) != (fake.weight < 0):
+            verdict.fault("sign-of-half")
+        elif real.weight < 0:
+            verdict.fault("no-minimum")
+        elif real.target == fake.target:
+            verdict.fault("same-targets", target=real.target)
+        elif real.target < fake.target:
+            verdict.fault("targets-swapped", helps=HELPS["D"])
+        return
+    down = real is not None and real.direction < 0
+    up = fake is not None and fake.direction > 0
+    if not (down or up):
+        return
+    if terms[0].family == "linear" and not (down and (up or fake is None)):
+        verdict.fault("sign-of-half")
+    elif terms[0].family == "linear" or all(term.weight < 0 for term in terms):
+        verdict.fault("sign", helps=HELPS["D"])
+    elif down and up:
+        verdict.fault("targets-swapped", helps=HELPS["D"])
+    else:
+        verdict.fault("direction", way="real images down" if down else "fakes up", helps=HELPS["D"])
+
+
+def _uneven(verdict: Verdict, real: Term, fake: Term) -> None:
+    a, b = abs(real.weight), abs(fake.weight)
+    targets = close(real.target, 1) and close(fake.target, 0)
+    if real.family == "cross_entropy" and targets and close(a + b, 1):
+        verdict.fault("one-target-for-both", a=a, b=b, ratio=a / b)
+    else:
+        verdict.fault("uneven-halves", real=a, fake=b)
+
+
+def _smoothing(verdict: Verdict, real: Term | None, fake: Term | None) -> None:
+    """Targets of a cross-entropy that are not 1 and 0."""
+    a = 1.0 if real is None else real.target
+    b = 0.0 if fake is None else fake.target
+    a_smoothed, b_smoothed = not close(a, 1), not close(b, 0)
+    if (a > 1 and a_smoothed) or (b < 0 and b_smoothed):
+        verdict.entry = "smoothing"
+        verdict.fault("target-range", target=a if a > 1 else b)
+        return
+    if a_smoothed:
+        verdict.rename("smoothing")
+        verdict.smoothing = round(a, 6)
+    if b_smoothed:
+        verdict.fault("smoothed-fakes", where="both sides" if a_smoothed else "the wrong side", real=a, fake=b)
+
+
+def _square_targets(verdict: Verdict, real: Term | None, fake: Term | None) -> None:
+    a, b = 0.0 if fake is None else fake.target, 1.0 if real is None else real.target
+    if close(a, -1) and close(b, 1):
+        verdict.rename("least_squares_pearson")
+    elif not (close(a, 0) and close(b, 1)):
+        given = [(half, term.target) for half, term in (("fake", fake), ("real", real)) if term]
+        verdict.note("target", target=", ".join(f"{round(target, 4) + 0:g} for {half}" for half, target in given))
+
+
+def _margins(verdict: Verdict, real: Term | None, fake: Term | None) -> None:
+    margins = [sign * term.target for sign, term in ((1, real), (-1, fake)) if term is not None]
+    if not all(close(margin, 1) for margin in margins):
+        verdict.note("margin", margin=" and ".join(f"{margin:.4g}" for margin in margins))
+
+
+def _g(real: Term | None, fake: Term | None, function: str) -> Verdict:
+    """G's loss from its terms of real and of generated images; a single term is taken for that of generated ones."""
+    if fake is None:
+        real, fake = None, real
+    assert fake is not None
+    if fake.family == "flat":
+        return Verdict(what="flat loss", faults=[("flat", {"what": "G's images"})], entry="non_saturating")
+    verdict = Verdict(scale=abs(fake.weight))
+    if real is not None and real.family != "flat":
+        whole = _d(real, fake)
+        squares = fake.family == "least_squares"
+        if close(fake.target, 0) if squares else not whole.faults:
+            whole.faults, whole.notes, whole.what, whole.shift, whole.owner = [], [], "", 0.0, "D"
+            whole.fault("other-player", owner="D", where="", helps=HELPS["G"])
+            whole.note("real-term-in-g")
+            return whole
+        verdict.note("real-term-in-g")
+    verdict.rename(ENTRY[fake.undirected_family])
+    if fake.behind_sigmoid:
+        _behind_sigmoid(verdict, fake)
+        return verdict
+    checks = {"cross_entropy": _g_cross_entropy, "least_squares": _g_squares, "linear": _g_line, "hinge": _g_hinge}
+    checks[fake.undirected_family](verdict, fake)
+    for pattern, names in PROMISES.items():
+        if verdict.faults or not re.search(pattern, function.lower()) or set(names) & set(verdict.name.split(", ")):
+            continue
+        verdict.fault("name", promised=names[0], name=verdict.name)
+        verdict.entry = names[0]
+    return verdict
+
+
+def _g_cross_entropy(verdict: Verdict, fake: Term) -> None:
+    positive, target = fake.weight > 0, fake.target
+    if positive and close(target, 1):
+        return
+    if not positive and close(target, 0):
+        verdict.rename("minimax")
+        verdict.note("saturating")
+    elif positive and close(target, 0):
+        verdict.name, verdict.owner = SHARED_D, "D"
+        verdict.fault("other-player", owner="D", where=" on generated images", helps=HELPS["G"])
+    elif not positive and close(target, 1):
+        verdict.fault("sign", helps=HELPS["G"])
+    elif positive and 0.5 < target < 1:
+        verdict.smoothing = round(target, 6)
+        verdict.fault("smoothed-in-g", target=target)
+    else:
+        sign = "" if positive else ", and its sign is wrong"
+        verdict.fault("target-of-g", target=target, sign=sign, helps=HELPS["G"])
+
+
+def _g_squares(verdict: Verdict, fake: Term) -> None:
+    verdict.scale = _scale(fake)
+    if fake.weight < 0:
+        verdict.fault("no-minimum")
+    elif close(fake.target, 0):
+        verdict.rename("least_squares_pearson")
+        verdict.note("target-0-in-g")
+    elif fake.target < 0:
+        verdict.fault("target-of-g", target=fake.target, sign="", helps=HELPS["G"])
+    elif not close(fake.target, 1):
+        verdict.note("target", target=f"{fake.target:.4g}")
+
+
+def _g_line(verdict: Verdict, fake: Term) -> None:
+    verdict.name, verdict.entry = SHARED_G, "hinge"
+    if fake.weight > 0:
+        verdict.fault("sign", helps=HELPS["G"])
+
+
+def _g_hinge(verdict: Verdict, fake: Term) -> None:
+    if fake.direction > 0:
+        verdict.fault("hinge-in-g")
+    else:
+        verdict.owner = "D"
+        verdict.fault("hinge-of-d", helps=HELPS["G"])
+
+
+def _difference(seen: Measurement, player: str) -> Verdict:
+    """A loss of r - f."""
+    term = seen.difference
+    is_cross_entropy = term is not None and (term.family, term.behind_sigmoid) == ("cross_entropy", False)
+    if term is None or not is_cross_entropy or not (close(term.target, 0) or close(term.target, 1)):
+        verdict = _unknown(seen, player)
+        if seen.joint == "difference":
+            verdict.note("relativistic-form")
+            verdict.entry = "relativistic"
+            if term is not None and term.family == "least_squares" and (term.target > 0) != (player == "D"):
+                verdict.fault("pairs-reversed", helps=HELPS[player])
+        return verdict
+    verdict = Verdict("relativistic", abs(term.weight), entry="relativistic")
+    if seen.joint == "average":
+        verdict.name, verdict.scale = "relativistic_average", abs(term.weight) / 2
+        verdict.note("average")
+    if (term.direction > 0) != (player == "D"):
+        if term.weight > 0:
+            verdict.owner = "G" if player == "D" else "D"
+            verdict.fault("other-player", owner=verdict.owner, where="", helps=HELPS[player])
+        else:
+            verdict.fault("sign", helps=HELPS[player])
+    elif term.weight < 0:
+        verdict.name = "unknown"
+        verdict.note("negative-pairs", player=player)
+    return verdict
+
+
+def _targets(seen: Measurement, player: str) -> Verdict:
+    """A loss of D's output and a target."""
+    one, zero, minus = (seen.terms.get(f"output@{target}") for target in ("1", "0", "-1"))
+    if one is None or zero is None:
+        return _unknown(seen, player)
+    is_product = one.family == "linear" and not one.behind_sigmoid and zero.family == "flat"
+    if is_product and minus is not None and close(minus.weight, -one.weight) and close(one.offset, zero.offset):
+        verdict = Verdict("wasserstein", abs(one.weight), entry="wasserstein")
+        targets = "-1 for real, 1 for fake" if one.weight > 0 else "1 for real, -1 for fake"
+        verdict.note("targets-of-product", targets=targets)
+        return verdict
+    is_hinge = one.family == "hinge" and minus is not None and minus.family == "hinge_down"
+    verdict = _d(one, minus if is_hinge else zero)
+    same_terms = one.family == zero.family and close(one.weight, zero.weight) and close(one.target, zero.target)
+    if zero.family == "flat" and one.family == "cross_entropy":
+        verdict.faults = [("half-of-bce-missing", {})]
+    elif same_terms and not is_hinge:
+        verdict = _d(one, None)
+        verdict.notes, verdict.faults = [], [("target-ignored", {})]
+    if player == "D":
+        fake, g = (-1, "-fake.mean()") if is_hinge else (0, "the fakes with target 1")
+        verdict.note("targets-of-d", fake=fake, g=g)
+    return verdict
+
+
+def _unknown(seen: Measurement, player: str) -> Verdict:
+    """The shape of a loss that has no name here, and the nearest one that has."""
+    verdict = Verdict()
+    for key, far in seen.far.items():
+        values = seen.curves[key]
+        if np.ptp(values) <= 1e-9:
+            continue
+        trend, shape = _shape(values, far)
+        of = {"difference": "r - f", "real": "r", "fake": "f"}.get(key, key.replace("output@", "the output at target "))
+        verdict.note("shape", of=of, shape=shape, nearest=_nearest_loss(values))
+        wrong = {"D": {"real": "rising", "fake": "falling"}, "G": {"fake": "rising"}}[player].get(key)
+        if trend == wrong and not seen.joint:
+            way = "real images down" if key == "real" else "fakes up" if player == "D" else "fakes down"
+            verdict.fault("direction", way=way, helps=HELPS[player])
+    if seen.joint == "other":
+        verdict.note("joint")
+    return verdict
+
+
+def _shape(values: Array, far: Array) -> tuple[str, str]:
+    """Whether a curve is rising, falling or neither, and a description of it."""
+    step = np.diff(values)
+    trend = "rising" if (step >= 0).all() else "falling" if (step <= 0).all() else "not monotone"
+    low, high = _limit(far[1], far[0]), _limit(far[2], far[3])
+    bounds = {(True, True): "bounded", (True, False): "bounded below", (False, True): "bounded above"}
+    bounded = bounds.get(("-inf" not in (low, high), "inf" not in (low, high)), "unbounded")
+    centre = len(LOGITS) // 2
+    slope = (values[centre + 1] - values[centre - 1]) / (LOGITS[centre + 1] - LOGITS[centre - 1])
+    at_zero = f"value {values[centre]:.4g} and slope {slope:.3g} at logit 0"
+    return trend, f"{trend} and {bounded}, with limits {low} at -inf and {high} at +inf, {at_zero}"
+
+
+def _limit(near: float, far: float) -> str:
+    if np.isnan(near) or np.isnan(far):
+        return "not finite"
+    if np.isinf(near) or np.isinf(far):
+        return "inf" if far > 0 else "-inf"
+    if abs(far - near) <= 1e-2 * max(1.0, abs(near)):
+        return f"{far:.4g}"
+    return "inf" if far > near else "-inf"
+
+
+def _nearest_loss(values: Array) -> str:
+    """The loss whose curve, scaled and shifted, comes closest."""
+    t = LOGITS
+    curves = {
+        "non_saturating": (softplus(t), softplus(-t)), "least_squares": ((t - 1) ** 2, (t + 1) ** 2, t**2),
+        "hinge": (np.maximum(0, 1 - t), np.maximum(0, 1 + t)), "wasserstein": (t,),
+    }  # fmt: skip
+    return min(curves, key=lambda name: min(least_squares(values, [curve])[1] for curve in curves[name]))
+
+
+# --- class terms ---
+
+
+def _class_term(seen: Measurement, role: str, player: str, parameter: str) -> Verdict:
+    verdict = Verdict("auxiliary_classifier", entry="auxiliary_classifier")
+    term = seen.classes[role]
+    if term is None:
+        verdict.name = "unknown"
+        verdict.note("class-unknown", parameter=parameter)
+        return verdict
+    family, classes, words = term.family, seen.setup.classes, words_of(parameter)
+    verdict.scale = term.weight
+    if role == "twin_fake":
+        verdict.rename("twin_classifier")
+    if family == "contrast":
+        verdict.rename("reacgan")
+        verdict.note("contrast", detail=term.detail)
+    elif family in ("adc_d", "adc_g"):
+        verdict.rename("discriminative_classifier")
+        if family == "adc_d" and (player == "G" or role == "class_real"):
+            verdict.fault("class-label")
+    elif family in ("softmax_first", "sigmoid_first"):
+        certain = np.array([[60.0] + [-60.0] * (classes - 1)])
+        floor = class_bases(certain, np.zeros(1, np.int64))[family][0][0]
+        on_probabilities = seen.setup.class_on == "probabilities"
+        given = "probabilities" if on_probabilities else f"a {family.removesuffix('_first')}"
+        verdict.fault("class-input", given=given, floor=floor, classes=classes)
+    elif family == "nll_of_softmax":
+        verdict.fault("nll-of-softmax")
+    elif family == "nll" and "logits" in words:
+        verdict.fault("nll-of-logits")
+    elif family == "nll" and "log" not in words:
+        verdict.note("nll")
+    elif family in ("brier", "squares", "one_vs_all"):
+        verdict.name = "unknown"
+        verdict.what = {
+            "brier": "squared error of probabilities", "squares": "squared error of raw class logits",
+            "one_vs_all": f"{classes} sigmoid cross-entropies",
+        }[family]  # fmt: skip
+        verdict.note("class-other", what=verdict.what)
+    elif family == "flat":
+        verdict.fault("class-flat", parameter=parameter)
+    elif family == "cross_entropy" and term.smoothing > 1e-6:
+        verdict.note("class-smoothed", smoothing=term.smoothing)
+    if term.weight * (-1 if role == "twin_fake" and player == "G" else 1) < 0:
+        verdict.fault("twin-sign" if role == "twin_fake" else "class-sign")
+    if family == "cross_entropy" and classes > 2 and close(abs(term.weight) * classes, 1):
+        verdict.note("class-averaged", classes=classes)
+    if role in seen.wrong_labels:
+        verdict.fault("class-labels")
+    return verdict
+
+
+# --- the whole ---
+
+
+def _whole(seen: Measurement, player: str) -> Verdict:
+    """Reduction, coupling and gradients."""
+    whole = Verdict()
+    reductions = set(seen.reductions.values())
+    if "sum" in reductions:
+        whole.fault("sum", part="" if len(reductions) == 1 else "in part ")
+    if "other" in reductions:
+        whole.fault("reduction")
+    if seen.coupled == "mean" and seen.known:
+        whole.fault("mean-first")
+    elif seen.coupled:
+        whole.note("coupled")
+    if seen.class_and_source_mixed:
+        whole.note("mixed-terms")
+    detached = seen.gradients.detached
+    if player == "D" and seen.loss.has_networks:
+        detached = seen.gradients.detached_from_d
+    for role in detached:
+        if player != "G":
+            whole.fault("no-gradient-in-d", role=role)
+        elif role not in ("real", "class_real"):
+            whole.fault("no-gradient-in-g")
+    for role in seen.gradients.wrong:
+        whole.note("wrong-gradient", role=role)
+    if seen.gradients.plain:
+        whole.fault("not-differentiable")
+    if player == "D" and abs(seen.gradients.in_g) > 1e-12:
+        whole.fault("g-not-detached")
+    if player == "D" and not seen.loss.has_networks and "fake" in seen.terms and not seen.setup.array:
+        whole.note("detach-not-seen")
+    if seen.random:
+        whole.note("random", draws=seen.setup.draws)
+    return whole
+
+
+def _float32(seen: Measurement) -> Verdict:
+    verdict = Verdict()
+    if seen.float32:
+        key, logit, how = seen.float32
+        remedy = "" if seen.setup.on == "logits" else "; pass logits and remove the sigmoid"
+        verdict.note("float32", logit=logit, of=key.replace("output@", "the output at target "), how=how, remedy=remedy)
+    return verdict
