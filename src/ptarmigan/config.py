@@ -140,7 +140,7 @@ UNTRACKED = (
 )  # may differ between two runs of one command on a run folder
 
 RECIPES: dict[str, dict[str, Any]] = {
-    # Each field against others, with the same images and in the same time: docs/search.md.  choice.py decides the
+    # Each field against others, with the same images and in the same time: studies/search.md.  choice.py decides the
     # rest, by the data, the device and the budget, and leaves the blocks out of a brief one.
     "auto": dict(loss="non_saturating", least_side=3, g_blocks=1, g_modulation=True, penalty_every=4),
     # Radford et al. 2016 (1511.06434), section 4: z uniform, 100; Adam 2e-4, beta1 .5; batch 128; N(0, .02); batch

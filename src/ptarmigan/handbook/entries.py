@@ -628,7 +628,7 @@ RECIPE_ENTRIES = {
         slope_note="strongest where D is sure of a fake.",
         rising=NON_SATURATING_RISING,
         use="first. Let its budget end: much of the quality comes as the learning rate falls to 0.",
-        wrong=("Without R1 and R2 the same losses end 25 times as far from the data (docs/search.md).",),
+        wrong=("Without R1 and R2 the same losses end 25 times as far from the data (studies/search.md).",),
     ),
 }
 

@@ -11,7 +11,7 @@ from ptarmigan.losses.conditioning import ConditionalDiscriminator
 from ptarmigan.networks import dcgan, r3gan, resnet
 from ptarmigan.networks.layers import initialise, spectral_norm
 
-# Standard deviations of class embeddings at first (docs/search.md): G's stand beside z, which is N(0, 1); D's
+# Standard deviations of class embeddings at first (studies/search.md): G's stand beside z, which is N(0, 1); D's
 # beside the source logit's weights, of 1 / sqrt(3 F), .013 for F = 2048
 OF_CLASS_G, OF_CLASS_D = 0.3, 0.02
 

@@ -1,6 +1,6 @@
 """What `auto` takes for these data, this device and this budget, with its reasons.
 
-Each rule was measured, on Fashion-MNIST: docs/search.md has the figures.
+Each rule was measured, on Fashion-MNIST: studies/search.md has the figures.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ LARGE = 32 * 32  # pixels above which D is slower than G, batches stay at 32 and
 # What `choose` decides, or once did, which runs begun then go on with; the rest of the recipe stands in config.py
 CHOSEN = ("width", "g_blocks", "batch", "d_lr", "r1", "r2", "augment", "augment_p")
 
-# Images seen, the Fréchet distance there on Fashion-MNIST (docs/benchmarks.md, search.md), how samples look
+# Images seen, the Fréchet distance there on Fashion-MNIST (docs/benchmarks.md, studies/search.md), how samples look
 EXPECTED = (
     (10_000, 125, "rough shapes"),
     (21_000, 51, "rough, but of their class"),

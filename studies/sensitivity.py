@@ -1,6 +1,6 @@
 """The side to which EfficientNet-Lite0 should resize: how well KID sees a fault, and what that costs.
 
-    python benchmarks/sensitivity.py [/usr/share/datasets/fashion-mnist]
+    python studies/sensitivity.py [/usr/share/datasets/fashion-mnist]
 
 For each side: images a CPU-second on one thread, which other work on the machine disturbs least, and for each planted
 fault the mean KID (unbiased, cubic kernel) between 1,000 faulted images and each of 8 disjoint subsets of 1,000 real

@@ -1,6 +1,6 @@
 """Change the heart of ptarmigan one token at a time and see whether its tests notice.
 
-    python benchmarks/mutate.py [MODULE ...] [--workers 2] [--list]
+    python tools/mutate.py [MODULE ...] [--workers 2] [--list]
 
 From the syntax trees of losses.py, conditioning.py, penalties.py and step.py it makes every single change of
 a sign, operator, factor, constant, target, comparison, condition, reduction, detach, call, argument, keyword,
@@ -33,10 +33,10 @@ from types import CodeType, ModuleType
 ROOT = Path(__file__).resolve().parents[1]
 SOURCE = ROOT / "src" / "ptarmigan"
 TESTS = {
-    "losses": ("test_losses.py", "test_game.py"),
-    "conditioning": ("test_conditioning.py", "test_game.py"),
-    "penalties": ("test_penalties.py", "test_game.py", "test_convolution.py"),
-    "step": ("test_game.py", "test_pieces.py", "test_convolution.py"),
+    "losses.adversarial": ("test_losses.py", "test_game.py"),
+    "losses.conditioning": ("test_conditioning.py", "test_game.py"),
+    "losses.penalties": ("test_penalties.py", "test_game.py", "test_convolution.py"),
+    "game.step": ("test_game.py", "test_pieces.py", "test_convolution.py"),
 }
 SECONDS = 120  # a mutant that runs longer is killed, and counts so
 
@@ -50,34 +50,34 @@ EQUALITY = "-y are equal where y are"
 
 # Survivors that no test can kill, and why: what they compute is the same.
 EQUIVALENT: dict[str, str] = {
-    "losses: partial(least_squares_d, real_target=1.0, fake_target=-1.0) -> "
+    "losses.adversarial: partial(least_squares_d, real_target=1.0, fake_target=-1.0) -> "
     "partial(least_squares_d, fake_target=-1.0)": "1 is the default; written out to show all three targets",
-    "conditioning.Head.forward: 1 -> -1": LAST,
+    "losses.conditioning.Head.forward: 1 -> -1": LAST,
     **{
-        f"conditioning.{name}.forward: 1 -> -1{n}": LAST
+        f"losses.conditioning.{name}.forward: 1 -> -1{n}": LAST
         for name, count in (("Projection", 2), ("ReACGAN", 2))
         for n in ("", " #2", " #3")[:count]
     },
-    **{f"conditioning.contrast: 1 -> -1{n}": LAST for n in ("", " #2", " #3", " #4", " #5")},
-    **{f"conditioning.discriminative_g: 1 -> -1{n}": LAST for n in ("", " #2", " #3", " #4")},
-    "conditioning.discriminative_d: 1 -> -1": LAST,
-    "conditioning.discriminative_d: fake -> real": "both halves have as many logits",
-    "conditioning.contrast: [attraction, repulsion] -> [repulsion, attraction]": "a sum",
-    "conditioning.ReACGAN.forward: F.normalize(self.embed(features), dim=1) -> "
+    **{f"losses.conditioning.contrast: 1 -> -1{n}": LAST for n in ("", " #2", " #3", " #4", " #5")},
+    **{f"losses.conditioning.discriminative_g: 1 -> -1{n}": LAST for n in ("", " #2", " #3", " #4")},
+    "losses.conditioning.discriminative_d: 1 -> -1": LAST,
+    "losses.conditioning.discriminative_d: fake -> real": "both halves have as many logits",
+    "losses.conditioning.contrast: [attraction, repulsion] -> [repulsion, attraction]": "a sum",
+    "losses.conditioning.ReACGAN.forward: F.normalize(self.embed(features), dim=1) -> "
     "F.normalize(self.embed(features))": "1 is the default; written out to show that it is each image's",
-    "conditioning.ReACGAN.forward: F.normalize(self.proxies(labels), dim=1) -> "
+    "losses.conditioning.ReACGAN.forward: F.normalize(self.proxies(labels), dim=1) -> "
     "F.normalize(self.proxies(labels))": "1 is the default; written out to show that it is each image's",
     **{
-        f"conditioning.{name}.__init__: super().__init__(features, classes) -> "
+        f"losses.conditioning.{name}.__init__: super().__init__(features, classes) -> "
         "super().__init__(features, -classes)": UNREAD
         for name in ("AuxiliaryClassifier", "Projection", "ReACGAN")
     },
     **{
-        f"conditioning.{name}.forward: super().forward(features, labels) -> super().forward(features, -labels)": UNREAD
+        f"losses.conditioning.{name}.forward: super().forward(features, labels) -> super().forward(features, -labels)": UNREAD
         for name in ("AuxiliaryClassifier", "TwinClassifier", "ReACGAN")
     },
     **{
-        f"conditioning.{place}: known({half}.{output}) -> {half}.{output}": TYPE
+        f"losses.conditioning.{place}: known({half}.{output}) -> {half}.{output}": TYPE
         for place, given in {
             "AuxiliaryClassifier.d_term": ("real.class_logits", "fake.class_logits"),
             "AuxiliaryClassifier.g_term": ("fake.class_logits",),
@@ -90,54 +90,54 @@ EQUIVALENT: dict[str, str] = {
         }.items()
         for half, output in (name.split(".") for name in given)
     },
-    "conditioning.known: assert output is not None -> pass": TYPE,
-    "conditioning.AuxiliaryClassifier.d_term: classification_d(known(real.class_logits), known(fake.class_logits), "
+    "losses.conditioning.known: assert output is not None -> pass": TYPE,
+    "losses.conditioning.AuxiliaryClassifier.d_term: classification_d(known(real.class_logits), known(fake.class_logits), "
     "real_labels=real_labels, fake_labels=fake_labels, fakes=loss.class_fake) -> "
     "classification_d(known(real.class_logits), known(fake.class_logits), real_labels=real_labels, "
     "fake_labels=fake_labels, fakes=-loss.class_fake)": "-True is true, -False is false",
     **{
-        f"conditioning.ReACGAN.{term}: contrast(known({half}.embedding), known({half}.proxy), {half}_labels, "
+        f"losses.conditioning.ReACGAN.{term}: contrast(known({half}.embedding), known({half}.proxy), {half}_labels, "
         f"margin=loss.class_margin, temperature=loss.class_temperature) -> contrast(known({half}.embedding), "
         f"known({half}.proxy), -{half}_labels, margin=loss.class_margin, temperature=loss.class_temperature)": EQUALITY
         for term, half in (("d_term", "real"), ("g_term", "fake"))
     },
-    "conditioning.ConditionalDiscriminator.forward: torch.promote_types(features.dtype, torch.float32) -> "
+    "losses.conditioning.ConditionalDiscriminator.forward: torch.promote_types(features.dtype, torch.float32) -> "
     "torch.promote_types(torch.float32, features.dtype)": EITHER,
-    "penalties.squared_gradient_norm: torch.promote_types(gradient.dtype, torch.float32) -> "
+    "losses.penalties.squared_gradient_norm: torch.promote_types(gradient.dtype, torch.float32) -> "
     "torch.promote_types(torch.float32, gradient.dtype)": EITHER,
-    "penalties.squared_gradient_norm: torch.autograd.grad(logits.sum(), images, create_graph=True) -> "
+    "losses.penalties.squared_gradient_norm: torch.autograd.grad(logits.sum(), images, create_graph=True) -> "
     "torch.autograd.grad(-logits.sum(), images, create_graph=True)": SQUARED,
-    "penalties.squared_gradient_norm: (1, 2, 3) -> (2, 1, 3)": "a sum over the same dimensions",
-    "penalties.squared_gradient_norm: (1, 2, 3) -> (1, 3, 2)": "a sum over the same dimensions",
-    "penalties.squared_gradient_norm: 2 -> -2": LAST,
-    "penalties.one_centred: squared_gradient_norm(logits, images) -> squared_gradient_norm(-logits, images)": SQUARED,
-    "penalties.one_centred: 1e-30 -> 2e-30": "any tiny floor above 0 keeps the slope finite",
-    "step: (Masks, Masks) -> (Masks,)": TYPE,
-    "step: [slice] -> []": TYPE,
-    "step.d_step: len(real.labels) -> len(-real.labels)": "a count",
-    "step.d_step: real -> fake": "both halves are as many",
-    "step.g_step: len(fake.labels) -> len(-fake.labels)": "a count",
-    "step.g_step: fake -> real": "both halves are as many",
-    "step.d_step.terms: 1 -> -1": LAST,
-    "step.g_step.terms: 1 -> -1": LAST,
-    "step.d_step.terms: squared_gradient_norm(r.logits, x) -> squared_gradient_norm(-r.logits, x)": SQUARED,
-    "step.d_step.terms: squared_gradient_norm(f.logits, g) -> squared_gradient_norm(-f.logits, g)": SQUARED,
-    "step.d_step.terms: logits = D(between_both, y, masks[0]).logits -> "
+    "losses.penalties.squared_gradient_norm: (1, 2, 3) -> (2, 1, 3)": "a sum over the same dimensions",
+    "losses.penalties.squared_gradient_norm: (1, 2, 3) -> (1, 3, 2)": "a sum over the same dimensions",
+    "losses.penalties.squared_gradient_norm: 2 -> -2": LAST,
+    "losses.penalties.one_centred: squared_gradient_norm(logits, images) -> squared_gradient_norm(-logits, images)": SQUARED,
+    "losses.penalties.one_centred: 1e-30 -> 2e-30": "any tiny floor above 0 keeps the slope finite",
+    "game.step: (Masks, Masks) -> (Masks,)": TYPE,
+    "game.step: [slice] -> []": TYPE,
+    "game.step.d_step: len(real.labels) -> len(-real.labels)": "a count",
+    "game.step.d_step: real -> fake": "both halves are as many",
+    "game.step.g_step: len(fake.labels) -> len(-fake.labels)": "a count",
+    "game.step.g_step: fake -> real": "both halves are as many",
+    "game.step.d_step.terms: 1 -> -1": LAST,
+    "game.step.g_step.terms: 1 -> -1": LAST,
+    "game.step.d_step.terms: squared_gradient_norm(r.logits, x) -> squared_gradient_norm(-r.logits, x)": SQUARED,
+    "game.step.d_step.terms: squared_gradient_norm(f.logits, g) -> squared_gradient_norm(-f.logits, g)": SQUARED,
+    "game.step.d_step.terms: logits = D(between_both, y, masks[0]).logits -> "
     "logits = -D(between_both, y, masks[0]).logits": SQUARED,
-    "step.d_step.terms: one_centred(logits, between_both) -> one_centred(-logits, between_both)": SQUARED,
-    "step.g_step.through: assert images.grad is not None -> pass": TYPE,
-    "step.g_step.through: images.grad -> images.data": TYPE,
-    "step.g_step.through: '' -> '_'": "the name of a term that nobody reads",
-    "step.g_step.through: (images.grad[part] * made).sum() -> images.grad[part] * made": "backward sums its terms",
-    "step.update: 'list[Tensor]' -> 'list[Tensor]_'": TYPE,
-    "step.update: [*gradients, terms] -> [terms, *gradients]": "each is averaged by itself",
-    "step.update: torch.isfinite(terms.sum() + norm) -> torch.isfinite(-(terms.sum() + norm))": "-x is finite like x",
-    "step.update: terms.sum() + norm -> terms.sum() - norm": SUM,
-    "step.update: terms.sum() + norm -> -terms.sum() + norm": SUM,
-    "step.update: terms.sum -> terms.mean": "a mean is finite where the sum is",
-    "step.update: terms.unbind() -> terms": "a tensor is iterated over like its rows",
-    "step.update: zip(values, terms.unbind(), strict=True) -> zip(values, terms.unbind())": "as many terms as values",
-    "step.update: True -> False": "as many terms as values",
+    "game.step.d_step.terms: one_centred(logits, between_both) -> one_centred(-logits, between_both)": SQUARED,
+    "game.step.g_step.through: assert images.grad is not None -> pass": TYPE,
+    "game.step.g_step.through: images.grad -> images.data": TYPE,
+    "game.step.g_step.through: '' -> '_'": "the name of a term that nobody reads",
+    "game.step.g_step.through: (images.grad[part] * made).sum() -> images.grad[part] * made": "backward sums its terms",
+    "game.step.update: 'list[Tensor]' -> 'list[Tensor]_'": TYPE,
+    "game.step.update: [*gradients, terms] -> [terms, *gradients]": "each is averaged by itself",
+    "game.step.update: torch.isfinite(terms.sum() + norm) -> torch.isfinite(-(terms.sum() + norm))": "-x is finite like x",
+    "game.step.update: terms.sum() + norm -> terms.sum() - norm": SUM,
+    "game.step.update: terms.sum() + norm -> -terms.sum() + norm": SUM,
+    "game.step.update: terms.sum -> terms.mean": "a mean is finite where the sum is",
+    "game.step.update: terms.unbind() -> terms": "a tensor is iterated over like its rows",
+    "game.step.update: zip(values, terms.unbind(), strict=True) -> zip(values, terms.unbind())": "as many terms as values",
+    "game.step.update: True -> False": "as many terms as values",
 }
 
 NAMES = {"real": "fake", "r": "f", "x": "g", "real_labels": "fake_labels", "real_target": "fake_target", "D": "G"}
@@ -322,13 +322,21 @@ def put(tree: ast.Module, way: Way, new: ast.AST) -> ast.Module:
     return ast.fix_missing_locations(tree)
 
 
+def source(module: str) -> Path:
+    return SOURCE / f"{module.replace('.', '/')}.py"
+
+
+def is_of(key: str, module: str) -> bool:
+    return key.startswith((f"{module}:", f"{module}."))
+
+
 def short(node: ast.AST) -> str:
     text = " ".join(ast.unparse(node).split())
     return text if len(text) <= 150 else f"{text[:147]}..."
 
 
 def mutants(module: str) -> Iterator[Mutant]:
-    path = SOURCE / f"{module}.py"
+    path = source(module)
     tree = ast.parse(path.read_text())
     seen = {ast.unparse(tree)}
     again: Counter[str] = Counter()
@@ -379,7 +387,7 @@ def verdict(module: str, code: CodeType | None, quiet: bool) -> int:
         os.dup2(null, 1)
         os.dup2(null, 2)
     if code is not None:
-        loader = Replaced(f"ptarmigan.{module}", str(SOURCE / f"{module}.py"), code)
+        loader = Replaced(f"ptarmigan.{module}", str(source(module)), code)
         sys.meta_path.insert(0, loader)  # type: ignore[arg-type]
     files = [str(ROOT / "tests" / name) for name in TESTS[module]]
     options = ["-x", "-q", "--tb=no", "-p", "no:cacheprovider", "-p", "no:faulthandler", "--rootdir", str(ROOT)]
@@ -440,7 +448,7 @@ def main() -> int:
         parser.error(f"unknown module {unknown[0]!r}: choose from {', '.join(TESTS)}")
     every = [mutant for module in chosen for mutant in mutants(module)]
     if given.list:
-        print("\n".join(f"{m.module}.py:{m.line} {m.key}" for m in every))
+        print("\n".join(f"{m.module}:{m.line} {m.key}" for m in every))
         return 0
 
     os.environ |= {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "OMP_NUM_THREADS": "1"}
@@ -449,7 +457,7 @@ def main() -> int:
     gc.freeze()
     for module in chosen:
         if os.waitpid(fork(module, None, quiet=False), 0)[1]:
-            raise SystemExit(f"the tests of {module}.py fail without a mutation: mend them first")
+            raise SystemExit(f"the tests of {module} fail without a mutation: mend them first")
 
     began = time.monotonic()
     survivors = run(every, given.workers)
@@ -458,10 +466,11 @@ def main() -> int:
         alive = [m for m in survivors if m.module == module]
         explained = sum(m.key in EQUIVALENT for m in alive)
         dead = f"{total - len(alive)}/{total} killed"
-        print(f"{module}.py: {dead}, {explained} equivalent, {len(alive) - explained} unexplained")
+        print(f"{module}: {dead}, {explained} equivalent, {len(alive) - explained} unexplained")
     for m in survivors:
-        print(f"{m.module}.py:{m.line} {m.key}\n    {EQUIVALENT.get(m.key, 'UNEXPLAINED: no test notices')}")
-    stale = [k for k in EQUIVALENT if k.split(".")[0].split(":")[0] in chosen and k not in {m.key for m in survivors}]
+        print(f"{m.module}:{m.line} {m.key}\n    {EQUIVALENT.get(m.key, 'UNEXPLAINED: no test notices')}")
+    keys = {m.key for m in survivors}
+    stale = [k for k in EQUIVALENT if k not in keys and any(is_of(k, module) for module in chosen)]
     for key in stale:
         print(f"out of date in EQUIVALENT, killed or gone: {key}")
     unexplained = [m for m in survivors if m.key not in EQUIVALENT]

@@ -1,6 +1,6 @@
 """Quality of many configs at once on one CUDA device: each a recorded step on a stream of its own.
 
-    python benchmarks/many.py CONFIGS.json [--out ROWS.jsonl] [--at-once 8] [--seconds 300]
+    python studies/many.py CONFIGS.json [--out ROWS.jsonl] [--at-once 8] [--seconds 300]
 
 CONFIGS.json is a list of [name, fields] with `images` among the fields of each.  A name that begins with "test" trains
 on the 60,000 and is judged on the 10,000 test images; any other trains on the first 50,000 and is judged on the other

@@ -1,6 +1,6 @@
 """What the matrix product of convolution.py brings, against oneDNN's way to a weight's gradient: interleaved, medians.
 
-    OMP_NUM_THREADS=1 python benchmarks/convolution.py [--rounds 15]
+    OMP_NUM_THREADS=1 python studies/convolution.py [--rounds 15]
 
 First the gradient alone, in bf16 and channels_last, for maps that take the product and, last, for three that do not;
 then whole steps of recipes in bf16, with the product where it pays and without it anywhere.

@@ -1,6 +1,6 @@
 """What each figure of a score sees: real images in the place of generated ones, one fault planted at a time.
 
-    python benchmarks/faults.py [--data /usr/share/datasets/fashion-mnist] [--cache FOLDER]
+    python studies/faults.py [--data /usr/share/datasets/fashion-mnist] [--cache FOLDER]
 
 Fashion-MNIST, every class equally often: SETS disjoint sets of N training images stand for what a generator made,
 others are the training set, and test images are held out.  Each fault goes through `ptarmigan.evaluate.evaluate` as

@@ -1,7 +1,7 @@
 """What each score says of departures whose true size is known: a mixture of Gaussians seen through a linear map.
 
     pip install -e '.[bench]'
-    python benchmarks/known_density.py [--samples 2000] [--seeds 5]
+    python studies/known_density.py [--samples 2000] [--seeds 5]
 
 The data are six Gaussian modes in 16 dimensions, seen through a fixed injective map to 64 features: the densities of
 data (p) and "model" (q) are exact, and so are the divergences between them but for the mean over 50,000 draws of each.

@@ -1,6 +1,6 @@
 """Throughput of the extractor, from uint8 arrays to features, against plain PyTorch inference on ready tensors.
 
-    python benchmarks/extract.py [--rounds 15] [--images 256] [--threads 2]
+    python studies/extract.py [--rounds 15] [--images 256] [--threads 2]
 
 Both run the same network at the same batch size, turn by turn.  The plain loop gets float tensors that are already
 resized, scaled and in the network's memory format; the extractor starts at the arrays that sampling gives.

@@ -1,6 +1,6 @@
 """Build the embedded data set: the first 10,000 images of Fashion-MNIST's training split, with names and licence.
 
-    python benchmarks/embed.py [/usr/share/datasets/fashion-mnist]
+    python tools/embed.py [/usr/share/datasets/fashion-mnist]
 
 The source is Debian's package dataset-fashion-mnist.  The output is the same bytes each time.
 """

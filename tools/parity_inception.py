@@ -1,6 +1,6 @@
 """Our Inception features and FID against torch-fidelity's, on the same images and the same weights.
 
-    python benchmarks/parity_inception.py [--weights FILE] [--images 2200]
+    python tools/parity_inception.py [--weights FILE] [--images 2200]
 
 Half of the images are Fashion-MNIST's embedded ones, half the same under noise.  FID needs more images than features.
 """
