@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PYTEST := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/pytest --numprocesses auto --maxprocesses 8
 
-.PHONY: demo test test-all
+.PHONY: demo test test-all mutants
 
 demo: $(VENV)/.installed
 	@n=1; while grep -qs '"finished": true' runs/demo-$$n/metrics.jsonl; do n=$$((n + 1)); done; \
@@ -18,6 +18,9 @@ test: $(VENV)/.installed-dev
 
 test-all: $(VENV)/.installed-dev
 	$(PYTEST)
+
+mutants: $(VENV)/.installed-dev
+	$(BIN)/python tools/mutate.py
 
 $(BIN)/python:
 	$(PY) -m venv $(VENV)

@@ -9,7 +9,7 @@ A figure moved if its distance from the figure without a fault exceeds the two h
 
 Prints Markdown.  Each fault names the figures that should rise or fall and those that must stay the same.  Where one
 does not, standard error gets a line and the exit status is 1.  --cache keeps the features between calls.  Results that
-many faults share (floors, the figures of real images, the classifier) are computed once: `remember`.
+many faults share (floors, the figures of real images, the classifier) are computed once: `memoize`.
 """
 
 from __future__ import annotations
@@ -132,7 +132,7 @@ def main() -> int:
     parser.add_argument("--cache", type=Path, help="folder for the features")
     asked = parser.parse_args()
 
-    remember()
+    memoize()
     found = extractor()
     features = CachedExtractor(found, asked.cache and asked.cache / f"faults-{found.sha256[:16]}.safetensors")
     real = read(asked.data)
@@ -169,10 +169,10 @@ def quiet(_: str) -> None:
     pass
 
 
-def remember() -> None:
+def memoize() -> None:
     """Memoize the slow pure functions that `evaluate` calls."""
 
-    def remembered(function: Callable[..., Any]) -> Callable[..., Any]:
+    def memoized(function: Callable[..., Any]) -> Callable[..., Any]:
         answers: dict[bytes, Any] = {}
 
         def answer(*arguments: Any, **named: Any) -> Any:
@@ -193,7 +193,7 @@ def remember() -> None:
         (evaluating, ("fit",)),
     ):
         for name in names:
-            setattr(module, name, remembered(getattr(module, name)))
+            setattr(module, name, memoized(getattr(module, name)))
 
 
 def flat(arguments: Iterable[Any]) -> Iterator[Any]:
@@ -231,7 +231,7 @@ def faults(features: CachedExtractor, learnt: Classifier) -> list[Fault]:
     """All faults, after the baseline.  `learnt` tells which images are easy."""
     fidelity = ("precision", "density", "coverage")
     copying = ("c_t", "authenticity", "distance_ratio")
-    unlabelled = (*WHOLE, *copying)  # figures that use no labels
+    no_label = (*WHOLE, *copying)  # figures that use no labels
     return [
         Fault("none", lambda real: real.made),
         Fault("blur, sd .5 pixels", lambda real: blurred(real.made, 0.5), rises=("frechet", "kid"), falls=fidelity),
@@ -243,8 +243,8 @@ def faults(features: CachedExtractor, learnt: Classifier) -> list[Fault]:
         ),
         Fault("asked for bags, others come", unasked, rises=("frechet", "worst"), falls=("coverage", "accuracy")),
         Fault("five classes 3 times the others", tilted, rises=("frechet", "kid")),
-        Fault("trousers called bags and bags trousers", swapped, rises=("worst",), falls=("accuracy",), same=unlabelled),
-        Fault("labels permuted", permuted, rises=("worst", "diversity"), falls=("accuracy",), same=unlabelled),
+        Fault("trousers called bags and bags trousers", swapped, rises=("worst",), falls=("accuracy",), same=no_label),
+        Fault("labels permuted", permuted, rises=("worst", "diversity"), falls=("accuracy",), same=no_label),
         Fault(
             "1 image a class", partial(repeated, distinct=1),
             rises=("frechet", "kid", "worst"), falls=("recall", "coverage", "diversity"),
@@ -254,7 +254,7 @@ def faults(features: CachedExtractor, learnt: Classifier) -> list[Fault]:
         Fault("copies of training images", copied, falls=copying),
         Fault("copies, blur of sd .3", lambda real: blurred(copied(real), 0.3), falls=copying),
         Fault("1 of 5 a copy", partly_copied, falls=copying),
-        Fault("the surer half", partial(surest, features=features, by=learnt), rises=("accuracy",), falls=("diversity",)),
+        Fault("the surer half", partial(surest, features=features, by=learnt), ("accuracy",), falls=("diversity",)),
     ]  # fmt: skip
 
 
