@@ -92,7 +92,7 @@ def main() -> None:
     queue: list[tuple[str, dict[str, Any]]] = [
         (name, fields) for name, fields in json.loads(arguments.configs.read_text())
     ]
-    judge, (pixels, classes) = Judge.load(), read_idx(DATA, "train")
+    judge, (pixels, classes) = Judge.load(data=DATA), read_idx(DATA, "train")
     images, labels = torch.from_numpy(pixels[..., None]).to(CUDA), torch.from_numpy(classes).to(CUDA)
     split = pixels[TUNING:], classes[TUNING:]
     jobs: list[Job] = []

@@ -116,7 +116,7 @@ def test_gpu(run: Run) -> None:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_many(run: Run, tmp_path: Path, fashion: Path) -> None:
     fields = {"recipe": "auto", "images": "64", "width": 4, "batch": 8}
-    (tmp_path / "configs.json").write_text(json.dumps([["test one", fields], ["two", fields]]))
+    (tmp_path / "configs.json").write_text(json.dumps([["one", fields], ["two", fields]]))
     run("many", tmp_path / "configs.json", "--out", tmp_path / "rows.jsonl", DATA=fashion, TUNING=200)
     assert len((tmp_path / "rows.jsonl").read_text().splitlines()) == 2
 
