@@ -48,19 +48,20 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
 
 @pytest.fixture(scope="module")
 def fashion(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Fashion-MNIST in small: the four IDX files with 40 training and 13 test images of each class, noise."""
+    """The four IDX files with 70 training and 13 test images of each class: a pattern for each class, and noise."""
     folder, rng = tmp_path_factory.mktemp("fashion"), np.random.default_rng(0)
-    for part, each in (("train", 40), ("t10k", PER_CLASS)):
+    patterns = rng.integers(0, 200, (10, 28, 28))
+    for part, each in (("train", 70), ("t10k", PER_CLASS)):
         labels = rng.permutation(np.repeat(np.arange(10, dtype=np.uint8), each))
-        images = (rng.integers(0, 26, (len(labels), 28, 28)) * (1 + labels[:, None, None])).astype(np.uint8)
+        images = (patterns[labels] + rng.integers(0, 50, (len(labels), 28, 28))).astype(np.uint8)
         for array, kind in ((images, "images-idx3"), (labels, "labels-idx1")):
             (folder / f"{part}-{kind}-ubyte.gz").write_bytes(gzip.compress(idx(array), 1))
     return folder
 
 
-def flags(**more: object) -> list[object]:
+def flags(*without: str) -> list[object]:
     """The small run of conftest.py as flags of quality.py and finetune.py, which set the split themselves."""
-    fields = {name: value for name, value in {**SMALL, **more}.items() if name != "split"}
+    fields = {name: value for name, value in SMALL.items() if name not in ("split", *without)}
     return [part for name, value in fields.items() for part in (f"--{name.replace('_', '-')}", value)]
 
 
@@ -165,7 +166,8 @@ def test_quality(run: Run, options: list[str], small_judge: dict[str, object], t
 @SLOW
 def test_finetune(run: Run, small_judge: dict[str, object], tmp_path: Path) -> None:
     constants = {"DATA": small_judge["DATA"], "PER_CLASS": PER_CLASS, "RUNS": tmp_path, "FIRST": 200, "EACH": 5}
-    arguments = ["--before", "48", "--seeds", "0", "--results", tmp_path / "rows.jsonl", *flags(images=16)]
+    fields = flags("images", "width", "latent_dim", "class_dim")  # the networks are those of the first run
+    arguments = ["--before", 48, "--images", 16, "--seeds", 0, "--results", tmp_path / "rows.jsonl", *fields]
     run("finetune", *arguments, **constants)
     rows = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
     assert [row["row"]["arm"] for row in rows] == ["cold", "generator", "run"]
@@ -264,7 +266,7 @@ def test_faults(run: Run, fashion: Path, tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(faults, "extractor", lambda: Extractor("Random", "FD-random", 64 * "0", 28, 8, projection))
     monkeypatch.setattr(faults, "memoize", lambda: None)  # it replaces functions of ptarmigan for good
     out = run(
-        "faults", "--data", fashion, "--cache", tmp_path, SETS=2, EACH=6, TRAIN=12, HELD_OUT=12, POOL=14, CHOICE=8
+        "faults", "--data", fashion, "--cache", tmp_path, SETS=2, EACH=14, TRAIN=28, HELD_OUT=13, POOL=21, CHOICE=16
     )
     assert out.count("| labels permuted |") == 3
     assert list(tmp_path.glob("faults-*.safetensors"))
