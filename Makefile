@@ -1,9 +1,9 @@
+.PHONY: demo test test-all docs page mutants
+
 PY ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PYTEST := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/pytest --numprocesses auto --maxprocesses 8
-
-.PHONY: demo test test-all docs page
 
 demo: $(VENV)/.installed
 	@n=1; while grep -qs '"finished": true' runs/demo-$$n/metrics.jsonl; do n=$$((n + 1)); done; \
@@ -22,8 +22,12 @@ test-all: $(VENV)/.installed-dev
 docs: $(VENV)/.installed-dev
 	$(BIN)/python -m sphinx -b html -W --keep-going -q docs docs/_build/html
 	@echo docs/_build/html/index.html
+
 page: $(VENV)/.installed-dev
 	cd tools && OMP_NUM_THREADS=1 ../$(BIN)/python -m losses_page.build
+
+mutants: $(VENV)/.installed-dev
+	$(BIN)/python tools/mutate.py
 
 $(BIN)/python:
 	$(PY) -m venv $(VENV)
@@ -33,5 +37,5 @@ $(VENV)/.installed: $(BIN)/python pyproject.toml constraints.txt
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,bench]'
 	@touch $@

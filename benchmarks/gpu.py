@@ -1,10 +1,10 @@
-"""The step on a CUDA device: images/s as plain calls and as graphs, memory, and the device's share of idle time.
+"""A training step on a CUDA device as plain calls and as recorded graphs: images/s, memory, share of idle time.
 
     python benchmarks/gpu.py [--seconds 3] [--compile]
 
-Everything that a run does between ticks is in it: addressed latents, images from the device's memory, the average of
-G.  Turns of both ways are interleaved and medians taken.  Idle is the share of wall time of 50 steps in which the
-profiler saw no kernel and no copy; under the profiler the host is slower, so that plain calls look idler than they are.
+The step includes everything that a run does between ticks: addressed latents, images from device memory, the moving
+average of G.  Both ways run interleaved; rates are medians.  Idle is the share of wall time of 50 steps in which the
+profiler saw no kernel and no copy.  The profiler slows the host, so it overestimates the idle time of plain calls.
 """
 
 from __future__ import annotations
@@ -33,9 +33,11 @@ CASES = [  # recipe, height and width, channels, batch
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=3.0, help="for each way of each case")
-    parser.add_argument("--compile", action="store_true", help="also with torch.compile on G")
+    parser.add_argument("--seconds", type=float, default=3.0, help="of measuring, for each way of each case")
+    parser.add_argument("--compile", action="store_true", help="also measure with torch.compile on G")
     asked = parser.parse_args()
+    if not torch.cuda.is_available():
+        parser.error("needs a CUDA device")
     print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}")
     print(
         "recipe  images       batch           images/s: calls   graphs  ratio  idle: calls  graphs  MiB: calls graphs"

@@ -1,13 +1,12 @@
-"""The public judge: one small classifier of Fashion-MNIST, and the figures read from its features.
+"""The public judge: one small classifier of Fashion-MNIST, and figures from its features.
 
     python benchmarks/judge.py score SAMPLES.npz    one JSON line; arr_0 uint8 [N,28,28(,1)], arr_1 labels [N]
-    python benchmarks/judge.py sanity               what the figures do when images are spoilt on purpose
-    python benchmarks/judge.py train                how the committed weights were made
+    python benchmarks/judge.py sanity               the figures of images that were damaged on purpose
+    python benchmarks/judge.py train                train new weights, as the committed ones were
 
-Every figure compares 10,000 quantised samples, 1,000 a class, with the 10,000 test images, in the
-classifier's 128 penultimate features.  The weights are committed and their hash is pinned below, so two
-people's figures are figures of the same judge.  It imports nothing from ptarmigan: a judge shares no code
-with the judged.
+Every figure compares 10,000 quantised samples, 1,000 a class, with the 10,000 test images, in the 128 penultimate
+features of the classifier.  The weights are committed and their hash is pinned below, so figures of different people
+come from the same judge.  It imports nothing from ptarmigan: a judge shares no code with what it judges.
 """
 
 from __future__ import annotations
@@ -37,14 +36,14 @@ from torch.nn import functional as F
 
 SHA256 = "243060d5868c0ad3cc5f0ffa54fb7c9018c8f305f16ffa59fc51435d6bfef317"
 WEIGHTS = Path(__file__).parent / "judge" / "fashion-mnist.safetensors"
-DATA = Path("/usr/share/datasets/fashion-mnist")  # Debian's package dataset-fashion-mnist
+DATA = Path("/usr/share/datasets/fashion-mnist")  # of Debian's package dataset-fashion-mnist
 CLASSES = (
     "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
 )  # fmt: skip
 PER_CLASS = 1000
 SAMPLES = PER_CLASS * len(CLASSES)
 FEATURES = 128
-EMBEDDED = 10_000  # the first training images, which ptarmigan carries; real-vs-real takes later ones
+EMBEDDED = 10_000  # the first training images, which ptarmigan contains; the real samples are later ones
 
 Images = NDArray[np.uint8]  # [N, 28, 28] or [N, 28, 28, 1]
 Labels = NDArray[np.integer[Any]]  # [N] in 0..9
@@ -52,7 +51,11 @@ Labelled = tuple[Images, Labels]
 
 
 class JudgeError(ValueError):
-    """Says what is wrong with the input, and what would be right."""
+    """A fault of the input: what is wrong, and what is expected.  `code` names the kind of fault."""
+
+    def __init__(self, text: str, code: str) -> None:
+        super().__init__(text)
+        self.code = code
 
 
 # --- the classifier ---------------------------------------------------------------------------------------
@@ -82,10 +85,10 @@ class Classifier(nn.Module):
 
 
 def train(data: Path = DATA, out: Path = WEIGHTS, epochs: int = 8, seed: int = 0) -> str:
-    """Trains on the 60,000, writes `out`, returns its SHA-256.
+    """Train on the training images, write `out`, and return its SHA-256.
 
-    The seed fixes initial weights, order and dropout; another machine or number of threads still rounds
-    differently, which is why the weights are committed and not only this recipe.
+    The seed fixes the initial weights, the order and dropout.  Another machine or number of threads rounds
+    differently, so the weights are committed and not only this recipe.
     """
     images, labels = (torch.from_numpy(a) for a in read_idx(data, "train"))
     batch, lr, start = 128, 2e-3, time.perf_counter()
@@ -123,8 +126,8 @@ def gaussian(features: Tensor) -> tuple[Tensor, Tensor]:
 def frechet(mean1: Tensor, cov1: Tensor, mean2: Tensor, cov2: Tensor) -> float:
     """|m1 - m2|^2 + Tr(S1 + S2 - 2 (S1^1/2 S2 S1^1/2)^1/2)   (Dowson and Landau 1982).
 
-    The product under the root is symmetric and not negative, so its root's trace is a sum over real
-    eigenvalues; rounding can push those of a rank-deficient covariance just below zero, hence the clamps.
+    The product under the root is symmetric and positive semi-definite, so the trace of its root is a sum over real
+    eigenvalues.  Rounding can make those of a rank-deficient covariance slightly negative, hence the clamps.
     """
     values, vectors = torch.linalg.eigh(cov1.double())
     root = (vectors * values.clamp_min(0).sqrt()) @ vectors.T
@@ -134,17 +137,17 @@ def frechet(mean1: Tensor, cov1: Tensor, mean2: Tensor, cov2: Tensor) -> float:
 
 
 def spread(features: Tensor, labels: Tensor) -> Tensor:
-    """Mean Euclidean distance over all pairs of a class -> [classes] float64; exact, no pair left out."""
+    """Mean Euclidean distance over all pairs of a class -> [classes] float64."""
     return torch.stack([torch.pdist(features[labels == c].double()).mean() for c in range(len(CLASSES))])
 
 
 @dataclass(frozen=True)
 class View:
-    """A set of labelled images as the judge sees it."""
+    """The features of labelled images, and which labels the judge predicts."""
 
     features: Tensor  # [N, 128]
     labels: Tensor  # [N]
-    correct: Tensor  # [N] bool: the judge names the label
+    correct: Tensor  # [N] bool: the judge predicts the label
 
     @cached_property
     def gaussian(self) -> tuple[Tensor, Tensor]:
@@ -161,7 +164,7 @@ class View:
 
 
 def compare(samples: View, reference: View) -> dict[str, Any]:
-    """The three figures, each in total and (but for the distance) per class."""
+    """The three figures over all classes, and accuracy and diversity per class."""
     ratios = samples.spread / reference.spread
     return {
         "frechet": round(frechet(*samples.gaussian, *reference.gaussian), 5) + 0.0,  # no -0.0
@@ -180,22 +183,23 @@ def compare(samples: View, reference: View) -> dict[str, Any]:
 
 
 class Judge:
-    """`Judge.load().score(images, labels)`; reads the data only when a figure needs it."""
+    """The network and the data: `Judge.load().score(images, labels)`.  The data are read when a figure needs them."""
 
     def __init__(self, net: Classifier, sha256: str, data: Path = DATA) -> None:
         self.net, self.sha256, self.data = net.eval(), sha256, data
 
     @classmethod
     def load(cls, weights: Path = WEIGHTS, sha256: str = SHA256, data: Path = DATA) -> Judge:
-        """Raises JudgeError where the file is missing or is not the pinned one, byte for byte."""
+        """Raises JudgeError where the file is missing or its SHA-256 is not the expected one."""
         if not weights.is_file():
-            raise JudgeError(f"no weights at {weights}; restore them: git checkout -- {weights}")
+            raise JudgeError(f"no weights at {weights}; restore them: git checkout -- {weights}", "file-unreadable")
         blob = weights.read_bytes()
         found = hashlib.sha256(blob).hexdigest()
         if found != sha256:
             raise JudgeError(
                 f"{weights} is not the pinned judge: its SHA-256 is {found}, expected {sha256}; restore it "
-                f"(git checkout -- {weights}) or, where a new judge is meant, pin its hash in judge.py"
+                f"(git checkout -- {weights}), or pin the hash of a new judge in judge.py",
+                "file-damaged",
             )
         net = Classifier()
         net.load_state_dict(parse_safetensors(blob))
@@ -205,12 +209,12 @@ class Judge:
         """Figures of 10,000 samples against the test images.
 
         images uint8 [10000, 28, 28] or [10000, 28, 28, 1], labels [10000] with 1,000 of each of 0..9.
-        `reference` (say, a split of the training images, for tuning) stands in for the test images, which are
-        then not looked at; it may be of any size with 2 images of every class and more images than features.
-        Against the test images the answer also holds `real`: the same figures of 10,000 training images.
-        Their distance of .53 is what sampling alone does (two stratified halves of the test images, 5,000
-        each, are .83 to 1.31 apart, and the bias falls as 1/N).  Their accuracy is not to be aimed at: the
-        judge was trained on them and knows .989 of them, against .928 of the test images.
+        `reference` (for instance a split of the training images, for tuning) replaces the test images, which are
+        then not read.  It may have any size with 2 images of every class and more images than features.
+        Against the test images the answer also holds `real`: the same figures of 10,000 training images.  Their
+        distance of .53 is the effect of sampling alone (two stratified halves of the test images, 5,000 each, are
+        .83 to 1.31 apart, and the bias falls as 1/N).  Their accuracy of .989 is no goal, because the judge was
+        trained on them; it is .928 on the test images.
         Raises JudgeError for any other shape, type or count.
         """
         check_samples(images, labels)
@@ -250,7 +254,9 @@ def read_idx(data: Path, part: str) -> Labelled:
     paths = [data / f"{part}-images-idx3-ubyte.gz", data / f"{part}-labels-idx1-ubyte.gz"]
     for path in paths:
         if not path.is_file():
-            raise JudgeError(f"no {path}; install Debian's dataset-fashion-mnist, or name its folder by --data")
+            raise JudgeError(
+                f"no {path}; install Debian's dataset-fashion-mnist or pass a folder as --data", "no-images"
+            )
     images, labels = (gzip.decompress(path.read_bytes()) for path in paths)
     pixels = np.frombuffer(bytearray(images), np.uint8, offset=16).reshape(-1, 28, 28)
     return pixels, np.frombuffer(labels, np.uint8, offset=8).astype(np.int64)
@@ -266,15 +272,15 @@ def real_samples(data: Path = DATA) -> Labelled:
 
 def check_images(images: Images, labels: Labels) -> None:
     if images.dtype != np.uint8:
-        raise JudgeError(f"images are {images.dtype}; the judge reads quantised ones: uint8, 0..255")
+        raise JudgeError(f"images are {images.dtype}; expected uint8, 0..255", "wrong-type")
     if images.shape[1:] not in ((28, 28), (28, 28, 1)):
-        raise JudgeError(f"images are {list(images.shape)}; the judge reads [N, 28, 28] or [N, 28, 28, 1]")
+        raise JudgeError(f"images are {list(images.shape)}; expected [N, 28, 28] or [N, 28, 28, 1]", "wrong-shape")
     if labels.shape != images.shape[:1] or not np.issubdtype(labels.dtype, np.integer):
         raise JudgeError(
-            f"labels are {labels.dtype} {list(labels.shape)}; {len(images)} images need integers [{len(images)}]"
+            f"labels are {labels.dtype} {list(labels.shape)}; expected integers [{len(images)}]", "wrong-type"
         )
     if len(labels) and not (labels.min() >= 0 and labels.max() < len(CLASSES)):
-        raise JudgeError(f"labels run from {labels.min()} to {labels.max()}; Fashion-MNIST's are 0..9")
+        raise JudgeError(f"labels range from {labels.min()} to {labels.max()}; expected 0..9", "value-out-of-range")
 
 
 def check_samples(images: Images, labels: Labels) -> None:
@@ -282,8 +288,9 @@ def check_samples(images: Images, labels: Labels) -> None:
     counts = np.bincount(labels, minlength=len(CLASSES))
     if len(labels) != SAMPLES or (counts != PER_CLASS).any():
         raise JudgeError(
-            f"{len(labels)} samples, {counts.tolist()} by class; figures are comparable only at {SAMPLES}, "
-            f"{PER_CLASS} of each of the {len(CLASSES)} classes"
+            f"{len(labels)} samples, {counts.tolist()} by class; expected {SAMPLES}, {PER_CLASS} of each of the "
+            f"{len(CLASSES)} classes, because figures at other counts are not comparable",
+            "wrong-count",
         )
 
 
@@ -291,32 +298,33 @@ def check_reference(labels: Labels) -> None:
     counts = np.bincount(labels, minlength=len(CLASSES))
     if len(labels) <= FEATURES or counts.min() < 2:
         raise JudgeError(
-            f"reference of {len(labels)} images, {counts.tolist()} by class; it takes more than {FEATURES} "
-            "and at least 2 of every class"
+            f"reference of {len(labels)} images, {counts.tolist()} by class; expected more than {FEATURES} and at "
+            "least 2 of every class",
+            "wrong-count",
         )
 
 
 def read_npz(path: Path) -> Labelled:
-    """ADM layout: arr_0 images, arr_1 labels; never a pickle."""
+    """ADM layout: arr_0 images, arr_1 labels.  Pickles are refused."""
     try:
         with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as arrays:
             return arrays["arr_0"], arrays["arr_1"]
     except KeyError:
-        raise JudgeError(f"{path} lacks arr_0 (images) or arr_1 (labels)") from None
+        raise JudgeError(f"{path} lacks arr_0 (images) or arr_1 (labels)", "file-unreadable") from None
     except (OSError, EOFError, ValueError, TypeError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
-        raise JudgeError(f"cannot read {path} as .npz: {error}") from None
+        raise JudgeError(f"cannot read {path} as .npz: {error}", "file-unreadable") from None
 
 
 # --- the command ------------------------------------------------------------------------------------------
 
 
 def sanity(judge: Judge) -> dict[str, dict[str, Any]]:
-    """Figures of images spoilt in known ways: each must move the figure that is there to catch it."""
+    """Figures of images damaged in known ways; each damage has to move the figure that is meant to detect it."""
     images, labels = read_idx(judge.data, "t10k")
     rng = np.random.default_rng(0)
     noisy = np.clip(np.rint(images + rng.normal(0, 20, images.shape)), 0, 255).astype(np.uint8)
     means = np.stack([np.rint(images[labels == c].mean(0)).astype(np.uint8) for c in range(len(CLASSES))])
-    spoilt = {
+    damaged = {
         "test images themselves": (images, labels),
         "real training images": real_samples(judge.data),
         "test images, noise of deviation 20": (noisy, labels),
@@ -324,11 +332,11 @@ def sanity(judge: Judge) -> dict[str, dict[str, Any]]:
         "class means, repeated": (means[labels], labels),
         "100 test images a class, ten times each": repeated(images, labels, 100),
     }
-    return {name: judge.score(*samples) for name, samples in spoilt.items()}
+    return {name: judge.score(*samples) for name, samples in damaged.items()}
 
 
 def repeated(images: Images, labels: Labels, distinct: int) -> Labelled:
-    """Only the first `distinct` images of each class, repeated to 1,000."""
+    """Only the first `distinct` images of each class, repeated to PER_CLASS."""
     rows = [np.resize(np.flatnonzero(labels == c)[:distinct], PER_CLASS) for c in range(len(CLASSES))]
     chosen = np.concatenate(rows)
     return images[chosen], labels[chosen]
@@ -342,7 +350,7 @@ def main(arguments: list[str] | None = None) -> int:
     commands.add_parser("sanity")
     scoring = commands.add_parser("score")
     scoring.add_argument("samples", type=Path, metavar="SAMPLES.npz")
-    scoring.add_argument("--reference", type=Path, metavar="OTHER.npz", help="in place of the test images")
+    scoring.add_argument("--reference", type=Path, metavar="OTHER.npz", help="instead of the test images")
     asked = parser.parse_args(arguments)
     try:
         if asked.command == "train":
@@ -358,7 +366,7 @@ def main(arguments: list[str] | None = None) -> int:
             judge = Judge.load(data=asked.data)
             print(json.dumps(judge.score(*read_npz(asked.samples), reference=reference)))
     except JudgeError as error:
-        print(f"judge: {error}", file=sys.stderr)
+        print(f"judge: {error} [{error.code}]", file=sys.stderr)
         return 2
     return 0
 

@@ -1,17 +1,17 @@
-"""Judge samples of the set that shapes.py draws, by a classifier that never saw the images a generator learnt from.
+"""Judge samples of the data set of shapes.py by a classifier that has not seen the generator's training images.
 
     ptarmigan sample RUN -n 400 --seed 1 --out samples.npz
     python benchmarks/judge_shapes.py samples.npz ...
 
-A line for each: the Fréchet distance from 4,000 real images on the classifier's 64 penultimate features, and how often
-it sees the class, the shape and the texture that were asked for.  The classifier is made at the first call, in some
-eight minutes, from 16,000 images of another seed, and kept in benchmarks/runs; it names 4,000 others.  Two machines'
-classifiers can differ in rounding, so that figures are comparable within one.
+Prints a line for each file: the Fréchet distance from 4,000 real images in the classifier's 64 penultimate features,
+and how often it predicts the requested class, shape and texture.  The first call trains the classifier on 16,000 images
+of another seed, tests it on 4,000 more, and keeps it in benchmarks/runs; this takes some eight minutes.  Classifiers of
+two machines differ in rounding, so figures are comparable within one machine.
 """
 
 from __future__ import annotations
 
-import sys
+import argparse
 from pathlib import Path
 
 import numpy as np
@@ -25,10 +25,10 @@ from judge import frechet, gaussian
 from shapes import NAMES, draw
 
 MADE = Path(__file__).parent / "runs" / "judge-shapes.safetensors"
-REAL = "real"  # the held-out images' features, beside the weights
+REAL = "real"  # name of the held-out images' features in the file
 SEED, A_CLASS, HELD = 77, 2_000, 4_000
 EPOCHS, BATCH, RATE = 8, 100, 4e-3
-TEXTURES = 2  # NAMES go shape by shape, plain and striped
+TEXTURES = 2  # NAMES are ordered by shape; each is plain, then striped
 
 
 def stage(inputs: int, outputs: int) -> nn.Module:
@@ -57,9 +57,9 @@ def features(body: nn.Module, images: NDArray[np.uint8]) -> Tensor:
     return torch.cat([body(scaled(part)) for part in np.array_split(images, -(-len(images) // 500))])
 
 
-def make() -> None:
-    """Draw the images, train the classifier, say how many of the others it names, and keep it with their features."""
-    print("making the judge: some eight minutes")
+def train_classifier() -> None:
+    """Draw the images, train the classifier, print its held-out accuracy, and save it with the held-out features."""
+    print("training the judge: some eight minutes")
     images = np.array([draw(label, i, SEED) for label in range(len(NAMES)) for i in range(A_CLASS)])
     labels = torch.arange(len(NAMES)).repeat_interleave(A_CLASS)
     rng = np.random.default_rng(0)
@@ -78,14 +78,17 @@ def make() -> None:
     found = features(body, images[held])
     right = (head(found).argmax(1) == labels[held]).float().mean()
     halves = frechet(*gaussian(found[::2]), *gaussian(found[1::2]))
-    print(f"it names {right:.4f} of {HELD} others; their halves are {halves:.2f} apart")
+    print(f"accuracy {right:.4f} on {HELD} held-out images; Fréchet distance of their halves {halves:.2f}")
     MADE.parent.mkdir(exist_ok=True)
     save_file({**both.state_dict(), REAL: found}, MADE)
 
 
-def main(paths: list[str]) -> None:
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("samples", nargs="+", type=Path, help=".npz files with arr_0 and arr_1")
+    paths = parser.parse_args().samples
     if not MADE.exists():
-        make()
+        train_classifier()
     kept = load_file(MADE)
     real = kept.pop(REAL)
     body, head = networks()
@@ -104,4 +107,4 @@ def main(paths: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

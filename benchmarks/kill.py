@@ -1,10 +1,10 @@
-"""Kill a run with SIGKILL at random moments, go on each time, and compare its end with a run that nobody killed.
+"""Kill a run with SIGKILL at random moments, resume it each time, and compare its end with that of an unkilled run.
 
     python benchmarks/kill.py                      200 kills
     python benchmarks/kill.py --kills 20 --seed 1
 
-Every second kill is aimed at a write: it falls as soon as a half-written file is seen after its random moment.
-A finished run is compared byte for byte, and the next one begins.  POSIX only: the children are forked.
+Every second kill is aimed at a write: after its random moment it waits until a half-written file exists.  A finished
+run is compared byte for byte, and the next one starts.  POSIX only, because the children are forked.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ FIELDS = dict(
 def main(
     kills: int = 200, seed: int = 0, data: Path | None = None, fields: dict[str, object] = FIELDS
 ) -> dict[str, int]:
-    """Returns the counts: kills, those that left a half-written file, runs compared.  Raises where a run differs."""
+    """Counts of kills, of kills that left a half-written file, and of runs compared.  Raises where a run differs."""
     draw = random.Random(seed)
     with tempfile.TemporaryDirectory() as folder:
         whole, run = Path(folder) / "whole", Path(folder) / "run"
         begun = time.monotonic()
-        assert wait(start(whole, data, fields)) == 0, "the run that nobody kills did not end well"
+        assert wait(start(whole, data, fields)) == 0, "the run without kills failed"
         seconds = time.monotonic() - begun
         expected = generators(whole)
         counts = {"kills": 0, "inside a write": 0, "runs compared": 0}
@@ -57,16 +57,18 @@ def main(
                 counts["kills"] += 1
                 counts["inside a write"] += any(run.rglob(".*.tmp"))
                 continue
-            assert status == 0, f"a run that was killed before ended with status {status}"
-            assert not list(run.rglob(".*.tmp")), "a half-written file is left"
-            assert generators(run) == expected, f"after {counts['kills']} kills the generator is another one"
+            assert status == 0, f"a resumed run exited with status {status}"
+            assert not list(run.rglob(".*.tmp")), "the finished run contains a half-written file"
+            assert generators(run) == expected, (
+                f"after {counts['kills']} kills the generator differs from that of the run without kills"
+            )
             counts["runs compared"] += 1
             shutil.rmtree(run)
     return counts
 
 
 def start(run: Path, data: Path | None, fields: dict[str, object]) -> int:
-    """A child that trains; returns its pid."""
+    """Start a child that trains; returns its process id."""
     child = os.fork()
     if child:
         return child
@@ -86,7 +88,7 @@ def start(run: Path, data: Path | None, fields: dict[str, object]) -> int:
 
 
 def watch(child: int, run: Path, left: set[Path], patience: float, aimed: bool) -> int | None:
-    """Kill the child once `patience` seconds are over; returns its exit status, or None where it was killed."""
+    """Kill the child after `patience` seconds; returns its exit status, or None where it was killed."""
     until, owned = time.monotonic() + patience, False
     while True:
         pid, status = os.waitpid(child, os.WNOHANG)
@@ -94,7 +96,7 @@ def watch(child: int, run: Path, left: set[Path], patience: float, aimed: bool) 
             return os.waitstatus_to_exitcode(status)
         if not owned and owner(run) == child:
             owned = True
-            assert not any(path.exists() for path in left), "a half-written file outlived the next start"
+            assert not any(path.exists() for path in left), "the next start left a half-written file in place"
         if time.monotonic() > until and (not aimed or any(run.rglob(".*.tmp"))):
             os.kill(child, signal.SIGKILL)
             os.waitpid(child, 0)
@@ -103,7 +105,7 @@ def watch(child: int, run: Path, left: set[Path], patience: float, aimed: bool) 
 
 
 def generators(run: Path) -> list[bytes]:
-    """The last generator and the best one."""
+    """The weights of the last and of the best generator."""
     return [(run / name / "model.safetensors").read_bytes() for name in ("generator", "best")]
 
 

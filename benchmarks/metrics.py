@@ -1,12 +1,12 @@
-"""Fréchet, KID, precision, recall, density and coverage of 10,000 x 10,000 samples of 1,280 features: seconds, memory.
+"""Time and memory of Fréchet, KID, precision, recall, density and coverage of 10,000 against 10,000 samples.
 
     pip install -e '.[bench]'
     python benchmarks/metrics.py [--samples 10000] [--features 1280] [--rounds 1]
 
-Ours (src/ptarmigan/metrics.py) against the same figures done plainly, with scipy.linalg.sqrtm and scikit-learn's
-polynomial_kernel, NearestNeighbors and pairwise_distances.  Each runs in a process of its own, one after the other on
-the same float32 features; memory is what the process's peak (ru_maxrss, kB: Linux) rises above the features.  Ends with
-an error where the two do not agree.
+Ours (src/ptarmigan/evaluation/metrics.py) against the same figures computed plainly with scipy.linalg.sqrtm and
+scikit-learn's polynomial_kernel, NearestNeighbors and pairwise_distances.  Each runs in a process of its own, one after
+the other, on the same float32 features.  Memory is the peak of the process (ru_maxrss, kB on Linux) above the features.
+Fails where the two disagree.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=10_000)
     parser.add_argument("--features", type=int, default=1_280)
     parser.add_argument("--rounds", type=int, default=1)
-    parser.add_argument("--alone", choices=WAYS, help=argparse.SUPPRESS)  # what the child processes run
+    parser.add_argument("--alone", choices=WAYS, help=argparse.SUPPRESS)  # for the child processes
     asked = parser.parse_args()
     if asked.alone:
         print(json.dumps(measured(WAYS[asked.alone], asked.samples, asked.features)))
@@ -45,7 +45,7 @@ def main() -> None:
 
     print(f"2 x {asked.samples:,} samples of {asked.features:,} float32 features, {torch.get_num_threads()} threads")
     print(
-        f"{'':<10} {'seconds':>9} {'of them CPU':>12} {'GiB above features':>19}  "
+        f"{'':<10} {'seconds':>9} {'CPU seconds':>12} {'GiB above features':>19}  "
         + " ".join(f"{name:>12}" for name in TOLERANCE)
     )
     for _ in range(asked.rounds):
@@ -58,11 +58,11 @@ def main() -> None:
                   + " ".join(f"{found['scores'][name]:12.8f}" for name in TOLERANCE), flush=True)  # fmt: skip
         for name, tolerance in TOLERANCE.items():
             ours, plain = (each[name] for each in scores)
-            assert abs(ours - plain) <= tolerance * abs(plain), f"{name}: {ours} is not {plain}"
+            assert abs(ours - plain) <= tolerance * abs(plain), f"{name}: ptarmigan has {ours}, plain has {plain}"
 
 
 def measured(score: Callable[[Tensor, Tensor], dict[str, float]], n: int, d: int) -> dict[str, object]:
-    """Features of falling variance far from the origin, the fakes a little wider and shifted; then their scores."""
+    """Score features of falling variance far from the origin; the fakes are slightly wider and shifted."""
     generator = torch.Generator().manual_seed(0)
     scale = (1 + torch.arange(d) / 8).rsqrt()
     real, fake = (torch.randn(n, d, generator=generator).mul_(scale * wide).add_(1) for wide in (1, 1.05))

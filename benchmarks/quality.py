@@ -1,22 +1,21 @@
-"""Quality on Fashion-MNIST at 28x28 against time: train, sample 1,000 a class, ask the judge, one JSON line a row.
+"""Quality on Fashion-MNIST at 28x28 against time: train, sample 1,000 a class, judge, write one JSON line a row.
 
     python benchmarks/quality.py auto --time 60s                    trained on the 60,000, judged on the 10,000
-    python benchmarks/quality.py acgan --time 600s --g-lr 1e-4      any field of the config by its flag
+    python benchmarks/quality.py acgan --time 600s --g-lr 1e-4      any config field by its flag
     python benchmarks/quality.py --tune acgan --time 200s           trained on 50,000, judged on the other 10,000
     python benchmarks/quality.py --small auto --time 300s           trained on 100 of each class: does it copy?
 
-A row that stands in the results already is not run again.  Only steps count as time; a timed row wants the machine to
-itself, or with OMP_NUM_THREADS=1 a core.  `dcgan` knows no classes: its accuracy and diversity say nothing and are left
-out.
+A row that is in the results already is not run again.  Only steps count as time.  A timed row needs the machine, or
+with OMP_NUM_THREADS=1 a core, to itself.  `dcgan` knows no classes, so its accuracy and diversity are left out.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import platform
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -24,78 +23,104 @@ from typing import Any
 import numpy as np
 import torch
 
-from judge import CLASSES, DATA, Images, Judge, Labelled, Labels, read_idx
+from judge import CLASSES, DATA, PER_CLASS, SAMPLES, Images, Judge, Labelled, Labels, read_idx
 from ptarmigan import load, train
 from ptarmigan.config import resolve
 from ptarmigan.core.log import read
 from ptarmigan.evaluation import metrics
 
 HERE = Path(__file__).parent
-RESULTS = HERE / "results" / "quality.jsonl"
-TUNING = 50_000  # training images that a tuning run sees; it is judged on the rest of the 60,000
-SMALL = 100  # training images of each class that a run with --small sees
+RUNS = HERE.parent / "runs"
+TUNING = 50_000  # training images of a run with --tune; it is judged on the rest of the 60,000
+SMALL = 100  # training images of each class of a run with --small
 
 
-def main(arguments: list[str]) -> None:
-    parts = [name for name in ("tune", "small") if f"--{name}" in arguments]
-    recipe, *flags = [argument for argument in arguments if argument.removeprefix("--") not in parts]
-    given = {flag[2:].replace("-", "_"): read_value(v) for flag, v in zip(flags[::2], flags[1::2], strict=True)}
-    resolve({"recipe": recipe, **given})
-    row = {"tune": "tune" in parts, **({"small": True} if "small" in parts else {}), "recipe": recipe, **given}
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument("recipe")
+    parser.add_argument("--tune", action="store_true", help="train on 50,000 and judge on the other 10,000")
+    parser.add_argument("--small", action="store_true", help="train on 100 images of each class")
+    parser.add_argument("--results", type=Path, default=HERE / "results" / "quality.jsonl")
+    arguments, rest = parser.parse_known_args()
+    tune, small, recipe = arguments.tune, arguments.small, arguments.recipe
+    given = config_fields(rest, recipe)
+    row = {"tune": tune, **({"small": True} if small else {}), "recipe": recipe, **given}
     if "time" in given:
         row["threads"] = torch.get_num_threads()
-    done = [json.loads(line) for line in RESULTS.read_text().splitlines()] if RESULTS.exists() else []
-    if any(line["row"] == row for line in done):
-        print(f"stands in {RESULTS} already: {row}")
+    if is_done(row, arguments.results):
+        print(f"already in {arguments.results}: {row}")
         return
-    commit = subprocess.check_output(["git", "rev-parse", "--short", "HEAD"], text=True).strip()
-    name = "-".join([*(parts or ["full"]), recipe, *(f"{key}={value}" for key, value in given.items())])
-    judge = Judge.load()
+    judge = Judge.load(data=DATA)
     images, labels = read_idx(DATA, "train")
     chosen = np.arange(len(labels))
-    if "tune" in parts:
+    if tune:
         chosen = chosen[:TUNING]
-    if "small" in parts:
+    if small:
         chosen = np.sort(np.concatenate([chosen[labels[chosen] == c][:SMALL] for c in range(len(CLASSES))]))
     data: Path = DATA
-    if parts:
-        data = HERE.parent / "runs" / f"fashion-{len(chosen)}.npz"
+    if tune or small:
+        data = RUNS / f"fashion-{len(chosen)}.npz"
         data.parent.mkdir(exist_ok=True)
         if not data.exists():
             np.savez(data, arr_0=images[chosen], arr_1=labels[chosen].astype(np.int64))
-    reference = (images[TUNING:], labels[TUNING:]) if "tune" in parts else None
+    reference = (images[TUNING:], labels[TUNING:]) if tune else None
 
+    parts = [name for name, used in (("tune", tune), ("small", small)) if used] or ["full"]
+    name = "-".join([*parts, recipe, *(f"{key}={value}" for key, value in given.items())])
     begun = time.time()
-    run = train(data, recipe=recipe, out=HERE.parent / "runs" / name, split="none", **given)
+    run = train(data, recipe=recipe, out=RUNS / name, split="none", **given)
     wall = time.time() - begun
     generator = load(run)
     conditional = generator.config.model.conditioning != "none"
-    made, asked = generator.sample(n=1000 if conditional else 10_000, seed=1)
-    score = judge.score(made, asked if conditional else np.arange(10_000) % 10, reference)
+    made, asked = generator.sample(n=PER_CLASS if conditional else SAMPLES, seed=1)
+    score = judge.score(made, asked if conditional else np.arange(SAMPLES) % len(CLASSES), reference)
     if not conditional:
         score = {key: value for key, value in score.items() if "frechet" in key}
-    if "small" in parts:
+    if small:
         score |= copies(judge, (images[chosen], labels[chosen]), made, asked)
     last = list(read(run / "metrics.jsonl"))[-1]
     line = {
         "row": row, "images_seen": generator.images_seen, "clock": round(last["clock"], 1), "wall": round(wall, 1),
         "score": score,
         "precision": json.loads((run / "config.json").read_text())["precision"],
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
-        "commit": commit,
+        **provenance(),
     }  # fmt: skip
-    RESULTS.parent.mkdir(exist_ok=True)
-    with RESULTS.open("a") as file:
-        file.write(json.dumps(line) + "\n")
+    append(line, arguments.results)
     print(json.dumps(line))
 
 
-def read_value(text: str) -> str | bool:
-    return {"true": True, "false": False}.get(text, text)
+def config_fields(flags: list[str], recipe: str | None = None) -> dict[str, str | bool]:
+    """Config fields from flags such as --g-lr 1e-4, checked."""
+    values = {"true": True, "false": False}
+    fields = {
+        flag[2:].replace("-", "_"): values.get(value, value)
+        for flag, value in zip(flags[::2], flags[1::2], strict=True)
+    }
+    resolve({**({"recipe": recipe} if recipe else {}), **fields})
+    return fields
+
+
+def is_done(row: dict[str, Any], results: Path) -> bool:
+    """Whether the results have this row already."""
+    return results.exists() and any(json.loads(line)["row"] == row for line in results.read_text().splitlines())
+
+
+def append(line: dict[str, Any], results: Path) -> None:
+    results.parent.mkdir(exist_ok=True)
+    with results.open("a") as file:
+        file.write(json.dumps(line) + "\n")
+
+
+def provenance() -> dict[str, str]:
+    """The machine and the commit of a row."""
+    commit = subprocess.check_output(["git", "rev-parse", "--short", "HEAD"], text=True, cwd=HERE).strip()
+    return {"machine": f"{platform.machine()}, {os.cpu_count()} cores", "commit": commit}
 
 
 def copies(judge: Judge, learnt: Labelled, made: Images, asked: Labels) -> dict[str, Any]:
-    """C_T, and the mean distance to the nearest training image as a share of the test images', by the judge."""
+    """C_T, and the mean distance to the nearest training image over that of the test images, by the judge."""
     train_set, test = judge.view(*learnt).features, judge.test.features
     generated = judge.view(made.reshape(len(made), 28, 28), asked).features
     far, held_far = (metrics.nearest(each, train_set)[0].mean().item() for each in (generated, test))
@@ -103,4 +128,4 @@ def copies(judge: Judge, learnt: Labelled, made: Images, asked: Labels) -> dict[
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

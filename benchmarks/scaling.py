@@ -1,8 +1,8 @@
-"""What ranks and parts of a batch cost: images/s, bytes exchanged, peak memory.
+"""The cost of several ranks and of micro-batches: images/s, bytes exchanged, peak memory.
 
-python benchmarks/scaling.py speed [--rounds 5]      1 rank, 2 ranks, 2 independent processes, by turns
-python benchmarks/scaling.py memory                  peak memory of a step, whole and in parts
-python benchmarks/scaling.py bytes                   what a rank exchanges a step
+python benchmarks/scaling.py speed [--rounds 5]      1 rank, 2 ranks and 2 independent processes, in turns
+python benchmarks/scaling.py memory                  peak memory of a step, whole and in micro-batches
+python benchmarks/scaling.py bytes                   bytes that a rank exchanges in a step
 """
 
 from __future__ import annotations
@@ -32,7 +32,6 @@ GAMES: dict[str, tuple[ImageSpec, dict[str, Any]]] = {
     "dcgan 64x64": (ImageSpec(64, 64, 3, ("all",)), {"recipe": "dcgan", "batch": 64}),
     "acgan 64x64": (ImageSpec(64, 64, 3, tuple("0123456789")), {"recipe": "acgan", "batch": 64}),
 }
-SECONDS = 8.0
 
 
 def game(name: str, **more: Any) -> tuple[Config, TrainState, Batches]:
@@ -48,15 +47,15 @@ def game(name: str, **more: Any) -> tuple[Config, TrainState, Batches]:
     return config, state, batches
 
 
-def play(name: str) -> None:
-    """Images/s of one process, or of all ranks under torchrun, printed by rank 0."""
+def measure_rate(name: str, seconds: float) -> None:
+    """Print images/s of one process, or of all ranks under torchrun."""
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
     with dist.ranks(torch.device("cpu")):
         config, state, batches = game(name)
         for _ in range(3):
             train_batch(state, batches)
         begun, steps = time.perf_counter(), 0
-        while dist.broadcast(time.perf_counter() - begun < SECONDS):
+        while dist.broadcast(time.perf_counter() - begun < seconds):
             train_batch(state, batches)
             steps += 1
         if dist.rank() == 0:
@@ -64,10 +63,10 @@ def play(name: str) -> None:
         batches.close()
 
 
-def start(name: str, ranks: int, threads: int) -> subprocess.Popen[str]:
+def start(name: str, ranks: int, threads: int, seconds: float) -> subprocess.Popen[str]:
     torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"] if ranks > 1 else []
     return subprocess.Popen(
-        [sys.executable, *torchrun, __file__, "play", name],
+        [sys.executable, *torchrun, __file__, "rate", name, "--seconds", str(seconds)],
         stdout=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": str(threads)},
     )  # fmt: skip
 
@@ -76,7 +75,7 @@ def rate(processes: list[subprocess.Popen[str]]) -> float:
     return sum(json.loads(process.communicate()[0]) for process in processes)
 
 
-KINDS = {  # how many processes or ranks, and threads of each
+KINDS = {  # processes, ranks, threads of each
     "1 rank, 1 thread": (1, 1, 1),
     "1 rank, 2 threads": (1, 1, 2),
     "2 ranks, 1 thread each": (1, 2, 1),
@@ -84,19 +83,19 @@ KINDS = {  # how many processes or ranks, and threads of each
 }
 
 
-def speed(rounds: int) -> None:
+def speed(rounds: int, seconds: float) -> None:
     for name in ("auto 28x28", "dcgan 64x64"):
         rates: dict[str, list[float]] = {kind: [] for kind in KINDS}
         for _ in range(rounds):
             for kind, (processes, ranks, threads) in KINDS.items():
-                rates[kind].append(rate([start(name, ranks, threads) for _ in range(processes)]))
+                rates[kind].append(rate([start(name, ranks, threads, seconds) for _ in range(processes)]))
         for kind, values in rates.items():
             spread = f"{min(values):.1f} to {max(values):.1f}"
             print(f"{name}  {kind:<24} {statistics.median(values):7.1f} images/s  ({len(values)} rounds: {spread})")
 
 
 def peak(name: str, micro_batch: int) -> None:
-    """MiB that a step adds to a process that holds the weights, and its seconds."""
+    """Print the MiB that a step adds to a process that holds the weights, and its seconds."""
     torch.set_num_threads(1)
     _, state, batches = game(name, batch=256, micro_batch=micro_batch)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -122,11 +121,11 @@ def memory() -> None:
             )
 
 
-def exchanged() -> None:
+def exchanged_bytes() -> None:
     for name in GAMES:
         _, state, batches = game(name)
         d, g = (sum(p.numel() for p in network.parameters()) for network in (state.D, state.G))
-        # D is called on real and on fake, and on fake again for G; G is called once
+        # D runs on real, on fake, and on fake again for G; G runs once
         called = [m for network in (state.D, state.D, state.D, state.G) for m in network.modules()]
         norms = [m.num_features for m in called if isinstance(m, BatchNorm)]
         print(
@@ -136,20 +135,25 @@ def exchanged() -> None:
         batches.close()
 
 
-if __name__ == "__main__":
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["speed", "memory", "bytes", "play", "peak"])
-    parser.add_argument("rest", nargs="*")
+    parser.add_argument("what", choices=["speed", "memory", "bytes", "rate", "peak"], help="rate and peak: one process")
+    parser.add_argument("rest", nargs="*", help="of rate and peak: the game, and the micro-batch")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=8.0, help="of measuring, for each row and round of speed")
     arguments = parser.parse_args()
     match arguments.what:
         case "speed":
-            speed(arguments.rounds)
+            speed(arguments.rounds, arguments.seconds)
         case "memory":
             memory()
         case "bytes":
-            exchanged()
-        case "play":
-            play(arguments.rest[0])
+            exchanged_bytes()
+        case "rate":
+            measure_rate(arguments.rest[0], arguments.seconds)
         case "peak":
             peak(arguments.rest[0], int(arguments.rest[1]))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,12 +1,13 @@
-"""Draw a labelled data set in colour whose images are not square: five shapes, each plain and striped.
+"""Draw a labelled data set of colour images that are not square: five shapes, each plain and striped.
 
     python benchmarks/shapes.py shapes.npz                    300 images of each of 10 classes, 48x64
     python benchmarks/shapes.py shapes/ -n 50 --seed 1        the same as class folders of PNGs
-    python benchmarks/shapes.py shapes.npz --sheet sheet.png  and a sheet of ten of each
+    python benchmarks/shapes.py shapes.npz --sheet sheet.png  also a sheet of ten of each
 
-A class is a shape and a texture; place, size, turn, colours, the stripes' width and the background, a slope between two
-colours, vary within it.  Drawn at four times the size and averaged down.  Image i of a class depends on the seed, the
-class and i alone, so a longer set begins with a shorter one; the same Pillow draws the same bytes.
+A class is a shape and a texture.  Place, size, rotation, colours, the width of the stripes and the background (a
+gradient between two colours) vary within a class.  Images are drawn at four times their size and averaged.  Image i of
+a class depends only on the seed, the class and i, so a longer set starts with a shorter one.  The same version of
+Pillow draws the same bytes.
 """
 
 from __future__ import annotations
@@ -23,17 +24,17 @@ from ptarmigan.generator.generator import image_grid, save_png
 
 HEIGHT, WIDTH, FINE = 48, 64, 4
 SHAPES = ("cross", "disc", "ring", "square", "triangle")
-NAMES = [f"{shape}-{texture}" for shape in SHAPES for texture in ("plain", "striped")]  # sorted, as folders are
-HOLE = 0.55  # of a ring's radius
-ARM = 0.3  # half of the width of a cross's arm, as a share of its radius
+NAMES = [f"{shape}-{texture}" for shape in SHAPES for texture in ("plain", "striped")]  # sorted, like folders
+HOLE = 0.55  # radius of a ring's hole over that of the ring
+ARM = 0.3  # half the width of a cross's arm over its radius
 
 
 def outline(shape: str) -> NDArray[np.float64]:
-    """Corners [N, 2] of a shape in the unit circle."""
+    """Corners [N, 2] of a shape inscribed in the unit circle."""
     if shape == "cross":
         long = (1 - ARM**2) ** 0.5
         arm = np.array([(long, -ARM), (long, ARM), (ARM, ARM)])
-        quarter = np.array([(0, -1), (1, 0)])  # turns a row by 90 degrees
+        quarter = np.array([(0, -1), (1, 0)])  # rotates a row by 90 degrees
         return np.concatenate([arm @ np.linalg.matrix_power(-quarter, turns) for turns in range(4)])
     corners = {"triangle": 3, "square": 4}.get(shape, 120)
     angles = 2 * np.pi * np.arange(corners) / corners
@@ -53,7 +54,7 @@ def draw(label: int, index: int, seed: int) -> NDArray[np.uint8]:
     hue = rng.uniform()
     colour = hsv(hue, rng.uniform(0.6, 1), rng.uniform(0.75, 1))
     pale = hsv(hue + rng.uniform(-0.1, 0.1), rng.uniform(0, 0.15), 1)
-    far = hue + rng.uniform(0.3, 0.7)  # of the background, which is darker too
+    far = hue + rng.uniform(0.3, 0.7)  # of the background, which is also darker
     ends = [hsv(far + rng.uniform(-0.1, 0.1), rng.uniform(0.2, 0.8), rng.uniform(0.1, 0.55)) for _ in range(2)]
 
     down, right = np.mgrid[: HEIGHT * FINE, : WIDTH * FINE] / FINE
@@ -84,10 +85,10 @@ def hsv(hue: float, saturation: float, value: float) -> NDArray[np.float64]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("out", type=Path, help="an .npz, or a folder for class folders")
+    parser.add_argument("out", type=Path, help="an .npz file, or a folder to hold class folders")
     parser.add_argument("-n", type=int, default=300, help="images a class")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--sheet", type=Path, help="a PNG of the first ten of each class, a class a row")
+    parser.add_argument("--sheet", type=Path, help="a PNG of the first ten images of each class, one class a row")
     arguments = parser.parse_args()
     images = np.array([[draw(label, i, arguments.seed) for i in range(arguments.n)] for label in range(len(NAMES))])
     if arguments.out.suffix == ".npz":

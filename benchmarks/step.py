@@ -1,11 +1,12 @@
-"""Images/s of the DCGAN recipe's step against the textbook's: 64x64 RGB, 64 channels, batch 64, interleaved, medians.
+"""Images/s of a training step of the `dcgan` recipe and of the textbook step: 64x64 RGB, 64 channels, batch 64.
 
     python benchmarks/step.py [--rounds 15]
 
-Ours is the shipped step with all that a run does between ticks: batches from a pack in memory, addressed latents, the
-average of G; its precision is the one that the probe picks.  The textbook's (benchmarks/textbook.py) is fp32, sigmoid
-and BCELoss, separate backward passes, `.item()` every step; it gets its batch ready-made.  The second table says how
-many images/s the loading alone can feed, at this shape and at 28x28 grey, where the step of `auto` eats the most.
+Both run interleaved; rates are medians.  Ours is the shipped step with everything that a run does between ticks:
+batches from a pack in memory, addressed latents, the moving average of G, the precision that the probe picks.  The
+textbook step (benchmarks/textbook.py) is fp32 with sigmoid and BCELoss, separate backward passes and `.item()` every
+step; it gets its batch ready-made.  The second table compares the rate of loading alone with the rate of a step, at
+this shape and at 28x28 grey, where the step of `auto` needs the most images/s.
 """
 
 from __future__ import annotations
@@ -28,14 +29,16 @@ from ptarmigan.training.probe import probe
 from textbook import TextbookStep
 
 CPU = torch.device("cpu")
+BATCH = 64
+IMAGES = 20_000  # in the pack
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--rounds", type=int, default=15, help="at least 2")
     rounds = parser.parse_args().rounds
 
-    ours, batches, kind = shipped("dcgan", 64, 3, batch=64)
+    ours, batches, kind = shipped("dcgan", 64, 3)
     textbook = TextbookStep()
     images = batches.load(0).images.contiguous()
     seconds: dict[str, list[float]] = {"ptarmigan": [], "textbook": []}
@@ -43,33 +46,34 @@ def main() -> None:
         pairs = [("ptarmigan", ours), ("textbook", lambda: textbook.step(images))]
         for name, step in pairs if turn % 2 else pairs[::-1]:
             seconds[name].append(timed(step))
-    rates = {name: 64 / statistics.median(taken[2:]) for name, taken in seconds.items()}
+    rates = {name: BATCH / statistics.median(taken[2:]) for name, taken in seconds.items()}
     ratios = [a / b for a, b in zip(seconds["textbook"][2:], seconds["ptarmigan"][2:], strict=True)]
-    print(f"DCGAN step, 64x64 RGB, 64 channels, batch 64, {torch.get_num_threads()} threads, torch {torch.__version__}")
+    print(f"DCGAN step, 64x64 RGB, 64 channels, batch {BATCH}")
+    print(f"{torch.get_num_threads()} threads, torch {torch.__version__}")
     print(f"  textbook   {rates['textbook']:8.1f} images/s   fp32")
     print(f"  ptarmigan  {rates['ptarmigan']:8.1f} images/s   {kind}")
     print(f"  ratio      {rates['ptarmigan'] / rates['textbook']:8.2f} of medians; by round, quartiles "
           f"{' '.join(f'{q:.2f}' for q in statistics.quantiles(ratios, n=4))}")  # fmt: skip
 
-    print("loading alone against the step that eats it, images/s")
-    for recipe, size, channels, batch in (("dcgan", 64, 3, 64), ("auto", 28, 1, 64)):
-        step, batches, kind = shipped(recipe, size, channels, batch)
-        eaten = batch / statistics.median(timed(step) for _ in range(rounds))
-        fed = batch / statistics.median(timed(partial(batches.load, i * batch)) for i in range(50))
+    print("images/s of loading alone and of the step")
+    for recipe, size, channels in (("dcgan", 64, 3), ("auto", 28, 1)):
+        step, batches, kind = shipped(recipe, size, channels)
+        trained = BATCH / statistics.median(timed(step) for _ in range(rounds))
+        loaded = BATCH / statistics.median(timed(partial(batches.load, i * BATCH)) for i in range(50))
         print(
-            f"  {recipe:<6} {size}x{size}x{channels}  loads {fed:9,.0f}  eats {eaten:8,.1f} ({kind}) "
-            f"{fed / eaten:6.0f}x"
+            f"  {recipe:<6} {size}x{size}x{channels}  loading {loaded:9,.0f}  step {trained:8,.1f} ({kind})  "
+            f"ratio {loaded / trained:6.0f}"
         )
 
 
-def shipped(recipe: str, size: int, channels: int, batch: int) -> tuple[Callable[[], object], Batches, str]:
+def shipped(recipe: str, size: int, channels: int) -> tuple[Callable[[], object], Batches, str]:
     """The shipped step on random images of a shape, its batches, and the precision that the probe picked."""
-    config = resolve({"recipe": recipe, "batch": batch, "images": "1000M"})
+    config = resolve({"recipe": recipe, "batch": BATCH, "images": "1000M"})
     spec = ImageSpec(size, size, channels, tuple(map(str, range(10))))
     rng = np.random.default_rng(0)
-    images = rng.integers(0, 256, (20_000, size, size, channels), np.uint8)
+    images = rng.integers(0, 256, (IMAGES, size, size, channels), np.uint8)
     labels = rng.integers(0, 10, len(images))
-    batches = Batches(images, labels, np.arange(len(images)), batch=batch, seed=0)
+    batches = Batches(images, labels, np.arange(len(images)), batch=BATCH, seed=0)
     bf16, _, _ = probe(config, spec, CPU, lambda state: partial(train_batch, state, batches))
     state = TrainState.create(config, spec, CPU, bf16)
     return (lambda: train_batch(state, batches)), batches, "bf16" if bf16 else "fp32"

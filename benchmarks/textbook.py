@@ -1,9 +1,9 @@
-"""The DCGAN step that people copy, as the opponent of benchmarks/step.py.
+"""The DCGAN step that people copy, with which benchmarks/step.py compares.
 
-Written from scratch in the customary form: fp32, a sigmoid in D with BCELoss on it, tensors of ones and zeros
-as labels, a backward pass each for D's real and fake half, default Adam, both losses read back by `.item()`
-every step.  Those customs are what it costs; nothing else slows it: one generator forward serves both
-players, convolutions before a norm have no bias, activations work in place.  Imports nothing from ptarmigan.
+Written from scratch in the customary form: fp32, a sigmoid in D followed by BCELoss, tensors of ones and zeros as
+labels, separate backward passes for the real and the fake half of D's batch, default Adam, and both losses read by
+`.item()` every step.  Nothing else slows it down: one forward of G serves both players, convolutions before a norm
+have no bias, activations work in place.  Imports nothing from ptarmigan.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def generator(channels: int = 64, colours: int = 3) -> nn.Sequential:
 
 
 def discriminator(channels: int = 64, colours: int = 3) -> nn.Sequential:
-    """[N, 3, 64, 64] -> [N, 1, 1, 1], the probability of being real."""
+    """[N, 3, 64, 64] -> [N, 1, 1, 1], the probability that an image is real."""
     widths = [channels, 2 * channels, 4 * channels, 8 * channels]
     layers: list[nn.Module] = [
         nn.Conv2d(colours, channels, 4, 2, 1, bias=False),
@@ -41,7 +41,7 @@ def discriminator(channels: int = 64, colours: int = 3) -> nn.Sequential:
 
 
 def initialise(module: nn.Module) -> None:
-    """The paper's start: weights N(0, .02), norms' gains N(1, .02) (Radford et al. 2015, section 4)."""
+    """Initial values of the paper: weights N(0, .02), gains of norms N(1, .02) (Radford et al. 2015, section 4)."""
     if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
         nn.init.normal_(module.weight, 0.0, 0.02)
     elif isinstance(module, nn.BatchNorm2d):
@@ -49,7 +49,7 @@ def initialise(module: nn.Module) -> None:
 
 
 class TextbookStep:
-    """Both players, their optimizers, and one step of the game."""
+    """Both networks, their optimizers, and one training step."""
 
     def __init__(self, device: str | torch.device = "cpu", lr: float = 2e-4) -> None:
         self.device = torch.device(device)
@@ -60,7 +60,7 @@ class TextbookStep:
         self.criterion = nn.BCELoss()
 
     def step(self, images: Tensor) -> tuple[float, float]:
-        """images float32 [N, 3, 64, 64] in [-1, 1] -> D's loss (both halves summed) and G's."""
+        """images float32 [N, 3, 64, 64] in [-1, 1] -> the losses of D (the sum of both halves) and of G."""
         images = images.to(self.device)
         real_label = torch.ones(len(images), device=self.device)
         fake_label = torch.zeros(len(images), device=self.device)

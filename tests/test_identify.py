@@ -220,16 +220,16 @@ def test_the_value_at_the_equilibrium_is_scaled_with_the_loss() -> None:
 
 def test_each_finding_has_a_sentence_with_its_facts() -> None:
     calls = [node for node in ast.walk(ast.parse(inspect.getsource(diagnose))) if isinstance(node, ast.Call)]
-    findings = [call for call in calls if isinstance(call.func, ast.Attribute) and call.func.attr in ("fault", "note")]
+    findings = [node for node in calls if isinstance(node.func, ast.Attribute) and node.func.attr in ("fault", "note")]
     assert len(findings) > 50
-    for call in findings:
-        if isinstance(call.args[0], ast.JoinedStr):
+    for node in findings:
+        if isinstance(node.args[0], ast.JoinedStr):
             continue
-        branches = [call.args[0].body, call.args[0].orelse] if isinstance(call.args[0], ast.IfExp) else call.args
+        branches = [node.args[0].body, node.args[0].orelse] if isinstance(node.args[0], ast.IfExp) else node.args
         for branch in branches:
             assert isinstance(branch, ast.Constant)
             placeholders = set(re.findall(r"{(\w+)", SENTENCES[str(branch.value)]))
-            assert placeholders == {keyword.arg for keyword in call.keywords}, branch.value
+            assert placeholders == {keyword.arg for keyword in node.keywords}, branch.value
 
 
 def test_what_only_a_pair_shows() -> None:

@@ -34,6 +34,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 sys.path.insert(0, str(Path(__file__).parents[1] / "tools"))
 
 import game as games
+
 from losses_page import build, computed
 
 ROOT = Path(__file__).parents[1]

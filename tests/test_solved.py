@@ -1,24 +1,24 @@
-"""Games that are solved on paper, played by the shipped steps: benchmarks/game.py has the games.
+"""Games with solutions on paper, played by the shipped steps.  The games are in solved_games.py.
 
-D is linear in its parameters w, with features Phi of an image and its label.  Near p = q, where D is flat at its even
-logit, minus the gradients of both players, w's first, then G's parameters', is one matrix for every game and loss:
+D is linear in its parameters w, with features Phi of an image and its label.  Near p = q, where D is constant at its
+equilibrium logit, the gradient vector field (minus both players' gradients: first of w, then of G's parameters) has
+the same Jacobian for every game and loss:
 
     J = [ -(k M + gamma R)   -d B ]     M = E Phi Phi^T       R = E (d Phi / dx) (d Phi / dx)^T
-    [     g B^T           0   ]     B = d E Phi(G) / d theta,   gamma that of R1 and of R2 together
+    [     g B^T           0   ]     B = d E Phi(G) / d theta,   gamma = gamma_R1 + gamma_R2
 
-of which the loss gives only d and g, its slopes in the logit of a fake for D and (downwards) for G, and k, its
-curvature for D; under the relativistic loss M is the covariance within a class.  The alternating update of rate h is
-(1 + h J_g) (1 + h J_d), J_d and J_g the rows of each player (Mescheder et al. 2018, 1801.04406, for the Dirac-GAN).
+The loss enters through three numbers only: d and g, the slopes of D's loss and of minus G's loss in the logit of a
+fake, and k, the curvature of D's loss.  Under the relativistic loss M is the covariance within a class.  The
+alternating update of rate h is (1 + h J_g) (1 + h J_d), where J_d and J_g are the rows of each player (Mescheder et
+al. 2018, 1801.04406, for the Dirac-GAN).
 """
 
 from __future__ import annotations
 
 import cmath
 import math
-import sys
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import NamedTuple
 
 import pytest
@@ -26,18 +26,16 @@ import torch
 from torch import Tensor
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
+import solved_games as games
 from ptarmigan.config import Loss
 from ptarmigan.core.types import Batch
 from ptarmigan.game.step import d_step, g_step
 from ptarmigan.losses.adversarial import OBJECTIVES, objective
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
-
-import game as games
-from game import LOSSES, Game
+from solved_games import LOSSES, Game
 from support import GivenDraws
 
-SLOPES = {  # d, g, k at the even logit: 0; least_squares .5; smoothing log(.45/.55)
+SLOW = pytest.mark.slow
+SLOPES = {  # d, g, k at the equilibrium logit: 0; least_squares .5; smoothing log(.45/.55)
     "minimax": (0.5, 0.5, 0.5),
     "non_saturating": (0.5, 0.5, 0.5),
     "relativistic": (0.5, 0.5, 0.5),
@@ -48,7 +46,9 @@ SLOPES = {  # d, g, k at the even logit: 0; least_squares .5; smoothing log(.45/
     "smoothing": (0.45, 0.55, 0.495),
 }
 PENALTIES = ((0.0, 0.0), (0.3, 0.0), (0.0, 0.4), (0.3, 0.4))  # R1, R2
-NORMAL = torch.tensor([0, 0, 0, 0, math.sqrt(3), -math.sqrt(3)], dtype=torch.float64)  # N(0, 1)'s moments up to the 5th
+NORMAL = torch.tensor(
+    [0, 0, 0, 0, math.sqrt(3), -math.sqrt(3)], dtype=torch.float64
+)  # has the moments of N(0, 1) up to the 5th
 REAL = torch.tensor([[0.5, 0.3, 0.2], [0.1, 0.3, 0.6]], dtype=torch.float64)  # p(x|y) over three places
 FAKE = torch.tensor([[0.2, 0.2, 0.6], [0.6, 0.3, 0.1]], dtype=torch.float64)
 ROWS = (0, 0, 1)  # two thirds of the images are of class 0
@@ -56,23 +56,23 @@ PRIOR = torch.tensor([2 / 3, 1 / 3], dtype=torch.float64)
 
 
 def gaussians(loss: Loss, rate: float = 1.0) -> Game:
-    """N(0, 1) against mean + sd z, seen by a quadratic D: nothing but moments up to the fourth tells them apart."""
-    return games.on_a_line(NORMAL, 2, loss, rate)
+    """N(0, 1) against mean + sd z for a quadratic D, to which only moments up to the fourth matter."""
+    return games.game_on_a_line(NORMAL, 2, loss, rate)
 
 
 def tabular(loss: Loss, rate: float = 1.0, q: Tensor = REAL) -> Game:
-    """The shipped projection head on places and classes, against a free table of probabilities in each class."""
+    """The shipped projection head on places and classes, against a free table of probabilities for each class."""
     labels, reals, fakes = games.pairs(ROWS, 3)
-    D, of = games.Weighed(3, 2, "projection"), objective(loss)
+    D, of = games.WeightedDiscriminator(3, 2, "projection"), objective(loss)
     with torch.no_grad():
         D.head.source.bias.fill_(of.equilibrium_logit or 0.0)
-    real = Batch(games.lit(REAL, labels, reals), labels)
-    return Game.create(games.Table(labels, fakes, q.log()), D, real, loss, rate, games.weighed(of))
+    real = Batch(games.place_images(REAL, labels, reals), labels)
+    return Game.create(games.TableGenerator(labels, fakes, q.log()), D, real, loss, rate, games.weighted_objective(of))
 
 
 class Moments(NamedTuple):
     M: Tensor
-    centred: Tensor  # M less the mean's part, within each class
+    centred: Tensor  # M of centred features, within each class
     R: Tensor
     B: Tensor
 
@@ -121,18 +121,18 @@ def moved(game: Game, start: Tensor, alternate: bool) -> Tensor:
 
 
 def jacobian(game: Game, alternate: bool, eps: float = 1e-4) -> Tensor:
-    """Of the shipped update, as a map of all parameters, where the game stands; by central differences."""
+    """Jacobian of the shipped update, as a map of all parameters, at the present ones; by central differences."""
     start = parameters_to_vector(players(game)).detach().clone()
     columns = [
         (moved(game, start + eps * unit, alternate) - moved(game, start - eps * unit, alternate)) / (2 * eps)
         for unit in torch.eye(len(start), dtype=torch.float64)
     ]
-    assert torch.equal(moved(game, start, alternate), start)  # p = q, D flat: nobody moves
+    assert torch.equal(moved(game, start, alternate), start)  # p = q and D constant: neither player moves
     return torch.stack(columns, 1)
 
 
 def field(game: Game) -> Tensor:
-    """The Jacobian of the gradient vector field: of what a simultaneous step of rate 1 adds."""
+    """The Jacobian of the gradient vector field, which is what a simultaneous step of rate 1 adds."""
     whole = jacobian(game, alternate=False)
     return whole - torch.eye(len(whole), dtype=torch.float64)
 
@@ -146,7 +146,7 @@ def spectrum(of: Tensor) -> list[complex]:
 
 
 def stated(name: str, moments: Moments, gamma: float) -> tuple[Tensor, Tensor]:
-    """J's rows of D and of G, each with zeros in the other's place."""
+    """The rows of J that belong to D and to G, each with zeros in the rows of the other."""
     d, g, k = SLOPES[name]
     M, centred, R, B = moments
     if name == "relativistic":
@@ -157,15 +157,15 @@ def stated(name: str, moments: Moments, gamma: float) -> tuple[Tensor, Tensor]:
     return of_d, of_g
 
 
-def test_every_loss_plays() -> None:
+def test_every_loss_is_played() -> None:
     assert {loss.loss for loss in LOSSES.values()} == set(OBJECTIVES)
     assert set(SLOPES) == set(LOSSES)
 
 
 @pytest.mark.parametrize("name", LOSSES)
-@pytest.mark.parametrize("which", GAMES)
+@pytest.mark.parametrize("which", ["dirac", "gaussians", pytest.param("tabular", marks=SLOW)])
 def test_near_its_end_every_game_is_one_matrix(which: str, name: str) -> None:
-    """Unregularised, with R1, with R2, with both; and the alternating step, without and with both."""
+    """The field without penalties, with R1, R2 and both; the alternating step without penalties and with both."""
     create, moments = GAMES[which]
     one, rate = torch.eye(sum(moments.B.shape), dtype=torch.float64), 0.2
     for r1, r2 in PENALTIES:
@@ -179,15 +179,17 @@ def test_near_its_end_every_game_is_one_matrix(which: str, name: str) -> None:
 
 # ---------------------------------------------------------------------------- the Dirac-GAN
 
-TURNING = [name for name in LOSSES if name != "least_squares_pearson"]  # whose G feels D's slope at p = q
+TURNING = [
+    name for name in LOSSES if name != "least_squares_pearson"
+]  # losses whose G has a gradient at p = q when D has a slope
 
 
 @pytest.mark.parametrize("name", TURNING)
 def test_dirac_turns_unless_r1_or_r2_pull(name: str) -> None:
     """Field: (-gamma +- sqrt(gamma^2 - 4 d g)) / 2, which is +-i sqrt(d g) without a penalty; and -k for D's constant.
 
-    The alternating step is on the unit circle, or inside, at sqrt(1 - h gamma) while it turns; a simultaneous one is
-    outside.
+    The eigenvalues of the alternating step have modulus 1 without a penalty, and sqrt(1 - h gamma) with one while they
+    are complex.  Those of a simultaneous step without a penalty lie outside the unit circle.
     """
     d, g, k = SLOPES[name]
     constant, rate = (0.0 if name == "relativistic" else -k), 0.2
@@ -222,11 +224,13 @@ COMING_IN = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", COMING_IN)
+@pytest.mark.parametrize(
+    "name", [name if name in ("minimax", "non_saturating") else pytest.param(name, marks=SLOW) for name in COMING_IN]
+)
 def test_what_dirac_does_beyond_its_eigenvalues(name: str) -> None:
-    """V = (g psi^2 + d theta^2) / 2, unregularised: V' = -c V^2 on the mean over a turn: 1/V grows by c a second.
+    """V = (g psi^2 + d theta^2) / 2 without a penalty: V' = -c V^2 in the mean over a turn, so 1/V grows at rate c.
 
-    c = 0 for minimax, hinge and Wasserstein, which circle for ever; non-saturating comes in, but like 1/sqrt(t):
+    c = 0 for minimax, hinge and Wasserstein, which circle for ever.  Non-saturating converges, but only like 1/sqrt(t):
     V' = -psi theta (sigma(psi theta) - sigma(-psi theta)) / 2 < 0.
     """
     d, g, _ = SLOPES[name]
@@ -248,9 +252,9 @@ def test_wasserstein_keeps_an_ellipse_to_the_last_digit() -> None:
 
 
 def test_pearsons_g_stops_listening_at_its_end() -> None:
-    """Its slope at D's even logit is 0: at theta = 0 any psi rests, and R1 brings theta in like 1/sqrt(t) alone.
+    """G's slope at the equilibrium logit is 0: at theta = 0 every psi is at rest, and under R1 theta is like 1/sqrt(t).
 
-    psi follows theta at -theta / gamma, so that theta' = -theta^3 / gamma^2: 1/theta^2 grows by 2 / gamma^2.
+    psi follows theta at -theta / gamma, so theta' = -theta^3 / gamma^2, and 1/theta^2 grows at rate 2 / gamma^2.
     """
     psi, theta = games.Plane(LOSSES["least_squares_pearson"], 0.2).path(0.0, 1.5, 150)[-1]
     assert abs(theta) < 1e-9
@@ -266,7 +270,7 @@ def test_pearsons_g_stops_listening_at_its_end() -> None:
 
 
 def test_where_images_have_a_density_curvature_pulls_without_a_penalty() -> None:
-    """Unlike a point, N(0, 1) leaves the cross-entropy's D a curvature; hinge and Wasserstein have none, and circle."""
+    """With N(0, 1) in place of a point the curvature of cross-entropy damps the game; hinge and Wasserstein circle."""
     half, root = 0.5, math.sqrt(3) / 4
     location, scale = [-0.25 - root * 1j, -0.25 + root * 1j], [-half - half * 1j, -half + half * 1j]
     expected: dict[str, list[complex]] = {
@@ -284,7 +288,7 @@ def test_where_images_have_a_density_curvature_pulls_without_a_penalty() -> None
 
 
 def test_r1_is_of_the_data_and_r2_of_what_g_makes() -> None:
-    """E (w + 2 v x)^2 under N(0, 1) and under N(m, s^2), for D(x) = w x + v x^2."""
+    """E (w + 2 v x)^2 under N(0, 1) for R1 and under N(m, s^2) for R2, for D(x) = w x + v x^2."""
     game = gaussians(replace(LOSSES["hinge"], r1=0.3, r2=0.4))
     with torch.no_grad():
         game.state.G.mean.fill_(0.7)
@@ -316,11 +320,11 @@ def test_two_gaussians_from_afar(name: str, gamma: float, there: bool) -> None:
         away.append(math.hypot(G.mean.item(), G.log_sd.item()))
     assert (away[-1] < 0.01) == there
     if not there:
-        assert max(away[-60:]) > 0.05  # hinge comes in until no logit is past its corners, and circles there
+        assert max(away[-60:]) > 0.05  # hinge converges until no logit is past its corners, then circles
 
 
 def push(name: str, mean: float) -> float:
-    """What a shipped step adds to G's mean, a unit of rate, for N(mean, 1) against N(0, 1) and the best D, log p/q."""
+    """The change of G's mean per unit of rate in a shipped step, for N(mean, 1) against N(0, 1) and the optimal D."""
     z = torch.special.ndtri((torch.arange(8000, dtype=torch.float64) + 0.5) / 8000)
     G = games.Points(z)
     D = games.ConditionalDiscriminator(games.Powers(1), 1, 1, "none").double()
@@ -335,7 +339,7 @@ def push(name: str, mean: float) -> float:
 
 
 def test_minimax_leaves_a_hopeless_generator_where_it_is() -> None:
-    """The push is -mean E sigma(f), at most exp(-mean^2 / 8) mean / 2; non-saturating's is -mean E sigma(-f)."""
+    """The change is -mean E sigma(f), at most exp(-mean^2 / 8) mean / 2; under non-saturating -mean E sigma(-f)."""
     x = torch.linspace(-12, 12, 2401, dtype=torch.float64)
     for mean in (0.5, 2.0, 4.0, 6.0):
         q = torch.exp(-0.5 * x**2) / math.sqrt(2 * math.pi)
@@ -352,7 +356,7 @@ def test_minimax_leaves_a_hopeless_generator_where_it_is() -> None:
 
 
 def divergence(name: str) -> float:
-    """L_D at the best D, of p(x, y) and q(x, y)."""
+    """L_D at the optimal D, for p(x, y) and q(x, y)."""
     p, q = PRIOR.unsqueeze(1) * REAL, PRIOR.unsqueeze(1) * FAKE
 
     def kl(a: Tensor, b: Tensor) -> Tensor:
@@ -375,7 +379,7 @@ def divergence(name: str) -> float:
 
 
 def answer(name: str, T: Tensor, r1: float = 0.0, r2: float = 0.0) -> dict[str, Tensor]:
-    """What d_step says of a D with logits T [K, S], by its embedding alone."""
+    """The terms of d_step for a D whose logits are T [K, S], given by its embedding alone."""
     game = tabular(replace(LOSSES[name], r1=r1, r2=r2), q=FAKE)
     with torch.no_grad():
         game.state.D.head.source.bias.zero_()
@@ -388,14 +392,14 @@ def test_the_best_table_is_worth_its_divergence(name: str) -> None:
     p, q = REAL, FAKE
     best = {
         "minimax": (p / q).log(), "non_saturating": (p / q).log(), "smoothing": (0.9 * p / (0.1 * p + q)).log(),
-        "relativistic": (p / q).log() + torch.tensor([[0.4], [-1.0]]),  # a constant is free in each class
+        "relativistic": (p / q).log() + torch.tensor([[0.4], [-1.0]]),  # the constant of each class is free
         "least_squares": p / (p + q), "least_squares_pearson": (p - q) / (p + q), "hinge": torch.sign(p - q),
     }[name]  # fmt: skip
     if name == "hinge":
-        best = torch.where(p == q, 0.3, best)  # anything between -1 and 1 will do there
+        best = torch.where(p == q, 0.3, best)  # any value between -1 and 1 is optimal there
     got = answer(name, best)
     assert got["adv"].item() == pytest.approx(divergence(name), abs=1e-12)
-    assert name == "hinge" or got["grad"].item() < 1e-12  # hinge rests on a kink
+    assert name == "hinge" or got["grad"].item() < 1e-12  # hinge has its minimum at a kink
     for y, x in ((0, 0), (0, 2), (1, 0), (1, 2)):
         for step in (-0.1, 0.1):
             beside = best.clone()
@@ -412,9 +416,12 @@ def test_a_penalised_wasserstein_table_is_the_gap_over_gamma(r1: float, r2: floa
     assert answer("wasserstein", 1.1 * gap / gamma, r1, r2)["grad"].item() > 1e-2
     squared = (PRIOR * gap.square().sum(1)).sum().item()
     whole = sum(value.item() for term, value in got.items() if term != "grad")
-    assert whole - gamma / 2 == pytest.approx(-squared / (2 * gamma), abs=1e-14)  # the slope in the weight is always 1
+    assert whole - gamma / 2 == pytest.approx(
+        -squared / (2 * gamma), abs=1e-14
+    )  # D's slope in the weight's pixel is always 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "gamma", "there"), ENDS)
 def test_a_table_of_probabilities_becomes_the_data_class_by_class(name: str, gamma: float, there: bool) -> None:
     """G's rate is 2, D's 1 / k."""
@@ -429,7 +436,7 @@ def test_a_table_of_probabilities_becomes_the_data_class_by_class(name: str, gam
         assert max(away[-100:]) > 0.1
 
 
-# ---------------------------------------------------------------------------- ACGAN and what repaired it
+# ---------------------------------------------------------------------------- ACGAN and the methods that repaired it
 
 
 @pytest.mark.parametrize(
@@ -437,11 +444,11 @@ def test_a_table_of_probabilities_becomes_the_data_class_by_class(name: str, gam
     [("auxiliary_classifier", False), ("auxiliary_classifier", True), *((name, True) for name in games.REPAIRS)],
 )
 def test_the_answers_to_g_are_where_d_rests(conditioning: str, class_fake: bool) -> None:
-    """d_step has no gradient at what `respond` puts; beside it, in any part of the head, its loss is higher."""
+    """d_step has no gradient at the D of `set_best_discriminator`, and a higher loss where any part of it differs."""
 
     def step(beside: str = "") -> tuple[float, float]:
-        game = games.overlapping(conditioning, class_fake, 1.2, 0.8, every_pair=True)
-        games.respond(game)
+        game = games.overlapping_classes(conditioning, class_fake, 1.2, 0.8, every_pair=True)
+        games.set_best_discriminator(game)
         if beside:
             weight = game.state.D.get_parameter(beside).detach().view(-1)
             weight[: len(weight) // 2] += 0.1  # half of the places, or of the classes
@@ -457,8 +464,8 @@ def test_the_answers_to_g_are_where_d_rests(conditioning: str, class_fake: bool)
         assert loss > floor + 1e-5
 
 
-def left(theta: Tensor, class_fake: bool) -> Tensor:
-    """2 JSD of the marginals + .5 CE at the best C, as a function of G: mean and log sd."""
+def acgan_loss(theta: Tensor, class_fake: bool) -> Tensor:
+    """2 JSD of the marginals + .5 CE at the optimal classifier C, as a function of G's mean and log sd."""
     p, q = (log.exp() / 2 for log in (games.LOG_P, games.log_classes(*theta)))
     of_p, of_q = p.sum(0), q.sum(0)
     m = (of_p + of_q) / 2
@@ -467,28 +474,28 @@ def left(theta: Tensor, class_fake: bool) -> Tensor:
     return jsd2 - 0.5 * (q * (taught / taught.sum(0)).log()).sum()
 
 
-def lowest(class_fake: bool) -> tuple[float, float]:
+def acgan_minimum(class_fake: bool) -> tuple[float, float]:
     """By Newton's method."""
     theta = torch.tensor([1.25, math.log(0.77)], dtype=torch.float64)
     for _ in range(12):
-        slope = torch.autograd.functional.jacobian(lambda at: left(at, class_fake), theta)
+        slope = torch.autograd.functional.jacobian(lambda at: acgan_loss(at, class_fake), theta)
         theta = theta - torch.linalg.solve(
-            torch.autograd.functional.hessian(lambda at: left(at, class_fake), theta), slope
+            torch.autograd.functional.hessian(lambda at: acgan_loss(at, class_fake), theta), slope
         )
     assert slope.abs().max() < 1e-12
     return theta[0].item(), theta[1].exp().item()
 
 
 def test_acgan_shrinks_classes_that_overlap_and_its_repairs_do_not() -> None:
-    """p(x|y) = N(+-1, 1): G leaves the truth under ACGAN, and comes back to it under the others.
+    """p(x|y) = N(+-1, 1): G moves away from the data under ACGAN, and returns to them under the other methods.
 
-    With C on real images alone it ends at the minimum of 2 JSD + .5 CE.  With C on both it does not quite: that
-    minimum is (1.285, .745), but G moves against a C that is held still, and comes to rest at (1.290, .759).
+    With C on real images alone G ends at the minimum of 2 JSD + .5 CE.  With C on real and fake images the minimum is
+    (1.285, .745), but G descends against a fixed C, and comes to rest at (1.290, .759).
     """
-    alone, both = games.rest("auxiliary_classifier", False), games.rest("auxiliary_classifier", True)
+    alone, both = games.resting_point("auxiliary_classifier", False), games.resting_point("auxiliary_classifier", True)
     assert alone == pytest.approx((1.298, 0.785), abs=5e-4)
-    assert alone == pytest.approx(lowest(False), abs=1e-9)
+    assert alone == pytest.approx(acgan_minimum(False), abs=1e-9)
     assert both == pytest.approx((1.290, 0.759), abs=5e-4)
-    assert lowest(True) == pytest.approx((1.285, 0.745), abs=5e-4)
+    assert acgan_minimum(True) == pytest.approx((1.285, 0.745), abs=5e-4)
     for conditioning in games.REPAIRS:
-        assert games.rest(conditioning, True, *both) == pytest.approx((1, 1), abs=1e-9)
+        assert games.resting_point(conditioning, True, *both) == pytest.approx((1, 1), abs=1e-9)

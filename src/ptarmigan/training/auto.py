@@ -11,7 +11,7 @@ from ptarmigan.config import SECTIONS, Config, check
 from ptarmigan.core.types import ImageSpec
 from ptarmigan.networks.layers import sides
 
-# Thresholds between the choices, each measured on Fashion-MNIST: docs/search.md
+# Thresholds between the choices, each measured on Fashion-MNIST: studies/search.md
 BLOCKS_FROM = 50_000  # images seen; below, blocks in G cost a CPU more time than they are worth
 LARGE_BATCH_FROM = 100_000  # images seen; from here batch 64 and weaker penalties are better, minute by minute
 WIDE_FROM = 500_000  # images seen; from here twice the width is better image by image; a GPU's time was not measured
@@ -36,7 +36,7 @@ MEASURED = (
     Measured("auto", 21_000, 51, "docs/benchmarks.md", "rough, but of their class"),
     Measured("auto", 57_000, 17, "docs/benchmarks.md", "clear classes"),
     Measured("auto", 360_000, 2.8, "docs/benchmarks.md", "hard to tell from real images at a glance"),
-    Measured("auto", 560_000, 2.3, "docs/search.md", "hard to tell from real images at a glance"),
+    Measured("auto", 560_000, 2.3, "studies/search.md", "hard to tell from real images at a glance"),
     Measured("1,000 training images, no augmentation", 210_000, 7.1, "docs/benchmarks.md"),
     Measured("1,000 training images, augmentation gentle", 210_000, 4.8, "docs/benchmarks.md"),
     Measured("10 minutes of acgan", 240_700, 77, "docs/benchmarks.md"),

@@ -1,9 +1,9 @@
-"""What the matrix product of convolution.py brings, against oneDNN's way to a weight's gradient: interleaved, medians.
+"""The matrix product of core/conv.py against oneDNN's gradient of a convolution's weight: interleaved, medians.
 
-    OMP_NUM_THREADS=1 python benchmarks/convolution.py [--rounds 15]
+    OMP_NUM_THREADS=1 python studies/convolution.py [--rounds 15]
 
-First the gradient alone, in bf16 and channels_last, for maps that take the product and, last, for three that do not;
-then whole steps of recipes in bf16, with the product where it pays and without it anywhere.
+First the gradient alone, in bf16 and channels_last, for five shapes that take the product and three that do not.  Then
+whole steps of recipes in bf16, with the product where ptarmigan uses it and without it.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def main() -> None:
             "oneDNN": lambda x=x, w=w, g=g, stride=stride: conv2d_weight(x, w.shape, g, stride, 1),
             "product": lambda x=x, g=g, of=of: convolution.correlation(g, None, x, of),
         }
-        taken = by_turns(ways, rounds)
+        taken = in_turns(ways, rounds)
         print(
             f"  {inputs:>3} -> {outputs:>3}, {height}x{width} -> {g.shape[2]}x{g.shape[3]}, kernel {kernel}, "
             f"{images:>3} images: {taken['oneDNN'] * 1e3:6.2f} ms, product {taken['product'] * 1e3:6.2f} ms, "
@@ -63,7 +63,7 @@ def main() -> None:
     for recipe, height, width, channels, batch in STEPS:
         step = shipped(recipe, height, width, channels, batch)
         ways = {"oneDNN": lambda step=step: without(step), "product": step}
-        taken = by_turns(ways, rounds)
+        taken = in_turns(ways, rounds)
         print(
             f"  {recipe}'s step, {height}x{width}x{channels}, batch {batch}: "
             + ", ".join(f"{name} {4 * batch / seconds:.0f} images/s" for name, seconds in taken.items())
@@ -76,7 +76,7 @@ def noise(*shape: int) -> Tensor:
 
 
 def shipped(recipe: str, height: int, width: int, channels: int, batch: int) -> Callable[[], None]:
-    """Four steps in bf16, one of which has what penalties the recipe has."""
+    """Four training steps in bf16; one of them computes the penalties of the recipe, if it has any."""
     config = resolve({"recipe": recipe, "batch": batch, "images": "1000M"})
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (2_000, height, width, channels), np.uint8)
@@ -98,8 +98,8 @@ def without(step: Callable[[], None]) -> None:
     convolution.PLACES = kept
 
 
-def by_turns(ways: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
-    """The median of seconds for each; two rounds to warm up."""
+def in_turns(ways: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
+    """Median seconds of each; two rounds to warm up."""
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(rounds + 2):
         for name, way in ways.items():

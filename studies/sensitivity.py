@@ -1,12 +1,12 @@
-"""The side to which EfficientNet-Lite0 should resize: how well KID sees a fault, and what that costs.
+"""The size to which EfficientNet-Lite0 should resize: how well KID sees a fault, and at what cost.
 
-    python benchmarks/sensitivity.py [/usr/share/datasets/fashion-mnist]
+    python studies/sensitivity.py [/usr/share/datasets/fashion-mnist]
 
-For each side: images a CPU-second on one thread, which other work on the machine disturbs least, and for each planted
-fault the mean KID (unbiased, cubic kernel) between 1,000 faulted images and each of 8 disjoint subsets of 1,000 real
-training images, in units of the SD of KID over the 28 pairs of those subsets.  The faulted images are in none of the
-subsets.  KID's SD between equal distributions falls as 1/N, so what a second buys is the sensitivity times images a
-second: the last column, of the faults' geometric mean.
+For each side: images a CPU-second on one thread, the measure that other work on the machine disturbs least.  For each
+planted fault: the mean KID (unbiased, cubic kernel) between 1,000 faulted images and each of 8 disjoint sets of 1,000
+real training images, in units of the standard deviation of KID over the 28 pairs of those sets.  The faulted images are
+in none of the sets.  The standard deviation of KID between equal distributions falls as 1/N, so the last column is the
+sensitivity for a given time: the geometric mean over the faults, times images a second.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""Throughput of the extractor, from uint8 arrays to features, against plain PyTorch inference on ready tensors.
+"""Throughput of the extractor, from uint8 arrays to features, against plain inference on tensors that are ready.
 
-    python benchmarks/extract.py [--rounds 15] [--images 256] [--threads 2]
+    python studies/extract.py [--rounds 15] [--images 256] [--threads 2]
 
-Both run the same network at the same batch size, turn by turn.  The plain loop gets float tensors that are already
-resized, scaled and in the network's memory format; the extractor starts at the arrays that sampling gives.
+Both run the same network at the same batch size, in turns.  The plain loop gets float tensors that are already resized,
+scaled and in the memory format of the network; the extractor starts from arrays as sampling gives them.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ptarmigan.evaluation.features import CHUNK, load_extractor
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--rounds", type=int, default=15, help="at least 2")
     parser.add_argument("--images", type=int, default=256)
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()

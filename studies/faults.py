@@ -1,15 +1,15 @@
-"""What each figure of a score sees: real images in the place of generated ones, one fault planted at a time.
+"""What each figure of a score sees: real images in place of generated ones, one fault planted at a time.
 
-    python benchmarks/faults.py [--data /usr/share/datasets/fashion-mnist] [--cache FOLDER]
+    python studies/faults.py [--data /usr/share/datasets/fashion-mnist] [--cache FOLDER]
 
-Fashion-MNIST, every class equally often: SETS disjoint sets of N training images stand for what a generator made,
-others are the training set, and test images are held out.  Each fault goes through `ptarmigan.evaluate.evaluate` as
-`ptarmigan score` calls it, in EfficientNet-Lite0's features and in those of a classifier of the training images.
-A figure moved where it is farther from the same figure without a fault than the two 95 % intervals together: bold.
+Fashion-MNIST, every class equally often: SETS disjoint sets of N training images stand for generated ones, other
+training images are the training set, and test images are held out.  Each fault is scored by the `evaluate` that
+`ptarmigan score` calls, in the features of EfficientNet-Lite0 and in those of a classifier of the training images.
+A figure moved if its distance from the figure without a fault exceeds the two half 95 % intervals together: bold.
 
-Prints Markdown.  Each fault names beforehand the figures that should move, which way, and those that must not: exit
-status 1, and a line for each on standard error, where one does not.  --cache keeps the features between calls.  What
-many faults have in common (floors, the real images' own figures, the classifier) is reckoned once: `remember`.
+Prints Markdown.  Each fault names the figures that should rise or fall and those that must stay the same.  Where one
+does not, standard error gets a line and the exit status is 1.  --cache keeps the features between calls.  Results that
+many faults share (floors, the figures of real images, the classifier) are computed once: `memoize`.
 """
 
 from __future__ import annotations
@@ -32,7 +32,6 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 from torch import Tensor
 
-from judge import CLASSES, DATA, read_idx
 from ptarmigan.core import files
 from ptarmigan.evaluation import evaluate as evaluating
 from ptarmigan.evaluation import metrics
@@ -42,9 +41,13 @@ from ptarmigan.evaluation.features.classifier import Classifier, train_classifie
 from ptarmigan.evaluation.metrics import Interval
 from sensitivity import jpeg
 
-SETS, EACH = 5, 150  # sets of generated images, and images of a class in each: N = 1,500, and Fréchet needs 1,281
+sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
+
+from judge import CLASSES, DATA, read_idx
+
+SETS, EACH = 5, 150  # sets, and images of a class in each: N = 1,500, and Fréchet needs 1,281
 TRAIN, HELD_OUT = 750, 200  # images of a class
-POOL = 600  # images of a class set apart for each set: the baseline is the first EACH, others come from behind
+POOL = 600  # images of a class reserved for each set: the baseline is the first EACH, faults use the others too
 CHOICE = 300  # of these, from which the surest EACH are taken
 TROUSER, BAG = CLASSES.index("Trouser"), CLASSES.index("Bag")
 
@@ -69,7 +72,7 @@ Images = NDArray[np.uint8]  # [N, 28, 28]
 
 
 class Shown(NamedTuple):
-    """Images, and the classes that they are said to be of."""
+    """Images and the labels that they are given."""
 
     images: Images
     labels: NDArray[np.int64]  # [N]
@@ -81,7 +84,7 @@ class Shown(NamedTuple):
 class Real(NamedTuple):
     train: Shown
     held_out: Shown
-    made: list[Shown]  # what stands for generated images: the first EACH of each class of the pool
+    made: list[Shown]  # in place of generated images: the first EACH of each class of the pool
     pools: list[Shown]
 
 
@@ -91,26 +94,27 @@ class Fault:
     plant: Callable[[Real], list[Shown]]
     rises: tuple[str, ...] = ()
     falls: tuple[str, ...] = ()
-    blind: tuple[str, ...] = ()  # figures that cannot see it: the same to the last digit
+    same: tuple[str, ...] = ()  # figures that have to stay the same to the last digit
 
 
-class Eye:
-    """An extractor that looks at no image twice; what it saw is kept in a file, if anywhere."""
+class CachedExtractor:
+    """An extractor that computes the features of each image once, and keeps them in a file if it has a path."""
 
-    def __init__(self, seer: Extractor, path: Path | None) -> None:
-        self.seer, self.path, self.features, self.place = seer, path, torch.empty(0, seer.dim), dict[bytes, int]()
+    def __init__(self, extractor: Extractor, path: Path | None) -> None:
+        self.extractor, self.path, self.place = extractor, path, dict[bytes, int]()
+        self.features = torch.empty(0, extractor.dim)
         if path is not None and path.is_file():
             kept, _ = files.load_tensors(path)
             self.features = kept["features"]
             self.place = {image.numpy().tobytes(): place for place, image in enumerate(kept["images"])}
 
-    def look(self, every: Sequence[Images]) -> None:
+    def prepare(self, every: Sequence[Images]) -> None:
         new = {image.tobytes(): image for images in every for image in images}
         new = {key: image for key, image in new.items() if key not in self.place}
         if not new:
             return
         self.place |= {key: len(self.place) + i for i, key in enumerate(new)}
-        self.features = torch.cat([self.features, self.seer(np.stack(list(new.values()))[..., None])])
+        self.features = torch.cat([self.features, self.extractor(np.stack(list(new.values()))[..., None])])
         if self.path is not None:
             files.make_folder(self.path.parent)
             seen = torch.from_numpy(
@@ -128,19 +132,20 @@ def main() -> int:
     parser.add_argument("--cache", type=Path, help="folder for the features")
     asked = parser.parse_args()
 
-    remember()
-    seer = load_extractor()
-    eye = Eye(seer, asked.cache and asked.cache / f"faults-{seer.sha256[:16]}.safetensors")
+    memoize()
+    found = load_extractor()
+    features = CachedExtractor(found, asked.cache and asked.cache / f"faults-{found.sha256[:16]}.safetensors")
     real = read(asked.data)
-    eye.look([real.train.images, real.held_out.images])
-    train = eye(real.train)
+    features.prepare([real.train.images, real.held_out.images])
+    train = features(real.train)
+    # another seed than that of evaluate
     learnt = train_classifier(
         train.features, real.train.labels, len(CLASSES), seed=1
     )  # evaluate's own has another seed
-    planted = {fault: fault.plant(real) for fault in faults(eye, learnt)}
-    eye.look([shown.images for each in planted.values() for shown in each])
+    planted = {fault: fault.plant(real) for fault in faults(features, learnt)}
+    features.prepare([shown.images for each in planted.values() for shown in each])
 
-    held_out, names = eye(real.held_out), CLASSES
+    held_out, names = features(real.held_out), CLASSES
     classifier = train_classifier(train.features, real.train.labels, len(names))
     missed: list[str] = []
     tables: list[dict[Fault, dict[str, Interval]]] = []
@@ -148,7 +153,7 @@ def main() -> int:
         table: dict[Fault, dict[str, Interval]] = {}
         for fault, each in planted.items():
             begun = time.perf_counter()
-            made = [eye(shown) for shown in each]
+            made = [features(shown) for shown in each]
             sets = ComparedSets(train, held_out, made, made, names)
             report = evaluate(sets.through_classifier(classifier) if own else sets, quiet)
             table[fault] = figures_of(report)
@@ -167,10 +172,10 @@ def quiet(_: str) -> None:
     pass
 
 
-def remember() -> None:
-    """Let the slow pure functions below `evaluate` answer from memory where the same question comes again."""
+def memoize() -> None:
+    """Memoize the slow pure functions that `evaluate` calls."""
 
-    def remembered(function: Callable[..., Any]) -> Callable[..., Any]:
+    def memoized(function: Callable[..., Any]) -> Callable[..., Any]:
         answers: dict[bytes, Any] = {}
 
         def answer(*arguments: Any, **named: Any) -> Any:
@@ -191,7 +196,7 @@ def remember() -> None:
         (evaluating, ("train_classifier",)),
     ):
         for name in names:
-            setattr(module, name, remembered(getattr(module, name)))
+            setattr(module, name, memoized(getattr(module, name)))
 
 
 def flat(arguments: Iterable[Any]) -> Iterator[Any]:
@@ -225,11 +230,11 @@ def read(data: Path) -> Real:
     )
 
 
-def faults(eye: Eye, learnt: Classifier) -> list[Fault]:
-    """The baseline first.  `learnt` says which images are easy."""
+def faults(features: CachedExtractor, learnt: Classifier) -> list[Fault]:
+    """All faults, after the baseline.  `learnt` tells which images are easy."""
     fidelity = ("precision", "density", "coverage")
     copying = ("c_t", "authenticity", "distance_ratio")
-    cannot = (*WHOLE, *copying)  # figures that no label enters
+    no_label = (*WHOLE, *copying)  # figures that use no labels
     return [
         Fault("none", lambda real: real.made),
         Fault("blur, sd .5 pixels", lambda real: blurred(real.made, 0.5), rises=("frechet", "kid"), falls=fidelity),
@@ -241,8 +246,8 @@ def faults(eye: Eye, learnt: Classifier) -> list[Fault]:
         ),
         Fault("asked for bags, others come", unasked, rises=("frechet", "worst"), falls=("coverage", "accuracy")),
         Fault("five classes 3 times the others", tilted, rises=("frechet", "kid")),
-        Fault("trousers called bags and bags trousers", swapped, rises=("worst",), falls=("accuracy",), blind=cannot),
-        Fault("labels permuted", permuted, rises=("worst", "diversity"), falls=("accuracy",), blind=cannot),
+        Fault("trousers called bags and bags trousers", swapped, rises=("worst",), falls=("accuracy",), same=no_label),
+        Fault("labels permuted", permuted, rises=("worst", "diversity"), falls=("accuracy",), same=no_label),
         Fault(
             "1 image a class", partial(repeated, distinct=1),
             rises=("frechet", "kid", "worst"), falls=("recall", "coverage", "diversity"),
@@ -252,7 +257,7 @@ def faults(eye: Eye, learnt: Classifier) -> list[Fault]:
         Fault("copies of training images", copied, falls=copying),
         Fault("copies, blur of sd .3", lambda real: blurred(copied(real), 0.3), falls=copying),
         Fault("1 of 5 a copy", partly_copied, falls=copying),
-        Fault("the surer half", partial(surest, eye=eye, learnt=learnt), rises=("accuracy",), falls=("diversity",)),
+        Fault("the surer half", partial(surest, features=features, by=learnt), ("accuracy",), falls=("diversity",)),
     ]  # fmt: skip
 
 
@@ -270,12 +275,12 @@ def noised(sets: list[Shown], sd: float) -> list[Shown]:
 
 
 def dropped(real: Real, left: int) -> list[Shown]:
-    """So many bags in each set, and more of the others: all are what they are called."""
+    """Only `left` bags in each set, and more of the other classes; all labels are right."""
     return [shares(pool, [left if label == BAG else EACH for label in range(len(CLASSES))]) for pool in real.pools]
 
 
 def unasked(real: Real) -> list[Shown]:
-    """No bag, and what comes in its place is called so."""
+    """No bags; images of other classes take their place and their label."""
     return [
         one._replace(labels=np.where(np.arange(len(one.labels)) < len(one.labels) - EACH, one.labels, BAG))
         for one in dropped(real, left=0)
@@ -288,7 +293,7 @@ def tilted(real: Real) -> list[Shown]:
 
 
 def shares(pool: Shown, counts: list[int]) -> Shown:
-    """`counts` images of each class; then, to make up the number, more of those of which there are EACH."""
+    """`counts` images of each class, filled up to the full number with more of the classes that have EACH."""
     spare = max(0, EACH * len(CLASSES) - sum(counts))
     full = [label for label, count in enumerate(counts) if count == EACH]
     labels = np.repeat(np.arange(len(CLASSES)), counts)
@@ -312,11 +317,11 @@ def permuted(real: Real) -> list[Shown]:
 
 
 def repeated(real: Real, distinct: int) -> list[Shown]:
-    """Each class drawn, with replacement, from a few images that are the same in all sets."""
+    """Each class drawn with replacement from `distinct` images, the same in all sets."""
     rng = np.random.default_rng(0)
     few = [real.made[0].of(label)[:distinct] for label in range(len(CLASSES))]
     labels = real.made[0].labels
-    return [Shown(np.stack([few[label][rng.integers(distinct)] for label in labels]), labels) for _ in real.made]
+    return [Shown(np.stack([few[label][rng.integers(len(few[label]))] for label in labels]), labels) for _ in real.made]
 
 
 def copied(real: Real) -> list[Shown]:
@@ -324,7 +329,7 @@ def copied(real: Real) -> list[Shown]:
 
 
 def partly_copied(real: Real) -> list[Shown]:
-    """Every fifth image a training image of its class: the k-th of the made is replaced by the k-th of the copied."""
+    """Every fifth image is replaced by a training image of its class."""
     out = []
     for shown, copy in zip(real.made, copied(real), strict=True):
         assert (shown.labels == copy.labels).all()
@@ -334,13 +339,13 @@ def partly_copied(real: Real) -> list[Shown]:
     return out
 
 
-def surest(real: Real, eye: Eye, learnt: Classifier) -> list[Shown]:
-    """The EACH images, of CHOICE of each class, to whose class the classifier gives most."""
+def surest(real: Real, features: CachedExtractor, by: Classifier) -> list[Shown]:
+    """The EACH of CHOICE images of each class to whose label the classifier gives the highest probability."""
     out = []
     for pool in real.pools:
         few = shares(pool, [CHOICE] * len(CLASSES))
-        eye.look([few.images])
-        chances = learnt(eye(few).features).softmax(1)[torch.arange(len(few.labels)), torch.from_numpy(few.labels)]
+        features.prepare([few.images])
+        chances = by(features(few).features).softmax(1)[torch.arange(len(few.labels)), torch.from_numpy(few.labels)]
         order = np.argsort(-chances.numpy(), kind="stable")
         places = np.concatenate([order[few.labels[order] == label][:EACH] for label in range(len(CLASSES))])
         out.append(Shown(few.images[places], few.labels[places]))
@@ -362,20 +367,20 @@ def figures_of(report: Report) -> dict[str, Interval]:
 
 
 def mean(classes: list[Interval]) -> Interval:
-    """Over classes, whose images are independent of each other: half the interval is the root of the sum of squares."""
+    """Mean over classes, which are independent: half intervals add as the root of the sum of squares."""
     middle = math.fsum(of.mean for of in classes) / len(classes)
     half = math.sqrt(math.fsum((of.high - of.mean) ** 2 for of in classes)) / len(classes)
     return Interval(middle, middle - half, middle + half)
 
 
 def moved(of: Interval, base: Interval) -> float:
-    """How far from the baseline, in units of the two half intervals together: beyond +-1 it moved."""
+    """Distance from the baseline in units of the two half intervals together; beyond +-1 the figure moved."""
     both = (of.high - of.mean) + (base.high - base.mean)
     return (of.mean - base.mean) / both if both else 0.0
 
 
 def failures(table: dict[Fault, dict[str, Interval]]) -> list[str]:
-    """A line for each figure that did not do what its fault says that it should."""
+    """A line for each figure that did not move, or stay, as its fault says."""
     base = next(iter(table.values()))
     out = []
     for fault, row in table.items():
@@ -383,17 +388,19 @@ def failures(table: dict[Fault, dict[str, Interval]]) -> list[str]:
             by = moved(row[name], base[name])
             if not (by > 1 if name in fault.rises else by < -1):
                 way = "rise" if name in fault.rises else "fall"
-                out.append(f"{fault.name}: {FIGURES[name]} should {way}, and moved by {by:+.2f} times both intervals")
+                out.append(
+                    f"{fault.name}: {FIGURES[name]} should {way}, but moved by {by:+.2f} times both half intervals"
+                )
         out += [
-            f"{fault.name}: {FIGURES[name]} sees no label, and is {row[name].mean} for {base[name].mean}"
-            for name in fault.blind
+            f"{fault.name}: {FIGURES[name]} uses no labels, but is {row[name].mean} instead of {base[name].mean}"
+            for name in fault.same
             if row[name] != base[name]
         ]
     return out
 
 
 def first_table(table: dict[Fault, dict[str, Interval]], report: Report) -> str:
-    """Every figure of every fault, in two parts."""
+    """Every figure of every fault, as two tables."""
     base = next(iter(table.values()))
     rest = [name for name in FIGURES if name not in WHOLE]
     beside = {
@@ -429,7 +436,7 @@ def times(by: float) -> str:
 
 
 def cell(of: Interval, base: Interval, expected: bool) -> str:
-    """A mean and half its interval, to the digits that it is worth: bold where it moved, marked where it should."""
+    """A mean and half its interval, to significant digits; bold where it moved, marked where it should."""
     if math.isnan(of.mean):
         return "none"
     half = of.high - of.mean

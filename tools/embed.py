@@ -1,15 +1,15 @@
-"""Build the embedded data set: the first 10,000 images of Fashion-MNIST's training split, with names and licence.
+"""Build the embedded data set: the first 10,000 training images of Fashion-MNIST, with class names and licence.
 
-    python benchmarks/embed.py [/usr/share/datasets/fashion-mnist]
+    python tools/embed.py [/usr/share/datasets/fashion-mnist]
 
-The source is Debian's package dataset-fashion-mnist.  The output is the same bytes each time.
+The source is Debian's package dataset-fashion-mnist.  The output is the same, byte for byte, each time.
 """
 
 from __future__ import annotations
 
+import argparse
 import gzip
 import io
-import sys
 import zipfile
 from pathlib import Path
 
@@ -43,13 +43,16 @@ SOFTWARE.
 """
 
 
-def main(folder: Path) -> None:
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", nargs="?", type=Path, default=Path("/usr/share/datasets/fashion-mnist"))
+    folder = parser.parse_args().folder
     with gzip.open(folder / "train-images-idx3-ubyte.gz") as file:
         images = np.frombuffer(file.read(16 + COUNT * 784), np.uint8, offset=16).reshape(COUNT, 28, 28)
     with gzip.open(folder / "train-labels-idx1-ubyte.gz") as file:
         labels = np.frombuffer(file.read(8 + COUNT), np.uint8, offset=8)
     target = ASSETS / "fashion-mnist-10k.npz"
-    # numpy.savez_compressed stamps the present time into the zip: the same layout with a fixed one.
+    # The layout of numpy.savez_compressed with a fixed time, because numpy would write the present one.
     with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as file:
         for name, array in {"arr_0": images, "arr_1": labels, "class_names": np.array(NAMES)}.items():
             stream = io.BytesIO()
@@ -62,4 +65,4 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1] if len(sys.argv) > 1 else "/usr/share/datasets/fashion-mnist"))
+    main()

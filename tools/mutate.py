@@ -1,12 +1,12 @@
-"""Change the heart of ptarmigan one token at a time and see whether its tests notice.
+"""Mutation test of the losses and of the training step: change one token at a time and see whether a test fails.
 
-    python benchmarks/mutate.py [MODULE ...] [--workers 2] [--list]
+    python tools/mutate.py [MODULE ...] [--workers 2] [--list]
 
-From the syntax trees of losses.py, conditioning.py, penalties.py and step.py it makes every single change of
-a sign, operator, factor, constant, target, comparison, condition, reduction, detach, call, argument, keyword,
-name (real for fake, r for f, D for G ...), no_grad or other context, term of a dict, and statement.  Each
-mutant lives in a fork of this process, in which torch is imported already, and is put in the module's place
-by an import hook; no file is written.  Killed: a test failed, or the mutant could not be imported.
+From the syntax tree of each module it makes every single change of a sign, operator, factor, constant, target,
+comparison, condition, reduction, detach, call, argument, keyword, name (real for fake, r for f, D for G ...), no_grad
+or other context, term of a dict, and statement.  Each mutant runs in a fork of this process, which has imported torch,
+and replaces the module through an import hook; no file is written.  A mutant is killed if a test fails, if it cannot
+be imported, or if it runs too long.
 
 Exit status 1 if a mutant survives that EQUIVALENT does not explain, or if an explanation is out of date.
 """
@@ -33,51 +33,56 @@ from types import CodeType, ModuleType
 ROOT = Path(__file__).resolve().parents[1]
 SOURCE = ROOT / "src" / "ptarmigan"
 TESTS = {
-    "losses": ("test_losses.py", "test_game.py"),
-    "conditioning": ("test_conditioning.py", "test_game.py"),
-    "penalties": ("test_penalties.py", "test_game.py", "test_convolution.py"),
-    "step": ("test_game.py", "test_pieces.py", "test_convolution.py"),
+    "losses.adversarial": (
+        "test_losses.py",
+        "test_augment.py::test_signs_are_against_ds_best_logit_where_real_and_fake_are_alike",
+        "test_game.py",
+    ),
+    "losses.conditioning": ("test_conditioning.py", "test_game.py"),
+    "losses.penalties": ("test_penalties.py", "test_game.py", "test_convolution.py"),
+    "game.step": ("test_game.py", "test_pieces.py", "test_convolution.py"),
 }
-SECONDS = 120  # a mutant that runs longer is killed, and counts so
+SECONDS = 120  # of CPU time; a mutant that runs longer, or 10 times as long by the clock, counts as killed
 
-LAST = "the same dimension, or place, counted from the other end"
-SQUARED = "the sign is squared away"
-EITHER = "the type that two types promote to does not depend on their order"
+LAST = "the same dimension, or index, counted from the other end"
+SQUARED = "the square removes the sign"
+EITHER = "type promotion is symmetric"
 SUM = "a sum and a difference are both inf or nan exactly where either operand is"
-TYPE = "for mypy; it does nothing when it runs"
-UNREAD = "the source logit needs neither the classes nor the labels"
-EQUALITY = "-y are equal where y are"
+TYPE = "for mypy; no effect at run time"
+UNREAD = "the source logit uses neither the classes nor the labels"
+EQUALITY = "labels are compared for equality only"
 
-# Survivors that no test can kill, and why: what they compute is the same.
+# Survivors that no test can kill, and why they compute the same.
 EQUIVALENT: dict[str, str] = {
-    "losses: partial(least_squares_d, real_target=1.0, fake_target=-1.0) -> "
+    "losses.adversarial: partial(least_squares_d, real_target=1.0, fake_target=-1.0) -> "
     "partial(least_squares_d, fake_target=-1.0)": "1 is the default; written out to show all three targets",
-    "conditioning.Head.forward: 1 -> -1": LAST,
+    "losses.conditioning.Head.forward: 1 -> -1": LAST,
     **{
-        f"conditioning.{name}.forward: 1 -> -1{n}": LAST
+        f"losses.conditioning.{name}.forward: 1 -> -1{n}": LAST
         for name, count in (("Projection", 2), ("ReACGAN", 2))
         for n in ("", " #2", " #3")[:count]
     },
-    **{f"conditioning.contrast: 1 -> -1{n}": LAST for n in ("", " #2", " #3", " #4", " #5")},
-    **{f"conditioning.discriminative_g: 1 -> -1{n}": LAST for n in ("", " #2", " #3", " #4")},
-    "conditioning.discriminative_d: 1 -> -1": LAST,
-    "conditioning.discriminative_d: fake -> real": "both halves have as many logits",
-    "conditioning.contrast: [attraction, repulsion] -> [repulsion, attraction]": "a sum",
-    "conditioning.ReACGAN.forward: F.normalize(self.embed(features), dim=1) -> "
+    **{f"losses.conditioning.contrast: 1 -> -1{n}": LAST for n in ("", " #2", " #3", " #4", " #5")},
+    **{f"losses.conditioning.discriminative_g: 1 -> -1{n}": LAST for n in ("", " #2", " #3", " #4")},
+    "losses.conditioning.discriminative_d: 1 -> -1": LAST,
+    "losses.conditioning.discriminative_d: fake -> real": "both halves have as many logits",
+    "losses.conditioning.contrast: [attraction, repulsion] -> [repulsion, attraction]": "a sum",
+    "losses.conditioning.ReACGAN.forward: F.normalize(self.embed(features), dim=1) -> "
     "F.normalize(self.embed(features))": "1 is the default; written out to show that it is each image's",
-    "conditioning.ReACGAN.forward: F.normalize(self.proxies(labels), dim=1) -> "
+    "losses.conditioning.ReACGAN.forward: F.normalize(self.proxies(labels), dim=1) -> "
     "F.normalize(self.proxies(labels))": "1 is the default; written out to show that it is each image's",
     **{
-        f"conditioning.{name}.__init__: super().__init__(features, classes) -> "
+        f"losses.conditioning.{name}.__init__: super().__init__(features, classes) -> "
         "super().__init__(features, -classes)": UNREAD
         for name in ("AuxiliaryClassifier", "Projection", "ReACGAN")
     },
     **{
-        f"conditioning.{name}.forward: super().forward(features, labels) -> super().forward(features, -labels)": UNREAD
+        f"losses.conditioning.{name}.forward: super().forward(features, labels) -> "
+        "super().forward(features, -labels)": UNREAD
         for name in ("AuxiliaryClassifier", "TwinClassifier", "ReACGAN")
     },
     **{
-        f"conditioning.{place}: known({half}.{output}) -> {half}.{output}": TYPE
+        f"losses.conditioning.{place}: known({half}.{output}) -> {half}.{output}": TYPE
         for place, given in {
             "AuxiliaryClassifier.d_term": ("real.class_logits", "fake.class_logits"),
             "AuxiliaryClassifier.g_term": ("fake.class_logits",),
@@ -90,54 +95,58 @@ EQUIVALENT: dict[str, str] = {
         }.items()
         for half, output in (name.split(".") for name in given)
     },
-    "conditioning.known: assert output is not None -> pass": TYPE,
-    "conditioning.AuxiliaryClassifier.d_term: classification_d(known(real.class_logits), known(fake.class_logits), "
+    "losses.conditioning.known: assert output is not None -> pass": TYPE,
+    "losses.conditioning.AuxiliaryClassifier.d_term: classification_d(known(real.class_logits), "
+    "known(fake.class_logits), "
     "real_labels=real_labels, fake_labels=fake_labels, fakes=loss.class_fake) -> "
     "classification_d(known(real.class_logits), known(fake.class_logits), real_labels=real_labels, "
     "fake_labels=fake_labels, fakes=-loss.class_fake)": "-True is true, -False is false",
     **{
-        f"conditioning.ReACGAN.{term}: contrast(known({half}.embedding), known({half}.proxy), {half}_labels, "
+        f"losses.conditioning.ReACGAN.{term}: contrast(known({half}.embedding), known({half}.proxy), {half}_labels, "
         f"margin=loss.class_margin, temperature=loss.class_temperature) -> contrast(known({half}.embedding), "
         f"known({half}.proxy), -{half}_labels, margin=loss.class_margin, temperature=loss.class_temperature)": EQUALITY
         for term, half in (("d_term", "real"), ("g_term", "fake"))
     },
-    "conditioning.ConditionalDiscriminator.forward: torch.promote_types(features.dtype, torch.float32) -> "
+    "losses.conditioning.ConditionalDiscriminator.forward: torch.promote_types(features.dtype, torch.float32) -> "
     "torch.promote_types(torch.float32, features.dtype)": EITHER,
-    "penalties.squared_gradient_norm: torch.promote_types(gradient.dtype, torch.float32) -> "
+    "losses.penalties.squared_gradient_norm: torch.promote_types(gradient.dtype, torch.float32) -> "
     "torch.promote_types(torch.float32, gradient.dtype)": EITHER,
-    "penalties.squared_gradient_norm: torch.autograd.grad(logits.sum(), images, create_graph=True) -> "
+    "losses.penalties.squared_gradient_norm: torch.autograd.grad(logits.sum(), images, create_graph=True) -> "
     "torch.autograd.grad(-logits.sum(), images, create_graph=True)": SQUARED,
-    "penalties.squared_gradient_norm: (1, 2, 3) -> (2, 1, 3)": "a sum over the same dimensions",
-    "penalties.squared_gradient_norm: (1, 2, 3) -> (1, 3, 2)": "a sum over the same dimensions",
-    "penalties.squared_gradient_norm: 2 -> -2": LAST,
-    "penalties.one_centred: squared_gradient_norm(logits, images) -> squared_gradient_norm(-logits, images)": SQUARED,
-    "penalties.one_centred: 1e-30 -> 2e-30": "any tiny floor above 0 keeps the slope finite",
-    "step: (Masks, Masks) -> (Masks,)": TYPE,
-    "step: [slice] -> []": TYPE,
-    "step.d_step: len(real.labels) -> len(-real.labels)": "a count",
-    "step.d_step: real -> fake": "both halves are as many",
-    "step.g_step: len(fake.labels) -> len(-fake.labels)": "a count",
-    "step.g_step: fake -> real": "both halves are as many",
-    "step.d_step.terms: 1 -> -1": LAST,
-    "step.g_step.terms: 1 -> -1": LAST,
-    "step.d_step.terms: squared_gradient_norm(r.logits, x) -> squared_gradient_norm(-r.logits, x)": SQUARED,
-    "step.d_step.terms: squared_gradient_norm(f.logits, g) -> squared_gradient_norm(-f.logits, g)": SQUARED,
-    "step.d_step.terms: logits = D(between_both, y, masks[0]).logits -> "
+    "losses.penalties.squared_gradient_norm: (1, 2, 3) -> (2, 1, 3)": "a sum over the same dimensions",
+    "losses.penalties.squared_gradient_norm: (1, 2, 3) -> (1, 3, 2)": "a sum over the same dimensions",
+    "losses.penalties.squared_gradient_norm: 2 -> -2": LAST,
+    "losses.penalties.one_centred: squared_gradient_norm(logits, images) -> "
+    "squared_gradient_norm(-logits, images)": SQUARED,
+    "losses.penalties.one_centred: 1e-30 -> 2e-30": "any tiny floor above 0 keeps the slope finite",
+    "game.step: (Masks, Masks) -> (Masks,)": TYPE,
+    "game.step: [slice] -> []": TYPE,
+    "game.step.d_step: len(real.labels) -> len(-real.labels)": "a count",
+    "game.step.d_step: real -> fake": "both halves are as many",
+    "game.step.g_step: len(fake.labels) -> len(-fake.labels)": "a count",
+    "game.step.g_step: fake -> real": "both halves are as many",
+    "game.step.d_step.terms: 1 -> -1": LAST,
+    "game.step.g_step.terms: 1 -> -1": LAST,
+    "game.step.d_step.terms: squared_gradient_norm(r.logits, x) -> squared_gradient_norm(-r.logits, x)": SQUARED,
+    "game.step.d_step.terms: squared_gradient_norm(f.logits, g) -> squared_gradient_norm(-f.logits, g)": SQUARED,
+    "game.step.d_step.terms: logits = D(between_both, y, masks[0]).logits -> "
     "logits = -D(between_both, y, masks[0]).logits": SQUARED,
-    "step.d_step.terms: one_centred(logits, between_both) -> one_centred(-logits, between_both)": SQUARED,
-    "step.g_step.through: assert images.grad is not None -> pass": TYPE,
-    "step.g_step.through: images.grad -> images.data": TYPE,
-    "step.g_step.through: '' -> '_'": "the name of a term that nobody reads",
-    "step.g_step.through: (images.grad[part] * made).sum() -> images.grad[part] * made": "backward sums its terms",
-    "step.update: 'list[Tensor]' -> 'list[Tensor]_'": TYPE,
-    "step.update: [*gradients, terms] -> [terms, *gradients]": "each is averaged by itself",
-    "step.update: torch.isfinite(terms.sum() + norm) -> torch.isfinite(-(terms.sum() + norm))": "-x is finite like x",
-    "step.update: terms.sum() + norm -> terms.sum() - norm": SUM,
-    "step.update: terms.sum() + norm -> -terms.sum() + norm": SUM,
-    "step.update: terms.sum -> terms.mean": "a mean is finite where the sum is",
-    "step.update: terms.unbind() -> terms": "a tensor is iterated over like its rows",
-    "step.update: zip(values, terms.unbind(), strict=True) -> zip(values, terms.unbind())": "as many terms as values",
-    "step.update: True -> False": "as many terms as values",
+    "game.step.d_step.terms: one_centred(logits, between_both) -> one_centred(-logits, between_both)": SQUARED,
+    "game.step.g_step.through: assert images.grad is not None -> pass": TYPE,
+    "game.step.g_step.through: images.grad -> images.data": TYPE,
+    "game.step.g_step.through: '' -> '_'": "the name of a term that nobody reads",
+    "game.step.g_step.through: (images.grad[part] * made).sum() -> images.grad[part] * made": "backward sums its terms",
+    "game.step.update: 'list[Tensor]' -> 'list[Tensor]_'": TYPE,
+    "game.step.update: [*gradients, terms] -> [terms, *gradients]": "each is averaged by itself",
+    "game.step.update: torch.isfinite(terms.sum() + norm) -> "
+    "torch.isfinite(-(terms.sum() + norm))": "-x is finite where x is",
+    "game.step.update: terms.sum() + norm -> terms.sum() - norm": SUM,
+    "game.step.update: terms.sum() + norm -> -terms.sum() + norm": SUM,
+    "game.step.update: terms.sum -> terms.mean": "a mean is finite where the sum is",
+    "game.step.update: terms.unbind() -> terms": "a tensor is iterated over like its rows",
+    "game.step.update: zip(values, terms.unbind(), strict=True) -> "
+    "zip(values, terms.unbind())": "as many terms as values",
+    "game.step.update: True -> False": "as many terms as values",
 }
 
 NAMES = {"real": "fake", "r": "f", "x": "g", "real_labels": "fake_labels", "real_target": "fake_target", "D": "G"}
@@ -156,14 +165,14 @@ COMPARISONS: dict[type[ast.cmpop], Sequence[type[ast.cmpop]]] = {
 }  # fmt: skip
 NO_VALUES = ("annotation", "returns", "decorator_list", "bases", "msg", "type_comment", "ctx")
 
-Way = tuple[tuple[str, int | None], ...]  # from the module down to a node
+Steps = tuple[tuple[str, int | None], ...]  # the path from the module to a node: fields, with an index in a list
 
 
 @dataclass(frozen=True)
 class Mutant:
     module: str
     line: int
-    key: str  # module.function: old -> new, with #n where that occurs again
+    key: str  # module.function: old -> new, with #n for a repeated one
     code: CodeType
 
 
@@ -172,7 +181,7 @@ def negated(node: ast.expr) -> ast.expr:
 
 
 def numeric(node: ast.AST | None) -> bool:
-    """Could be a number or a tensor."""
+    """Whether the node could be a number or a tensor."""
     return isinstance(node, ast.Name | ast.Attribute | ast.Call | ast.BinOp | ast.Subscript)
 
 
@@ -194,7 +203,7 @@ def changed(node: ast.AST, **fields: object) -> ast.AST:
 
 
 def variants(node: ast.AST) -> Iterator[ast.AST]:
-    """Every single change of this node itself; its children have their own."""
+    """Every single change of this node itself, not of its children."""
     match node:
         case ast.BinOp(left, op, right):
             for other in OPERATORS.get(type(op), ()):
@@ -256,7 +265,7 @@ def variants(node: ast.AST) -> Iterator[ast.AST]:
 def calls(
     node: ast.Call, function: ast.expr, arguments: list[ast.expr], keywords: list[ast.keyword]
 ) -> Iterator[ast.AST]:
-    """The call left out, an argument left out, exchanged with the next, or its sign flipped."""
+    """The call without its function, without an argument, with two arguments swapped, or with a sign flipped."""
     if arguments:
         yield arguments[0]
     if isinstance(function, ast.Attribute):
@@ -281,37 +290,37 @@ def calls(
             yield changed(node, keywords=renamed([*values[:i], negated(value), *values[i + 1 :]]))
 
 
-def nodes(node: ast.AST, way: Way = (), scope: str = "") -> Iterator[tuple[ast.AST, Way, str]]:
-    """Every node that has a part in what is computed, with the way to it and the function it is in."""
-    if isinstance(node, ast.Import | ast.ImportFrom) or is_alias(node, way) or is_docstring(node):
+def nodes(node: ast.AST, path: Steps = (), scope: str = "") -> Iterator[tuple[ast.AST, Steps, str]]:
+    """Every node that takes part in the computation, with the path to it and the name of its function."""
+    if isinstance(node, ast.Import | ast.ImportFrom) or is_alias(node, path) or is_docstring(node):
         return
     if isinstance(node, ast.FunctionDef | ast.ClassDef):
         scope = f"{scope}.{node.name}"
-    yield node, way, scope
+    yield node, path, scope
     for field, value in ast.iter_fields(node):
         if field in NO_VALUES:
             continue
         for i, child in enumerate(value) if isinstance(value, list) else ((None, value),):
             if isinstance(child, ast.AST):
-                yield from nodes(child, (*way, (field, i)), scope)
+                yield from nodes(child, (*path, (field, i)), scope)
 
 
 def is_docstring(node: ast.AST) -> bool:
     return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
 
 
-def is_alias(node: ast.AST, way: Way) -> bool:
-    """A name for a type, at the module's level: X = A | None."""
-    return len(way) == 1 and isinstance(node, ast.Assign) and isinstance(node.value, ast.BinOp)
+def is_alias(node: ast.AST, path: Steps) -> bool:
+    """Whether the node is a type alias at module level: X = A | None."""
+    return len(path) == 1 and isinstance(node, ast.Assign) and isinstance(node.value, ast.BinOp)
 
 
-def put(tree: ast.Module, way: Way, new: ast.AST) -> ast.Module:
-    """A copy of the tree with another node at the end of the way."""
+def replaced(tree: ast.Module, path: Steps, new: ast.AST) -> ast.Module:
+    """A copy of the tree with the node at the end of the path replaced."""
     tree = copy.deepcopy(tree)
     at: ast.AST = tree
-    for n, (field, i) in enumerate(way):
+    for n, (field, i) in enumerate(path):
         held = getattr(at, field)
-        if n == len(way) - 1:
+        if n == len(path) - 1:
             new = copy.deepcopy(new)
             if i is None:
                 setattr(at, field, new)
@@ -322,37 +331,45 @@ def put(tree: ast.Module, way: Way, new: ast.AST) -> ast.Module:
     return ast.fix_missing_locations(tree)
 
 
+def source(module: str) -> Path:
+    return SOURCE / f"{module.replace('.', '/')}.py"
+
+
+def is_of(key: str, module: str) -> bool:
+    return key.startswith((f"{module}:", f"{module}."))
+
+
 def short(node: ast.AST) -> str:
     text = " ".join(ast.unparse(node).split())
     return text if len(text) <= 150 else f"{text[:147]}..."
 
 
 def mutants(module: str) -> Iterator[Mutant]:
-    path = SOURCE / f"{module}.py"
+    path = source(module)
     tree = ast.parse(path.read_text())
     seen = {ast.unparse(tree)}
-    again: Counter[str] = Counter()
-    for node, way, scope in nodes(tree):
+    repeats: Counter[str] = Counter()
+    for node, at, scope in nodes(tree):
         for new in variants(node):
-            if new is node or not way:
+            if new is node or not at:
                 continue
-            mutated = put(tree, way, new)
+            mutated = replaced(tree, at, new)
             text = ast.unparse(mutated)
             if text in seen:
                 continue
             seen.add(text)
             key = f"{module}{scope}: {short(node)} -> {short(new)}"
-            again[key] += 1
-            key += f" #{again[key]}" if again[key] > 1 else ""
+            repeats[key] += 1
+            key += f" #{repeats[key]}" if repeats[key] > 1 else ""
             try:
                 code = compile(mutated, str(path), "exec")
-            except (SyntaxError, ValueError):  # no Python, as f(*, a=1) without a's default
+            except (SyntaxError, ValueError):  # not valid Python, such as f(*, a=1) without the default of a
                 continue
             yield Mutant(module, getattr(node, "lineno", 0), key, code)
 
 
-class Replaced(importlib.machinery.SourceFileLoader):
-    """Loads a module from the code that it is given instead of from its file."""
+class CodeLoader(importlib.machinery.SourceFileLoader):
+    """Loads a module from given code instead of from its file."""
 
     def __init__(self, name: str, path: str, code: CodeType) -> None:
         super().__init__(name, path)
@@ -368,18 +385,19 @@ class Replaced(importlib.machinery.SourceFileLoader):
 
 
 def verdict(module: str, code: CodeType | None, quiet: bool) -> int:
-    """In a fork: pytest's exit status for the module's tests, with the code in the module's place."""
+    """In a fork: the exit status of pytest on the module's tests, with the module replaced by the code."""
     import pytest
     import torch
 
-    signal.alarm(SECONDS)
+    signal.setitimer(signal.ITIMER_PROF, SECONDS)
+    signal.alarm(10 * SECONDS)
     torch.set_num_threads(1)
     if quiet:
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, 1)
         os.dup2(null, 2)
     if code is not None:
-        loader = Replaced(f"ptarmigan.{module}", str(SOURCE / f"{module}.py"), code)
+        loader = CodeLoader(f"ptarmigan.{module}", str(source(module)), code)
         sys.meta_path.insert(0, loader)  # type: ignore[arg-type]
     files = [str(ROOT / "tests" / name) for name in TESTS[module]]
     options = ["-x", "-q", "--tb=no", "-p", "no:cacheprovider", "-p", "no:faulthandler", "--rootdir", str(ROOT)]
@@ -389,7 +407,7 @@ def verdict(module: str, code: CodeType | None, quiet: bool) -> int:
 def fork(module: str, code: CodeType | None, quiet: bool = True) -> int:
     pid = os.fork()
     if pid == 0:
-        status = 70  # not one of pytest's
+        status = 70  # not an exit status of pytest
         try:
             status = verdict(module, code, quiet)
         finally:
@@ -398,14 +416,13 @@ def fork(module: str, code: CodeType | None, quiet: bool = True) -> int:
 
 
 def killed(status: int, mutant: Mutant) -> bool:
-    """0: all tests passed; 1: one failed; 2: a test file could not be imported; a signal: it ran too long."""
+    """Status 0: all tests passed; 1: one failed; 2: a test file could not be imported; a signal: it ran too long."""
     if os.WIFEXITED(status) and os.WEXITSTATUS(status) not in (0, 1, 2):
-        raise SystemExit(f"pytest ended with status {os.WEXITSTATUS(status)} on {mutant.key}")
+        raise SystemExit(f"pytest exited with status {os.WEXITSTATUS(status)} on {mutant.key}")
     return status != 0
 
 
-def run(every: Sequence[Mutant], workers: int) -> list[Mutant]:
-    """The survivors."""
+def survivors_of(every: Sequence[Mutant], workers: int) -> list[Mutant]:
     running: dict[int, Mutant] = {}
     survivors: list[Mutant] = []
     done, began = 0, time.monotonic()
@@ -431,39 +448,40 @@ def run(every: Sequence[Mutant], workers: int) -> list[Mutant]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("modules", nargs="*", metavar="MODULE", help=f"of {', '.join(TESTS)}; default all")
-    parser.add_argument("--workers", type=int, default=2, help="mutants tested at a time")
-    parser.add_argument("--list", action="store_true", help="print the mutants and test none")
+    parser.add_argument("modules", nargs="*", metavar="MODULE", help=f"some of {', '.join(TESTS)}; default: all")
+    parser.add_argument("--workers", type=int, default=2, help="mutants to test at a time")
+    parser.add_argument("--list", action="store_true", help="print the mutants without testing them")
     given = parser.parse_args()
     chosen = given.modules or list(TESTS)
     if unknown := [name for name in chosen if name not in TESTS]:
         parser.error(f"unknown module {unknown[0]!r}: choose from {', '.join(TESTS)}")
     every = [mutant for module in chosen for mutant in mutants(module)]
     if given.list:
-        print("\n".join(f"{m.module}.py:{m.line} {m.key}" for m in every))
+        print("\n".join(f"{m.module}:{m.line} {m.key}" for m in every))
         return 0
 
     os.environ |= {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "OMP_NUM_THREADS": "1"}
-    for name in ("pytest", "torch", "torch._dynamo", "numpy"):  # once, for all forks
+    for name in ("pytest", "torch", "torch._dynamo", "numpy"):  # before the forks, which share them
         importlib.import_module(name)
     gc.freeze()
     for module in chosen:
         if os.waitpid(fork(module, None, quiet=False), 0)[1]:
-            raise SystemExit(f"the tests of {module}.py fail without a mutation: mend them first")
+            raise SystemExit(f"the tests of {module} fail without a mutation: fix them first")
 
     began = time.monotonic()
-    survivors = run(every, given.workers)
+    survivors = survivors_of(every, given.workers)
     for module in chosen:
         total = sum(m.module == module for m in every)
         alive = [m for m in survivors if m.module == module]
         explained = sum(m.key in EQUIVALENT for m in alive)
         dead = f"{total - len(alive)}/{total} killed"
-        print(f"{module}.py: {dead}, {explained} equivalent, {len(alive) - explained} unexplained")
+        print(f"{module}: {dead}, {explained} equivalent, {len(alive) - explained} unexplained")
     for m in survivors:
-        print(f"{m.module}.py:{m.line} {m.key}\n    {EQUIVALENT.get(m.key, 'UNEXPLAINED: no test notices')}")
-    stale = [k for k in EQUIVALENT if k.split(".")[0].split(":")[0] in chosen and k not in {m.key for m in survivors}]
+        print(f"{m.module}:{m.line} {m.key}\n    {EQUIVALENT.get(m.key, 'UNEXPLAINED: no test notices')}")
+    keys = {m.key for m in survivors}
+    stale = [k for k in EQUIVALENT if k not in keys and any(is_of(k, module) for module in chosen)]
     for key in stale:
-        print(f"out of date in EQUIVALENT, killed or gone: {key}")
+        print(f"out of date in EQUIVALENT (the mutant is killed or does not exist): {key}")
     unexplained = [m for m in survivors if m.key not in EQUIVALENT]
     score = f"killed {len(every) - len(survivors)}/{len(every)}"
     left = f"{len(survivors) - len(unexplained)} equivalent, {len(unexplained)} unexplained"

@@ -1,19 +1,20 @@
-"""Quality of many configs at once on one CUDA device: each a recorded step on a stream of its own.
+"""Quality of many configs at once on one CUDA device: each trains by recorded steps on its own stream.
 
-    python benchmarks/many.py CONFIGS.json [--out ROWS.jsonl] [--at-once 8] [--seconds 300]
+    python studies/many.py CONFIGS.json [--out ROWS.jsonl] [--at-once 8] [--seconds 300]
 
-CONFIGS.json is a list of [name, fields] with `images` among the fields of each.  A name that begins with "test" trains
-on the 60,000 and is judged on the 10,000 test images; any other trains on the first 50,000 and is judged on the other
-10,000.  Small kernels of one run leave most of a GPU idle, so that eight runs take hardly longer than one.
+CONFIGS.json is a list of [name, fields]; the fields of each include `images`.  A name that starts with "test" trains on
+the 60,000 and is judged on the 10,000 test images; any other trains on the first 50,000 and is judged on the other
+10,000.  The small kernels of one run leave most of a GPU idle, so eight runs take hardly longer than one.
 
-To keep the host ahead of eight runs, latents and places in the data are drawn on the device, by a seed and not by
-address: a row is a run like `train`'s, not the same run.
+Latents and positions in the data are drawn on the device by a seed and not by address, so that the host keeps up with
+eight runs.  A row is therefore a run like that of `train`, but not the same run.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -22,15 +23,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from judge import CLASSES, DATA, Judge, Labelled, read_idx
 from ptarmigan.config import parse_images, resolve
 from ptarmigan.core import seeding
 from ptarmigan.core.types import Batch, ImageSpec
 from ptarmigan.data.batches import to_float
-from ptarmigan.game.cuda_graph import Graphs
+from ptarmigan.game.cuda_graph import GraphStep
 from ptarmigan.game.optim import ema_decay, learning_rate, set_rate, update_ema
 from ptarmigan.game.state import TrainState
 from ptarmigan.networks.layers import recalibrate_batch_norm
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
+
+from judge import CLASSES, DATA, Judge, Labelled, read_idx
 
 CUDA = torch.device("cuda")
 SPEC = ImageSpec(28, 28, 1, CLASSES)
@@ -38,14 +42,14 @@ TUNING = 50_000
 
 
 class Job:
-    """One config on its way: images [M, 28, 28, 1] uint8 and labels [M] on the device."""
+    """The training of one config: images [M, 28, 28, 1] uint8 and labels [M] on the device."""
 
     def __init__(self, name: str, fields: dict[str, Any], images: Tensor, labels: Tensor) -> None:
         self.name, self.fields, self.images, self.labels = name, fields, images, labels
         self.config = resolve(fields)
         self.state = TrainState.create(self.config, SPEC, CUDA)
         self.end = parse_images(self.config.train.images) or 0
-        self.by, self.stream = Graphs(), torch.cuda.Stream()
+        self.by, self.stream = GraphStep(), torch.cuda.Stream()
         self.drawn = torch.Generator(CUDA).manual_seed(1000 + self.config.train.seed)
 
     def step(self) -> None:
@@ -62,7 +66,7 @@ class Job:
 
     @torch.no_grad()
     def sample(self) -> Labelled:
-        """1,000 a class."""
+        """Sample 1,000 images of each class."""
         model, G = self.config.model, self.state.ema if self.config.train.ema_half_life else self.state.G
 
         def z(purpose: str, first: int) -> Tensor:
@@ -78,19 +82,23 @@ class Job:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("configs", type=Path)
+    parser.add_argument("configs", type=Path, metavar="CONFIGS.json")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "many.jsonl")
-    parser.add_argument("--at-once", type=int, default=8)
-    parser.add_argument("--seconds", type=float, default=300.0)
-    asked = parser.parse_args()
-    queue: list[tuple[str, dict[str, Any]]] = [(name, fields) for name, fields in json.loads(asked.configs.read_text())]
-    judge, (pixels, classes) = Judge.load(), read_idx(DATA, "train")
+    parser.add_argument("--at-once", type=int, default=8, help="runs that train side by side")
+    parser.add_argument("--seconds", type=float, default=300.0, help="stop after this time")
+    arguments = parser.parse_args()
+    if not torch.cuda.is_available():
+        parser.error("needs a CUDA device")
+    queue: list[tuple[str, dict[str, Any]]] = [
+        (name, fields) for name, fields in json.loads(arguments.configs.read_text())
+    ]
+    judge, (pixels, classes) = Judge.load(data=DATA), read_idx(DATA, "train")
     images, labels = torch.from_numpy(pixels[..., None]).to(CUDA), torch.from_numpy(classes).to(CUDA)
     split = pixels[TUNING:], classes[TUNING:]
     jobs: list[Job] = []
     begun = time.perf_counter()
-    while (queue or jobs) and time.perf_counter() - begun < asked.seconds:
-        while queue and len(jobs) < asked.at_once:
+    while (queue or jobs) and time.perf_counter() - begun < arguments.seconds:
+        while queue and len(jobs) < arguments.at_once:
             name, fields = queue.pop(0)
             some = slice(None if name.startswith("test") else TUNING)
             jobs.append(Job(name, fields, images[some], labels[some]))
@@ -101,11 +109,11 @@ def main() -> None:
                 torch.cuda.synchronize()
                 score = judge.score(*job.sample(), None if job.name.startswith("test") else split)
                 row = {"name": job.name, "fields": job.fields, "images_seen": job.state.images_seen, "score": score}
-                with asked.out.open("a") as file:
+                with arguments.out.open("a") as file:
                     file.write(json.dumps(row) + "\n")
                 print(job.name, f"{score['frechet']:.2f} {score['accuracy']:.3f} {score['diversity']:.3f}", flush=True)
     for left in [*(job.name for job in jobs), *(name for name, _ in queue)]:
-        print(f"not done in time: {left}")
+        print(f"not finished in time: {left}")
 
 
 if __name__ == "__main__":

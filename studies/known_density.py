@@ -1,13 +1,13 @@
-"""What each score says of departures whose true size is known: a mixture of Gaussians seen through a linear map.
+"""Scores of departures whose true size is known: a mixture of Gaussians seen through a linear map.
 
     pip install -e '.[bench]'
-    python benchmarks/known_density.py [--samples 2000] [--seeds 5]
+    python studies/known_density.py [--samples 2000] [--seeds 5]
 
-The data are six Gaussian modes in 16 dimensions, seen through a fixed injective map to 64 features: the densities of
-data (p) and "model" (q) are exact, and so are the divergences between them but for the mean over 50,000 draws of each.
-Four families of q, each taken as far as gives the same Jensen-Shannon divergences: one mode fades; all modes narrow;
-each mode shifts its own way; the modes are re-weighted.  Scores are of N samples against one real set of N, with 95 %
-intervals over generation seeds.  Prints a table and writes docs/known-density.png.
+The data are six Gaussian modes in 16 dimensions, seen through a fixed injective map to 64 features.  The densities of
+the data (p) and of the "model" (q) are exact; their divergences are means over 50,000 draws of each.  There are four
+families of q: one mode fades; all modes narrow; each mode shifts in its own direction; the modes are re-weighted.  Each
+family is taken to the same Jensen-Shannon divergences.  Scores compare N samples with one real set of N, with 95 %
+intervals over generation seeds.  Prints a table and writes studies/known-density.png.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ from torch import Tensor
 from ptarmigan.evaluation.metrics import Interval, frechet, gaussian, interval, kid_and_fidelity, pair_statistics
 
 MODES, DIM, FEATURES, DRAWS = 6, 16, 64, 50_000
-BITS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1)  # Jensen-Shannon divergences to plant; 1 is the most there can be
+PICTURE = Path(__file__).parent / "known-density.png"
+BITS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1)  # Jensen-Shannon divergences of each family; the maximum is 1
 SCORES = {
     "frechet": "Fréchet distance",
     "kid": "KID",
@@ -62,7 +63,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--samples", type=int, default=2_000)
     parser.add_argument("--seeds", type=int, default=5)
-    asked = parser.parse_args()
+    arguments = parser.parse_args()
 
     generator = torch.Generator().manual_seed(0)
     weights = torch.tensor([0.25, *[0.15] * (MODES - 1)], dtype=torch.float64)
@@ -78,26 +79,25 @@ def main() -> None:
         ),
     }
 
-    real = p.sample(asked.samples, generator) @ to_features
+    real = p.sample(arguments.samples, generator) @ to_features
 
     def row(family: str, q: Mixture) -> Row:
         fakes = [
-            q.sample(asked.samples, torch.Generator().manual_seed(100 + s)) @ to_features for s in range(asked.seeds)
+            q.sample(arguments.samples, torch.Generator().manual_seed(100 + s)) @ to_features
+            for s in range(arguments.seeds)
         ]
         each = [scores(real, fake) for fake in fakes]
         return Row(family, *divergences(p, q), {name: interval([one[name] for one in each]) for name in SCORES})
 
     rows = [row("none: q = p", p)]
-    print(
-        f"{asked.samples:,} samples against as many real; mean over {asked.seeds} generation seeds +- half the interval"
-    )
+    print(f"{arguments.samples:,} samples against as many real; mean over {arguments.seeds} seeds +- half the interval")
     print(f"{'departure':<18} {'JSD, bits':>9} {'KL, nats':>9}  " + "  ".join(f"{name:>17}" for name in SCORES))
     show(rows[0])
     for family, of in families.items():
         for bits in BITS:
             rows.append(row(family, of(strength(p, of, bits))))
             show(rows[-1])
-    draw(rows, list(families), Path(__file__).parent.parent / "docs" / "known-density.png")
+    draw(rows, list(families), PICTURE)
 
 
 def normal(generator: torch.Generator, *shape: int) -> Tensor:
@@ -119,12 +119,12 @@ def divergences(p: Mixture, q: Mixture) -> tuple[float, float]:
 
 
 def mean_log(log_ratio: Tensor) -> float:
-    """E log(a / b) under a: E [b / a - 1], which is 0, is added, because it takes nearly all the noise away."""
+    """E log(a / b) under a.  E [b / a - 1], which is 0, is added because it removes nearly all the noise."""
     return (log_ratio + torch.expm1(-log_ratio)).mean().item()
 
 
 def strength(p: Mixture, family: Callable[[float], Mixture], bits: float) -> float:
-    """How far to go in a family, in [0, 1], for a Jensen-Shannon divergence: by bisection."""
+    """The parameter of a family, in [0, 1], that gives a Jensen-Shannon divergence; by bisection."""
     low, high = 0.0, 1.0
     for _ in range(12):
         middle = (low + high) / 2

@@ -1,8 +1,9 @@
-"""Our Inception features and FID against torch-fidelity's, on the same images and the same weights.
+"""Our Inception features and FID against those of torch-fidelity, on the same images with the same weights.
 
-    python benchmarks/parity_inception.py [--weights FILE] [--images 2200]
+    python tools/parity_inception.py [--weights FILE] [--images 2200]
 
-Half of the images are Fashion-MNIST's embedded ones, half the same under noise.  FID needs more images than features.
+Half of the images are the embedded ones of Fashion-MNIST; the other half are the same with noise.  FID needs more
+images than features.  Needs the package torch-fidelity in an environment of its own.
 """
 
 from __future__ import annotations
@@ -23,18 +24,18 @@ ASSETS = Path(__file__).resolve().parents[1] / "src" / "ptarmigan" / "assets"
 
 def main() -> str | None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--weights", help="the published file; else from the cache, or downloaded")
+    parser.add_argument("--weights", help="the published file; by default from the cache, or downloaded")
     parser.add_argument("--images", type=int, default=2 * (inception.DIM + 52))
     arguments = parser.parse_args()
     try:
         from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
         from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
     except ImportError as error:
-        return f"missing: the package torch-fidelity, in an environment of its own ({error})"
+        return f"needs the package torch-fidelity, in an environment of its own ({error})"
     try:
         ours = load_extractor("inception", arguments.weights)
     except UserError as error:
-        return f"missing: {error}"
+        return str(error)
     path = arguments.weights or inception.downloaded()
     theirs = FeatureExtractorInceptionV3("inception-v3-compat", ["2048"], feature_extractor_weights_path=str(path))
 
