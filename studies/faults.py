@@ -138,10 +138,8 @@ def main() -> int:
     real = read(asked.data)
     features.prepare([real.train.images, real.held_out.images])
     train = features(real.train)
-    # another seed than that of evaluate
-    learnt = train_classifier(
-        train.features, real.train.labels, len(CLASSES), seed=1
-    )  # evaluate's own has another seed
+    # evaluate's own classifier has another seed
+    learnt = train_classifier(train.features, real.train.labels, len(CLASSES), seed=1)
     planted = {fault: fault.plant(real) for fault in faults(features, learnt)}
     features.prepare([shown.images for each in planted.values() for shown in each])
 

@@ -18,7 +18,7 @@ from ptarmigan.core.files import FORMAT, load_json, load_tensors, save_json, sav
 from ptarmigan.core.types import ImageSpec
 from ptarmigan.data import open_dataset
 from ptarmigan.evaluation.features import Extractor
-from ptarmigan.evaluation.features.cache import features_of
+from ptarmigan.evaluation.features.cache import cached_features
 from ptarmigan.training import checkpoint
 from support import raises
 
@@ -85,10 +85,10 @@ def test_cached_features_of_another_format_are_computed_again(
     network = nn.Sequential(nn.Flatten(), nn.Linear(16 * 16, 5))
     extractor = Extractor("random", "FD-random", "0" * 64, 16, 5, network)
     dataset = open_dataset(shapes, Data(split="none"), lambda *_: None)
-    first = features_of(extractor, dataset, np.arange(4))
+    first = cached_features(extractor, dataset, np.arange(4))
     (path,) = (tmp_path / "features").iterdir()
     of_format(path, FORMAT + 1)
-    assert torch.equal(features_of(extractor, dataset, np.arange(4)), first)
+    assert torch.equal(cached_features(extractor, dataset, np.arange(4)), first)
     assert load_tensors(path)[1]["format"] == FORMAT
 
 

@@ -474,5 +474,5 @@ def test_the_readme_shows_what_it_prints() -> None:
 def test_the_help_says_what_the_status_means() -> None:
     command = [sys.executable, "-m", "ptarmigan", "losses", "identify", "--help"]
     out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    assert "status 1 where" in " ".join(out.split())
+    assert "exit status 1 if" in " ".join(out.split())
     assert ptarmigan.identify is identify

@@ -77,6 +77,15 @@ def test_every_error_code_is_in_the_table_and_the_table_has_no_other() -> None:
     assert not set(listed) - text, "docs/errors.md has a code that the package does not"
 
 
+def test_every_user_error_has_a_code() -> None:
+    coded = {name for name, node in error_classes().items() if "code = " in ast.unparse(node)} - {"UserError"}
+    for tree in trees():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1] == "UserError":
+                assert len(node.args) > 1 or any(k.arg == "code" for k in node.keywords), ast.unparse(node)
+    assert {"InvalidLossFile", "OutOfMemory"} <= coded
+
+
 def names_of(node: ast.ImportFrom) -> set[str]:
     return {alias.name for alias in node.names}
 

@@ -14,11 +14,12 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ptarmigan.config import Model, resolve
-from ptarmigan.core.types import ImageSpec, UserError
+from ptarmigan.core.types import ImageSpec
 from ptarmigan.losses.conditioning import HEADS, ConditionalDiscriminator
 from ptarmigan.networks import build, build_generator
 from ptarmigan.networks.dcgan import Generator
 from ptarmigan.networks.layers import BatchNorm, initialise, recalibrate_batch_norm, sides, widths
+from support import raises
 
 SMALL = Model(width=4, latent_dim=6, class_dim=5)
 NAMES = ("ant", "bee", "cat")
@@ -126,7 +127,7 @@ def test_modulation_scales_and_shifts_each_norm_of_a_stage_and_changes_nothing_a
 
 def test_what_belongs_to_dcgan_alone() -> None:
     for key, value in (("g_blocks", 1), ("g_modulation", True)):
-        with pytest.raises(UserError, match=f"{key} goes with network dcgan, not r3gan; leave it out"):
+        with raises("options-conflict", key, "r3gan", "--network dcgan"):
             resolve({"network": "r3gan", key: value})
         assert getattr(resolve({}).model, key) == value
         assert not getattr(resolve({"network": "r3gan"}).model, key)

@@ -33,8 +33,7 @@ from support import raises
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 sys.path.insert(0, str(Path(__file__).parents[1] / "tools"))
 
-import game as games
-
+import solved_games as games
 from losses_page import build, computed
 
 ROOT = Path(__file__).parents[1]

@@ -39,8 +39,8 @@ TESTS = {
         "test_game.py",
     ),
     "losses.conditioning": ("test_conditioning.py", "test_game.py"),
-    "losses.penalties": ("test_penalties.py", "test_game.py", "test_convolution.py"),
-    "game.step": ("test_game.py", "test_pieces.py", "test_convolution.py"),
+    "losses.penalties": ("test_penalties.py", "test_game.py", "test_conv.py"),
+    "game.step": ("test_game.py", "test_micro_batch.py", "test_conv.py"),
 }
 SECONDS = 120  # of CPU time; a mutant that runs longer, or 10 times as long by the clock, counts as killed
 
