@@ -26,6 +26,7 @@ myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 3
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
+smartquotes = False  # docstrings hold code
 html_theme = "furo"
 html_title = f"ptarmigan {release}"
 html_static_path = ["_static"]
