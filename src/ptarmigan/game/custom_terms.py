@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import MappingProxyType
+from typing import Any
 
 from torch import Tensor
 
@@ -17,18 +18,11 @@ from ptarmigan.losses.custom import Context, LossFileFailed
 OBSERVED = "observed "  # before the names of what a custom loss observes; no term's name has a space
 
 
-def custom_terms(
-    state: TrainState,
-    player: str,
-    part: Part,
-    real: Tensor,
-    fake: Tensor,
-    real_aug: Tensor | None,
-    fake_aug: Tensor,
-    r: DiscriminatorOutput | None,
-    f: DiscriminatorOutput,
-) -> Terms:
-    """The terms of a user's own loss, and what it observes, which has no gradient."""
+def custom_terms(state: TrainState, player: str, part: Part, **seen: Any) -> Terms:
+    """The terms of a user's own loss, and what it observes, which has no gradient.
+
+    `seen` are the images before and after augmentation and D's outputs, by the names of `Context`.
+    """
     file = state.loss_file
     if file is None:
         return {}
@@ -39,11 +33,17 @@ def custom_terms(
         return output
 
     ctx = Context(
-        player, state.images_seen, part.real.labels, part.fake.labels, real, fake, real_aug, fake_aug, r, f,
-        discriminate, part.draws.uniforms,
-        MappingProxyType({name: state.device_scalars[name].clone() for name in file.averages}),
-    )  # fmt: skip
-    observed = {f"{OBSERVED}{name}": value.expand(len(fake)) for name, value in file.observe(ctx).items()}
+        player=player,
+        images_seen=state.images_seen,
+        real_labels=part.real.labels,
+        fake_labels=part.fake.labels,
+        D=discriminate,
+        uniforms=part.draws.uniforms,
+        averages=MappingProxyType({name: state.device_scalars[name].clone() for name in file.averages}),
+        **seen,
+    )
+    count = len(ctx.fake_labels)
+    observed = {f"{OBSERVED}{name}": value.expand(count) for name, value in file.observe(ctx).items()}
     return file.terms(ctx) | observed
 
 

@@ -36,7 +36,7 @@ def d_terms(state: TrainState, part: Part) -> Terms:
         | r1_r2(state, torch.cat([r.logits, f.logits]), images)
         | wgan_gp(state, real_aug, fake_aug, part)
         | augment_signs(state, r.logits, f.logits)
-        | custom_terms(state, "d", part, real, fake, real_aug, fake_aug, r, f)
+        | custom_terms(state, "d", part, real=real, fake=fake, real_aug=real_aug, fake_aug=fake_aug, r=r, f=f)
     )
 
 
@@ -54,7 +54,7 @@ def g_terms(state: TrainState, part: Part) -> Terms:
     return (
         {"adv": state.objective.g(**logits)}
         | class_term(state, state.D.head.g_term(f, fake_labels=fake_y, loss=state.config.loss))
-        | custom_terms(state, "g", part, real, fake, real_aug, fake_aug, r, f)
+        | custom_terms(state, "g", part, real=real, fake=fake, real_aug=real_aug, fake_aug=fake_aug, r=r, f=f)
     )
 
 
