@@ -1,11 +1,11 @@
-"""Convolutions that compute their weight's gradient by one matrix product where maps are small.
+"""Convolutions that compute the weight gradient as one matrix product where feature maps are small.
 
-oneDNN takes 2 to 5 times as long for it, in bf16 on a CPU with AMX (docs/benchmarks.md).  Everything that AMX needs is
-in this module.
+In bf16 on a CPU with AMX, oneDNN takes 2 to 5 times as long (docs/benchmarks.md).  Everything that AMX needs is in
+this module.
 
-<g, conv(x, w)> is linear in x, in w and in g.  Its gradient in each of them is a function of the other two: conv(x, w)
-in g, the transposed convolution in x, a correlation in w.  So the gradients of any of the three functions are the other
-two, and they can be differentiated again, as R1 needs.
+<g, conv(x, w)> is linear in x, in w and in g.  Its gradient with respect to each of them is a function of the other
+two: the convolution for g, the transposed convolution for x, a correlation for w.  So the gradients of each of these
+three functions are the other two, and they can be differentiated again, as R1 needs.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.grad import conv2d_input
 
-PLACES, OUTPUTS = 64, 128  # the product is faster for a map g of at most 8x8 places and at least 128 channels
+PLACES, OUTPUTS = 64, 128  # the product is faster for a map g of at most 8x8 pixels and at least 128 channels
 
 
 class Shape(NamedTuple):
@@ -72,7 +72,10 @@ class _Slope(torch.autograd.Function):
 
 
 def slope(name: str, of: Shape, g: Tensor | None = None, w: Tensor | None = None, x: Tensor | None = None) -> Tensor:
-    """The gradient of <g, conv(x, w)> in g [N, O, h, w], w [O, C, K, K] or x [N, C, H, W], by the other two."""
+    """The gradient of <g, conv(x, w)> with respect to g [N, O, h, w], w [O, C, K, K] or x [N, C, H, W]: `name` of them.
+
+    The other two are given.
+    """
     others = {"g": g, "w": w, "x": x} | {name: None}
     out: Tensor = _Slope.apply(name, of, *others.values())  # type: ignore[no-untyped-call]
     return out
@@ -85,8 +88,8 @@ _maps_alone = ContextVar("maps_alone", default=False)
 def no_weight_gradients() -> Iterator[None]:
     """Skip the gradients of weights in a backward pass that only needs those of images or maps.
 
-    An autograd Function cannot tell that nobody asks for them.  It holds for the calling thread, which on a CPU also
-    runs the backward pass.
+    An autograd Function cannot tell which gradients will be used.  The setting holds for the calling thread, which on a
+    CPU also runs the backward pass.
     """
     before = _maps_alone.set(True)
     try:
