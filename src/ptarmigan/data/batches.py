@@ -42,7 +42,7 @@ def to_float(images: Tensor) -> Tensor:
 
 
 def copy_to_device(images: NDArray[np.uint8], device: torch.device | str) -> Tensor | None:
-    """All images on a CUDA device, if they fit in half of its free memory: the host then sends only indices."""
+    """All images on a CUDA device, so that the host sends only indices; None if they exceed half of its free memory."""
     if torch.device(device).type != "cuda" or images.nbytes > torch.cuda.mem_get_info(device)[0] // 2:
         return None
     whole = torch.empty(images.shape, dtype=torch.uint8, device=device)
