@@ -18,10 +18,10 @@ from ptarmigan.game.state import TrainState
 
 @dataclass(frozen=True)
 class Draws:
-    """The draws of N samples in an update of D or of G; a slice of it holds the draws of those samples alone.
+    """The draws of N samples in an update of D or of G; slicing gives the draws of some of these samples.
 
-    A sample's draws depend on its index and on nothing else, so they are the same in a micro-batch, on another rank
-    and after resuming.
+    A sample's draws depend only on the seed, the purpose and its index, so they are the same in a micro-batch, on
+    another rank and after resuming.
     """
 
     state: TrainState
@@ -60,7 +60,7 @@ class Draws:
         return [stage.view(-1, *shape) for stage, shape in zip(stages, shapes, strict=True)]
 
     def augment(self, images: Tensor, half: str) -> Tensor:
-        """What D is shown of these images [N, C, H, W]."""
+        """These images [N, C, H, W] as D sees them, augmented."""
         data = self.state.config.data
         if data.augment == "none":
             return images
