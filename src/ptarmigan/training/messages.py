@@ -1,4 +1,4 @@
-"""What `train` prints: the data and the settings before the first step, and where everything is after the last."""
+"""What `train` prints: the data and the settings before the first step, and the paths of its files after the last."""
 
 from __future__ import annotations
 

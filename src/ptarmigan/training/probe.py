@@ -1,4 +1,4 @@
-"""Measure, before a run starts, how fast a step is, in which precision, and how many images fit in memory."""
+"""Measure, before a run starts, which precision is faster, how long a step takes, and how many images fit in memory."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ def probe(
     step_of: Callable[[TrainState], Step],
     loss_file: LossFile | None = None,
 ) -> Probed:
-    """Time steps of throwaway states, alternating fp32 and bf16; `step_of(state)` returns what makes a state's steps.
+    """Time steps of throwaway states, alternating fp32 and bf16; `step_of(state)` returns a function that does a step.
 
-    It has no effect on what the run computes: every draw of the run is addressed.  Raises OutOfMemory where not even
-    one image at a time fits.
+    The probe does not affect the run, whose random draws do not depend on earlier draws.  Raises OutOfMemory if not
+    even one image at a time fits.
     """
     kinds = {"fp32": [False], "bf16": [True], "auto": [False, True]}[config.train.precision]
     if device.type == "mps" and config.train.precision == "auto":
@@ -64,7 +64,7 @@ def probe(
 
 
 def fitting(micro_batch: int, state: TrainState, step_of: Callable[[TrainState], Step]) -> int:
-    """The first of `micro_batch`, half of it, a quarter ... whose step fits; a size that the user set is not halved."""
+    """The first of `micro_batch`, half of it, a quarter ... that fits in memory; a size that the user set is final."""
     state.micro_batch = micro_batch
     try:
         with memory(state):
@@ -100,7 +100,7 @@ def memory(state: TrainState) -> Iterator[None]:
 
 
 def whole(state: TrainState) -> bool:
-    """The batch cannot come in parts: batch norm in D, its class term or a custom loss compares all its images."""
+    """Whether batch norm in D, the class term or a custom loss needs the whole batch, so that it cannot be split."""
     model = state.config.model
     custom = state.loss_file is not None and state.loss_file.whole
     return model.d_norm == "batch" or model.conditioning == "reacgan" or custom
@@ -112,7 +112,7 @@ def at_once(state: TrainState) -> int:
 
 
 def smaller(state: TrainState) -> int:
-    """Half of the images at once; 0 where that is one image already, or where the batch cannot be split."""
+    """Half of the images computed at once; 0 if that is one image already, or if the batch cannot be split."""
     return 0 if whole(state) else at_once(state) // 2
 
 
