@@ -66,7 +66,7 @@ class _Slope(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         known = dict(zip(SLOPES, ctx.saved_tensors, strict=True)) | {ctx.name: gradient}
         needed = dict(zip(SLOPES, ctx.needs_input_grad[2:], strict=True))
-        if _maps_alone.get():
+        if _skip_weight_gradients.get():
             needed["w"] = False
         return None, None, *(slope(name, ctx.of, **known) if needed[name] else None for name in SLOPES)
 
@@ -81,7 +81,7 @@ def slope(name: str, of: Shape, g: Tensor | None = None, w: Tensor | None = None
     return out
 
 
-_maps_alone = ContextVar("maps_alone", default=False)
+_skip_weight_gradients = ContextVar("skip_weight_gradients", default=False)
 
 
 @contextmanager
@@ -91,11 +91,11 @@ def no_weight_gradients() -> Iterator[None]:
     An autograd Function cannot tell which gradients will be used.  The setting holds for the calling thread, which on a
     CPU also runs the backward pass.
     """
-    before = _maps_alone.set(True)
+    before = _skip_weight_gradients.set(True)
     try:
         yield
     finally:
-        _maps_alone.reset(before)
+        _skip_weight_gradients.reset(before)
 
 
 @cache
@@ -103,7 +103,7 @@ def has_amx() -> bool:
     return bool(torch.cpu.get_capabilities().get("amx_bf16", False))
 
 
-def pays(x: Tensor, outputs: int, height: int, width: int) -> bool:
+def matrix_product_is_faster(x: Tensor, outputs: int, height: int, width: int) -> bool:
     """Whether the matrix product is faster for a map g [N, outputs, height, width] of x's dtype and device."""
     small = outputs >= OUTPUTS and height * width <= PLACES
     return small and x.dtype == torch.bfloat16 and x.device.type == "cpu" and has_amx()
@@ -115,7 +115,7 @@ class Conv2d(nn.Conv2d):
     def _conv_forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         kernel, stride, padding = self.kernel_size[0], self.stride[0], int(self.padding[0])
         height, width = ((side + 2 * padding - kernel) // stride + 1 for side in x.shape[2:])
-        if self.groups > 1 or not pays(x, self.out_channels, height, width):
+        if self.groups > 1 or not matrix_product_is_faster(x, self.out_channels, height, width):
             out: Tensor = super()._conv_forward(x, weight, bias)
             return out
         out = slope("g", Shape(x.shape[2], x.shape[3], kernel, stride, padding), w=weight.to(x.dtype), x=x)
@@ -127,7 +127,7 @@ class ConvTranspose2d(nn.ConvTranspose2d):
 
     def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
         kernel, stride, padding = self.kernel_size[0], self.stride[0], int(self.padding[0])
-        if not pays(x, self.in_channels, *x.shape[2:]):
+        if not matrix_product_is_faster(x, self.in_channels, *x.shape[2:]):
             return super().forward(x, output_size)
         height, width = (stride * (side - 1) + kernel - 2 * padding for side in x.shape[2:])
         out = slope("x", Shape(height, width, kernel, stride, padding), g=x, w=self.weight.to(x.dtype))
