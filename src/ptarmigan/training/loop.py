@@ -32,7 +32,7 @@ from ptarmigan.training import checkpoint
 from ptarmigan.training.auto import Choice, Setting, choose, with_fields
 from ptarmigan.training.budget import finished, plan_end, seconds_left, share_done, snapshots_due, steps_per_tick
 from ptarmigan.training.messages import describe, finish
-from ptarmigan.training.probe import Probed, memory, probe
+from ptarmigan.training.probe import Probed, name_out_of_memory, probe
 from ptarmigan.training.run_folder import lock, open_run, read_yaml, record_of, recorded_auto, write_record
 from ptarmigan.training.setup import Job, open_job, train_batches
 from ptarmigan.training.snapshot import LiveScore, has_generator, save_snapshot, write_generator
@@ -136,7 +136,7 @@ def train_run(job: Job, choice: Choice | None) -> TrainState:
         live = open_live_score(job, state)
         while True:
             try:
-                with memory(state):
+                with name_out_of_memory(state):
                     train_to_end(job, state, record, batches, live)
                 break
             except Diverged as error:
