@@ -36,7 +36,7 @@ from ptarmigan.losses.custom import LossFile, open_loss
 from ptarmigan.networks.layers import power_iteration
 from ptarmigan.training import checkpoint, probe
 from ptarmigan.training.loop import Stopped, train
-from ptarmigan.training.probe import half_as_many
+from ptarmigan.training.probe import half_as_many, name_out_of_memory
 from ptarmigan.training.setup import train_batches
 from support import GivenDraws, raises
 
