@@ -1,4 +1,4 @@
-"""A loss in a file plays as exactly as a built-in one, is never run unasked, and its faults are told in a line."""
+"""A loss file trains as exactly as a built-in loss, runs only if it is passed, and its errors are one line each."""
 
 from __future__ import annotations
 

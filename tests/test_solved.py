@@ -1,4 +1,4 @@
-"""Games with solutions on paper, played by the shipped steps.  The games are in solved_games.py.
+"""Games with analytic solutions, played by the shipped steps.  The games are in solved_games.py.
 
 D is linear in its parameters w, with features Phi of an image and its label.  Near p = q, where D is constant at its
 equilibrium logit, the gradient vector field (minus both players' gradients: first of w, then of G's parameters) has

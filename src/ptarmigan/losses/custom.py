@@ -50,7 +50,7 @@ class Context:
     r: DiscriminatorOutput | None  # D on real_aug; in G's update None unless relativistic, and without gradient
     f: DiscriminatorOutput  # D on fake_aug
     D: Callable[[Tensor, Tensor], DiscriminatorOutput]  # images [M, C, H, W] and labels [M], without dropout
-    uniforms: Callable[[str, int], Tensor]  # purpose, count -> [N, count] in (0, 1), addressed by sample
+    uniforms: Callable[[str, int], Tensor]  # purpose, count -> [N, count] in (0, 1), depending only on the sample
     averages: Mapping[str, Tensor]  # name -> [], before this update
 
 
