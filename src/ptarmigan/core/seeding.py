@@ -58,8 +58,7 @@ def permute(seed: int, purpose: str, epoch: int, positions: NDArray[np.int64], s
     """Map positions in [0, size) one to one to indices in [0, size), in an order keyed by (seed, purpose, epoch).
 
     The map is a Feistel network on the smallest even number of bits that holds `size`.  A result outside the range is
-    mapped again until it is inside (cycle walking: Black and Rogaway, CT-RSA 2002).  No list of all
-    indices is needed.
+    mapped again until it is inside (cycle walking: Black and Rogaway, CT-RSA 2002), so no list of indices is needed.
     """
     assert not len(positions) or 0 <= positions.min() <= positions.max() < size
     half = max(1, -(-max(1, (size - 1).bit_length()) // 2))
