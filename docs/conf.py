@@ -52,7 +52,7 @@ def options() -> str:
 
 
 def prepare_page(app: Sphinx, page: str, source: list[str]) -> None:
-    """Put in the options; name files of the repository that are no part of the site instead of linking them."""
+    """Insert the tables of options; show links to files outside the site as plain paths."""
 
     def named(link: re.Match[str]) -> str:
         text, path = link[1], link[2]

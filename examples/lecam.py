@@ -1,7 +1,7 @@
 """LeCam regularisation of D, for few images: E (D(x) - a_F)^2 + E (D(G(z)) - a_R)^2 (Tseng et al. 2021, 2104.03310).
 
 a_R and a_F are moving averages of D's mean logit on real and on generated images before the update.  The term keeps D
-from moving the two further apart than they were.  It needs an objective whose single logits mean something: hinge or
+from moving the two means further apart.  It needs an objective in which a single logit has a meaning: hinge or
 non_saturating, not relativistic or wasserstein.
 
     ptarmigan train photos/ --loss examples/lecam.py

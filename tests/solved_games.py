@@ -1,4 +1,4 @@
-"""Games small enough to solve on paper, played by the shipped step: what test_solved.py and tools/draw_games.py share.
+"""Games with analytic solutions, played by the shipped step, for test_solved.py and tools/draw_games.py.
 
 Networks are in float64 and learn by plain gradient descent.  Every update is made by `d_step` and `g_step`.
 """

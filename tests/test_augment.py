@@ -31,7 +31,19 @@ from ptarmigan.core.files import load_tensors
 from ptarmigan.core.log import read
 from ptarmigan.core.types import Batch, DiscriminatorOutput, ImageSpec
 from ptarmigan.data import Batches
-from ptarmigan.game.augment import CAP, DRAWS, GATES, HALF, INTERVAL, POLICIES, Change, adapt, augment, change, words
+from ptarmigan.game.augment import (
+    CAP,
+    DRAWS,
+    GATES,
+    HALF,
+    INTERVAL,
+    POLICIES,
+    Change,
+    adapt,
+    augment,
+    change,
+    describe_policy,
+)
 from ptarmigan.game.batch import sample_indices, steer_ada, train_batch
 from ptarmigan.game.draws import Draws
 from ptarmigan.game.optim import adam
@@ -794,10 +806,10 @@ def test_a_checkpoint_of_another_policy_is_not_taken_for_adas() -> None:
 
 
 def test_the_names() -> None:
-    assert words("ada", 3) == "ada (brightness, contrast, saturation, hue, translation, cutout)"
-    assert words("diffaugment", 1) == "diffaugment (brightness, contrast, translation, cutout)"
-    assert words("gentle", 1) == "gentle (brightness, contrast, translation)"
-    assert words("gentle", 4) == "gentle (brightness, saturation, contrast, translation)"
+    assert describe_policy("ada", 3) == "ada (brightness, contrast, saturation, hue, translation, cutout)"
+    assert describe_policy("diffaugment", 1) == "diffaugment (brightness, contrast, translation, cutout)"
+    assert describe_policy("gentle", 1) == "gentle (brightness, contrast, translation)"
+    assert describe_policy("gentle", 4) == "gentle (brightness, saturation, contrast, translation)"
     assert resolve({}).data.augment == "none"
     assert resolve({"augment": "ada"}).data.augment == "ada"
     with raises("unknown-name", "augment", "'adda'", "none, gentle, diffaugment, ada"):

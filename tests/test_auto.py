@@ -82,7 +82,7 @@ def test_for_large_images_d_learns_more_slowly_in_small_batches_and_g_has_blocks
         choice = choice_of(images, spec=large)
         fields = [choice.config.flat()[key] for key in ("batch", "g_blocks", "g_lr", "d_lr", "r1")]
         assert fields == [32, 1, 2e-3, 1e-3, 0.4]
-        assert "batch 32, rates 0.002 for G and 0.001 for D" in choice.reasons[BATCH]
+        assert "batch 32, learning rates 0.002 for G and 0.001 for D" in choice.reasons[BATCH]
         other = choice_of(images, spec=small)
         assert other.config.train.d_lr == 2e-3
         assert choice.reasons[BATCH].partition(": ")[2] != other.reasons[BATCH].partition(": ")[2]
@@ -107,12 +107,12 @@ def test_for_few_images_d_sees_changed_ones_unless_it_was_asked_otherwise() -> N
     few = choice_of(memorised, fewest=FEW_PER_CLASS - 1)
     fields = few.config.flat()
     assert [fields[key] for key in ("augment", "augment_p", "r1", "r2")] == ["gentle", 1, 0.4, 0.4]
-    assert "augmentation gentle: 199 images a class; " in few.reasons[AUGMENT]
+    assert "augmentation gentle: 199 images per class; " in few.reasons[AUGMENT]
     for images in (seen, memorised - 1):
         choice = choice_of(images, fewest=FEW_PER_CLASS - 1)
         fields = choice.config.flat()
         assert (fields["augment"], fields["r1"], fields["r2"]) == ("none", 1.0, 1.0)
-        assert choice.reasons[AUGMENT] == "augmentation none: 199 images a class"
+        assert choice.reasons[AUGMENT] == "augmentation none: 199 images per class"
     assert memorised < LARGE_BATCH_FROM
     long = chosen(LARGE_BATCH_FROM, fewest=FEW_PER_CLASS - 1)
     assert (long["batch"], long["r1"], long["augment"]) == (64, 0.4, "gentle")
@@ -128,7 +128,7 @@ def test_for_few_images_d_sees_changed_ones_unless_it_was_asked_otherwise() -> N
         fields = choice.config.flat()
         assert (fields["augment"], fields["augment_p"]) == ("none", 1)
         assert fields["r1"] == fields["r2"] < 0.4
-    assert enough.reasons[AUGMENT] == "augmentation none: 200 images a class"
+    assert enough.reasons[AUGMENT] == "augmentation none: 200 images per class"
     assert few.reasons[LOSS].partition(": ")[2] != enough.reasons[LOSS].partition(": ")[2]
     for asked in ({"augment": "ada"}, {"augment": "none"}, {"augment": "diffaugment"}):
         choice = choice_of(seen, fewest=FEW_PER_CLASS - 1, **asked)

@@ -73,7 +73,7 @@ def test_train_sample_and_info_from_the_command_line(
     assert "across, down, blot" in out
 
 
-BAD: dict[str, tuple[list[str], str | None, str]] = {  # arguments, code where the room behind is this file's, a fact
+BAD: dict[str, tuple[list[str], str | None, str]] = {  # arguments; code, or None if another file tests it; a fact
     "missing path": (["train", "{tmp}/nowhere"], None, "{tmp}/nowhere"),
     "empty folder": (["train", "{tmp}"], None, "{tmp}"),
     "size": (["train", "{data}", "--size", "12x64"], "value-out-of-range", "16x64"),

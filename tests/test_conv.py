@@ -40,7 +40,9 @@ def form(of: Shape) -> dict[str, Tensor]:
 @pytest.fixture
 def everywhere(monkeypatch: pytest.MonkeyPatch) -> Callable[[bool], None]:
     """Take the matrix products for every map of bf16 or float64, or for none."""
-    return lambda yes: monkeypatch.setattr(convolution, "pays", lambda x, *_: yes and x.dtype != torch.float32)
+    return lambda yes: monkeypatch.setattr(
+        convolution, "matrix_product_is_faster", lambda x, *_: yes and x.dtype != torch.float32
+    )
 
 
 @pytest.fixture

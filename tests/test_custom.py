@@ -1,4 +1,4 @@
-"""A loss in a file plays as exactly as a built-in one, is never run unasked, and its faults are told in a line."""
+"""A loss file trains as exactly as a built-in loss, runs only if it is passed, and its errors are one line each."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from ptarmigan.losses.custom import LossFile, open_loss
 from ptarmigan.networks.layers import power_iteration
 from ptarmigan.training import checkpoint, probe
 from ptarmigan.training.loop import Stopped, train
-from ptarmigan.training.probe import memory, smaller
+from ptarmigan.training.probe import half_as_many, name_out_of_memory
 from ptarmigan.training.setup import train_batches
 from support import GivenDraws, raises
 
@@ -297,9 +297,9 @@ def test_terms_of_a_whole_batch_refuse_parts_and_ranks(tmp_path: Path, monkeypat
     path = write(tmp_path, "OBJECTIVE = 'hinge'\nWHOLE_BATCH = True\n")
     with raises("options-conflict", "micro_batch", path, "WHOLE_BATCH"):
         open_loss(resolve({"loss": str(path), "micro_batch": 4}))
-    assert smaller(state_of(path)) == 0
-    assert smaller(state_of(LECAM)) == 3
-    with raises("out-of-memory", "--batch"), memory(state_of(path)):
+    assert half_as_many(state_of(path)) == 0
+    assert half_as_many(state_of(LECAM)) == 3
+    with raises("out-of-memory", "--batch"), name_out_of_memory(state_of(path)):
         raise MemoryError
     monkeypatch.setattr(dist, "world", lambda: 2)
     monkeypatch.setattr(dist, "on_first", lambda action: action())
@@ -311,7 +311,7 @@ def test_memory_that_runs_out_in_the_file_is_no_fault_of_the_file(tmp_path: Path
     for error in ("MemoryError()", 'RuntimeError("DefaultCPUAllocator: can\'t allocate memory")'):
         path = write(tmp_path, f"OBJECTIVE = 'hinge'\ndef terms(ctx):\n    raise {error}\n")
         state = state_of(path)
-        with raises("out-of-memory", "--micro-batch 3"), memory(state):
+        with raises("out-of-memory", "--micro-batch 3"), name_out_of_memory(state):
             play(state)
 
 

@@ -1,4 +1,4 @@
-"""Games with solutions on paper, played by the shipped steps.  The games are in solved_games.py.
+"""Games with analytic solutions, played by the shipped steps.  The games are in solved_games.py.
 
 D is linear in its parameters w, with features Phi of an image and its label.  Near p = q, where D is constant at its
 equilibrium logit, the gradient vector field (minus both players' gradients: first of w, then of G's parameters) has
@@ -157,14 +157,14 @@ def stated(name: str, moments: Moments, gamma: float) -> tuple[Tensor, Tensor]:
     return of_d, of_g
 
 
-def test_every_loss_is_played() -> None:
+def test_every_loss_has_a_game() -> None:
     assert {loss.loss for loss in LOSSES.values()} == set(OBJECTIVES)
     assert set(SLOPES) == set(LOSSES)
 
 
 @pytest.mark.parametrize("name", LOSSES)
 @pytest.mark.parametrize("which", ["dirac", "gaussians", pytest.param("tabular", marks=SLOW)])
-def test_near_its_end_every_game_is_one_matrix(which: str, name: str) -> None:
+def test_every_game_has_the_stated_jacobian_at_its_equilibrium(which: str, name: str) -> None:
     """The field without penalties, with R1, R2 and both; the alternating step without penalties and with both."""
     create, moments = GAMES[which]
     one, rate = torch.eye(sum(moments.B.shape), dtype=torch.float64), 0.2
@@ -185,7 +185,7 @@ TURNING = [
 
 
 @pytest.mark.parametrize("name", TURNING)
-def test_dirac_turns_unless_r1_or_r2_pull(name: str) -> None:
+def test_the_dirac_gan_circles_without_r1_and_r2(name: str) -> None:
     """Field: (-gamma +- sqrt(gamma^2 - 4 d g)) / 2, which is +-i sqrt(d g) without a penalty; and -k for D's constant.
 
     The eigenvalues of the alternating step have modulus 1 without a penalty, and sqrt(1 - h gamma) with one while they
@@ -210,7 +210,7 @@ def test_dirac_turns_unless_r1_or_r2_pull(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["relativistic", "wasserstein"])
-def test_where_differences_alone_count_any_constant_of_d_is_an_end(name: str) -> None:
+def test_without_absolute_logits_any_constant_of_d_is_an_equilibrium(name: str) -> None:
     create, moments = GAMES["dirac"]
     game = create(LOSSES[name])
     with torch.no_grad():
@@ -227,7 +227,7 @@ COMING_IN = {
 @pytest.mark.parametrize(
     "name", [name if name in ("minimax", "non_saturating") else pytest.param(name, marks=SLOW) for name in COMING_IN]
 )
-def test_what_dirac_does_beyond_its_eigenvalues(name: str) -> None:
+def test_the_dirac_gan_beyond_its_eigenvalues(name: str) -> None:
     """V = (g psi^2 + d theta^2) / 2 without a penalty: V' = -c V^2 in the mean over a turn, so 1/V grows at rate c.
 
     c = 0 for minimax, hinge and Wasserstein, which circle for ever.  Non-saturating converges, but only like 1/sqrt(t):
@@ -242,7 +242,7 @@ def test_what_dirac_does_beyond_its_eigenvalues(name: str) -> None:
     assert slope.item() == pytest.approx(COMING_IN[name], rel=0.03, abs=0.002)
 
 
-def test_wasserstein_keeps_an_ellipse_to_the_last_digit() -> None:
+def test_wasserstein_stays_on_an_ellipse() -> None:
     rate = 0.1
     psi, theta = torch.tensor(games.Plane(LOSSES["wasserstein"], rate).path(0.0, 1.5, 300), dtype=torch.float64).T
     kept = psi**2 + theta**2 - rate * psi * theta
@@ -251,7 +251,7 @@ def test_wasserstein_keeps_an_ellipse_to_the_last_digit() -> None:
     assert (theta < -1).any()
 
 
-def test_pearsons_g_stops_listening_at_its_end() -> None:
+def test_pearson_targets_give_g_no_slope_at_the_equilibrium() -> None:
     """G's slope at the equilibrium logit is 0: at theta = 0 every psi is at rest, and under R1 theta is like 1/sqrt(t).
 
     psi follows theta at -theta / gamma, so theta' = -theta^3 / gamma^2, and 1/theta^2 grows at rate 2 / gamma^2.
@@ -269,7 +269,7 @@ def test_pearsons_g_stops_listening_at_its_end() -> None:
 # ---------------------------------------------------------------------------- two Gaussians
 
 
-def test_where_images_have_a_density_curvature_pulls_without_a_penalty() -> None:
+def test_curvature_of_d_damps_the_game_where_images_have_a_density() -> None:
     """With N(0, 1) in place of a point the curvature of cross-entropy damps the game; hinge and Wasserstein circle."""
     half, root = 0.5, math.sqrt(3) / 4
     location, scale = [-0.25 - root * 1j, -0.25 + root * 1j], [-half - half * 1j, -half + half * 1j]
@@ -287,7 +287,7 @@ def test_where_images_have_a_density_curvature_pulls_without_a_penalty() -> None
         assert sum(value.real > -1e-6 for value in penalised) == (SLOPES[name][2] == 0 or name == "relativistic")
 
 
-def test_r1_is_of_the_data_and_r2_of_what_g_makes() -> None:
+def test_r1_is_on_the_data_and_r2_on_generated_images() -> None:
     """E (w + 2 v x)^2 under N(0, 1) for R1 and under N(m, s^2) for R2, for D(x) = w x + v x^2."""
     game = gaussians(replace(LOSSES["hinge"], r1=0.3, r2=0.4))
     with torch.no_grad():
@@ -306,7 +306,7 @@ ENDS = [(name, 0.0, True) for name in CURVED] + [
 
 
 @pytest.mark.parametrize(("name", "gamma", "there"), ENDS)
-def test_two_gaussians_from_afar(name: str, gamma: float, there: bool) -> None:
+def test_two_gaussians_far_from_the_equilibrium(name: str, gamma: float, there: bool) -> None:
     """G from N(1.2, .6^2) by the alternating step; R1 and R2 of gamma / 2 each."""
     rate = 0.2 if name == "least_squares" else 0.4
     game = gaussians(replace(LOSSES[name], r1=gamma / 2, r2=gamma / 2), rate)
@@ -338,7 +338,7 @@ def push(name: str, mean: float) -> float:
     return G.mean.item() - mean
 
 
-def test_minimax_leaves_a_hopeless_generator_where_it_is() -> None:
+def test_minimax_hardly_moves_a_bad_generator() -> None:
     """The change is -mean E sigma(f), at most exp(-mean^2 / 8) mean / 2; under non-saturating -mean E sigma(-f)."""
     x = torch.linspace(-12, 12, 2401, dtype=torch.float64)
     for mean in (0.5, 2.0, 4.0, 6.0):
@@ -388,7 +388,7 @@ def answer(name: str, T: Tensor, r1: float = 0.0, r2: float = 0.0) -> dict[str, 
 
 
 @pytest.mark.parametrize("name", [name for name in LOSSES if name != "wasserstein"])
-def test_the_best_table_is_worth_its_divergence(name: str) -> None:
+def test_the_loss_at_the_optimal_table_is_its_divergence(name: str) -> None:
     p, q = REAL, FAKE
     best = {
         "minimax": (p / q).log(), "non_saturating": (p / q).log(), "smoothing": (0.9 * p / (0.1 * p + q)).log(),
@@ -408,7 +408,7 @@ def test_the_best_table_is_worth_its_divergence(name: str) -> None:
 
 
 @pytest.mark.parametrize(("r1", "r2"), PENALTIES[1:])
-def test_a_penalised_wasserstein_table_is_the_gap_over_gamma(r1: float, r2: float) -> None:
+def test_the_optimal_penalised_wasserstein_table_is_the_gap_over_gamma(r1: float, r2: float) -> None:
     """L_D = -sum_y pi_y <T, p - q> + gamma |T|^2 / 2: T* = (p - q) / gamma, worth -E |p - q|^2 / (2 gamma)."""
     gamma, gap = r1 + r2, REAL - FAKE
     got = answer("wasserstein", gap / gamma, r1, r2)
@@ -423,7 +423,7 @@ def test_a_penalised_wasserstein_table_is_the_gap_over_gamma(r1: float, r2: floa
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "gamma", "there"), ENDS)
-def test_a_table_of_probabilities_becomes_the_data_class_by_class(name: str, gamma: float, there: bool) -> None:
+def test_a_table_of_probabilities_converges_to_the_data_per_class(name: str, gamma: float, there: bool) -> None:
     """G's rate is 2, D's 1 / k."""
     game = tabular(replace(LOSSES[name], r1=gamma / 2, r2=gamma / 2), 2.0, FAKE)
     game.state.opt_d.param_groups[0]["lr"] = 1 / max(SLOPES[name][2], 0.5)
@@ -443,7 +443,7 @@ def test_a_table_of_probabilities_becomes_the_data_class_by_class(name: str, gam
     ("conditioning", "class_fake"),
     [("auxiliary_classifier", False), ("auxiliary_classifier", True), *((name, True) for name in games.REPAIRS)],
 )
-def test_the_answers_to_g_are_where_d_rests(conditioning: str, class_fake: bool) -> None:
+def test_the_optimal_d_is_an_equilibrium_of_d_step(conditioning: str, class_fake: bool) -> None:
     """d_step has no gradient at the D of `set_best_discriminator`, and a higher loss where any part of it differs."""
 
     def step(beside: str = "") -> tuple[float, float]:
@@ -486,7 +486,7 @@ def acgan_minimum(class_fake: bool) -> tuple[float, float]:
     return theta[0].item(), theta[1].exp().item()
 
 
-def test_acgan_shrinks_classes_that_overlap_and_its_repairs_do_not() -> None:
+def test_acgan_shrinks_overlapping_classes_and_its_alternatives_do_not() -> None:
     """p(x|y) = N(+-1, 1): G moves away from the data under ACGAN, and returns to them under the other methods.
 
     With C on real images alone G ends at the minimum of 2 JSD + .5 CE.  With C on real and fake images the minimum is

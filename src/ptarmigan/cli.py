@@ -66,7 +66,7 @@ RUN, *OF_SECTIONS = (
 if TYPE_CHECKING:
 
     class Fields(TypedDict, total=False):
-        """Every field of the config is a flag of its name."""
+        """Every field of the config is a flag of the same name."""
 
 else:
     # A number or A..B is text here; `resolve` tells them apart
@@ -184,18 +184,18 @@ def score(
     n
         number of generated images in each set; default: as many as are held out, from 1,000 to 5,000
     seeds
-        number of independent sets, from which the intervals are computed
+        number of independent sets of images, from which the intervals are computed
     extractor
         network that maps images to features: efficientnet-lite0, classifier (trained on these classes on top of it)
         or inception (for the FID)
     weights
         file of the extractor's weights; default: its usual place
     size
-        height x width of existing images, as in `train`; a generator has its own
+        height x width to which existing images are fitted, as in `train`; not for a generator, which has its own
     cas
         also train a classifier on generated images and test it on real ones (classification accuracy score)
     time
-        budget of time: 90s, 15m or 1h; it is kept by scoring fewer images
+        time budget: 90s, 15m or 1h; fewer images are scored where that is needed to keep it
     out
         new folder for the report; default: beside the generator, with a summary in its model card
     device
@@ -269,11 +269,11 @@ def replay(
     run
         run folder
     at
-        images seen at the step; it is computed from the checkpoint before it
+        images seen at the step, which is computed from the last checkpoint before it
     data
         where the training images are now, if they were moved
     loss
-        the loss file of a run with your own loss, unchanged since then
+        the loss file, unchanged, of a run that used your own loss
     out
         new folder for pictures and numbers; default: RUN/private/replay-IMAGES
     device
@@ -315,10 +315,10 @@ def losses(
 
 @explaining.command
 def identify(*losses: str, kind: str | None = None, on: str | None = None) -> None:
-    """Identify the loss that your code computes and what is wrong with it; exit status 1 if something is.
+    """Identify the loss that your code computes and report mistakes in it; exit status 1 if there are any.
 
     The file runs in a child process with limits on time and memory; do not name a file that you would not run yourself.
-    Whether G is detached can be seen only where a function takes D, G and latents, not where it takes D's outputs.
+    Whether G is detached is checked only if a function takes D, G and latents, not if it takes D's outputs.
 
     Parameters
     ----------
@@ -326,10 +326,10 @@ def identify(*losses: str, kind: str | None = None, on: str | None = None) -> No
         FILE.py for all its losses, or FILE.py:FUNCTION; parameters are recognised by their names: real and fake (D's
         outputs), output and target, class_logits and labels, or D, G, images and z
     kind
-        role of the function, where names do not tell: d or g (takes real, fake), bce (takes output, target) or class
-        (takes class logits, labels)
+        role of the function, if its names do not show it: d or g (takes real, fake), bce (takes output, target) or
+        class (takes class logits, labels)
     on
-        logits or probabilities, where the function does not tell
+        logits or probabilities, if the function does not show which it takes
     """
     from ptarmigan.handbook.identify import identify
 
@@ -353,7 +353,7 @@ def next_commands(run: Path) -> list[str]:
 
 
 def resume_command(run: Path) -> str:
-    """The command that was given, with the run folder that it made."""
+    """The command that was given, with --out naming its run folder."""
     arguments = sys.argv[1:]
     if not any(argument.split("=")[0] == "--out" for argument in arguments):
         arguments += ["--out", str(run)]
@@ -361,7 +361,7 @@ def resume_command(run: Path) -> str:
 
 
 def program() -> str:
-    """`ptarmigan`, or the path that it was called by where the shell does not find that name."""
+    """`ptarmigan`, or the path that it was called by if the shell would not find this program by that name."""
     called = sys.argv[0]
     if Path(called).stem != "ptarmigan" or shutil.which("ptarmigan") == str(Path(called).absolute()):
         return "ptarmigan"
@@ -369,12 +369,12 @@ def program() -> str:
 
 
 def is_rank_0() -> bool:
-    """This process is the one of torchrun's that speaks for all."""
+    """Whether this is the process that prints: rank 0, or the only one."""
     return os.environ.get("RANK", "0") == "0"
 
 
 def main() -> None:
-    """Run the command line: an error of the user's is one line on standard error and exit status 2."""
+    """Run the command line.  A UserError becomes one line on standard error and the error's exit status."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):  # escape what the terminal's encoding lacks, instead of failing
             stream.reconfigure(errors="backslashreplace")

@@ -29,7 +29,7 @@ Scheduled = float | Ramp  # game.optim.at gives its value at a place in the budg
 
 
 def option(default: Any, text: str, low: float | None = None, high: float | None = None) -> Any:
-    """A field with its help text and, for a number, the least and the greatest value allowed."""
+    """A field with its help text and, for a number, the smallest and largest value allowed."""
     return field(default=default, metadata={"help": text, "low": low, "high": high})
 
 
@@ -58,7 +58,8 @@ class Data:
     )
     flip: bool = option(False, "mirror each training image left to right with probability 0.5")
     augment: Literal["none", "gentle", "diffaugment", "ada"] = option(
-        "none", "change the images that D sees, against overfitting: gentle a little, diffaugment a lot, ada as needed"
+        "none",
+        "augment the images that D sees, to reduce overfitting: gentle, stronger (diffaugment) or adaptive (ada)",
     )
     augment_p: Scheduled = option(1.0, "diffaugment: probability of each change; A..B moves over the budget", 0, 1)
 
@@ -80,7 +81,7 @@ def check_augment_p(config: Config) -> None:
     if config.data.augment_p != 1 and config.data.augment != "diffaugment":
         raise conflict(
             f"augment_p: {config.data.augment_p} has no effect with augment {config.data.augment}; leave it out, or "
-            "take --augment diffaugment"
+            "use --augment diffaugment"
         )
 
 
@@ -120,7 +121,7 @@ def check_dcgan_options(config: Config) -> None:
     for key in OF_DCGAN:
         if getattr(config.model, key) and config.model.network != "dcgan":
             raise conflict(
-                f"{key} works with network dcgan only, not with {config.model.network}; leave it out, or take "
+                f"{key} works with network dcgan only, not with {config.model.network}; leave it out, or use "
                 "--network dcgan"
             )
 
@@ -130,19 +131,19 @@ def check_r3gan_options(config: Config) -> None:
     if model.network == "r3gan" and model.d_norm != "none":
         raise conflict(
             f"d_norm {model.d_norm} does not work with network r3gan, whose blocks start as the identity and need no "
-            "norms; take --d-norm none, or --network dcgan"
+            "norms; use --d-norm none, or --network dcgan"
         )
     if model.network == "r3gan" and model.weight_init != "fan_in":
         raise conflict(
             f"weight_init {model.weight_init} does not work with network r3gan: without norms, the signal vanishes "
-            "after a few stages of weights N(0, 0.02); take --weight-init fan_in, or --network dcgan"
+            "after a few stages of weights N(0, 0.02); use --weight-init fan_in, or --network dcgan"
         )
 
 
 def check_resnet_options(config: Config) -> None:
     if config.model.network == "resnet" and config.model.d_norm == "batch":
         raise conflict(
-            "d_norm batch does not work with network resnet, whose D has no batch norm; take --d-norm spectral or none"
+            "d_norm batch does not work with network resnet, whose D has no batch norm; use --d-norm spectral or none"
         )
 
 
@@ -168,22 +169,25 @@ class Loss:
         0.0, "weight of WGAN-GP's penalty between real and generated images; 10 is usual; 0 turns it off", 0, 10**9
     )
     class_weight: float = option(
-        1.0, "lambda, the weight of the class term in the losses of G and D; ReACGAN's paper has 0.5", 0, 10**9
+        1.0, "lambda, the weight of the class term in the losses of G and D; ReACGAN's paper uses 0.5", 0, 10**9
     )
     class_fake: bool = option(True, "auxiliary_classifier: D's class term includes generated images")
     class_margin: float = option(
-        0.98, "reacgan: cosine similarity to its class's proxy above which an image is pulled no further", 0, 1
+        0.98,
+        "reacgan: cosine similarity between an image and its class proxy above which the loss ignores the pair",
+        0,
+        1,
     )
     class_temperature: float = option(0.5, "reacgan: divisor of the cosine similarities", 0.01, 100)
 
 
-# Names alone: the functions are in losses/adversarial.py, which needs torch; a test holds the two equal.
+# Names only: the functions are in losses/adversarial.py, which needs torch.  A test checks that the two agree.
 LOSSES = (
     "minimax", "non_saturating", "least_squares", "least_squares_pearson", "hinge", "wasserstein", "relativistic",
 )  # fmt: skip
 
-# The conditionings that read a field of Loss.  On data of one class each of them becomes none.  Projection may have
-# class_fake, because runs were recorded with both before there were other conditionings.
+# The conditionings that read a field of Loss.  On data of one class each of them becomes none.  Projection is here
+# although it does not read class_fake: runs recorded before there were other conditionings may have both.
 READ_BY = {
     "class_fake": ("auxiliary_classifier", "projection", "none"),
     "class_margin": ("reacgan", "none"),
@@ -204,17 +208,17 @@ def check_smoothing(config: Config) -> None:
         raise conflict(f"smoothing: {loss} sets its own targets; leave smoothing out, and smooth the targets there")
     if config.loss.smoothing < 1 and loss not in ("minimax", "non_saturating"):
         raise conflict(
-            f"smoothing: {loss} has no cross-entropy target to smooth; take --loss non_saturating, or --smoothing 1"
+            f"smoothing: {loss} has no cross-entropy target to smooth; use --loss non_saturating, or --smoothing 1"
         )
 
 
 def check_class_options(config: Config) -> None:
-    """A field that the conditioning does not read keeps its default."""
+    """A field that the conditioning does not read must keep its default."""
     for key, conditionings in READ_BY.items():
         value, default = getattr(config.loss, key), getattr(Loss(), key)
         if value != default and config.model.conditioning not in conditionings:
             raise conflict(
-                f"{key}: {value} has no effect with conditioning {config.model.conditioning}; leave it out, or take "
+                f"{key}: {value} has no effect with conditioning {config.model.conditioning}; leave it out, or use "
                 f"--conditioning {conditionings[0]}"
             )
 
@@ -227,19 +231,19 @@ def check_batch_norm(config: Config) -> None:
         if value := getattr(config.loss, key):
             raise conflict(
                 f"d_norm batch does not work with {key} {value}: batch norm couples the samples, so the gradient of "
-                "their sum is no longer each sample's own (R1 of a linear D behind batch norm is 0); take --d-norm "
+                "their sum is no longer each sample's own (R1 of a linear D behind batch norm is 0); use --d-norm "
                 "none"
             )
     if config.loss.loss == "relativistic":
         raise conflict(
             "d_norm batch does not work with the relativistic loss, which compares pairs of logits: through batch norm "
-            "each logit depends on the rest of the batch; take --d-norm none"
+            "each logit depends on the rest of the batch; use --d-norm none"
         )
 
 
 # --- training -----------------------------------------------------------------------------------------------------
 
-BETA = 0.999_999  # the greatest of Adam's betas allowed: at 1 a moment never moves
+BETA = 0.999_999  # the largest beta allowed: at 1, Adam's moments would never change
 
 
 @dataclass(frozen=True)
@@ -274,7 +278,7 @@ class Train:
     device: Literal["auto", "cpu", "cuda", "mps"] = option(
         "auto", "device to train on; auto takes the first of cuda, mps, cpu that this machine has"
     )
-    deterministic: bool = option(False, "same bits in every run on a GPU, at some cost in speed; a CPU always has them")
+    deterministic: bool = option(False, "same bits in every run on a GPU, at some cost in speed; always so on a CPU")
     precision: Literal["auto", "fp32", "bf16"] = option(
         "auto", "number format of the networks' arithmetic; auto measures both and takes the faster"
     )
@@ -283,7 +287,7 @@ class Train:
     )
     live_images: int = option(
         250,
-        "generated images scored by KID at each snapshot, to pick the best generator; 0 or 10 and more",
+        "generated images scored by KID at each snapshot, to pick the best generator; 0 turns it off, else 10 or more",
         0,
         1_000_000,
     )
@@ -303,13 +307,15 @@ def check_budget(config: Config) -> None:
     parse_time(time)
     parse_images(images)
     if time and images:
-        raise conflict(f"time {time} and images {images} are both given; one budget decides the end: leave one out")
+        raise conflict(
+            f"time {time} and images {images} are both given, and only one budget can end the run: leave one out"
+        )
 
 
 def check_live_images(config: Config) -> None:
     if 0 < config.train.live_images < 10:
         raise UserError(
-            f"live_images: expected 0, or 10 and more, which can be scored, got {config.train.live_images}",
+            f"live_images: expected 0, or at least 10, the fewest that can be scored, got {config.train.live_images}",
             "value-out-of-range",
         )
 
@@ -318,16 +324,16 @@ def check_micro_batch(config: Config) -> None:
     if config.model.d_norm == "batch" and config.train.micro_batch:
         raise conflict(
             f"micro_batch: {config.train.micro_batch} does not work with batch norm in D, which normalises by the "
-            "whole batch; leave it out, or take --d-norm spectral or none"
+            "whole batch; leave it out, or use --d-norm spectral or none"
         )
     if config.model.conditioning == "reacgan" and config.train.micro_batch:
         raise conflict(
             f"micro_batch: {config.train.micro_batch} does not work with conditioning reacgan, whose class term "
-            "compares each image with the whole batch; leave it out, or take a smaller --batch"
+            "compares each image with the whole batch; leave it out, or use a smaller --batch"
         )
 
 
-# --- all of it ----------------------------------------------------------------------------------------------------
+# --- the config ----------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -351,7 +357,7 @@ TYPES: dict[str, Any] = {key: hint for cls in SECTIONS.values() for key, hint in
 
 
 def bounds(key: str) -> tuple[float, float] | None:
-    """The least and the greatest value of a field that is a number."""
+    """The smallest and largest value of a field that is a number, else None."""
     low, high = FIELDS[key].metadata["low"], FIELDS[key].metadata["high"]
     return None if low is None or high is None else (low, high)
 
@@ -362,7 +368,7 @@ def readable(number: float) -> str:
 
 
 def help_of(key: str) -> str:
-    """A field's help text and its bounds; one of 10^9 and more guards against overflow only and is left out."""
+    """A field's help text with its bounds; an upper bound of 10^9 or more, against overflow, is not shown."""
     text, ends = str(FIELDS[key].metadata["help"]), bounds(key)
     if ends is None:
         return text
@@ -373,7 +379,7 @@ HELP: dict[str, str] = {key: help_of(key) for key in FIELDS}
 
 
 def numbers_in(value: Any) -> list[float]:
-    """The numbers of a value: of a ramp its two ends, of a pair those of both."""
+    """The numbers in a value: one for a plain number, both ends for a ramp, those of both members for a pair."""
     return [number for part in value for number in numbers_in(part)] if isinstance(value, tuple) else [value]
 
 
@@ -407,14 +413,15 @@ CHECKS = (
 
 
 def check(config: Config) -> None:
-    """Raise UserError where a value is out of range or two fields do not go together."""
+    """Raise UserError if a value is out of range or two fields conflict."""
     for one in CHECKS:
         one(config)
 
 
 RECIPES: dict[str, dict[str, Any]] = {
-    # Each value was compared with others on the same images and in the same time: studies/search.md.  training/auto.py
-    # decides the other fields by the data, the device and the budget, and takes the blocks out if the budget is short.
+    # Each value was compared with others on the same images for the same training time: studies/search.md.
+    # training/auto.py sets the other fields from the data, the device and the budget, and sets g_blocks to 0 if the
+    # budget is short.
     "auto": dict(loss="non_saturating", least_side=3, g_blocks=1, g_modulation=True, penalty_every=4),
     # Radford et al. 2016 (1511.06434), section 4: z uniform, 100; Adam 2e-4, beta1 .5; batch 128; N(0, .02); batch
     # norm in both.  Not verified against the paper's text: width 64 (the figure's G has 128 next to the image).
@@ -435,13 +442,13 @@ RECIPES: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-# --- from what a user gives ---------------------------------------------------------------------------------------
+# --- from the user's options to a config --------------------------------------------------------------------------
 
 
 def flatten(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Fields, flat or in the sections of a YAML file -> field name: value.
+    """Flatten options that may be nested in sections, as in a YAML file: {field name: value}.
 
-    Raises UserError with the nearest name for a field that its section does not have.
+    Raises UserError (unknown-name), which suggests the nearest name, for a field that its section does not have.
     """
     flat: dict[str, Any] = {}
     for key, value in given.items():
@@ -457,9 +464,9 @@ def flatten(given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def resolve(given: Mapping[str, Any]) -> Config:
-    """The recipe's fields, then those given (flat, or in the sections of a YAML file) -> Config, checked.
+    """The checked Config of the recipe's fields, overridden by those given (flat, or in sections as in a YAML file).
 
-    A value None counts as not given.  Raises UserError: unknown-name with the nearest name, value-invalid,
+    A value None counts as not given.  Raises UserError: unknown-name, which suggests the nearest name, value-invalid,
     value-out-of-range or options-conflict.
     """
     flat = flatten(given)
@@ -485,15 +492,15 @@ def resolve(given: Mapping[str, Any]) -> Config:
 def config_of(record: Mapping[str, Any]) -> Config:
     """The config in the record of a run or of a generator; raises UserError as `resolve` does.
 
-    A field that an older file lacks gets the dataclass's default and not the recipe's: defaults do what was done
-    before the field existed.
+    A field that an older file lacks gets the dataclass's default, not the recipe's: the default keeps the behaviour
+    from before the field existed.
     """
     config = record["config"]
     return resolve({**config, **{name: {**asdict(cls()), **config[name]} for name, cls in SECTIONS.items()}})
 
 
 def convert_field(key: str, value: Any) -> Any:
-    """A value from YAML, JSON, Python or a flag in the field's type; raises UserError naming the field."""
+    """Convert a value from YAML, JSON, Python or a flag to the field's type; raises UserError naming the field."""
     found = convert(TYPES[key], value)
     if found is not None:
         return found
@@ -504,7 +511,7 @@ def convert_field(key: str, value: Any) -> Any:
 
 
 def alternatives(hint: Any) -> tuple[Any, ...]:
-    """The types of a union but None; of any other hint the hint itself."""
+    """The members of a union other than None; for any other hint, the hint itself."""
     kinds = get_args(hint) if get_origin(hint) in (Union, type(int | str)) else (hint,)
     return tuple(kind for kind in kinds if kind is not type(None))
 
@@ -523,7 +530,7 @@ def in_words(hint: Any) -> str:
 
 
 def convert(hint: Any, value: Any) -> Any:
-    """A value in the first type of a hint that can hold it; None where none can."""
+    """The value converted to the first type of the hint that accepts it; None if none does."""
     for kind in alternatives(hint):
         if get_origin(kind) is Literal and value in get_args(kind):
             return value
@@ -549,7 +556,7 @@ def convert(hint: Any, value: Any) -> Any:
 
 
 def as_number(kind: type[int] | type[float], value: Any) -> int | float | None:
-    """A number, or one written as text (YAML 1.1 reads 2e-3 as text), in its type; an int stays exact above 2^53."""
+    """Convert a number or its text (YAML 1.1 reads 2e-3 as text) to `kind`; an int stays exact above 2^53."""
     for read in (int, float) if kind is int and isinstance(value, int | str) else (float,):
         with suppress(TypeError, ValueError, OverflowError):
             number = read(value)

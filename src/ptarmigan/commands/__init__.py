@@ -1,1 +1,1 @@
-"""One module for each command that is more than a call."""
+"""The commands `score`, `compare` and `replay`."""

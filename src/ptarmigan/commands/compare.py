@@ -1,4 +1,4 @@
-"""`compare`: runs that differ only in their seed are one group; groups are compared with intervals over seeds."""
+"""`compare`: group runs that differ only in their seed, and compare the groups with intervals over seeds."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ MAX_COLUMNS = 3  # groups in a table, so that it fits in 80 columns
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean over training seeds, or a difference of two, with its 95 % interval: None for a single seed."""
+    """A mean over training seeds, or a difference of two means, with its 95 % interval: None for a single seed."""
 
     mean: float
     low: float | None = None
@@ -63,9 +63,9 @@ def compare(*runs: str | Path) -> Comparison:
     """Compare runs by their scores: the mean over training seeds for each config, and its difference from the first.
 
     Runs that differ only in `seed`, or in fields that do not affect the result (where and how fast a run is computed),
-    are one group.  The figures are those of an extractor by which all runs were scored (`ptarmigan score RUN`), each
-    the mean over generation seeds; if there is none, the live KID to the select part.  Intervals are Student's over
-    training seeds, and Welch's for differences; a single seed has none.
+    are one group.  The figures come from an extractor with which all runs were scored (`ptarmigan score RUN`), each a
+    mean over generation seeds; if there is none, they are the live KID to the select part.  Intervals over training
+    seeds are Student's, and Welch's for differences; a single seed has none.
 
     Raises UserError if a folder is not a run, if images, split or score protocols differ, if two runs have the same
     config and seed, or if a run has no score at all.
@@ -152,7 +152,7 @@ def read_reports(folder: Path) -> dict[str, Any]:
 
 
 def config_choices(run: RunRecord) -> dict[str, Any]:
-    """What defines a group: every config field that affects the result except the seed, the budget, and `init`."""
+    """What defines a group: the budget, `init`, and every config field that affects the result, except the seed."""
     config, init = run.config, run.record.get("init")
     binding = {key: value for key, value in config.flat().items() if key not in (*UNTRACKED, "seed")}
     seconds = parse_time(config.train.time)

@@ -1,4 +1,7 @@
-"""Repeat one step of a run and record what happened in every layer; exact, because every draw is addressed."""
+"""Repeat one step of a run and record what happened in every layer.
+
+The repetition is exact, because random draws do not depend on earlier draws.
+"""
 
 from __future__ import annotations
 
@@ -33,13 +36,13 @@ from ptarmigan.training.setup import train_batches
 
 @dataclass
 class Call:
-    """One call of a layer: the root mean square of its output, and the norm of the loss's gradient in it."""
+    """One call of a layer: the root mean square of its output, and the norm of the loss's gradient at the output."""
 
     update: str  # D or G: whose update the call belongs to
     layer: str  # for example D.body.stages.0
     images: str  # its input: real, fake, between, latents, or own (what the user's own loss passed to D)
     activation: float
-    gradient: float | None = None  # None where no gradient came back
+    gradient: float | None = None  # None if no gradient reached it
 
 
 @dataclass
@@ -65,15 +68,15 @@ def replay(
     out: str | Path | None = None,
     device: str = "auto",
 ) -> Step:
-    """Repeat the step in which `run` used its image number `at`, from the checkpoint before it, and look inside.
+    """Repeat the step in which `run` used its image number `at`, from the last checkpoint before it, and record it.
 
-    Writes batch.png, fakes.png and step.json to `out`, by default RUN/private/replay-IMAGES, because the batch shows
-    training images.  `data` says where the training images are now, if they have moved.  `loss` is the loss file of a
-    run with a loss of the user's own.  Exact on the device, build and thread count of the run, except for
-    micro-batches; a step that the run rolled back from is shown as it was last made.
+    Writes batch.png, fakes.png and step.json to `out`, by default RUN/private/replay-IMAGES; it is private because the
+    batch shows training images.  `data` says where the training images are now, if they have moved.  `loss` is the loss
+    file of a run that used the user's own loss.  The step is exact on the device, build and thread count of the run,
+    except with micro-batches.  A step that was repeated after a rollback is shown as it was last computed.
 
-    Raises UserError where there is no such step, where no good checkpoint is left before it (`keep` says how many
-    stay), and where the images or the loss file are not those of the run.
+    Raises UserError if there is no such step, if no good checkpoint is left before it (see `keep`), or if the images or
+    the loss file are not those of the run.
     """
     run = Path(run)
     found, record, progress = checkpoint_before(run, at)
@@ -109,12 +112,12 @@ def replay(
 
 
 def open_images(run: Path, record: dict[str, Any], data: str | Path | None) -> Dataset:
-    """The run's images, where they were or at `data`; raises UserError where those are other images."""
+    """The run's images, from `data` or from where they were; raises UserError if those are other images."""
     source = data or (None if record["data"]["source"] == "embedded" else record["data"]["source"])
     dataset = open_dataset(source, config_of(record).data)
     if dataset.fingerprint != record["data"]["fingerprint"]:
         raise UserError(
-            f"data: {source or 'the embedded set'} does not hold the images of {run}: say where they are with --data",
+            f"data: {source or 'the embedded set'} does not hold the images of {run}: give their place with --data",
             "images-differ",
         )
     return dataset
@@ -131,7 +134,7 @@ def save_step(step: Step, folder: Path, batch: Tensor, fakes: Tensor) -> None:
 
 
 def checkpoint_before(run: Path, at: int) -> tuple[checkpoint.Checkpoint | None, dict[str, Any], Progress]:
-    """The newest good checkpoint before image `at` (None: the start), the run's record, and its newest progress."""
+    """The newest good checkpoint at or before image `at` (None: the start), the run's record, its newest progress."""
     newest, _ = checkpoint.newest(run)
     if newest is not None:
         record, progress = newest.meta["record"], Progress.from_json(newest.meta["progress"])
@@ -161,8 +164,8 @@ class Watch:
         self.counts: Counter[tuple[int, str]] = Counter()
         self.updates = 0  # of D, so far
         self.fakes = torch.empty(0)
-        self.not_finite: str | None = None  # the first in a forward pass
-        self.backward: str | None = None  # the first in a backward pass
+        self.not_finite: str | None = None  # the first NaN or infinite value in a forward pass
+        self.backward: str | None = None  # the same in a backward pass
 
     def parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         for player, network in (("D", self.state.D), ("G", self.state.G)):
@@ -211,7 +214,7 @@ class Watch:
             value.register_hook(lambda gradient: self._gradient(calls, gradient))
 
     def _inputs(self, layer: str, number: int, for_g: bool) -> tuple[str, ...]:
-        """The inputs of a layer's call number `number` in an update; in D's update it may get real and fake at once."""
+        """What a layer's call `number` in an update gets as input; in D's update it may get real and fake together."""
         if layer.startswith("G"):
             return ("latents",)
         calls: list[tuple[str, ...]]
@@ -240,7 +243,7 @@ class Watch:
         return f"the output of {layer}, for {self._image(images, place)}"
 
     def _image(self, images: str, place: int) -> str:
-        """The image behind a place in the batch, in words."""
+        """The image at a place in the batch, in words."""
         if images == "real":
             files = self.files[min(self.updates, len(self.files) - 1)]  # G's update uses D's last batch
             return f"the real image {files[place]}"
@@ -265,7 +268,9 @@ def print_step(step: Step) -> None:
             if (call.update == update and call.images != "latents") or (update == "G" and call.images == "latents")
         ]  # fmt: skip
         shown = [name for name in columns if any(call.images == name for call in calls)]
-        print_lines(f"{update}'s update, by layer: root mean square of the output | norm of the loss's gradient in it")
+        print_lines(
+            f"{update}'s update, by layer: root mean square of the output | norm of the loss's gradient at the output"
+        )
         table = Table("layer")
         for name in shown:
             table.add_column(name, justify="right")

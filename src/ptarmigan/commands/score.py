@@ -1,4 +1,4 @@
-"""`score`: compare the images of a generator, or any others, with held-out images, and write a report."""
+"""`score`: compare generated images, or images of any origin, with held-out images, and write a report."""
 
 from __future__ import annotations
 
@@ -51,8 +51,9 @@ def score(
     `data` is what it was trained on; a run records it.  `n` images are generated from each of `seeds` seeds; existing
     images are divided into as many sets and converted to `size`, by default the size that `train` would choose.
     `extractor` is efficientnet-lite0; classifier (128 features of a classifier of these classes, trained on top of
-    efficientnet-lite0); or inception (for the FID; `weights` is its file).  `cas` adds classifiers trained on generated
-    images.  `time` limits the total time: if necessary fewer training images are used, and fewer sets, but at least 2.
+    efficientnet-lite0); or inception (for the FID).  `weights` is the file of its weights.  `cas` adds classifiers
+    trained on generated images.  `time` limits the total time: if necessary fewer training images are used, then fewer
+    sets, but at least 2.
 
     The report is written to scores.json and the model card in the generator folder; a run also gets
     private/copies.png, the images most likely to be copies, each with its nearest training image.  With `out` both are
@@ -219,7 +220,7 @@ def generated_features(source: ImageSource, index: int, extractor: Extractor, ba
 def describe_protocol(
     source: ImageSource, dataset: Dataset, plan: Plan, extractor: Extractor, name: str
 ) -> dict[str, Any]:
-    """What decides whether two reports can be compared."""
+    """How the scores were computed, which decides whether two reports can be compared."""
     prefix = "128 features of a classifier of the training images, on " if name == CLASSIFIER else ""
     side = extractor.size
     out = {
@@ -310,5 +311,5 @@ class ProgressBar:
         self.progress.update(self.task, description="reading images", completed=done, total=total)
 
     def advance(self, images: int) -> None:
-        """So many more images went through the extractor."""
+        """Add `images` to the number that went through the extractor."""
         self.progress.advance(self.task, images)

@@ -34,7 +34,7 @@ class ImageSource(Protocol):
         """Labels [M] of the M >= n images of a set, or None if they are not known."""
 
     def in_overall(self, index: int) -> NDArray[np.bool_]:
-        """[M] whether an image is one of the n for the scores over all classes; the others only serve their class."""
+        """[M] whether an image is one of the n for the scores over all classes; the others serve their class only."""
 
     def images(self, index: int, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
         """Images uint8 [len(indices), H, W, C] of a set."""
@@ -72,7 +72,7 @@ class GeneratedImages:
 
 
 class ExistingImages:
-    """Existing images, divided into sets by an addressed shuffle; classes are matched by name."""
+    """Existing images, divided into sets by a fixed shuffle; classes are matched by name."""
 
     def __init__(self, dataset: Dataset, class_names: tuple[str, ...], sets: int) -> None:
         self.dataset, self.sets = dataset, sets
@@ -148,12 +148,12 @@ def open_training_data(
     if run is not None:
         return replace(dataset, part=stored_split(run, dataset, notes))
     if generator.fingerprint != dataset.fingerprint:
-        notes.append("these are not the images it was trained on: held-out images here may have been training images")
+        notes.append("these are not the images that the generator was trained on: it may have seen the held-out images")
     return dataset
 
 
 def stored_split(run: Path, dataset: Dataset, notes: list[str]) -> NDArray[np.uint8]:
-    """The part of each image: that in the split of the run, looked up by hash; for images not in it, the data set's."""
+    """The part of each image: as in the split of the run, looked up by hash, or else as in the data set."""
     try:
         split, _ = load_tensors(run / "split.safetensors")
     except Damaged as error:

@@ -1,1 +1,1 @@
-"""What every other package uses: types, addressed draws, files, devices, ranks, convolutions, log and console."""
+"""What every other package uses: types, random draws, files, devices, ranks, convolutions, log and console."""

@@ -31,7 +31,7 @@ def print_lines(*lines: str | Table) -> None:
 
 
 class Display:
-    """Progress of a run: on a terminal a live bar above the named terms, elsewhere one plain line a tick."""
+    """Progress of a run: on a terminal a live bar above the loss terms, elsewhere one plain line per tick."""
 
     def __init__(self, terminal: Terminal) -> None:
         self.terminal = terminal

@@ -1,11 +1,11 @@
-"""Convolutions that compute their weight's gradient by one matrix product where maps are small.
+"""Convolutions that compute the weight gradient as one matrix product where feature maps are small.
 
-oneDNN takes 2 to 5 times as long for it, in bf16 on a CPU with AMX (docs/benchmarks.md).  Everything that AMX needs is
-in this module.
+In bf16 on a CPU with AMX, oneDNN takes 2 to 5 times as long (docs/benchmarks.md).  Everything that AMX needs is in
+this module.
 
-<g, conv(x, w)> is linear in x, in w and in g.  Its gradient in each of them is a function of the other two: conv(x, w)
-in g, the transposed convolution in x, a correlation in w.  So the gradients of any of the three functions are the other
-two, and they can be differentiated again, as R1 needs.
+<g, conv(x, w)> is linear in x, in w and in g.  Its gradient with respect to each of them is a function of the other
+two: the convolution for g, the transposed convolution for x, a correlation for w.  So the gradients of each of these
+three functions are the other two, and they can be differentiated again, as R1 needs.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.grad import conv2d_input
 
-PLACES, OUTPUTS = 64, 128  # the product is faster for a map g of at most 8x8 places and at least 128 channels
+PLACES, OUTPUTS = 64, 128  # the product is faster for a map g of at most 8x8 pixels and at least 128 channels
 
 
 class Shape(NamedTuple):
@@ -66,33 +66,36 @@ class _Slope(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         known = dict(zip(SLOPES, ctx.saved_tensors, strict=True)) | {ctx.name: gradient}
         needed = dict(zip(SLOPES, ctx.needs_input_grad[2:], strict=True))
-        if _maps_alone.get():
+        if _skip_weight_gradients.get():
             needed["w"] = False
         return None, None, *(slope(name, ctx.of, **known) if needed[name] else None for name in SLOPES)
 
 
 def slope(name: str, of: Shape, g: Tensor | None = None, w: Tensor | None = None, x: Tensor | None = None) -> Tensor:
-    """The gradient of <g, conv(x, w)> in g [N, O, h, w], w [O, C, K, K] or x [N, C, H, W], by the other two."""
+    """The gradient of <g, conv(x, w)> with respect to g [N, O, h, w], w [O, C, K, K] or x [N, C, H, W]: `name` of them.
+
+    The other two are given.
+    """
     others = {"g": g, "w": w, "x": x} | {name: None}
     out: Tensor = _Slope.apply(name, of, *others.values())  # type: ignore[no-untyped-call]
     return out
 
 
-_maps_alone = ContextVar("maps_alone", default=False)
+_skip_weight_gradients = ContextVar("skip_weight_gradients", default=False)
 
 
 @contextmanager
 def no_weight_gradients() -> Iterator[None]:
     """Skip the gradients of weights in a backward pass that only needs those of images or maps.
 
-    An autograd Function cannot tell that nobody asks for them.  It holds for the calling thread, which on a CPU also
-    runs the backward pass.
+    An autograd Function cannot tell which gradients will be used.  The setting holds for the calling thread, which on a
+    CPU also runs the backward pass.
     """
-    before = _maps_alone.set(True)
+    before = _skip_weight_gradients.set(True)
     try:
         yield
     finally:
-        _maps_alone.reset(before)
+        _skip_weight_gradients.reset(before)
 
 
 @cache
@@ -100,7 +103,7 @@ def has_amx() -> bool:
     return bool(torch.cpu.get_capabilities().get("amx_bf16", False))
 
 
-def pays(x: Tensor, outputs: int, height: int, width: int) -> bool:
+def matrix_product_is_faster(x: Tensor, outputs: int, height: int, width: int) -> bool:
     """Whether the matrix product is faster for a map g [N, outputs, height, width] of x's dtype and device."""
     small = outputs >= OUTPUTS and height * width <= PLACES
     return small and x.dtype == torch.bfloat16 and x.device.type == "cpu" and has_amx()
@@ -112,7 +115,7 @@ class Conv2d(nn.Conv2d):
     def _conv_forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         kernel, stride, padding = self.kernel_size[0], self.stride[0], int(self.padding[0])
         height, width = ((side + 2 * padding - kernel) // stride + 1 for side in x.shape[2:])
-        if self.groups > 1 or not pays(x, self.out_channels, height, width):
+        if self.groups > 1 or not matrix_product_is_faster(x, self.out_channels, height, width):
             out: Tensor = super()._conv_forward(x, weight, bias)
             return out
         out = slope("g", Shape(x.shape[2], x.shape[3], kernel, stride, padding), w=weight.to(x.dtype), x=x)
@@ -124,7 +127,7 @@ class ConvTranspose2d(nn.ConvTranspose2d):
 
     def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
         kernel, stride, padding = self.kernel_size[0], self.stride[0], int(self.padding[0])
-        if not pays(x, self.in_channels, *x.shape[2:]):
+        if not matrix_product_is_faster(x, self.in_channels, *x.shape[2:]):
             return super().forward(x, output_size)
         height, width = (stride * (side - 1) + kernel - 2 * padding for side in x.shape[2:])
         out = slope("x", Shape(height, width, kernel, stride, padding), g=x, w=self.weight.to(x.dtype))

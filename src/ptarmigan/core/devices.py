@@ -27,14 +27,14 @@ def pick_device(name: str) -> torch.device:
     if name not in available:
         raise unknown("device", name, ["auto", *available])
     if name not in devices:
-        raise UserError(f"device: this machine has no {name}; take --device {' or '.join(devices)}", "device-missing")
+        raise UserError(f"device: this machine has no {name}; use --device {' or '.join(devices)}", "device-missing")
     if name == "cuda" and "LOCAL_RANK" in os.environ:  # under torchrun each rank has its own GPU
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
         return torch.device(name, int(os.environ["LOCAL_RANK"]))
     return torch.device(name)
 
 
-def sent(tensor: Tensor, device: torch.device | str) -> Tensor:
+def to_device(tensor: Tensor, device: torch.device | str) -> Tensor:
     """Copy a tensor from the host to a device; the host does not wait for a GPU to finish the work in its queue."""
     if torch.device(device).type == "cuda":
         return tensor.pin_memory().to(device, non_blocking=True)
@@ -61,7 +61,7 @@ def out_of_memory(error: BaseException) -> bool:
 
 @contextmanager
 def deterministic(wanted: bool) -> Iterator[None]:
-    """Compute the same bits on a GPU in every run; an operation that cannot is an error.  Settings are restored."""
+    """Compute the same bits on a GPU in every run; an operation that cannot raises.  Settings are restored on exit."""
     if not wanted:
         yield
         return

@@ -1,4 +1,4 @@
-"""Addressed random draws: each is a function of (seed, purpose, global sample index), and no state is kept.
+"""Stateless random draws: each is a function of (seed, purpose, global sample index).
 
 A sample's draw is a fixed block of the output of Philox 4x64-10 (Salmon et al., SC 2011), a counter-based generator
 that advances to any position in constant time.  Its key is (seed, purpose).  Draws do not depend on the batch size, the
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 WORDS = 4  # 64-bit words per step of Philox's counter
-ROUNDS = 12  # of the permutation; after 4, a chi-square test detects the order of sets of fewer than about 30 images
+ROUNDS = 12  # of the permutation; with 4, a chi-square test rejects randomness for sets of fewer than about 30 images
 
 
 def _key(seed: int, purpose: str) -> int:
@@ -25,7 +25,7 @@ def _key(seed: int, purpose: str) -> int:
 
 
 def words(seed: int, purpose: str, indices: NDArray[np.int64], count: int) -> NDArray[np.uint64]:
-    """`count` 64-bit words for each sample: [N, count]; a run of consecutive indices takes one call."""
+    """`count` 64-bit words for each sample: [N, count]; each run of consecutive indices takes one call."""
     block = -(-count // WORDS)
     out = np.empty((len(indices), block * WORDS), np.uint64)
     starts = np.flatnonzero(np.diff(indices, prepend=indices[:1] - 2) != 1)
@@ -58,7 +58,7 @@ def permute(seed: int, purpose: str, epoch: int, positions: NDArray[np.int64], s
     """Map positions in [0, size) one to one to indices in [0, size), in an order keyed by (seed, purpose, epoch).
 
     The map is a Feistel network on the smallest even number of bits that holds `size`.  A result outside the range is
-    mapped again until it is inside (cycle walking: Black and Rogaway, CT-RSA 2002).  No list of the set is in memory.
+    mapped again until it is inside (cycle walking: Black and Rogaway, CT-RSA 2002), so no list of indices is needed.
     """
     assert not len(positions) or 0 <= positions.min() <= positions.max() < size
     half = max(1, -(-max(1, (size - 1).bit_length()) // 2))

@@ -1,4 +1,4 @@
-"""The types that every room uses: the images' shape, a batch, D's output, and the error that users see."""
+"""The types that every package uses: the images' shape, a batch, D's output, and the error that users see."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class UserError(Exception):
 
     code = "user-error"
     status = 2
-    of_one_rank = False  # raised on one of several ranks; the others do not know of it
+    of_one_rank = False  # may be raised on one of several ranks only, so that rank prints it
     run: Path | None = None  # the run folder, where the same command resumes the run
 
     def __init__(self, text: str, code: str | None = None) -> None:
@@ -36,7 +36,7 @@ class UserError(Exception):
 
 
 def unknown(what: str, name: str, choices: Iterable[str]) -> UserError:
-    """An error that names the nearest choice where there is one, and lists the choices unless they are many."""
+    """An error that suggests the nearest choice if there is one, and lists the choices unless there are many."""
     choices = list(choices)
     near = difflib.get_close_matches(name, choices, n=1)
     hints = [f"did you mean {near[0]!r}?"] if near else []
@@ -64,7 +64,7 @@ class ImageSpec:
         return len(self.class_names)
 
     def label(self, name: str) -> int:
-        """The label of a class; raises UserError (unknown-name) with the classes that there are."""
+        """The label of a class; raises UserError (unknown-name), which lists the classes."""
         if name not in self.class_names:
             raise unknown("class", name, self.class_names)
         return self.class_names.index(name)
@@ -79,7 +79,7 @@ class DiscriminatorOutput(NamedTuple):
     features: Tensor  # [N, F]
     logits: Tensor  # [N], real against fake
     # None unless the conditioning has them:
-    class_logits: Tensor | None = None  # [N, K]; discriminative_classifier: [N, 2K], real classes, then generated ones
+    class_logits: Tensor | None = None  # [N, K]; discriminative_classifier: [N, 2K], real then generated classes
     twin_logits: Tensor | None = None  # [N, K], from the classifier of generated images
     embedding: Tensor | None = None  # [N, E], unit vectors
     proxy: Tensor | None = None  # [N, E], unit vectors: the proxy of each image's label

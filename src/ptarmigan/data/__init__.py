@@ -112,7 +112,7 @@ def _notices(pack: Pack, part: NDArray[np.uint8], keys: NDArray[np.uint64], data
     if leaked:
         notices.append(
             f"{leaked} of {(part == TRAIN).sum()} training images are duplicates of held-out images, because the data "
-            "set's own test part is kept: scores are optimistically biased"
+            "set's own test part is used as it is: scores are optimistically biased"
         )
     counts = np.bincount(pack.labels[part == TRAIN], minlength=len(names))
     if few := [f"{names[i]} {counts[i]}" for i in np.flatnonzero(counts < FEW_IMAGES)]:

@@ -159,7 +159,7 @@ def _open_idx(path: Path) -> StoredArray:
 
 
 def read_npz(path: Path) -> Arrays:
-    """arr_0, arr_1 and perhaps class_names; or MedMNIST's arrays: its test part is held out, val is the select part."""
+    """arr_0 with optional arr_1 and class_names, or MedMNIST's arrays: test is held out, val is the select part."""
     with as_user_error(str(path)), zipfile.ZipFile(path) as archive:
         keys = {name.removesuffix(".npy") for name in archive.namelist()}
     images, labels, source_part, notices = [], [], [], []
@@ -237,7 +237,7 @@ def _open_npy(path: Path, key: str) -> StoredArray:
 
 
 def _check_headers(images: StoredArray, labels: StoredArray | None = None) -> None:
-    """Raise UserError if types or shapes of images and labels are not valid; the arrays are not read for this."""
+    """Raise UserError if types or shapes of images and labels are not valid, without reading the arrays."""
     text, shape = "", list(images.shape)
     if images.dtype != np.uint8:
         text = f"{images.where} is {images.dtype}: expected images as uint8, 0 to 255"

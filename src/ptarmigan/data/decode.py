@@ -14,7 +14,7 @@ from PIL import Image, ImageFile
 
 from ptarmigan.config import Data, parse_size
 
-# Never all that Pillow can read: it runs a PostScript interpreter on an EPS file, whatever the file's name.
+# Not every format that Pillow reads: it runs a PostScript interpreter on an EPS file, whatever the file's name.
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 SIZES = (28, 32, 48, 64)
@@ -36,18 +36,18 @@ class ImageHeader(NamedTuple):
     width: int
     colour: bool
     alpha: bool
-    sixteen_bit: bool  # 16 bit grey; of 16 bit colour Pillow itself reads the upper 8 bits
+    sixteen_bit: bool  # 16-bit grey; Pillow itself reduces 16-bit colour to the upper 8 bits
 
 
 @dataclass(frozen=True)
 class TargetShape:
-    """The shape that every image is converted to, and how."""
+    """The shape that every image is converted to, and how it is fitted to it."""
 
     height: int
     width: int
     channels: int
     fit: str = "crop"
-    window: tuple[int, int] = (0, 65535)  # darkest and brightest value of all 16 bit images of the data set
+    window: tuple[int, int] = (0, 65535)  # darkest and brightest value in all 16-bit images of the data set
 
 
 def read_header(path: Path) -> ImageHeader:
@@ -62,7 +62,7 @@ def read_header(path: Path) -> ImageHeader:
 
 
 def value_range(path: Path) -> tuple[int, int]:
-    """Darkest and brightest value of a 16 bit image."""
+    """Darkest and brightest value of a 16-bit image."""
     with Image.open(path, formats=FORMATS) as image:
         pixels = np.asarray(image)
         return int(pixels.min()), int(pixels.max())
@@ -106,7 +106,7 @@ def decode(path: Path, shape: TargetShape) -> NDArray[np.uint8]:
 
 
 def to_shape(image: Image.Image, shape: TargetShape) -> NDArray[np.uint8]:
-    """Any 8 bit image -> [H,W,C]; an image of the right size and mode keeps every bit."""
+    """Any 8-bit image -> [H,W,C]; an image of the right size and mode is unchanged."""
     image = _to_channels(image, shape.channels)
     if image.size != (shape.width, shape.height):
         image = FITS[shape.fit](image, shape)
@@ -114,7 +114,7 @@ def to_shape(image: Image.Image, shape: TargetShape) -> NDArray[np.uint8]:
 
 
 def _to_channels(image: Image.Image, channels: int) -> Image.Image:
-    """Alpha is kept if there are 4 channels, else composed on white, the usual colour of paper and of web pages."""
+    """Keep alpha if there are 4 channels, else composite on white, the usual background of paper and web pages."""
     if image.has_transparency_data:
         image = image.convert("RGBA")
         if channels != 4:
@@ -123,8 +123,8 @@ def _to_channels(image: Image.Image, channels: int) -> Image.Image:
 
 
 # Lanczos keeps the most detail of Pillow's filters (all are antialiased when shrinking), and images of 28 to 64 pixels
-# are short of detail.  NVIDIA's data set tools, whose results people compare with, use it too.  Pillow multiplies by
-# alpha first, so colours of transparent pixels do not bleed in.
+# have little detail to lose.  NVIDIA's data set tools, whose results people compare with, use it too.  Pillow
+# multiplies by alpha first, so colours of transparent pixels do not bleed in.
 
 
 def _resize(image: Image.Image, width: int, height: int, box: tuple[float, float, float, float]) -> Image.Image:
@@ -165,7 +165,7 @@ FITS = {"crop": _crop, "pad": _pad, "stretch": _stretch}
 
 
 def _to_8_bit(pixels: NDArray[np.generic], window: tuple[int, int]) -> NDArray[np.uint8]:
-    """16 bit -> 8 bit: the darkest value of the window becomes 0, the brightest 255."""
+    """16 bits -> 8 bits: the darkest value of the window becomes 0, the brightest 255."""
     low, high = window
     scaled = (pixels.astype(np.float64) - low) * (255 / max(1, high - low))
     return np.rint(scaled).clip(0, 255).astype(np.uint8)

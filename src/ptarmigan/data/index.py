@@ -124,7 +124,7 @@ def _find_in_folder(root: Path) -> DataSource:
 def _part_folders(
     root: Path, images_in: dict[str, list[str]], notices: list[str]
 ) -> tuple[dict[str, list[str]], dict[str, int]]:
-    """If the folders are train and perhaps val or test, with class folders in each, they are the source's own parts."""
+    """Folders train and perhaps val or test, with class folders in each, are taken as the source's own parts."""
     nested = all(path.count("/") >= 2 for paths in images_in.values() for path in paths)
     parts = {PART_FOLDERS.get(folder.lower()) for folder in images_in}
     if not nested or None in parts or UNDECIDED not in parts:

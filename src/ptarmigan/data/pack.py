@@ -1,4 +1,4 @@
-"""The pack: a source decoded once into the cache, as a memory-mapped uint8 [N,H,W,C] with labels and content hashes."""
+"""The pack: a source's images, decoded once into a memory-mapped uint8 array [N,H,W,C] in the cache, with labels."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ from ptarmigan.data.decode import ImageHeader, TargetShape, choose_shape, decode
 from ptarmigan.data.index import ArraySource, DataSource, FolderSource
 
 T = TypeVar("T")
-CHUNK = 256  # files decoded before their pixels are passed on: limits the memory
+CHUNK = 256  # files decoded before their pixels are passed on, which bounds the memory used
 
 
 class Chunk(NamedTuple):
@@ -78,8 +78,8 @@ def _read_folder(source: FolderSource, data: Data) -> SourceReader:
     if values:
         shape = replace(shape, window=(min(low for low, _ in values), max(high for _, high in values)))
         reader.notices.append(
-            f"{len(values)} images of 16 bit were converted to 8 bit by one linear scale: the darkest value of them "
-            f"all, {shape.window[0]}, became 0, and the brightest, {shape.window[1]}, became 255"
+            f"{len(values)} images of 16 bits were converted to 8 bits on one linear scale: their darkest value, "
+            f"{shape.window[0]}, became 0, and their brightest, {shape.window[1]}, became 255"
         )
     if shape.channels == 4 and data.channels is None:
         reader.notices.append("most images have transparency, so it is kept (--channels 3 puts them on white instead)")

@@ -17,7 +17,7 @@ Shares = tuple[float, float, float]
 
 
 def group_keys(paths: Sequence[str], pattern: str) -> NDArray[np.uint64]:
-    """[N] hashes of the match of `pattern` in each path: of its first group if it has one, else of the whole match."""
+    """[N] the hash of what `pattern` matches in each path: its first group if it has one, else the whole match."""
     regex = re.compile(pattern)
     keys = []
     for path in paths:
@@ -36,13 +36,13 @@ def assign_parts(
     """[N] TRAIN, SELECT or HELD_OUT.  Images with equal keys (content hashes or group hashes) get the same part.
 
     Parts that the source itself names (`source_part`) are kept; the remaining images are divided among the remaining
-    parts, with their shares scaled up.  shares None: all images train, except the source's own held-out part.
+    parts, with their shares scaled up.  shares None: all images go to train, except the source's own held-out part.
 
     Each class is divided separately: its keys, sorted by hash, fill held-out and then select up to their share of its
-    images, with at least one key each; the rest train.  Sorting and cutting, unlike comparing each hash with a
+    images, with at least one key each; the rest go to train.  Sorting and cutting, unlike comparing each hash with a
     threshold, gives exact shares in small classes too, and an added image moves the cuts by a fraction of an image, so
     few others change part.  A key of several classes counts in each of them; classes of few keys are divided first,
-    because they have the least choice.  A class of fewer than 3 images, or of fewer keys than parts, only trains.
+    because they have the fewest options.  A class of fewer than 3 images, or of fewer keys than parts, goes to train.
     """
     part = np.where(source_part == UNDECIDED, TRAIN, source_part).astype(np.uint8)
     if shares is None:
@@ -68,7 +68,7 @@ def assign_parts(
 def _assign_class(
     decided: NDArray[np.int8], members: NDArray[np.int64], images: NDArray[np.int64], wanted: dict[int, float]
 ) -> None:
-    """Decide the units [U] of one class, sorted by hash, that no smaller class has decided."""
+    """Assign a part to the units [U] of one class, sorted by hash, to which no smaller class has assigned one."""
     if images.sum() < 3 or len(members) <= len(wanted):
         wanted = {}
     for position, (part, share) in enumerate(wanted.items()):

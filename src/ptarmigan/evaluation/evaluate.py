@@ -1,8 +1,8 @@
-"""Features of real and of generated images -> a report: scores with intervals, classes, copies.
+"""Compute a report from features of real and generated images: scores with intervals, classes, copies.
 
-Each score is computed for R independent sets of generated images and reported as their mean with its interval
-(`metrics.interval`), which covers the choice of generation seeds at this N.  Beside it stands its floor: the same score
-of R draws of as many real training images in place of the generated ones.
+Each score is computed for R independent sets of N generated images and reported as their mean with an interval
+(`metrics.interval`), which covers the choice of generation seeds at this N.  Its floor is reported with it: the same
+score of R sets of N real training images in place of the generated ones.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from ptarmigan.evaluation.features.classifier import Classifier, chance_correcte
 
 MIN_HELD_OUT = 10  # held-out images of a class; with fewer it is compared with its training images only
 MIN_SKILL = 0.5  # a classifier with a lower chance-corrected accuracy on held-out images is not used
-COLLAPSED = 0.5  # recall below this share of that of real images is called a collapse
-TOO_EASY = 0.9  # diversity below this share of the real one, with an accuracy above the real one: samples too easy
+COLLAPSED = 0.5  # recall below this share of real images' recall is reported as mode collapse
+TOO_EASY = 0.9  # diversity below this share of real images', with an accuracy above theirs: samples too easy
 COPIED = -3.0, 0.8  # C_T and distance ratio to the training set (see `copying_scores`) below which images are copies
-TINY = 1e-12  # in place of a distance of 0
+TINY = 1e-12  # replaces a distance of 0 in a denominator
 SUSPECTS = 12  # generated images that are listed with the training image they may be copies of
 
-OnStage = Callable[[str], None]  # told what is computed next
+OnStage = Callable[[str], None]  # is called with the name of what is computed next
 Report = dict[str, Any]
 
 
@@ -67,7 +67,7 @@ class ComparedSets:
     class_names: tuple[str, ...]
 
     def through_classifier(self, classifier: Classifier) -> ComparedSets:
-        """The same images by the classifier's own features."""
+        """The same images, with the classifier's features."""
 
         def through(samples: FeatureSet) -> FeatureSet:
             return replace(samples, features=classifier.features(samples.features))
@@ -93,8 +93,8 @@ def evaluate(sets: ComparedSets, on_stage: OnStage, cas: bool = False) -> Report
 
 
 def overall_scores(sets: ComparedSets, notes: list[str], on_stage: OnStage) -> Report:
-    """Fréchet distance, KID, precision, recall, density and coverage over all classes, each in four columns: against
-    held-out images, against as many training images, the floor, and `excess` (`held_out` less floor, set by set).
+    """Fréchet distance, KID, precision, recall, density and coverage over all classes, each in four columns:
+    against held-out images, against as many training images, the floor, and `excess` (`held_out` minus floor, per set).
     """
     held_out, dim = sets.held_out.features, sets.held_out.features.shape[1]
     gaussian = min(len(held_out), len(sets.generated[0]), len(sets.train)) > dim
@@ -106,8 +106,8 @@ def overall_scores(sets: ComparedSets, notes: list[str], on_stage: OnStage) -> R
         )
     if len(sets.train) < (wanted := len(sets.generated) * len(sets.generated[0])):
         notes.append(
-            f"the sets of real images overlap ({len(sets.train):,} training images for {wanted:,}): the intervals of "
-            "their scores are too narrow"
+            f"the sets of real images overlap ({wanted:,} images from {len(sets.train):,} training images), so the "
+            "intervals of their scores are too narrow"
         )
     train = sets.train.subsample(-1, len(held_out)).features
     real, seen = (SetStatistics.of(features, gaussian) for features in (held_out, train))
@@ -126,15 +126,15 @@ def overall_scores(sets: ComparedSets, notes: list[str], on_stage: OnStage) -> R
     recall = {column: np.mean(rows["recall"][column]) for column in ("held_out", "floor")}
     if recall["held_out"] < COLLAPSED * recall["floor"]:
         notes.append(
-            f"recall is {recall['held_out']:.2f}, and {recall['floor']:.2f} for real images: much of their variety is "
-            "missing (mode collapse); try the relativistic loss with R1 and R2, or train longer"
+            f"recall is {recall['held_out']:.2f}, and {recall['floor']:.2f} for real images: G misses much of their "
+            "variety (mode collapse); try the relativistic loss with R1 and R2, or train longer"
         )
     return {name: summarise_columns(row) for name, row in rows.items()}
 
 
 @dataclass(frozen=True)
 class SetStatistics:
-    """What the comparisons of a set need of it alone, computed once."""
+    """Statistics of one set, computed once for several comparisons."""
 
     pairs: metrics.PairStatistics
     gaussian: metrics.Gaussian | None  # None: too few samples
@@ -166,7 +166,7 @@ def class_scores(sets: ComparedSets, notes: list[str], on_stage: OnStage) -> Rep
                     rows.setdefault("floor", []).append(metrics.kid(held_out.features, floor))
             real = metrics.diversity(train.features)
             entry["kid"] = summarise_columns(rows)
-            if enough:  # at 5 % over all classes: at 5 % each, one of many classes would differ by chance
+            if enough:  # 5 % over all classes together: at 5 % each, some of many classes would differ by chance
                 excess = np.subtract(rows["held_out"], rows["floor"]).tolist()
                 entry["told_apart"] = metrics.interval(excess, 1 - 0.05 / len(sets.class_names)).low > 0
             if real > 1e-3 * spread:
@@ -188,8 +188,8 @@ def class_scores(sets: ComparedSets, notes: list[str], on_stage: OnStage) -> Rep
 
 
 def accuracy_scores(sets: ComparedSets, by_class: Report, notes: list[str], on_stage: OnStage, cas: bool) -> Report:
-    """The accuracy of a classifier of the training images, as a mean over classes: `generated` and `held_out`; that of
-    each class goes into `by_class`.
+    """The accuracy of a classifier trained on the training images, as a mean over classes, on generated and held-out
+    images; the accuracy of each class is added to `by_class`.
     """
     on_stage("training a classifier")
     train, held_out, names = sets.train, sets.held_out, sets.class_names
@@ -199,12 +199,13 @@ def accuracy_scores(sets: ComparedSets, by_class: Report, notes: list[str], on_s
     out: Report = {"held_out": float(real[known].mean()) if known.any() else None}
     if not known.any() or chance_corrected(out["held_out"], len(names)) < MIN_SKILL:
         reason = f"recognises only {out['held_out']:.0%} of held-out images" if known.any() else "has no held-out image"
-        notes.append(f"no class accuracy: the classifier of the training images {reason}")
+        notes.append(f"no class accuracy: the classifier trained on the training images {reason}")
         return out
     fake = np.stack([class_accuracies(classifier, s.features, labels_of(s)) for s in sets.generated_by_class])  # [R, K]
     lacking = np.isnan(fake).any(0)
     if lacking.any():
-        notes.append(f"missing in some generated sets: {shorten([names[label] for label in np.flatnonzero(lacking)])}")
+        missing = shorten([names[label] for label in np.flatnonzero(lacking)])
+        notes.append(f"classes missing in some generated sets: {missing}")
     known &= ~lacking
     if not known.any():
         return out
@@ -216,11 +217,11 @@ def accuracy_scores(sets: ComparedSets, by_class: Report, notes: list[str], on_s
     diversity = float(np.mean(diversities or [1.0]))
     if out["generated"]["low"] > out["held_out"] and diversity < TOO_EASY:
         notes.append(
-            f"samples too easy: recognised more often than real images, with {diversity:.0%} of their diversity; "
+            f"samples are too easy: recognised more often than real images, with {diversity:.0%} of their diversity; "
             "try conditioning projection or discriminative_classifier instead of auxiliary_classifier"
         )
     if lost := [name for label, name in enumerate(names) if known[label] and fake[:, label].mean() < real[label] / 2]:
-        notes.append(f"recognised less than half as often as real images of the class: {shorten(lost)}")
+        notes.append(f"classes recognised less than half as often as in real images: {shorten(lost)}")
     if cas:
         out["cas"] = classification_accuracy_score(sets, on_stage)
     return out
@@ -240,10 +241,13 @@ def classification_accuracy_score(sets: ComparedSets, on_stage: OnStage) -> Repo
 
 
 def copying_scores(sets: ComparedSets, notes: list[str], on_stage: OnStage) -> Report:
-    """Are generated images closer to the training images than held-out images are?  C_T; authenticity, also of held-out
-    images; `distance_ratio`, the mean distance to the nearest training image over that of held-out images;
-    `closer_than_held_out`, the share that is closer to a training image than any held-out image, each distance relative
-    to that from this training image to its nearest other one; and the most suspicious images by this relative distance.
+    """Measure whether generated images are closer to the training images than held-out images are.
+
+    Returns C_T; authenticity, also of held-out images; `distance_ratio`, the mean distance to the nearest training
+    image, divided by that of held-out images; `closer_than_held_out`, the share of generated images whose relative
+    distance is below that of every held-out image; and as suspects the images with the lowest relative distances.  The
+    relative distance is the distance to the nearest training image, divided by that image's distance to its nearest
+    other training image.
     """
     on_stage("looking for copies of training images")
     train, held_out = sets.train.features, sets.held_out.features
@@ -283,7 +287,7 @@ def copying_scores(sets: ComparedSets, notes: list[str], on_stage: OnStage) -> R
 
 
 def summarise_columns(rows: dict[str, list[float]]) -> Report:
-    """Mean and interval of each column, and of the excess over the floor."""
+    """Mean and interval of each column and, if there is a floor, of the excess over it."""
     out = {name: summary(values) for name, values in rows.items()}
     if "floor" in rows:
         out["excess"] = summary(np.subtract(rows["held_out"], rows["floor"]))

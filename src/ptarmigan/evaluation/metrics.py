@@ -1,8 +1,8 @@
-"""Scores of generated samples.  Each function takes features [N, F], float32 or float64, and works alone.
+"""Scores of generated samples, each a function of features [N, F], float32 or float64, that can be used alone.
 
-Features are centred before any product, so that a large common offset costs no precision (distances do not change, and
-the uncentred product follows).  Pairs are computed in blocks of rows, so no N x M matrix is ever in memory.  Sums are
-float64.  Every function raises UserError if there are too few samples or a feature is not finite.
+Features are centred before any product, so that a large common offset costs no precision; distances do not change, and
+the uncentred product is computed from the centred one.  Pairs are computed in blocks of rows, so no N x M matrix is in
+memory.  Sums are float64.  Every function raises UserError if there are too few samples or a feature is not finite.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ class Gaussian:
 
 
 class PairStatistics(NamedTuple):
-    """What `kid_and_fidelity` needs of one set alone; computed once for a set that is compared with several."""
+    """What `kid_and_fidelity` needs from one set, computed once for several comparisons."""
 
     features: Tensor  # [N, F]
-    kernel: float  # sum of KID's kernel over all pairs of two samples
+    kernel: float  # sum of KID's kernel over all pairs of different samples
     near: Tensor  # [N, k] squared distances to the k nearest other samples
 
 
@@ -85,7 +85,7 @@ def frechet(a: Gaussian, b: Gaussian) -> float:
 
     The trace of the root is the sum of the square roots of the eigenvalues of S1^(1/2) S2 S1^(1/2), which is symmetric,
     so it has no imaginary part at any rank.  The bias depends on N (`frechet_bias`): compare only at equal N.  Raises
-    UserError with fewer than F + 1 samples on either side, because a covariance cannot have full rank then.
+    UserError with fewer than F + 1 samples on either side, which cannot give a covariance of full rank.
     """
     d, least = len(a.mean), min(a.n, b.n)
     if least <= d:
@@ -169,8 +169,9 @@ def c_t(train: Tensor, held_out: Tensor, generated: Tensor, cells: int = 10, see
     weighted by the number of held-out samples.  Cells with fewer than 20 held-out or 20 generated samples are left out,
     and the number of the others is returned; raises UserError if there are none.
 
-    If p = q it is near 0, with the sum of squared weights as variance: 1 for one cell, about 1 / cells for equal cells.
-    Copying is not its only cause: samples of less variance than the data also lower it, so check `diversity` too.
+    If p = q, C_T is near 0, with the sum of squared weights as variance: 1 for one cell, about 1 / cells for equal
+    cells.  A low C_T does not prove copying: samples of less variance than the data also lower it, so check
+    `diversity` too.
     """
     _check_samples(train, held_out, generated, least=1)
     centres = k_means(train, cells, seed)
@@ -202,8 +203,8 @@ def c_t_of_distances(held_far: Tensor, held_cell: Tensor, far: Tensor, cell: Ten
 def authenticity(train: Tensor, generated: Tensor) -> float:
     """Share of generated g with d(g, x*) > d(x*, nearest other training sample), x* the training sample nearest to g.
 
-    In [0, 1] (Alaa et al. 2021, 2102.08921).  If p = q it is not 1, but 1/3 for one feature and .7 to .8 for 32,
-    depending on N: compare it with that of held-out samples.  Needs 2 training samples.
+    In [0, 1] (Alaa et al. 2021, 2102.08921).  If p = q it is not 1 but, depending on N, 1/3 for one feature and .7 to
+    .8 for 32: compare it with the authenticity of held-out samples.  Needs 2 training samples.
     """
     _check_samples(train, least=2)
     distances, indices = nearest(generated, train)
@@ -238,8 +239,8 @@ def diversity(features: Tensor) -> float:
 def interval(values: Sequence[float], level: float = 0.95) -> Interval:
     """Mean of R >= 2 values, one for each independent generation seed, with its Student-t interval.
 
-    mean +- t sd / sqrt(R), t the quantile of R - 1 degrees of freedom.  It is for the expectation over seeds at the N
-    of each value: it does not cover the bias by N, another choice of reference samples, or another training run.
+    mean +- t sd / sqrt(R), t the quantile of R - 1 degrees of freedom.  It estimates the expectation over seeds at the
+    given N: it does not cover the bias at this N, another choice of reference samples, or another training run.
     """
     r = len(values)
     if r < 2:
@@ -252,7 +253,7 @@ def interval(values: Sequence[float], level: float = 0.95) -> Interval:
 
 
 def difference(values: Sequence[float], against: Sequence[float], level: float = 0.95) -> Interval:
-    """Mean of R >= 2 independent values less that of S >= 2 others, with Welch's t interval (Welch 1947).
+    """Mean of R >= 2 independent values minus that of S >= 2 others, with Welch's t interval (Welch 1947).
 
     The two spreads need not be equal: with a = var / R and b = var / S the half width is t sqrt(a + b), t the quantile
     of (a + b)^2 / (a^2 / (R - 1) + b^2 / (S - 1)) degrees of freedom, whole or not (Satterthwaite 1946).
@@ -268,7 +269,7 @@ def difference(values: Sequence[float], against: Sequence[float], level: float =
 
 
 def t_quantile(level: float, degrees: float) -> float:
-    """t with P(|T| <= t) = level for Student's T; 0 < level < 1, degrees >= 1.  By bisection of its series."""
+    """t with P(|T| <= t) = level for Student's T, found by bisection; 0 < level < 1, degrees >= 1."""
     low, high = 0.0, math.pi / 2  # t = sqrt(degrees) tan(angle)
     while low < (middle := (low + high) / 2) < high:
         inside = _beta(math.sin(middle) ** 2, math.cos(middle) ** 2, 1 / 2, degrees / 2)
@@ -311,8 +312,8 @@ class _Block(NamedTuple):
     products: Tensor  # (x - c).(y - c)
     x: _Centred
     y: _Centred
-    start: int | None  # if x and y are of one set: the index of the first x in it
-    diagonal: float  # and the value used for the squared distance of a sample to itself
+    start: int | None  # the index in y of the first x, if x and y are of one set; else None
+    diagonal: float  # the squared distance to use between a sample and itself
 
     def squared(self) -> Tensor:
         """|x - y|^2."""

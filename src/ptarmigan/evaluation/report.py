@@ -16,7 +16,7 @@ COLUMNS = {"held_out": "held-out", "train": "training", "floor": "real images", 
 
 
 def score_rows(report: dict[str, Any]) -> list[list[str]]:
-    """A header, then a row for each score over all classes, in the columns above."""
+    """A header, then a row for each score over all classes, with the columns of COLUMNS."""
     out = [["", *COLUMNS.values()]]
     for name, row in report["figures"].items():
         label = {"frechet": report["protocol"]["frechet_is_called"], "kid": "KID"}.get(name, name)
@@ -77,7 +77,7 @@ def sentences(report: dict[str, Any]) -> list[str]:
 
 
 def headline(report: dict[str, Any]) -> str:
-    """One line: distance, KID and accuracy on held-out images, each with that of real images."""
+    """One line: Fréchet distance and KID against held-out images, and class accuracy, each with real images' value."""
     rows = [row for row in score_rows(report)[1:] if row[0] not in FIDELITY]
     parts = [f"{name} {held_out} (real images {real})" for name, held_out, _, real, _ in rows]
     accuracy = report.get("accuracy", {})
@@ -88,7 +88,7 @@ def headline(report: dict[str, Any]) -> str:
 
 
 def format_interval(value: dict[str, float]) -> str:
-    """Mean±half width, with the digits that the interval justifies."""
+    """Mean±half width, with as many digits as the interval justifies."""
     half = value["high"] - value["mean"]
     if half < 1e-6 or abs(value["mean"]) > 1e5:
         return f"{value['mean']:.4g}±{half:.2g}" if half >= 1e-6 else f"{value['mean']:.4g}±0"

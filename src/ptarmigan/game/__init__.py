@@ -1,1 +1,1 @@
-"""One batch of the game: its draws, the update of each player, the moving average of G."""
+"""One training step: its random draws, the updates of D and G, and the moving average of G."""

@@ -1,4 +1,4 @@
-"""Differentiable augmentation of every image that D sees, real and fake, in D's update and in G's.
+"""Differentiable augmentation of every image that D sees, real and fake, in the updates of D and of G.
 
 G's images are augmented only on their way to D, so G learns whether augmented fakes match augmented real images.  That
 implies that the images themselves match wherever the augmentation is invertible as a map of distributions (Karras et
@@ -14,7 +14,7 @@ DiffAugment with `augment_p` 1 changes every image, so none of this holds for it
 
 Cut-out and moved-in pixels are 0, mid grey, in all channels.  Few pictures have exactly that background, so D can see a
 move; black would hide it on the black background of many data sets.  Colours may leave [-1, 1], since clamping is not
-invertible.  Nothing is resampled, and no backward pass sums in an order that the device chooses.
+invertible.  Nothing is resampled, and every backward pass is deterministic: it sums in a fixed order.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ POLICIES = {
 COLOURED = ("saturation", "hue")  # transforms that do not change grey images
 # Uniforms per sample: one per transform decides whether it is applied, one per value of Change decides how.
 GATES, DRAWS = 6, 14
-GENTLE, HALF = 0.3, 0.5  # gentle's ranges as a share of DiffAugment's, and its p
+GENTLE, HALF = 0.3, 0.5  # gentle: its ranges as a share of DiffAugment's, and its p
 TARGET, CAP = 0.6, 0.8  # target of D's mean sign on training images; maximum of p
 INTERVAL, RAMP = 4, 500_000  # batches between two changes of p; images in which p can go from 0 to 1
 
@@ -79,11 +79,11 @@ def augment(images: Tensor, policy: str, u: Tensor, p: Tensor | float) -> Tensor
 def change(policy: str, u: Tensor, height: int, width: int) -> Change:
     """Uniforms [8, N] -> the parameters of each transform of the policy, where it is applied.
 
-    diffaugment: Zhao et al. 2020, policy "color,translation,cutout" as its code has it.  gentle: the same with .3 of
+    diffaugment: Zhao et al. 2020, policy "color,translation,cutout" as in its code.  gentle: the same with .3 times
     its ranges, at least 1 pixel of translation, and no cutout.  ada: integer translation, colour and cutout of Karras
     et al. 2020, appendix B, without flips, quarter turns and luma flips, which change what many images mean, and
-    without transforms that resample.  In all policies contrast is about the image's mean; ada draws translation and
-    cutout as DiffAugment does.
+    without transforms that resample.  In all policies contrast scales about the image's mean; ada draws translation
+    and cutout as DiffAugment does.
     """
     if policy == "ada":
         normal = torch.special.ndtri(u[:3])
@@ -136,7 +136,7 @@ def translation(images: Tensor, down: Tensor, right: Tensor) -> Tensor:
 
 
 class _Translation(torch.autograd.Function):
-    """The adjoint of a move is the move back.  It has no scattered sums, whose order varies on a GPU."""
+    """The adjoint of a shift is the opposite shift, so no pass needs a scatter-add, whose order varies on a GPU."""
 
     @staticmethod
     def forward(ctx: Any, images: Tensor, down: Tensor, right: Tensor) -> Tensor:
@@ -163,7 +163,7 @@ def _sources(move: Tensor, side: int) -> tuple[Tensor, Tensor]:
 
 
 def cutout(images: Tensor, top: Tensor, left: Tensor) -> Tensor:
-    """Set a box of half the height and half the width to 0, as far as it lies in the image."""
+    """Set a box of half the height and half the width to 0; a part of it may lie outside the image."""
     height, width = images.shape[2:]
     cut = _cut(top, height).unsqueeze(2) & _cut(left, width).unsqueeze(1)
     return images * (~cut).unsqueeze(1).to(images.dtype)
@@ -184,7 +184,7 @@ def adapt(p: Tensor, r: Tensor, batch: int) -> Tensor:
     return (p + torch.sign(r - TARGET) * (INTERVAL * batch / RAMP)).clamp(0, CAP)
 
 
-def words(policy: str, channels: int) -> str:
+def describe_policy(policy: str, channels: int) -> str:
     """'ada (brightness, ...)': a policy and the transforms that change images with this many channels."""
     made = [name for name in POLICIES[policy] if channels > 1 or name not in COLOURED]
     return f"{policy} ({', '.join(made)})"

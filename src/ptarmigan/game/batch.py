@@ -1,4 +1,4 @@
-"""One global batch of the game: its images and draws, the updates of both players, the moving average of G."""
+"""One training step on a global batch: its images and draws, the updates of D and G, the moving average of G."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Step = Callable[[TrainState, Batch, Draws], Terms]
 
 
 def eager_step(state: TrainState, real: Batch, draws: Draws) -> Terms:
-    """One update of D and one of G, which plays the same latents; returns the named terms of both."""
+    """One update of D, then one of G on the same latents; returns the named terms of both."""
     fake = generate_fakes(state, real.labels, draws.z)
     d = d_step(state, real, fake, draws)
     g = g_step(state, real, fake, draws.for_g())
@@ -32,9 +32,9 @@ def eager_step(state: TrainState, real: Batch, draws: Draws) -> Terms:
 
 
 def train_batch(state: TrainState, batches: Batches, step: Step = eager_step) -> Terms:
-    """`d_steps` updates of D and one of G; every draw is addressed by the images seen.
+    """`d_steps` updates of D and one of G; every random draw depends on the images seen, not on earlier draws.
 
-    `step` makes the last update of D and the one of G; cuda_graph.py has another way to do the same.
+    `step` does the last update of D and the update of G: `eager_step`, or the recorded graph of cuda_graph.py.
     """
     train, seen, indices = state.config.train, state.images_seen, sample_indices(state)
     first = int(indices[0])
@@ -51,7 +51,7 @@ def train_batch(state: TrainState, batches: Batches, step: Step = eager_step) ->
 
 
 def set_schedules(state: TrainState) -> None:
-    """Set both players' learning rates and betas for the step that comes next."""
+    """Set the learning rates and betas of both players for the next step."""
     train, scale = state.config.train, state.progress.lr_scale
     for optimizer, lr, (first_beta, second_beta) in (
         (state.opt_d, train.d_lr, train.d_betas),
@@ -62,12 +62,12 @@ def set_schedules(state: TrainState) -> None:
 
 
 def share(batch: int) -> int:
-    """Images of a global batch that each rank takes; raises UserError where it does not divide."""
+    """The number of images of a global batch on each rank; raises UserError if the ranks cannot share it equally."""
     ranks = dist.world()
     if batch % ranks:
         near = [size for size in (batch // ranks * ranks, -(-batch // ranks) * ranks) if size]
         raise UserError(
-            f"batch: {batch} does not divide over {ranks} ranks; try --batch {' or '.join(map(str, near))}",
+            f"batch: {batch} is not divisible by {ranks} ranks; try --batch {' or '.join(map(str, near))}",
             "options-conflict",
         )
     return batch // ranks
@@ -80,7 +80,7 @@ def real_batch(batches: Batches, first: int, purpose: str) -> Batch:
 
 
 def sample_indices(state: TrainState) -> NDArray[np.int64]:
-    """Global sample indices [N] of this rank's share of the batch that comes next."""
+    """Global sample indices [N] of this rank's share of the next batch."""
     count = share(state.config.train.batch)
     return np.arange(count) + state.images_seen + dist.rank() * count
 
@@ -88,8 +88,8 @@ def sample_indices(state: TrainState) -> NDArray[np.int64]:
 def generate_fakes(state: TrainState, labels: Tensor, z: Tensor) -> Batch:
     """G's images for the real batch's labels, so that pairs share a class and the class priors are equal.
 
-    One forward of G serves both players.  In micro-batches the images have no graph, and G's update generates each part
-    again.
+    One forward pass of G serves both updates.  With micro-batches the images have no autograd graph, and G's update
+    generates each part again.
     """
     parts = slices(len(labels), state.micro_batch)
     if len(parts) == 1:
@@ -99,9 +99,9 @@ def generate_fakes(state: TrainState, labels: Tensor, z: Tensor) -> Batch:
 
 
 def steer_ada(state: TrainState, r: Tensor) -> Terms:
-    """ADA's r, the mean sign of D on this batch's real images, and the p that it was measured with.
+    """ADA's r, the mean sign of D on this batch's real images, and the p with which it was measured.
 
-    Every INTERVAL batches p is moved, on the device.
+    Every INTERVAL batches p is updated, on the device.
     """
     batch, scalars = state.config.train.batch, state.device_scalars
     out = {"augment_r": r}

@@ -1,4 +1,4 @@
-"""On CUDA a step is recorded once, as a graph of its kernels, and then started by one call.
+"""Record a step once as a CUDA graph of its kernels, and then launch it by one call.
 
 The kernels of a small network take less time than Python takes to launch them.  A graph reads its inputs from fixed
 memory and works on the tensors that it was recorded with: the weights, the moments, the gradients.
@@ -20,7 +20,7 @@ from ptarmigan.game.draws import Draws
 from ptarmigan.game.micro_batch import Terms, slices
 from ptarmigan.game.state import TrainState
 
-WARM = 3  # eager steps before recording: in the first ones libraries choose and set up their kernels
+WARM = 3  # eager steps before recording, in which libraries choose and set up their kernels
 
 
 def make_step(state: TrainState) -> Step:
@@ -65,7 +65,7 @@ def tensors_of(real: Batch, draws: Draws) -> list[Tensor]:
 
 
 def record(state: TrainState, real: Batch, draws: Draws) -> Recorded:
-    """Record a step on copies of its inputs without making it."""
+    """Record a step on copies of its inputs, without executing it."""
     images, labels, z, *mix = inputs = [tensor.clone() for tensor in tensors_of(real, draws)]
     draws = replace(draws, z=z, mix=mix[0] if mix else None)
     graph = torch.cuda.CUDAGraph()

@@ -49,14 +49,14 @@ def custom_terms(state: TrainState, player: str, part: Part, **seen: Any) -> Ter
 
 @contextmanager
 def custom_gradients(state: TrainState) -> Iterator[None]:
-    """Name the loss file where autograd fails in a user's own loss, which happens outside the file's functions."""
+    """Name the loss file in errors of the backward pass, which are raised outside the file's functions."""
     try:
         yield
     except RuntimeError as error:
         if state.loss_file is None or out_of_memory(error):
             raise
         what = " ".join(str(error).split())
-        raise LossFileFailed(f"loss: {state.loss_file.path}: its losses have no gradient: {what}") from error
+        raise LossFileFailed(f"loss: {state.loss_file.path}: its losses cannot be differentiated: {what}") from error
 
 
 def move_averages(state: TrainState, means: Terms) -> Terms:

@@ -1,7 +1,7 @@
-"""A batch in parts that fit in memory, whose gradients are added up.
+"""Split a batch into parts that fit in memory, and add up their gradients.
 
-That is the gradient of the whole batch wherever samples do not see each other.  Batch norm in G normalises each part by
-the statistics of that part; batch norm in D is refused with micro-batches.
+The sum is the gradient of the whole batch as long as samples do not affect each other.  Batch norm in G normalises each
+part by the statistics of that part; config.py rejects batch norm in D with micro-batches.
 """
 
 from __future__ import annotations

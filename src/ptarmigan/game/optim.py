@@ -15,9 +15,9 @@ def adam(parameters: Iterable[nn.Parameter], lr: float, betas: tuple[Scheduled, 
     """Fused Adam (Kingma and Ba 2015): one kernel for all tensors, which skips the update where `found_inf` is set.
 
     `train_batch` sets the betas and the rate at each step.  On CUDA the rate is a tensor on the device, which a
-    recorded graph reads at each replay.  Where betas move, torch corrects the bias of the moments by 1 - beta^t with
-    the beta of step t; exact would be 1 minus the product of all betas so far.  The two differ only while beta^t is not
-    negligible, in the first steps, where a ramp has hardly moved.
+    recorded graph reads at each replay.  If a beta is a ramp, torch corrects the bias of the moments by 1 - beta^t with
+    the beta of step t; the exact factor is 1 minus the product of all betas so far.  The two differ noticeably only in
+    the first steps, while beta^t is not negligible, and a ramp has hardly moved by then.
     """
     first, second = (at(beta, 0, 0, None) for beta in betas)
     tensors = list(parameters)
@@ -37,11 +37,11 @@ def set_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
 
 
 def at(value: Scheduled, images: int, start: int, end: int | None) -> float:
-    """A ramp's value after so many images: `first` until `start`, `last` from `end` on, half a cosine between.
+    """A field's value after `images` images; for a ramp `first` until `start`, `last` from `end`, a cosine in between.
 
     first + (last - first) (1 - cos(pi s)) / 2, s the share of the budget done (as in R3GAN: Huang et al. 2024,
-    2501.05441).  It is flat at both ends, so it is nearly at `last` before the learning rate becomes too low to follow.
-    While the end is unknown, s is 0.
+    2501.05441).  The curve is flat at both ends, so it is close to `last` while the learning rate is still high enough
+    for the networks to adapt.  While the end is unknown, s is 0.
     """
     if not isinstance(value, Ramp):
         return value

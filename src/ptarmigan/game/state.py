@@ -37,7 +37,7 @@ class TrainState:
     micro_batch: int = 0  # images computed at once; 0: the whole batch
     images_seen: int = 0
     progress: Progress = field(default_factory=Progress)
-    device_scalars: dict[str, Tensor] = field(default_factory=dict)  # [] each: what steps gather and steer by
+    device_scalars: dict[str, Tensor] = field(default_factory=dict)  # [] each: ADA's, a custom loss's
     loss_file: LossFile | None = None  # the user's own loss
 
     @classmethod
@@ -49,7 +49,7 @@ class TrainState:
         bf16: bool = False,
         loss_file: LossFile | None = None,
     ) -> TrainState:
-        """Step 0 of a run, its weights from the seed alone."""
+        """The state before the first step, with weights that depend on the seed alone."""
         train = config.train
         G, D = build(spec, config.model, train.seed)
         for network in (G, D):
@@ -71,7 +71,7 @@ class TrainState:
 
     @property
     def end(self) -> int | None:
-        """Images seen at which training ends; None before a time budget has fixed it, also when a step is replayed."""
+        """Images seen at which training ends; None up to the step at which a time budget fixed it, also in a replay."""
         ends = self.progress.ends
         return ends[-1] if ends and self.images_seen >= self.progress.end_fixed_at else None
 
@@ -82,19 +82,19 @@ class TrainState:
 
     @property
     def penalised(self) -> bool:
-        """R1 or R2 is applied in D's next update."""
+        """Whether R1 or R2 is applied in D's next update."""
         loss, step = self.config.loss, self.images_seen // self.config.train.batch
         return bool(loss.r1 or loss.r2) and step % loss.penalty_every == 0
 
     def now(self, value: Scheduled) -> float:
-        """What a field that may move over the budget is at this step."""
+        """The value at this step of a field that may be a ramp."""
         return at(value, self.images_seen, self.start, self.end)
 
     def autocast(self) -> AbstractContextManager[Any]:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16)
 
     def tensors(self) -> dict[str, Tensor]:
-        """All but `progress` and images seen, by names that begin with G, D, ema, opt_g, opt_d or device_scalars."""
+        """All but `progress` and `images_seen`, by names that start with G, D, ema, opt_g, opt_d or device_scalars."""
         out = {f"device_scalars.{name}": value for name, value in self.device_scalars.items()}
         for prefix, module in (("G", self.G), ("D", self.D), ("ema", self.ema)):
             out |= {f"{prefix}.{name}": value for name, value in module.state_dict().items()}
@@ -104,7 +104,7 @@ class TrainState:
         return out
 
     def digest(self) -> bytes:
-        """SHA-256 of the weights of both players, D's singular vectors too, of G's average and of the others."""
+        """SHA-256 of what must be equal on all ranks: weights, D's singular vectors, G's average, device scalars."""
         sha = hashlib.sha256()
         weights = (*self.G.parameters(), *self.D.state_dict().values(), *self.ema.parameters())
         for tensor in (*weights, *self.device_scalars.values()):

@@ -1,4 +1,4 @@
-"""The game: one update of D, one of G.  Both return the mean of each term over the global batch, named as in the log.
+"""One update of D, one of G.  Both return the mean of each term over the global batch, named as in the log.
 
 The terms are per-sample functions of a `Part` of the batch, reduced once in `accumulate`.
 """
@@ -41,7 +41,7 @@ def d_terms(state: TrainState, part: Part) -> Terms:
 
 
 def g_terms(state: TrainState, part: Part) -> Terms:
-    """G's losses per sample, through the fake images of `part`; only a relativistic loss looks at the real ones."""
+    """G's losses per sample, through the fake images of `part`; only a relativistic loss runs D on the real ones."""
     (real, y), (fake, fake_y), draws = part
     fake_aug, real_aug, r = draws.augment(fake, "fake"), None, None
     with state.autocast():
@@ -59,7 +59,7 @@ def g_terms(state: TrainState, part: Part) -> Terms:
 
 
 def d_step(state: TrainState, real: Batch, fake: Batch, draws: Draws) -> Terms:
-    """Update D on real images and on G's, which are detached."""
+    """Update D on real and on generated images, which are detached."""
     power_iteration(state.D)
     state.opt_d.zero_grad()
     with custom_gradients(state):
@@ -72,7 +72,7 @@ def g_step(state: TrainState, real: Batch, fake: Batch, draws: Draws) -> Terms:
     """Update G through `fake.images`, its own output for `draws.z`."""
     images = fake.images.detach().requires_grad_()
     state.opt_g.zero_grad()
-    with custom_gradients(state), no_weight_gradients():  # of D: only the gradient in the images is wanted
+    with custom_gradients(state), no_weight_gradients():  # only the images need a gradient here, not D
         parts = split(real, Batch(images, fake.labels), draws, state.micro_batch)
         means = accumulate(partial(g_terms, state), parts, [images])
     backprop(state, fake, cast(Tensor, images.grad), draws)
@@ -80,7 +80,7 @@ def g_step(state: TrainState, real: Batch, fake: Batch, draws: Draws) -> Terms:
 
 
 def backprop(state: TrainState, fake: Batch, gradient: Tensor, draws: Draws) -> None:
-    """Carry the gradient in the images to G's weights; in micro-batches each part is generated again for that."""
+    """Backpropagate the images' gradient to G's weights; with micro-batches each part is generated again for that."""
     for part in slices(len(gradient), state.micro_batch):
         images = fake.images if fake.images.requires_grad else generate(state, draws.z[part], fake.labels[part])
         images.backward(gradient[part], inputs=list(state.G.parameters()))  # type: ignore[no-untyped-call]
@@ -95,7 +95,7 @@ def generate(state: TrainState, z: Tensor, labels: Tensor) -> Tensor:
 def discriminate(
     state: TrainState, real: Tensor, fake: Tensor, part: Part
 ) -> tuple[DiscriminatorOutput, DiscriminatorOutput]:
-    """D on real and fake images [N, C, H, W]: in one pass, but in two where D has batch norm, as in DCGAN."""
+    """D on real and fake images [N, C, H, W]: in one pass, or in two if D has batch norm, as in DCGAN."""
     masks = part.draws.masks("real"), part.draws.masks("fake")
     if state.config.model.d_norm == "batch":
         return state.D(real, part.real.labels, masks[0]), state.D(fake, part.fake.labels, masks[1])
@@ -129,7 +129,10 @@ def r1_r2(state: TrainState, logits: Tensor, images: Tensor) -> Terms:
 
 
 def wgan_gp(state: TrainState, real: Tensor, fake: Tensor, part: Part) -> Terms:
-    """WGAN-GP's penalty between augmented images: the Lipschitz bound is D's, and D has no gradient in a cut-out."""
+    """WGAN-GP's penalty, taken between augmented images because it bounds the gradient of D itself.
+
+    The gradient at an image before augmentation would be 0 in a cut-out.
+    """
     weight = state.config.loss.gradient_penalty
     if not weight:
         return {}
@@ -141,7 +144,7 @@ def wgan_gp(state: TrainState, real: Tensor, fake: Tensor, part: Part) -> Terms:
 
 
 def augment_signs(state: TrainState, real_logits: Tensor, fake_logits: Tensor) -> Terms:
-    """What ADA steers by; it has no gradient."""
+    """The signs of D that ADA adapts p to, without gradient."""
     if state.config.data.augment == "none":
         return {}
     return {"signs": state.objective.signs(real=real_logits, fake=fake_logits)}

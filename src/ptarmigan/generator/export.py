@@ -28,12 +28,12 @@ def export_generator(
 ) -> str:
     """Write model.safetensors, config.json and README.md; returns the SHA-256 of the generator.
 
-    `load` only reads model.safetensors, so the files cannot disagree; the other two are for people.  A scores.json of
+    `load` takes weights and config from model.safetensors alone; the other two files are for people.  A scores.json of
     earlier weights is removed.
     """
     make_folder(folder)
     values = asdict(config)
-    values["train"] |= {"time": None, "images": None, "device": "auto"}  # these belong to a machine, not to the model
+    values["train"] |= {"time": None, "images": None, "device": "auto"}  # these describe a training run, not the model
     meta = {
         "config": values,
         "spec": asdict(spec),

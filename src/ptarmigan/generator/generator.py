@@ -1,4 +1,4 @@
-"""Sample images (seed, labels, indices -> uint8), from live weights or a generator folder, and write them to files."""
+"""Load a trained generator, sample images from it (seed, labels, indices -> uint8), and write them to files."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from ptarmigan.evaluation.report import headline
 from ptarmigan.networks import build_generator
 
 CHUNK = 256  # images per forward, however many are sampled
-READ_ERRORS = (KeyError, TypeError, ValueError, AttributeError, RuntimeError, UserError)  # raised for invalid files
+READ_ERRORS = (KeyError, TypeError, ValueError, AttributeError, RuntimeError, UserError)  # raised by an invalid file
 GENERATOR_FILES = ("generator/model.safetensors", "model.safetensors")  # in a run folder, and in a generator folder
 
 
@@ -33,7 +33,7 @@ GENERATOR_FILES = ("generator/model.safetensors", "model.safetensors")  # in a r
 def generate(
     generator: nn.Module, model: Model, labels: NDArray[np.int64], indices: NDArray[np.int64], seed: int
 ) -> NDArray[np.uint8]:
-    """Images uint8 [N, H, W, C] of labels [N]; the latent of each depends only on the seed and its index."""
+    """Images uint8 [N, H, W, C] of classes `labels` [N]; each image's latent depends only on the seed and its index."""
     device = next(generator.parameters()).device
     training = generator.training
     generator.eval()
@@ -84,7 +84,7 @@ class TrainedGenerator:
     spec: ImageSpec
     images_seen: int
     fingerprint: str  # of the data set that it was trained on; '' if not recorded
-    selection: str  # why this generator of its run was kept
+    selection: str  # how this generator was selected among those of its run
     scores: dict[str, Any]  # extractor -> report of `score`
     sha256: str
 
@@ -136,7 +136,7 @@ def load(model: str | Path, device: str = "cpu") -> TrainedGenerator:
     tensors, meta = files.load_tensors(path)
     try:
         config, spec = config_and_spec(meta)
-        with torch.device("meta"):  # a header alone must not allocate memory: the file's tensors have to match it
+        with torch.device("meta"):  # so that a false header cannot allocate memory before its tensors are checked
             network = build_generator(spec, config.model)
         assign_tensors(network, tensors)
     except READ_ERRORS as error:
@@ -162,7 +162,7 @@ def assign_tensors(network: nn.Module, tensors: dict[str, Tensor]) -> None:
 
 
 def read_scores(folder: Path, sha256: str) -> dict[str, Any]:
-    """The reports in a generator folder, by extractor, if they are about this generator; none if damaged."""
+    """The reports in a generator folder, by extractor; {} if they are damaged or of another generator."""
     try:
         record = files.load_json(folder / "scores.json")
     except files.Damaged:  # or missing
@@ -220,7 +220,7 @@ def sample(
 def save_folder(
     generator: TrainedGenerator, images: NDArray[np.uint8], labels: NDArray[np.int64], out: Path, seed: int
 ) -> None:
-    """Write OUT/CLASS/INDEX.png for each image, all or none; characters that file names cannot have become '_'."""
+    """Write OUT/CLASS/INDEX.png for each image, all or none; '_' replaces characters that file names cannot have."""
     invalid = re.compile(r'[<>:"/\\|?*\x00-\x1f]|^\.+$|[. ]+$')
     names = [invalid.sub("_", name) or "_" for name in generator.spec.class_names]
     if len({name.lower() for name in names}) < len(names):

@@ -1,1 +1,1 @@
-"""What `ptarmigan losses` says, draws and identifies."""
+"""The command `losses`: explain, plot and identify losses."""

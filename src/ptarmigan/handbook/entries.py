@@ -1,8 +1,8 @@
 """What `ptarmigan losses [NAME]` prints: every loss in words, formulas and PyTorch, in English or Chinese.
 
 The entries are data: assets/losses/facts.toml has what both languages share, en.toml and zh.toml have the texts.
-tests/test_handbook.py executes every formula and line of code and computes every number with the functions that train.
-Nothing here imports torch.
+tests/test_handbook.py executes every formula and line of code, and checks every number against the functions that
+training uses.  Nothing here imports torch.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from ptarmigan.core.types import UserError, unknown
 WIDTH = 80
 INDENT = 10
 LANGUAGES = ("en", "zh")
-PIECE = re.compile(  # text without a line break: a word, or a Chinese character, with its punctuation
+PIECE = re.compile(  # text that must not be broken: a word or a Chinese character, with its punctuation
     r" *[“（]*(?:[^\s“”\u3000-\u303f\u4e00-\u9fff\uff00-\uffef]+|\S)[”，。；：、？！）]*"
 )
 
 
 @dataclass(frozen=True)
 class Value:
-    """A number to compare one's own run with, printed as 'what = value (exact)'."""
+    """A number to compare with your own run, printed as 'what = value (exact)'."""
 
     what: str
     value: float
@@ -40,7 +40,7 @@ class Value:
 
 @dataclass(frozen=True)
 class Entry:
-    """All there is to say about one loss; empty fields are not printed."""
+    """The text about one loss; empty fields are not printed."""
 
     title: str
     words: str
@@ -61,7 +61,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Handbook:
-    """Everything in one language."""
+    """All entries and texts in one language."""
 
     groups: dict[str, dict[str, Entry]]  # questions, losses, class, penalties, images, recipes
     texts: dict[str, Any]
@@ -117,10 +117,10 @@ def explain(
     """Explain a loss, conditioning, penalty or recipe; without a name, the losses of DCGAN and ACGAN.
 
     Returns text of at most 80 columns in `lang`, en or zh; by default in the language of the environment variables
-    LC_ALL, LC_MESSAGES or LANG.  With `plot`, X.svg, the losses and their slopes are drawn into that file instead, with
-    English labels; with `page`, X.html, the page of all losses in both languages is copied there.  Then the paths are
-    returned.  Raises UserError for an unknown name or language, for another ending, and for a file that exists: no file
-    is overwritten.
+    LC_ALL, LC_MESSAGES or LANG.  `plot`, X.svg, instead draws the losses and their slopes into that file, with English
+    labels; `page`, X.html, instead copies the page of all losses in both languages there.  The paths are returned then.
+    Raises UserError for an unknown name or language, for another ending, and for a file that exists: no file is
+    overwritten.
     """
     book = read_handbook(_language(lang))
     if plot or page:
@@ -225,7 +225,7 @@ def _names(book: Handbook) -> str:
 
 
 def _equivalent(name: str, book: Handbook) -> str:
-    """The flags that a recipe is equivalent to, from the recipe itself."""
+    """The flags that a recipe is equivalent to, read from config.py."""
     if name not in RECIPES:
         return ""
     flat = resolve({"recipe": name}).flat()

@@ -1,4 +1,4 @@
-"""SVG plots of the losses and of their slopes over the logit, computed by the functions that train and autograd."""
+"""SVG plots of the losses and their slopes over the logit, computed by training's own functions and autograd."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ WIDTH, HEIGHT, HEAD = 840, 250, 62  # width and height of a row of two panels; h
 
 @dataclass(frozen=True)
 class Player:
-    """One curve: `loss` maps x [N] to losses [N]; `sign` is -1 where the player's own logit falls as x rises."""
+    """One curve: `loss` maps x [N] to losses [N]; `sign` is -1 if the player's own logit falls as x rises."""
 
     label: str
     style: str  # a key of COLOURS
@@ -69,8 +69,8 @@ def objective_named(name: str) -> Objective:
 def split_d(found: Objective) -> tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]:
     """D's loss on a real image and on a fake: a(r) and b(f) with d(r, f) = a(r) + b(f).
 
-    b is shifted so that its minimum is 0, or b(0) = 0 where only differences of logits have a meaning.  A relativistic
-    d does not split: there a(r) = d(r, 0) and b(f) = d(0, f).
+    b is shifted so that its minimum is 0, or so that b(0) = 0 if only differences of logits have a meaning.  A
+    relativistic d is not a sum of two terms; for it a(r) = d(r, 0) and b(f) = d(0, f).
     """
     zero = torch.zeros((), dtype=torch.float64)
     logits = torch.cat([torch.linspace(-20, 20, 41, dtype=torch.float64), torch.tensor([-1e3], dtype=torch.float64)])
@@ -136,7 +136,7 @@ def class_term(name: str) -> Row:
         x = (c + t).detach()
         return twin_g(logits(c.expand_as(x)), logits(t.expand_as(x)), fake_labels=labels(x))
 
-    def adc_d(x: Tensor) -> Tensor:  # of a fake alone: the term of the real image is subtracted
+    def adc_d(x: Tensor) -> Tensor:  # the term of the fake: that of the real image is subtracted
         whole = discriminative_d(
             logits(0 * x, 2 * CLASSES), logits(x, 2 * CLASSES), real_labels=labels(x), fake_labels=labels(x)
         )
@@ -277,7 +277,7 @@ def stack_rows(parts: Sequence[Row]) -> tuple[Marks, int]:
 
 
 def svg_elements(drawing: Marks) -> str:
-    """Lines and texts as SVG elements; their classes decide how they look."""
+    """Lines and texts as SVG elements, which the CSS classes style."""
     out = []
     for mark in drawing:
         if isinstance(mark, Line):
@@ -291,7 +291,7 @@ def svg_elements(drawing: Marks) -> str:
 
 
 def svg(parts: Sequence[Row], name: str) -> str:
-    """A standalone picture, light or dark by the viewer's setting."""
+    """A standalone picture, light or dark as the viewer's system is set."""
     drawing, height = stack_rows(parts)
     look = "".join(f".{key}{{stroke-width:{WIDTHS[key]};stroke-dasharray:{DASHES[key]}}}" for key in COLOURS)
 

@@ -1,4 +1,4 @@
-"""The losses: per-sample functions of logits, what tells D the class, penalties, and a user's own file."""
+"""The losses: per-sample functions of logits, class conditioning, gradient penalties, and a user's own loss file."""
 
 from ptarmigan.losses.adversarial import (
     OBJECTIVES,

@@ -18,7 +18,7 @@ from ptarmigan.config import Loss
 
 
 def softplus(x: Tensor) -> Tensor:
-    """s(x) = log(1 + exp(x)), exact at any x, while F.softplus becomes linear at 20, where it is wrong by 2e-9."""
+    """s(x) = log(1 + exp(x)), exact at any x; F.softplus becomes linear at 20, with an error of 2e-9 there."""
     return -F.logsigmoid(-x)
 
 
@@ -71,7 +71,7 @@ def relativistic_d(real: Tensor, fake: Tensor) -> Tensor:
 
 
 def relativistic_g(real: Tensor, fake: Tensor) -> Tensor:
-    """s(-(f - r)): D's loss with the two exchanged (Jolicoeur-Martineau 2018; Huang et al. 2024, eq. 2)."""
+    """s(-(f - r)): D's loss with real and fake exchanged (Jolicoeur-Martineau 2018; Huang et al. 2024, eq. 2)."""
     return softplus(real - fake)
 
 
@@ -85,7 +85,7 @@ class Objective:
     equilibrium_logit: float | None = 0.0  # D's optimum at p = q; None where only differences of logits have a meaning
 
     def signs(self, real: Tensor, fake: Tensor) -> Tensor:
-        """1 where D takes a real image for real, -1 where for fake [N]; the mean is ADA's r_t (Karras et al. 2020).
+        """[N] 1 where D classifies a real image as real, -1 as fake; the mean is ADA's r_t (Karras et al. 2020).
 
         sign(r - equilibrium_logit), or sign(r - f) over pairs of one class.
         """

@@ -1,4 +1,4 @@
-"""How D is told the class: heads on D's features [N, F], and the class terms of both players' losses."""
+"""Class conditioning of D: heads on D's features [N, F], and the class terms in the losses of D and G."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ EMBEDDING = 512  # length of ReACGAN's embeddings, as its authors use for CIFAR-
 
 
 class Head(nn.Module):
-    """The source logit, linear in the features, and no class term.  Each conditioning adds its own.
+    """The source logit, linear in the features.  It has no class term; subclasses add theirs.
 
     A class term is [N] or None.  It depends only on what `forward` returned, and the step multiplies it by lambda.
     `real_labels` are y; `fake_labels` are y', the classes that G was asked for.
@@ -72,8 +72,8 @@ class AuxiliaryClassifier(Head):
 class Projection(Head):
     """psi(phi) + <e_y, phi> (Miyato and Koyama 2018, eq. 3).
 
-    It is not divided by sqrt(F).  Adam moves each weight by about its rate whatever the size of the gradient, so D
-    would learn the class sqrt(F) times more slowly.
+    The inner product is not divided by sqrt(F): Adam moves each weight by about the learning rate, whatever the size
+    of the gradient, so with the division D would learn the class sqrt(F) times more slowly.
     """
 
     def __init__(self, features: int, classes: int) -> None:
@@ -213,7 +213,7 @@ def discriminative_d(real: Tensor, fake: Tensor, *, real_labels: Tensor, fake_la
 
 
 def discriminative_g(fake: Tensor, *, fake_labels: Tensor) -> Tensor:
-    """-[log C(y'+|G) - log C(y'-|G)] [N]: the sum under the softmax cancels (Hou et al. 2022)."""
+    """-[log C(y'+|G) - log C(y'-|G)] [N], in which the softmax's denominator cancels (Hou et al. 2022)."""
     as_real, as_generated = fake.chunk(2, 1)
     return (as_generated - as_real).gather(1, fake_labels.unsqueeze(1)).squeeze(1)
 

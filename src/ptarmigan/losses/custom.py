@@ -6,9 +6,9 @@ as differences sets equilibrium_logit=None, which ADA reads.  The file may also 
     terms(ctx) -> {name: Tensor [N]}        further terms, one value per sample, of the loss of ctx.player
     AVERAGES = {name: decay}                moving averages, which start at 0 and are saved in checkpoints
     observe(ctx) -> {name: Tensor []}       the value that each average moves towards after an update of D
-    WHOLE_BATCH = True                      the terms compare the images of a batch, so it is never split
+    WHOLE_BATCH = True                      the terms compare the images of a batch, so it must not be split
 
-Runs and generators record the file's name and SHA-256.  They never open a recorded path: the file is passed each time.
+Runs and generators record the file's name and SHA-256, but no path: the user passes the file each time.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ ADA_SCALARS = ("augment_p", "augment_signs")  # names of ADA's averages
 
 @dataclass(frozen=True)
 class Context:
-    """What `terms` and `observe` get: N real and N fake images, a rank's share of the batch or a part of that."""
+    """The argument of `terms` and `observe`: N real and N fake images, a rank's share of the batch or a micro-batch."""
 
     player: str  # whose update it is: "d" or "g"
     images_seen: int  # before this step
@@ -50,7 +50,7 @@ class Context:
     r: DiscriminatorOutput | None  # D on real_aug; in G's update None unless relativistic, and without gradient
     f: DiscriminatorOutput  # D on fake_aug
     D: Callable[[Tensor, Tensor], DiscriminatorOutput]  # images [M, C, H, W] and labels [M], without dropout
-    uniforms: Callable[[str, int], Tensor]  # purpose, count -> [N, count] in (0, 1), addressed by sample
+    uniforms: Callable[[str, int], Tensor]  # purpose, count -> [N, count] in (0, 1), depending only on the sample
     averages: Mapping[str, Tensor]  # name -> [], before this update
 
 
@@ -69,7 +69,7 @@ class LossFileFailed(UserError):
 
 @dataclass(frozen=True)
 class LossFile:
-    """A file that has been executed once.  What its functions raise or return wrongly becomes a UserError."""
+    """A file that has been executed.  Exceptions and invalid return values of its functions become UserErrors."""
 
     path: Path
     sha256: str
@@ -146,13 +146,13 @@ class LossFile:
             if not is_float_tensor(value, torch.Size(), ctx.f.logits):
                 raise LossFileFailed(
                     f"loss: {self.path}: observe returned {described(value)} for {name!r}: return a float tensor [] on "
-                    f"{ctx.f.logits.device}, such as .mean() gives"
+                    f"{ctx.f.logits.device}, such as .mean() returns"
                 )
         return returned
 
 
 def open_loss(config: Config) -> tuple[Config, LossFile | None]:
-    """The loss file that the config names, if it names one; the returned config holds the file's name without folder.
+    """Open the loss file if the config names one; the returned config has the file's name without its folder.
 
     Raises UserError where the file is not valid or conflicts with another option.
     """
@@ -205,7 +205,7 @@ def read_source(path: Path) -> str:
 
 
 def execute(path: Path, source: bytes) -> dict[str, Any]:
-    """What a file defines.  Exactly the hashed bytes are executed, and no bytecode is written beside the file."""
+    """Execute a file's hashed bytes and return what it defines; no bytecode is written beside the file."""
     spec = spec_from_file_location(f"loss file {path.name}", path)
     assert spec is not None
     module = module_from_spec(spec)

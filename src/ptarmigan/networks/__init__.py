@@ -25,7 +25,7 @@ def build_generator(spec: ImageSpec, model: Model) -> nn.Module:
 
 
 def build(spec: ImageSpec, model: Model, seed: int) -> tuple[nn.Module, ConditionalDiscriminator]:
-    """G and D on the CPU in fp32, initialised from the seed alone; torch's global generator is left as it was."""
+    """G and D on the CPU in fp32, initialised from the seed alone; torch's global random state is restored."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         generator = build_generator(spec, model)

@@ -1,12 +1,12 @@
 """DCGAN's two networks (Radford et al. 2016), for any height and width from 16 to 256.
 
-It follows the guidelines of the paper's section 3: strided convolutions and no pooling; batch norm in G except at its
+They follow the guidelines of the paper's section 3: strided convolutions and no pooling; batch norm in G except at its
 output, and in D (with --d-norm batch) except at its input; no hidden fully connected layer; ReLU in G and tanh at its
-output; LeakyReLU .2 in D.  An odd side is halved upwards, 7 -> 4, by a row of zeros in D, and G crops a row after
-doubling, so 28x28 becomes 28-14-7-4.  With 4x4 kernels at stride 2 each pixel has the same number of terms.
+output; LeakyReLU .2 in D.  Half of an odd side is rounded up, 7 -> 4: D pads a row of zeros, and G crops a row after
+doubling, so 28x28 becomes 28-14-7-4.  With 4x4 kernels at stride 2 each output pixel is a sum of equally many terms.
 Two options are not in the paper and off by default: residual blocks in G on its smaller maps, where they cost little
-(`g_blocks`), and z and the class at each norm of G instead of its first layer only (`g_modulation`; Chen et al. 2019,
-1810.01365).
+(`g_blocks`), and feeding z and the class to each norm of G instead of its first layer only (`g_modulation`; Chen et
+al. 2019, 1810.01365).
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def crop(x: Tensor, height: int, width: int) -> Tensor:
 
 
 def channels_last(gradient: Tensor | None) -> Tensor | None:
-    """A gradient in the memory format of the maps; kernels are slow on the format that flatten's gradient has."""
+    """A gradient in the maps' memory format; kernels are slow on the format in which `flatten` passes it back."""
     return gradient if gradient is None else gradient.contiguous(memory_format=torch.channels_last)
 
 

@@ -1,4 +1,4 @@
-"""What the families share: sizes, batch norm, spectral norm and the initial weights."""
+"""What the network families share: sizes, batch norm, spectral norm and the initial weights."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ def pad_to_even(x: Tensor) -> Tensor:
 
 
 class BatchNorm(nn.BatchNorm2d):
-    """Batch norm that normalises by the batch in training, the other ranks' shares included.
+    """Batch norm that in training normalises by the whole batch, including the other ranks' shares of it.
 
-    In micro-batches it normalises part by part.  It never updates its running statistics: `recalibrate_batch_norm`
-    computes them for the moving average of the weights, to which those of the live weights do not belong.
+    With micro-batches it normalises each part separately.  Training does not update its running statistics: sampling
+    uses the moving average of the weights, for which `recalibrate_batch_norm` computes them.
     """
 
     def __init__(self, channels: int, *, running: bool = True) -> None:
@@ -60,7 +60,7 @@ class BatchNorm(nn.BatchNorm2d):
 
 
 class ConditionalBatchNorm(nn.Module):
-    """norm(x) (1 + s(given)) + t(given), s and t linear and 0 at first (de Vries et al. 2017)."""
+    """norm(x) (1 + s(given)) + t(given); s and t are linear and start at 0 (de Vries et al. 2017)."""
 
     def __init__(self, channels: int, inputs: int) -> None:
         super().__init__()
@@ -158,9 +158,9 @@ SPECTRAL: dict[type[nn.Module], type[SpectralConv2d | SpectralLinear | SpectralE
 
 
 def spectral_norm(network: nn.Module) -> None:
-    """Divide every weight of a network by its largest singular value from now on; each layer gets a buffer u [out].
+    """Make every layer divide its weight by the weight's largest singular value; each layer gets a buffer u [out].
 
-    The weights keep their names.  u starts at random and takes FIRST_POWER_ITERATIONS power iterations.
+    The weights keep their names.  u starts at random and is refined by FIRST_POWER_ITERATIONS power iterations.
     """
     for part in network.modules():
         if isinstance(part, nn.Conv2d | nn.Linear | nn.Embedding):
@@ -172,10 +172,9 @@ def spectral_norm(network: nn.Module) -> None:
 
 @torch.no_grad()
 def power_iteration(network: nn.Module) -> None:
-    """One power iteration in every spectrally normalised layer: u <- W W' u, to unit length.
+    """One power iteration in every spectrally normalised layer: u <- W W' u, scaled to unit length.
 
-    No forward pass changes u, so it depends only on the weights and the number of steps, on every rank and in any
-    micro-batches.
+    Forward passes do not change u, so it is the same on every rank and with any micro-batch size.
     """
     for part in network.modules():
         if isinstance(part, SpectralConv2d | SpectralLinear | SpectralEmbedding):

@@ -1,14 +1,14 @@
-"""A family without norms after R3GAN (Huang et al. 2024, 2501.05441, section 4), for any sides from 16 to 256.
+"""A network family without norms, after R3GAN (Huang et al. 2024, 2501.05441, section 4), for any sides from 16 to 256.
 
 Each stage is a fixed resampling, a 1x1 convolution where channels change, and a residual block: an inverted
-bottleneck of 1x1, grouped 3x3 and 1x1 convolutions.  Weights start fan-in scaled for LeakyReLU; the last of each
-block starts at 0 and the others are scaled by L^-1/4 for L blocks (Zhang et al. 2019, Fixup), so that activations stay
-bounded at first.  There is no norm and no tanh, so images may leave [-1, 1].
+bottleneck of 1x1, grouped 3x3 and 1x1 convolutions.  Initial weights are scaled by fan-in for LeakyReLU; the last of
+each block starts at 0 and the others are scaled by L^-1/4 for L blocks (Zhang et al. 2019, Fixup), so that activations
+start bounded.  There is no norm and no tanh, so images may leave [-1, 1].
 
 It differs from the paper to be fast on a CPU: there is one block per stage and none at the image's own size, where D
 begins with a 4x4 convolution at stride 2 and G ends with a doubling and a 3x3 convolution (a transposed convolution
-drew checkerboards); a linear layer leads from z to the first map; D's features are its whole last map.  Odd sides are
-handled as in dcgan.py.
+caused checkerboard artefacts); a linear layer maps z to the first map; D's features are its whole last map.  Odd sides
+are handled as in dcgan.py.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def triangle(x: Tensor) -> Tensor:
 
 
 class _Halve(torch.autograd.Function):
-    """_Halve and _Double are each other's backward pass; under R1 PyTorch's own would differentiate the kernel too."""
+    """_Halve and _Double are each other's backward pass; under R1, PyTorch's would also differentiate the kernel."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:

@@ -2,8 +2,8 @@
 
 G has pre-activation blocks of two 3x3 convolutions that double a map by repeating its pixels; the scale and shift of
 their batch norms are linear in z and the class embedding.  D has pre-activation blocks that halve a map by averaging,
-one more at the last size, and a sum over places.  The blocks reach the image's own size, so this is the slowest
-family.  Odd sides are halved upwards, as in dcgan.py.
+one more block at the last size, and a sum over positions.  There are blocks at the image's own size, so this is the
+slowest family.  Odd sides are handled as in dcgan.py.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ class DownBlock(nn.Module):
 
 
 class Body(nn.Module):
-    """D without its head: images [N, C, H, W] -> features [N, F], the sums of the last map over its places."""
+    """D without its head: images [N, C, H, W] -> features [N, F], the sums of the last map over its positions."""
 
     def __init__(self, spec: ImageSpec, model: Model) -> None:
         super().__init__()

@@ -1,1 +1,1 @@
-"""A run from its first probe to its last snapshot."""
+"""A training run: the choice of settings, the loop, checkpoints and snapshots."""

@@ -1,4 +1,4 @@
-"""Recipe `auto`: the fields that it chooses for these data, this device and this budget, and why."""
+"""Recipe `auto`: choose fields for the data, the device and the budget, and give the reasons."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from ptarmigan.core.types import ImageSpec
 from ptarmigan.networks.layers import sides
 
 # Thresholds between the choices, each measured on Fashion-MNIST: studies/search.md
-BLOCKS_FROM = 50_000  # images seen; below, blocks in G cost a CPU more time than they are worth
-LARGE_BATCH_FROM = 100_000  # images seen; from here batch 64 and weaker penalties are better, minute by minute
-WIDE_FROM = 500_000  # images seen; from here twice the width is better image by image; a GPU's time was not measured
+BLOCKS_FROM = 50_000  # images seen; below, blocks in G do not repay their time on a CPU
+LARGE_BATCH_FROM = 100_000  # images seen; from here batch 64 and weaker penalties are better for the same time
+WIDE_FROM = 500_000  # images seen; from here width 64 is better for the same images; not measured for the same GPU time
 FEW_PER_CLASS = 200  # images; below, D may memorise them; measured at 100
-SEEN_OFTEN = 50  # times that each image is seen; from here few images need stronger penalties; measured at 50 and 100
-GENTLE_FROM = 150  # times; from here gentle augmentation is worth its time on a CPU; measured at 100, 150 and 225
-LARGE_PIXELS = 32 * 32  # above, D learns more slowly than G, batches stay at 32 and G has blocks; measured at 48x64
+SEEN_OFTEN = 50  # epochs; from here a small data set needs stronger penalties; measured at 50 and 100
+GENTLE_FROM = 150  # epochs; from here gentle augmentation is worth its time on a CPU; measured at 100, 150 and 225
+LARGE_PIXELS = 32 * 32  # above: a lower rate for D, batches of 32, blocks in G; measured at 48x64
 
 
 class Measured(NamedTuple):
@@ -28,7 +28,7 @@ class Measured(NamedTuple):
     images_seen: int
     distance: float  # lower is better
     source: str
-    samples: str = ""  # what they look like
+    samples: str = ""  # how they look
 
 
 MEASURED = (
@@ -43,7 +43,7 @@ MEASURED = (
     Measured("real images", 0, 0.53, "docs/benchmarks.md"),
 )
 
-# Fields that `choose` sets, or once did; a run that is resumed keeps them.  config.py has the rest of the recipe.
+# Fields that `choose` sets, or set in an earlier version; a resumed run keeps them.  config.py has the other fields.
 CHOSEN = ("width", "g_blocks", "batch", "d_lr", "r1", "r2", "augment", "augment_p")
 
 
@@ -54,7 +54,7 @@ class Setting:
     spec: ImageSpec
     counts: Collection[int]  # training images of each class
     device: str  # cpu, cuda or mps
-    images: float  # about how many the budget will see
+    images: float  # an estimate of the images that the budget will see
 
     @property
     def large(self) -> bool:
@@ -62,7 +62,7 @@ class Setting:
 
     @property
     def few(self) -> bool:
-        """D can memorise the training images: the mean class has few of them, and each is seen often."""
+        """Whether D could memorise the training images: there are few of them per class, and each is seen often."""
         total = sum(self.counts)
         return total < FEW_PER_CLASS * len(self.counts) and self.images >= SEEN_OFTEN * total
 
@@ -74,9 +74,9 @@ class Choice(NamedTuple):
 
 
 def choose(config: Config, given: Collection[str], setting: Setting) -> Choice:
-    """The config with what `auto` chooses, except for the fields that were `given`, with the reasons.
+    """The config with the fields that `auto` chooses, except those in `given`, and the reasons.
 
-    Raises UserError where the choice conflicts with what was given.
+    Raises UserError if the choice conflicts with the given fields.
     """
     fields = {key: value for key, value in decide(config, given, setting).items() if key not in given}
     chosen = with_fields(config, fields)
@@ -85,7 +85,7 @@ def choose(config: Config, given: Collection[str], setting: Setting) -> Choice:
 
 
 def decide(config: Config, given: Collection[str], setting: Setting) -> dict[str, Any]:
-    """The fields that `auto` chooses, whether or not they were given; what was given for augment decides r1 and r2."""
+    """The fields that `auto` would choose if none were given, except that r1 and r2 follow a given augment."""
     images, large, few, on_cuda = setting.images, setting.large, setting.few, setting.device == "cuda"
     large_batch = images >= LARGE_BATCH_FROM and not large
     # on CUDA a step with augmentation is not recorded as a graph, and is several times slower
@@ -121,7 +121,7 @@ def with_fields(config: Config, fields: dict[str, Any]) -> Config:
 
 
 def reasons(config: Config, given: Collection[str], setting: Setting) -> list[str]:
-    """A line each for the network, the loss, the batch and the images: what was chosen, and why or by whom."""
+    """One line each for network, loss, batch and augmentation: the choice, and the reason or that the user set it."""
 
     def line(what: str, why: str, *fields: str) -> str:
         yours = [field for field in fields if field in given]
@@ -140,19 +140,19 @@ def reasons(config: Config, given: Collection[str], setting: Setting) -> list[st
         ),
         line(
             f"{loss.loss} loss, {penalties or 'no penalty'}, {model.conditioning.replace('_', ' ')}",
-            "strong penalties keep D from memorising the few images that it sees so often" if setting.few
+            "strong penalties keep D from memorising a small data set that it sees many times" if setting.few
             else "without the penalties, or with an auxiliary classifier, the distance was several times larger",
             "loss", "r1", "r2", "conditioning",
         ),
         line(
-            f"batch {train.batch}, rates {train.g_lr:g} for G and {train.d_lr:g} for D, falling to 0 at the end",
+            f"batch {train.batch}, learning rates {train.g_lr:g} for G and {train.d_lr:g} for D, falling to 0",
             why_batch(train.batch, setting),
             "batch", "g_lr", "d_lr", "anneal",
         ),
         line(
             f"augmentation {data.augment}{share}",
-            f"{sum(setting.counts) / len(setting.counts):,.0f} images a class"
-            + ("; with small changes, samples come closer to unseen images" if data.augment == "gentle" else ""),
+            f"{sum(setting.counts) / len(setting.counts):,.0f} images per class"
+            + ("; gentle augmentation brings samples closer to unseen images" if data.augment == "gentle" else ""),
             "augment",
         ),
     ]  # fmt: skip
@@ -160,22 +160,22 @@ def reasons(config: Config, given: Collection[str], setting: Setting) -> list[st
 
 def why_width(width: int, setting: Setting) -> str:
     if width > 32:
-        return "wider networks are better image by image, and a GPU has room for them"
+        return "wider networks are better after the same number of images, and a GPU is fast enough for them"
     if setting.device == "cuda":
         return f"wider networks pay off from {WIDE_FROM:,} images seen"
-    return "wider networks are better image by image, but not minute by minute"
+    return "wider networks are better after the same number of images, but not after the same time"
 
 
 def why_batch(batch: int, setting: Setting) -> str:
     if batch == 64:
-        return f"more images a second than batch 32, and better from {LARGE_BATCH_FROM:,} images seen"
+        return f"more images per second than batch 32, and better from {LARGE_BATCH_FROM:,} images seen"
     if setting.large:
-        return "more updates; D learns more slowly, because at G's rate it left a grain on large images"
+        return "more updates; a lower rate for D, because at G's rate large images were grainy"
     return f"more updates, which a budget below {LARGE_BATCH_FROM:,} images needs"
 
 
 def expectation(config: Config, setting: Setting) -> str:
-    """What the nearest measured budget gave on Fashion-MNIST."""
+    """What to expect: the result that the nearest measured budget gave on Fashion-MNIST."""
     of = {row.run: row for row in MEASURED if row.run != "auto"}
     nearest = min(
         (row for row in MEASURED if row.run == "auto"),

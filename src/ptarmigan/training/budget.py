@@ -1,4 +1,4 @@
-"""A run's budget: when training ends, and how many ticks and snapshots fall before that."""
+"""A run's budget: when training ends, how long a tick is, and when snapshots are due."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ TICK_SECONDS = 2.0
 
 
 def plan_end(state: TrainState, train: Train) -> None:
-    """Fix the end of training in images seen, or move it where the budget has changed.
+    """Fix the end of training in images seen, or move it if the budget has changed.
 
-    A time budget's end is fixed at the mean speed so far, once `end_fixed_after` of it is spent, so that schedules and
-    resumed runs agree; the clock counts training steps alone.  Extending a finished run adds a new end, and its
-    learning rates start again; extending an unfinished run moves its last end.  Both are fixed at once, at the mean
-    speed so far.  Raises UserError where a changed budget is spent already.
+    A time budget's end is computed from the mean speed so far, once the share `end_fixed_after` of it is spent, so that
+    schedules and resumed runs agree; the clock counts only training steps.  Extending a finished run adds a new end,
+    and its learning rates start again; extending an unfinished run moves its last end.  Both are fixed at once, from
+    the mean speed so far.  Raises UserError if a changed budget is already spent.
     """
     progress, seen = state.progress, state.images_seen
     budget = [train.time, train.images]
@@ -53,11 +53,11 @@ def plan_end(state: TrainState, train: Train) -> None:
 
 
 def end_fixed_after(config: Config) -> float:
-    """The share of a time budget after which its end is fixed: where the learning rates start to fall.
+    """The share of a time budget after which its end is fixed: where the learning rates start to fall, 0.5 at most.
 
     A machine's speed varies, so the end is not fixed before the rates need it.  It is fixed at half of the budget at
-    the latest, since a stopped and resumed run ends bit for bit as an uninterrupted one only if it is stopped after
-    that; and early where a field is a ramp, which needs the end from the first step.
+    the latest, because a resumed run is bit-identical to an uninterrupted one only if it was stopped after that.  A
+    ramp needs the end from the first step, so with a ramp it is fixed at 0.05.
     """
     if any(map(has_ramp, config.flat().values())):
         return EARLIEST
@@ -69,9 +69,9 @@ def has_ramp(value: Any) -> bool:
 
 
 def steps_per_tick(config: Config, seconds: float) -> int:
-    """Steps between two ticks, where a step takes `seconds`: about two seconds' worth, and at least 20 ticks a budget.
+    """Steps between two ticks, if a step takes `seconds`: about 2 seconds, with at least 20 ticks per budget.
 
-    A tick of more than `penalty_every` steps is a multiple of it, so that each tick's mean has its share of penalties.
+    A tick of `penalty_every` steps or more is a multiple of it, so that each tick's mean has its share of penalties.
     """
     train, every = config.train, config.loss.penalty_every
     images, time_given = parse_images(train.images), parse_time(train.time)
@@ -88,7 +88,7 @@ def finished(state: TrainState) -> bool:
 
 
 def share_done(state: TrainState) -> float:
-    """Share of the budget done: of its images, or of its time while a time budget's end is not fixed."""
+    """Share of the budget done: of its images, or of its time as long as a time budget's end is not fixed."""
     if state.end is None:
         return state.progress.clock / (parse_time(state.config.train.time) or 1.0)
     return state.images_seen / state.end
@@ -101,7 +101,7 @@ def seconds_left(state: TrainState, images_per_second: float) -> float:
 
 
 def snapshots_due(state: TrainState) -> int:
-    """How many of the planned snapshots fall before this step, since the current budget started."""
+    """How many of the current budget's planned snapshots are due by now."""
     planned = state.config.train.snapshots
     if state.end is None:
         return int(share_done(state) * planned)

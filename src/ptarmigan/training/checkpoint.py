@@ -25,9 +25,9 @@ def checkpoints(run: Path) -> list[Path]:
 
 
 def save(run: Path, state: TrainState, record: dict[str, Any], milestone: bool) -> Path:
-    """Write the state and the run's record, whole or not at all; only then delete older checkpoints.
+    """Write the state and the run's record atomically, and then delete older checkpoints.
 
-    The newest `keep` checkpoints stay, and of the milestones the first and every tenth.
+    The newest `keep` checkpoints are kept; so are the first and every tenth milestone after it.
     """
     progress = state.progress
     if milestone:

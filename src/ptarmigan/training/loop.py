@@ -1,4 +1,4 @@
-"""The training loop, in the order of a run: start or resume, train to the end with ticks and snapshots, roll back."""
+"""The training loop: start or resume a run, train to the end with ticks and snapshots, roll back on divergence."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from ptarmigan.training import checkpoint
 from ptarmigan.training.auto import Choice, Setting, choose, with_fields
 from ptarmigan.training.budget import finished, plan_end, seconds_left, share_done, snapshots_due, steps_per_tick
 from ptarmigan.training.messages import describe, finish
-from ptarmigan.training.probe import Probed, memory, probe
+from ptarmigan.training.probe import Probed, name_out_of_memory, probe
 from ptarmigan.training.run_folder import lock, open_run, read_yaml, record_of, recorded_auto, write_record
 from ptarmigan.training.setup import Job, open_job, train_batches
 from ptarmigan.training.snapshot import LiveScore, has_generator, save_snapshot, write_generator
@@ -47,7 +47,7 @@ class Diverged(UserError):
 
 
 class Stopped(UserError):
-    """A signal stopped the run early, and everything was saved.  The exit status is the shell's for that signal."""
+    """A signal stopped the run early, and its state was saved.  The exit status is 128 plus the signal's number."""
 
     code = "stopped"
 
@@ -68,12 +68,13 @@ def train(
 ) -> Path:
     """Train a generator on a folder of class folders, an IDX folder or an .npz (default: the embedded set).
 
-    `recipe` names the settings: auto (default), acgan, dcgan.  `out` is the run folder: one that exists is resumed
-    where it stopped, bit for bit, or extended by a longer budget; by default it is a new runs/NAME-NUMBER.  `config`
-    is a YAML file of fields.  `init` is a model to start from: a run, whose G and D are copied, or a generator, whose
-    G is copied; classes are matched by name, and the network has the model's shape except where `fields` or `config`
-    say otherwise.  `fields` are those of `Config` by their names, as time="10m", batch=32, g_lr=1e-3; they override
-    `config`.  `loss` may be a Python file, which is executed (see `ptarmigan.losses.custom`); pass it again to resume.
+    `recipe` names the settings: auto (default), acgan, dcgan.  `out` is the run folder, by default a new
+    runs/NAME-NUMBER; an existing run is resumed bit for bit where it stopped, or extended if the budget is longer.
+    `config` is a YAML file of fields.  `init` is a model to start from: a run, whose G and D are copied, or a
+    generator, whose G is copied; classes are matched by name, and the network has the model's shape except where
+    `fields` or `config` say otherwise.  `fields` are those of `Config` by name, for example time="10m", batch=32,
+    g_lr=1e-3; they override `config`.  `loss` may be a Python file, which is executed (see `ptarmigan.losses.custom`);
+    pass it again to resume.
 
     Returns the run folder.  Raises UserError for input that is not valid, Diverged for a NaN or infinite value after
     `retries` rollbacks, Stopped after Ctrl-C or SIGTERM.
@@ -95,7 +96,7 @@ def train(
 
 
 def apply_auto(job: Job) -> tuple[Job, Choice | None]:
-    """Set the fields that recipe `auto` chooses: those that the run started with, or for a new run a new choice."""
+    """Set the fields that recipe `auto` chooses: for a new run now, for a resumed one as recorded when it started."""
     if job.config.recipe != "auto":
         return job, None
     recorded = dist.on_first(lambda: recorded_auto(job.run))
@@ -110,7 +111,7 @@ def apply_auto(job: Job) -> tuple[Job, Choice | None]:
 
 
 def images_in_budget(job: Job) -> float:
-    """About how many images the budget will see; a time budget is converted at the speed of a probe."""
+    """An estimate of the images that the budget will see; a time budget is converted at the speed of the probe."""
     train = job.config.train
     images = parse_images(train.images)
     if images is not None:
@@ -128,14 +129,14 @@ def measure(job: Job, batches: Batches) -> Probed:
 
 
 def train_run(job: Job, choice: Choice | None) -> TrainState:
-    """Start a run or resume it, and train to its end, rolling back from a NaN or infinite value."""
+    """Start or resume a run and train it to its end, rolling back on a NaN or infinite value."""
     keep_freed_memory()
     with train_batches(job.config, job.dataset, job.device) as batches:
         state, record = start_run(job, batches, choice)
         live = open_live_score(job, state)
         while True:
             try:
-                with memory(state):
+                with name_out_of_memory(state):
                     train_to_end(job, state, record, batches, live)
                 break
             except Diverged as error:
@@ -146,7 +147,7 @@ def train_run(job: Job, choice: Choice | None) -> TrainState:
 
 
 def start_run(job: Job, batches: Batches, choice: Choice | None) -> tuple[TrainState, dict[str, Any]]:
-    """The state of a new run or of one that is resumed, with its record, which is written; the user is told."""
+    """Create or restore the state of a run, write its record, and print how it starts; returns the state and record."""
     existing, found = open_existing(job)
     record = run_record(job, batches, existing)
     state = initial_state(job, record, found)
@@ -161,14 +162,14 @@ def start_run(job: Job, batches: Batches, choice: Choice | None) -> tuple[TrainS
 
 
 def open_existing(job: Job) -> tuple[dict[str, Any] | None, checkpoint.Checkpoint | None]:
-    """The record of a run that exists, on every rank, and its newest good checkpoint, on rank 0."""
+    """An existing run's record, on every rank, and its newest good checkpoint, on rank 0; None for a new run."""
     found: checkpoint.Checkpoint | None = None
 
     def open_on_first() -> dict[str, Any] | None:
         nonlocal found
         record, found, notes = open_run(job.run, job.config, job.dataset, job.init, job.loss_sha256)
         if count := damaged_lines(job.run / "metrics.jsonl"):
-            notes.append(f"{job.run / 'metrics.jsonl'} is damaged: skipping {count} of its lines")
+            notes.append(f"{job.run / 'metrics.jsonl'} is damaged: {count} of its lines are skipped")
         for sentence in notes:
             job.display.say(f"note: {sentence}")
         return record
@@ -178,7 +179,7 @@ def open_existing(job: Job) -> tuple[dict[str, Any] | None, checkpoint.Checkpoin
 
 
 def run_record(job: Job, batches: Batches, existing: dict[str, Any] | None) -> dict[str, Any]:
-    """The run's record for this call of `train`; what was measured when the run started stays."""
+    """The run's record for this call of `train`; a resumed run keeps the precision, micro-batch and tick it has."""
     if existing is None:
         bf16, micro_batch, seconds = measure(job, batches)
         tick = job.config.train.batch * steps_per_tick(job.config, seconds)
@@ -190,9 +191,9 @@ def run_record(job: Job, batches: Batches, existing: dict[str, Any] | None) -> d
 
 
 def initial_state(job: Job, record: dict[str, Any], found: checkpoint.Checkpoint | None) -> TrainState:
-    """The state of a checkpoint, or of step 0, as rank 0 has it, on every rank.
+    """Rank 0's state on every rank: that of the checkpoint, or the one before the first step.
 
-    At step 0 of a warm start, weights are copied from the model, and the record says which.
+    Before the first step of a warm start, weights are copied from the model, and the record lists them.
     """
     config = job.config
     state = TrainState.create(config, job.dataset.spec, job.device, record["precision"] == "bf16", job.loss_file)
@@ -210,7 +211,7 @@ def initial_state(job: Job, record: dict[str, Any], found: checkpoint.Checkpoint
 
 
 def save_start(job: Job, state: TrainState, record: dict[str, Any], started_warm: bool) -> None:
-    """Write the record, and after a warm start a checkpoint of step 0, so that the run never needs the model again."""
+    """Write the record, and in a warm start a first checkpoint, so that the run no longer needs the model."""
     if started_warm:
         checkpoint.save(job.run, state, record, milestone=True)
     write_record(job.run, record, job.dataset)
@@ -227,7 +228,7 @@ def open_live_score(job: Job, state: TrainState) -> LiveScore | None:
 
 
 def train_to_end(job: Job, state: TrainState, record: dict[str, Any], batches: Batches, live: LiveScore | None) -> None:
-    """Train until the planned end or a signal, with a tick every so many images and a snapshot every so many ticks."""
+    """Train until the planned end or a signal; log at each tick, and save a snapshot at the ticks where one is due."""
     train, metrics, step = state.config.train, open_log(job.run), make_step(state)
     snapshots, scores = snapshots_due(state), dict[str, float]()
     interval = Interval()
@@ -255,7 +256,7 @@ def train_to_end(job: Job, state: TrainState, record: dict[str, Any], batches: B
 
 
 class Interval:
-    """The steps since the last tick, their terms summed on the device, so that the host waits for it at ticks alone."""
+    """The steps since the last tick; their terms are summed on the device, so the host waits for it only at ticks."""
 
     def __init__(self) -> None:
         self.names: list[str] = []
@@ -287,7 +288,7 @@ def log_tick(
 
 
 def check_terms(state: TrainState, means: dict[str, float], since: int, metrics: Metrics) -> None:
-    """Raise Diverged where a term or a gradient was NaN or infinite in a step since the last tick."""
+    """Raise Diverged if a term or a gradient was NaN or infinite in a step since the last tick."""
     if not state.found_inf:
         return
     term = next((name for name, value in means.items() if not math.isfinite(value)), "a gradient")
@@ -298,7 +299,7 @@ def check_terms(state: TrainState, means: dict[str, float], since: int, metrics:
 
 
 def check_tensors(state: TrainState, metrics: Metrics) -> None:
-    """Raise Diverged where a weight or a moment is NaN or infinite, so that no checkpoint ever holds one."""
+    """Raise Diverged if a weight or a moment is NaN or infinite, so that no checkpoint ever holds one."""
     for name, tensor in state.tensors().items():
         if not torch.isfinite(tensor).all():
             metrics.write(state.images_seen, diverged=name)
@@ -306,9 +307,10 @@ def check_tensors(state: TrainState, metrics: Metrics) -> None:
 
 
 def roll_back(job: Job, state: TrainState, record: dict[str, Any], error: Diverged) -> TrainState:
-    """The last good checkpoint, or step 0, with both learning rates halved; raises Diverged after `retries` rollbacks.
+    """Restore the last good checkpoint, or the start, with both learning rates halved.
 
-    It is saved at once, so that a run that is killed now remembers how often it has rolled back.
+    The state is saved at once, so that the number of rollbacks survives a kill.  Raises Diverged after `retries`
+    rollbacks.
     """
     train, rollbacks = job.config.train, state.progress.rollbacks
     found = checkpoint.newest(job.run)[0] if dist.rank() == 0 else None
@@ -341,7 +343,7 @@ def open_log(run: Path) -> Metrics:
 
 @contextmanager
 def catch_signals() -> Iterator[list[int]]:
-    """Add the first Ctrl-C or SIGTERM to a list; a second one acts as it would without this."""
+    """Record the first Ctrl-C or SIGTERM in a list; a second one is handled as usual."""
     received: list[int] = []
     if threading.current_thread() is not threading.main_thread():
         yield received

@@ -1,4 +1,4 @@
-"""Measure, before a run starts, how fast a step is, in which precision, and how many images fit in memory."""
+"""Measure, before a run starts, which precision is faster, how long a step takes, and how many images fit in memory."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ def probe(
     step_of: Callable[[TrainState], Step],
     loss_file: LossFile | None = None,
 ) -> Probed:
-    """Time steps of throwaway states, alternating fp32 and bf16; `step_of(state)` returns what makes a state's steps.
+    """Time steps of throwaway states, alternating fp32 and bf16; `step_of(state)` returns a function that does a step.
 
-    It has no effect on what the run computes: every draw of the run is addressed.  Raises OutOfMemory where not even
-    one image at a time fits.
+    The probe does not affect the run, whose random draws do not depend on earlier draws.  Raises OutOfMemory if not
+    even one image at a time fits.
     """
     kinds = {"fp32": [False], "bf16": [True], "auto": [False, True]}[config.train.precision]
     if device.type == "mps" and config.train.precision == "auto":
@@ -50,29 +50,29 @@ def probe(
     taken: dict[bool, list[float]] = {bf16: [] for bf16 in kinds}
     micro_batch = config.train.micro_batch
     for state in states.values():  # the first step includes set-up, and shows whether memory is enough
-        micro_batch = fitting(micro_batch, state, step_of)
+        micro_batch = find_fitting(micro_batch, state, step_of)
     for state in states.values():
         state.micro_batch = micro_batch
     steps = {bf16: step_of(state) for bf16, state in states.items()}
     until = time.perf_counter() + float(os.environ.get("PTARMIGAN_PROBE_SECONDS", PROBE_SECONDS))
     while dist.broadcast(time.perf_counter() < until or not taken[kinds[-1]]):
         for bf16, state in states.items():
-            taken[bf16].append(timed(state, steps[bf16]))
+            taken[bf16].append(seconds_of(state, steps[bf16]))
     medians = {bf16: statistics.median(seconds) for bf16, seconds in taken.items()}
     best = min(medians, key=medians.__getitem__)
     return Probed(*dist.broadcast([best, micro_batch, medians[best]]))
 
 
-def fitting(micro_batch: int, state: TrainState, step_of: Callable[[TrainState], Step]) -> int:
-    """The first of `micro_batch`, half of it, a quarter ... whose step fits; a size that the user set is not halved."""
+def find_fitting(micro_batch: int, state: TrainState, step_of: Callable[[TrainState], Step]) -> int:
+    """The first of `micro_batch`, half of it, a quarter ... that fits in memory; a size that the user set is final."""
     state.micro_batch = micro_batch
     try:
-        with memory(state):
-            timed(state, step_of(state))
+        with name_out_of_memory(state):
+            seconds_of(state, step_of(state))
     except OutOfMemory:
-        if state.config.train.micro_batch or dist.world() > 1 or smaller(state) == 0:
+        if state.config.train.micro_batch or dist.world() > 1 or half_as_many(state) == 0:
             raise
-        return fitting(smaller(state), state, step_of)
+        return find_fitting(half_as_many(state), state, step_of)
     return micro_batch
 
 
@@ -85,38 +85,38 @@ class OutOfMemory(UserError):
 
 
 @contextmanager
-def memory(state: TrainState) -> Iterator[None]:
+def name_out_of_memory(state: TrainState) -> Iterator[None]:
     """Turn the device's own error into OutOfMemory, which names the micro-batch to try."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:
         if not out_of_memory(error):
             raise
-        less, batch = smaller(state), "--batch, " if whole(state) else ""
+        less, batch = half_as_many(state), "--batch, " if needs_whole_batch(state) else ""
         raise OutOfMemory(
-            f"out of memory on {state.device}, computing {at_once(state)} images at once: "
+            f"out of memory on {state.device}, computing {images_at_once(state)} images at once: "
             + (f"try --micro-batch {less}" if less else f"try a smaller {batch}--width or --size")
         ) from None
 
 
-def whole(state: TrainState) -> bool:
-    """The batch cannot come in parts: batch norm in D, its class term or a custom loss compares all its images."""
+def needs_whole_batch(state: TrainState) -> bool:
+    """Whether batch norm in D, the class term or a custom loss needs the whole batch, so that it cannot be split."""
     model = state.config.model
     custom = state.loss_file is not None and state.loss_file.whole
     return model.d_norm == "batch" or model.conditioning == "reacgan" or custom
 
 
-def at_once(state: TrainState) -> int:
+def images_at_once(state: TrainState) -> int:
     batch = share(state.config.train.batch)
     return min(state.micro_batch or batch, batch)
 
 
-def smaller(state: TrainState) -> int:
-    """Half of the images at once; 0 where that is one image already, or where the batch cannot be split."""
-    return 0 if whole(state) else at_once(state) // 2
+def half_as_many(state: TrainState) -> int:
+    """Half of the images computed at once; 0 if that is one image already, or if the batch cannot be split."""
+    return 0 if needs_whole_batch(state) else images_at_once(state) // 2
 
 
-def timed(state: TrainState, step: Step) -> float:
+def seconds_of(state: TrainState, step: Step) -> float:
     begun = time.perf_counter()
     step()
     float(state.found_inf)  # waits for the device

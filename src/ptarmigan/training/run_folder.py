@@ -1,4 +1,4 @@
-"""The run folder: made new, locked, opened again by the same command, and its record."""
+"""The run folder: create it, lock it, check that a command may resume it, and write its record."""
 
 from __future__ import annotations
 
@@ -46,10 +46,10 @@ def next_run(name: str) -> Path:
 
 @contextmanager
 def lock(run: Path, say: Callable[[str], None]) -> Iterator[None]:
-    """Make the run folder if it is missing, lock it for this process, and remove what a killed process half wrote.
+    """Make the run folder if it is missing, lock it, and remove unfinished files that a killed process left.
 
-    The system releases the lock when its process ends, however it ends; RUN/.owner.json only says whose it is.
-    Raises UserError where another process holds the lock, with its pid and host, and where the folder is not a run.
+    The system releases the lock when the process ends, however it ends; RUN/.owner.json only names the process.
+    Raises UserError if another process holds the lock (with its pid and host), or if the folder is not a run.
     """
     file_lock, owner = FileLock(run / ".lock", timeout=0), run / ".owner.json"
     if run.exists() and not (run.is_dir() and (is_run(run) or not any(run.iterdir()))):
@@ -105,15 +105,15 @@ def read_record(run: Path) -> dict[str, Any] | None:
 
 
 def recorded_auto(run: Path) -> dict[str, Any] | None:
-    """Fields that recipe `auto` set when the run started; None where there is no run, or no good record of it."""
+    """The fields of recipe `auto` as they were when the run started; None without a run or a good record of it."""
     try:
         record = read_record(run)
         flat = config_of(record).flat() if record else {}
-    except (UserError, KeyError, TypeError):  # `open_run` names the fault
+    except (UserError, KeyError, TypeError):  # `open_run` reports it
         return None
     if record is None:
         return None
-    custom_loss = str(flat["loss"]).endswith(".py")  # is passed again each time
+    custom_loss = str(flat["loss"]).endswith(".py")  # which the user passes again
     return {key: flat[key] for key in (*CHOSEN, *RECIPES["auto"]) if not (custom_loss and key == "loss")}
 
 
@@ -130,11 +130,11 @@ def open_run(
     init: dict[str, Any] | None = None,
     loss_sha256: str | None = None,
 ) -> OpenedRun:
-    """Open a run, if there is one; its record comes from the newest good checkpoint, or else from config.json.
+    """Open a run if there is one; its record comes from the newest good checkpoint, or else from config.json.
 
-    `init` is the record of the warm start that was asked for, `loss_sha256` that of the user's own loss.  Raises
-    UserError, naming the differences, where the run has another config, loss file, data or warm start, and where it
-    has checkpoints but no good one.
+    `init` is the record of the warm start that was asked for, `loss_sha256` the hash of the user's own loss.  Raises
+    UserError if the run has another config, loss file, data or warm start (it names the differences), or if it has
+    checkpoints but no good one.
     """
     found, notes = checkpoint.newest(run)
     if notes and found is None:
@@ -152,7 +152,7 @@ def open_run(
             raise UserError(
                 f"{error}, and there is no checkpoint yet: start a new run with another --out", "no-good-checkpoint"
             ) from None
-        notes.append(f"{error}; it is restored from {found.path}")
+        notes.append(f"{error}; restored from {found.path}")
     if found is not None:
         record = found.meta["record"]
     if record is not None and (differences := differences_from(record, config, dataset, init, loss_sha256)):
@@ -168,7 +168,7 @@ def open_run(
 def differences_from(
     record: dict[str, Any], config: Config, dataset: Dataset, init: dict[str, Any] | None, loss_sha256: str | None
 ) -> list[str]:
-    """What is asked for now and is not as the run's record has it, in words."""
+    """Each difference between what is asked for now and the run's record, in words."""
     was = config_of(record)
     old, new = {"recipe": was.recipe, **was.flat()}, {"recipe": config.recipe, **config.flat()}
     old["loss"], new["loss"] = loss_named(was, record.get("loss_sha256")), loss_named(config, loss_sha256)
@@ -180,7 +180,7 @@ def differences_from(
     if (old_start := start_named(record.get("init"))) != (new_start := start_named(init)):
         differences.insert(0, f"the run started {old_start}, not {new_start}")
     if record["data"]["fingerprint"] != dataset.fingerprint:
-        differences.append(f"the run has other images, from {record['data']['source']}")
+        differences.append(f"the run was trained on other images, from {record['data']['source']}")
     return differences
 
 
@@ -204,7 +204,7 @@ def record_of(
     init: dict[str, Any] | None = None,
     loss_sha256: str | None = None,
 ) -> dict[str, Any]:
-    """What a run was asked for and what was decided from it: RUN/config.json, also a part of every checkpoint."""
+    """The fields given for a run and those decided from them: RUN/config.json, also stored in every checkpoint."""
     return {
         "format": FORMAT,
         "asked": asked,
@@ -222,7 +222,7 @@ def record_of(
 
 
 def write_record(run: Path, record: dict[str, Any], dataset: Dataset) -> None:
-    """RUN/config.json, and the split image by image in RUN/split.safetensors."""
+    """Write RUN/config.json, and the part of each image to RUN/split.safetensors."""
     split = {"hashes": torch.from_numpy(dataset.hashes), "part": torch.from_numpy(dataset.part)}
     save_tensors(run / "split.safetensors", split, {})
     save_json(run / "config.json", record)

@@ -1,4 +1,4 @@
-"""What a run needs before its first step: the config for these data, the images, the warm start, the batches."""
+"""Prepare a run: its config, images, warm start and batches."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def open_job(
     device: torch.device,
     display: Display,
 ) -> Job:
-    """Resolve the config, find the warm start, and read the images; arguments as those of `train`."""
+    """Resolve the config, find the warm start, and read the images; arguments as in `train`."""
     warm_start = WarmStart.find(Path(init), Path(out) if out else None, asked) if init else None
     shape = warm_start.record["shape"] if warm_start else {}
     config, loss_file = open_loss(resolve({**shape, **asked}))
@@ -70,7 +70,7 @@ def open_job(
 
 
 def fit_to_data(config: Config, dataset: Dataset) -> Config:
-    """The config without conditioning where the data have one class, and with a budget where none was given."""
+    """The config without conditioning if the data have one class, and with the default budget if none was given."""
     model, train = config.model, config.train
     if dataset.spec.classes == 1 and model.conditioning != "none":
         model = replace(model, conditioning="none")

@@ -1,4 +1,4 @@
-"""What a run writes at a snapshot: the generator folder, a grid, the live score and best generator, the checkpoint."""
+"""Write a snapshot: the generator folder, a grid of samples, the live score, the best generator and the checkpoint."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from ptarmigan.training import checkpoint
 
 GRID_COLUMNS = 10
 STATISTICS_IMAGES = 2048  # generated images from which batch norm's statistics are computed
-MIN_SELECT = 50  # images of the select part below which it selects nothing
+MIN_SELECT = 50  # images of the select part; with fewer there is no live score
 MAX_SELECT = 1000  # images of the select part that are used
 LAST = "the last"  # how a generator of the run was selected
 RULE = "least KID to the select part, of all snapshots"
@@ -35,7 +35,7 @@ RULE = "least KID to the select part, of all snapshots"
 
 @dataclass(frozen=True)
 class LiveScore:
-    """A cheap score of each snapshot: KID of generated images, at a fixed seed, to the select part."""
+    """A cheap score of each snapshot: the KID between images generated from a fixed seed and the select part."""
 
     extractor: Extractor
     select: Tensor  # features [N, F] of images of the select part
@@ -68,18 +68,18 @@ def save_snapshot(
     log: Metrics,
     milestone: bool,
 ) -> dict[str, float]:
-    """Write the generator folder, at a milestone a grid and the live score, and last the checkpoint.
+    """Write the generator folder, at a milestone also a grid and the live score, and last the checkpoint.
 
     The generator with the lowest live score so far is also written to RUN/best.  Returns the live score, if there is
-    one.  Because the checkpoint comes last, a run killed during a snapshot repeats those steps and writes the same
-    bytes; only before a time budget's end is fixed may the snapshots fall on other steps.
+    one.  Because the checkpoint comes last, a run killed during a snapshot repeats the steps before it and writes the
+    same bytes; snapshots may move to other steps only before a time budget's end is fixed.
 
-    Raises UserError where the ranks do not hold the same weights.
+    Raises UserError if the ranks do not hold the same weights.
     """
     if dist.world() > 1 and (others := dist.differing(state.digest())):
         raise UserError(
-            f"ranks {others} hold other weights than rank 0 at {state.images_seen:,} images, so nothing is saved: the "
-            "machines compute differently, or one has faulty memory",
+            f"the weights of ranks {others} differ from rank 0's at {state.images_seen:,} images, so nothing is saved: "
+            "the machines compute differently, or one has faulty memory",
             "ranks-differ",
         )
     if dist.rank() > 0:
@@ -113,7 +113,7 @@ def save_samples(run: Path, state: TrainState, dataset: Dataset, sha256: str) ->
 
 
 def write_generator(run: Path, state: TrainState, dataset: Dataset) -> str:
-    """RUN/generator: the moving average of G with batch norm statistics of its own; returns its SHA-256."""
+    """Write the moving average of G, with batch norm statistics of its own, to RUN/generator; returns its SHA-256."""
     train, model = state.config.train, state.config.model
     indices = np.arange(STATISTICS_IMAGES)
     z = seeding.latents(train.seed, "settle", indices, model.latent_dim, model.latent).to(state.device)

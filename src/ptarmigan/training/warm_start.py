@@ -1,4 +1,4 @@
-"""Warm start: copy the weights of another model into a new run, tensor by tensor, and class by class by name."""
+"""Warm start: copy weights of another model into a new run, tensor by tensor; classes are matched by name."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ SHOWN = 3  # tensors named on the terminal; config.json names all
 
 @dataclass(frozen=True)
 class SourceModel:
-    """The model to start from: a run's newest good checkpoint or a generator, read and checked against its header."""
+    """The model to start from: a run's newest good checkpoint, or a generator, checked against its header."""
 
     path: Path
     has_discriminator: bool  # a run has D and the live G; a generator has the moving average of G alone
@@ -43,7 +43,7 @@ class SourceModel:
 
     @classmethod
     def open(cls, path: Path) -> SourceModel:
-        """Raises UserError where there is no model, where it is damaged, or where a value is NaN or infinite."""
+        """Read a model; raises UserError if there is none, it is damaged, or it has a NaN or infinite value."""
         source = cls.from_run(path) if checkpoint.checkpoints(path) else cls.from_generator(path)
         if not isinstance(source.images_seen, int):
             raise UserError(
@@ -93,7 +93,7 @@ class SourceModel:
         )  # fmt: skip
 
     def shape(self) -> dict[str, Any]:
-        """The fields of the config on which its tensors' names and shapes depend, with their values."""
+        """The config fields that determine its tensors' names and shapes, with their values."""
         return shape_of(self.config, self.spec)
 
 
@@ -106,16 +106,16 @@ def shape_of(config: Config, spec: ImageSpec) -> dict[str, Any]:
 class WarmStart:
     """A model to start a run from, and what the run's record says about it."""
 
-    record: dict[str, Any]  # JSON, `init` in the run's record: model, sha256 ... shape; then what `copy_into` adds
-    source: SourceModel | None  # on rank 0, and only until the run has a checkpoint
+    record: dict[str, Any]  # JSON, `init` in the run's record: model, sha256 ... shape, and what `copy_into` adds
+    source: SourceModel | None  # on rank 0; None if the run already has a checkpoint
 
     @classmethod
     def find(cls, model: Path, run: Path | None, asked: Mapping[str, Any]) -> WarmStart:
-        """Open the model; the record's `shape` has those of its fields that were not asked for otherwise.
+        """Open the model; `shape` in the record has the model's fields except those that were asked for.
 
-        Where `run` was started from the same model (the same path, or the same SHA-256), everything comes from the
-        run's record, and the model need not exist any more.  Raises UserError as `SourceModel.open` does, and where
-        the model is the run itself.
+        If `run` was started from the same model (the same path or SHA-256), the run's record is used; with the same
+        path the model need not exist any more.  Raises UserError as `SourceModel.open` does, and if the model is the
+        run itself.
         """
         source: SourceModel | None = None
 
@@ -139,10 +139,10 @@ class WarmStart:
         return cls(record, source)
 
     def copy_into(self, state: TrainState) -> dict[str, Any]:
-        """Copy what fits into a state of step 0, on rank 0; returns the record with what was copied and what was not.
+        """On rank 0, copy the weights that fit into a new state; returns the record with a list of what was copied.
 
-        Raises UserError where no kernel or matrix fits, and where a run that has lost its first checkpoint needs the
-        weights again and the model is not at hand.
+        Raises UserError if no kernel or matrix fits, or if the run needs the model's weights again because its
+        checkpoints are lost and the model was not opened.
         """
         if dist.rank() > 0:
             return self.record
@@ -156,14 +156,14 @@ class WarmStart:
 
 
 def start_record(source: SourceModel, asked: Mapping[str, Any]) -> dict[str, Any]:
-    """What a new run's record says about the model that it starts from, before anything is copied."""
+    """What a new run records about the model that it starts from, before anything is copied."""
     given = {key: value for key, value in flatten(asked).items() if value is not None}
     own, network = set(given), source.config.model.network
     own.add("d_norm")  # depends on the loss
     if given.get("network", network) != network:
         own.update(OF_DCGAN)  # fields of one family alone
     if "recipe" in own:
-        own.add("conditioning")  # a part of the loss, which the recipe that was asked for decides
+        own.add("conditioning")  # it belongs to the loss, which the given recipe decides
     return {
         "model": str(source.path),
         "sha256": source.sha256,
@@ -175,13 +175,13 @@ def start_record(source: SourceModel, asked: Mapping[str, Any]) -> dict[str, Any
 
 
 def copy_weights(state: TrainState, source: SourceModel) -> dict[str, Any]:
-    """Copy into G, its moving average and D what `source` has of them; returns what was copied and what not, in JSON.
+    """Copy the tensors of `source` into G, its moving average and D; returns what was copied and what was not, as JSON.
 
-    A tensor is copied where its name and shape are the same.  A tensor with rows for classes is copied class by class,
-    by name; the rows of new classes keep their initial values.  The moving average has the half-life of a new run,
-    which is short while few images are seen, so little of the source's own average is left after the first steps.
+    A tensor is copied if its name and shape are the same.  A tensor with a row per class is copied class by class, by
+    name; the rows of new classes keep their initial values.  The moving average has the half-life of a new run, which
+    is short while few images have been seen, so little of the source's own average is left after the first steps.
 
-    Raises UserError where no kernel or matrix fits.
+    Raises UserError if no kernel or matrix fits.
     """
     here, there = state.spec.class_names, source.spec.class_names
     dims = class_dims(state.spec, state.config.model)
@@ -215,7 +215,7 @@ def copy_weights(state: TrainState, source: SourceModel) -> dict[str, Any]:
             "model-does-not-fit",
         )
     for _ in range(FIRST_POWER_ITERATIONS):
-        power_iteration(state.D)  # its weights are no longer those that u was computed from
+        power_iteration(state.D)  # u was computed from the weights before the copy
     return {
         "copied": copied,
         "copied_by_class": by_class,
@@ -231,7 +231,7 @@ def copy_weights(state: TrainState, source: SourceModel) -> dict[str, Any]:
 
 @torch.no_grad()
 def copy_tensor(tensor: Tensor, source: Tensor | None) -> tuple[float, str]:
-    """Copy `source` into a tensor of its shape; returns the share that was copied, 0 or 1, and why none was."""
+    """Copy `source` if it has the tensor's shape; returns the share that was copied, 0 or 1, and why none was."""
     if source is None:
         return 0.0, "missing in the model"
     if source.shape != tensor.shape:
@@ -244,9 +244,9 @@ def copy_tensor(tensor: Tensor, source: Tensor | None) -> tuple[float, str]:
 def copy_classes(
     tensor: Tensor, source: Tensor | None, dim: int | None, here: Sequence[str], there: Sequence[str]
 ) -> tuple[float, str]:
-    """Copy the entries of the classes in both along `dim`, which has an entry for each class, or several such blocks.
+    """Copy the entries of shared classes along `dim`, which has one entry for each class, or several such blocks.
 
-    Where `dim` is None there is no such order: the tensor is copied whole if the classes are the same.
+    If `dim` is None, no dimension is ordered by class, and the tensor is copied whole if the classes are the same.
     """
     if source is None or dim is None:
         return copy_tensor(tensor, source) if source is None or here == there else (0.0, "other classes")
@@ -263,11 +263,11 @@ def copy_classes(
 
 
 def class_dims(spec: ImageSpec, model: Model) -> dict[str, int | None]:
-    """Tensors whose shape depends on the number of classes, by their names in TrainState.tensors -> the dimension.
+    """{name in TrainState.tensors: dimension} for the tensors whose shape depends on the number of classes.
 
-    That dimension has an entry for each class, or several blocks of such entries (ADC's real and generated classes).
-    None where the shape depends on the number of classes in another way.  Found by building both networks, without
-    memory, for one more class.
+    The dimension has one entry for each class, or several blocks of such entries (ADC's real and generated classes);
+    it is None if the shape depends on the number of classes in another way.  It is found by building both networks on
+    the meta device for one class more.
     """
     more = replace(spec, class_names=(*spec.class_names, ""))
     with torch.device("meta"):
@@ -290,7 +290,7 @@ def shapes_differ(source: Tensor, tensor: Tensor) -> str:
 
 
 def differing_fields(state: TrainState, source: SourceModel) -> dict[str, Any]:
-    """Shape fields whose value here is not the model's -> the model's value."""
+    """{shape field: the model's value} for the fields that differ here."""
     here = shape_of(state.config, state.spec)
     if state.spec.classes == 1:
         del here["conditioning"]  # there is nothing to condition on
@@ -298,7 +298,7 @@ def differing_fields(state: TrainState, source: SourceModel) -> dict[str, Any]:
 
 
 def summary(init: dict[str, Any]) -> list[str]:
-    """What a run copied from where, in a few lines for the terminal; its config.json has all of it."""
+    """What was copied and from which model, in a few lines for the terminal; config.json has the full list."""
     what = "G and D" if init["has_discriminator"] else "G alone (a generator has no D, so D starts from scratch)"
     count = len(init["copied"]) + len(init["copied_by_class"])
     lines = [f"note: {sentence}" for sentence in init["notes"]]

@@ -1,4 +1,4 @@
-"""Extractors: pretrained networks that map images to features.  The SHA-256 of the weights' file is checked."""
+"""Extractors: pretrained networks that map images to features.  The SHA-256 of the file of weights is checked."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from ptarmigan.core.devices import pick_device
 from ptarmigan.core.types import UserError, unknown
 from ptarmigan.evaluation.features import efficientnet, inception
 
-CHUNK = 16  # images per forward on a CPU: their maps fit in its caches; 64 are half as fast
+CHUNK = 16  # images per forward pass on a CPU, whose caches hold their maps; 64 are half as fast
 CHUNK_GPU = 256
 
 
 @dataclass(frozen=True)
 class Extractor:
-    """A network from pixels in 0..255 to features, and what a report states about it."""
+    """A network that maps pixels in 0..255 to features, and what a report states about it."""
 
     name: str
     score_name: str  # of the Fréchet distance of its features
@@ -32,7 +32,7 @@ class Extractor:
 
     @torch.inference_mode()
     def __call__(self, images: NDArray[np.uint8]) -> Tensor:
-        """uint8 [N, H, W, C] -> float32 [N, dim] on the CPU; C is 1 (grey), 3 (RGB) or 4 (RGBA, composed on white).
+        """uint8 [N, H, W, C] -> float32 [N, dim] on the CPU; C is 1 (grey), 3 (RGB) or 4 (RGBA, composited on white).
 
         Raises UserError for images of another type or shape.
         """

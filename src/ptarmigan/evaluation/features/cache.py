@@ -1,4 +1,4 @@
-"""Features of a data set's own images, cached on disk: each image goes through the same weights only once."""
+"""Features of a data set's images, cached on disk, so that they are extracted only once."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ptarmigan.evaluation.features import Extractor
 
 BLOCK = 256  # images between two reports of progress
 
-OnImages = Callable[[int], object]  # told how many more images are done
+OnImages = Callable[[int], object]  # is called with the number of images just done
 
 
 def extract_in_blocks(

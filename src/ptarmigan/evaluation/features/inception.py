@@ -1,10 +1,10 @@
 """The Inception-v3 of the FID, the TensorFlow graph of 2015-12-05 (Heusel et al. 2017, 1706.08500).
 
 It differs from the Inception-v3 of the paper: average pools exclude the padding, the last block's pool is a maximum,
-there are 1,008 logits, and pixels are resized as in TensorFlow 1.  The weights are those converted from that graph that
-torch-fidelity publishes (Apache-2.0), and pytorch-fid as pt_inception-2015-12-05-6726825d.pth; module names are theirs.
-Both file names contain the first eight digits of the SHA-256; the other digits are as several independent projects
-recorded them for torch-fidelity's file, and were not checked against the file here.
+there are 1,008 logits, and pixels are resized as in TensorFlow 1.  The weights were converted from that graph;
+torch-fidelity publishes them (Apache-2.0), and pytorch-fid as pt_inception-2015-12-05-6726825d.pth.  Module names are
+theirs.  Both file names contain the first eight digits of the SHA-256; the other digits are those that several
+independent projects recorded for torch-fidelity's file, and were not checked against the file here.
 """
 
 from __future__ import annotations

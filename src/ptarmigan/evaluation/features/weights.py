@@ -17,7 +17,7 @@ from ptarmigan.core.types import UserError
 def read_weights(path: Path, sha256: str) -> dict[str, Tensor]:
     """The tensors of a PyTorch checkpoint that has this SHA-256, on the CPU.
 
-    Raises UserError if the file cannot be read or has another SHA-256; it is not parsed then.
+    Raises UserError, without parsing the file, if it cannot be read or has another SHA-256.
     """
     try:
         content = path.read_bytes()
@@ -41,7 +41,7 @@ def load_weights(network: nn.Module, path: Path, sha256: str) -> None:
 def fold_batch_norm(network: nn.Module) -> None:
     """Fold each batch norm, with its running statistics, into the convolution registered just before it; in place.
 
-    w' = w g / sqrt(v + eps), b' = beta - m g / sqrt(v + eps): the same function with one pass over memory less.
+    w' = w g / sqrt(v + eps), b' = beta - m g / sqrt(v + eps): the same function with one fewer pass over memory.
     """
     for module in list(network.modules()):
         for (name, convolution), (norm_name, norm) in pairwise(list(module.named_children())):

@@ -1,8 +1,8 @@
 """`ptarmigan losses identify`: which loss your code computes, and what is wrong with it.
 
-The stages, a module each: signature (the role of each parameter) -> call (the loss as a function of numbers) -> fit
-(the terms that give these numbers) -> diagnose (their names and faults) -> answer (an Identity).  child_process takes
-a file through them.
+There are five stages, each in a module: signature (the role of each parameter) -> call (the loss as a function of
+numbers) -> fit (the terms that reproduce its values) -> diagnose (their names and faults) -> answer (an Identity).
+child_process runs them on a file.
 """
 
 from __future__ import annotations
@@ -19,14 +19,15 @@ CHOICES = {"kind": ("d", "g", "bce", "class"), "domain": ("logits", "probabiliti
 
 
 def identify(*losses: Any, kind: str | None = None, on: str | None = None) -> list[Identity]:
-    """Say which loss each of `losses` computes: values and gradients in float64 at chosen logits decide.
+    """Identify each of `losses` from its values and gradients in float64 at chosen logits.
 
-    A loss is a callable, called in this process, or "FILE.py" or "FILE.py:FUNCTION", run in a child process with
-    limits of time and memory.  The names of the parameters say what they are, in any order: real and fake (D's
-    outputs, [N]), output and target, class_logits [N, K] and labels [N], or D, G, images and latents.  `kind` says
-    what the names do not: d, g, bce (an output and a target) or class; `on` is logits or probabilities.
+    A loss is a callable, which is called in this process, or "FILE.py" or "FILE.py:FUNCTION", which is run in a child
+    process with limits on time and memory.  Parameters are recognised by their names, in any order: real and fake
+    (D's outputs, [N]), output and target, class_logits [N, K] and labels [N], or D, G, images and latents.  `kind`
+    gives the role of the loss if names do not show it: d, g, bce (an output and a target) or class.  `on` is logits or
+    probabilities.
 
-    Raises UserError where a loss cannot be called, does not return a number, or a file cannot be loaded.
+    Raises UserError if a loss cannot be called or does not return a number, or if a file cannot be loaded.
     """
     for what, value in (("kind", kind), ("domain", on)):
         if value is not None and value not in CHOICES[what]:
@@ -44,7 +45,7 @@ def identify(*losses: Any, kind: str | None = None, on: str | None = None) -> li
 
 
 def _name_of(function: Any) -> str:
-    """A callable's own name; for a partial that of its function."""
+    """A callable's own name; for a functools.partial, the name of its function."""
     while not hasattr(function, "__name__") and hasattr(function, "func"):
         function = function.func
     return str(getattr(function, "__name__", type(function).__name__))

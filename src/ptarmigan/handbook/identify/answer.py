@@ -1,6 +1,6 @@
-"""Stage 5 of signature -> call -> fit -> diagnose -> answer: one Identity of the verdicts, and its text.
+"""Stage 5 of signature -> call -> fit -> diagnose -> answer: combine the verdicts into one Identity, and its text.
 
-Importing it does not import torch, so that `ptarmigan losses identify` can print what a child process found.
+Importing this module does not import torch: the parent process only prints what the child process found.
 """
 
 from __future__ import annotations
@@ -43,20 +43,21 @@ TITLES = {
 SENTENCES = {  # of faults and notes
     # D's loss, or that of an output and a target
     "flat": "it does not depend on {what}",
-    "target-first": "D's {half} output has no effect: a cross-entropy takes D's output first, then the target",
-    "exchanged": "its output and target are exchanged: the loss takes D's output first, then the target",
+    "target-first": "D's {half} output has no effect: cross-entropy takes D's output first, then the target",
+    "exchanged": "output and target are exchanged: the loss takes D's output first, then the target",
     "target-ignored": "it ignores its target: D learns the same from both halves",
     "fake-half-missing": "its fake half is missing, as where y_true = 1 for both halves",
     "real-half-missing": "its real half is missing: D learns nothing from real images",
     "half-of-bce-missing": "the half (1 - y) log(1 - p) is missing: D learns nothing from fakes, whose target is 0",
     "mixed-halves": "its halves belong to different losses",
-    "sigmoid-first": "a sigmoid comes before a cross-entropy that has its own: a certain D still pays {floor:.3f}",
-    "sigmoid-before-score": "a sigmoid comes before it, so its gradient vanishes at both ends; pass D's raw score",
-    "sign": "its sign is wrong, as in a loss that is to be maximised: {helps}",
+    "sigmoid-first": "a sigmoid is applied before a cross-entropy that applies its own: even a D that is certain and "
+    "right pays {floor:.3f}",
+    "sigmoid-before-score": "a sigmoid is applied first, so the gradient vanishes at both ends; pass D's raw score",
+    "sign": "its sign is wrong, as in an objective that is to be maximised: {helps}",
     "sign-of-half": "one of its halves has the wrong sign",
     "no-minimum": "its sign is wrong: it moves away from its target and has no minimum",
-    "same-targets": "both halves have the target {target:g}: D has nothing to distinguish",
-    "targets-swapped": "its targets are swapped: it teaches D that fakes are real; beside an ordinary G, {helps}",
+    "same-targets": "both halves have the target {target:g}, so D does not learn to tell real from fake",
+    "targets-swapped": "its targets are swapped: D learns that fakes are real; with an ordinary loss of G, {helps}",
     "direction": "it pushes {way}: {helps}",
     "pairs-reversed": "the order of its pairs is reversed: {helps}",
     "other-player": "this is {owner}'s loss{where}: {helps}",
@@ -65,26 +66,26 @@ SENTENCES = {  # of faults and notes
     "uneven-halves": "its real half has the weight {real:.4g} and its fake half {fake:.4g}, which shifts D's optimum",
     "target-range": "a target of {target:.4g} is outside [0, 1]: the loss has no minimum",
     "smoothed-fakes": "labels are smoothed on {where} (real {real:.4g}, fake {fake:.4g}); keep the target of fakes at "
-    "0, or D is flat where there are no data and bad samples get no gradient",
+    "0, because otherwise D is flat where there are no data, and bad samples get no gradient",
     # G's loss
     "hinge-of-d": "this is D's hinge on generated images: {helps}",
     "hinge-in-g": "G's loss has no hinge: this one drops the gradient of images past the margin",
     "smoothed-in-g": "G's target is {target:.4g}; smooth only D's target of real images, and keep G's target at 1",
     "target-of-g": "its target for fakes is {target:.4g}{sign}: {helps}",
-    "name": "its name says {promised}, but it is {name}",
+    "name": "it is named {promised}, but it computes {name}",
     # class terms
-    "class-label": "the label K + y is D's for a generated image; G and real images take y",
+    "class-label": "K + y is D's label for a generated image; the label of a real image, and for G, is y",
     "class-input": "cross_entropy takes logits and gets {given}: it is at least {floor:.3f} ({classes} classes)",
-    "nll-of-softmax": "nll_loss takes log_softmax, not softmax; or use cross_entropy on the logits",
-    "nll-of-logits": "nll_loss on logits has no minimum: it takes log_softmax; use cross_entropy on logits",
+    "nll-of-softmax": "nll_loss takes log_softmax, not softmax; apply log_softmax, or use cross_entropy on the logits",
+    "nll-of-logits": "nll_loss takes log_softmax; on logits it has no minimum: use cross_entropy",
     "class-flat": "{parameter} has no effect",
-    "class-sign": "the sign of its class term is wrong: both players minimise it; only the source term is a contest",
+    "class-sign": "the sign of its class term is wrong: both players minimise it and differ only in the source term",
     "twin-sign": "the sign of its twin term is wrong: D minimises CE(T), G maximises it",
-    "class-labels": "its class target is the other half's; a generated image takes the class that was asked for",
-    # the whole
+    "class-labels": "it uses the labels of the other half; a generated image has the label requested from G",
+    # the whole loss
     "sum": "it is {part}a sum over the batch, not a mean: twice the batch doubles the step and halves every penalty",
-    "reduction": "it is neither a mean nor a sum: it depends on the batch size in another way",
-    "mean-first": "it averages the logits before the loss; take the loss of each image, then the mean",
+    "reduction": "it is neither a mean nor a sum over the batch, so its scale depends on the batch size",
+    "mean-first": "it averages the logits before the loss; compute the loss of each image, then average",
     "no-gradient-in-d": "no gradient reaches D through its {role} output; detach G's images, not D's output",
     "no-gradient-in-g": "no gradient reaches G: something between it and the loss is detached",
     "not-differentiable": "it returns a plain number, which has no gradient",
@@ -97,26 +98,26 @@ SENTENCES = {  # of faults and notes
     "margin": "its margin is {margin}, not 1",
     "real-term-in-g": "its term of real images has no gradient for G",
     "saturating": "its slope is 0 where D is sure of a fake; to train, use the non-saturating F.softplus(-fake).mean()",
-    "target-0-in-g": "right if D's targets are -1 and 1; if they are 0 and 1, it is D's own term, and helps D",
+    "target-0-in-g": "right if D's targets are -1 and 1; if they are 0 and 1, it is D's own term and helps D",
     "relativistic-form": "it depends only on r - f, so it has the form of a relativistic loss",
     "average": "it compares each logit with the mean of the other half; for pairs see `ptarmigan losses relativistic`",
     "negative-pairs": "it is the negative of the other player's loss: no gradient where {player} has most to learn",
-    "targets-of-product": "right with targets {targets}; for G, with the target of real",
-    "targets-of-d": "use target 1 for real and {fake} for fake; for G, {g}",
+    "targets-of-product": "right with targets {targets}; in G's loss, with the target of real",
+    "targets-of-d": "use target 1 for real and {fake} for fake; for G, use {g}",
     "shape": "in {of} it is {shape}; the nearest known loss is {nearest}",
-    "joint": "it combines real and fake in another way than r - f",
+    "joint": "it depends on real and fake jointly, and not only on r - f",
     "class-unknown": "its term of {parameter} is not a known class loss",
     "contrast": "{detail}",
-    "nll": "right on log-probabilities (log_softmax); on logits it has no minimum, and cross_entropy is right",
+    "nll": "right on log-probabilities (log_softmax); on logits it has no minimum: use cross_entropy",
     "class-other": "its class term is {what}, not cross-entropy over the classes (F.cross_entropy)",
     "class-smoothed": "its class target is smoothed: {smoothing:.3g} is spread over all classes",
     "class-averaged": "its class term is averaged over the {classes} classes too: 1/{classes} of the cross-entropy",
     "class-weights": "its class terms have the weights {weights}",
-    "coupled": "its value for a batch does not follow from those of its images alone",
+    "coupled": "its value for a batch is not the mean or sum of its values for each image",
     "mixed-terms": "it is not the sum of a class term and a source term",
-    "wrong-gradient": "autograd's gradient in {role} is not that of the value",
+    "wrong-gradient": "autograd's gradient with respect to {role} is not the slope of the loss's values",
     "detach-not-seen": "D's outputs do not show whether G's images are detached: D(G(z).detach())",
-    "random": "it is random: these are averages of {draws} calls",
+    "random": "it is random: the numbers are averages of {draws} calls",
     "float32": "float32 is accurate up to logit {logit:.4g} of {of}; beyond it the loss {how}{remedy}",
     "both-swapped": "both players swap the labels of real and fake, so the pair is right",
     "guessed": "its parameters were taken as {roles}",
@@ -128,8 +129,8 @@ class Identity:
     """What one callable computes for an image: `scale` times the handbook's loss `name`, plus `offset`."""
 
     function: str
-    name: str  # "unknown"; several names where losses share a formula; " + " the class term's
-    player: str  # D, G; "" of a class term, which both players share
+    name: str  # or "unknown"; "A, B" if both share the formula; followed by " + " and the class term's name
+    player: str  # D, G; "" for a class term, which both players share
     scale: float
     offset: float
     reduction: str  # none, mean, sum or other
@@ -141,7 +142,7 @@ class Identity:
     faults: tuple[str, ...] = ()  # codes of what is wrong
     wrong: tuple[str, ...] = ()  # the same in words
     notes: tuple[str, ...] = ()
-    code: str = ""  # the right lines, where something is wrong
+    code: str = ""  # the correct code, if something is wrong
 
     @property
     def right(self) -> bool:
@@ -182,7 +183,7 @@ def ratio(x: float) -> str:
 
 
 def identify_callable(function: Callable[..., Any], name: str, kind: str | None, on: str | None) -> list[Identity]:
-    """The identity of a callable, or those of the losses that it returns.  Raises UserError."""
+    """The identity of a callable, or of each loss if it returns several.  Raises UserError."""
     try:
         return [_identify_one(function, name, kind, on)]
     except SeveralLosses as several:
@@ -203,9 +204,9 @@ def identify_callable(function: Callable[..., Any], name: str, kind: str | None,
 def _identify_one(
     function: Callable[..., Any], name: str, kind: str | None, on: str | None, part: bool = False
 ) -> Identity:
-    """The identity of a callable that returns one loss, or of a `part` of what it returns: all five stages.
+    """Run all five stages on a callable that returns one loss, or on one `part` of what it returns.
 
-    Raises UserError, or SeveralLosses where it returns more than one.
+    Raises UserError, or SeveralLosses if it returns more than one loss.
     """
     from ptarmigan.handbook.identify.call import Loss, borrowed_state  # imports torch, which takes seconds
     from ptarmigan.handbook.identify.diagnose import diagnose
@@ -231,7 +232,7 @@ def _identify_one(
 
 
 def _most_likely(ways: list[Reading], identify: Callable[[Reading], Identity]) -> Identity:
-    """The identity under the first reading whose loss is known and right; else known; else the first that works."""
+    """The identity under the first reading whose loss is known and right, else known, else can be measured."""
     found: list[tuple[Reading, Identity]] = []
     failures: list[LossError] = []
     for way in ways:
@@ -258,7 +259,7 @@ def _most_likely(ways: list[Reading], identify: Callable[[Reading], Identity]) -
 
 
 def compose(seen: Measurement, diagnosis: Diagnosis, function: str) -> Identity:
-    """One answer of the verdicts on the parts of a loss."""
+    """Combine the verdicts on the parts of a loss into one answer."""
     source, classes, player = diagnosis.source, diagnosis.classes, diagnosis.player
     names, titles = [], []
     if source:
@@ -311,7 +312,7 @@ def _equilibrium_value(seen: Measurement, diagnosis: Diagnosis) -> float | None:
         return None
     if len(seen.terms) < 2 and player == "D":
         return None
-    if seen.loss.has_networks and abs(seen.offset) > 1e-4:  # a penalty, whose value is that of the stub
+    if seen.loss.has_networks and abs(seen.offset) > 1e-4:  # a penalty, whose value depends on the stub networks
         return None
     entry = LOSS_ENTRIES.get(source.name.split(", ")[-1 if player == "D" else 0])
     value = next((value.value for value in entry.values if value.what == f"L_{player}"), None) if entry else None
@@ -345,7 +346,7 @@ def handbook_code(name: str, player: str) -> str:
 
 
 def compare_players(found: list[Identity]) -> list[Identity]:
-    """The answers with what only a pair shows: labels that both swap, and G's least squares with D's own target."""
+    """Revise answers by what only a pair shows: labels that both players swap, or G's target equal to D's for fakes."""
     of_d = [one for one in found if one.player == "D"]
     swapped = {one.name for one in of_d if one.faults == ("targets-swapped",)}
     swapped &= {one.name for one in found if one.player == "G" and one.faults[:1] == ("other-player",)}

@@ -1,6 +1,6 @@
 """Stage 2 of signature -> call -> fit -> diagnose -> answer: the user's loss as a function of numbers.
 
-`Loss` maps logits to a value and gradients, whatever the callable takes and returns: torch or numpy, logits or
+`Loss` maps logits to a value and gradients, whatever form the callable's arguments have: torch or numpy, logits or
 probabilities, [N] or [N, 1], labels or one-hot rows, D's outputs or the networks themselves.
 """
 
@@ -33,7 +33,7 @@ from ptarmigan.handbook.identify.signature import (
 )
 
 Array = NDArray[np.float64]
-BATCH_SIZES = (8, 64, 32, 128, 16, 100, 256)  # some losses have theirs built in
+BATCH_SIZES = (8, 64, 32, 128, 16, 100, 256)  # tried in turn, because some losses hard-code theirs
 CLASS_COUNTS = (10, 4, 2, 5, 100, 1000)  # likewise
 LATENT_DIM = 16
 EMBEDDING_DIM = 6
@@ -56,33 +56,33 @@ class Setup:
 
     @property
     def label_count(self) -> int:
-        """Labels stay in the first half, so that discriminative_classifier's K + y are classes as well."""
+        """Labels are below this number, so that discriminative_classifier's K + y are valid classes as well."""
         return max(self.classes // 2, 2)
 
 
 @dataclass(frozen=True)
 class Result:
-    """What one call gave."""
+    """What one call returned."""
 
     value: Array  # [] or [N]
-    gradients: dict[str, Array] | None = None  # in the logits of each role, where autograd gives them
-    d_gradient: float | None = None  # in D's own parameter, where the loss is given D
-    g_gradient: float | None = None  # in G's own parameter, where the loss is given G
+    gradients: dict[str, Array] | None = None  # with respect to each role's logits, if autograd gives them
+    d_gradient: float | None = None  # with respect to D's parameter, if the loss takes D
+    g_gradient: float | None = None  # with respect to G's parameter, if the loss takes G
 
 
 @dataclass
 class Gradients:
-    """Autograd's gradients beside the slopes of the values."""
+    """Autograd's gradients compared with the slopes of the values."""
 
     plain: bool = False  # the loss returns a number instead of a tensor: there is nothing to differentiate
     detached: list[str] = field(default_factory=list)  # roles that the value depends on and the gradient does not
     detached_from_d: list[str] = field(default_factory=list)  # outputs of a given D that have no gradient in D
     wrong: list[str] = field(default_factory=list)  # roles whose gradient is not the slope of the value
-    in_g: float = 0.0  # in the parameter of a given G
+    in_g: float = 0.0  # the gradient with respect to the parameter of a given G
 
 
 class Stub(nn.Module):
-    """A network whose one parameter, 1, multiplies its output."""
+    """A network with one parameter, which is 1 and multiplies its output."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -116,7 +116,7 @@ class StubG(Stub):
 
 @contextlib.contextmanager
 def borrowed_state() -> Iterator[None]:
-    """Silence the user's code, in float64, and restore every random state and default afterwards."""
+    """Run the user's code silently and in float64, and restore random states and defaults afterwards."""
     dtype, numpy_state, python_state = torch.get_default_dtype(), np.random.get_state(), random.getstate()
     with (
         torch.random.fork_rng(devices=[]),
@@ -150,11 +150,11 @@ class Loss:
         self.proxy_of_each_class = "proxies" in roles
 
     def class_roles(self, setup: Setup) -> list[str]:
-        """The roles of class outputs, those of D's class head included."""
+        """The roles of class outputs, including those of D's class head."""
         return [f"class_{side}" for side in self.scores] if setup.class_head else self.classes
 
     def axes(self) -> Iterator[tuple[str, str, dict[str, float]]]:
-        """Each logit along which a curve is measured: the curve's key, the logit's role, the target held beside it."""
+        """Each logit over which a curve is measured: the curve's key, the logit's role, and the fixed target if any."""
         for role in self.scores:
             if role != "output":
                 yield role, role, {}
@@ -163,7 +163,7 @@ class Loss:
                 yield f"output@{target:g}", role, {"target": target}
 
     def setups(self, on: str | None) -> list[Setup]:
-        """The setups in which the loss can be called, one for each domain; raises LossError with why it cannot."""
+        """The setups in which the loss can be called, one for each domain; raises LossError if there are none."""
         failures: dict[bool, LossError] = {}
         for candidates in self._candidates(on):
             working = []
@@ -228,7 +228,7 @@ class Loss:
         return float(self(setup, given).value.flat[0])
 
     def reduction(self, setup: Setup, role: str, places: Sequence[float] | Array, **fixed: float) -> str:
-        """none; mean where twice the batch gives the same value, sum where it gives twice the value; or other."""
+        """none; mean if a batch twice as large gives the same value, sum if it gives twice the value; else other."""
         if self(setup, self.inputs(setup)).value.ndim:
             return "none"
         twice = replace(setup, size=2 * setup.size)
@@ -236,7 +236,7 @@ class Loss:
             one = [self.at(setup, **{role: t}, **fixed) for t in places]
             two = [self.at(twice, **{role: t}, **fixed) for t in places]
         except LossError:
-            return "mean"  # its batch size is built in
+            return "mean"  # its batch size is hard-coded
         i, j = max(((0, 1), (1, 2), (0, 2)), key=lambda pair: abs(one[pair[0]] - one[pair[1]]))
         if abs(one[i] - one[j]) < 1e-9:
             return "mean"
@@ -244,7 +244,7 @@ class Loss:
         return {1.0: "mean", 2.0: "sum"}.get(ratio, "other")
 
     def gradients(self, setup: Setup) -> Gradients:
-        """Autograd's gradients checked along a random direction for each role."""
+        """Compare autograd's gradients with finite differences along a random direction for each role."""
         if setup.array:
             return Gradients()
         given = self.inputs(setup, seed=5)
@@ -265,7 +265,7 @@ class Loss:
                 found.detached.append(role)
             elif abs(slope - (gradient * way).sum()) > 1e-2 * abs(slope) + 2e-3:
                 found.wrong.append(role)
-        if result.d_gradient is not None:  # the sum over D's outputs, without those that were detached
+        if result.d_gradient is not None:  # the sum over D's outputs, except those that were detached
             for role, slope in slopes.items():
                 others = sum(slopes.values()) - slope
                 tolerance = 1e-3 * max(1e-3, abs(others), abs(result.d_gradient))
@@ -292,7 +292,7 @@ class Loss:
         }
         positional = [value for name, value in arguments.items() if not self.keyword_only.get(name)]
         named = {name: value for name, value in arguments.items() if self.keyword_only.get(name)}
-        torch.default_generator.manual_seed(seed)  # torch.manual_seed would walk the stack for each other device
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed is slow: it walks the stack for other devices
         torch.set_default_dtype(dtype)
         np.random.seed(seed)
         random.seed(seed)
@@ -354,7 +354,7 @@ class Loss:
 
 
 def _images(role: str, leaves: dict[str, Tensor]) -> Tensor:
-    """Images [N, 1, S, S] whose pixels are the outputs that StubD gives for them."""
+    """Images [N, 1, S, S] whose pixels are the outputs that StubD returns for them."""
     pixels = leaves[role].unsqueeze(1)
     if f"class_{role}" in leaves:
         pixels = torch.cat([pixels, leaves[f"class_{role}"]], 1)

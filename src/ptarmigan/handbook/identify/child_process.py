@@ -1,7 +1,7 @@
-"""The user's file in a child process with limits of time and memory, through the stages signature -> ... -> answer.
+"""Run the user's file, and the stages signature -> ... -> answer, in a child process with limits on time and memory.
 
-It is not a sandbox: the file runs with the user's rights.  The child writes a report, one JSON object a line; what the
-file prints is dropped.
+It is not a sandbox: the file runs with the user's rights.  The child writes a report, one JSON object per line; the
+file's own output is discarded.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ ACTIONS = re.compile(r"(train|test|eval|fit|plot|show|save|load|make|build|init|
 def identify_file(target: str, kind: str | None, on: str | None) -> list[Identity]:
     """The identities of the losses in FILE.py, or of FUNCTION, FUNCTION.METHOD or several in FILE.py:F,G.
 
-    Says on standard error that it runs the file.  Raises UserError where it cannot, or where the file has no loss.
+    Prints to standard error that it runs the file.  Raises UserError if that fails, or if the file has no loss.
     """
     path, names = split_target(target)
     if not path.is_file():
@@ -56,7 +56,7 @@ def identify_file(target: str, kind: str | None, on: str | None) -> list[Identit
     try:
         return _read_report(path, [json.loads(line) for line in lines], status)
     except (ValueError, TypeError, KeyError, AttributeError):
-        raise UserError(f"{path}: it damaged the report of the process that runs it", "report-damaged") from None
+        raise UserError(f"{path}: the report of the process that ran it is damaged", "report-damaged") from None
 
 
 def split_target(target: str) -> tuple[Path, list[str]]:
@@ -68,7 +68,7 @@ def split_target(target: str) -> tuple[Path, list[str]]:
 
 
 def _run_child(order: str) -> int | None:
-    """The child's exit status; None where its time was up."""
+    """The child's exit status; None if it ran out of time."""
     process = subprocess.Popen(
         [sys.executable, "-P", "-c", "from ptarmigan.handbook.identify.child_process import child_main; child_main()"],
         stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, text=True,
@@ -80,13 +80,13 @@ def _run_child(order: str) -> int | None:
     except subprocess.TimeoutExpired:
         return None
     finally:
-        with contextlib.suppress(OSError):  # whatever it has started ends with it
+        with contextlib.suppress(OSError):  # end the processes that it started, too
             os.killpg(process.pid, signal.SIGKILL) if os.name == "posix" else process.kill()
         process.wait()
 
 
 def _read_report(path: Path, report: list[dict[str, Any]], status: int | None) -> list[Identity]:
-    """The identities in the report; raises UserError where the child failed or did not finish."""
+    """The identities in the report; raises UserError if the child failed or did not finish."""
     last = report[-1] if report else {}
     if "error" in last:
         raise UserError(f"{path}: {last['error']}", last["code"])
@@ -97,7 +97,7 @@ def _read_report(path: Path, report: list[dict[str, Any]], status: int | None) -
             raise UserError(f"{path}: {at} did not finish in {SECONDS} s; {hint}", "child-timeout")
         how = f"status {status}"
         with contextlib.suppress(ValueError):
-            how = signal.Signals(-status).name + (", perhaps for memory" if -status == signal.SIGKILL else "")
+            how = signal.Signals(-status).name + (", perhaps out of memory" if -status == signal.SIGKILL else "")
         raise UserError(f"{path}: {at} ended the process ({how})", "child-died")
     for item in report:
         if "skipped" in item:
@@ -142,7 +142,7 @@ def child_main() -> None:
 
 
 def _limit_memory() -> None:
-    """Bound this process's memory, where the system can."""
+    """Limit this process's memory, if the system allows it."""
     with contextlib.suppress(ImportError, ValueError, OSError):
         import resource
 
@@ -152,7 +152,7 @@ def _limit_memory() -> None:
 
 def load_module(path: Path) -> ModuleType:
     """The file as a module, with its own folder to import from."""
-    name = f"ptarmigan_runs_{path.stem}"  # a random.py must not stand in for Python's
+    name = f"ptarmigan_runs_{path.stem}"  # so that a file random.py does not shadow Python's module
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise UserError(f"{path.name} is not a Python file: its name has to end in .py", "file-unreadable")

@@ -1,6 +1,6 @@
 """Stage 4 of signature -> call -> fit -> diagnose -> answer: name the fitted terms, and say what is wrong with them.
 
-A finding is a code with the facts of its sentence, which answer.SENTENCES holds.
+A finding is a code and the values to insert into its sentence in answer.SENTENCES.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from ptarmigan.handbook.identify.signature import player_of, words_of
 
 SHARED_D, SHARED_G = "minimax, non_saturating", "hinge, wasserstein"  # one formula, two losses
 HELPS = {"D": "a D that minimises it helps G", "G": "a G that minimises it helps D"}
-PROMISES = {  # what a function's name promises -> the losses that keep it
+PROMISES = {  # pattern in a function's name -> the losses that it may compute
     r"non_?sat": ("non_saturating",),
     r"(?<!non)(?<!non_)saturating|minimax": ("minimax",),
     r"hinge": ("hinge",),
@@ -33,24 +33,24 @@ PROMISES = {  # what a function's name promises -> the losses that keep it
     r"lsgan|least_?squares": ("least_squares", "least_squares_pearson"),
     r"rpgan|relativistic": ("relativistic", "relativistic_average"),
 }
-Finding = tuple[str, dict[str, object]]  # a code, and the facts of its sentence
+Finding = tuple[str, dict[str, object]]  # a code, and the values in its sentence
 ENTRY = {"cross_entropy": "non_saturating", "least_squares": "least_squares", "hinge": "hinge", "linear": "wasserstein"}
 PARTS = {"cross_entropy": "cross-entropy", "least_squares": "a parabola", "hinge": "a hinge", "linear": "a line"}
 
 
 @dataclass
 class Verdict:
-    """What is said of D's outputs in a loss, or of one class term."""
+    """The findings on a loss's source term, or on one class term."""
 
     name: str = "unknown"
     scale: float = 1.0
     smoothing: float | None = None
-    shift: float = 0.0  # to add to the measured offset, where a term is named otherwise than it was fitted
-    owner: str = ""  # whose loss it is, where that is not the player
-    what: str = ""  # a description, where no name fits
+    shift: float = 0.0  # to add to the measured offset, if the named loss differs from the fitted term by a constant
+    owner: str = ""  # D or G, if it is the loss of the other player
+    what: str = ""  # a description, if no name fits
     faults: list[Finding] = field(default_factory=list)
     notes: list[Finding] = field(default_factory=list)
-    entry: str = ""  # the handbook's entry whose code is right
+    entry: str = ""  # the handbook's entry with the correct code
 
     def fault(self, code: str, **facts: object) -> None:
         self.faults.append((code, facts))
@@ -64,9 +64,9 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """What is said of a whole loss."""
+    """The findings on a whole loss."""
 
-    player: str  # D, G, or "" of a class loss that no name assigns
+    player: str  # D, G, or "" for a class loss whose name does not say
     source: Verdict | None  # on D's outputs
     classes: list[Verdict]
     faults: list[Finding]
@@ -74,7 +74,9 @@ class Diagnosis:
 
 
 def diagnose(seen: Measurement, function: str, kind: str | None) -> Diagnosis:
-    """The verdicts on a loss and on its parts; `kind` was declared, or `function`, its name, suggests it."""
+    """The verdicts on a loss and its parts.  The player comes from `kind`, else from the name `function`, else from
+    the measurement.
+    """
     declared = next((one for one in (kind, player_of(function)) if one in ("d", "g")), None)
     player = declared.upper() if declared else _player(seen) if seen.loss.scores else ""
     source = _source(seen, player, function) if seen.terms else None
@@ -90,7 +92,7 @@ def diagnose(seen: Measurement, function: str, kind: str | None) -> Diagnosis:
 
 
 def _player(seen: Measurement) -> str:
-    """Whose loss it is, where no name says so."""
+    """Whose loss it is, judged by its curves alone."""
     if seen.joint:
         return "G" if seen.difference and seen.difference.direction == -1 else "D"
     real, fake = seen.terms.get("real"), seen.terms.get("fake")
@@ -249,7 +251,7 @@ def _margins(verdict: Verdict, real: Term | None, fake: Term | None) -> None:
 
 
 def _g(real: Term | None, fake: Term | None, function: str) -> Verdict:
-    """G's loss from its terms of real and of generated images; a single term is taken for that of generated ones."""
+    """G's loss from its terms of real and of generated images; a single term is taken as that of generated ones."""
     if fake is None:
         real, fake = None, real
     assert fake is not None
@@ -380,7 +382,7 @@ def _targets(seen: Measurement, player: str) -> Verdict:
 
 
 def _unknown(seen: Measurement, player: str) -> Verdict:
-    """The shape of a loss that has no name here, and the nearest one that has."""
+    """The shape of a loss that is not known, and the nearest known one."""
     verdict = Verdict()
     for key, far in seen.far.items():
         values = seen.curves[key]
@@ -484,7 +486,7 @@ def _class_term(seen: Measurement, role: str, player: str, parameter: str) -> Ve
     return verdict
 
 
-# --- the whole ---
+# --- the whole loss ---
 
 
 def _whole(seen: Measurement, player: str) -> Verdict:

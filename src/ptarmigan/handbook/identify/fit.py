@@ -1,8 +1,8 @@
 """Stage 3 of signature -> call -> fit -> diagnose -> answer: measure a loss, and fit a known term to each logit.
 
-The curve over one logit is cross-entropy, a parabola, a hinge or a line, with a weight, a target and an offset.  Each
-family is linear in its unknowns, but for a hinge's margin, so that linear least squares finds them.  Class logits,
-the reduction, gradients and float32 are measured as well.
+The curve over one logit is cross-entropy, a parabola, a hinge or a line, with a weight, a target and an offset.  Apart
+from a hinge's margin, each family is linear in its unknowns, so linear least squares finds them.  Class terms, the
+reduction, gradients and accuracy in float32 are measured as well.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from ptarmigan.losses.conditioning import contrast
 LOGITS = np.linspace(-5.0, 5.0, 41)
 FAR_LOGITS = np.array([-1e4, -1e3, 1e3, 1e4])
 FLOAT32_LOGITS = range(1, 120)  # at which float32 is compared with float64
-EXACT, NEAR = 2e-6, 5e-4  # residual in parts of the curve's range: rounding; an epsilon inside a logarithm
+EXACT, NEAR = 2e-6, 5e-4  # residuals relative to the curve's range: by rounding, by an epsilon inside a logarithm
 CLASS_ROWS = 24  # rows of class logits to which a class term is fitted
 DRAWS = 32  # calls over which a random loss is averaged
 
@@ -44,7 +44,7 @@ class Term:
     target: float = 0.0
     offset: float = 0.0
     behind_sigmoid: bool = False
-    error: float = 0.0  # largest residual, in parts of the curve's range
+    error: float = 0.0  # largest residual, relative to the curve's range
 
     def __call__(self, t: float | Array) -> Array:
         t = sigmoid(t) if self.behind_sigmoid else np.asarray(t, np.float64)
@@ -65,7 +65,7 @@ class Term:
 
     @property
     def direction(self) -> int:
-        """1 where minimising the term raises the logit, -1 where it lowers it (least squares: from 0), else 0."""
+        """1 if minimising the term raises the logit, -1 if it lowers it (for least squares, from 0), else 0."""
         if self.family == "least_squares":
             return int(np.sign(self.weight * self.target))
         if self.family == "cross_entropy" and close(self.target, 0.5):
@@ -79,7 +79,7 @@ class ClassTerm:
 
     family: str
     weight: float = 0.0
-    smoothing: float = 0.0  # the part of the target that is spread over all classes
+    smoothing: float = 0.0  # the share of the target that is spread over all classes
     offset: float = 0.0
     error: float = 0.0
     detail: str = ""
@@ -90,7 +90,7 @@ class ClassTerm:
 
 @dataclass
 class Measurement:
-    """What was measured of one loss under one setup."""
+    """What was measured about one loss in one setup."""
 
     loss: Loss
     setup: Setup
@@ -100,14 +100,14 @@ class Measurement:
     terms: dict[str, Term | None] = field(default_factory=dict)
     reductions: dict[str, str] = field(default_factory=dict)  # none, mean, sum or other, of each term
     joint: str = ""  # how real and fake depend on each other: "", difference, average or other
-    difference: Term | None = None  # the term in real - fake, where only that counts
+    difference: Term | None = None  # the term in real - fake, if the loss depends on that alone
     classes: dict[str, ClassTerm | None] = field(default_factory=dict)
     wrong_labels: list[str] = field(default_factory=list)  # class roles that are compared with the other half's labels
     class_and_source_mixed: bool = False  # their terms are not a sum
     coupled: str = ""  # how images depend on each other: "", mean (of the logits, before the loss) or other
     gradients: Gradients = field(default_factory=Gradients)
     float32: tuple[str, float, str] | None = None  # the key of a curve, the first logit that fails, and how
-    offset: float = 0.0  # the value at logits 0 without that of the terms
+    offset: float = 0.0  # the value at logits 0, minus that of the terms
 
     @property
     def known(self) -> bool:
@@ -118,7 +118,7 @@ class Measurement:
 
     @property
     def sum_factor(self) -> int:
-        """By what to divide the value to get that of one image."""
+        """The divisor that turns the value into that of one image."""
         return self.setup.size if "sum" in self.reductions.values() else 1
 
     def at(self, **values: float | Array) -> float:
@@ -150,11 +150,11 @@ def measure(loss: Loss, on: str | None, part: bool = False) -> Measurement:
 
 
 def _measure(loss: Loss, setup: Setup) -> Measurement:
-    """Raises LossError where a value is not finite at |logit| <= 5."""
+    """Measure a loss in one setup; raises LossError if a value is not finite at |logit| <= 5."""
     given = loss.inputs(setup)
     first = loss(setup, given).value
     if not np.array_equal(first, loss(setup, given).value, equal_nan=True):
-        raise LossError("it gives another value for the same input, so it keeps a state")
+        raise LossError("it returns different values for the same input and seed, so it keeps a state")
     seen = Measurement(loss, setup)
     if (loss.call_once(setup, given, seed=1).value != first).any():
         seen.random, seen.setup = True, replace(setup, draws=DRAWS)
@@ -191,7 +191,7 @@ def _measure_curves(seen: Measurement) -> None:
 
 
 def _measure_joint(seen: Measurement) -> None:
-    """Whether real and fake have a term each, or one of their difference."""
+    """Whether real and fake have separate terms, or one term of their difference."""
     if not {"real", "fake"} <= set(seen.loss.scores):
         return
     zero = seen.at()
@@ -210,7 +210,7 @@ def _measure_joint(seen: Measurement) -> None:
 
 
 def _measure_classes(seen: Measurement) -> None:
-    """The term of each class output, with whichever labels explain it."""
+    """The term of each class output, with the labels that explain it."""
     loss, setup = seen.loss, seen.setup
     rng = np.random.default_rng(1)
     for role in loss.class_roles(setup):
@@ -326,7 +326,7 @@ def _measure_float32(seen: Measurement) -> None:
 def _float32_failure(
     seen: Measurement, key: str, role: str, fixed: dict[str, float], term: Term, sign: float
 ) -> list[tuple[str, float, str]]:
-    """The first logit, to 1/16, at which the value is 2 % off or the gradient is gone, and what happens past it."""
+    """The first logit, to 1/16, at which the value is 2 % off or the gradient is lost, and what happens beyond it."""
     loss, setup = seen.loss, replace(seen.setup, double=False, draws=1)
     has_gradient = role not in seen.gradients.detached and not loss.has_networks
     scale = setup.size if seen.reductions[key] == "sum" else 1
@@ -356,7 +356,7 @@ def _float32_failure(
 
 
 def _measure_offset(seen: Measurement) -> None:
-    """The value at logits 0 without that of the terms.  A curve's own offset includes the value of all other terms."""
+    """The value at logits 0, minus that of the terms.  A curve's own offset includes the value of all other terms."""
     terms: dict[str, Term | ClassTerm | None] = {"difference": seen.difference}
     if not seen.joint:
         terms = {key: term for key, term in seen.terms.items() if key not in ("output@0", "output@-1")}
@@ -382,7 +382,7 @@ def sigmoid(t: float | Array) -> Array:
 
 
 def close(a: float, b: float) -> bool:
-    """Whether two weights or targets are the same, also where they were fitted through an epsilon."""
+    """Whether two weights or targets are equal within the error that an epsilon inside a logarithm causes."""
     return abs(a - b) <= 2e-3 * max(1.0, abs(b))
 
 
@@ -402,7 +402,7 @@ def fit_curve(values: Array) -> Term | None:
         (up, down, offset), error = least_squares(values, [softplus(-t), softplus(t)])
         weight = up + down
         is_line = abs(weight) <= 1e-3 * max(abs(up), abs(down))
-        # with a line, cross-entropy of a sigmoid fits nearly anything
+        # cross-entropy of a sigmoid, combined with a line, fits nearly anything
         if not is_line and not (behind_sigmoid and abs(up / weight - 0.5) > 1):
             found.append(Term("cross_entropy", weight, _tidy(up / weight), offset, behind_sigmoid, error))
     return _best(
@@ -443,7 +443,7 @@ def fit_classes(c: Array, y: NDArray[np.int64], values: Array) -> ClassTerm | No
 
 
 def class_bases(c: Array, y: NDArray[np.int64]) -> dict[str, list[Array]]:
-    """Each known family of class terms -> the functions [M] of which it is a weighted sum."""
+    """{family of class terms: the functions [M] of which it is a weighted sum}."""
     row, classes = np.arange(len(y)), c.shape[1]
     other = (y + classes // 2) % classes  # discriminative_classifier's K + y
     p, onehot = np.exp(_log_softmax(c)), np.eye(classes)[y]
@@ -478,7 +478,7 @@ def _is_constant(values: Array) -> bool:
 
 
 def least_squares(values: Array, bases: list[Array]) -> tuple[list[float], float]:
-    """The best weights of the bases and of a constant, which comes last, and the residual."""
+    """The least-squares weights of the bases, then that of a constant, and the residual."""
     matrix = np.stack([*bases, np.ones_like(values)], 1)
     solution = np.linalg.lstsq(matrix, values, rcond=None)[0]
     return [_tidy(float(x)) for x in solution], _residual(values, matrix @ solution)

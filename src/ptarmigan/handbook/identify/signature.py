@@ -2,8 +2,8 @@
 
 The roles: real, fake and output are D's outputs; target belongs to output, real_target and fake_target to the halves;
 class, class_real, class_fake and twin_fake are class logits, with labels, labels_real and labels_fake; embedding goes
-with proxy (that of each image) or proxies (those of all classes); D, G and latents are networks and their input; the
-roles in FIXED get a fixed value.  A name that is clear decides the role; a name that is not is tried in each free role.
+with proxy (one per image) or proxies (one per class); D, G and latents are networks and their input; the roles in FIXED
+get a fixed value.  A clear name decides the role; a parameter with an unclear name is tried in each free role.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ PROBABILITIES = {"prob", "probs", "probability", "probabilities"}
 
 
 class LossError(UserError):
-    """The callable is not a loss that can be identified; the message does not name it yet."""
+    """The callable is not a loss that can be identified; the caller adds its name to the message."""
 
     code = "loss-failed"
 
@@ -67,17 +67,14 @@ class SeveralLosses(LossError):
 
 @dataclass(frozen=True)
 class Reading:
-    """One way to read a signature: parameter -> role, for each parameter that is given a value."""
+    """One way to read a signature: {parameter: role} for each parameter that gets a value."""
 
     roles: dict[str, str]
-    guessed: bool = False  # the names did not say which parameter is which
+    guessed: bool = False  # the names do not show which parameter is which
 
 
 def parameters_of(function: Callable[..., Any]) -> dict[str, bool]:
-    """The parameters that have to be given -> whether by keyword only.
-
-    Raises LossError where the signature is hidden or empty.
-    """
+    """{required parameter: whether it is keyword-only}; raises LossError if the signature is hidden or empty."""
     try:
         signature = inspect.signature(getattr(function, "forward", function))  # nn.Module.__call__ takes anything
     except (TypeError, ValueError):
@@ -100,14 +97,14 @@ def player_of(name: str) -> str | None:
 
 
 def names_probabilities(names: list[str]) -> bool:
-    """Whether one of the names says that it is a probability, and not its logarithm."""
+    """Whether one of the names denotes a probability, and not its logarithm."""
     return any(PROBABILITIES & set(words_of(name)) and "log" not in words_of(name) for name in names)
 
 
 def readings(parameters: list[str], function: str, kind: str | None) -> list[Reading]:
-    """The ways to read a signature, the most likely first; `kind` is what was declared or what the name suggests.
+    """The ways to read a signature, the most likely first; `kind` was declared or is suggested by the name.
 
-    Raises LossError where a parameter could be anything.
+    Raises LossError if a parameter's role cannot be determined.
     """
     fixed = _networks(parameters)
     networks = bool(fixed)
@@ -228,7 +225,7 @@ def _sort(name: str) -> str:
 
 
 def _side(name: str) -> str | None:
-    """Real or fake, where a name says so."""
+    """Real or fake, if the name shows it."""
     words, low = set(words_of(name)), name.lower()
     if "fake" in low or words & {"gen", "generated", "generator", "neg", "negative", "synthetic", "f", "gz"}:
         return "fake"
