@@ -34,7 +34,7 @@ def pick_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def sent(tensor: Tensor, device: torch.device | str) -> Tensor:
+def to_device(tensor: Tensor, device: torch.device | str) -> Tensor:
     """Copy a tensor from the host to a device; the host does not wait for a GPU to finish the work in its queue."""
     if torch.device(device).type == "cuda":
         return tensor.pin_memory().to(device, non_blocking=True)

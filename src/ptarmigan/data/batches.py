@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ptarmigan.core import seeding
-from ptarmigan.core.devices import sent
+from ptarmigan.core.devices import to_device
 
 BLOCK = 4096  # positions whose order is computed in one call: numpy's overhead is per call
 
@@ -81,14 +81,14 @@ class Batches:
         """The batch at the global positions images_seen .. images_seen+batch-1: a pure function of its arguments."""
         at = self.indices[self._order(purpose, images_seen)]
         if self.resident is not None:
-            images = self.resident[sent(torch.from_numpy(at), self.device)]
+            images = self.resident[to_device(torch.from_numpy(at), self.device)]
         else:
-            images = sent(torch.from_numpy(self.images[at]), self.device)
+            images = to_device(torch.from_numpy(self.images[at]), self.device)
         if self.flip:
             positions = np.arange(images_seen, images_seen + self.batch)
             mirror = seeding.uniforms(self.seed, f"{purpose}:flip", positions, 1).view(-1, 1, 1, 1) < 0.5
-            images = torch.where(sent(mirror, self.device), images.flip(2), images)
-        return LoadedBatch(to_float(images), sent(torch.from_numpy(self.labels[at]), self.device), at)
+            images = torch.where(to_device(mirror, self.device), images.flip(2), images)
+        return LoadedBatch(to_float(images), to_device(torch.from_numpy(self.labels[at]), self.device), at)
 
     def get(self, images_seen: int, purpose: str = "order", step: int | None = None) -> LoadedBatch:
         """`load`, then prefetch the batch `step` positions later (default: the next batch of this purpose)."""

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ptarmigan.core import seeding
-from ptarmigan.core.devices import sent
+from ptarmigan.core.devices import to_device
 from ptarmigan.game.augment import DRAWS, HALF, augment
 from ptarmigan.game.state import TrainState
 
@@ -37,8 +37,8 @@ class Draws:
         z = seeding.latents(train.seed, f"z{suffix}", indices, model.latent_dim, model.latent)
         mix = None
         if state.config.loss.gradient_penalty:
-            mix = sent(seeding.uniforms(train.seed, f"u{suffix}", indices, 1)[:, 0].float(), state.device)
-        return cls(state, f"d{suffix}", indices, sent(z, state.device), mix)
+            mix = to_device(seeding.uniforms(train.seed, f"u{suffix}", indices, 1)[:, 0].float(), state.device)
+        return cls(state, f"d{suffix}", indices, to_device(z, state.device), mix)
 
     def for_g(self) -> Draws:
         """The draws of G's update on the same latents."""
@@ -56,7 +56,7 @@ class Draws:
         shapes: list[tuple[int, ...]] = self.state.D.body.mask_shapes  # type: ignore[assignment]
         sizes = [math.prod(shape) for shape in shapes]
         flat = seeding.masks(self._seed, f"dropout {self.update} {half}", self.indices, sum(sizes), dropout)
-        stages = torch.split(sent(flat, self.state.device), sizes, 1)
+        stages = torch.split(to_device(flat, self.state.device), sizes, 1)
         return [stage.view(-1, *shape) for stage, shape in zip(stages, shapes, strict=True)]
 
     def augment(self, images: Tensor, half: str) -> Tensor:
@@ -71,7 +71,7 @@ class Draws:
     def uniforms(self, purpose: str, count: int) -> Tensor:
         """Uniforms in (0, 1) for a custom loss -> [N, count]."""
         u = seeding.uniforms(self._seed, f"own {self.update} {purpose}", self.indices, count)
-        return sent(u.float().clamp(max=1 - 2**-24), self.state.device)  # in float32 the largest would round to 1
+        return to_device(u.float().clamp(max=1 - 2**-24), self.state.device)  # in float32 the largest would round to 1
 
     @property
     def _seed(self) -> int:

@@ -24,7 +24,7 @@ from ptarmigan.core.log import Metrics
 from ptarmigan.core.log import damaged as damaged_lines
 from ptarmigan.core.types import UserError
 from ptarmigan.data import Batches
-from ptarmigan.game.batch import share, train_batch
+from ptarmigan.game.batch import rank_batch, train_batch
 from ptarmigan.game.cuda_graph import make_step
 from ptarmigan.game.progress import Progress
 from ptarmigan.game.state import TrainState
@@ -86,7 +86,7 @@ def train(
         locked = lock(job.run, display.say) if dist.rank() == 0 else nullcontext()
         with locked, deterministic(job.config.train.deterministic):
             job, choice = apply_auto(job)
-            share(job.config.train.batch)  # raises where the batch does not divide over the ranks
+            rank_batch(job.config.train.batch)  # raises where the batch does not divide over the ranks
             if few := job.dataset.fewer_than(job.config.train.batch):
                 display.say(f"note: {few}")
             state = train_run(job, choice)

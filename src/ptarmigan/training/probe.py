@@ -15,7 +15,7 @@ from ptarmigan.config import Config
 from ptarmigan.core import dist
 from ptarmigan.core.devices import out_of_memory
 from ptarmigan.core.types import ImageSpec, UserError
-from ptarmigan.game.batch import share
+from ptarmigan.game.batch import rank_batch
 from ptarmigan.game.state import TrainState
 from ptarmigan.losses.custom import LossFile
 
@@ -107,7 +107,7 @@ def whole(state: TrainState) -> bool:
 
 
 def at_once(state: TrainState) -> int:
-    batch = share(state.config.train.batch)
+    batch = rank_batch(state.config.train.batch)
     return min(state.micro_batch or batch, batch)
 
 

@@ -12,7 +12,7 @@ from ptarmigan.config import Config, flatten, resolve
 from ptarmigan.core import dist
 from ptarmigan.core.console import Display
 from ptarmigan.data import Batches, Dataset, open_dataset
-from ptarmigan.game.batch import share
+from ptarmigan.game.batch import rank_batch
 from ptarmigan.losses.custom import LossFile, open_loss
 from ptarmigan.training.budget import DEFAULT_TIME
 from ptarmigan.training.run_folder import next_run
@@ -83,6 +83,6 @@ def train_batches(config: Config, dataset: Dataset, device: torch.device) -> Bat
     """The batches of the train part, of this rank's size."""
     train = config.train
     return Batches(
-        dataset.images, dataset.labels, dataset.indices(), batch=share(train.batch), seed=train.seed,
+        dataset.images, dataset.labels, dataset.indices(), batch=rank_batch(train.batch), seed=train.seed,
         flip=config.data.flip, device=device,
     )  # fmt: skip
