@@ -66,7 +66,7 @@ class _Slope(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         known = dict(zip(SLOPES, ctx.saved_tensors, strict=True)) | {ctx.name: gradient}
         needed = dict(zip(SLOPES, ctx.needs_input_grad[2:], strict=True))
-        if _maps_alone.get():
+        if _weights_skipped.get():
             needed["w"] = False
         return None, None, *(slope(name, ctx.of, **known) if needed[name] else None for name in SLOPES)
 
@@ -78,7 +78,7 @@ def slope(name: str, of: Shape, g: Tensor | None = None, w: Tensor | None = None
     return out
 
 
-_maps_alone = ContextVar("maps_alone", default=False)
+_weights_skipped = ContextVar("weights_skipped", default=False)
 
 
 @contextmanager
@@ -88,11 +88,11 @@ def no_weight_gradients() -> Iterator[None]:
     An autograd Function cannot tell that nobody asks for them.  It holds for the calling thread, which on a CPU also
     runs the backward pass.
     """
-    before = _maps_alone.set(True)
+    before = _weights_skipped.set(True)
     try:
         yield
     finally:
-        _maps_alone.reset(before)
+        _weights_skipped.reset(before)
 
 
 @cache

@@ -26,8 +26,6 @@ class Damaged(UserError):
 
     code = "file-damaged"
 
-    code = "file-damaged"
-
 
 class OtherFormat(UserError):
     """A file is whole, but has a format that this version does not read."""
