@@ -28,10 +28,22 @@ from ptarmigan import load, replay
 from ptarmigan.config import Config, Data, Loss, resolve
 from ptarmigan.core import dist, seeding
 from ptarmigan.core.files import load_tensors
-from ptarmigan.core.log import read
+from ptarmigan.core.log import read_log
 from ptarmigan.core.types import Batch, DiscriminatorOutput, ImageSpec
 from ptarmigan.data import Batches
-from ptarmigan.game.augment import CAP, DRAWS, GATES, HALF, INTERVAL, POLICIES, Change, adapt, augment, change, words
+from ptarmigan.game.augment import (
+    CAP,
+    DRAWS,
+    GATES,
+    HALF,
+    INTERVAL,
+    POLICIES,
+    Change,
+    adapt,
+    augment,
+    change,
+    describe_policy,
+)
 from ptarmigan.game.batch import sample_indices, steer_ada, train_batch
 from ptarmigan.game.draws import Draws
 from ptarmigan.game.optim import adam
@@ -722,7 +734,7 @@ def newest(run: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def lines(run: Path) -> dict[int, dict[str, Any]]:
-    return {line["images_seen"]: line for line in read(run / "metrics.jsonl") if "augment_r" in line}
+    return {line["images_seen"]: line for line in read_log(run / "metrics.jsonl") if "augment_r" in line}
 
 
 @pytest.mark.parametrize("loss", ["relativistic", "non_saturating"])
@@ -773,7 +785,7 @@ def test_what_is_sampled_and_exported_is_never_augmented(
     np.testing.assert_array_equal(*images)
     grids = [np.asarray(Image.open(run / "samples" / "000000048.png")) for run in runs]
     np.testing.assert_array_equal(*grids)
-    terms = [[line["d_adv"] for line in read(run / "metrics.jsonl") if "d_adv" in line] for run in runs]
+    terms = [[line["d_adv"] for line in read_log(run / "metrics.jsonl") if "d_adv" in line] for run in runs]
     assert terms[0] != terms[1]  # and D did see other images
     first, second = (load_tensors(run / "generator" / "model.safetensors")[0] for run in runs)
     assert all(torch.equal(first[name], second[name]) for name in first)
@@ -794,10 +806,10 @@ def test_a_checkpoint_of_another_policy_is_not_taken_for_adas() -> None:
 
 
 def test_the_names() -> None:
-    assert words("ada", 3) == "ada (brightness, contrast, saturation, hue, translation, cutout)"
-    assert words("diffaugment", 1) == "diffaugment (brightness, contrast, translation, cutout)"
-    assert words("gentle", 1) == "gentle (brightness, contrast, translation)"
-    assert words("gentle", 4) == "gentle (brightness, saturation, contrast, translation)"
+    assert describe_policy("ada", 3) == "ada (brightness, contrast, saturation, hue, translation, cutout)"
+    assert describe_policy("diffaugment", 1) == "diffaugment (brightness, contrast, translation, cutout)"
+    assert describe_policy("gentle", 1) == "gentle (brightness, contrast, translation)"
+    assert describe_policy("gentle", 4) == "gentle (brightness, saturation, contrast, translation)"
     assert resolve({}).data.augment == "none"
     assert resolve({"augment": "ada"}).data.augment == "ada"
     with raises("unknown-name", "augment", "'adda'", "none, gentle, diffaugment, ada"):

@@ -19,7 +19,7 @@ from ptarmigan.core.files import (
     save_tensors,
     write_atomic,
 )  # fmt: skip
-from ptarmigan.core.log import Metrics, damaged, read
+from ptarmigan.core.log import Metrics, damaged_lines, read_log
 from support import raises
 
 
@@ -94,10 +94,10 @@ def test_a_log_line_counts_if_it_is_a_json_object_with_images_seen(tmp_path: Pat
     with path.open("a") as file:
         file.write('{"images_seen": 16, "attempt": 1, "d_adv": 0.25, "crc": 12345}\n')  # as older versions wrote it
         file.write('{"attempt": 1, "d_adv": 1.0}\n[24]\n{"images_seen": 32, "att\n')
-    assert list(read(path)) == [
+    assert list(read_log(path)) == [
         {"images_seen": 8, "attempt": 1, "d_adv": 0.5}, {"images_seen": 16, "attempt": 1, "d_adv": 0.25},
     ]  # fmt: skip
-    assert damaged(path) == 3
+    assert damaged_lines(path) == 3
     assert "crc" not in path.read_text().splitlines()[0]
 
 

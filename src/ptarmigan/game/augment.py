@@ -184,7 +184,7 @@ def adapt(p: Tensor, r: Tensor, batch: int) -> Tensor:
     return (p + torch.sign(r - TARGET) * (INTERVAL * batch / RAMP)).clamp(0, CAP)
 
 
-def words(policy: str, channels: int) -> str:
+def describe_policy(policy: str, channels: int) -> str:
     """'ada (brightness, ...)': a policy and the transforms that change images with this many channels."""
     made = [name for name in POLICIES[policy] if channels > 1 or name not in COLOURED]
     return f"{policy} ({', '.join(made)})"

@@ -30,7 +30,7 @@ GENERATOR_FILES = ("generator/model.safetensors", "model.safetensors")  # in a r
 
 
 @torch.no_grad()
-def generate(
+def generate_images(
     generator: nn.Module, model: Model, labels: NDArray[np.int64], indices: NDArray[np.int64], seed: int
 ) -> NDArray[np.uint8]:
     """Images uint8 [N, H, W, C] of labels [N]; the latent of each depends only on the seed and its index."""
@@ -111,7 +111,7 @@ class TrainedGenerator:
             classes = [self.spec.label(name) for name in names] or list(range(self.spec.classes))
         labels = np.repeat(np.array(classes, np.int64), n)
         indices = np.tile(np.arange(n, dtype=np.int64), len(classes))
-        return generate(self.network, self.config.model, labels, indices, seed), labels
+        return generate_images(self.network, self.config.model, labels, indices, seed), labels
 
 
 def save_grid(

@@ -18,7 +18,7 @@ from ptarmigan.losses.adversarial import (
 from ptarmigan.losses.conditioning import (
     classification_d,
     classification_g,
-    contrast,
+    d2d_ce,
     discriminative_d,
     discriminative_g,
     twin_g,
@@ -31,8 +31,8 @@ __all__ = [
     "between",
     "classification_d",
     "classification_g",
-    "contrast",
     "cross_entropy_d",
+    "d2d_ce",
     "discriminative_d",
     "discriminative_g",
     "hinge_d",

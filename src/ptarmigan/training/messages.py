@@ -8,7 +8,7 @@ from pathlib import Path
 from ptarmigan.core import dist
 from ptarmigan.core.console import duration
 from ptarmigan.data import Dataset
-from ptarmigan.game.augment import words
+from ptarmigan.game.augment import describe_policy
 from ptarmigan.game.state import TrainState
 from ptarmigan.training.auto import Choice
 
@@ -22,7 +22,7 @@ def describe(
     size = f"{spec.height}x{spec.width} {({1: 'grey', 3: 'RGB', 4: 'RGBA'})[spec.channels]}"
     classes = "1 class" if spec.classes == 1 else f"{spec.classes} classes"
     augment = config.data.augment
-    changed = "" if augment == "none" else f", augmentation {words(augment, spec.channels)}"
+    changed = "" if augment == "none" else f", augmentation {describe_policy(augment, spec.channels)}"
     say(f"{len(dataset.labels):,} images of {size} in {classes}: {held}")
     say(
         f"recipe {config.recipe}: {config.loss.loss} loss, conditioning {config.model.conditioning}"

@@ -211,7 +211,7 @@ def copy_weights(state: TrainState, source: SourceModel) -> dict[str, Any]:
         hint = f"; {flags(differing)} would give this network the model's shape" if differing else ""
         raise UserError(
             f"from: no weight of {source.path} fits this network: "
-            f"{reasons({key: not_copied[key] for key in kernels})}{hint}",
+            f"{list_reasons({key: not_copied[key] for key in kernels})}{hint}",
             "model-does-not-fit",
         )
     for _ in range(FIRST_POWER_ITERATIONS):
@@ -297,7 +297,7 @@ def differing_fields(state: TrainState, source: SourceModel) -> dict[str, Any]:
     return {key: value for key, value in source.shape().items() if key in here and here[key] != value}
 
 
-def summary(init: dict[str, Any]) -> list[str]:
+def describe_warm_start(init: dict[str, Any]) -> list[str]:
     """What a run copied from where, in a few lines for the terminal; its config.json has all of it."""
     what = "G and D" if init["has_discriminator"] else "G alone (a generator has no D, so D starts from scratch)"
     count = len(init["copied"]) + len(init["copied_by_class"])
@@ -316,13 +316,13 @@ def summary(init: dict[str, Any]) -> list[str]:
         key: why for key, why in init["not_copied"].items() if init["has_discriminator"] or not key.startswith("D.")
     }
     if not_copied:
-        lines.append(f"  not copied: {reasons(not_copied)}; config.json has the full list")
+        lines.append(f"  not copied: {list_reasons(not_copied)}; config.json has the full list")
     if init["differing_fields"]:
         lines.append(f"  {flags(init['differing_fields'])} would give this network the model's shape")
     return lines
 
 
-def reasons(not_copied: Mapping[str, str]) -> str:
+def list_reasons(not_copied: Mapping[str, str]) -> str:
     return shorten([f"{name} ({why})" for name, why in not_copied.items()], SHOWN)
 
 

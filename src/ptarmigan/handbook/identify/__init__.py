@@ -15,7 +15,7 @@ from ptarmigan.core.types import UserError, unknown
 from ptarmigan.handbook.identify.answer import Identity, compare_players, identify_callable
 from ptarmigan.handbook.identify.child_process import identify_file, instance_of
 
-CHOICES = {"kind": ("d", "g", "bce", "class"), "domain": ("logits", "probabilities")}
+CHOICES = {"kind": ("d", "g", "bce", "class"), "on": ("logits", "probabilities")}
 
 
 def identify(*losses: Any, kind: str | None = None, on: str | None = None) -> list[Identity]:
@@ -28,7 +28,7 @@ def identify(*losses: Any, kind: str | None = None, on: str | None = None) -> li
 
     Raises UserError where a loss cannot be called, does not return a number, or a file cannot be loaded.
     """
-    for what, value in (("kind", kind), ("domain", on)):
+    for what, value in (("kind", kind), ("on", on)):
         if value is not None and value not in CHOICES[what]:
             raise unknown(what, value, CHOICES[what])
     if not losses:
