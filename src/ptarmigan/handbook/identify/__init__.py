@@ -30,7 +30,7 @@ def identify(*losses: Any, kind: str | None = None, on: str | None = None) -> li
     """
     for what, value in (("kind", kind), ("on", on)):
         if value is not None and value not in CHOICES[what]:
-            raise unknown(what, value, CHOICES[what])
+            raise unknown(f"value of {what}", value, CHOICES[what])
     if not losses:
         raise UserError("name a loss: FILE.py, FILE.py:FUNCTION or, in Python, a function", "no-loss")
     found: list[Identity] = []
