@@ -404,7 +404,7 @@ def resolve(given: Mapping[str, Any]) -> Config:
     value-out-of-range or options-conflict.
     """
     flat = flatten(given)
-    recipe = str(flat.pop("recipe", "auto"))
+    recipe = str(flat.pop("recipe", None) or "auto")
     if recipe not in RECIPES:
         raise unknown("recipe", recipe, RECIPES)
     for key in flat:
