@@ -62,10 +62,10 @@ def test_what_the_system_refuses_is_said(tmp_path: Path) -> None:
 def test_a_new_file_has_the_right_ending_and_replaces_nothing(tmp_path: Path) -> None:
     (tmp_path / "x.svg").touch()
     with raises("file-exists", "plot", tmp_path / "x.svg"):
-        check_new_path(tmp_path / "x.svg", "plot", (".svg",))
+        check_new_path(tmp_path / "x.svg", "plot", ".svg")
     with raises("value-invalid", "plot", tmp_path / "a" / "x.png", "X.svg"):
-        check_new_path(tmp_path / "a" / "x.png", "plot", (".svg",))
-    assert check_new_path(tmp_path / "a" / "x.svg", "plot", (".svg",)).parent.is_dir()
+        check_new_path(tmp_path / "a" / "x.png", "plot", ".svg")
+    assert check_new_path(tmp_path / "a" / "x.svg", "plot", ".svg").parent.is_dir()
 
 
 def test_a_file_that_is_missing_damaged_foreign_or_of_a_newer_version_is_told_apart(tmp_path: Path) -> None:

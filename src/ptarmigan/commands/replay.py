@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from ptarmigan.config import config_of
 from ptarmigan.core.console import print_lines
 from ptarmigan.core.devices import deterministic, pick_device
-from ptarmigan.core.files import load_json, make_folder, write_atomic
+from ptarmigan.core.files import check_absent, load_json, make_folder, write_atomic
 from ptarmigan.core.log import read_log
 from ptarmigan.core.types import DiscriminatorOutput, UserError
 from ptarmigan.data import Dataset, open_dataset
@@ -87,8 +87,7 @@ def replay(
         state.progress.ends, state.progress.end_fixed_at = progress.ends[:1], progress.end_fixed_at
     first = at - (at - state.images_seen) % config.train.batch
     target = Path(out) if out else run / "private" / f"replay-{first:09d}"
-    if target.exists() and any(target.iterdir()):
-        raise UserError(f"out: {target} exists and is not overwritten: name another --out, or remove it", "file-exists")
+    check_absent(target, "out")
     with deterministic(config.train.deterministic), train_batches(config, dataset, state.device) as batches:
         while state.images_seen < first:
             train_batch(state, batches)

@@ -101,8 +101,7 @@ def score(
 
 def check_output(out: Path) -> None:
     """Raise UserError if `out` exists or is inside a generator folder: the report shows training images."""
-    if out.exists():
-        raise UserError(f"out: {out} already exists and is not overwritten: choose another --out", "file-exists")
+    files.check_absent(out, "out")
     if any((folder / "model.safetensors").exists() for folder in out.resolve().parents):
         text = f"out: {out} is inside a generator folder, which must not contain training images: choose another --out"
         raise UserError(text, "value-invalid")

@@ -199,9 +199,7 @@ def sample(
     an unreadable model, and an `out` that exists: nothing is overwritten.
     """
     out = Path(out)
-    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
-        text = f"out: {out} already exists and is not overwritten: choose another --out, or remove it first"
-        raise UserError(text, "file-exists")
+    files.check_absent(out, "out")
     if out.suffix.lower() not in ("", ".png", ".npz") and not out.is_dir():
         raise UserError(f"out: expected X.png, X.npz or a folder, got {out}", "value-invalid")
     generator = load(model, device)

@@ -322,6 +322,6 @@ def plot(name: str | None, out: str | Path) -> Path:
             f"name it {path.with_suffix('.svg')}",
             "value-invalid",
         )
-    files.check_new_path(path, "plot", (".svg",))
+    files.check_new_path(path, "plot", ".svg")
     files.write_atomic(path, drawing.encode())
     return path
