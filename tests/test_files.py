@@ -92,13 +92,12 @@ def test_a_log_line_counts_if_it_is_a_json_object_with_images_seen(tmp_path: Pat
     path = tmp_path / "metrics.jsonl"
     Metrics(path).write(8, d_adv=0.5)
     with path.open("a") as file:
-        file.write('{"images_seen": 16, "attempt": 1, "d_adv": 0.25, "crc": 12345}\n')  # as older versions wrote it
+        file.write('{"images_seen": 16, "attempt": 1, "d_adv": 0.25}\n')
         file.write('{"attempt": 1, "d_adv": 1.0}\n[24]\n{"images_seen": 32, "att\n')
     assert list(read_log(path)) == [
         {"images_seen": 8, "attempt": 1, "d_adv": 0.5}, {"images_seen": 16, "attempt": 1, "d_adv": 0.25},
     ]  # fmt: skip
     assert damaged_lines(path) == 3
-    assert "crc" not in path.read_text().splitlines()[0]
 
 
 def test_a_device_that_the_machine_lacks_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

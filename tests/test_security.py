@@ -31,7 +31,8 @@ from ptarmigan.core.types import UserError
 from ptarmigan.data import open_dataset
 from ptarmigan.data.pack import ARRAYS, cache_folder
 from ptarmigan.training.loop import train
-from ptarmigan.training.run_folder import holder, read_yaml
+from ptarmigan.training.run_folder import holder
+from ptarmigan.training.setup import read_yaml
 from support import at_most, raises
 
 

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -94,10 +95,8 @@ def test_stopped_at_step_3_of_6_and_resumed_is_the_same_run_bit_for_bit(
 def test_progress_is_the_same_after_json() -> None:
     progress = Progress(tick=8, clock=1.5, budget=["10m", None], ends=[48, 96], end_fixed_at=16, lr_scale=0.25)
     progress.rollbacks, progress.best_kid, progress.best_images, progress.milestones, progress.kept = 2, 0.1, 24, 3, [8]
-    record = json.loads(json.dumps(progress.to_json()))
-    assert Progress.from_json(record) == progress
-    assert progress.to_json()["kept"] is not progress.kept
-    assert Progress.from_json({}) == Progress()
+    record = json.loads(json.dumps(asdict(progress)))
+    assert Progress(**record) == progress
 
 
 @pytest.mark.parametrize("name", ["tac", pytest.param("adc", marks=SLOW), pytest.param("reacgan", marks=SLOW)])

@@ -133,7 +133,7 @@ def checkpoint_before(run: Path, at: int) -> tuple[checkpoint.Checkpoint | None,
     """The newest good checkpoint before image `at` (None: the start), the run's record, and its newest progress."""
     newest, _ = checkpoint.newest(run)
     if newest is not None:
-        record, progress = newest.meta["record"], Progress.from_json(newest.meta["progress"])
+        record, progress = newest.meta["record"], Progress(**newest.meta["progress"])
     elif (run / "config.json").exists():
         record, progress = load_json(run / "config.json"), Progress()
     else:

@@ -46,7 +46,6 @@ def read_log(path: Path) -> Iterator[dict[str, Any]]:
         except (ValueError, RecursionError):
             continue
         if isinstance(line, dict) and isinstance(line.get("images_seen"), int) and isinstance(line.get("attempt"), int):
-            line.pop("crc", None)  # lines once had a checksum
             yield line
 
 

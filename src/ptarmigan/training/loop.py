@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -32,8 +32,8 @@ from ptarmigan.training.auto import Choice, Setting, choose, with_fields
 from ptarmigan.training.budget import finished, plan_end, seconds_left, share_done, snapshots_due, steps_per_tick
 from ptarmigan.training.messages import describe, finish
 from ptarmigan.training.probe import Probed, probe, report_out_of_memory
-from ptarmigan.training.run_folder import lock, open_run, read_yaml, record_of, recorded_auto, write_record
-from ptarmigan.training.setup import Job, open_job, train_batches
+from ptarmigan.training.run_folder import lock, open_run, record_of, recorded_auto, write_record
+from ptarmigan.training.setup import Job, open_job, read_yaml, train_batches
 from ptarmigan.training.snapshot import LiveScore, has_generator, save_snapshot, write_generator
 from ptarmigan.training.warm_start import describe_warm_start
 
@@ -203,8 +203,8 @@ def initial_state(job: Job, record: dict[str, Any], found: checkpoint.Checkpoint
         record["init"] = job.warm_start.copy_into(state)
     if dist.world() > 1:
         state.load(dist.broadcast_tensors(state.tensors()))
-        state.images_seen, progress = dist.broadcast([state.images_seen, state.progress.to_json()])
-        state.progress = Progress.from_json(progress)
+        state.images_seen, progress = dist.broadcast([state.images_seen, asdict(state.progress)])
+        state.progress = Progress(**progress)
     return state
 
 

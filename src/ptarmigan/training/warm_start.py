@@ -185,27 +185,20 @@ def copy_weights(state: TrainState, source: SourceModel) -> dict[str, Any]:
     """
     here, there = state.spec.class_names, source.spec.class_names
     dims = class_dims(state.spec, state.config.model)
-    copied: list[str] = []
-    by_class: list[str] = []
-    not_copied: dict[str, str] = {}  # tensor -> why
-    kernels: list[str] = []
-    total = shared = 0.0  # elements
-    for player, network in (("G", state.G), ("ema", state.ema), ("D", state.D)):
-        for name, tensor in network.state_dict().items():
-            key = f"{player}.{name}"
-            if key in dims:
-                share, why = copy_classes(tensor, source.tensors.get(key), dims[key], here, there)
-            else:
-                share, why = copy_tensor(tensor, source.tensors.get(key))
-            if player == "ema":  # the same as G
-                continue
-            total, shared = total + tensor.numel(), shared + share * tensor.numel()
-            if why:
-                not_copied[key] = why
-            else:
-                (by_class if key in dims else copied).append(key)
-            if key not in dims and tensor.ndim > 1:
-                kernels.append(key)
+    tensors = {
+        f"{player}.{name}": tensor
+        for player, network in (("G", state.G), ("ema", state.ema), ("D", state.D))
+        for name, tensor in network.state_dict().items()
+    }
+    results: dict[str, tuple[float, str]] = {}  # tensor -> the share that was copied, and why no more
+    for key, tensor in tensors.items():
+        found = source.tensors.get(key)
+        results[key] = (
+            copy_classes(tensor, found, dims[key], here, there) if key in dims else copy_tensor(tensor, found)
+        )
+    sizes = {key: tensor.numel() for key, tensor in tensors.items() if not key.startswith("ema.")}  # ema is as G is
+    not_copied = {key: results[key][1] for key in sizes if results[key][1]}
+    kernels = [key for key in sizes if key not in dims and tensors[key].ndim > 1]
     differing = differing_fields(state, source)
     if all(key in not_copied for key in kernels):
         hint = f"; {flags(differing)} would give this network the model's shape" if differing else ""
@@ -217,10 +210,10 @@ def copy_weights(state: TrainState, source: SourceModel) -> dict[str, Any]:
     for _ in range(FIRST_POWER_ITERATIONS):
         power_iteration(state.D)  # its weights are no longer those that u was computed from
     return {
-        "copied": copied,
-        "copied_by_class": by_class,
+        "copied": [key for key in sizes if key not in not_copied and key not in dims],
+        "copied_by_class": [key for key in sizes if key not in not_copied and key in dims],
         "not_copied": not_copied,
-        "copied_share": shared / total,
+        "copied_share": sum(results[key][0] * size for key, size in sizes.items()) / sum(sizes.values()),
         "shared_classes": [name for name in here if name in there],
         "new_classes": [name for name in here if name not in there],
         "dropped_classes": [name for name in there if name not in here],
