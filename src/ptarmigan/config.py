@@ -28,6 +28,11 @@ class Ramp(NamedTuple):
 Scheduled = float | Ramp  # game.optim.at gives its value at a place in the budget
 
 
+def has_ramp(value: Any) -> bool:
+    """Whether a value is a ramp, or a tuple that holds one."""
+    return isinstance(value, Ramp) or (isinstance(value, tuple) and any(map(has_ramp, value)))
+
+
 def readable(number: float) -> str:
     """A bound as people read it: 4096, 1,048,576, 0.95."""
     return f"{number:,}" if number >= 10_000 else str(number)

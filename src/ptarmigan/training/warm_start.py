@@ -92,12 +92,9 @@ class SourceModel:
             path, False, generator.config, generator.spec, generator.images_seen, generator.sha256, tensors, ()
         )  # fmt: skip
 
-    def shape(self) -> dict[str, Any]:
-        """The fields of the config on which its tensors' names and shapes depend, with their values."""
-        return shape_of(self.config, self.spec)
-
 
 def shape_of(config: Config, spec: ImageSpec) -> dict[str, Any]:
+    """The fields of a config on which the names and shapes of the tensors depend, with their values."""
     flat = config.flat() | {"size": f"{spec.height}x{spec.width}", "channels": spec.channels}
     return {key: flat[key] for key in SHAPE_FIELDS}
 
@@ -170,7 +167,7 @@ def start_record(source: SourceModel, asked: Mapping[str, Any]) -> dict[str, Any
         "recipe": source.config.recipe,
         "images_seen": source.images_seen,
         "has_discriminator": source.has_discriminator,
-        "shape": {key: value for key, value in source.shape().items() if key not in own},
+        "shape": {key: value for key, value in shape_of(source.config, source.spec).items() if key not in own},
     }
 
 
@@ -192,10 +189,10 @@ def copy_weights(state: TrainState, source: SourceModel) -> dict[str, Any]:
     }
     results: dict[str, tuple[float, str]] = {}  # tensor -> the share that was copied, and why no more
     for key, tensor in tensors.items():
-        found = source.tensors.get(key)
-        results[key] = (
-            copy_classes(tensor, found, dims[key], here, there) if key in dims else copy_tensor(tensor, found)
-        )
+        if key in dims:
+            results[key] = copy_classes(tensor, source.tensors.get(key), dims[key], here, there)
+        else:
+            results[key] = copy_tensor(tensor, source.tensors.get(key))
     sizes = {key: tensor.numel() for key, tensor in tensors.items() if not key.startswith("ema.")}  # ema is as G is
     not_copied = {key: results[key][1] for key in sizes if results[key][1]}
     kernels = [key for key in sizes if key not in dims and tensors[key].ndim > 1]
@@ -287,7 +284,9 @@ def differing_fields(state: TrainState, source: SourceModel) -> dict[str, Any]:
     here = shape_of(state.config, state.spec)
     if state.spec.classes == 1:
         del here["conditioning"]  # there is nothing to condition on
-    return {key: value for key, value in source.shape().items() if key in here and here[key] != value}
+    return {
+        key: value for key, value in shape_of(source.config, source.spec).items() if key in here and here[key] != value
+    }
 
 
 def describe_warm_start(init: dict[str, Any]) -> list[str]:
