@@ -281,12 +281,10 @@ def shapes_differ(source: Tensor, tensor: Tensor) -> str:
 
 def differing_fields(state: TrainState, source: SourceModel) -> dict[str, Any]:
     """Shape fields whose value here is not the model's -> the model's value."""
-    here = shape_of(state.config, state.spec)
+    here, there = shape_of(state.config, state.spec), shape_of(source.config, source.spec)
     if state.spec.classes == 1:
         del here["conditioning"]  # there is nothing to condition on
-    return {
-        key: value for key, value in shape_of(source.config, source.spec).items() if key in here and here[key] != value
-    }
+    return {key: there[key] for key, value in here.items() if value != there[key]}
 
 
 def describe_warm_start(init: dict[str, Any]) -> list[str]:
