@@ -83,7 +83,7 @@ class TrainedGenerator:
     config: Config
     spec: ImageSpec
     images_seen: int
-    fingerprint: str  # of the data set that it was trained on; '' if not recorded
+    fingerprint: str  # of the data set that it was trained on
     selection: str  # why this generator of its run was kept
     scores: dict[str, Any]  # extractor -> report of `score`
     sha256: str
@@ -139,13 +139,11 @@ def load(model: str | Path, device: str = "cpu") -> TrainedGenerator:
         with torch.device("meta"):  # a header alone must not allocate memory: the file's tensors have to match it
             network = build_generator(spec, config.model)
         assign_tensors(network, tensors)
+        recorded = meta["images_seen"], meta["fingerprint"], meta["selection"]
     except READ_ERRORS as error:
         raise UserError(f"{path} is not a generator that this version can read: {error}", "file-damaged") from None
     network.to(pick_device(device)).eval().requires_grad_(False)
-    return TrainedGenerator(
-        network, config, spec, meta["images_seen"], meta.get("fingerprint", ""), meta.get("selection", "the last"),
-        read_scores(path.parent, meta["sha256"]), meta["sha256"],
-    )  # fmt: skip
+    return TrainedGenerator(network, config, spec, *recorded, read_scores(path.parent, meta["sha256"]), meta["sha256"])
 
 
 def config_and_spec(meta: dict[str, Any]) -> tuple[Config, ImageSpec]:
