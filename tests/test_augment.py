@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.autograd import gradcheck, gradgradcheck
 
 import ptarmigan.game.augment as augment_module
-import ptarmigan.game.batch as advance_module
+import ptarmigan.game.batch as batch_module
 import ptarmigan.training.loop as training
 from conftest import SMALL
 from ptarmigan import load, replay
@@ -567,14 +567,14 @@ def test_d_sees_nothing_but_augmented_images_each_half_of_each_update_by_its_own
     seen: list[Tensor] = []
     s.D.body.register_forward_pre_hook(lambda _, given: seen.append(given[0].detach()))
     made: list[Tensor] = []
-    shipped = advance_module.generate_fakes
+    shipped = batch_module.generate_fakes
 
     def fakes(*arguments: Any) -> Any:
         out = shipped(*arguments)
         made.append(out.images.detach())
         return out
 
-    monkeypatch.setattr(advance_module, "generate_fakes", fakes)
+    monkeypatch.setattr(batch_module, "generate_fakes", fakes)
     with pictures() as batches:
         terms = train_batch(s, batches)
         orders = ["order 1", "order"] if s.config.train.d_steps == 2 else ["order"]

@@ -31,7 +31,7 @@ from ptarmigan.game.draws import Draws
 from ptarmigan.game.micro_batch import slices
 from ptarmigan.game.state import TrainState
 from ptarmigan.game.step import d_step, g_step
-from ptarmigan.losses import custom as userfile
+from ptarmigan.losses import custom
 from ptarmigan.losses.custom import LossFile, open_loss
 from ptarmigan.networks.layers import power_iteration
 from ptarmigan.training import checkpoint, probe
@@ -346,7 +346,7 @@ def test_each_update_of_d_and_g_has_draws_of_its_own(shapes: Path, tmp_path: Pat
     assert file is not None
     shipped = file.terms
 
-    def noting(ctx: userfile.Context) -> dict[str, Tensor]:
+    def noting(ctx: custom.Context) -> dict[str, Tensor]:
         out = shipped(ctx)
         found.append(out["u"].mean().item())
         return out
@@ -373,7 +373,7 @@ def test_what_a_file_does_to_the_averages_it_is_given_changes_nothing(tmp_path: 
 def test_the_context_is_what_the_step_has(relativistic: bool, tmp_path: Path) -> None:
     state = state_of(write(tmp_path, f"OBJECTIVE = '{'relativistic' if relativistic else 'hinge'}'\n"))
     state.images_seen = 70
-    seen: list[userfile.Context] = []
+    seen: list[custom.Context] = []
     assert state.loss_file is not None
     object.__setattr__(state.loss_file, "terms", lambda ctx: seen.append(ctx) or {})
     real, z = batches()
@@ -456,7 +456,7 @@ def test_the_file_is_held_by_name_and_hash_and_never_run_again_unasked(
 
 def test_a_record_without_the_hash_gives_no_file_leave(shapes: Path, tmp_path: Path) -> None:
     with raises("loss-file-mismatch", LECAM):
-        userfile.reopen(LECAM, resolve({"loss": "mine.py"}), None, tmp_path)
+        custom.reopen(LECAM, resolve({"loss": "mine.py"}), None, tmp_path)
 
 
 def test_runs_of_two_files_of_one_name_are_two_groups(shapes: Path, tmp_path: Path) -> None:
