@@ -102,8 +102,8 @@ EQUIVALENT: dict[str, str] = {
     "classification_d(known(real.class_logits), known(fake.class_logits), real_labels=real_labels, "
     "fake_labels=fake_labels, fakes=-loss.class_fake)": "-True is true, -False is false",
     **{
-        f"losses.conditioning.ReACGAN.{term}: contrast(known({half}.embedding), known({half}.proxy), {half}_labels, "
-        f"margin=loss.class_margin, temperature=loss.class_temperature) -> contrast(known({half}.embedding), "
+        f"losses.conditioning.ReACGAN.{term}: d2d_ce(known({half}.embedding), known({half}.proxy), {half}_labels, "
+        f"margin=loss.class_margin, temperature=loss.class_temperature) -> d2d_ce(known({half}.embedding), "
         f"known({half}.proxy), -{half}_labels, margin=loss.class_margin, temperature=loss.class_temperature)": EQUALITY
         for term, half in (("d_term", "real"), ("g_term", "fake"))
     },
