@@ -26,7 +26,7 @@ import torch
 from judge import CLASSES, DATA, PER_CLASS, SAMPLES, Images, Judge, Labelled, Labels, read_idx
 from ptarmigan import load, train
 from ptarmigan.config import resolve
-from ptarmigan.core.log import read
+from ptarmigan.core.log import read_log
 from ptarmigan.evaluation import metrics
 
 HERE = Path(__file__).parent
@@ -80,7 +80,7 @@ def main() -> None:
         score = {key: value for key, value in score.items() if "frechet" in key}
     if small:
         score |= copies(judge, (images[chosen], labels[chosen]), made, asked)
-    last = list(read(run / "metrics.jsonl"))[-1]
+    last = list(read_log(run / "metrics.jsonl"))[-1]
     line = {
         "row": row, "images_seen": generator.images_seen, "clock": round(last["clock"], 1), "wall": round(wall, 1),
         "score": score,

@@ -21,14 +21,14 @@ from torch import Tensor, nn
 from torch.autograd import gradcheck, gradgradcheck
 
 import ptarmigan.game.augment as augment_module
-import ptarmigan.game.batch as advance_module
+import ptarmigan.game.batch as batch_module
 import ptarmigan.training.loop as training
 from conftest import SMALL
 from ptarmigan import load, replay
 from ptarmigan.config import Config, Data, Loss, resolve
 from ptarmigan.core import dist, seeding
 from ptarmigan.core.files import load_tensors
-from ptarmigan.core.log import read
+from ptarmigan.core.log import read_log
 from ptarmigan.core.types import Batch, DiscriminatorOutput, ImageSpec
 from ptarmigan.data import Batches
 from ptarmigan.game.augment import (
@@ -567,14 +567,14 @@ def test_d_sees_nothing_but_augmented_images_each_half_of_each_update_by_its_own
     seen: list[Tensor] = []
     s.D.body.register_forward_pre_hook(lambda _, given: seen.append(given[0].detach()))
     made: list[Tensor] = []
-    shipped = advance_module.generate_fakes
+    shipped = batch_module.generate_fakes
 
     def fakes(*arguments: Any) -> Any:
         out = shipped(*arguments)
         made.append(out.images.detach())
         return out
 
-    monkeypatch.setattr(advance_module, "generate_fakes", fakes)
+    monkeypatch.setattr(batch_module, "generate_fakes", fakes)
     with pictures() as batches:
         terms = train_batch(s, batches)
         orders = ["order 1", "order"] if s.config.train.d_steps == 2 else ["order"]
@@ -734,7 +734,7 @@ def newest(run: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def lines(run: Path) -> dict[int, dict[str, Any]]:
-    return {line["images_seen"]: line for line in read(run / "metrics.jsonl") if "augment_r" in line}
+    return {line["images_seen"]: line for line in read_log(run / "metrics.jsonl") if "augment_r" in line}
 
 
 @pytest.mark.parametrize("loss", ["relativistic", "non_saturating"])
@@ -785,7 +785,7 @@ def test_what_is_sampled_and_exported_is_never_augmented(
     np.testing.assert_array_equal(*images)
     grids = [np.asarray(Image.open(run / "samples" / "000000048.png")) for run in runs]
     np.testing.assert_array_equal(*grids)
-    terms = [[line["d_adv"] for line in read(run / "metrics.jsonl") if "d_adv" in line] for run in runs]
+    terms = [[line["d_adv"] for line in read_log(run / "metrics.jsonl") if "d_adv" in line] for run in runs]
     assert terms[0] != terms[1]  # and D did see other images
     first, second = (load_tensors(run / "generator" / "model.safetensors")[0] for run in runs)
     assert all(torch.equal(first[name], second[name]) for name in first)

@@ -22,13 +22,13 @@ import ptarmigan
 from conftest import SMALL
 from ptarmigan import UserError, cli
 from ptarmigan.config import (
+    BOUNDS,
     HELP,
     LOSSES,
     RECIPES,
     SECTIONS,
     TYPES,
     Config,
-    bounds,
     check_ranges,
     readable,
     resolve,
@@ -255,9 +255,9 @@ def test_a_bad_value_names_the_field_what_was_expected_and_what_it_got(
 
 def test_every_number_has_bounds_that_stand_in_its_help_and_hold_at_both_ends() -> None:
     numbers = [key for key, hint in TYPES.items() if numeric(hint)]
-    assert numbers == [key for key in TYPES if bounds(key)]
+    assert numbers == [key for key in TYPES if key in BOUNDS]
     for key in numbers:
-        low, high = bounds(key) or (0, 0)
+        low, high = BOUNDS[key]
         assert HELP[key].endswith((f"[{readable(low)} to {readable(high)}]", f"[{readable(low)} or more]"))
         section = next(name for name, cls in SECTIONS.items() if key in cls.__dataclass_fields__)
         for bound, outside in ((low, low - 1), (high, 2 * high + 1)):

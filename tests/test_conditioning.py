@@ -25,7 +25,7 @@ from ptarmigan.losses.conditioning import (
     Unconditional,
     classification_d,
     classification_g,
-    contrast,
+    d2d_ce,
     discriminative_d,
     discriminative_g,
     twin_g,
@@ -478,7 +478,7 @@ def double_loop(h: Tensor, v: Tensor, labels: Tensor, margin: float, temperature
 @pytest.mark.parametrize(("margin", "temperature"), [(0.98, 0.5), (0.3, 0.5), (0.6, 0.1)])
 def test_d2d_ce_is_the_double_loop(margin: float, temperature: float) -> None:
     h, v, labels = batch_of(12, 4)
-    got = contrast(h, v, labels, margin=margin, temperature=temperature)
+    got = d2d_ce(h, v, labels, margin=margin, temperature=temperature)
     assert got.shape == (12,)
     assert got.tolist() == pytest.approx(double_loop(h, v, labels, margin, temperature), abs=1e-12)
 
@@ -496,12 +496,12 @@ def test_d2d_ce_of_the_reals_for_d_and_of_the_fakes_for_g() -> None:
 def test_a_rank_contrasts_its_share_with_the_shares_of_all(monkeypatch: pytest.MonkeyPatch) -> None:
     h, v, labels = batch_of(12, 4)
     fields = {"margin": 0.6, "temperature": 0.5}
-    whole = contrast(h, v, labels, **fields)
+    whole = d2d_ce(h, v, labels, **fields)
     for share in (slice(0, 6), slice(6, 12)):
-        alone = contrast(h[share], v[share], labels[share], **fields)
+        alone = d2d_ce(h[share], v[share], labels[share], **fields)
         with monkeypatch.context() as patch:
             patch.setattr(dist, "gather", lambda rows: h if rows.ndim == 2 else labels.float())
-            torch.testing.assert_close(contrast(h[share], v[share], labels[share], **fields), whole[share])
+            torch.testing.assert_close(d2d_ce(h[share], v[share], labels[share], **fields), whole[share])
         assert (alone - whole[share]).abs().min() > 1e-3
 
 
@@ -510,17 +510,17 @@ def test_the_floor_of_d2d_ce_is_log_of_one_plus_the_others_and_flat() -> None:
     labels = torch.tensor([0, 0, 0, 1, 1, 2])
     h = torch.eye(3, dtype=torch.float64)[labels].requires_grad_()
     v = torch.eye(3, dtype=torch.float64)[labels].requires_grad_()
-    loss = contrast(h, v, labels, margin=0.98, temperature=0.5)
+    loss = d2d_ce(h, v, labels, margin=0.98, temperature=0.5)
     others = [3, 3, 3, 4, 4, 5]
     assert loss.tolist() == pytest.approx([math.log(1 + n) for n in others], abs=1e-15)
     for gradient in torch.autograd.grad(loss.sum(), (h, v)):
         assert gradient.abs().max() == 0
-    assert (contrast(unit(6, 3), v, labels, margin=0.98, temperature=0.5) >= loss - 1e-12).all()  # nowhere lower
+    assert (d2d_ce(unit(6, 3), v, labels, margin=0.98, temperature=0.5) >= loss - 1e-12).all()  # nowhere lower
 
 
 def test_d2d_ce_of_a_batch_of_one_class_is_nothing() -> None:
     h, v = unit(6, 5).requires_grad_(), unit(6, 5, seed=1).requires_grad_()
-    loss = contrast(h, v, torch.full((6,), 2), margin=0.98, temperature=0.5)
+    loss = d2d_ce(h, v, torch.full((6,), 2), margin=0.98, temperature=0.5)
     assert loss.tolist() == [0] * 6
     for gradient in torch.autograd.grad(loss.sum(), (h, v)):
         assert gradient.abs().max() < 1e-15
@@ -538,7 +538,7 @@ def test_the_maximum_taken_from_the_negatives_alone_is_another_loss() -> None:
         under = (a - shift_of_a).exp() + (negatives * (b - top.unsqueeze(1)).exp()).sum(1)
         return (-a + under.log() + put_back).mean().item()
 
-    shipped = contrast(h, v, labels, margin=0.98, temperature=0.5).mean().item()
+    shipped = d2d_ce(h, v, labels, margin=0.98, temperature=0.5).mean().item()
     assert total(top, top) == pytest.approx(shipped, abs=1e-12)
     assert abs(total(0 * top, 0 * top) - shipped) > 0.1
 
@@ -566,8 +566,8 @@ def test_the_class_terms_are_finite_where_logits_are_not_small(dtype: torch.dtyp
             lambda c, f: discriminative_d(c, f, real_labels=labels, fake_labels=labels), scale * signs, -scale * signs
         )
         check(lambda f: discriminative_g(f, fake_labels=labels), scale * signs)
-        check(lambda h, v: contrast(h, v, labels, margin=0.98, temperature=0.5), big, other)
-        check(lambda h, v: contrast(h, v, labels, margin=0.98, temperature=0.01), F.normalize(big), F.normalize(other))
+        check(lambda h, v: d2d_ce(h, v, labels, margin=0.98, temperature=0.5), big, other)
+        check(lambda h, v: d2d_ce(h, v, labels, margin=0.98, temperature=0.01), F.normalize(big), F.normalize(other))
 
 
 @pytest.mark.parametrize("conditioning", HEADS)

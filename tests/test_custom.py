@@ -23,7 +23,7 @@ from ptarmigan.commands.compare import RunRecord, config_choices
 from ptarmigan.config import Config, Data, resolve
 from ptarmigan.core import dist, seeding
 from ptarmigan.core.files import load_tensors
-from ptarmigan.core.log import read
+from ptarmigan.core.log import read_log
 from ptarmigan.core.types import Batch, ImageSpec
 from ptarmigan.data import open_dataset
 from ptarmigan.game.batch import generate_fakes, sample_indices, train_batch
@@ -31,12 +31,12 @@ from ptarmigan.game.draws import Draws
 from ptarmigan.game.micro_batch import slices
 from ptarmigan.game.state import TrainState
 from ptarmigan.game.step import d_step, g_step
-from ptarmigan.losses import custom as userfile
+from ptarmigan.losses import custom
 from ptarmigan.losses.custom import LossFile, open_loss
 from ptarmigan.networks.layers import power_iteration
 from ptarmigan.training import checkpoint, probe
 from ptarmigan.training.loop import Stopped, train
-from ptarmigan.training.probe import half_as_many, name_out_of_memory
+from ptarmigan.training.probe import report_out_of_memory, smaller_micro_batch
 from ptarmigan.training.setup import train_batches
 from support import GivenDraws, raises
 
@@ -169,7 +169,7 @@ def test_averages_begin_at_0_and_move_after_each_update_of_d(shapes: Path, tmp_p
         "def terms(ctx):\n    return {'count': ctx.averages['count'] + 0 * ctx.f.logits}\n",
     )
     run = train(shapes, out=tmp_path / "run", **LONG, loss=str(path), d_steps=2)
-    counts = [(line["d_count"], line["g_count"]) for line in read(run / "metrics.jsonl")]
+    counts = [(line["d_count"], line["g_count"]) for line in read_log(run / "metrics.jsonl")]
     assert counts[:2] == [(0.5, 0.75), (0.875, 0.9375)]
     tensors, _ = load_tensors(checkpoint.checkpoints(run)[0])
     assert tensors["device_scalars.count"].shape == ()
@@ -211,7 +211,7 @@ def test_stopped_and_resumed_is_the_same_run_bit_for_bit(
 def test_a_step_is_replayed_to_the_last_bit(rich: bool, recipe: str, shapes: Path, tmp_path: Path) -> None:
     path = write(tmp_path, RICH) if rich else LECAM
     run = train(shapes, out=tmp_path / "run", **LONG, recipe=recipe, loss=str(path))
-    (line,) = [line for line in read(run / "metrics.jsonl") if line["images_seen"] == 64]
+    (line,) = [line for line in read_log(run / "metrics.jsonl") if line["images_seen"] == 64]
     step = replay(run, at=56, loss=path)
     assert step.checkpoint == "000000048.safetensors"
     assert step.terms == {name: line[name] for name in step.terms}
@@ -235,7 +235,7 @@ def test_a_run_that_goes_back_goes_on_with_the_file(
 
     monkeypatch.setattr(training, "train_batch", failing)
     run = train(shapes, out=tmp_path / "run", **LONG, loss=str(LECAM))
-    lines = list(read(run / "metrics.jsonl"))
+    lines = list(read_log(run / "metrics.jsonl"))
     assert any(line.get("retry") == 1 for line in lines)
     assert "d_lecam" in lines[-1]
     assert load_tensors(checkpoint.checkpoints(run)[-1])[0]["device_scalars.real"] != 0
@@ -297,9 +297,9 @@ def test_terms_of_a_whole_batch_refuse_parts_and_ranks(tmp_path: Path, monkeypat
     path = write(tmp_path, "OBJECTIVE = 'hinge'\nWHOLE_BATCH = True\n")
     with raises("options-conflict", "micro_batch", path, "WHOLE_BATCH"):
         open_loss(resolve({"loss": str(path), "micro_batch": 4}))
-    assert half_as_many(state_of(path)) == 0
-    assert half_as_many(state_of(LECAM)) == 3
-    with raises("out-of-memory", "--batch"), name_out_of_memory(state_of(path)):
+    assert smaller_micro_batch(state_of(path)) == 0
+    assert smaller_micro_batch(state_of(LECAM)) == 3
+    with raises("out-of-memory", "--batch"), report_out_of_memory(state_of(path)):
         raise MemoryError
     monkeypatch.setattr(dist, "world", lambda: 2)
     monkeypatch.setattr(dist, "on_first", lambda action: action())
@@ -311,7 +311,7 @@ def test_memory_that_runs_out_in_the_file_is_no_fault_of_the_file(tmp_path: Path
     for error in ("MemoryError()", 'RuntimeError("DefaultCPUAllocator: can\'t allocate memory")'):
         path = write(tmp_path, f"OBJECTIVE = 'hinge'\ndef terms(ctx):\n    raise {error}\n")
         state = state_of(path)
-        with raises("out-of-memory", "--micro-batch 3"), name_out_of_memory(state):
+        with raises("out-of-memory", "--micro-batch 3"), report_out_of_memory(state):
             play(state)
 
 
@@ -346,7 +346,7 @@ def test_each_update_of_d_and_g_has_draws_of_its_own(shapes: Path, tmp_path: Pat
     assert file is not None
     shipped = file.terms
 
-    def noting(ctx: userfile.Context) -> dict[str, Tensor]:
+    def noting(ctx: custom.Context) -> dict[str, Tensor]:
         out = shipped(ctx)
         found.append(out["u"].mean().item())
         return out
@@ -373,7 +373,7 @@ def test_what_a_file_does_to_the_averages_it_is_given_changes_nothing(tmp_path: 
 def test_the_context_is_what_the_step_has(relativistic: bool, tmp_path: Path) -> None:
     state = state_of(write(tmp_path, f"OBJECTIVE = '{'relativistic' if relativistic else 'hinge'}'\n"))
     state.images_seen = 70
-    seen: list[userfile.Context] = []
+    seen: list[custom.Context] = []
     assert state.loss_file is not None
     object.__setattr__(state.loss_file, "terms", lambda ctx: seen.append(ctx) or {})
     real, z = batches()
@@ -456,7 +456,7 @@ def test_the_file_is_held_by_name_and_hash_and_never_run_again_unasked(
 
 def test_a_record_without_the_hash_gives_no_file_leave(shapes: Path, tmp_path: Path) -> None:
     with raises("loss-file-mismatch", LECAM):
-        userfile.reopen(LECAM, resolve({"loss": "mine.py"}), None, tmp_path)
+        custom.reopen(LECAM, resolve({"loss": "mine.py"}), None, tmp_path)
 
 
 def test_runs_of_two_files_of_one_name_are_two_groups(shapes: Path, tmp_path: Path) -> None:
@@ -512,7 +512,7 @@ def test_from_the_command_line(call: Call, shapes: Path, tmp_path: Path) -> None
 def test_in_a_yaml_file(shapes: Path, tmp_path: Path) -> None:
     (tmp_path / "run.yaml").write_text(json.dumps({"loss": {"loss": str(LECAM), "r1": 0}}))
     run = train(shapes, config=tmp_path / "run.yaml", out=tmp_path / "run", **SMALL)
-    assert "d_lecam" in next(iter(read(run / "metrics.jsonl")))
+    assert "d_lecam" in next(iter(read_log(run / "metrics.jsonl")))
 
 
 H = "OBJECTIVE = 'hinge'\n"

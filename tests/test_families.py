@@ -21,7 +21,7 @@ from ptarmigan.core.types import Batch, ImageSpec
 from ptarmigan.game.batch import generate_fakes
 from ptarmigan.game.state import TrainState
 from ptarmigan.game.step import d_step, g_step
-from ptarmigan.generator.generator import generate
+from ptarmigan.generator.generator import generate_images
 from ptarmigan.networks import build, build_generator, r3gan, resnet
 from ptarmigan.networks.layers import (
     LEAK,
@@ -342,7 +342,7 @@ def test_its_images_leave_the_range_and_samples_are_clamped() -> None:
         G.last.weight.mul_(20)
     z, labels = draws(model, 8)
     assert G(z, labels).abs().max() > 2
-    pixels = generate(G, model, labels.numpy(), np.arange(8), seed=0)
+    pixels = generate_images(G, model, labels.numpy(), np.arange(8), seed=0)
     assert {0, 255} <= set(np.unique(pixels).tolist())
 
 
@@ -389,12 +389,12 @@ def test_repeating_and_averaging() -> None:
     near = F.interpolate(x, scale_factor=2, mode="nearest")
     for height, width in ((8, 10), (7, 9), (8, 9)):
         assert torch.equal(resnet.repeat(x, height, width), near[:, :, :height, :width])
-    mean = resnet.average(x)
+    mean = resnet.mean_pool(x)
     assert mean.shape == (2, 3, 2, 3)
     torch.testing.assert_close(mean[..., :2], F.avg_pool2d(x[..., :4], 2))
     torch.testing.assert_close(mean[..., 2], x[..., 4].view(2, 3, 2, 2).mean(3))  # of the pixels that there are
     assert gradgradcheck(lambda x: resnet.repeat(x, 7, 9), x)
-    assert gradgradcheck(resnet.average, x)
+    assert gradgradcheck(resnet.mean_pool, x)
 
 
 # ---------------------------------------------------------------------------- resnet

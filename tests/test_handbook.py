@@ -28,7 +28,7 @@ from ptarmigan.losses.conditioning import (
     Projection,
     classification_d,
     classification_g,
-    contrast,
+    d2d_ce,
     discriminative_d,
     discriminative_g,
     twin_g,
@@ -305,7 +305,7 @@ def class_marks() -> dict[str, float]:
     proxies = torch.eye(8, dtype=torch.float64)[labels]
     fields = {"margin": 0.98, "temperature": 0.5}
     resting = discriminative_d(apart, apart, real_labels=y, fake_labels=y).item()
-    floor = contrast(proxies, proxies, labels, **fields).max().item()
+    floor = d2d_ce(proxies, proxies, labels, **fields).max().item()
     of_g = {twin_g(zero, zero, fake_labels=y).item()}
     of_g |= {discriminative_g(logits, fake_labels=y).item() for logits in (torch.cat([zero, zero], 1), apart)}
     assert of_g == {0}
@@ -314,7 +314,7 @@ def class_marks() -> dict[str, float]:
         "D's class term at zero logits, 10 classes": class_terms(zero)[0],
         "D's class term at p = q, disjoint classes": resting,
         "smallest d, 28 images of other classes in the batch": floor,
-        "d in a batch of one class": contrast(proxies, proxies.flip(0), 0 * labels, **fields).abs().max().item(),
+        "d in a batch of one class": d2d_ce(proxies, proxies.flip(0), 0 * labels, **fields).abs().max().item(),
     }  # fmt: skip
 
 

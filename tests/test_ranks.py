@@ -18,7 +18,7 @@ import torch
 from conftest import SMALL
 from ptarmigan.core import dist
 from ptarmigan.core.files import Damaged, load_json, load_tensors
-from ptarmigan.game.batch import share
+from ptarmigan.game.batch import rank_batch
 from ptarmigan.training import checkpoint
 from ranks_worker import GAMES, WHOLE
 from support import raises
@@ -143,10 +143,10 @@ def test_a_signal_saves_on_all_ranks(shapes: Path, tmp_path: Path) -> None:
 def test_a_batch_that_does_not_divide_names_the_nearest_that_do(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dist, "world", lambda: 4)
     with raises("options-conflict", "batch: 10", "--batch 8 or 12"):
-        share(10)
+        rank_batch(10)
     with raises("options-conflict", "batch: 3", "--batch 4"):
-        share(3)
-    assert share(12) == 3
+        rank_batch(3)
+    assert rank_batch(12) == 3
 
 
 def test_weights_that_differ_are_seen(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,7 +19,7 @@ from conftest import SMALL
 from ptarmigan import cli, replay
 from ptarmigan.config import Data, resolve
 from ptarmigan.core.files import load_tensors, save_tensors
-from ptarmigan.core.log import read
+from ptarmigan.core.log import read_log
 from ptarmigan.core.types import Batch
 from ptarmigan.data import open_dataset
 from ptarmigan.training import checkpoint
@@ -43,7 +43,7 @@ def run(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 )
 def test_the_terms_are_those_of_the_log_to_the_last_bit(recipe: str, shapes: Path, tmp_path: Path) -> None:
     run = train(shapes, out=tmp_path / "run", **LONG, recipe=recipe)
-    (line,) = [line for line in read(run / "metrics.jsonl") if line["images_seen"] == 64]  # a tick a step
+    (line,) = [line for line in read_log(run / "metrics.jsonl") if line["images_seen"] == 64]  # a tick a step
     step = replay(run, at=56)
     assert step.checkpoint == "000000048.safetensors"
     assert step.terms == {name: line[name] for name in step.terms}
@@ -54,7 +54,7 @@ def test_the_terms_are_those_of_the_log_to_the_last_bit(recipe: str, shapes: Pat
 def test_before_the_first_checkpoint_it_begins_at_the_start_and_within_a_batch_at_its_beginning(run: Path) -> None:
     step = replay(run, at=11, out=run.parent / "early")
     assert (step.checkpoint, step.images_seen) == ("the start", 8)
-    (line,) = [line for line in read(run / "metrics.jsonl") if line["images_seen"] == 16]
+    (line,) = [line for line in read_log(run / "metrics.jsonl") if line["images_seen"] == 16]
     assert step.terms == {name: line[name] for name in step.terms}
 
 

@@ -22,7 +22,7 @@ from conftest import SMALL
 from ptarmigan import replay
 from ptarmigan.config import HELP, TYPES, Config, Loss, Ramp, Scheduled, Train, config_of, resolve
 from ptarmigan.core.files import load_json, load_tensors
-from ptarmigan.core.log import read
+from ptarmigan.core.log import read_log
 from ptarmigan.core.types import Batch, ImageSpec
 from ptarmigan.data import open_dataset
 from ptarmigan.game.batch import eager_step, train_batch
@@ -212,7 +212,7 @@ def test_gamma_of_a_linear_d_is_that_of_the_place_in_the_budget(
 
 def test_a_ramp_from_or_to_0_is_a_term_of_every_step(shapes: Path, tmp_path: Path) -> None:
     run = train(shapes, out=tmp_path / "run", **SMALL, r1="0..0.2", r2="0.2..0", penalty_every=2)
-    lines = list(read(run / "metrics.jsonl"))
+    lines = list(read_log(run / "metrics.jsonl"))
     assert len(lines) == 6
     assert all({"d_r1", "d_r2"} <= line.keys() for line in lines)
     assert (lines[0]["d_r1"], lines[1]["d_r1"]) == (0, 0)
@@ -278,7 +278,7 @@ def test_a_step_before_a_time_budgets_end_was_fixed_is_rebuilt_exactly(
     first = int(checkpoint.checkpoints(run)[0].stem)
     fixed = load_tensors(checkpoint.checkpoints(run)[-1])[1]["progress"]["end_fixed_at"]
     assert 0 < fixed < first
-    lines = {line["images_seen"]: line for line in read(run / "metrics.jsonl")}  # by the images at a step's end
+    lines = {line["images_seen"]: line for line in read_log(run / "metrics.jsonl")}  # by the images at a step's end
     for images in (fixed - 8, fixed, first - 8):
         step = replay(run, at=images, out=tmp_path / str(images))
         assert step.checkpoint == "the start"
@@ -297,7 +297,7 @@ def test_a_step_is_rebuilt_exactly_before_and_after_the_end_was_fixed(
     knew = [bool(meta["progress"]["ends"]) for meta in saved]
     assert knew[0] is False
     assert knew[-1] is True
-    lines = {line["images_seen"]: line for line in read(run / "metrics.jsonl")}
+    lines = {line["images_seen"]: line for line in read_log(run / "metrics.jsonl")}
     assert [lines[images]["end"] for images in (fixed - 8, fixed)] == [None, end[0]]
     for images in (fixed - 8, fixed, fixed + 8):
         step = replay(run, at=images, out=tmp_path / str(images))

@@ -26,7 +26,7 @@ import ptarmigan.training.snapshot as snapshot
 from conftest import SMALL
 from ptarmigan import info, load, sample, score, train
 from ptarmigan.core.files import load_json, load_tensors, save_tensors
-from ptarmigan.core.log import read
+from ptarmigan.core.log import read_log
 from ptarmigan.evaluation.features import EXTRACTORS
 from ptarmigan.evaluation.report import format_interval, markdown, print_report
 from ptarmigan.training.loop import Stopped
@@ -395,7 +395,9 @@ def few(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def live(run: Path) -> list[tuple[int, float]]:
-    return [(line["images_seen"], line["select_kid"]) for line in read(run / "metrics.jsonl") if "select_kid" in line]
+    return [
+        (line["images_seen"], line["select_kid"]) for line in read_log(run / "metrics.jsonl") if "select_kid" in line
+    ]
 
 
 def test_each_snapshot_is_scored_and_the_best_generator_kept(few: None, shapes: Path, tmp_path: Path) -> None:

@@ -26,12 +26,13 @@ from ptarmigan import load
 from ptarmigan.commands.replay import replay
 from ptarmigan.config import Data, resolve
 from ptarmigan.core.files import Damaged, load_json, load_tensors, save_tensors
-from ptarmigan.core.log import read
+from ptarmigan.core.log import read_log
 from ptarmigan.core.types import UserError
 from ptarmigan.data import open_dataset
 from ptarmigan.data.pack import ARRAYS, cache_folder
 from ptarmigan.training.loop import train
-from ptarmigan.training.run_folder import holder, read_yaml
+from ptarmigan.training.run_folder import holder
+from ptarmigan.training.setup import read_yaml
 from support import at_most, raises
 
 
@@ -163,7 +164,7 @@ def test_no_reader_of_a_run_or_of_the_cache_runs_a_malicious_file(
     for reader in (load_json, load_tensors):
         with pytest.raises(Damaged):
             reader(path)
-    assert list(read(path)) == []
+    assert list(read_log(path)) == []
     assert holder(path) == "another process"
 
 
@@ -331,4 +332,4 @@ def test_json_that_is_nested_too_deep_is_damage(tmp_path: Path) -> None:
     with pytest.raises(Damaged):
         load_json(tmp_path / "x.json")
     (tmp_path / "metrics.jsonl").write_text("[" * 100_000 + "\n" + json.dumps({"images_seen": 1}) + "\n")
-    assert list(read(tmp_path / "metrics.jsonl")) == []
+    assert list(read_log(tmp_path / "metrics.jsonl")) == []

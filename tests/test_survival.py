@@ -23,7 +23,7 @@ import ptarmigan.training.loop as training
 from conftest import SMALL
 from ptarmigan import load
 from ptarmigan.core.files import Damaged, load_json, load_tensors, save_json, write_atomic
-from ptarmigan.core.log import Metrics, damaged, read
+from ptarmigan.core.log import Metrics, damaged_lines, read_log
 from ptarmigan.core.types import UserError
 from ptarmigan.training import checkpoint
 from ptarmigan.training.loop import Diverged, Stopped, train
@@ -262,10 +262,10 @@ def test_a_damaged_line_of_the_log_is_counted_and_left_out_and_a_torn_one_is_cut
         metrics.write(images, d_adv=0.5)
     lines = path.read_text().splitlines(keepends=True)
     path.write_text(lines[0] + lines[1].replace("images_seen", "images_\0een") + lines[2] + lines[2][:20])
-    assert [line["images_seen"] for line in read(path)] == [8, 24]
-    assert damaged(path) == 2
+    assert [line["images_seen"] for line in read_log(path)] == [8, 24]
+    assert damaged_lines(path) == 2
     assert Metrics(path).attempt == 2
-    assert damaged(path) == 1
+    assert damaged_lines(path) == 1
     assert path.read_text().endswith(lines[2])
 
 
@@ -360,7 +360,7 @@ def test_a_run_rolls_back_with_half_the_rates_and_says_so(
     (note,) = [line for line in out.splitlines() if line.startswith(f"note: {term}")]
     for fact in ("24 images", "0.5", "1 of at most 3"):
         assert fact in note
-    lines = list(read(run / "metrics.jsonl"))
+    lines = list(read_log(run / "metrics.jsonl"))
     assert any(str(line.get("diverged", "")).startswith(term) for line in lines)
     (rollback,) = [line for line in lines if "back_from" in line]
     assert (rollback["images_seen"], rollback["retry"], rollback["lr_scale"]) == (24, 1, 0.5)
@@ -376,7 +376,7 @@ def test_before_the_first_checkpoint_a_run_rolls_back_to_its_start(
 ) -> None:
     plant_nan(monkeypatch, "gradient", at=8, times=2)
     run = train(shapes, out=tmp_path / "run", **SMALL)
-    back = [line for line in read(run / "metrics.jsonl") if "back_from" in line]
+    back = [line for line in read_log(run / "metrics.jsonl") if "back_from" in line]
     assert [(line["images_seen"], line["lr_scale"]) for line in back] == [(0, 0.5), (0, 0.25)]
     assert load_tensors(checkpoint.checkpoints(run)[-1])[1]["images_seen"] == 48
 
@@ -388,7 +388,7 @@ def test_after_its_retries_a_run_stops_and_a_killed_one_remembers_how_many_it_ha
     for _ in range(2):
         with raises("diverged", "d_grad", "2 rollbacks", "000000024.safetensors", kind=Diverged):
             train(shapes, out=tmp_path / "run", **SMALL, retries=2)
-    assert len([line for line in read(tmp_path / "run" / "metrics.jsonl") if "retry" in line]) == 2
+    assert len([line for line in read_log(tmp_path / "run" / "metrics.jsonl") if "retry" in line]) == 2
     with raises("diverged", "d_grad", kind=Diverged) as raised:
         train(shapes, out=tmp_path / "other", **SMALL, retries=0)
     assert "rollback" not in str(raised.value)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 import ptarmigan.training.loop as training
 from conftest import SMALL
-from ptarmigan.commands import compare as comparing
+from ptarmigan.commands import compare as compare_module
 from ptarmigan.commands.replay import replay
 from ptarmigan.config import Model, resolve
 from ptarmigan.core.files import load_json, load_tensors, save_tensors
@@ -601,10 +601,10 @@ def test_runs_from_different_models_are_different_configs_to_compare(shapes: Pat
         train(shapes, out=tmp_path / str(number), **fields, init=model)
         for number, model in enumerate((None, base / "generator", base))
     ]
-    opened = [comparing.RunRecord.open(run) for run in runs]
-    assert len(comparing.group_by_config(opened)) == 3
+    opened = [compare_module.RunRecord.open(run) for run in runs]
+    assert len(compare_module.group_by_config(opened)) == 3
     again = train(shapes, out=tmp_path / "again", **fields, init=base, seed=1)
-    assert len(comparing.group_by_config([opened[-1], comparing.RunRecord.open(again)])) == 1
+    assert len(compare_module.group_by_config([opened[-1], compare_module.RunRecord.open(again)])) == 1
 
 
 @pytest.mark.slow

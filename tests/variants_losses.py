@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ptarmigan.losses.conditioning import contrast
+from ptarmigan.losses.conditioning import d2d_ce
 
 CROSS_ENTROPY, LINE = "minimax, non_saturating", "hinge, wasserstein"
 ACGAN = " + auxiliary_classifier"
@@ -463,7 +463,7 @@ def d_adc_class(class_real, labels_real, class_fake, labels_fake):
 
 @right("reacgan", "")
 def contrastive_class_loss(embedding, proxy, labels):
-    return contrast(embedding, proxy, labels, margin=0.98, temperature=0.5).mean()
+    return d2d_ce(embedding, proxy, labels, margin=0.98, temperature=0.5).mean()
 
 
 @right("reacgan", "", reduction="none")
@@ -477,7 +477,7 @@ def contrastive_class_loss_of_all_proxies(embeddings, proxies, labels):
 
 @right("non_saturating + reacgan", "G", class_weight=1.0)
 def g_reacgan(fake, embedding, proxy, labels):
-    return F.softplus(-fake).mean() + contrast(embedding, proxy, labels, margin=0.98, temperature=0.5).mean()
+    return F.softplus(-fake).mean() + d2d_ce(embedding, proxy, labels, margin=0.98, temperature=0.5).mean()
 
 
 @right("unknown", "")

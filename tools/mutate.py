@@ -70,11 +70,11 @@ EQUIVALENT: dict[str, str] = {
         for name, count in (("Projection", 2), ("ReACGAN", 2))
         for n in ("", " #2", " #3")[:count]
     },
-    **{f"losses.conditioning.contrast: 1 -> -1{n}": LAST for n in ("", " #2", " #3", " #4", " #5")},
+    **{f"losses.conditioning.d2d_ce: 1 -> -1{n}": LAST for n in ("", " #2", " #3", " #4", " #5")},
     **{f"losses.conditioning.discriminative_g: 1 -> -1{n}": LAST for n in ("", " #2", " #3", " #4")},
     "losses.conditioning.discriminative_d: 1 -> -1": LAST,
     "losses.conditioning.discriminative_d: fake -> real": "both halves have as many logits",
-    "losses.conditioning.contrast: [attraction, repulsion] -> [repulsion, attraction]": "a sum",
+    "losses.conditioning.d2d_ce: [attraction, repulsion] -> [repulsion, attraction]": "a sum",
     "losses.conditioning.ReACGAN.forward: F.normalize(self.embed(features), dim=1) -> "
     "F.normalize(self.embed(features))": "1 is the default; written out to show that it is each image's",
     "losses.conditioning.ReACGAN.forward: F.normalize(self.proxies(labels), dim=1) -> "
@@ -110,8 +110,8 @@ EQUIVALENT: dict[str, str] = {
     "classification_d(known(real.class_logits), known(fake.class_logits), real_labels=real_labels, "
     "fake_labels=fake_labels, fakes=-loss.class_fake)": "-True is true, -False is false",
     **{
-        f"losses.conditioning.ReACGAN.{term}: contrast(known({half}.embedding), known({half}.proxy), {half}_labels, "
-        f"margin=loss.class_margin, temperature=loss.class_temperature) -> contrast(known({half}.embedding), "
+        f"losses.conditioning.ReACGAN.{term}: d2d_ce(known({half}.embedding), known({half}.proxy), {half}_labels, "
+        f"margin=loss.class_margin, temperature=loss.class_temperature) -> d2d_ce(known({half}.embedding), "
         f"known({half}.proxy), -{half}_labels, margin=loss.class_margin, temperature=loss.class_temperature)": EQUALITY
         for term, half in (("d_term", "real"), ("g_term", "fake"))
     },

@@ -53,15 +53,16 @@ class Panel:
             console.print(f"All options, by section: ptarmigan train {HELP_ALL}")
 
 
-def groups(name: str, section: Group) -> tuple[Group, ...]:
-    """The panels that show the option of this name."""
-    return (OPTIONS, section) if name in COMMON else (section,)
-
-
 OPTIONS = Group.create_ordered("Options", help_formatter=Panel(common=True))
 RUN, *OF_SECTIONS = (
     Group.create_ordered(name.capitalize(), help_formatter=Panel(common=False)) for name in ("run", *SECTIONS)
 )
+
+
+def flag(name: str, text: str, section: Group = RUN, **more: Any) -> Parameter:
+    """An option of `train`, in the panels that show it."""
+    return Parameter(name, help=text, group=(OPTIONS, section) if name in COMMON else section, **more)
+
 
 if TYPE_CHECKING:
 
@@ -72,17 +73,12 @@ else:
     # A number or A..B is text here; `resolve` tells them apart
     AS_TEXT = {Scheduled: (str, "FLOAT"), tuple[Scheduled, Scheduled]: (tuple[str, str], "FLOAT FLOAT")}
 
-    def flag(key: str, section: Group) -> Any:
-        """The annotation of a field's flag."""
-        hint, metavar = AS_TEXT.get(TYPES[key], (TYPES[key], None))
-        shown_in = groups(f"--{key.replace('_', '-')}", section)
-        return Annotated[hint, Parameter(help=HELP[key], group=shown_in, metavar=metavar, negative_iterable=())]
-
-    FLAGS = {
-        key: flag(key, section)
-        for section, cls in zip(OF_SECTIONS, SECTIONS.values(), strict=True)
-        for key in cls.__dataclass_fields__
-    }
+    FLAGS = {}
+    for section, cls in zip(OF_SECTIONS, SECTIONS.values(), strict=True):
+        for key in cls.__dataclass_fields__:
+            hint, metavar = AS_TEXT.get(TYPES[key], (TYPES[key], None))
+            name = f"--{key.replace('_', '-')}"
+            FLAGS[key] = Annotated[hint, flag(name, HELP[key], section, metavar=metavar, negative_iterable=())]
     Fields = TypedDict("Fields", FLAGS, total=False)
 
 
@@ -94,22 +90,12 @@ def train(
     ] = None,
     /,
     *,
-    recipe: Annotated[
-        str | None,
-        Parameter(help=f"named settings: {', '.join(RECIPES)}; default: auto", group=groups("--recipe", RUN)),
-    ] = None,
+    recipe: Annotated[str | None, flag("--recipe", f"named settings: {', '.join(RECIPES)}; default: auto")] = None,
     out: Annotated[
-        Path | None,
-        Parameter(help="run folder; an existing run is resumed; default: runs/NAME-NUMBER", group=groups("--out", RUN)),
+        Path | None, flag("--out", "run folder; an existing run is resumed; default: runs/NAME-NUMBER")
     ] = None,
-    config: Annotated[
-        Path | None,
-        Parameter(help="YAML file of options; flags override it", group=groups("--config", RUN)),
-    ] = None,
-    init: Annotated[
-        Path | None,
-        Parameter(name="--from", help="run or generator to take the initial weights from", group=groups("--from", RUN)),
-    ] = None,
+    config: Annotated[Path | None, flag("--config", "YAML file of options; flags override it")] = None,
+    init: Annotated[Path | None, flag("--from", "run or generator to take the initial weights from")] = None,
     **fields: Unpack[Fields],
 ) -> None:
     """Train a generator on the images of DATA, then print where it is and what to do next.
@@ -204,21 +190,11 @@ def score(
     from ptarmigan.commands.score import score
     from ptarmigan.evaluation.report import print_report
 
-    print_report(
-        score(
-            model,
-            data,
-            n=n,
-            seeds=seeds,
-            extractor=extractor,
-            weights=weights,
-            size=size,
-            cas=cas,
-            time=time,
-            out=out,
-            device=device,
-        )
-    )
+    report = score(
+        model, data, n=n, seeds=seeds, extractor=extractor, weights=weights, size=size, cas=cas, time=time, out=out,
+        device=device,
+    )  # fmt: skip
+    print_report(report)
 
 
 @app.command

@@ -28,23 +28,38 @@ class Ramp(NamedTuple):
 Scheduled = float | Ramp  # game.optim.at gives its value at a place in the budget
 
 
+def has_ramp(value: Any) -> bool:
+    """Whether a value is a ramp, or a tuple that holds one."""
+    return isinstance(value, Ramp) or (isinstance(value, tuple) and any(map(has_ramp, value)))
+
+
+def readable(number: float) -> str:
+    """A bound as people read it: 4096, 1,048,576, 0.95."""
+    return f"{number:,}" if number >= 10_000 else str(number)
+
+
 def option(default: Any, text: str, low: float | None = None, high: float | None = None) -> Any:
-    """A field with its help text and, for a number, the smallest and largest value allowed."""
-    return field(default=default, metadata={"help": text, "low": low, "high": high})
+    """A field with its help text and, for a number, the smallest and largest value allowed.
+
+    The help leaves out a bound of 10^9 or more, which only guards against overflow.
+    """
+    if low is None or high is None:
+        return field(default=default, metadata={"help": text, "bounds": None})
+    text += f" [{readable(low)} " + ("or more]" if high >= 10**9 else f"to {readable(high)}]")
+    return field(default=default, metadata={"help": text, "bounds": (low, high)})
 
 
 def conflict(text: str) -> UserError:
     return UserError(text, "options-conflict")
 
 
-# --- the images ---------------------------------------------------------------------------------------------------
+# --- the images ------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Data:
     size: str | None = option(
-        None,
-        "height x width in pixels, 16 to 256 a side: 64 or 48x64; default: the largest of 28, 32, 48, 64 that fits",
+        None, "height x width in pixels, 64 or 48x64, each 16 to 256; default: the largest of 28, 32, 48, 64 that fits"
     )
     channels: Literal[1, 3, 4] | None = option(None, "1 grey, 3 RGB, 4 RGBA; default: what most images have")
     fit: Literal["crop", "pad", "stretch"] = option(
@@ -58,34 +73,27 @@ class Data:
     )
     flip: bool = option(False, "mirror each training image left to right with probability 0.5")
     augment: Literal["none", "gentle", "diffaugment", "ada"] = option(
-        "none",
-        "augment the images that D sees, to reduce overfitting: gentle, stronger (diffaugment) or adaptive (ada)",
+        "none", "augment the images that D sees, against overfitting: gentle, stronger (diffaugment), adaptive (ada)"
     )
     augment_p: Scheduled = option(1.0, "diffaugment: probability of each change; A..B moves over the budget", 0, 1)
 
 
-def check_data_formats(config: Config) -> None:
-    parse_size(config.data.size)
-    parse_split(config.data.split)
-    if config.data.group is not None:
-        try:
-            re.compile(config.data.group)
-        except re.error as error:
-            raise UserError(
-                f"group: expected a regular expression, got {config.data.group!r}: {error}", "value-invalid"
-            ) from None
-
-
-def check_augment_p(config: Config) -> None:
-    """Only diffaugment reads augment_p; gentle's probability is 0.5 and ada controls its own."""
-    if config.data.augment_p != 1 and config.data.augment != "diffaugment":
+def check_data(config: Config) -> None:
+    data = config.data
+    parse_size(data.size)
+    parse_split(data.split)
+    try:
+        re.compile(data.group or "")
+    except re.error as error:
+        raise UserError(f"group: expected a regular expression, got {data.group!r}: {error}", "value-invalid") from None
+    if data.augment_p != 1 and data.augment != "diffaugment":  # gentle has 0.5, and ada controls its own
         raise conflict(
-            f"augment_p: {config.data.augment_p} has no effect with augment {config.data.augment}; leave it out, or "
-            "use --augment diffaugment"
+            f"augment_p: {data.augment_p} has no effect with augment {data.augment}; leave it out, or use "
+            "--augment diffaugment"
         )
 
 
-# --- the networks -------------------------------------------------------------------------------------------------
+# --- the networks ----------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -117,17 +125,13 @@ class Model:
 OF_DCGAN = ("g_blocks", "g_modulation")  # fields of Model that the other families do not read
 
 
-def check_dcgan_options(config: Config) -> None:
-    for key in OF_DCGAN:
-        if getattr(config.model, key) and config.model.network != "dcgan":
-            raise conflict(
-                f"{key} works with network dcgan only, not with {config.model.network}; leave it out, or use "
-                "--network dcgan"
-            )
-
-
-def check_r3gan_options(config: Config) -> None:
+def check_networks(config: Config) -> None:
     model = config.model
+    for key in OF_DCGAN:
+        if getattr(model, key) and model.network != "dcgan":
+            raise conflict(
+                f"{key} works with network dcgan only, not with {model.network}; leave it out, or use --network dcgan"
+            )
     if model.network == "r3gan" and model.d_norm != "none":
         raise conflict(
             f"d_norm {model.d_norm} does not work with network r3gan, whose blocks start as the identity and need no "
@@ -138,16 +142,13 @@ def check_r3gan_options(config: Config) -> None:
             f"weight_init {model.weight_init} does not work with network r3gan: without norms, the signal vanishes "
             "after a few stages of weights N(0, 0.02); use --weight-init fan_in, or --network dcgan"
         )
-
-
-def check_resnet_options(config: Config) -> None:
-    if config.model.network == "resnet" and config.model.d_norm == "batch":
+    if model.network == "resnet" and model.d_norm == "batch":
         raise conflict(
             "d_norm batch does not work with network resnet, whose D has no batch norm; use --d-norm spectral or none"
         )
 
 
-# --- the losses ---------------------------------------------------------------------------------------------------
+# --- the losses ------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -157,26 +158,21 @@ class Loss:
         1.0, "D's target for real images in the cross-entropy losses; 0.9 smooths the label, 1 does not", 0.5, 1
     )
     r1: Scheduled = option(
-        0.2, "gamma of R1, the gradient penalty on real images; 0 turns it off; A..B moves over the budget",
-        0, 10**9,
-    )  # fmt: skip
+        0.2, "gamma of R1, the gradient penalty on real images; 0: off; A..B moves over the budget", 0, 10**9
+    )
     r2: Scheduled = option(
-        0.2, "gamma of R2, the gradient penalty on generated images; 0 turns it off; A..B moves over the budget",
-        0, 10**9,
-    )  # fmt: skip
+        0.2, "gamma of R2, the gradient penalty on generated images; 0: off; A..B moves over the budget", 0, 10**9
+    )
     penalty_every: int = option(1, "apply R1 and R2 every N updates of D, scaled by N", 1, 1000)
     gradient_penalty: float = option(
-        0.0, "weight of WGAN-GP's penalty between real and generated images; 10 is usual; 0 turns it off", 0, 10**9
+        0.0, "weight of WGAN-GP's penalty between real and generated images; 10 is usual; 0: off", 0, 10**9
     )
     class_weight: float = option(
         1.0, "lambda, the weight of the class term in the losses of G and D; ReACGAN's paper uses 0.5", 0, 10**9
     )
     class_fake: bool = option(True, "auxiliary_classifier: D's class term includes generated images")
     class_margin: float = option(
-        0.98,
-        "reacgan: cosine similarity between an image and its class proxy above which the loss ignores the pair",
-        0,
-        1,
+        0.98, "reacgan: cosine similarity of an image and its class proxy above which the loss ignores the pair", 0, 1
     )
     class_temperature: float = option(0.5, "reacgan: divisor of the cosine similarities", 0.01, 100)
 
@@ -186,8 +182,8 @@ LOSSES = (
     "minimax", "non_saturating", "least_squares", "least_squares_pearson", "hinge", "wasserstein", "relativistic",
 )  # fmt: skip
 
-# The conditionings that read a field of Loss.  On data of one class each of them becomes none.  Projection is here
-# although it does not read class_fake: runs recorded before there were other conditionings may have both.
+# The conditionings that read a field of Loss.  On data of one class each of them becomes none.  Projection does not
+# read class_fake, but runs that were recorded before there were other conditionings may have both.
 READ_BY = {
     "class_fake": ("auxiliary_classifier", "projection", "none"),
     "class_margin": ("reacgan", "none"),
@@ -195,31 +191,22 @@ READ_BY = {
 }
 
 
-def check_loss_name(config: Config) -> None:
-    loss = config.loss.loss
-    if loss not in LOSSES and not loss.endswith(".py"):
-        raise unknown("loss", loss, [*LOSSES, "a .py file"])
-
-
-def check_smoothing(config: Config) -> None:
-    """Only the losses with a cross-entropy target have something to smooth."""
-    loss = config.loss.loss
-    if config.loss.smoothing < 1 and loss.endswith(".py"):
-        raise conflict(f"smoothing: {loss} sets its own targets; leave smoothing out, and smooth the targets there")
-    if config.loss.smoothing < 1 and loss not in ("minimax", "non_saturating"):
+def check_losses(config: Config) -> None:
+    loss, name = config.loss, config.loss.loss
+    custom = name.endswith(".py")
+    if name not in LOSSES and not custom:
+        raise unknown("loss", name, [*LOSSES, "a .py file"])
+    if loss.smoothing < 1 and custom:
+        raise conflict(f"smoothing: {name} sets its own targets; leave smoothing out, and smooth the targets there")
+    if loss.smoothing < 1 and name not in ("minimax", "non_saturating"):
         raise conflict(
-            f"smoothing: {loss} has no cross-entropy target to smooth; use --loss non_saturating, or --smoothing 1"
+            f"smoothing: {name} has no cross-entropy target to smooth; use --loss non_saturating, or --smoothing 1"
         )
-
-
-def check_class_options(config: Config) -> None:
-    """A field that the conditioning does not read must keep its default."""
     for key, conditionings in READ_BY.items():
-        value, default = getattr(config.loss, key), getattr(Loss(), key)
-        if value != default and config.model.conditioning not in conditionings:
+        if getattr(loss, key) != getattr(Loss(), key) and config.model.conditioning not in conditionings:
             raise conflict(
-                f"{key}: {value} has no effect with conditioning {config.model.conditioning}; leave it out, or use "
-                f"--conditioning {conditionings[0]}"
+                f"{key}: {getattr(loss, key)} has no effect with conditioning {config.model.conditioning}; leave it "
+                f"out, or use --conditioning {conditionings[0]}"
             )
 
 
@@ -241,22 +228,19 @@ def check_batch_norm(config: Config) -> None:
         )
 
 
-# --- training -----------------------------------------------------------------------------------------------------
+# --- training --------------------------------------------------------------------------------------------------------
 
 BETA = 0.999_999  # the largest beta allowed: at 1, Adam's moments would never change
 
 
 @dataclass(frozen=True)
 class Train:
-    time: str | None = option(
-        None, "budget of training time: 90s, 10m or 1h30m; default: 10m, unless --images is given"
-    )
+    time: str | None = option(None, "budget of training time: 90s, 10m or 1h30m; default: 10m without --images")
     images: str | None = option(None, "budget in real images that training sees: 500k or 2M")
     batch: int = option(32, "real images in each update, with as many generated ones", 1, 1 << 20)
     micro_batch: int = option(
-        0, "images computed at once: fewer need less memory and more time; 0: the whole batch, or what fits",
-        0, 1 << 20,
-    )  # fmt: skip
+        0, "images computed at once: fewer need less memory and more time; 0: the whole batch, or what fits", 0, 1 << 20
+    )
     g_lr: float = option(2e-3, "learning rate of G", 0, 1)
     d_lr: float = option(2e-3, "learning rate of D", 0, 1)
     g_betas: tuple[Scheduled, Scheduled] = option(
@@ -267,13 +251,11 @@ class Train:
     )
     d_steps: int = option(1, "updates of D for each update of G", 1, 1000)
     anneal: float = option(
-        0.5, "last fraction of the budget over which both learning rates fall linearly to 0; 0 keeps them constant",
-        0, 1,
-    )  # fmt: skip
+        0.5, "last fraction of the budget over which both learning rates fall linearly to 0; 0: never", 0, 1
+    )
     ema_half_life: Scheduled = option(
-        44e3, "half-life of the moving average of G's weights, in images; 0: no average; A..B moves over the budget",
-        0, 10**15,
-    )  # fmt: skip
+        44e3, "half-life in images of the moving average of G; 0: no average; A..B moves over the budget", 0, 10**15
+    )
     seed: int = option(0, "seed of every random draw: initial weights, order of the images, latents", 0, 2**63 - 1)
     device: Literal["auto", "cpu", "cuda", "mps"] = option(
         "auto", "device to train on; auto takes the first of cuda, mps, cpu that this machine has"
@@ -286,11 +268,9 @@ class Train:
         20, "times to write samples, a checkpoint and a generator, spread evenly over the budget", 1, 100_000
     )
     live_images: int = option(
-        250,
-        "generated images scored by KID at each snapshot, to pick the best generator; 0 turns it off, else 10 or more",
-        0,
-        1_000_000,
-    )
+        250, "generated images scored by KID at each snapshot, to pick the best generator; 0: off, else at least 10",
+        0, 1_000_000,
+    )  # fmt: skip
     retries: int = option(
         3, "on NaN or infinity, roll back to the last checkpoint and halve the learning rates, at most N times", 0, 100
     )
@@ -302,38 +282,33 @@ BUDGET = ("time", "images")  # may change when a run is extended
 UNTRACKED = (*BUDGET, "device", "micro_batch", "keep", "retries", "live_images")
 
 
-def check_budget(config: Config) -> None:
-    time, images = config.train.time, config.train.images
-    parse_time(time)
-    parse_images(images)
-    if time and images:
+def check_train(config: Config) -> None:
+    train = config.train
+    parse_time(train.time)
+    parse_images(train.images)
+    if train.time and train.images:
         raise conflict(
-            f"time {time} and images {images} are both given, and only one budget can end the run: leave one out"
+            f"time {train.time} and images {train.images} are both given, and only one budget can end the run: leave "
+            "one out"
         )
-
-
-def check_live_images(config: Config) -> None:
-    if 0 < config.train.live_images < 10:
+    if 0 < train.live_images < 10:
         raise UserError(
-            f"live_images: expected 0, or at least 10, the fewest that can be scored, got {config.train.live_images}",
+            f"live_images: expected 0, or at least 10, the fewest that can be scored, got {train.live_images}",
             "value-out-of-range",
         )
-
-
-def check_micro_batch(config: Config) -> None:
-    if config.model.d_norm == "batch" and config.train.micro_batch:
+    if train.micro_batch and config.model.d_norm == "batch":
         raise conflict(
-            f"micro_batch: {config.train.micro_batch} does not work with batch norm in D, which normalises by the "
-            "whole batch; leave it out, or use --d-norm spectral or none"
+            f"micro_batch: {train.micro_batch} does not work with batch norm in D, which normalises by the whole "
+            "batch; leave it out, or use --d-norm spectral or none"
         )
-    if config.model.conditioning == "reacgan" and config.train.micro_batch:
+    if train.micro_batch and config.model.conditioning == "reacgan":
         raise conflict(
-            f"micro_batch: {config.train.micro_batch} does not work with conditioning reacgan, whose class term "
-            "compares each image with the whole batch; leave it out, or use a smaller --batch"
+            f"micro_batch: {train.micro_batch} does not work with conditioning reacgan, whose class term compares each "
+            "image with the whole batch; leave it out, or use a smaller --batch"
         )
 
 
-# --- the config ----------------------------------------------------------------------------------------------------
+# --- the config ------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -352,30 +327,11 @@ class Config:
 
 
 SECTIONS = {"data": Data, "model": Model, "loss": Loss, "train": Train}
-FIELDS = {f.name: f for cls in SECTIONS.values() for f in fields(cls)}
 TYPES: dict[str, Any] = {key: hint for cls in SECTIONS.values() for key, hint in get_type_hints(cls).items()}
-
-
-def bounds(key: str) -> tuple[float, float] | None:
-    """The smallest and largest value of a field that is a number, else None."""
-    low, high = FIELDS[key].metadata["low"], FIELDS[key].metadata["high"]
-    return None if low is None or high is None else (low, high)
-
-
-def readable(number: float) -> str:
-    """A bound as people read it: 4096, 1,048,576, 0.95."""
-    return f"{number:,}" if number >= 10_000 else str(number)
-
-
-def help_of(key: str) -> str:
-    """A field's help text with its bounds; an upper bound of 10^9 or more, against overflow, is not shown."""
-    text, ends = str(FIELDS[key].metadata["help"]), bounds(key)
-    if ends is None:
-        return text
-    return f"{text} [{readable(ends[0])} " + ("or more]" if ends[1] >= 10**9 else f"to {readable(ends[1])}]")
-
-
-HELP: dict[str, str] = {key: help_of(key) for key in FIELDS}
+HELP: dict[str, str] = {f.name: f.metadata["help"] for cls in SECTIONS.values() for f in fields(cls)}
+BOUNDS: dict[str, tuple[float, float]] = {
+    f.name: f.metadata["bounds"] for cls in SECTIONS.values() for f in fields(cls) if f.metadata["bounds"]
+}
 
 
 def numbers_in(value: Any) -> list[float]:
@@ -385,36 +341,19 @@ def numbers_in(value: Any) -> list[float]:
 
 def check_ranges(config: Config) -> None:
     """Each number is within the bounds beside its field."""
-    for key, value in config.flat().items():
-        ends = bounds(key)
-        if ends and not all(ends[0] <= number <= ends[1] for number in numbers_in(value)):
-            wanted = "numbers" if isinstance(value, tuple) else "a number"
+    flat = config.flat()
+    for key, (low, high) in BOUNDS.items():
+        if not all(low <= number <= high for number in numbers_in(flat[key])):
+            wanted = "numbers" if isinstance(flat[key], tuple) else "a number"
             raise UserError(
-                f"{key}: expected {wanted} from {readable(ends[0])} to {readable(ends[1])}, got {value}",
+                f"{key}: expected {wanted} from {readable(low)} to {readable(high)}, got {flat[key]}",
                 "value-out-of-range",
             )
 
 
-CHECKS = (
-    check_data_formats,
-    check_budget,
-    check_ranges,
-    check_live_images,
-    check_augment_p,
-    check_loss_name,
-    check_smoothing,
-    check_class_options,
-    check_micro_batch,
-    check_dcgan_options,
-    check_r3gan_options,
-    check_resnet_options,
-    check_batch_norm,
-)
-
-
 def check(config: Config) -> None:
     """Raise UserError if a value is out of range or two fields conflict."""
-    for one in CHECKS:
+    for one in (check_ranges, check_data, check_networks, check_losses, check_batch_norm, check_train):
         one(config)
 
 
@@ -442,7 +381,7 @@ RECIPES: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-# --- from the user's options to a config --------------------------------------------------------------------------
+# --- from the user's options to a config -----------------------------------------------------------------------------
 
 
 def flatten(given: Mapping[str, Any]) -> dict[str, Any]:
@@ -470,7 +409,7 @@ def resolve(given: Mapping[str, Any]) -> Config:
     value-out-of-range or options-conflict.
     """
     flat = flatten(given)
-    recipe = str(flat.pop("recipe", "auto"))
+    recipe = str(flat.pop("recipe", None) or "auto")
     if recipe not in RECIPES:
         raise unknown("recipe", recipe, RECIPES)
     for key in flat:
@@ -504,9 +443,8 @@ def convert_field(key: str, value: Any) -> Any:
     found = convert(TYPES[key], value)
     if found is not None:
         return found
-    names = get_args(TYPES[key]) if get_origin(TYPES[key]) is Literal else ()
-    if names and isinstance(value, str):
-        raise unknown(key, value, names)
+    if get_origin(TYPES[key]) is Literal and isinstance(value, str):
+        raise unknown(key, value, get_args(TYPES[key]))
     raise UserError(f"{key}: expected {in_words(TYPES[key])}, got {reprlib.repr(value)[:100]}", "value-invalid")
 
 

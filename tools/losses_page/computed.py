@@ -13,7 +13,7 @@ from torch import Tensor
 from ptarmigan.config import LOSSES, resolve
 from ptarmigan.handbook.figures import CLASSES, OTHERS, SMOOTHED, objective_named, split_d
 from ptarmigan.losses.adversarial import minimax_g
-from ptarmigan.losses.conditioning import classification_g, contrast, discriminative_g, twin_g
+from ptarmigan.losses.conditioning import classification_g, d2d_ce, discriminative_g, twin_g
 
 ADVERSARIAL = (*LOSSES, "smoothing")
 DIRAC = ("non_saturating", "minimax", "relativistic", "hinge", "wasserstein")  # the losses whose optimal logit is 0
@@ -103,7 +103,7 @@ def numbers() -> dict[str, float]:
     out |= classes()
     fields = resolve({}).loss
     everyone = torch.eye(OTHERS + 1, dtype=torch.float64)
-    floor = contrast(
+    floor = d2d_ce(
         everyone, everyone, torch.arange(OTHERS + 1), margin=fields.class_margin, temperature=fields.class_temperature
     )
     out |= {"margin": fields.class_margin, "temperature": fields.class_temperature, "contrast": floor.max().item()}

@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 from rich.table import Table
 
 from ptarmigan.config import UNTRACKED, Config, config_of, parse_images, parse_time
-from ptarmigan.core import log
 from ptarmigan.core.console import print_lines
 from ptarmigan.core.files import Damaged, load_json, load_tensors
+from ptarmigan.core.log import read_log
 from ptarmigan.core.types import UserError, shorten
 from ptarmigan.evaluation import metrics
 from ptarmigan.evaluation.report import format_interval
@@ -128,7 +128,7 @@ class RunRecord(NamedTuple):
             raise UserError(text, "file-damaged") from None
         live: dict[int, float] = {}
         end = None
-        for line in log.read(run / "metrics.jsonl"):
+        for line in read_log(run / "metrics.jsonl"):
             seen = line["images_seen"]
             live = {at: kid for at, kid in live.items() if at <= seen}  # the run was rolled back from beyond
             if "select_kid" in line:

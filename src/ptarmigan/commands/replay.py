@@ -19,10 +19,10 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from ptarmigan.config import config_of
-from ptarmigan.core import log
 from ptarmigan.core.console import print_lines
 from ptarmigan.core.devices import deterministic, pick_device
-from ptarmigan.core.files import load_json, make_folder, write_atomic
+from ptarmigan.core.files import check_absent, load_json, make_folder, write_atomic
+from ptarmigan.core.log import read_log
 from ptarmigan.core.types import DiscriminatorOutput, UserError
 from ptarmigan.data import Dataset, open_dataset
 from ptarmigan.game.batch import train_batch
@@ -46,7 +46,7 @@ class Call:
 
 
 @dataclass
-class Step:
+class ReplayedStep:
     """What `replay` found at one step of a run."""
 
     images_seen: int  # before it
@@ -67,8 +67,8 @@ def replay(
     loss: str | Path | None = None,
     out: str | Path | None = None,
     device: str = "auto",
-) -> Step:
-    """Repeat the step in which `run` used its image number `at`, from the last checkpoint before it, and record it.
+) -> ReplayedStep:
+    """Repeat the step in which `run` used its image number `at`, from the checkpoint before it, and look inside.
 
     Writes batch.png, fakes.png and step.json to `out`, by default RUN/private/replay-IMAGES; it is private because the
     batch shows training images.  `data` says where the training images are now, if they have moved.  `loss` is the loss
@@ -82,7 +82,7 @@ def replay(
     found, record, progress = checkpoint_before(run, at)
     config = config_of(record)
     loss_file = reopen(Path(loss) if loss else None, config, record.get("loss_sha256"), run)
-    dataset = open_images(run, record, data)
+    dataset = open_run_images(run, record, data)
     state = TrainState.create(config, dataset.spec, pick_device(device), record["precision"] == "bf16", loss_file)
     if found is not None:
         checkpoint.restore(state, found)
@@ -90,8 +90,7 @@ def replay(
         state.progress.ends, state.progress.end_fixed_at = progress.ends[:1], progress.end_fixed_at
     first = at - (at - state.images_seen) % config.train.batch
     target = Path(out) if out else run / "private" / f"replay-{first:09d}"
-    if target.exists() and any(target.iterdir()):
-        raise UserError(f"out: {target} exists and is not overwritten: name another --out, or remove it", "file-exists")
+    check_absent(target, "out")
     with deterministic(config.train.deterministic), train_batches(config, dataset, state.device) as batches:
         while state.images_seen < first:
             train_batch(state, batches)
@@ -102,7 +101,7 @@ def replay(
         with watch.attached():
             terms = {name: value.item() for name, value in train_batch(state, batches).items()}
     gradients = {name: parameter.grad for name, parameter in watch.parameters()}
-    step = Step(
+    step = ReplayedStep(
         first, found.path.name if found else "the start", terms, watch.calls,
         {name: (norm, gradients[name].norm().item()) for name, norm in norms.items()},  # type: ignore[union-attr]
         watch.not_finite or watch.backward, watch.files[-1], str(target),
@@ -111,8 +110,8 @@ def replay(
     return step
 
 
-def open_images(run: Path, record: dict[str, Any], data: str | Path | None) -> Dataset:
-    """The run's images, from `data` or from where they were; raises UserError if those are other images."""
+def open_run_images(run: Path, record: dict[str, Any], data: str | Path | None) -> Dataset:
+    """The run's images, where they were or at `data`; raises UserError where those are other images."""
     source = data or (None if record["data"]["source"] == "embedded" else record["data"]["source"])
     dataset = open_dataset(source, config_of(record).data)
     if dataset.fingerprint != record["data"]["fingerprint"]:
@@ -123,7 +122,7 @@ def open_images(run: Path, record: dict[str, Any], data: str | Path | None) -> D
     return dataset
 
 
-def save_step(step: Step, folder: Path, batch: Tensor, fakes: Tensor) -> None:
+def save_step(step: ReplayedStep, folder: Path, batch: Tensor, fakes: Tensor) -> None:
     """Write batch.png, fakes.png and step.json."""
     make_folder(folder)
     columns = math.ceil(len(batch) ** 0.5)
@@ -137,12 +136,12 @@ def checkpoint_before(run: Path, at: int) -> tuple[checkpoint.Checkpoint | None,
     """The newest good checkpoint at or before image `at` (None: the start), the run's record, its newest progress."""
     newest, _ = checkpoint.newest(run)
     if newest is not None:
-        record, progress = newest.meta["record"], Progress.from_json(newest.meta["progress"])
+        record, progress = newest.meta["record"], Progress(**newest.meta["progress"])
     elif (run / "config.json").exists():
         record, progress = load_json(run / "config.json"), Progress()
     else:
         raise UserError(f"{run} is not a run of ptarmigan: name a folder that `ptarmigan train` made", "not-a-run")
-    logged = (line["images_seen"] for line in log.read(run / "metrics.jsonl"))  # the end of a run without a planned one
+    logged = (line["images_seen"] for line in read_log(run / "metrics.jsonl"))  # the end of a run without a planned one
     last = (progress.ends[-1] if progress.ends else max(logged, default=config_of(record).train.batch)) - 1
     if not 0 <= at <= last:
         raise UserError(f"at: {at:,} is not an image of this run, whose images are 0 to {last:,}", "value-out-of-range")
@@ -258,7 +257,7 @@ def first_not_finite(value: Tensor) -> int | None:
     return None if bool(good.all()) else int((~good).nonzero()[0, 0])
 
 
-def print_step(step: Step) -> None:
+def print_step(step: ReplayedStep) -> None:
     """Print a step as tables."""
     print_lines(f"the step at {step.images_seen:,} images seen, rebuilt from {step.checkpoint}")
     print_lines("  ".join(f"{name} {value:.4g}" for name, value in step.terms.items()))

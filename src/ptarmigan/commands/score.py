@@ -75,14 +75,9 @@ def score(
         )
         plan = Plan.make(source, dataset, n, feature_extractor, seconds, notes)
         bar.set_total(plan.images)
-        train, held_out = (
-            real_features(dataset, indices, feature_extractor, bar) for indices in (plan.train, plan.held_out)
-        )
-        by_class = [generated_features(source, index, feature_extractor, bar) for index in range(plan.sets)]
-        overall = [features.take(np.flatnonzero(source.in_overall(i))) for i, features in enumerate(by_class)]
-        sets = ComparedSets(train, held_out, overall, by_class, dataset.spec.class_names)
+        sets = extract_sets(source, dataset, plan, feature_extractor, bar)
         if extractor == CLASSIFIER:
-            classifier = train_classifier(train.features, labels_of(train), dataset.spec.classes)
+            classifier = train_classifier(sets.train.features, labels_of(sets.train), dataset.spec.classes)
             sets = sets.through_classifier(classifier)
         report = evaluate(sets, bar.show, cas)
     if cas and "cas" not in report.get("accuracy", {}):
@@ -102,8 +97,7 @@ def score(
 
 def check_output(out: Path) -> None:
     """Raise UserError if `out` exists or is inside a generator folder: the report shows training images."""
-    if out.exists():
-        raise UserError(f"out: {out} already exists and is not overwritten: choose another --out", "file-exists")
+    files.check_absent(out, "out")
     if any((folder / "model.safetensors").exists() for folder in out.resolve().parents):
         text = f"out: {out} is inside a generator folder, which must not contain training images: choose another --out"
         raise UserError(text, "value-invalid")
@@ -202,6 +196,16 @@ def images_per_second(dataset: Dataset, indices: NDArray[np.int64], extractor: E
         extractor(images)
         durations.append(clock.perf_counter() - start)
     return len(images) / min(durations)
+
+
+def extract_sets(
+    source: ImageSource, dataset: Dataset, plan: Plan, extractor: Extractor, bar: ProgressBar
+) -> ComparedSets:
+    """The features of all images that the plan uses."""
+    train, held_out = (real_features(dataset, indices, extractor, bar) for indices in (plan.train, plan.held_out))
+    by_class = [generated_features(source, index, extractor, bar) for index in range(plan.sets)]
+    overall = [features.take(np.flatnonzero(source.in_overall(i))) for i, features in enumerate(by_class)]
+    return ComparedSets(train, held_out, overall, by_class, dataset.spec.class_names)
 
 
 def real_features(dataset: Dataset, indices: NDArray[np.int64], extractor: Extractor, bar: ProgressBar) -> FeatureSet:

@@ -14,7 +14,7 @@ from ptarmigan.core.files import Damaged, load_json, load_tensors
 from ptarmigan.core.types import UserError, shorten
 from ptarmigan.data import Dataset, open_dataset
 from ptarmigan.data.pack import OnProgress
-from ptarmigan.generator.generator import TrainedGenerator, generate
+from ptarmigan.generator.generator import TrainedGenerator, generate_images
 
 MIN_PER_CLASS = 50  # images of each class that are generated for a set
 
@@ -68,7 +68,7 @@ class GeneratedImages:
 
     def images(self, index: int, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
         network, model = self.generator.network, self.generator.config.model
-        return generate(network, model, self._labels[indices], self._latent_indices[indices], seed=index)
+        return generate_images(network, model, self._labels[indices], self._latent_indices[indices], seed=index)
 
 
 class ExistingImages:

@@ -26,8 +26,6 @@ class Damaged(UserError):
 
     code = "file-damaged"
 
-    code = "file-damaged"
-
 
 class OtherFormat(UserError):
     """A file is whole, but has a format that this version does not read."""
@@ -60,18 +58,22 @@ def write_atomic(path: Path, content: bytes | Callable[[BinaryIO], object]) -> N
         raise UserError(f"cannot write {path}: {error.strerror or error}{remedy}", "file-unwritable") from error
 
 
-def check_new_path(path: Path, flag: str, endings: tuple[str, ...]) -> Path:
+def check_absent(path: Path, flag: str) -> None:
+    """Raise UserError (file-exists) if the path is a file, or a folder that is not empty."""
+    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+        raise UserError(
+            f"{flag}: {path} exists and is not overwritten; name another --{flag}, or remove it first", "file-exists"
+        )
+
+
+def check_new_path(path: Path, flag: str, ending: str) -> Path:
     """Make the folder of a new file and return the file's path.
 
     Raises UserError: value-invalid for another ending, file-exists, file-unwritable.
     """
-    if path.suffix.lower() not in endings:
-        wanted = " or ".join(f"X{ending}" for ending in endings)
-        raise UserError(f"{flag}: expected a file {wanted}, got {path}", "value-invalid")
-    if path.exists():
-        raise UserError(
-            f"{flag}: {path} exists and is not overwritten; name another file, or remove it first", "file-exists"
-        )
+    if path.suffix.lower() != ending:
+        raise UserError(f"{flag}: expected a file X{ending}, got {path}", "value-invalid")
+    check_absent(path, flag)
     make_folder(path.parent)
     return path
 

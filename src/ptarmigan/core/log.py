@@ -21,7 +21,7 @@ class Metrics:
         self.path = path
         if path is None:
             return
-        self.attempt = 1 + max((line["attempt"] for line in read(path)), default=0)
+        self.attempt = 1 + max((line["attempt"] for line in read_log(path)), default=0)
         content = path.read_bytes() if path.exists() else b""
         if content and not content.endswith(b"\n"):  # the process was killed while it wrote this line
             os.truncate(path, content.rfind(b"\n") + 1)
@@ -38,7 +38,7 @@ class Metrics:
             raise UserError(f"cannot write {self.path}: {error.strerror}", "file-unwritable") from error
 
 
-def read(path: Path) -> Iterator[dict[str, Any]]:
+def read_log(path: Path) -> Iterator[dict[str, Any]]:
     """The lines of a metrics.jsonl as they were written; a damaged or torn line is skipped."""
     for text in _lines(path):
         try:
@@ -46,13 +46,12 @@ def read(path: Path) -> Iterator[dict[str, Any]]:
         except (ValueError, RecursionError):
             continue
         if isinstance(line, dict) and isinstance(line.get("images_seen"), int) and isinstance(line.get("attempt"), int):
-            line.pop("crc", None)  # lines once had a checksum
             yield line
 
 
-def damaged(path: Path) -> int:
-    """The number of lines of a metrics.jsonl that `read` skips."""
-    return len(_lines(path)) - sum(1 for _ in read(path))
+def damaged_lines(path: Path) -> int:
+    """The number of lines of a metrics.jsonl that `read_log` skips."""
+    return len(_lines(path)) - sum(1 for _ in read_log(path))
 
 
 def _lines(path: Path) -> list[str]:

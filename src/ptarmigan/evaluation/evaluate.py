@@ -170,7 +170,7 @@ def class_scores(sets: ComparedSets, notes: list[str], on_stage: OnStage) -> Rep
                 excess = np.subtract(rows["held_out"], rows["floor"]).tolist()
                 entry["told_apart"] = metrics.interval(excess, 1 - 0.05 / len(sets.class_names)).low > 0
             if real > 1e-3 * spread:
-                entry["diversity"] = summary([metrics.diversity(fake) / real for fake in fakes])
+                entry["diversity"] = summarise([metrics.diversity(fake) / real for fake in fakes])
             else:
                 notes.append(f"the training images of {name} are all alike: its diversity cannot be compared")
         out[name] = entry
@@ -210,9 +210,12 @@ def accuracy_scores(sets: ComparedSets, by_class: Report, notes: list[str], on_s
     if not known.any():
         return out
     out["held_out"] = float(real[known].mean())
-    out["generated"] = summary(fake[:, known].mean(1))
+    out["generated"] = summarise(fake[:, known].mean(1))
     for label in np.flatnonzero(known):
-        by_class[names[label]]["accuracy"] = {"generated": summary(fake[:, label]), "held_out": float(real[label])}
+        by_class[names[label]]["accuracy"] = {
+            "generated": summarise(fake[:, label]),
+            "held_out": float(real[label]),
+        }
     diversities = [entry["diversity"]["mean"] for entry in by_class.values() if "diversity" in entry]
     diversity = float(np.mean(diversities or [1.0]))
     if out["generated"]["low"] > out["held_out"] and diversity < TOO_EASY:
@@ -237,7 +240,7 @@ def classification_accuracy_score(sets: ComparedSets, on_stage: OnStage) -> Repo
             classifier = train_classifier(samples.features, labels_of(samples), classes)
             accuracies = class_accuracies(classifier, held_out.features, labels_of(held_out))
             rows[name].append(float(np.nanmean(accuracies)))
-    return {name: summary(values) for name, values in rows.items()}
+    return {name: summarise(values) for name, values in rows.items()}
 
 
 def copying_scores(sets: ComparedSets, notes: list[str], on_stage: OnStage) -> Report:
@@ -273,7 +276,7 @@ def copying_scores(sets: ComparedSets, notes: list[str], on_stage: OnStage) -> R
         rows["closer_than_held_out"].append(float((ratio < closest).float().mean()))
         for image in ratio.argsort()[:SUSPECTS].tolist():
             suspects.append({"set": index, "image": image, "train": int(nearest[image]), "ratio": float(ratio[image])})
-    out: Report = {name: summary(values) for name, values in rows.items()}
+    out: Report = {name: summarise(values) for name, values in rows.items()}
     out["authenticity_held_out"] = float((held_distances > spacing[held_nearest]).float().mean())
     out["suspects"] = sorted(suspects, key=lambda suspect: suspect["ratio"])[:SUSPECTS]
     closer = out["closer_than_held_out"]
@@ -287,14 +290,14 @@ def copying_scores(sets: ComparedSets, notes: list[str], on_stage: OnStage) -> R
 
 
 def summarise_columns(rows: dict[str, list[float]]) -> Report:
-    """Mean and interval of each column and, if there is a floor, of the excess over it."""
-    out = {name: summary(values) for name, values in rows.items()}
+    """Mean and interval of each column, and of the excess over the floor."""
+    out = {name: summarise(values) for name, values in rows.items()}
     if "floor" in rows:
-        out["excess"] = summary(np.subtract(rows["held_out"], rows["floor"]))
+        out["excess"] = summarise(np.subtract(rows["held_out"], rows["floor"]))
     return out
 
 
-def summary(values: Sequence[float] | NDArray[np.float64]) -> dict[str, float]:
+def summarise(values: Sequence[float] | NDArray[np.float64]) -> dict[str, float]:
     return metrics.interval([float(value) for value in values])._asdict()
 
 

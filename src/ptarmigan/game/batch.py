@@ -61,8 +61,8 @@ def set_schedules(state: TrainState) -> None:
         optimizer.param_groups[0]["betas"] = state.now(first_beta), state.now(second_beta)
 
 
-def share(batch: int) -> int:
-    """The number of images of a global batch on each rank; raises UserError if the ranks cannot share it equally."""
+def rank_batch(batch: int) -> int:
+    """Images of a global batch that each rank takes; raises UserError where it does not divide."""
     ranks = dist.world()
     if batch % ranks:
         near = [size for size in (batch // ranks * ranks, -(-batch // ranks) * ranks) if size]
@@ -80,8 +80,8 @@ def real_batch(batches: Batches, first: int, purpose: str) -> Batch:
 
 
 def sample_indices(state: TrainState) -> NDArray[np.int64]:
-    """Global sample indices [N] of this rank's share of the next batch."""
-    count = share(state.config.train.batch)
+    """Global sample indices [N] of this rank's share of the batch that comes next."""
+    count = rank_batch(state.config.train.batch)
     return np.arange(count) + state.images_seen + dist.rank() * count
 
 

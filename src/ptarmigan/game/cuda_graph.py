@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ptarmigan.config import Ramp
+from ptarmigan.config import has_ramp
 from ptarmigan.core import dist
 from ptarmigan.core.types import Batch
 from ptarmigan.game.batch import Step, eager_step
@@ -26,7 +26,7 @@ WARM = 3  # eager steps before recording, in which libraries choose and set up t
 def make_step(state: TrainState) -> Step:
     """The step of a run: recorded graphs where a step is the same sequence of kernels each time, else `eager_step`."""
     config, loss, train = state.config, state.config.loss, state.config.train
-    moving = any(isinstance(value, Ramp) for value in (loss.r1, loss.r2, *train.d_betas, *train.g_betas))
+    moving = has_ramp((loss.r1, loss.r2, train.d_betas, train.g_betas))
     drawn_inside = config.model.dropout > 0 or config.data.augment != "none" or state.loss_file is not None
     in_parts = len(slices(train.batch, state.micro_batch)) > 1
     recordable = state.device.type == "cuda" and not (moving or drawn_inside or in_parts or dist.world() > 1)

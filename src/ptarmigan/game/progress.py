@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import dataclass, field
 
 
 @dataclass
@@ -21,11 +20,3 @@ class Progress:
     best_images: int = 0  # images seen at that snapshot
     milestones: int = 0  # snapshots that the plan asked for, so far
     kept: list[int] = field(default_factory=list)  # images seen of the checkpoints that are never deleted
-
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, record: dict[str, Any]) -> Progress:
-        """The inverse of `to_json`; fields that are missing have their defaults."""
-        return cls(**record)

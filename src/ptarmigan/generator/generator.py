@@ -30,7 +30,7 @@ GENERATOR_FILES = ("generator/model.safetensors", "model.safetensors")  # in a r
 
 
 @torch.no_grad()
-def generate(
+def generate_images(
     generator: nn.Module, model: Model, labels: NDArray[np.int64], indices: NDArray[np.int64], seed: int
 ) -> NDArray[np.uint8]:
     """Images uint8 [N, H, W, C] of classes `labels` [N]; each image's latent depends only on the seed and its index."""
@@ -111,7 +111,7 @@ class TrainedGenerator:
             classes = [self.spec.label(name) for name in names] or list(range(self.spec.classes))
         labels = np.repeat(np.array(classes, np.int64), n)
         indices = np.tile(np.arange(n, dtype=np.int64), len(classes))
-        return generate(self.network, self.config.model, labels, indices, seed), labels
+        return generate_images(self.network, self.config.model, labels, indices, seed), labels
 
 
 def save_grid(
@@ -139,13 +139,11 @@ def load(model: str | Path, device: str = "cpu") -> TrainedGenerator:
         with torch.device("meta"):  # so that a false header cannot allocate memory before its tensors are checked
             network = build_generator(spec, config.model)
         assign_tensors(network, tensors)
+        recorded = meta["images_seen"], meta["fingerprint"], meta["selection"]
     except READ_ERRORS as error:
         raise UserError(f"{path} is not a generator that this version can read: {error}", "file-damaged") from None
     network.to(pick_device(device)).eval().requires_grad_(False)
-    return TrainedGenerator(
-        network, config, spec, meta["images_seen"], meta.get("fingerprint", ""), meta.get("selection", "the last"),
-        read_scores(path.parent, meta["sha256"]), meta["sha256"],
-    )  # fmt: skip
+    return TrainedGenerator(network, config, spec, *recorded, read_scores(path.parent, meta["sha256"]), meta["sha256"])
 
 
 def config_and_spec(meta: dict[str, Any]) -> tuple[Config, ImageSpec]:
@@ -199,9 +197,7 @@ def sample(
     an unreadable model, and an `out` that exists: nothing is overwritten.
     """
     out = Path(out)
-    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
-        text = f"out: {out} already exists and is not overwritten: choose another --out, or remove it first"
-        raise UserError(text, "file-exists")
+    files.check_absent(out, "out")
     if out.suffix.lower() not in ("", ".png", ".npz") and not out.is_dir():
         raise UserError(f"out: expected X.png, X.npz or a folder, got {out}", "value-invalid")
     generator = load(model, device)

@@ -160,7 +160,7 @@ def _write(name: str | None, plot: str | Path | None, page: str | Path | None) -
         )
     written = [figures.plot(name, plot)] if plot else []
     if page:
-        written.append(files.check_new_path(Path(page), "page", (".html",)))
+        written.append(files.check_new_path(Path(page), "page", ".html"))
         files.write_atomic(written[-1], asset("losses.html"))
     return "\n".join(map(str, written))
 

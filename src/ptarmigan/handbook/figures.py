@@ -16,7 +16,7 @@ from ptarmigan.config import LOSSES, RECIPES, Loss, resolve
 from ptarmigan.core import files
 from ptarmigan.core.types import UserError, unknown
 from ptarmigan.losses.adversarial import Objective, objective
-from ptarmigan.losses.conditioning import classification_g, contrast, discriminative_d, discriminative_g, twin_g
+from ptarmigan.losses.conditioning import classification_g, d2d_ce, discriminative_d, discriminative_g, twin_g
 
 SMOOTHED = 0.9  # target for real images in the entry `smoothing`
 CLASSES = 10
@@ -79,7 +79,7 @@ def split_d(found: Objective) -> tuple[Callable[[Tensor], Tensor], Callable[[Ten
     return lambda r: found.d(real=r, fake=free), lambda f: found.d(real=zero, fake=f) - rest
 
 
-def adversarial(name: str) -> Row:
+def adversarial_row(name: str) -> Row:
     """Both players' losses over the logit, or over r - f for a relativistic loss."""
     found = objective_named(name)
     if found.relativistic:
@@ -103,7 +103,7 @@ def adversarial(name: str) -> Row:
     )
 
 
-def class_term(name: str) -> Row:
+def class_row(name: str) -> Row:
     """Both players' class terms over the logit of the requested class, with all other logits at 0."""
     label = torch.zeros((), dtype=torch.int64)
 
@@ -124,9 +124,7 @@ def class_term(name: str) -> Row:
         for cosine in x.unbind():
             h = torch.cat([F.one_hot(torch.zeros(1, dtype=torch.int64), OTHERS + 1).to(x.dtype), others])
             proxy = torch.cat([torch.cat([cosine.view(1), torch.zeros(OTHERS, dtype=x.dtype)])[None], others])
-            d = contrast(
-                h, proxy, torch.arange(len(h)), margin=fields.class_margin, temperature=fields.class_temperature
-            )
+            d = d2d_ce(h, proxy, torch.arange(len(h)), margin=fields.class_margin, temperature=fields.class_temperature)
             out.append(d[0])
         return torch.stack(out)
 
@@ -169,20 +167,20 @@ def rows(name: str | None = None) -> list[Row]:
     Raises UserError, with the known names, for another name.
     """
     if name is None:
-        source, minimax = adversarial("non_saturating"), adversarial("minimax").players[2]
+        source, minimax = adversarial_row("non_saturating"), adversarial_row("minimax").players[2]
         real, fake, g = source.players
         answers = (
             real, fake, Player("G on fake, non-saturating", g.style, g.loss),
             Player("G on fake, minimax", "other", minimax.loss),
         )  # fmt: skip
-        return [Row("DCGAN and ACGAN, source loss", source.axis, source.span, answers), class_term(CLASS_TERMS[0])]
+        return [Row("DCGAN and ACGAN, source loss", source.axis, source.span, answers), class_row(CLASS_TERMS[0])]
     if name not in NAMES:
         raise unknown("plot", name, NAMES)
     if name in RECIPES:
         config = resolve({"recipe": name})
         classed = [name for name in CLASS_TERMS if name == config.model.conditioning]
-        return [adversarial(config.loss.loss), *map(class_term, classed)]
-    return [class_term(name) if name in CLASS_TERMS else adversarial(name)]
+        return [adversarial_row(config.loss.loss), *map(class_row, classed)]
+    return [class_row(name) if name in CLASS_TERMS else adversarial_row(name)]
 
 
 # ---------------------------------------------------------------------------- drawing
@@ -324,6 +322,6 @@ def plot(name: str | None, out: str | Path) -> Path:
             f"name it {path.with_suffix('.svg')}",
             "value-invalid",
         )
-    files.check_new_path(path, "plot", (".svg",))
+    files.check_new_path(path, "plot", ".svg")
     files.write_atomic(path, drawing.encode())
     return path

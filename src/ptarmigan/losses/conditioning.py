@@ -146,14 +146,14 @@ class ReACGAN(Head):
     def d_term(
         real: DiscriminatorOutput, fake: DiscriminatorOutput, *, real_labels: Tensor, fake_labels: Tensor, loss: Loss
     ) -> Tensor:
-        return contrast(
+        return d2d_ce(
             known(real.embedding), known(real.proxy), real_labels,
             margin=loss.class_margin, temperature=loss.class_temperature,
         )  # fmt: skip
 
     @staticmethod
     def g_term(fake: DiscriminatorOutput, *, fake_labels: Tensor, loss: Loss) -> Tensor:
-        return contrast(
+        return d2d_ce(
             known(fake.embedding), known(fake.proxy), fake_labels,
             margin=loss.class_margin, temperature=loss.class_temperature,
         )  # fmt: skip
@@ -218,7 +218,7 @@ def discriminative_g(fake: Tensor, *, fake_labels: Tensor) -> Tensor:
     return (as_generated - as_real).gather(1, fake_labels.unsqueeze(1)).squeeze(1)
 
 
-def contrast(embedding: Tensor, proxy: Tensor, labels: Tensor, *, margin: float, temperature: float) -> Tensor:
+def d2d_ce(embedding: Tensor, proxy: Tensor, labels: Tensor, *, margin: float, temperature: float) -> Tensor:
     """D2D-CE [N] of unit embeddings h [N, E] and the unit proxies v [N, E] of their classes (Kang et al. 2021).
 
     -a_i + log(e^a_i + sum_j e^b_ij) over all j of other classes, on all ranks, where

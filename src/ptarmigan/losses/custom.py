@@ -87,7 +87,7 @@ class LossFile:
         Raises UserError where the file is not valid.  A file whose SHA-256 is not the one given is not executed, and
         the UserError ends with `remedy`.
         """
-        source = dist.on_first(lambda: read_source(path)).encode()
+        source = dist.on_first(lambda: read_loss_file(path)).encode()
         found = hashlib.sha256(source).hexdigest()
         if sha256 is not None and found != sha256:
             raise UserError(f"loss: {path} has SHA-256 {found[:12]}, but {remedy}", "loss-file-mismatch")
@@ -192,7 +192,7 @@ def reopen(path: Path | None, config: Config, sha256: str | None, run: Path) -> 
     return LossFile.open(path, sha256 or "unknown", f"{recorded}: pass the file that the run was trained with")
 
 
-def read_source(path: Path) -> str:
+def read_loss_file(path: Path) -> str:
     try:
         return path.read_bytes().decode()
     except OSError as error:

@@ -100,7 +100,7 @@ class Block(nn.Module):
         return out
 
 
-def change(inputs: int, outputs: int) -> nn.Module:
+def match_channels(inputs: int, outputs: int) -> nn.Module:
     """The 1x1 convolution between two stages; the identity where their channels are equal."""
     return nn.Identity() if inputs == outputs else scaled(nn.Conv2d(inputs, outputs, 1, bias=False))
 
@@ -118,7 +118,7 @@ class Generator(nn.Module):
         self.first = channels[0], *self.sides[0]
         self.project = scaled(nn.Linear(inputs, math.prod(self.first)))
         self.blocks = nn.ModuleList(Block(c, len(channels)) for c in channels)
-        self.changes = nn.ModuleList(change(a, b) for a, b in pairwise(channels))
+        self.changes = nn.ModuleList(match_channels(a, b) for a, b in pairwise(channels))
         self.last = scaled(nn.Conv2d(channels[-1], spec.channels, 3, padding=1), GAIN)
 
     def forward(self, z: Tensor, labels: Tensor) -> Tensor:
@@ -140,7 +140,7 @@ class Body(nn.Module):
         places = sides(spec, model)
         channels = widths(model, len(places) - 1)
         self.first = scaled(nn.Conv2d(spec.channels, channels[0], 4, stride=2, padding=1))
-        self.changes = nn.ModuleList(change(a, b) for a, b in pairwise(channels))
+        self.changes = nn.ModuleList(match_channels(a, b) for a, b in pairwise(channels))
         self.blocks = nn.ModuleList(Block(c, len(channels)) for c in channels)
         self.mask_shapes = [(c, *side) for c, side in zip(channels, places[1:], strict=True)]
         self.features = math.prod(self.mask_shapes[-1])

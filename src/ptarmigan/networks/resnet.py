@@ -30,7 +30,7 @@ def repeat(x: Tensor, height: int, width: int) -> Tensor:
     return last.permute(0, 3, 1, 2)[:, :, :height, :width]
 
 
-def average(x: Tensor) -> Tensor:
+def mean_pool(x: Tensor) -> Tensor:
     """[N, C, H, W] -> [N, C, ceil(H/2), ceil(W/2)]: means of 2x2 pixels, or of fewer at an odd edge."""
     return F.avg_pool2d(x, 2, ceil_mode=True)
 
@@ -93,7 +93,7 @@ class DownBlock(nn.Module):
         inside = self.convolutions[0](x if self.first else F.relu(x))
         inside = self.convolutions[1](F.relu(inside))
         if self.down:
-            inside, x = average(inside), average(x)
+            inside, x = mean_pool(inside), mean_pool(x)
         out: Tensor = inside + self.shortcut(x)
         return out
 

@@ -43,7 +43,7 @@ MEASURED = (
     Measured("real images", 0, 0.53, "docs/benchmarks.md"),
 )
 
-# Fields that `choose` sets, or set in an earlier version; a resumed run keeps them.  config.py has the other fields.
+# A resumed run keeps the fields that `decide` sets, and augment_p.  config.py has the rest of the recipe.
 CHOSEN = ("width", "g_blocks", "batch", "d_lr", "r1", "r2", "augment", "augment_p")
 
 

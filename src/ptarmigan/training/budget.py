@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
-from ptarmigan.config import Config, Ramp, Train, parse_images, parse_time
+from ptarmigan.config import Config, Train, has_ramp, parse_images, parse_time
 from ptarmigan.core.types import UserError
 from ptarmigan.game.state import TrainState
 
@@ -59,13 +58,9 @@ def end_fixed_after(config: Config) -> float:
     the latest, because a resumed run is bit-identical to an uninterrupted one only if it was stopped after that.  A
     ramp needs the end from the first step, so with a ramp it is fixed at 0.05.
     """
-    if any(map(has_ramp, config.flat().values())):
+    if has_ramp(tuple(config.flat().values())):
         return EARLIEST
     return min(LATEST, max(EARLIEST, 1 - config.train.anneal))
-
-
-def has_ramp(value: Any) -> bool:
-    return isinstance(value, Ramp) or (isinstance(value, tuple) and any(map(has_ramp, value)))
 
 
 def steps_per_tick(config: Config, seconds: float) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -36,7 +37,7 @@ def save(run: Path, state: TrainState, record: dict[str, Any], milestone: bool) 
             progress.kept.append(state.images_seen)
     path = run / "checkpoints" / f"{state.images_seen:09d}.safetensors"
     make_folder(path.parent)
-    meta = {"images_seen": state.images_seen, "progress": progress.to_json(), "record": record}
+    meta = {"images_seen": state.images_seen, "progress": asdict(progress), "record": record}
     save_tensors(path, state.tensors(), meta)
     for old in checkpoints(run)[: -state.config.train.keep]:
         if int(old.stem) not in progress.kept:
@@ -63,4 +64,4 @@ def newest(run: Path, up_to: int | None = None) -> tuple[Checkpoint | None, list
 def restore(state: TrainState, found: Checkpoint) -> None:
     """Load a checkpoint into a state of the same config."""
     state.load(found.tensors)
-    state.images_seen, state.progress = found.meta["images_seen"], Progress.from_json(found.meta["progress"])
+    state.images_seen, state.progress = found.meta["images_seen"], Progress(**found.meta["progress"])

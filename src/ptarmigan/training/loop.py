@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,11 +20,10 @@ from ptarmigan.config import flatten, parse_images, parse_time, resolve
 from ptarmigan.core import dist
 from ptarmigan.core.console import Display, Terminal
 from ptarmigan.core.devices import deterministic, keep_freed_memory, pick_device
-from ptarmigan.core.log import Metrics
-from ptarmigan.core.log import damaged as damaged_lines
+from ptarmigan.core.log import Metrics, damaged_lines
 from ptarmigan.core.types import UserError
 from ptarmigan.data import Batches
-from ptarmigan.game.batch import share, train_batch
+from ptarmigan.game.batch import rank_batch, train_batch
 from ptarmigan.game.cuda_graph import make_step
 from ptarmigan.game.progress import Progress
 from ptarmigan.game.state import TrainState
@@ -32,11 +31,11 @@ from ptarmigan.training import checkpoint
 from ptarmigan.training.auto import Choice, Setting, choose, with_fields
 from ptarmigan.training.budget import finished, plan_end, seconds_left, share_done, snapshots_due, steps_per_tick
 from ptarmigan.training.messages import describe, finish
-from ptarmigan.training.probe import Probed, name_out_of_memory, probe
-from ptarmigan.training.run_folder import lock, open_run, read_yaml, record_of, recorded_auto, write_record
-from ptarmigan.training.setup import Job, open_job, train_batches
+from ptarmigan.training.probe import Probed, probe, report_out_of_memory
+from ptarmigan.training.run_folder import lock, open_run, record_of, recorded_auto, write_record
+from ptarmigan.training.setup import Job, open_job, read_yaml, train_batches
 from ptarmigan.training.snapshot import LiveScore, has_generator, save_snapshot, write_generator
-from ptarmigan.training.warm_start import summary
+from ptarmigan.training.warm_start import describe_warm_start
 
 
 class Diverged(UserError):
@@ -87,7 +86,7 @@ def train(
         locked = lock(job.run, display.say) if dist.rank() == 0 else nullcontext()
         with locked, deterministic(job.config.train.deterministic):
             job, choice = apply_auto(job)
-            share(job.config.train.batch)  # raises where the batch does not divide over the ranks
+            rank_batch(job.config.train.batch)  # raises where the batch does not divide over the ranks
             if few := job.dataset.fewer_than(job.config.train.batch):
                 display.say(f"note: {few}")
             state = train_run(job, choice)
@@ -117,11 +116,11 @@ def images_in_budget(job: Job) -> float:
     if images is not None:
         return images
     with train_batches(job.config, job.dataset, job.device) as batches:
-        seconds = measure(job, batches).seconds
+        seconds = probe_job(job, batches).seconds
     return (parse_time(train.time) or 0.0) / seconds * train.batch
 
 
-def measure(job: Job, batches: Batches) -> Probed:
+def probe_job(job: Job, batches: Batches) -> Probed:
     return probe(
         job.config, job.dataset.spec, job.device, lambda state: partial(train_batch, state, batches, make_step(state)),
         job.loss_file,
@@ -136,7 +135,7 @@ def train_run(job: Job, choice: Choice | None) -> TrainState:
         live = open_live_score(job, state)
         while True:
             try:
-                with name_out_of_memory(state):
+                with report_out_of_memory(state):
                     train_to_end(job, state, record, batches, live)
                 break
             except Diverged as error:
@@ -156,7 +155,7 @@ def start_run(job: Job, batches: Batches, choice: Choice | None) -> tuple[TrainS
     dist.on_first(lambda: save_start(job, state, record, started_warm))
     describe(job.run, state, job.dataset, choice, found is not None, job.display.say)
     if started_warm and dist.rank() == 0:
-        for line in summary(record["init"]):
+        for line in describe_warm_start(record["init"]):
             job.display.say(line)
     return state, record
 
@@ -181,7 +180,7 @@ def open_existing(job: Job) -> tuple[dict[str, Any] | None, checkpoint.Checkpoin
 def run_record(job: Job, batches: Batches, existing: dict[str, Any] | None) -> dict[str, Any]:
     """The run's record for this call of `train`; a resumed run keeps the precision, micro-batch and tick it has."""
     if existing is None:
-        bf16, micro_batch, seconds = measure(job, batches)
+        bf16, micro_batch, seconds = probe_job(job, batches)
         tick = job.config.train.batch * steps_per_tick(job.config, seconds)
     else:
         bf16, micro_batch, tick = existing["precision"] == "bf16", existing["micro_batch"], existing["tick"]
@@ -205,8 +204,8 @@ def initial_state(job: Job, record: dict[str, Any], found: checkpoint.Checkpoint
         record["init"] = job.warm_start.copy_into(state)
     if dist.world() > 1:
         state.load(dist.broadcast_tensors(state.tensors()))
-        state.images_seen, progress = dist.broadcast([state.images_seen, state.progress.to_json()])
-        state.progress = Progress.from_json(progress)
+        state.images_seen, progress = dist.broadcast([state.images_seen, asdict(state.progress)])
+        state.progress = Progress(**progress)
     return state
 
 
@@ -231,15 +230,15 @@ def train_to_end(job: Job, state: TrainState, record: dict[str, Any], batches: B
     """Train until the planned end or a signal; log at each tick, and save a snapshot at the ticks where one is due."""
     train, metrics, step = state.config.train, open_log(job.run), make_step(state)
     snapshots, scores = snapshots_due(state), dict[str, float]()
-    interval = Interval()
+    sums = StepSums()
     with catch_signals() as received:
         while not finished(state):
-            interval.add(train_batch(state, batches, step))
+            sums.add(train_batch(state, batches, step))
             stop = bool(received) and dist.world() == 1  # several ranks agree at ticks
             if not (stop or finished(state) or state.images_seen % state.progress.tick == 0):
                 continue
-            means, seconds, stop = interval.close(state, bool(received))
-            images = interval.steps * train.batch
+            means, seconds, stop = sums.close(state, bool(received))
+            images = sums.steps * train.batch
             check_terms(state, means, state.images_seen - images, metrics)
             state.progress.clock += seconds
             plan_end(state, train)
@@ -252,25 +251,25 @@ def train_to_end(job: Job, state: TrainState, record: dict[str, Any], batches: B
                 check_tensors(state, metrics)
                 save_snapshot(job.run, state, record, job.dataset, live, metrics, milestone=False)
                 raise Stopped(received[0] if received else signal.SIGTERM, state.images_seen, job.run)
-            interval = Interval()
+            sums = StepSums()
 
 
-class Interval:
-    """The steps since the last tick; their terms are summed on the device, so the host waits for it only at ticks."""
+class StepSums:
+    """The steps since the last tick, their terms summed on the device, so that the host waits for it at ticks alone."""
 
     def __init__(self) -> None:
         self.names: list[str] = []
-        self.sums = torch.zeros(())
+        self.total = torch.zeros(())
         self.steps = 0
         self.start = time.perf_counter()
 
     def add(self, terms: dict[str, Tensor]) -> None:
         step = torch.stack(list(terms.values()))
-        self.names, self.sums, self.steps = list(terms), self.sums + step if self.steps else step, self.steps + 1
+        self.names, self.total, self.steps = list(terms), self.total + step if self.steps else step, self.steps + 1
 
     def close(self, state: TrainState, signalled: bool) -> tuple[dict[str, float], float, bool]:
         """The means of the terms, the seconds that the steps took, and whether a rank has received a signal."""
-        means = dict(zip(self.names, (self.sums / self.steps).tolist(), strict=True))  # waits for the device
+        means = dict(zip(self.names, (self.total / self.steps).tolist(), strict=True))  # waits for the device
         agreed = torch.tensor([time.perf_counter() - self.start, float(signalled)], device=state.device)
         seconds, stop = dist.average(agreed).tolist()
         return means, seconds, stop > 0

@@ -11,6 +11,7 @@ from ptarmigan.data import Dataset
 from ptarmigan.game.augment import describe_policy
 from ptarmigan.game.state import TrainState
 from ptarmigan.training.auto import Choice
+from ptarmigan.training.budget import finished
 
 
 def describe(
@@ -33,7 +34,7 @@ def describe(
         say(f"  {line}")
     if not found:
         say(f"a new run in {run}")
-    elif state.end is not None and state.images_seen >= state.end:
+    elif finished(state):
         say(f"{run} is finished at {state.images_seen:,} images; a longer --time or --images trains it further")
     else:
         say(f"resuming {run} at {state.images_seen:,} images")

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-import yaml
 from filelock import FileLock, Timeout
 
 from ptarmigan.config import RECIPES, UNTRACKED, Config, config_of
@@ -23,19 +22,6 @@ from ptarmigan.data import Dataset
 from ptarmigan.training import checkpoint
 from ptarmigan.training.auto import CHOSEN
 from ptarmigan.training.checkpoint import Checkpoint
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """Fields from a YAML file, flat or in sections; raises UserError where it cannot be read or is not a mapping."""
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"config: cannot read {path}: {error.strerror}", "file-unreadable") from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise UserError(f"config: {path} is not YAML: {' '.join(str(error).split())}", "file-unreadable") from None
-    if not isinstance(content, dict):
-        raise UserError(f"config: {path} must map fields to values, for example `batch: 64`", "file-unreadable")
-    return content
 
 
 def next_run(name: str) -> Path:

@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 
 from ptarmigan.config import Config, flatten, resolve
 from ptarmigan.core import dist
 from ptarmigan.core.console import Display
+from ptarmigan.core.types import UserError
 from ptarmigan.data import Batches, Dataset, open_dataset
-from ptarmigan.game.batch import share
+from ptarmigan.game.batch import rank_batch
 from ptarmigan.losses.custom import LossFile, open_loss
 from ptarmigan.training.budget import DEFAULT_TIME
 from ptarmigan.training.run_folder import next_run
@@ -46,6 +48,19 @@ class Job:
     @property
     def loss_sha256(self) -> str | None:
         return self.loss_file.sha256 if self.loss_file else None
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Fields from a YAML file, flat or in sections; raises UserError where it cannot be read or is not a mapping."""
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"config: cannot read {path}: {error.strerror}", "file-unreadable") from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise UserError(f"config: {path} is not YAML: {' '.join(str(error).split())}", "file-unreadable") from None
+    if not isinstance(content, dict):
+        raise UserError(f"config: {path} must map fields to values, for example `batch: 64`", "file-unreadable")
+    return content
 
 
 def open_job(
@@ -83,6 +98,6 @@ def train_batches(config: Config, dataset: Dataset, device: torch.device) -> Bat
     """The batches of the train part, of this rank's size."""
     train = config.train
     return Batches(
-        dataset.images, dataset.labels, dataset.indices(), batch=share(train.batch), seed=train.seed,
+        dataset.images, dataset.labels, dataset.indices(), batch=rank_batch(train.batch), seed=train.seed,
         flip=config.data.flip, device=device,
     )  # fmt: skip

@@ -21,7 +21,7 @@ from ptarmigan.evaluation.features import Extractor
 from ptarmigan.evaluation.features.cache import cached_features
 from ptarmigan.game.state import TrainState
 from ptarmigan.generator.export import export_generator
-from ptarmigan.generator.generator import TrainedGenerator, generate, save_grid
+from ptarmigan.generator.generator import TrainedGenerator, generate_images, save_grid
 from ptarmigan.networks.layers import recalibrate_batch_norm
 from ptarmigan.training import checkpoint
 
@@ -55,7 +55,7 @@ class LiveScore:
     def kid(self, state: TrainState) -> float:
         """KID of the moving average of G, whose batch norm statistics must be up to date."""
         indices = np.arange(len(self.labels))
-        images = generate(state.ema, state.config.model, self.labels, indices, seed=0)
+        images = generate_images(state.ema, state.config.model, self.labels, indices, seed=0)
         return metrics.kid(self.select, self.extractor(images))
 
 

@@ -92,12 +92,9 @@ class SourceModel:
             path, False, generator.config, generator.spec, generator.images_seen, generator.sha256, tensors, ()
         )  # fmt: skip
 
-    def shape(self) -> dict[str, Any]:
-        """The config fields that determine its tensors' names and shapes, with their values."""
-        return shape_of(self.config, self.spec)
-
 
 def shape_of(config: Config, spec: ImageSpec) -> dict[str, Any]:
+    """The fields of a config on which the names and shapes of the tensors depend, with their values."""
     flat = config.flat() | {"size": f"{spec.height}x{spec.width}", "channels": spec.channels}
     return {key: flat[key] for key in SHAPE_FIELDS}
 
@@ -170,7 +167,7 @@ def start_record(source: SourceModel, asked: Mapping[str, Any]) -> dict[str, Any
         "recipe": source.config.recipe,
         "images_seen": source.images_seen,
         "has_discriminator": source.has_discriminator,
-        "shape": {key: value for key, value in source.shape().items() if key not in own},
+        "shape": {key: value for key, value in shape_of(source.config, source.spec).items() if key not in own},
     }
 
 
@@ -185,42 +182,35 @@ def copy_weights(state: TrainState, source: SourceModel) -> dict[str, Any]:
     """
     here, there = state.spec.class_names, source.spec.class_names
     dims = class_dims(state.spec, state.config.model)
-    copied: list[str] = []
-    by_class: list[str] = []
-    not_copied: dict[str, str] = {}  # tensor -> why
-    kernels: list[str] = []
-    total = shared = 0.0  # elements
-    for player, network in (("G", state.G), ("ema", state.ema), ("D", state.D)):
-        for name, tensor in network.state_dict().items():
-            key = f"{player}.{name}"
-            if key in dims:
-                share, why = copy_classes(tensor, source.tensors.get(key), dims[key], here, there)
-            else:
-                share, why = copy_tensor(tensor, source.tensors.get(key))
-            if player == "ema":  # the same as G
-                continue
-            total, shared = total + tensor.numel(), shared + share * tensor.numel()
-            if why:
-                not_copied[key] = why
-            else:
-                (by_class if key in dims else copied).append(key)
-            if key not in dims and tensor.ndim > 1:
-                kernels.append(key)
+    tensors = {
+        f"{player}.{name}": tensor
+        for player, network in (("G", state.G), ("ema", state.ema), ("D", state.D))
+        for name, tensor in network.state_dict().items()
+    }
+    results: dict[str, tuple[float, str]] = {}  # tensor -> the share that was copied, and why no more
+    for key, tensor in tensors.items():
+        if key in dims:
+            results[key] = copy_classes(tensor, source.tensors.get(key), dims[key], here, there)
+        else:
+            results[key] = copy_tensor(tensor, source.tensors.get(key))
+    sizes = {key: tensor.numel() for key, tensor in tensors.items() if not key.startswith("ema.")}  # ema is as G is
+    not_copied = {key: results[key][1] for key in sizes if results[key][1]}
+    kernels = [key for key in sizes if key not in dims and tensors[key].ndim > 1]
     differing = differing_fields(state, source)
     if all(key in not_copied for key in kernels):
         hint = f"; {flags(differing)} would give this network the model's shape" if differing else ""
         raise UserError(
             f"from: no weight of {source.path} fits this network: "
-            f"{reasons({key: not_copied[key] for key in kernels})}{hint}",
+            f"{list_reasons({key: not_copied[key] for key in kernels})}{hint}",
             "model-does-not-fit",
         )
     for _ in range(FIRST_POWER_ITERATIONS):
         power_iteration(state.D)  # u was computed from the weights before the copy
     return {
-        "copied": copied,
-        "copied_by_class": by_class,
+        "copied": [key for key in sizes if key not in not_copied and key not in dims],
+        "copied_by_class": [key for key in sizes if key not in not_copied and key in dims],
         "not_copied": not_copied,
-        "copied_share": shared / total,
+        "copied_share": sum(results[key][0] * size for key, size in sizes.items()) / sum(sizes.values()),
         "shared_classes": [name for name in here if name in there],
         "new_classes": [name for name in here if name not in there],
         "dropped_classes": [name for name in there if name not in here],
@@ -290,15 +280,15 @@ def shapes_differ(source: Tensor, tensor: Tensor) -> str:
 
 
 def differing_fields(state: TrainState, source: SourceModel) -> dict[str, Any]:
-    """{shape field: the model's value} for the fields that differ here."""
-    here = shape_of(state.config, state.spec)
+    """Shape fields whose value here is not the model's -> the model's value."""
+    here, there = shape_of(state.config, state.spec), shape_of(source.config, source.spec)
     if state.spec.classes == 1:
         del here["conditioning"]  # there is nothing to condition on
-    return {key: value for key, value in source.shape().items() if key in here and here[key] != value}
+    return {key: there[key] for key, value in here.items() if value != there[key]}
 
 
-def summary(init: dict[str, Any]) -> list[str]:
-    """What was copied and from which model, in a few lines for the terminal; config.json has the full list."""
+def describe_warm_start(init: dict[str, Any]) -> list[str]:
+    """What a run copied from where, in a few lines for the terminal; its config.json has all of it."""
     what = "G and D" if init["has_discriminator"] else "G alone (a generator has no D, so D starts from scratch)"
     count = len(init["copied"]) + len(init["copied_by_class"])
     lines = [f"note: {sentence}" for sentence in init["notes"]]
@@ -316,13 +306,13 @@ def summary(init: dict[str, Any]) -> list[str]:
         key: why for key, why in init["not_copied"].items() if init["has_discriminator"] or not key.startswith("D.")
     }
     if not_copied:
-        lines.append(f"  not copied: {reasons(not_copied)}; config.json has the full list")
+        lines.append(f"  not copied: {list_reasons(not_copied)}; config.json has the full list")
     if init["differing_fields"]:
         lines.append(f"  {flags(init['differing_fields'])} would give this network the model's shape")
     return lines
 
 
-def reasons(not_copied: Mapping[str, str]) -> str:
+def list_reasons(not_copied: Mapping[str, str]) -> str:
     return shorten([f"{name} ({why})" for name, why in not_copied.items()], SHOWN)
 
 

