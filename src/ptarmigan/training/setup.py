@@ -11,6 +11,7 @@ import torch
 from ptarmigan.config import Config, flatten, resolve
 from ptarmigan.core import dist
 from ptarmigan.core.console import Display
+from ptarmigan.core.types import UserError
 from ptarmigan.data import Batches, Dataset, open_dataset
 from ptarmigan.game.batch import share
 from ptarmigan.losses.custom import LossFile, open_loss
@@ -57,6 +58,9 @@ def open_job(
     display: Display,
 ) -> Job:
     """Resolve the config, find the warm start, and read the images; arguments as those of `train`."""
+    if data is not None and (Path(data) / "checkpoints").is_dir() and (Path(data) / "config.json").is_file():
+        text = f"{data} is a run, not images: name the images, and --out {data} to resume it or --from {data} to start"
+        raise UserError(f"{text} from its weights", "no-images")
     warm_start = WarmStart.find(Path(init), Path(out) if out else None, asked) if init else None
     shape = warm_start.record["shape"] if warm_start else {}
     config, loss_file = open_loss(resolve({**shape, **asked}))
