@@ -56,6 +56,13 @@ def test_a_run_its_generator_folder_and_its_file_are_one_model(run: Path, tmp_pa
     assert np.array_equal(images[0], images[2])
 
 
+def test_a_generator_shows_itself_in_one_line(run: Path) -> None:
+    shown = repr(load(run))
+    assert len(shown) < 120
+    for fact in ("16x16", "3 classes", "48 images"):
+        assert fact in shown
+
+
 def test_npz_is_the_adm_layout(run: Path, tmp_path: Path) -> None:
     sample(run, label=["blot"], n=3, seed=5, out=tmp_path / "x.npz")
     with np.load(tmp_path / "x.npz", allow_pickle=False) as arrays:

@@ -88,6 +88,10 @@ class TrainedGenerator:
     scores: dict[str, Any]  # extractor -> report of `score`
     sha256: str
 
+    def __repr__(self) -> str:
+        shape = f"{self.spec.height}x{self.spec.width}x{self.spec.channels}"
+        return f"<TrainedGenerator of {shape} images in {self.spec.classes} classes, {self.images_seen:,} images seen>"
+
     def sample(
         self, label: str | Sequence[str] | None = None, n: int = 16, seed: int = 0
     ) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
