@@ -32,10 +32,17 @@ def read_yaml(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise UserError(f"config: cannot read {path}: {error.strerror}", "file-unreadable") from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise UserError(f"config: {path} is not YAML: {' '.join(str(error).split())}", "file-unreadable") from None
+        raise UserError(f"config: {path} is not YAML: {yaml_fault(error)}", "file-unreadable") from None
     if not isinstance(content, dict):
         raise UserError(f"config: {path} must map fields to values, for example `batch: 64`", "file-unreadable")
     return content
+
+
+def yaml_fault(error: Exception) -> str:
+    """The line and what is wrong there, without the excerpt that yaml prints over several lines."""
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
+        return f"line {error.problem_mark.line + 1}: {error.problem}"
+    return " ".join(str(error).split())
 
 
 def next_run(name: str) -> Path:
