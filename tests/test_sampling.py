@@ -131,6 +131,15 @@ def test_an_unconditional_generator_refuses_a_class(unconditional: Path) -> None
         generator.sample("blot")
 
 
+def test_a_generator_of_one_class_is_not_sent_to_the_recipe_that_it_has(tmp_path: Path) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (24, 16, 16), np.uint8)
+    np.savez(tmp_path / "one.npz", arr_0=images, arr_1=np.zeros(24, np.int64), class_names=np.array(["moth"]))
+    generator = load(train(tmp_path / "one.npz", out=tmp_path / "run", **SMALL))
+    with raises("options-conflict", "'cat'", "--class") as caught:
+        generator.sample("cat")
+    assert "--recipe" not in str(caught.value)
+
+
 def test_info_says_what_a_model_knows(run: Path, unconditional: Path) -> None:
     known = info(run)
     assert known["classes"] == ["across", "down", "blot"]

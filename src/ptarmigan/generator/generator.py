@@ -109,7 +109,8 @@ class TrainedGenerator:
         if self.config.model.conditioning == "none":
             if names and (self.spec.classes > 1 or names != list(self.spec.class_names)):
                 text = f"class {names[0]!r}: this generator is unconditional (recipe {self.config.recipe}, conditioning"
-                raise UserError(f"{text} none); leave --class out, or train with --recipe auto", "options-conflict")
+                other = ", or train with --recipe auto" if self.spec.classes > 1 else ""
+                raise UserError(f"{text} none); leave --class out{other}", "options-conflict")
             classes = [0]
         else:
             classes = [self.spec.label(name) for name in names] or list(range(self.spec.classes))
