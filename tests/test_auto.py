@@ -44,7 +44,7 @@ def chosen(*arguments: Any, **fields: Any) -> dict[str, Any]:
 
 def asked_for(line: str) -> str:
     """The fields that a line says were asked for."""
-    return line.rpartition(": ")[2].removesuffix(" as you asked") if line.endswith(" as you asked") else ""
+    return line.rpartition(": ")[2].removesuffix(" as given") if line.endswith(" as given") else ""
 
 
 def test_a_long_budget_takes_larger_batches_and_a_weaker_penalty() -> None:

@@ -96,6 +96,7 @@ BAD: dict[str, tuple[list[str], str | None, str]] = {  # arguments; code, or Non
     "no plot": (["losses", "r1", "--plot", "{tmp}/x.svg"], "unknown-name", "'r1'"),
     "page": (["losses", "--page", "{data}"], "value-invalid", "{data}"),
     "command": (["trian"], "usage", "train"),
+    "unquoted path": (["train", "my", "holiday photos"], "usage", "'holiday photos'"),
 }
 
 
@@ -136,6 +137,7 @@ def test_a_yaml_file_sets_fields_flags_count_above_it_and_a_wrong_key_gets_a_sug
         status, _, err = call(monkeypatch, capsys, "train", shapes, "--config", path)
         assert status == 2
         assert str(path) in err
+    assert "line 2" in err
 
 
 def test_help_and_losses_do_not_import_torch() -> None:
@@ -204,6 +206,7 @@ def test_the_public_names_are_there() -> None:
         assert getattr(ptarmigan, name) is not None
     with pytest.raises(AttributeError, match="'tarin'"):
         ptarmigan.tarin  # noqa: B018
+    assert dir(ptarmigan) == sorted([*ptarmigan.__all__, "__version__"])  # what tab completion offers
     assert set(LOSSES) == set(ptarmigan.losses.OBJECTIVES)
 
 
@@ -236,6 +239,7 @@ def test_what_a_recipe_is_resolves_again_to_itself(recipe: str) -> None:
         ({"split": "80/30/5"}, "value-invalid", ["split", "100", "'80/30/5'"]),
         ({"split": "nan/5/5"}, "value-invalid", ["split", "'nan/5/5'"]),
         ({"images": "0"}, "value-invalid", ["images", "500k", "'0'"]),
+        ({"images": "1.5"}, "value-invalid", ["images", "500k", "'1.5'"]),
         ({"time": "soon"}, "value-invalid", ["time", "1h30m", "'soon'"]),
         ({"group": "("}, "value-invalid", ["group", "'('"]),
         ({"time": "1m", "images": "2k"}, "options-conflict", ["time 1m", "images 2k"]),

@@ -55,6 +55,12 @@ def test_the_squared_norm_of_each_samples_own_gradient() -> None:
         assert each[i].item() == pytest.approx(own.square().sum().item())
 
 
+def test_the_squared_norm_on_points_is_that_on_the_same_numbers_as_images() -> None:
+    x, points = IMAGES.clone().requires_grad_(), IMAGES.flatten(1).requires_grad_()
+    of_points = squared_gradient_norm(curved(points.view_as(IMAGES)), points)
+    assert of_points.tolist() == pytest.approx(squared_gradient_norm(curved(x), x).tolist())
+
+
 def test_the_gradient_penalty_is_zero_at_slope_one_and_quadratic_beside_it() -> None:
     x = IMAGES.clone().requires_grad_()
     w = numbers(SIZE, seed=3)

@@ -56,6 +56,13 @@ def test_a_run_its_generator_folder_and_its_file_are_one_model(run: Path, tmp_pa
     assert np.array_equal(images[0], images[2])
 
 
+def test_a_generator_shows_itself_in_one_line(run: Path) -> None:
+    shown = repr(load(run))
+    assert len(shown) < 120
+    for fact in ("16x16", "3 classes", "48 images"):
+        assert fact in shown
+
+
 def test_npz_is_the_adm_layout(run: Path, tmp_path: Path) -> None:
     sample(run, label=["blot"], n=3, seed=5, out=tmp_path / "x.npz")
     with np.load(tmp_path / "x.npz", allow_pickle=False) as arrays:
@@ -122,6 +129,15 @@ def test_an_unconditional_generator_refuses_a_class(unconditional: Path) -> None
     assert generator.sample(n=5)[0].shape == (5, 16, 16, 1)
     with raises("options-conflict", "'blot'", "recipe dcgan", "--recipe auto"):
         generator.sample("blot")
+
+
+def test_a_generator_of_one_class_is_not_sent_to_the_recipe_that_it_has(tmp_path: Path) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (24, 16, 16), np.uint8)
+    np.savez(tmp_path / "one.npz", arr_0=images, arr_1=np.zeros(24, np.int64), class_names=np.array(["moth"]))
+    generator = load(train(tmp_path / "one.npz", out=tmp_path / "run", **SMALL))
+    with raises("options-conflict", "'cat'", "--class") as caught:
+        generator.sample("cat")
+    assert "--recipe" not in str(caught.value)
 
 
 def test_info_says_what_a_model_knows(run: Path, unconditional: Path) -> None:

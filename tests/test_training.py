@@ -195,6 +195,11 @@ def test_other_images_on_the_same_run_are_refused(shapes: Path, run: Path, tmp_p
         train(tmp_path / "other.npz", out=run, **SMALL)
 
 
+def test_a_run_is_not_taken_for_images(run: Path, tmp_path: Path) -> None:
+    with raises("no-images", run, "--out", "--from"):
+        train(run, out=tmp_path / "new", **SMALL)
+
+
 def test_a_folder_that_is_no_run_is_left_alone(shapes: Path, tmp_path: Path) -> None:
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "thesis.tex").write_text("mine")

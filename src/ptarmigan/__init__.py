@@ -45,6 +45,11 @@ _HOMES = {
 __all__ = [*_HOMES, "losses"]
 
 
+def __dir__() -> list[str]:
+    """What tab completion offers: the public names, which are not imported yet."""
+    return [*__all__, "__version__"]
+
+
 def __getattr__(name: str) -> Any:
     """Import a public name at its first use, so that `import ptarmigan` does not import torch."""
     if name == "losses":

@@ -10,7 +10,7 @@ from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypedDict, Unpack
 
-from cyclopts import App, CycloptsError, Group, Parameter
+from cyclopts import App, CycloptsError, Group, Parameter, UnusedCliTokensError
 
 from ptarmigan.config import HELP, RECIPES, SECTIONS, TYPES, Scheduled
 from ptarmigan.core.types import UserError
@@ -168,7 +168,8 @@ def score(
     data
         the images that the generator was trained on; default: those that the run recorded
     n
-        number of generated images in each set; default: as many as are held out, from 1,000 to 5,000
+        number of generated images in each set; default: as many as are held out, from 1,000 to 5,000; where there
+        are few, the training images divided by --seeds
     seeds
         number of independent sets of images, from which the intervals are computed
     extractor
@@ -322,7 +323,7 @@ def next_commands(run: Path) -> list[str]:
     record = load_json(run / "config.json")
     name = shlex.quote(record["spec"]["class_names"][-1])
     of_class = "" if record["config"]["model"]["conditioning"] == "none" else f" --class {name}"
-    commands = [f"sample {shlex.quote(str(run))}{of_class} -n 64 --out samples.png"]
+    commands = [f"sample {shlex.quote(str(run))}{of_class} -n 64 --out {shlex.quote(run.name)}.png"]
     if record["data"]["split"]["held-out"] >= 10:
         commands.append(f"score {shlex.quote(str(run))}")
     return [f"{program()} {command}" for command in [*commands, "losses"]]
@@ -357,6 +358,9 @@ def main() -> None:
     try:
         app(sys.argv[1:], exit_on_error=False, print_error=False, result_action="return_value")
         sys.stdout.flush()
+    except UnusedCliTokensError as error:
+        extra = shlex.join(error.unused_tokens or [])
+        fail(f"unexpected argument: {extra}; put a path with spaces in quotes", "usage", 2)
     except CycloptsError as error:
         fail(str(error), "usage", 2)
     except UserError as error:

@@ -540,7 +540,7 @@ def parse_images(text: str | None) -> int | None:
     """'500k' -> 500_000, '2M' -> 2_000_000."""
     if text is None:
         return None
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)([kKmM]?)", text.replace("_", "").strip())
+    match = re.fullmatch(r"(\d+(?:\.\d+(?=[kKmM]))?)([kKmM]?)", text.replace("_", "").strip())
     count = round(float(match[1]) * {"": 1, "k": 1e3, "m": 1e6}[match[2].lower()]) if match else 0
     if count < 1:
         raise UserError(f"images: expected a number of images, as 500k or 2M, got {text!r}", "value-invalid")

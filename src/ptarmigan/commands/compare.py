@@ -204,7 +204,7 @@ def choose_scores(runs: Sequence[RunRecord]) -> tuple[str, dict[str, RunScores],
         scores = {name: RunScores(seen[name], report_figures(report)) for name, report in reports.items()}
         return check_same_protocol(reports), scores, []
     if without := [run.name for run in runs if not run.live]:
-        text = f"the runs have no score in common, and {shorten(without)} has no live score"
+        text = f"the runs have no score in common, and there is no live score of {shorten(without)}"
         raise UserError(f"{text}: run `ptarmigan score RUN` for each run", "no-scores")
     scores = {}
     for run in runs:

@@ -97,7 +97,7 @@ def _find_in_folder(root: Path) -> DataSource:
         hint = " (give the path of the .npz file)" if any(file.lower().endswith(".npz") for file in files) else ""
         raise UserError(f"{root} has no images: {SUPPORTED}; found {kinds or 'nothing'}{hint}", "no-images")
     if others:
-        notices.append(f"ignored files that are not images: {kinds}")
+        notices.append(f"ignored files that are not PNG, JPEG, WebP, BMP or GIF: {kinds}")
 
     part_of: dict[str, int] = {}
     if not images_in:

@@ -88,6 +88,10 @@ class TrainedGenerator:
     scores: dict[str, Any]  # extractor -> report of `score`
     sha256: str
 
+    def __repr__(self) -> str:
+        shape = f"{self.spec.height}x{self.spec.width}x{self.spec.channels}"
+        return f"<TrainedGenerator of {shape} images in {self.spec.classes} classes, {self.images_seen:,} images seen>"
+
     def sample(
         self, label: str | Sequence[str] | None = None, n: int = 16, seed: int = 0
     ) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
@@ -105,7 +109,8 @@ class TrainedGenerator:
         if self.config.model.conditioning == "none":
             if names and (self.spec.classes > 1 or names != list(self.spec.class_names)):
                 text = f"class {names[0]!r}: this generator is unconditional (recipe {self.config.recipe}, conditioning"
-                raise UserError(f"{text} none); leave --class out, or train with --recipe auto", "options-conflict")
+                other = ", or train with --recipe auto" if self.spec.classes > 1 else ""
+                raise UserError(f"{text} none); leave --class out{other}", "options-conflict")
             classes = [0]
         else:
             classes = [self.spec.label(name) for name in names] or list(range(self.spec.classes))

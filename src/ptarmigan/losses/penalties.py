@@ -13,13 +13,14 @@ from ptarmigan.core.conv import no_weight_gradients
 
 
 def squared_gradient_norm(logits: Tensor, images: Tensor) -> Tensor:
-    """|grad_x D(x)|^2 [N], differentiable, summed in at least fp32; `images` must require grad.
+    """|grad_x D(x)|^2 [N], differentiable, summed in at least fp32; `images` [N, ...] must require grad.
 
     R1 is gamma/2 times its mean on real images (Mescheder et al. 2018, eq. 9), R2 the same on fakes.
     """
     with no_weight_gradients():
         (gradient,) = torch.autograd.grad(logits.sum(), images, create_graph=True)
-    return gradient.to(torch.promote_types(gradient.dtype, torch.float32)).square().sum(dim=(1, 2, 3))
+    squares = gradient.to(torch.promote_types(gradient.dtype, torch.float32)).square()
+    return squares.sum(dim=tuple(range(1, squares.dim())))
 
 
 def one_centred(logits: Tensor, images: Tensor) -> Tensor:

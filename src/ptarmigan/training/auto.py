@@ -125,7 +125,7 @@ def reasons(config: Config, given: Collection[str], setting: Setting) -> list[st
 
     def line(what: str, why: str, *fields: str) -> str:
         yours = [field for field in fields if field in given]
-        return f"{what}: " + (f"{', '.join(yours)} as you asked" if yours else why)
+        return f"{what}: " + (f"{', '.join(yours)} as given" if yours else why)
 
     model, loss, train, data = config.model, config.loss, config.train, config.data
     height, width = sides(setting.spec, model)[-1]

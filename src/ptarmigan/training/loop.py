@@ -115,6 +115,7 @@ def images_in_budget(job: Job) -> float:
     images = parse_images(train.images)
     if images is not None:
         return images
+    job.display.say("measuring the speed of a step, because recipe auto chooses what fits the budget")
     with train_batches(job.config, job.dataset, job.device) as batches:
         seconds = probe_job(job, batches).seconds
     return (parse_time(train.time) or 0.0) / seconds * train.batch
@@ -180,6 +181,7 @@ def open_existing(job: Job) -> tuple[dict[str, Any] | None, checkpoint.Checkpoin
 def run_record(job: Job, batches: Batches, existing: dict[str, Any] | None) -> dict[str, Any]:
     """The run's record for this call of `train`; a resumed run keeps the precision, micro-batch and tick it has."""
     if existing is None:
+        job.display.say("measuring the speed of a step with the settings of this run")
         bf16, micro_batch, seconds = probe_job(job, batches)
         tick = job.config.train.batch * steps_per_tick(job.config, seconds)
     else:
@@ -248,6 +250,7 @@ def train_to_end(job: Job, state: TrainState, record: dict[str, Any], batches: B
                 check_tensors(state, metrics)
                 scores |= save_snapshot(job.run, state, record, job.dataset, live, metrics, milestone=True)
             if stop and not finished(state):
+                job.display.say("stopping: saving the run")
                 check_tensors(state, metrics)
                 save_snapshot(job.run, state, record, job.dataset, live, metrics, milestone=False)
                 raise Stopped(received[0] if received else signal.SIGTERM, state.images_seen, job.run)

@@ -57,10 +57,17 @@ def read_yaml(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise UserError(f"config: cannot read {path}: {error.strerror}", "file-unreadable") from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise UserError(f"config: {path} is not YAML: {' '.join(str(error).split())}", "file-unreadable") from None
+        raise UserError(f"config: {path} is not YAML: {yaml_fault(error)}", "file-unreadable") from None
     if not isinstance(content, dict):
         raise UserError(f"config: {path} must map fields to values, for example `batch: 64`", "file-unreadable")
     return content
+
+
+def yaml_fault(error: Exception) -> str:
+    """The line and what is wrong there, without the excerpt that yaml prints over several lines."""
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
+        return f"line {error.problem_mark.line + 1}: {error.problem}"
+    return " ".join(str(error).split())
 
 
 def open_job(
@@ -72,6 +79,9 @@ def open_job(
     display: Display,
 ) -> Job:
     """Resolve the config, find the warm start, and read the images; arguments as in `train`."""
+    if data is not None and (Path(data) / "checkpoints").is_dir() and (Path(data) / "config.json").is_file():
+        text = f"{data} is a run, not images: name the images, and --out {data} to resume it or --from {data} to start"
+        raise UserError(f"{text} from its weights", "no-images")
     warm_start = WarmStart.find(Path(init), Path(out) if out else None, asked) if init else None
     shape = warm_start.record["shape"] if warm_start else {}
     config, loss_file = open_loss(resolve({**shape, **asked}))
