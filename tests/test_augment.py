@@ -262,7 +262,9 @@ def test_an_image_is_changed_alike_in_any_company(policy: str, channels: int) ->
 # ---------------------------------------------------------------------------- gradients
 
 
-@pytest.mark.parametrize("channels", [1, 3, 4])
+@pytest.mark.parametrize(
+    "channels", [1, pytest.param(3, marks=pytest.mark.slow), pytest.param(4, marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize("policy", POLICIES)
 def test_first_and_second_gradients(policy: str, channels: int) -> None:
     images, u = numbers(2, channels, 8, 3).requires_grad_(), uniforms(2, seed=1)

@@ -593,7 +593,7 @@ def test_heads_on_features_that_are_large_or_nothing(conditioning: str) -> None:
 def test_fields_of_another_conditioning_are_refused() -> None:
     for conditioning in HEADS:
         for field, value, meant in (
-            ("class_fake", False, ("auxiliary_classifier", "none", "projection")),  # old files of projection have it
+            ("class_fake", False, ("auxiliary_classifier", "none")),
             ("class_margin", 0.9, ("reacgan", "none")),
             ("class_temperature", 0.3, ("reacgan", "none")),
         ):

@@ -270,6 +270,7 @@ def test_unknown_classes_leave_the_figures_over_all() -> None:
     assert set(found) == {"figures", "copies", "notes"}
 
 
+@pytest.mark.slow
 def test_a_classifier_of_generated_images_knows_real_ones_where_they_are_right() -> None:
     found = evaluate(sets_of(count=2), quiet, cas=True)["accuracy"]["cas"]
     assert found["generated"]["mean"] == pytest.approx(found["train"]["mean"], abs=0.03)

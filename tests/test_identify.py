@@ -430,6 +430,7 @@ def test_a_file_that_is_not_there_is_said(target: str, tmp_path: Path, monkeypat
         identify(target)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks at /proc")
 def test_what_a_file_starts_ends_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(child_process, "SECONDS", 3)

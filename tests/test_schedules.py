@@ -285,6 +285,7 @@ def test_a_step_before_a_time_budgets_end_was_fixed_is_rebuilt_exactly(
         assert step.terms == {name: lines[images + 8][name] for name in step.terms}
 
 
+@pytest.mark.slow
 def test_a_step_is_rebuilt_exactly_before_and_after_the_end_was_fixed(
     shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

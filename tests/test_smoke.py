@@ -174,6 +174,7 @@ def test_finetune(run: Run, small_judge: dict[str, object], tmp_path: Path) -> N
     assert [bool(row["taken"]) for row in rows] == [False, True, True]
 
 
+@pytest.mark.slow
 def test_judge(
     small_judge: dict[str, object], fashion: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -305,6 +305,7 @@ ENDS = [(name, 0.0, True) for name in CURVED] + [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "gamma", "there"), ENDS)
 def test_two_gaussians_far_from_the_equilibrium(name: str, gamma: float, there: bool) -> None:
     """G from N(1.2, .6^2) by the alternating step; R1 and R2 of gamma / 2 each."""

@@ -121,9 +121,6 @@ EQUIVALENT: dict[str, str] = {
     "torch.promote_types(torch.float32, gradient.dtype)": EITHER,
     "losses.penalties.squared_gradient_norm: torch.autograd.grad(logits.sum(), images, create_graph=True) -> "
     "torch.autograd.grad(-logits.sum(), images, create_graph=True)": SQUARED,
-    "losses.penalties.squared_gradient_norm: (1, 2, 3) -> (2, 1, 3)": "a sum over the same dimensions",
-    "losses.penalties.squared_gradient_norm: (1, 2, 3) -> (1, 3, 2)": "a sum over the same dimensions",
-    "losses.penalties.squared_gradient_norm: 2 -> -2": LAST,
     "losses.penalties.one_centred: squared_gradient_norm(logits, images) -> "
     "squared_gradient_norm(-logits, images)": SQUARED,
     "losses.penalties.one_centred: 1e-30 -> 2e-30": "any tiny floor above 0 keeps the slope finite",

@@ -182,10 +182,9 @@ LOSSES = (
     "minimax", "non_saturating", "least_squares", "least_squares_pearson", "hinge", "wasserstein", "relativistic",
 )  # fmt: skip
 
-# The conditionings that read a field of Loss.  On data of one class each of them becomes none.  Projection does not
-# read class_fake, but runs that were recorded before there were other conditionings may have both.
+# The conditionings that read a field of Loss.  On data of one class each of them becomes none.
 READ_BY = {
-    "class_fake": ("auxiliary_classifier", "projection", "none"),
+    "class_fake": ("auxiliary_classifier", "none"),
     "class_margin": ("reacgan", "none"),
     "class_temperature": ("reacgan", "none"),
 }
