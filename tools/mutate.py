@@ -124,23 +124,6 @@ EQUIVALENT: dict[str, str] = {
     "losses.penalties.one_centred: squared_gradient_norm(logits, images) -> "
     "squared_gradient_norm(-logits, images)": SQUARED,
     "losses.penalties.one_centred: 1e-30 -> 2e-30": "any tiny floor above 0 keeps the slope finite",
-    "game.step: (Masks, Masks) -> (Masks,)": TYPE,
-    "game.step: [slice] -> []": TYPE,
-    "game.step.d_step: len(real.labels) -> len(-real.labels)": "a count",
-    "game.step.d_step: real -> fake": "both halves are as many",
-    "game.step.g_step: len(fake.labels) -> len(-fake.labels)": "a count",
-    "game.step.g_step: fake -> real": "both halves are as many",
-    "game.step.d_step.terms: 1 -> -1": LAST,
-    "game.step.g_step.terms: 1 -> -1": LAST,
-    "game.step.d_step.terms: squared_gradient_norm(r.logits, x) -> squared_gradient_norm(-r.logits, x)": SQUARED,
-    "game.step.d_step.terms: squared_gradient_norm(f.logits, g) -> squared_gradient_norm(-f.logits, g)": SQUARED,
-    "game.step.d_step.terms: logits = D(between_both, y, masks[0]).logits -> "
-    "logits = -D(between_both, y, masks[0]).logits": SQUARED,
-    "game.step.d_step.terms: one_centred(logits, between_both) -> one_centred(-logits, between_both)": SQUARED,
-    "game.step.g_step.through: assert images.grad is not None -> pass": TYPE,
-    "game.step.g_step.through: images.grad -> images.data": TYPE,
-    "game.step.g_step.through: '' -> '_'": "the name of a term that nobody reads",
-    "game.step.g_step.through: (images.grad[part] * made).sum() -> images.grad[part] * made": "backward sums its terms",
     "game.step.update: 'list[Tensor]' -> 'list[Tensor]_'": TYPE,
     "game.step.update: [*gradients, terms] -> [terms, *gradients]": "each is averaged by itself",
     "game.step.update: torch.isfinite(terms.sum() + norm) -> "
@@ -149,8 +132,6 @@ EQUIVALENT: dict[str, str] = {
     "game.step.update: terms.sum() + norm -> -terms.sum() + norm": SUM,
     "game.step.update: terms.sum -> terms.mean": "a mean is finite where the sum is",
     "game.step.update: terms.unbind() -> terms": "a tensor is iterated over like its rows",
-    "game.step.update: zip(values, terms.unbind(), strict=True) -> "
-    "zip(values, terms.unbind())": "as many terms as values",
     "game.step.update: True -> False": "as many terms as values",
 }
 
