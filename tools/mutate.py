@@ -41,13 +41,13 @@ TESTS = {
     "losses.conditioning": ("test_conditioning.py", "test_game.py"),
     "losses.penalties": ("test_penalties.py", "test_game.py", "test_conv.py"),
     "game.step": (
+        "test_custom.py::test_the_context_is_what_the_step_has",
+        "test_custom.py::test_lecam_is_its_formula_with_the_averages_of_the_step_before",
         "test_game.py",
         "test_micro_batch.py",
         "test_augment.py::test_penalties_are_at_the_image_before_augmentation_and_wgan_gps_at_ds_input",
         "test_augment.py::test_d_sees_nothing_but_augmented_images_each_half_of_each_update_by_its_own_draws",
         "test_conv.py::test_a_step_of_g_finds_no_gradient_of_ds_weights",
-        "test_custom.py::test_the_context_is_what_the_step_has",
-        "test_custom.py::test_lecam_is_its_formula_with_the_averages_of_the_step_before",
     ),
 }
 SECONDS = 120  # of CPU time; a mutant that runs longer, or 10 times as long by the clock, counts as killed
