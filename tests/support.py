@@ -55,7 +55,7 @@ class GivenDraws:
     def masks(self, half: str) -> list[Tensor] | None:
         if self.halves is None:
             return None
-        return [mask[self.part] for mask in self.halves[half == "fake"]]
+        return [mask[self.part] for mask in self.halves[("real", "fake").index(half)]]
 
     def augment(self, images: Tensor, half: str) -> Tensor:
         return self.change(images, half, self.part)
