@@ -133,3 +133,18 @@ def test_gradients_and_terms_are_averaged_over_ranks_before_they_are_used(monkey
     halved, _ = played("auto", 0)
     for name, value in whole.items():
         torch.testing.assert_close(halved[name], value / 2, rtol=1e-9, atol=0)
+
+
+def test_under_bf16_both_networks_compute_in_bf16() -> None:
+    config = resolve({"width": 4, "batch": 4, "latent_dim": 6, "class_dim": 4, "images": "1k"})
+    state = TrainState.create(config, ImageSpec(16, 16, 1, ("a", "b")), torch.device("cpu"), bf16=True)
+    seen: dict[str, set[torch.dtype]] = {"G": set(), "D": set()}
+    for name, network in (("G", state.G), ("D", state.D.body)):
+        for layer in network.modules():
+            if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
+                layer.register_forward_hook(lambda _, __, out, name=name: seen[name].add(out.dtype))
+    z, labels = torch.randn(4, 6), torch.tensor([0, 1, 1, 0])
+    real, fake = Batch(torch.randn(4, 1, 16, 16), labels), generate_fakes(state, labels, z)
+    d_step(state, real, fake, GivenDraws(z=z))
+    g_step(state, real, fake, GivenDraws(z=z))
+    assert seen == {"G": {torch.bfloat16}, "D": {torch.bfloat16}}

@@ -48,6 +48,8 @@ TESTS = {
         "test_augment.py::test_penalties_are_at_the_image_before_augmentation_and_wgan_gps_at_ds_input",
         "test_augment.py::test_d_sees_nothing_but_augmented_images_each_half_of_each_update_by_its_own_draws",
         "test_conv.py::test_a_step_of_g_finds_no_gradient_of_ds_weights",
+        "test_families.py::test_u_moves_once_an_update_of_d_and_by_nothing_else",
+        "test_custom.py::test_a_fault_of_the_file_is_one_line_that_names_it",
     ),
 }
 SECONDS = 120  # of CPU time; a mutant that runs longer, or 10 times as long by the clock, counts as killed
@@ -124,6 +126,16 @@ EQUIVALENT: dict[str, str] = {
     "losses.penalties.one_centred: squared_gradient_norm(logits, images) -> "
     "squared_gradient_norm(-logits, images)": SQUARED,
     "losses.penalties.one_centred: 1e-30 -> 2e-30": "any tiny floor above 0 keeps the slope finite",
+    "game.step.d_terms: r1_r2(state, torch.cat([r.logits, f.logits]), images) -> "
+    "r1_r2(state, -torch.cat([r.logits, f.logits]), images)": SQUARED,
+    "game.step.d_terms: [r.logits, f.logits] -> [f.logits, r.logits]": "the gradient of their sum has no order",
+    "game.step.backprop: len(gradient) -> len(-gradient)": "a count",
+    "game.step.backprop: images.backward(gradient[part], inputs=list(state.G.parameters())) -> "
+    "images.backward(gradient[part])": "the graph leads to G's weights alone",
+    "game.step.backprop: list(state.G.parameters()) -> state.G.parameters()": "backward takes any iterable",
+    "game.step.discriminate: 1 -> -1": LAST,
+    "game.step.discriminate: masks[0] is not None and masks[1] is not None -> "
+    "masks[0] is not None or masks[1] is not None": "both halves have masks, or neither has",
     "game.step.update: 'list[Tensor]' -> 'list[Tensor]_'": TYPE,
     "game.step.update: [*gradients, terms] -> [terms, *gradients]": "each is averaged by itself",
     "game.step.update: torch.isfinite(terms.sum() + norm) -> "
