@@ -1,7 +1,7 @@
 """A loss of the user's own: one Python file, passed with `--loss FILE.py`.
 
-The file defines OBJECTIVE: an Objective, or the name of a built-in one.  An Objective whose logits have a meaning only
-as differences sets equilibrium_logit=None, which ADA reads.  The file may also define
+The file defines OBJECTIVE: an Objective, or the name of a built-in one.  If only differences of an Objective's logits
+have a meaning, it sets equilibrium_logit=None, so that ADA compares real with fake logits.  The file may also define
 
     terms(ctx) -> {name: Tensor [N]}        further terms, one value per sample, of the loss of ctx.player
     AVERAGES = {name: decay}                moving averages, which start at 0 and are saved in checkpoints
