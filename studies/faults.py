@@ -32,7 +32,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 from torch import Tensor
 
-from ptarmigan.core import files
+from ptarmigan.core.files import make_folder
+from ptarmigan.core.tensor_files import load_tensors, save_tensors
 from ptarmigan.evaluation import evaluate as evaluating
 from ptarmigan.evaluation import metrics
 from ptarmigan.evaluation.evaluate import ComparedSets, FeatureSet, Report, evaluate
@@ -104,7 +105,7 @@ class CachedExtractor:
         self.extractor, self.path, self.place = extractor, path, dict[bytes, int]()
         self.features = torch.empty(0, extractor.dim)
         if path is not None and path.is_file():
-            kept, _ = files.load_tensors(path)
+            kept, _ = load_tensors(path)
             self.features = kept["features"]
             self.place = {image.numpy().tobytes(): place for place, image in enumerate(kept["images"])}
 
@@ -116,11 +117,11 @@ class CachedExtractor:
         self.place |= {key: len(self.place) + i for i, key in enumerate(new)}
         self.features = torch.cat([self.features, self.extractor(np.stack(list(new.values()))[..., None])])
         if self.path is not None:
-            files.make_folder(self.path.parent)
+            make_folder(self.path.parent)
             seen = torch.from_numpy(
                 np.frombuffer(bytearray(b"".join(self.place)), np.uint8).reshape(len(self.place), -1)
             )
-            files.save_tensors(self.path, {"features": self.features, "images": seen}, {})
+            save_tensors(self.path, {"features": self.features, "images": seen}, {})
 
     def __call__(self, shown: Shown) -> FeatureSet:
         return FeatureSet(self.features[[self.place[image.tobytes()] for image in shown.images]], shown.labels)

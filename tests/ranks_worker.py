@@ -18,7 +18,7 @@ from torch import nn
 import ptarmigan.game.batch as advance_module
 from ptarmigan.config import resolve
 from ptarmigan.core import dist
-from ptarmigan.core.files import load_tensors, save_tensors
+from ptarmigan.core.tensor_files import load_tensors, save_tensors
 from ptarmigan.core.types import Batch
 from ptarmigan.data import open_dataset
 from ptarmigan.game.batch import train_batch

@@ -27,8 +27,8 @@ from conftest import SMALL
 from ptarmigan import load, replay
 from ptarmigan.config import Config, Data, Loss, resolve
 from ptarmigan.core import dist, seeding
-from ptarmigan.core.files import load_tensors
 from ptarmigan.core.log import read_log
+from ptarmigan.core.tensor_files import load_tensors
 from ptarmigan.core.types import Batch, DiscriminatorOutput, ImageSpec
 from ptarmigan.data import Batches
 from ptarmigan.game.augment import (

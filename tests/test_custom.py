@@ -22,8 +22,8 @@ from ptarmigan import cli, info, load, replay
 from ptarmigan.commands.compare import RunRecord, config_choices
 from ptarmigan.config import Config, Data, resolve
 from ptarmigan.core import dist, seeding
-from ptarmigan.core.files import load_tensors
 from ptarmigan.core.log import read_log
+from ptarmigan.core.tensor_files import load_tensors
 from ptarmigan.core.types import Batch, ImageSpec
 from ptarmigan.data import open_dataset
 from ptarmigan.game.batch import generate_fakes, sample_indices, train_batch

@@ -42,7 +42,7 @@ def photos(tmp_path: Path) -> Path:
 def made(path: Path | None, data: Data = Data(), calls: list[tuple[int, int]] | None = None) -> tuple[Pack, bool]:  # noqa: B008
     """The pack, and whether it had to be made."""
     calls = []
-    out = open_pack(find_source(path), data, lambda done, total: calls.append((done, total)))
+    out = open_pack(find_source(path), data, lambda what, done, total: calls.append((done, total)))
     return out, bool(calls)
 
 
@@ -81,7 +81,7 @@ def test_made_once_and_anew_when_the_source_or_a_choice_changes(photos: Path) ->
 def test_progress_counts_to_the_total(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ptarmigan.data.read.CHUNK", 5)
     calls: list[tuple[int, int]] = []
-    open_pack(find_source(photos), Data(), lambda done, total: calls.append((done, total)))
+    open_pack(find_source(photos), Data(), lambda what, done, total: calls.append((done, total)))
     assert calls == [(5, 12), (10, 12), (12, 12)]
 
 
@@ -111,7 +111,7 @@ def test_a_damaged_pack_is_made_anew(photos: Path, cache: Path, name: str, damag
 
 
 def test_a_pack_cut_short_is_not_left_behind(photos: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def stop(done: int, total: int) -> None:
+    def stop(what: str, done: int, total: int | None) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):

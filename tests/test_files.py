@@ -13,13 +13,13 @@ from ptarmigan.core.files import (
     Damaged,
     check_new_path,
     load_json,
-    load_tensors,
     make_folder,
     save_json,
-    save_tensors,
     write_atomic,
 )  # fmt: skip
 from ptarmigan.core.log import Metrics, damaged_lines, read_log
+from ptarmigan.core.tensor_files import load_tensors, save_tensors
+from ptarmigan.core.types import class_name, printable
 from support import raises
 
 
@@ -119,3 +119,13 @@ def test_it_is_synced_before_it_is_named(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(os, "replace", lambda a, b: (events.append("name"), replace(a, b)))
     write_atomic(tmp_path / "a", b"x")
     assert events[:2] == ["sync", "name"]
+
+
+def test_a_class_name_is_text_in_one_form() -> None:
+    assert class_name("cafe\u0301") == class_name("caf\u00e9") == "caf\u00e9"
+    assert class_name(b"caf\xe9".decode(errors="surrogateescape")) == "caf\u00e9"  # a folder of Latin-1 bytes
+
+
+def test_printable_text_has_one_line_and_no_control_characters() -> None:
+    assert printable("a\nptarmigan: done\x1b[2J\u202e") == "a\\nptarmigan: done\\x1b[2J\\u202e"
+    assert printable("fine: caf\u00e9 \u96ea") == "fine: caf\u00e9 \u96ea"

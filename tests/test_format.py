@@ -14,7 +14,8 @@ from torch import nn
 from conftest import SMALL
 from ptarmigan import load, replay, train
 from ptarmigan.config import Data
-from ptarmigan.core.files import FORMAT, load_json, load_tensors, save_json, save_tensors
+from ptarmigan.core.files import FORMAT, load_json, save_json
+from ptarmigan.core.tensor_files import load_tensors, save_tensors
 from ptarmigan.core.types import ImageSpec
 from ptarmigan.data import open_dataset
 from ptarmigan.evaluation.features import Extractor

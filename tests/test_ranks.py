@@ -17,7 +17,8 @@ import torch
 
 from conftest import SMALL
 from ptarmigan.core import dist
-from ptarmigan.core.files import Damaged, load_json, load_tensors
+from ptarmigan.core.files import Damaged, load_json
+from ptarmigan.core.tensor_files import load_tensors
 from ptarmigan.game.batch import rank_batch
 from ptarmigan.training import checkpoint
 from ranks_worker import GAMES, WHOLE

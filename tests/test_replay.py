@@ -18,8 +18,8 @@ import ptarmigan.game.batch as batch_module
 from conftest import SMALL
 from ptarmigan import cli, replay
 from ptarmigan.config import Data, resolve
-from ptarmigan.core.files import load_tensors, save_tensors
 from ptarmigan.core.log import read_log
+from ptarmigan.core.tensor_files import load_tensors, save_tensors
 from ptarmigan.core.types import Batch
 from ptarmigan.data import open_dataset
 from ptarmigan.training import checkpoint

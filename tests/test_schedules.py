@@ -21,8 +21,9 @@ import ptarmigan.training.loop as training
 from conftest import SMALL
 from ptarmigan import replay
 from ptarmigan.config import HELP, TYPES, Config, Loss, Ramp, Scheduled, Train, config_of, resolve
-from ptarmigan.core.files import load_json, load_tensors
+from ptarmigan.core.files import load_json
 from ptarmigan.core.log import read_log
+from ptarmigan.core.tensor_files import load_tensors
 from ptarmigan.core.types import Batch, ImageSpec
 from ptarmigan.data import open_dataset
 from ptarmigan.game.batch import eager_step, train_batch

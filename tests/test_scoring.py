@@ -25,8 +25,9 @@ import ptarmigan.training.loop as loop
 import ptarmigan.training.snapshot as snapshot
 from conftest import SMALL
 from ptarmigan import info, load, sample, score, train
-from ptarmigan.core.files import load_json, load_tensors, save_tensors
+from ptarmigan.core.files import load_json
 from ptarmigan.core.log import read_log
+from ptarmigan.core.tensor_files import load_tensors, save_tensors
 from ptarmigan.evaluation.features import EXTRACTORS
 from ptarmigan.evaluation.report import format_interval, markdown, print_report
 from ptarmigan.training.loop import Stopped

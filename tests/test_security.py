@@ -25,8 +25,9 @@ from conftest import SMALL
 from ptarmigan import load
 from ptarmigan.commands.replay import replay
 from ptarmigan.config import Data, resolve
-from ptarmigan.core.files import Damaged, load_json, load_tensors, save_tensors
+from ptarmigan.core.files import Damaged, load_json
 from ptarmigan.core.log import read_log
+from ptarmigan.core.tensor_files import load_tensors, save_tensors
 from ptarmigan.core.types import UserError
 from ptarmigan.data import open_dataset
 from ptarmigan.data.pack import ARRAYS, cache_folder

@@ -22,8 +22,9 @@ from hypothesis import strategies as st
 import ptarmigan.training.loop as training
 from conftest import SMALL
 from ptarmigan import load
-from ptarmigan.core.files import Damaged, load_json, load_tensors, save_json, write_atomic
+from ptarmigan.core.files import Damaged, load_json, save_json, write_atomic
 from ptarmigan.core.log import Metrics, damaged_lines, read_log
+from ptarmigan.core.tensor_files import load_tensors
 from ptarmigan.core.types import UserError
 from ptarmigan.training import checkpoint
 from ptarmigan.training.loop import Diverged, Stopped, train

@@ -18,8 +18,8 @@ from PIL import Image
 import ptarmigan.game.batch
 from conftest import SMALL
 from ptarmigan.config import resolve
-from ptarmigan.core.files import load_tensors
 from ptarmigan.core.log import read_log
+from ptarmigan.core.tensor_files import load_tensors
 from ptarmigan.core.types import Batch, ImageSpec
 from ptarmigan.game.optim import ema_decay, learning_rate
 from ptarmigan.game.progress import Progress

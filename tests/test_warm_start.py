@@ -20,7 +20,8 @@ from conftest import SMALL
 from ptarmigan.commands import compare as compare_module
 from ptarmigan.commands.replay import replay
 from ptarmigan.config import Model, resolve
-from ptarmigan.core.files import load_json, load_tensors, save_tensors
+from ptarmigan.core.files import load_json
+from ptarmigan.core.tensor_files import load_tensors, save_tensors
 from ptarmigan.core.types import DiscriminatorOutput, ImageSpec, UserError
 from ptarmigan.game.state import TrainState
 from ptarmigan.losses import conditioning

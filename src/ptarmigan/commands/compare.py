@@ -14,8 +14,9 @@ from rich.table import Table
 
 from ptarmigan.config import UNTRACKED, Config, config_of, parse_images, parse_time
 from ptarmigan.core.console import print_lines
-from ptarmigan.core.files import Damaged, load_json, load_tensors
+from ptarmigan.core.files import Damaged, load_json
 from ptarmigan.core.log import read_log
+from ptarmigan.core.tensor_files import load_tensors
 from ptarmigan.core.types import UserError, shorten
 from ptarmigan.evaluation import metrics
 from ptarmigan.evaluation.report import format_interval

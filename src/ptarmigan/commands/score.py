@@ -15,6 +15,7 @@ from ptarmigan.commands.score_sources import ExistingImages, GeneratedImages, Im
 from ptarmigan.config import Data, parse_time
 from ptarmigan.core import files, seeding
 from ptarmigan.core.console import Terminal
+from ptarmigan.core.tensor_files import load_tensors
 from ptarmigan.core.types import UserError, unknown
 from ptarmigan.data import HELD_OUT, TRAIN, Dataset, open_dataset
 from ptarmigan.evaluation.evaluate import ComparedSets, FeatureSet, Report, evaluate, labels_of
@@ -262,7 +263,7 @@ def save_report(
         private, report["written"] = out / "private", str(out / "scores.json")
     elif isinstance(source, GeneratedImages):
         path = find_generator(model)
-        if files.load_tensors(path)[1]["sha256"] != source.generator.sha256:
+        if load_tensors(path)[1]["sha256"] != source.generator.sha256:
             text = f"{path} changed during the score; score it again when training has ended, or use --out"
             raise UserError(text, "generator-changed")
         if path.name == "model.safetensors":
@@ -311,8 +312,8 @@ class ProgressBar:
     def show(self, text: str) -> None:
         self.progress.update(self.task, description=text)
 
-    def reading(self, done: int, total: int) -> None:
-        self.progress.update(self.task, description="reading images", completed=done, total=total)
+    def reading(self, what: str, done: int, total: int | None) -> None:
+        self.progress.update(self.task, description=what, completed=done, total=total)
 
     def advance(self, images: int) -> None:
         """Add `images` to the number that went through the extractor."""

@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptarmigan.core import seeding
-from ptarmigan.core.files import Damaged, load_json, load_tensors
-from ptarmigan.core.types import UserError, shorten
+from ptarmigan.core.files import Damaged, load_json
+from ptarmigan.core.tensor_files import load_tensors
+from ptarmigan.core.types import OnProgress, UserError, shorten
 from ptarmigan.data import Dataset, open_dataset
-from ptarmigan.data.pack import OnProgress
 from ptarmigan.generator.generator import TrainedGenerator, generate_images
 
 MIN_PER_CLASS = 50  # images of each class that are generated for a set

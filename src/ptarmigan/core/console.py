@@ -56,11 +56,11 @@ class Display:
     def say(self, text: str) -> None:
         self.terminal.say(text)
 
-    def preparing(self, done: int, total: int) -> None:
-        """Progress of reading the data."""
-        self._update("reading images", done / max(total, 1), f"{done:,} of {total:,}")
-        if done >= total:
-            self.progress.remove_task(self.tasks.pop("reading images"))
+    def preparing(self, what: str, done: int, total: int | None) -> None:
+        """Progress of reading the data: an OnProgress."""
+        self._update(what, done / max(total or 0, 1), f"{done:,} of {total:,}" if total else f"{done:,}")
+        if total is not None and done >= total:
+            self.progress.remove_task(self.tasks.pop(what))
 
     def tick(self, images: int, share: float, rate: float, left: float, values: dict[str, float]) -> None:
         """Progress of training: `share` of the budget done, images/s, seconds left, the means of the terms."""

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+import unicodedata
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+
+OnProgress = Callable[[str, int, int | None], object]
+"""What a slow task calls as it goes on: (what it does, items done, items in all or None where that is unknown)."""
 
 
 class UserError(Exception):
@@ -43,6 +48,27 @@ def unknown(what: str, name: str, choices: Iterable[str]) -> UserError:
     if not near or len(choices) <= 20:
         hints.append(f"choose one of {', '.join(choices)}")
     return UserError(f"unknown {what} {name!r}: {' '.join(hints)}", "unknown-name")
+
+
+def class_name(name: str) -> str:
+    """A class name as ptarmigan stores and compares it: in Unicode's form NFC, and always valid text.
+
+    The system hands over bytes of a folder name that are not UTF-8 as surrogates (PEP 383).  Such a name is read as
+    Latin-1, which most of these names were written in.
+    """
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        name = name.encode(errors="surrogateescape").decode("latin-1")
+    return unicodedata.normalize("NFC", name)
+
+
+def printable(text: str) -> str:
+    """The text on one line and without control characters, so that a file or class name cannot forge output.
+
+    Line breaks, terminal escapes, direction marks and lone surrogates are shown as Python escapes them.
+    """
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def shorten(names: list[str], most: int = 5) -> str:

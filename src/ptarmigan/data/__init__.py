@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptarmigan import config
-from ptarmigan.core.types import ImageSpec, UserError, shorten
+from ptarmigan.core.types import ImageSpec, OnProgress, UserError, shorten
 from ptarmigan.data.arrays import HELD_OUT, SELECT, TRAIN
 from ptarmigan.data.batches import Batches
 from ptarmigan.data.index import DataSource, FolderSource, find_source
-from ptarmigan.data.pack import OnProgress, Pack, open_pack
+from ptarmigan.data.pack import Pack, open_pack
 from ptarmigan.data.split import assign_parts, classes_missing_a_part, group_keys
 
 __all__ = ["HELD_OUT", "SELECT", "TRAIN", "Batches", "Dataset", "open_dataset"]
@@ -34,6 +34,8 @@ class Dataset:
     hashes: NDArray[np.uint64]  # [N], of each image's bytes
     name: str  # short, safe in a folder name
     fingerprint: str  # hex digest of the hashes, labels, class names and shape
+    understood: str  # one sentence: what was found at the path, and where the labels come from
+    formats: tuple[str, ...]  # the formats of the image files, most frequent first, as Pillow names them: PNG, JPEG
     notices: tuple[str, ...]  # sentences to show to the user
     source: DataSource
     source_indices: NDArray[np.int64]  # [N] position in the source
@@ -65,7 +67,8 @@ def open_dataset(path: str | Path | None, data: config.Data, on_progress: OnProg
     """Find, decode and split the images at `path`; decoded images are cached.  None is the embedded data set.
 
     path: a folder of class folders, a flat folder of images, a folder of IDX files, or an .npz file.
-    on_progress(done, total) is called while images are decoded.  Raises UserError if there are no usable images.
+    on_progress(what, done, total) is called while files are listed and images are decoded.
+    Raises UserError if there are no usable images.
     """
     source = find_source(path)
     if data.group is not None and not isinstance(source, FolderSource):
@@ -88,6 +91,8 @@ def open_dataset(path: str | Path | None, data: config.Data, on_progress: OnProg
         hashes=pack.hashes,
         name=source.name,
         fingerprint=_fingerprint(pack),
+        understood=source.understood,
+        formats=pack.formats,
         notices=(*source.notices, *pack.notices, *_notices(pack, part, keys, data)),
         source=source,
         source_indices=pack.source_indices,

@@ -35,6 +35,7 @@ class DataSource:
     name: str  # short, safe in a folder name
     root: Path  # the folder, or the single file
     stamp: str  # changes with any path, size or modification time
+    understood: str  # one sentence: what was found, and where the labels come from
     notices: tuple[str, ...]
 
 
@@ -62,7 +63,7 @@ def find_source(path: str | Path | None) -> DataSource:
     """List the images at `path`; None is the embedded data set.  Raises UserError if there is nothing usable."""
     if path is None:
         asset = Path(str(package_files("ptarmigan") / "assets" / "fashion-mnist-10k.npz"))
-        return ArraySource("fashion-mnist", asset, _stamp(asset, [""]), (), ())
+        return ArraySource("fashion-mnist", asset, _stamp(asset, [""]), "the embedded images of Fashion-MNIST", (), ())
     root = Path(path).expanduser()
     try:
         if root.is_dir():
@@ -72,7 +73,7 @@ def find_source(path: str | Path | None) -> DataSource:
             raise UserError(text, "path-not-found")
         if root.suffix.lower() != ".npz":
             raise UserError(f"{root} is a single file but not an .npz: give its folder; {SUPPORTED}", "no-images")
-        return ArraySource(_safe_name(root.stem), root, _stamp(root, [""]), (), ())
+        return ArraySource(_safe_name(root.stem), root, _stamp(root, [""]), "an .npz file of images and labels", (), ())
     except OSError as error:
         text = f"cannot read {error.filename or root}: {error.strerror or error}"
         raise UserError(text, "file-unreadable") from error
@@ -84,7 +85,7 @@ def _find_in_folder(root: Path) -> DataSource:
     name = _safe_name(full_name)
     if any(IDX_IMAGES.fullmatch(file) for file in files):
         used = [file for file in files if "-ubyte" in file or file == "classes.txt"]
-        return ArraySource(name, root, _stamp(root, used), (), tuple(used))
+        return ArraySource(name, root, _stamp(root, used), "IDX files of images and labels", (), tuple(used))
 
     notices: list[str] = []
     others: Counter[str] = Counter()
@@ -116,7 +117,7 @@ def _find_in_folder(root: Path) -> DataSource:
         labels += [class_names.index(folder.rpartition("/")[2])] * len(images_in[folder])
         source_part += [part_of[folder]] * len(images_in[folder])
     return FolderSource(
-        name, root, _stamp(root, paths, *class_names), tuple(notices),
+        name, root, _stamp(root, paths, *class_names), "a folder of images; labels from the folders", tuple(notices),
         tuple(paths), np.array(labels, np.int64), np.array(source_part, np.int8), class_names,
     )  # fmt: skip
 

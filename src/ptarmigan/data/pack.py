@@ -10,7 +10,6 @@ import secrets
 import shutil
 import sys
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,15 +20,13 @@ from numpy.typing import NDArray
 
 from ptarmigan.config import Data, parse_size
 from ptarmigan.core.files import sync_folder
-from ptarmigan.core.types import UserError
+from ptarmigan.core.types import OnProgress, UserError
 from ptarmigan.data.index import DataSource
 from ptarmigan.data.read import SourceReader, read_source
 
 FORMAT = 1  # of a pack; part of its key, so packs of another format are not found
 ARRAYS = ("labels", "source_part", "hashes", "source_indices")
 CHECKED = 64  # images of a pack whose content hash is verified each time it is opened
-
-OnProgress = Callable[[int, int], object]  # (done, total)
 
 
 @dataclass(frozen=True)
@@ -40,6 +37,7 @@ class Pack:
     hashes: NDArray[np.uint64]  # [N] of each image's bytes
     source_indices: NDArray[np.int64]  # [N] position in the source; images that cannot be decoded are skipped
     class_names: tuple[str, ...]
+    formats: tuple[str, ...]  # of the image files, most frequent first; empty for arrays
     notices: tuple[str, ...]
 
 
@@ -108,7 +106,7 @@ def _write_pack(folder: Path, reader: SourceReader, source: DataSource, on_progr
             hashes += [content_hash(image) for image in chunk.images]
             chunk_indices.append(chunk.source_indices)
             if on_progress is not None:
-                on_progress(chunk.done, total)
+                on_progress("decoding images", chunk.done, total)
         _sync(file)
     if not chunk_indices:
         raise UserError(f"no image in {source.root} can be decoded: {reader.notices[-1]}", "no-images")
@@ -127,6 +125,7 @@ def _write_pack(folder: Path, reader: SourceReader, source: DataSource, on_progr
     meta = {
         "shape": [len(indices), shape.height, shape.width, shape.channels],
         "class_names": class_names,
+        "formats": reader.formats,
         "notices": reader.notices,
         "digest": _arrays_digest(folder),
     }
@@ -158,7 +157,13 @@ def _load_pack(folder: Path) -> Pack | None:
     checked = np.linspace(0, shape[0] - 1, min(CHECKED, shape[0])).astype(np.int64)
     if any(content_hash(images[i]) != arrays["hashes"][i] for i in checked):
         return None
-    return Pack(images, **arrays, class_names=tuple(meta["class_names"]), notices=tuple(meta["notices"]))
+    return Pack(
+        images,
+        **arrays,
+        class_names=tuple(meta["class_names"]),
+        formats=tuple(meta["formats"]),
+        notices=tuple(meta["notices"]),
+    )
 
 
 def _arrays_digest(folder: Path) -> str:

@@ -38,6 +38,7 @@ class SourceReader:
     source_part: NDArray[np.int8]  # [N]
     class_names: tuple[str, ...]
     chunks: Iterator[Chunk]
+    formats: tuple[str, ...] = ()  # of the image files, most frequent first
     notices: list[str] = field(default_factory=list)
 
 
@@ -50,7 +51,9 @@ def read_source(source: DataSource, data: Data) -> SourceReader:
     height, width, channels = arrays.shape
     shape = choose_shape([ImageHeader(height, width, channels > 1, channels == 4, False)], data)
     chunks = _resize_arrays(arrays.chunks(), shape)
-    return SourceReader(shape, arrays.labels, arrays.source_part, arrays.class_names, chunks, list(arrays.notices))
+    return SourceReader(
+        shape, arrays.labels, arrays.source_part, arrays.class_names, chunks, notices=list(arrays.notices)
+    )
 
 
 def _resize_arrays(chunks: Iterable[NDArray[np.uint8]], shape: TargetShape) -> Iterator[Chunk]:

@@ -10,7 +10,8 @@ from typing import Any
 from torch import nn
 
 from ptarmigan.config import Config
-from ptarmigan.core.files import make_folder, save_json, save_tensors, write_atomic
+from ptarmigan.core.files import make_folder, save_json, write_atomic
+from ptarmigan.core.tensor_files import save_tensors
 from ptarmigan.core.types import ImageSpec
 from ptarmigan.evaluation.report import markdown
 from ptarmigan.generator.generator import TrainedGenerator

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from ptarmigan.config import Config, Model, config_of
 from ptarmigan.core import files, seeding
 from ptarmigan.core.devices import pick_device
+from ptarmigan.core.tensor_files import load_tensors
 from ptarmigan.core.types import ImageSpec, UserError
 from ptarmigan.evaluation.report import headline
 from ptarmigan.networks import build_generator
@@ -138,7 +139,7 @@ def load(model: str | Path, device: str = "cpu") -> TrainedGenerator:
     Raises UserError if there is none, it is damaged, or its tensors do not match its header.
     """
     path = find_generator(Path(model))
-    tensors, meta = files.load_tensors(path)
+    tensors, meta = load_tensors(path)
     try:
         config, spec = config_and_spec(meta)
         with torch.device("meta"):  # so that a false header cannot allocate memory before its tensors are checked

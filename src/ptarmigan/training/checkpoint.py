@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from ptarmigan.core.files import Damaged, load_tensors, make_folder, save_tensors
+from ptarmigan.core.files import Damaged, make_folder
+from ptarmigan.core.tensor_files import load_tensors, save_tensors
 from ptarmigan.game.progress import Progress
 from ptarmigan.game.state import TrainState
 

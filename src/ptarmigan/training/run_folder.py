@@ -15,7 +15,8 @@ from filelock import FileLock, Timeout
 
 from ptarmigan.config import RECIPES, UNTRACKED, Config, config_of
 from ptarmigan.core import dist
-from ptarmigan.core.files import FORMAT, Damaged, load_json, make_folder, save_json, save_tensors
+from ptarmigan.core.files import FORMAT, Damaged, load_json, make_folder, save_json
+from ptarmigan.core.tensor_files import save_tensors
 from ptarmigan.core.types import UserError
 from ptarmigan.core.version import __version__
 from ptarmigan.data import Dataset

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ptarmigan.core import dist, seeding
-from ptarmigan.core.files import Damaged, load_tensors, make_folder
+from ptarmigan.core.files import Damaged, make_folder
 from ptarmigan.core.log import Metrics
+from ptarmigan.core.tensor_files import load_tensors
 from ptarmigan.core.types import UserError
 from ptarmigan.data import SELECT, Dataset
 from ptarmigan.evaluation import features, metrics

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ptarmigan.core import files
+from ptarmigan.core.tensor_files import load_tensors, save_tensors
 from ptarmigan.core.types import UserError
 from ptarmigan.data import Dataset
 from ptarmigan.data.pack import cache_folder
@@ -41,11 +42,11 @@ def cached_features(
     key.update(indices.tobytes())
     path = cache_folder() / "features" / f"{key.hexdigest()}.safetensors"
     try:
-        features = files.load_tensors(path)[0]["features"]
+        features = load_tensors(path)[0]["features"]
         on_images(len(indices))
     except (files.Damaged, files.OtherFormat):  # or missing
         features = extract_in_blocks(extractor, len(indices), lambda part: dataset.images[indices[part]], on_images)
         with suppress(UserError):  # without a cache, the next run only takes longer
             files.make_folder(path.parent)
-            files.save_tensors(path, {"features": features}, {})
+            save_tensors(path, {"features": features}, {})
     return features
