@@ -230,7 +230,7 @@ COMING_IN = {
 def test_the_dirac_gan_beyond_its_eigenvalues(name: str) -> None:
     """V = (g psi^2 + d theta^2) / 2 without a penalty: V' = -c V^2 in the mean over a turn, so 1/V grows at rate c.
 
-    c = 0 for minimax, hinge and Wasserstein, which circle for ever.  Non-saturating converges, but only like 1/sqrt(t):
+    c = 0 for minimax, hinge and Wasserstein: their flow circles.  Non-saturating converges, but only like 1/sqrt(t):
     V' = -psi theta (sigma(psi theta) - sigma(-psi theta)) / 2 < 0.
     """
     d, g, _ = SLOPES[name]
@@ -240,6 +240,25 @@ def test_the_dirac_gan_beyond_its_eigenvalues(name: str) -> None:
     turn = round(2 * math.pi / math.sqrt(d * g) / rate)
     slope = (inverse[-turn:].mean() - inverse[:turn].mean()) / (rate * (steps + 1 - turn))
     assert slope.item() == pytest.approx(COMING_IN[name], rel=0.03, abs=0.002)
+
+
+def test_minimax_drifts_outwards() -> None:
+    """The flow keeps psi^2 + theta^2, but alternating steps do not: the largest distance grows slowly."""
+
+    def radius(rate: float, psi: float, theta: float, steps: int) -> list[float]:
+        """The distances from the equilibrium by the slope sigma(psi theta), which both players share."""
+        out = []
+        for _ in range(steps):
+            psi -= rate * theta / (1 + math.exp(-psi * theta))
+            theta += rate * psi / (1 + math.exp(-psi * theta))
+            out.append(math.hypot(psi, theta))
+        return out
+
+    shipped = games.Plane(LOSSES["minimax"], 0.2).path(1.0, 1.0, 100)
+    assert [math.hypot(*place) for place in shipped[-100:]] == pytest.approx(radius(0.2, 1.0, 1.0, 100), abs=1e-12)
+    assert max(radius(0.2, 1.0, 1.0, 1000)) == pytest.approx(1.417, abs=5e-4)
+    assert max(radius(0.2, 1.0, 1.0, 100_000)) == pytest.approx(1.570, abs=5e-4)
+    assert max(radius(0.5, 1.5, 0.0, 300)) == pytest.approx(1.636, abs=5e-4)
 
 
 def test_wasserstein_stays_on_an_ellipse() -> None:
