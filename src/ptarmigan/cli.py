@@ -217,17 +217,19 @@ def compare(*runs: Path) -> None:
 
 
 @app.command
-def info(model: Path, /) -> None:
+def info(model: Path, /, *, at: int | None = None) -> None:
     """Print what MODEL records: classes, size, recipe, images seen, scores.
 
     Parameters
     ----------
     model
         run folder, generator folder, model.safetensors or a checkpoint of a run
+    at
+        images seen: the run's checkpoint at so many images, not its last generator
     """
     from ptarmigan.generator.header import info
 
-    for key, value in info(model).items():
+    for key, value in info(model, at=at).items():
         shown = shorten(value, SHOWN) if isinstance(value, list) else f"{value:,}" if isinstance(value, int) else value
         print(f"{key.replace('_', ' '):<13} {shown}")
 

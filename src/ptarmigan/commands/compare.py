@@ -145,7 +145,7 @@ class RunScores(NamedTuple):
 def read_reports(folder: Path) -> dict[str, Any]:
     """The reports on the generator in a folder, by extractor."""
     try:
-        sha256 = load_header(folder / "model.safetensors")[0]["sha256"]
+        sha256 = load_header(folder / "model.safetensors").meta["sha256"]
         return read_scores(folder, sha256)
     except Damaged:  # or missing
         return {}

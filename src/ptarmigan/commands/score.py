@@ -263,7 +263,7 @@ def save_report(
         private, report["written"] = out / "private", str(out / "scores.json")
     elif isinstance(source, GeneratedImages):
         path = find_generator(model)
-        if files.load_header(path)[0]["sha256"] != source.generator.sha256:
+        if files.load_header(path).meta["sha256"] != source.generator.sha256:
             text = f"{path} changed during the score; score it again when training has ended, or use --out"
             raise UserError(text, "generator-changed")
         if path.name == "model.safetensors":

@@ -9,7 +9,7 @@ import os
 import secrets
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 import safetensors
@@ -135,15 +135,26 @@ def load_json(path: Path) -> dict[str, Any]:
 SealedTensor = tuple[str, str, tuple[int, ...], memoryview]  # name, type, shape and bytes: what a SHA-256 covers
 
 
-def load_header(path: Path) -> tuple[dict[str, Any], dict[str, tuple[int, ...]]]:
-    """The JSON of a file of tensors and the shape of each tensor, without torch; raises as `load_tensors` does."""
+class Contents(NamedTuple):
+    """What a file of tensors holds, without the tensors."""
+
+    meta: dict[str, Any]
+    shapes: dict[str, tuple[int, ...]]  # by the name of the tensor
+    not_finite: list[str]  # names of tensors with a NaN or infinite value
+
+
+def load_header(path: Path) -> Contents:
+    """Read a file of tensors one tensor at a time and without torch; raises as `load_tensors` does."""
     shapes: dict[str, tuple[int, ...]] = {}
+    not_finite: list[str] = []
 
     def visit(name: str, array: Any) -> SealedTensor:
         shapes[name] = array.shape
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            not_finite.append(name)
         return name, f"torch.{array.dtype}", array.shape, array.reshape(-1).view(np.uint8).data
 
-    return read_sealed(path, "np", visit), shapes
+    return Contents(read_sealed(path, "np", visit), shapes, not_finite)
 
 
 def read_sealed(path: Path, framework: str, visit: Callable[[str, Any], SealedTensor]) -> dict[str, Any]:

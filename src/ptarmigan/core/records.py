@@ -142,7 +142,6 @@ class OfClass(TypedDict):
     """The scores of one class."""
 
     held_out_images: Count
-    train_images: Count
     kid: NotRequired[ClassKid]
     diversity: NotRequired[Interval]
     accuracy: NotRequired[OfGenerated]

@@ -70,7 +70,7 @@ def find_generator(model: Path, at: int | None = None) -> Path:
     tried = [*(model / name for name in GENERATOR_FILES), model]
     try:
         saved = checkpoints(model) or checkpoints(model.parent) * (model.name == "checkpoints")
-        if at is not None:
+        if at is not None and model.exists():
             return checkpoint_at(model, saved, at)
         for path in tried:
             if path.is_file():
@@ -121,23 +121,22 @@ def read_scores(folder: Path, sha256: str) -> dict[str, Any]:
 def info(model: str | Path, *, at: int | None = None) -> dict[str, Any]:
     """What a generator records: path, classes, size, channels, recipe, loss, images seen, scores, SHA-256 and more.
 
-    `model` and `at` are as in `load`.  The SHA-256 is checked; that the weights fit the network is not, nor that they
-    are finite: `load` checks that.  Raises UserError if there is none or it is damaged.
+    `model` and `at` are as in `load`.  `not_finite` names tensors with NaN or infinite values, if there are any.  The
+    SHA-256 is checked, but not that the tensors fit the network, which `load` does.  Raises UserError if there is no
+    generator or it is damaged.
     """
     path = find_generator(Path(model), at)
-    meta, shapes = load_header(path)
-    header = header_of(path, meta)
+    contents = load_header(path)
+    header = header_of(path, contents.meta)
     config, spec = header.config, header.spec
     try:
         reports = read_scores(path.parent, header.sha256)
         scores: list[str] | str = [f"{name}: {headline(report)}" for name, report in reports.items()] or "none yet"
     except Damaged as error:
         scores = str(error)
-    sizes = [
-        math.prod(shape)
-        for name, shape in shapes.items()
-        if not name.startswith(NOT_AVERAGE) and name.rpartition(".")[2] not in BUFFERS
-    ]
+    own = {name.removeprefix(AVERAGE): name for name in contents.shapes if not name.startswith(NOT_AVERAGE)}
+    parameters = [contents.shapes[name] for name in own.values() if name.rpartition(".")[2] not in BUFFERS]
+    faults = [name for name, stored in own.items() if stored in contents.not_finite]
     return {
         "path": str(path),
         "classes": list(spec.class_names) if config.model.conditioning != "none" else "none: unconditional",
@@ -146,8 +145,9 @@ def info(model: str | Path, *, at: int | None = None) -> dict[str, Any]:
         "recipe": config.recipe,
         "loss": config.loss.loss,
         "conditioning": config.model.conditioning,
-        "parameters": sum(sizes),
+        "parameters": sum(map(math.prod, parameters)),
         "images_seen": header.images_seen,
         "scores": scores,
         "sha256": header.sha256,
+        **({"not_finite": faults} if faults else {}),
     }
