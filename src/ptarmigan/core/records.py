@@ -209,6 +209,15 @@ class LogLine(TypedDict):
     end: NotRequired[int | None]
 
 
+def fits(value: object, kind: type[Any]) -> bool:
+    """Whether a value has the structure `kind`."""
+    try:
+        msgspec.convert(value, kind)
+    except msgspec.ValidationError:
+        return False
+    return True
+
+
 def check(path: Path, value: object, kind: type[T]) -> T:
     """The part of `value` that `kind` describes; raises Damaged, which names the file and the entry that is wrong."""
     try:

@@ -33,6 +33,7 @@ from ptarmigan.generator.header import AVERAGE, NOT_AVERAGE, find_generator, hea
 from ptarmigan.networks import build_generator, without_weights
 
 CHUNK = 256  # images per forward, however many are sampled
+CHUNK_PIXELS = CHUNK * 64 * 64  # of the images in one forward of `sample`, since large images need much memory
 MAX_IMAGES = 10**9  # of a class in one call
 MAX_PIXELS = 100_000_000  # of one picture
 MAX_ROWS = 32  # classes in a picture for which no class was chosen
@@ -145,8 +146,9 @@ class TrainedGenerator:
         """The images of `sample` in parts of at most CHUNK, each computed when it is asked for."""
         check_numbers(n, seed)
         of = np.array(classes, np.int64)
-        for start in range(0, len(of) * n, CHUNK):
-            positions = np.arange(start, min(start + CHUNK, len(of) * n))
+        size = max(1, min(CHUNK, CHUNK_PIXELS // (self.spec.height * self.spec.width)))
+        for start in range(0, len(of) * n, size):
+            positions = np.arange(start, min(start + size, len(of) * n))
             labels, indices = of[positions // n], positions % n
             with torch.no_grad():
                 images = forward(self.network, self.config.model, labels, indices, seed)

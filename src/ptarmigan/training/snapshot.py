@@ -12,9 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ptarmigan.core import dist, seeding
-from ptarmigan.core.files import Damaged, make_folder
+from ptarmigan.core.files import Damaged, load_header, make_folder
 from ptarmigan.core.log import Metrics
-from ptarmigan.core.tensor_files import load_tensors
 from ptarmigan.core.types import UserError
 from ptarmigan.data import SELECT, Dataset
 from ptarmigan.evaluation import features, metrics
@@ -23,6 +22,7 @@ from ptarmigan.evaluation.features.cache import cached_features
 from ptarmigan.game.state import TrainState
 from ptarmigan.generator.export import export_generator
 from ptarmigan.generator.generator import TrainedGenerator, generate_images, grid_classes, save_grid
+from ptarmigan.generator.header import header_of
 from ptarmigan.networks.layers import recalibrate_batch_norm
 from ptarmigan.training import checkpoint
 
@@ -136,7 +136,8 @@ def export_average(folder: Path, state: TrainState, dataset: Dataset, selection:
 
 def has_generator(run: Path) -> bool:
     try:
-        load_tensors(run / "generator" / "model.safetensors")
+        path = run / "generator" / "model.safetensors"
+        header_of(path, load_header(path).meta)
     except Damaged:
         return False
     return True
