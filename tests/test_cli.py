@@ -87,7 +87,7 @@ BAD: dict[str, tuple[list[str], str | None, str]] = {  # arguments; code, or Non
     "config missing": (["train", "{data}", "--config", "{tmp}/no.yaml"], None, "no.yaml"),
     "unwritable": (["train", "{data}", "--out", "/proc/run"], "file-unwritable", "/proc/run"),
     "no model": (["sample", "{tmp}/nowhere"], None, "{tmp}/nowhere"),
-    "out": (["sample", "{data}", "--out", "{tmp}/x.jpg"], None, "{tmp}/x.jpg"),
+    "not a model to sample": (["sample", "{data}", "--out", "{tmp}/x.png"], None, "{data}"),
     "not a model": (["info", "{data}"], None, "{data}"),
     "one run": (["compare", "{tmp}"], None, ""),
     "no run": (["compare", "{tmp}", "{data}"], None, "{tmp}"),

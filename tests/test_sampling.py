@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
+import subprocess
+import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -14,8 +17,9 @@ import ptarmigan.generator.generator as sampling
 from conftest import SMALL
 from ptarmigan import info, load, sample, train
 from ptarmigan.config import config_of, resolve
+from ptarmigan.core.tensor_files import load_tensors, save_tensors
 from ptarmigan.core.types import UserError
-from support import raises
+from support import at_most, call, raises
 
 
 def tree(folder: Path) -> dict[Path, bytes]:
@@ -112,11 +116,166 @@ def test_class_names_that_are_no_file_names_stay_inside_the_folder(run: Path, tm
     generator = load(run)
     spec = sampling.ImageSpec(16, 16, 1, ("../../up", "t-shirt/top", ".."))
     evil = replace(generator, spec=spec)
-    images, labels = evil.sample(n=1)
     (tmp_path / "in").mkdir()
-    sampling.save_folder(evil, images, labels, tmp_path / "in" / "out", 0)
+    sampling.save_folder(evil, [0, 1, 2], evil.chunks([0, 1, 2], 1, 0), tmp_path / "in" / "out", 0)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in"]
     assert len(list((tmp_path / "in" / "out").glob("*/000000.png"))) == 3
+
+
+ODD = ("caf\u00e9 " + "x" * 400, "new\nline\0", "\udce9\ud800", "Cat", "cat", "con.", "\u202e\U0001f43e", "")
+
+
+def test_any_class_name_can_be_a_folder_and_stand_in_a_picture(run: Path, tmp_path: Path) -> None:
+    names = sampling.folder_names(ODD)
+    assert len({name.lower() for name in names}) == len(ODD)
+    for name in names:
+        (tmp_path / name).mkdir()
+    assert sampling.folder_names(("caf\u00e9", "cafe", "snow \u96ea")) == ["caf\u00e9", "cafe", "snow \u96ea"]
+    odd = replace(load(run), spec=sampling.ImageSpec(16, 16, 1, ODD[:3]))
+    sampling.save_grid(odd, *odd.sample(n=1), tmp_path / "x.png", 0)
+    with Image.open(tmp_path / "x.png") as picture:
+        assert "caf\u00e9" in picture.text["classes"]  # type: ignore[attr-defined]
+
+
+def test_a_class_is_found_in_any_form_of_unicode_and_drawn_once(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    generator = replace(load(run), spec=sampling.ImageSpec(16, 16, 1, ("cafe\u0301", "b", "c")))
+    assert generator.labels_of(["caf\u00e9", "b", "cafe\u0301"]) == [0, 1]
+    status, _, err = call(
+        monkeypatch, capsys, "sample", run, "--class", "blot", "--class", "blot", "-n", 1, "--out", tmp_path / "x.npz"
+    )
+    assert (status, "once" in err) == (0, True)
+    with np.load(tmp_path / "x.npz") as arrays:
+        assert arrays["arr_1"].tolist() == [2]
+
+
+def test_what_is_wrong_with_the_model_the_class_and_out_is_said_in_this_order(run: Path, tmp_path: Path) -> None:
+    with raises("path-not-found"):
+        sample(tmp_path / "nowhere", label=["moth"], out=tmp_path / "x.jpg")
+    with raises("unknown-name", "'moth'"):
+        sample(run, label=["moth"], out=tmp_path / "x.jpg")
+    with raises("file-unwritable", "out"):
+        sample(run, n=1, out=tmp_path / ("x" * 300 + ".png"))
+    with raises("file-unreadable"):
+        load(tmp_path / ("x" * 300))
+
+
+def test_many_classes_are_a_choice_of_32_rows() -> None:
+    assert sampling.grid_classes(3) == [0, 1, 2]
+    rows = sampling.grid_classes(1000)
+    assert (len(rows), rows[0], rows[-1]) == (32, 0, 999)
+    steps = np.diff(rows)
+    assert (steps.min(), steps.max()) == (32, 33)
+
+
+def test_a_picture_of_many_classes_says_which_it_shows(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sampling, "MAX_ROWS", 2)
+    assert call(monkeypatch, capsys, "sample", run, "-n", 1, "--out", tmp_path / "x.png")[2].count("2 of 3") == 1
+    with Image.open(tmp_path / "x.png") as picture:
+        assert picture.size == (20, 38)
+        assert picture.text["classes"] == "across, blot"  # type: ignore[attr-defined]
+    named = call(monkeypatch, capsys, "sample", run, "--class", "down", "-n", 1, "--out", tmp_path / "y.png")
+    assert named[2] == ""
+
+
+def test_an_unknown_class_of_many_names_20_of_them(run: Path) -> None:
+    names = tuple(f"n{index:04d}" for index in range(1000))
+    with raises("unknown-name", "'zebra'", "and 980 more") as caught:
+        replace(load(run), spec=sampling.ImageSpec(16, 16, 1, names)).sample("zebra")
+    assert len(str(caught.value)) < 300
+
+
+def test_what_has_no_room_is_refused_before_anything_is_written(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for n, out in ((10**6, "x.png"), (10**19, "x.npz"), (10**9 + 1, "dir")):
+        with raises("value-out-of-range", f"-n {n}"):
+            sample(run, n=n, out=tmp_path / "new" / out)
+    monkeypatch.setattr(sampling.shutil, "disk_usage", lambda place: shutil._ntuple_diskusage(10**6, 0, 10**6))
+    for out in ("x.npz", "dir"):
+        with at_most(100), raises("file-unwritable", tmp_path, "GB"):
+            sample(run, n=10**9, out=tmp_path / "new" / out)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_images_are_written_in_parts(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sampling, "CHUNK", 4)
+    sizes: list[int] = []
+    forward = sampling.forward
+    monkeypatch.setattr(sampling, "forward", lambda *a: (sizes.append(len(a[2])), forward(*a))[1])
+    sample(run, n=5, seed=2, out=tmp_path / "x.npz")
+    assert sizes == [4, 4, 4, 3]
+    with np.load(tmp_path / "x.npz") as arrays:
+        images, labels = load(run).sample(n=5, seed=2)
+        assert np.array_equal(arrays["arr_0"], images)
+        assert np.array_equal(arrays["arr_1"], labels)
+
+
+def test_memory_that_does_not_suffice_is_said(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def too_little(*_: object) -> None:
+        raise np._core._exceptions._ArrayMemoryError((10**10,), np.dtype(np.uint8))
+
+    monkeypatch.setattr(sampling, "forward", too_little)
+    with raises("out-of-memory"):
+        sample(run, n=1, out=tmp_path / "x.png")
+    with raises("out-of-memory"):
+        load(run).sample(n=1)
+
+
+def test_weights_and_pixels_that_are_not_finite_are_not_drawn(run: Path, tmp_path: Path) -> None:
+    tensors, meta = load_tensors(run / "generator" / "model.safetensors")
+    del meta["sha256"]
+    huge = {name: tensor * 1e25 if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
+    save_tensors(tmp_path / "huge.safetensors", huge, meta)
+    with raises("not-finite"):
+        load(tmp_path / "huge.safetensors").sample(n=1)
+    tensors["project.weight"][0, 0] = float("nan")
+    save_tensors(tmp_path / "nan.safetensors", tensors, meta)
+    with raises("model-invalid", tmp_path / "nan.safetensors", "project.weight"):
+        load(tmp_path / "nan.safetensors")
+    assert info(tmp_path / "nan.safetensors")["not_finite"] == ["project.weight"]
+    assert "not_finite" not in info(run)
+
+
+# --- checkpoints --------------------------------------------------------------------------------------------------
+
+
+def test_a_checkpoint_is_sampled_and_the_last_one_is_the_generator(run: Path, tmp_path: Path) -> None:
+    last = run / "checkpoints" / "000000048.safetensors"
+    images = load(run).sample(n=2)[0]
+    for model, at in ((last, None), (run, 48), (run / "checkpoints", None), (run / "checkpoints", 48)):
+        assert np.array_equal(load(model, at=at).sample(n=2)[0], images)
+    earlier = load(run, at=24)
+    assert (earlier.images_seen, earlier.fingerprint) == (24, load(run).fingerprint)
+    assert not np.array_equal(earlier.sample(n=2)[0], images)
+    sample(run, at=24, n=2, out=tmp_path / "x.npz")
+    with np.load(tmp_path / "x.npz") as arrays:
+        assert np.array_equal(arrays["arr_0"], earlier.sample(n=2)[0])
+    known, of_run = info(run, at=24), info(run)
+    assert (known["images_seen"], known["parameters"]) == (24, of_run["parameters"])
+    assert of_run["parameters"] == sum(parameter.numel() for parameter in earlier.network.parameters())
+
+
+def test_a_checkpoint_that_there_is_not_is_answered_with_those_that_there_are(run: Path, tmp_path: Path) -> None:
+    with raises("no-checkpoint", run, 25, "24, 48"):
+        load(run, at=25)
+    with raises("no-checkpoint", run / "generator"):
+        load(run / "generator", at=24)
+    with raises("path-not-found", tmp_path / "nowhere"):
+        load(tmp_path / "nowhere", at=24)
+
+
+def test_info_imports_no_torch_and_sample_no_compiler(run: Path, tmp_path: Path) -> None:
+    for arguments, module in (
+        (["info", run], "torch"),
+        (["sample", run, "--out", tmp_path / "x.png"], "torch._dynamo"),
+    ):
+        code = f"import sys; sys.argv = {['ptarmigan', *map(str, arguments)]}; from ptarmigan.cli import main; main()\n"
+        code += f"assert {module!r} not in sys.modules"
+        subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
 
 
 def test_an_unknown_class_lists_the_known_ones(run: Path) -> None:

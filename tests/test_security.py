@@ -22,15 +22,17 @@ import torch
 from PIL import Image
 
 from conftest import SMALL
-from ptarmigan import load
+from ptarmigan import compare, info, load
 from ptarmigan.commands.replay import replay
+from ptarmigan.commands.score_sources import open_training_data
 from ptarmigan.config import Data, resolve
-from ptarmigan.core.files import Damaged, load_json
+from ptarmigan.core.files import Damaged, load_json, save_json
 from ptarmigan.core.log import read_log
 from ptarmigan.core.tensor_files import load_tensors, save_tensors
 from ptarmigan.core.types import UserError
 from ptarmigan.data import open_dataset
 from ptarmigan.data.pack import ARRAYS, cache_folder
+from ptarmigan.training import checkpoint
 from ptarmigan.training.loop import train
 from ptarmigan.training.run_folder import holder
 from ptarmigan.training.setup import read_yaml
@@ -318,6 +320,10 @@ def test_a_strangers_generator_in_another_type_is_refused(finished: Path, tmp_pa
     save_tensors(tmp_path / "model.safetensors", tensors, meta)
     with raises("file-damaged", "project.weight", "torch.float64", "torch.float32"):
         load(tmp_path)
+    tensors["project.weight"] = tensors["project.weight"].float()[1:]
+    save_tensors(tmp_path / "model.safetensors", tensors, meta)
+    with raises("file-damaged", "project.weight", "(127, 10)", "(128, 10)"):
+        load(tmp_path)
 
 
 def test_a_generator_folder_is_read_from_one_file_alone(finished: Path, tmp_path: Path) -> None:
@@ -334,3 +340,149 @@ def test_json_that_is_nested_too_deep_is_damage(tmp_path: Path) -> None:
         load_json(tmp_path / "x.json")
     (tmp_path / "metrics.jsonl").write_text("[" * 100_000 + "\n" + json.dumps({"images_seen": 1}) + "\n")
     assert list(read_log(tmp_path / "metrics.jsonl")) == []
+
+
+# --- files with a good checksum that ptarmigan did not write ------------------------------------------------------
+
+MISSING: Any = object()
+
+
+def changed(record: Any, place: str, value: Any) -> Any:
+    """The record with another value at a place like `spec.height`."""
+    key, _, rest = place.partition(".")
+    if value is MISSING and not rest:
+        return {name: entry for name, entry in record.items() if name != key}
+    return {**record, key: changed(record[key], rest, value) if rest else value}
+
+
+ODD_GENERATORS = [
+    ("images_seen", MISSING), ("images_seen", "48"), ("images_seen", -1), ("images_seen", 2**70), ("fingerprint", 3),
+    ("selection", None), ("spec", []), ("spec.height", 16384), ("spec.height", 16.5), ("spec.channels", 2),
+    ("spec.class_names", []), ("spec.class_names", [1, 2, 3]), ("config", MISSING), ("config.recipe", ["auto"]),
+    ("config.model", None), ("config.model.width", "wide"), ("config.model.width", 10**6),
+    ("config.model.network", "gpt"), ("config.train.g_lr", {}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("place", "value"), ODD_GENERATORS)
+def test_an_odd_entry_of_a_generator_is_damage(place: str, value: Any, finished: Path, tmp_path: Path) -> None:
+    tensors, meta = load_tensors(finished / "generator" / "model.safetensors")
+    del meta["sha256"]
+    save_tensors(tmp_path / "model.safetensors", tensors, changed(meta, place, value))
+    with at_most(50), raises("file-damaged", tmp_path / "model.safetensors", place.rpartition(".")[2].split("_")[0]):
+        load(tmp_path)
+    with raises("file-damaged", tmp_path / "model.safetensors"):
+        info(tmp_path)
+
+
+@pytest.mark.parametrize("number", ["x", True, 1.0, [1], None, 2**70])
+def test_an_odd_format_is_refused(number: Any, finished: Path, tmp_path: Path) -> None:
+    tensors, meta = load_tensors(finished / "generator" / "model.safetensors")
+    save_tensors(tmp_path / "model.safetensors", tensors, changed(changed(meta, "sha256", MISSING), "format", number))
+    for reader in (load, info):
+        with raises("file-format", tmp_path / "model.safetensors"):
+            reader(tmp_path)
+
+
+def report() -> dict[str, Any]:
+    """The least that `score` writes."""
+    interval = {"mean": 1.0, "low": 0.5, "high": 1.5}
+    return {
+        "figures": {"kid": dict.fromkeys(("held_out", "train", "floor", "excess"), interval)},
+        "copies": {
+            **dict.fromkeys(("authenticity", "distance_ratio", "closer_than_held_out"), interval),
+            "authenticity_held_out": 0.5,
+        },
+        "notes": [],
+        "protocol": {
+            "frechet_is_called": "FD", "extractor": "E", "weights_sha256": "a" * 64, "input": "uint8",
+            "images_a_set": 20, "sets": 2, "held_out_images": 27, "train_images": 60, "data_fingerprint": "f",
+            "images_seen": 48, "seeds": [0, 1],
+        },
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        ("reports", MISSING), ("reports", []), ("reports.E", "good"), ("reports.E.figures.kid.held_out", 0.5),
+        ("reports.E.figures.kid.excess", MISSING), ("reports.E.copies", {}), ("reports.E.protocol.seeds", []),
+        ("reports.E.classes", {"a": {}}), ("generator", 7),
+    ],
+)  # fmt: skip
+def test_odd_scores_do_not_hide_the_generator(place: str, value: Any, finished: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(finished / "generator", tmp_path / "model"))
+    scores = {"generator": load(folder).sha256, "reports": {"E": report()}}
+    save_json(folder / "scores.json", scores)
+    assert load(folder).scores.keys() == {"E"}
+    assert "KID" in info(folder)["scores"][0]
+    save_json(folder / "scores.json", changed(scores, place, value))
+    assert load(folder).scores == {}
+    assert str(folder / "scores.json") in info(folder)["scores"]
+
+
+ODD_RUNS = [
+    ("tick", 0), ("tick", "8"), ("data", None), ("data.split", {}), ("data.fingerprint", MISSING), ("init", {}),
+    ("precision", "fp8"), ("versions", []), ("spec.width", 1), ("config.train.batch", "many"), ("config.loss", MISSING),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("place", "value"), ODD_RUNS)
+def test_an_odd_record_of_a_run_is_damage(place: str, value: Any, finished: Path, shapes: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(finished, tmp_path / "run"))
+    record = load_json(run / "config.json")
+    save_json(run / "config.json", changed(record, place, value))
+    with raises("file-damaged", run / "config.json"):
+        compare(run, finished)
+    (last,) = (run / "checkpoints").glob("*48.safetensors")
+    tensors, meta = load_tensors(last)
+    del meta["sha256"]
+    save_tensors(last, tensors, changed(meta, f"record.{place}", value))
+    with raises("file-damaged", last):
+        load(last)
+    found, faults = checkpoint.newest(run)  # goes on from the one before
+    assert found is not None
+    assert found.path.name == "000000024.safetensors"
+    assert str(last) in faults[0]
+
+
+def test_odd_progress_tensors_splits_owners_and_log_lines_are_damage(finished: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(finished, tmp_path / "run"))
+    last = run / "checkpoints" / "000000048.safetensors"
+    tensors, meta = load_tensors(last)
+    del meta["sha256"]
+    for value in ({"ends": "never"}, {"clock": "12:00"}, {"lr_scale": None}):
+        save_tensors(last, tensors, meta | {"progress": value})
+        assert str(last) in checkpoint.newest(run)[1][0]
+    earlier = run / "checkpoints" / "000000024.safetensors"
+    tensors, meta = load_tensors(earlier)
+    del meta["sha256"]
+    tensors["G.project.weight"] = tensors["G.project.weight"][1:]
+    save_tensors(earlier, tensors, meta)
+    last.unlink()
+    with raises("file-damaged", earlier, "project.weight"):
+        replay(run, at=40, out=tmp_path / "out")
+    for owner in ({}, {"pid": 3}, {"pid": "3", "host": "a"}):
+        save_json(tmp_path / "owner.json", owner)
+        assert holder(tmp_path / "owner.json") == "another process"
+    path = tmp_path / "metrics.jsonl"
+    good = {"images_seen": 8, "attempt": 1, "select_kid": 0.5, "end": None}
+    odd = [{"images_seen": True}, {"attempt": "1"}, {"select_kid": "low"}, {"end": [48]}, {"images_seen": -8}]
+    path.write_text("".join(json.dumps(good | change) + "\n" for change in ({}, *odd)))
+    assert list(read_log(path)) == [good]
+
+
+@pytest.mark.parametrize(
+    "split",
+    [
+        {}, {"hashes": torch.zeros(3, dtype=torch.uint64)},
+        {"hashes": torch.zeros(3, dtype=torch.uint64), "part": torch.zeros(2, dtype=torch.uint8)},
+        {"hashes": torch.zeros(3), "part": torch.zeros(3, dtype=torch.uint8)},
+        {"hashes": torch.zeros(3, 1, dtype=torch.uint64), "part": torch.zeros(3, dtype=torch.uint8)},
+    ],
+)  # fmt: skip
+def test_an_odd_split_is_damage(split: dict[str, torch.Tensor], finished: Path, shapes: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(finished, tmp_path / "run"))
+    save_tensors(run / "split.safetensors", split, {})
+    with raises("file-damaged", run / "split.safetensors"):
+        open_training_data(run, load(run), shapes, [], lambda *_: None)

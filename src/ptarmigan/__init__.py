@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from ptarmigan.config import Config as Config
     from ptarmigan.config import resolve as resolve
     from ptarmigan.core.types import UserError as UserError
-    from ptarmigan.generator.generator import info as info
     from ptarmigan.generator.generator import load as load
     from ptarmigan.generator.generator import sample as sample
+    from ptarmigan.generator.header import info as info
     from ptarmigan.handbook.entries import explain as explain
     from ptarmigan.handbook.identify import identify as identify
     from ptarmigan.training.loop import train as train
@@ -36,7 +36,7 @@ _HOMES = {
     "identify": "handbook.identify",
     "load": "generator.generator",
     "sample": "generator.generator",
-    "info": "generator.generator",
+    "info": "generator.header",
     "train": "training.loop",
     "score": "commands.score",
     "compare": "commands.compare",

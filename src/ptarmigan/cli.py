@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypedDict, Unpack
 from cyclopts import App, CycloptsError, Group, Parameter, UnusedCliTokensError
 
 from ptarmigan.config import HELP, RECIPES, SECTIONS, TYPES, Scheduled
-from ptarmigan.core.types import UserError
+from ptarmigan.core.types import UserError, shorten
 from ptarmigan.core.version import __version__
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ app = App(
 )
 
 HELP_ALL = "--help-all"
+SHOWN = 20  # classes that `info` names
 COMMON = (  # the options that `train --help` shows, in this order
     "--recipe", "--out", "--time", "--images", "--size", "--augment", "--from", "--config", "--device", "--seed",
 )  # fmt: skip
@@ -118,6 +119,7 @@ def sample(
     n: Annotated[int, Parameter(name="-n")] = 16,
     seed: int = 0,
     out: Path = Path("samples.png"),
+    at: int | None = None,
     device: str = "auto",
 ) -> None:
     """Generate images of MODEL's classes and save them.
@@ -125,7 +127,7 @@ def sample(
     Parameters
     ----------
     model
-        run folder, generator folder or model.safetensors
+        run folder, generator folder, model.safetensors or a checkpoint of a run
     label
         name of a class; may be given several times; default: all classes
     n
@@ -135,12 +137,14 @@ def sample(
     out
         X.png with one row a class; X.npz with arr_0 (images), arr_1 (labels) and class_names; or a folder of class
         folders
+    at
+        images seen: sample from the run's checkpoint at so many images, not from its last generator
     device
         auto, cpu, cuda or mps
     """
     from ptarmigan.generator.generator import sample
 
-    print(sample(model, label=label, n=n, seed=seed, out=out, device=device))
+    print(sample(model, label=label, n=n, seed=seed, out=out, at=at, device=device))
 
 
 @app.command
@@ -213,18 +217,20 @@ def compare(*runs: Path) -> None:
 
 
 @app.command
-def info(model: Path, /) -> None:
+def info(model: Path, /, *, at: int | None = None) -> None:
     """Print what MODEL records: classes, size, recipe, images seen, scores.
 
     Parameters
     ----------
     model
-        run folder, generator folder or model.safetensors
+        run folder, generator folder, model.safetensors or a checkpoint of a run
+    at
+        images seen: the run's checkpoint at so many images, not its last generator
     """
-    from ptarmigan.generator.generator import info
+    from ptarmigan.generator.header import info
 
-    for key, value in info(model).items():
-        shown = ", ".join(value) if isinstance(value, list) else f"{value:,}" if isinstance(value, int) else value
+    for key, value in info(model, at=at).items():
+        shown = shorten(value, SHOWN) if isinstance(value, list) else f"{value:,}" if isinstance(value, int) else value
         print(f"{key.replace('_', ' '):<13} {shown}")
 
 

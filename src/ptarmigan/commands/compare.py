@@ -14,13 +14,12 @@ from rich.table import Table
 
 from ptarmigan.config import UNTRACKED, Config, config_of, parse_images, parse_time
 from ptarmigan.core.console import print_lines
-from ptarmigan.core.files import Damaged, load_json
+from ptarmigan.core.files import Damaged, load_header
 from ptarmigan.core.log import read_log
-from ptarmigan.core.tensor_files import load_tensors
 from ptarmigan.core.types import UserError, shorten
 from ptarmigan.evaluation import metrics
 from ptarmigan.evaluation.report import format_interval
-from ptarmigan.generator.generator import read_scores
+from ptarmigan.generator.header import load_run_record, read_scores
 from ptarmigan.training.run_folder import loss_named
 
 PROTOCOL_KEYS = (
@@ -123,7 +122,7 @@ class RunRecord(NamedTuple):
         if not (run / "config.json").is_file():
             raise UserError(f"{run} is not a run: name folders that `ptarmigan train` wrote", "not-a-run")
         try:
-            record = load_json(run / "config.json")
+            record = load_run_record(run)
         except Damaged as error:
             text = f"{error}; run `ptarmigan train` with the run's options again to rewrite it"
             raise UserError(text, "file-damaged") from None
@@ -146,10 +145,10 @@ class RunScores(NamedTuple):
 def read_reports(folder: Path) -> dict[str, Any]:
     """The reports on the generator in a folder, by extractor."""
     try:
-        sha256 = load_tensors(folder / "model.safetensors")[1]["sha256"]
+        sha256 = load_header(folder / "model.safetensors").meta["sha256"]
+        return read_scores(folder, sha256)
     except Damaged:  # or missing
         return {}
-    return read_scores(folder, sha256)
 
 
 def config_choices(run: RunRecord) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from ptarmigan.config import config_of
 from ptarmigan.core.console import print_lines
 from ptarmigan.core.devices import deterministic, pick_device
-from ptarmigan.core.files import check_absent, load_json, make_folder, write_atomic
+from ptarmigan.core.files import check_absent, make_folder, write_atomic
 from ptarmigan.core.log import read_log
 from ptarmigan.core.types import DiscriminatorOutput, UserError
 from ptarmigan.data import Dataset, open_dataset
@@ -29,6 +29,7 @@ from ptarmigan.game.batch import train_batch
 from ptarmigan.game.progress import Progress
 from ptarmigan.game.state import TrainState
 from ptarmigan.generator.generator import image_grid, save_png, to_uint8
+from ptarmigan.generator.header import load_run_record
 from ptarmigan.losses.custom import reopen
 from ptarmigan.training import checkpoint
 from ptarmigan.training.setup import train_batches
@@ -136,9 +137,9 @@ def checkpoint_before(run: Path, at: int) -> tuple[checkpoint.Checkpoint | None,
     """The newest good checkpoint at or before image `at` (None: the start), the run's record, its newest progress."""
     newest, _ = checkpoint.newest(run)
     if newest is not None:
-        record, progress = newest.meta["record"], Progress(**newest.meta["progress"])
+        record, progress = newest.meta["record"], newest.progress
     elif (run / "config.json").exists():
-        record, progress = load_json(run / "config.json"), Progress()
+        record, progress = load_run_record(run), Progress()
     else:
         raise UserError(f"{run} is not a run of ptarmigan: name a folder that `ptarmigan train` made", "not-a-run")
     logged = (line["images_seen"] for line in read_log(run / "metrics.jsonl"))  # the end of a run without a planned one

@@ -15,7 +15,6 @@ from ptarmigan.commands.score_sources import ExistingImages, GeneratedImages, Im
 from ptarmigan.config import Data, parse_time
 from ptarmigan.core import files, seeding
 from ptarmigan.core.console import Terminal
-from ptarmigan.core.tensor_files import load_tensors
 from ptarmigan.core.types import UserError, unknown
 from ptarmigan.data import HELD_OUT, TRAIN, Dataset, open_dataset
 from ptarmigan.evaluation.evaluate import ComparedSets, FeatureSet, Report, evaluate, labels_of
@@ -23,7 +22,8 @@ from ptarmigan.evaluation.features import EXTRACTORS, Extractor, load_extractor
 from ptarmigan.evaluation.features.cache import cached_features, extract_in_blocks
 from ptarmigan.evaluation.features.classifier import train_classifier
 from ptarmigan.generator.export import write_scores
-from ptarmigan.generator.generator import GENERATOR_FILES, find_generator, image_grid, load, save_png
+from ptarmigan.generator.generator import image_grid, load, save_png
+from ptarmigan.generator.header import GENERATOR_FILES, find_generator
 
 DEFAULT_MIN, DEFAULT_MAX = 1000, 5000  # images per set, if the user does not choose
 MIN_IMAGES = 6  # on each side: neighbourhoods reach to the fifth nearest other sample
@@ -263,7 +263,7 @@ def save_report(
         private, report["written"] = out / "private", str(out / "scores.json")
     elif isinstance(source, GeneratedImages):
         path = find_generator(model)
-        if load_tensors(path)[1]["sha256"] != source.generator.sha256:
+        if files.load_header(path).meta["sha256"] != source.generator.sha256:
             text = f"{path} changed during the score; score it again when training has ended, or use --out"
             raise UserError(text, "generator-changed")
         if path.name == "model.safetensors":

@@ -7,14 +7,16 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from ptarmigan.core import seeding
-from ptarmigan.core.files import Damaged, load_json
-from ptarmigan.core.tensor_files import load_tensors
+from ptarmigan.core.files import Damaged
+from ptarmigan.core.tensor_files import check_arrays, load_tensors
 from ptarmigan.core.types import OnProgress, UserError, shorten
 from ptarmigan.data import Dataset, open_dataset
 from ptarmigan.generator.generator import TrainedGenerator, generate_images
+from ptarmigan.generator.header import load_run_record
 
 MIN_PER_CLASS = 50  # images of each class that are generated for a set
 
@@ -133,7 +135,7 @@ def open_training_data(
     if data is None:
         if run is None:
             raise UserError(f"{model} does not record where its training images are: {usage}", "data-missing")
-        source = load_json(run / "config.json")["data"]["source"]
+        source = load_run_record(run)["data"]["source"]
         data = None if source == "embedded" else source
         if data is not None and not Path(data).exists():
             raise UserError(f"{run} was trained on {data}, which does not exist: {usage}", "data-missing")
@@ -156,6 +158,7 @@ def stored_split(run: Path, dataset: Dataset, notes: list[str]) -> NDArray[np.ui
     """The part of each image: as in the split of the run, looked up by hash, or else as in the data set."""
     try:
         split, _ = load_tensors(run / "split.safetensors")
+        check_arrays(run / "split.safetensors", split, {"hashes": torch.uint64, "part": torch.uint8})
     except Damaged as error:
         text = f"{error}; run `ptarmigan train` with the run's options again to rewrite it"
         raise UserError(text, "file-damaged") from None

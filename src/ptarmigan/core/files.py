@@ -7,9 +7,12 @@ import hashlib
 import json
 import os
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
+
+import numpy as np
+import safetensors
 
 from ptarmigan.core.types import UserError
 
@@ -54,8 +57,14 @@ def write_atomic(path: Path, content: bytes | Callable[[BinaryIO], object]) -> N
 
 
 def check_absent(path: Path, flag: str) -> None:
-    """Raise UserError (file-exists) if the path is a file, or a folder that is not empty."""
-    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+    """Raise UserError if the path is a file or a folder that is not empty (file-exists), or is not allowed."""
+    try:
+        taken = path.exists() and not (path.is_dir() and not any(path.iterdir()))
+    except OSError as error:  # a name that is too long, a folder that may not be read
+        raise UserError(
+            f"{flag}: cannot use {path}: {error.strerror}; name another --{flag}", "file-unwritable"
+        ) from None
+    if taken:
         raise UserError(
             f"{flag}: {path} exists and is not overwritten; name another --{flag}, or remove it first", "file-exists"
         )
@@ -123,9 +132,65 @@ def load_json(path: Path) -> dict[str, Any]:
     return record
 
 
+SealedTensor = tuple[str, str, tuple[int, ...], memoryview]  # name, type, shape and bytes: what a SHA-256 covers
+
+
+class Contents(NamedTuple):
+    """What a file of tensors holds, without the tensors."""
+
+    meta: dict[str, Any]
+    shapes: dict[str, tuple[int, ...]]  # by the name of the tensor
+    not_finite: list[str]  # names of tensors with a NaN or infinite value
+
+
+def load_header(path: Path) -> Contents:
+    """Read a file of tensors one tensor at a time and without torch; raises as `load_tensors` does."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    not_finite: list[str] = []
+
+    def visit(name: str, array: Any) -> SealedTensor:
+        shapes[name] = array.shape
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            not_finite.append(name)
+        return name, f"torch.{array.dtype}", array.shape, array.reshape(-1).view(np.uint8).data
+
+    return Contents(read_sealed(path, "np", visit), shapes, not_finite)
+
+
+def read_sealed(path: Path, framework: str, visit: Callable[[str, Any], SealedTensor]) -> dict[str, Any]:
+    """Check the SHA-256 of a file of tensors and return its JSON.
+
+    `visit(name, tensor)` is called for each tensor, an array of the framework ("np" or "pt"), one at a time, before the
+    SHA-256 is known to be good.  Raises Damaged where the file cannot be read, is not ours, or does not have the
+    SHA-256 that it names; OtherFormat where it is whole and has another format than FORMAT.
+    """
+    try:
+        with safetensors.safe_open(path, framework) as file:
+            meta: dict[str, Any] = json.loads((file.metadata() or {})["ptarmigan"])
+            sha256 = meta.pop("sha256")
+            good = sha256 == seal_tensors(meta, (visit(name, file.get_tensor(name)) for name in sorted(file.keys())))
+    except (
+        OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, safetensors.SafetensorError,
+    ) as error:  # fmt: skip
+        raise damaged(path, error) from None
+    if not good:
+        raise damaged(path)
+    check_format(path, meta.get("format"))
+    return {**meta, "sha256": sha256}
+
+
+def seal_tensors(meta: dict[str, Any], tensors: Iterable[SealedTensor]) -> str:
+    """The SHA-256 of JSON and of tensors in the order of their names."""
+    sha = hashlib.sha256(json.dumps(meta, sort_keys=True).encode())
+    for name, kind, shape, content in tensors:
+        sha.update(f"{name} {kind} {shape}".encode())
+        sha.update(content)
+    return sha.hexdigest()
+
+
 def check_format(path: Path, found: object) -> None:
     """Raise OtherFormat where a file's format is not the one that this version reads."""
-    if found != FORMAT:
+    if type(found) is not int or found != FORMAT:  # True and 1.0 equal 1
         raise OtherFormat(
             f"{path} has format {found!r}, this ptarmigan reads format {FORMAT}: use the ptarmigan that wrote it"
         )

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from ptarmigan.core.records import LogLine, fits
 from ptarmigan.core.types import UserError
 
 
@@ -45,7 +46,7 @@ def read_log(path: Path) -> Iterator[dict[str, Any]]:
             line = json.loads(text)
         except (ValueError, RecursionError):
             continue
-        if isinstance(line, dict) and isinstance(line.get("images_seen"), int) and isinstance(line.get("attempt"), int):
+        if fits(line, LogLine):
             yield line
 
 

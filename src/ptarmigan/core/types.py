@@ -41,12 +41,12 @@ class UserError(Exception):
 
 
 def unknown(what: str, name: str, choices: Iterable[str]) -> UserError:
-    """An error that suggests the nearest choice if there is one, and lists the choices unless there are many."""
+    """An error that suggests the nearest choice if there is one, and lists the choices, of many the first 20."""
     choices = list(choices)
     near = difflib.get_close_matches(name, choices, n=1)
     hints = [f"did you mean {near[0]!r}?"] if near else []
     if not near or len(choices) <= 20:
-        hints.append(f"choose one of {', '.join(choices)}")
+        hints.append(f"choose one of {shorten(choices, 20)}")
     return UserError(f"unknown {what} {name!r}: {' '.join(hints)}", "unknown-name")
 
 
@@ -90,10 +90,11 @@ class ImageSpec:
         return len(self.class_names)
 
     def label(self, name: str) -> int:
-        """The label of a class; raises UserError (unknown-name), which lists the classes."""
-        if name not in self.class_names:
+        """The label of a class, in any form of Unicode; raises UserError (unknown-name), which lists the classes."""
+        names = [class_name(known) for known in self.class_names]
+        if class_name(name) not in names:
             raise unknown("class", name, self.class_names)
-        return self.class_names.index(name)
+        return names.index(class_name(name))
 
 
 class Batch(NamedTuple):

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
+import shutil
 import tempfile
-from collections.abc import Sequence
+import zipfile
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -17,17 +22,22 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor, nn
 
-from ptarmigan.config import Config, Model, config_of
+from ptarmigan.config import Config, Model
 from ptarmigan.core import files, seeding
-from ptarmigan.core.devices import pick_device
+from ptarmigan.core.console import Display, Terminal
+from ptarmigan.core.devices import out_of_memory, pick_device
+from ptarmigan.core.files import Damaged
 from ptarmigan.core.tensor_files import load_tensors
-from ptarmigan.core.types import ImageSpec, UserError
-from ptarmigan.evaluation.report import headline
-from ptarmigan.networks import build_generator
+from ptarmigan.core.types import ImageSpec, UserError, class_name, printable
+from ptarmigan.generator.header import AVERAGE, NOT_AVERAGE, find_generator, header_of, read_scores
+from ptarmigan.networks import build_generator, without_weights
 
 CHUNK = 256  # images per forward, however many are sampled
-READ_ERRORS = (KeyError, TypeError, ValueError, AttributeError, RuntimeError, UserError)  # raised by an invalid file
-GENERATOR_FILES = ("generator/model.safetensors", "model.safetensors")  # in a run folder, and in a generator folder
+CHUNK_PIXELS = CHUNK * 64 * 64  # of the images in one forward of `sample`, since large images need much memory
+MAX_IMAGES = 10**9  # of a class in one call
+MAX_PIXELS = 100_000_000  # of one picture
+MAX_ROWS = 32  # classes in a picture for which no class was chosen
+BLOCK = 4096  # bytes: a file takes at least so much of a disk
 
 
 @torch.no_grad()
@@ -35,17 +45,22 @@ def generate_images(
     generator: nn.Module, model: Model, labels: NDArray[np.int64], indices: NDArray[np.int64], seed: int
 ) -> NDArray[np.uint8]:
     """Images uint8 [N, H, W, C] of classes `labels` [N]; each image's latent depends only on the seed and its index."""
-    device = next(generator.parameters()).device
     training = generator.training
     generator.eval()
-    out = []
-    for start in range(0, len(labels), CHUNK):
-        part = slice(start, start + CHUNK)
-        z = seeding.latents(seed, "sample", indices[part], model.latent_dim, model.latent)
-        images = generator(z.to(device), torch.from_numpy(labels[part]).to(device))
-        out.append(to_uint8(images))
+    parts = (slice(start, start + CHUNK) for start in range(0, len(labels), CHUNK))
+    out = [to_uint8(forward(generator, model, labels[part], indices[part], seed)) for part in parts]
     generator.train(training)
     return np.concatenate(out)
+
+
+def forward(
+    generator: nn.Module, model: Model, labels: NDArray[np.int64], indices: NDArray[np.int64], seed: int
+) -> Tensor:
+    """Images [N, C, H, W] in [-1, 1], not clamped, on the generator's device."""
+    device = next(generator.parameters()).device
+    z = seeding.latents(seed, "sample", indices, model.latent_dim, model.latent)
+    images: Tensor = generator(z.to(device), torch.from_numpy(labels).to(device))
+    return images
 
 
 def to_uint8(images: Tensor) -> NDArray[np.uint8]:
@@ -72,8 +87,16 @@ def save_png(picture: Image.Image, path: Path, **text: object) -> None:
     """Write a PNG atomically, with `text` in its text chunks."""
     info = PngInfo()
     for key, value in text.items():
-        info.add_itxt(key, str(value))
+        info.add_itxt(key, printable(str(value)))  # a class name may have line breaks, and lone surrogates
     files.write_atomic(path, lambda file: picture.save(file, "png", pnginfo=info))
+
+
+class Chunk(NamedTuple):
+    """Some of the images that were asked for."""
+
+    images: NDArray[np.uint8]  # [N, H, W, C]
+    labels: NDArray[np.int64]  # [N]
+    indices: NDArray[np.int64]  # [N], of the image's latent: 0, 1, 2 ... in each class
 
 
 @dataclass(frozen=True)
@@ -96,95 +119,113 @@ class TrainedGenerator:
     def sample(
         self, label: str | Sequence[str] | None = None, n: int = 16, seed: int = 0
     ) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-        """`n` images of each class in `label` (default: every class), class by class.
+        """`n` images of each class in `label` (default: every class), class by class; a class named twice counts once.
 
         Returns images uint8 [N, H, W, C] in 0..255 and labels int64 [N] as numbered in the data set.  Image i of a
         class uses latent index i, so the same seed gives the same image in any call.  Raises UserError for an unknown
-        class, for a class if the generator is unconditional, and for `n` or `seed` out of range.
+        class, for a class if the generator is unconditional, for `n` or `seed` out of range, for images that are NaN or
+        infinite, and where the memory does not suffice.
         """
-        if n < 1:
-            raise UserError(f"-n {n}: expected at least 1 image per class", "value-out-of-range")
-        if not 0 <= seed < 2**63:
-            raise UserError(f"--seed {seed}: expected a seed from 0 to 2^63 - 1", "value-out-of-range")
+        classes = self.labels_of(label)
+        with memory_errors():
+            chunks = list(self.chunks(classes, n, seed))
+            return np.concatenate([c.images for c in chunks]), np.concatenate([c.labels for c in chunks])
+
+    def labels_of(self, label: str | Sequence[str] | None) -> list[int]:
+        """The labels of the classes that are named, each once; raises UserError as `sample` does."""
         names = [label] if isinstance(label, str) else list(label or [])
-        if self.config.model.conditioning == "none":
-            if names and (self.spec.classes > 1 or names != list(self.spec.class_names)):
-                text = f"class {names[0]!r}: this generator is unconditional (recipe {self.config.recipe}, conditioning"
-                other = ", or train with --recipe auto" if self.spec.classes > 1 else ""
-                raise UserError(f"{text} none); leave --class out{other}", "options-conflict")
-            classes = [0]
-        else:
-            classes = [self.spec.label(name) for name in names] or list(range(self.spec.classes))
-        labels = np.repeat(np.array(classes, np.int64), n)
-        indices = np.tile(np.arange(n, dtype=np.int64), len(classes))
-        return generate_images(self.network, self.config.model, labels, indices, seed), labels
+        if self.config.model.conditioning != "none":
+            return list(dict.fromkeys(map(self.spec.label, names))) or list(range(self.spec.classes))
+        if names and (self.spec.classes > 1 or [*map(class_name, names)] != [*map(class_name, self.spec.class_names)]):
+            text = f"class {names[0]!r}: this generator is unconditional (recipe {self.config.recipe}, conditioning"
+            other = ", or train with --recipe auto" if self.spec.classes > 1 else ""
+            raise UserError(f"{text} none); leave --class out{other}", "options-conflict")
+        return [0]
+
+    def chunks(self, classes: Sequence[int], n: int, seed: int) -> Iterator[Chunk]:
+        """The images of `sample` in parts of at most CHUNK, each computed when it is asked for."""
+        check_numbers(n, seed)
+        of = np.array(classes, np.int64)
+        size = max(1, min(CHUNK, CHUNK_PIXELS // (self.spec.height * self.spec.width)))
+        for start in range(0, len(of) * n, size):
+            positions = np.arange(start, min(start + size, len(of) * n))
+            labels, indices = of[positions // n], positions % n
+            with torch.no_grad():
+                images = forward(self.network, self.config.model, labels, indices, seed)
+            if not torch.isfinite(images).all():
+                raise UserError("the generator draws NaN or infinite pixels: use another one", "not-finite")
+            yield Chunk(to_uint8(images), labels, indices)
 
 
-def save_grid(
-    generator: TrainedGenerator, images: NDArray[np.uint8], labels: NDArray[np.int64], path: Path, seed: int
-) -> None:
-    """Write the images of `TrainedGenerator.sample` as one picture: a row per class, or nearly square for one class.
-
-    The PNG's text holds the seed, the classes from top to bottom and the SHA-256 of the generator.
-    """
-    classes = np.unique(labels)
-    columns = len(images) // len(classes) if len(classes) > 1 else math.ceil(len(images) ** 0.5)
-    names = ", ".join(generator.spec.class_names[label] for label in dict.fromkeys(labels.tolist()))
-    save_png(image_grid(images, columns), path, seed=seed, classes=names, generator=generator.sha256)
+def check_numbers(n: int, seed: int) -> None:
+    if not 1 <= n <= MAX_IMAGES:
+        raise UserError(f"-n {n}: expected 1 to {MAX_IMAGES:,} images per class", "value-out-of-range")
+    if not 0 <= seed < 2**63:
+        raise UserError(f"--seed {seed}: expected a seed from 0 to 2^63 - 1", "value-out-of-range")
 
 
-def load(model: str | Path, device: str = "cpu") -> TrainedGenerator:
-    """The generator of a run folder, a generator folder, or a model.safetensors file.
-
-    Raises UserError if there is none, it is damaged, or its tensors do not match its header.
-    """
-    path = find_generator(Path(model))
-    tensors, meta = load_tensors(path)
+@contextmanager
+def memory_errors() -> Iterator[None]:
+    """Turn the errors of torch, of numpy and of a device that has no memory left into a UserError (out-of-memory)."""
     try:
-        config, spec = config_and_spec(meta)
-        with torch.device("meta"):  # so that a false header cannot allocate memory before its tensors are checked
-            network = build_generator(spec, config.model)
-        assign_tensors(network, tensors)
-        recorded = meta["images_seen"], meta["fingerprint"], meta["selection"]
-    except READ_ERRORS as error:
-        raise UserError(f"{path} is not a generator that this version can read: {error}", "file-damaged") from None
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not out_of_memory(error):
+            raise
+        text = "out of memory: sample fewer images at once, close other programs, or use another --device"
+        raise UserError(text, "out-of-memory") from None
+
+
+def load(model: str | Path, device: str = "cpu", *, at: int | None = None) -> TrainedGenerator:
+    """The generator of a run folder, a generator folder, a model.safetensors or a checkpoint file.
+
+    The generator of a checkpoint is the moving average of G.  With `at`, `model` is a run folder, and the generator is
+    that of its checkpoint at so many images.  Raises UserError if there is none, it is damaged, its tensors do not
+    match its header, or a weight is NaN or infinite.
+    """
+    path = find_generator(Path(model), at)
+    tensors, meta = load_tensors(path, skip=NOT_AVERAGE)
+    tensors = {name.removeprefix(AVERAGE): tensor for name, tensor in tensors.items()}
+    header = header_of(path, meta)
+    network = network_of(path, header.spec, header.config.model, tensors)
+    if fault := first_not_finite(tensors):
+        text = (
+            f"{fault} in {path} has NaN or infinite values: use another generator, or an earlier checkpoint with --at"
+        )
+        raise UserError(text, "model-invalid")
     network.to(pick_device(device)).eval().requires_grad_(False)
-    return TrainedGenerator(network, config, spec, *recorded, read_scores(path.parent, meta["sha256"]), meta["sha256"])
+    try:
+        scores = read_scores(path.parent, header.sha256)
+    except Damaged:  # `info` says so
+        scores = {}
+    config, spec, images_seen, fingerprint, selection, sha256 = header
+    return TrainedGenerator(network, config, spec, images_seen, fingerprint, selection, scores, sha256)
 
 
-def config_and_spec(meta: dict[str, Any]) -> tuple[Config, ImageSpec]:
-    """The config and image spec in a file's header; raises one of READ_ERRORS if they are not valid."""
-    return config_of(meta), ImageSpec(**{**meta["spec"], "class_names": tuple(map(str, meta["spec"]["class_names"]))})
+def network_of(path: Path, spec: ImageSpec, model: Model, tensors: dict[str, Tensor]) -> nn.Module:
+    """The generator of a file with its tensors; raises Damaged if they are not those of its header."""
+    with without_weights():  # so that a false header cannot allocate memory
+        network = build_generator(spec, model)
+    assign_tensors(path, network, tensors)
+    return network
 
 
-def assign_tensors(network: nn.Module, tensors: dict[str, Tensor]) -> None:
-    """Give a network on the meta device its tensors; raises one of READ_ERRORS if names, shapes or types differ."""
-    for name, expected in network.state_dict().items():
-        if tensors[name].dtype != expected.dtype:
-            raise TypeError(f"{name} is {tensors[name].dtype}, not {expected.dtype}")
+def assign_tensors(path: Path, network: nn.Module, tensors: dict[str, Tensor]) -> None:
+    """Give a network without weights the tensors of a file; raises Damaged if names, shapes or types differ."""
+    expected = network.state_dict()
+    for name in [*expected, *tensors]:
+        kinds = [
+            f"{tensor.dtype} {tuple(tensor.shape)}" if (tensor := of.get(name)) is not None else "missing"
+            for of in (tensors, expected)
+        ]
+        if kinds[0] != kinds[1]:
+            raise Damaged(f"{path} does not match its header: {name} is {kinds[0]}, and should be {kinds[1]}")
     network.load_state_dict(tensors, assign=True)
 
 
-def read_scores(folder: Path, sha256: str) -> dict[str, Any]:
-    """The reports in a generator folder, by extractor; {} if they are damaged or of another generator."""
-    try:
-        record = files.load_json(folder / "scores.json")
-    except files.Damaged:  # or missing
-        return {}
-    return record["reports"] if record.get("generator") == sha256 else {}
-
-
-def find_generator(model: Path) -> Path:
-    """The model.safetensors of a run folder, a generator folder, or the file itself."""
-    tried = [*(model / name for name in GENERATOR_FILES), model]
-    for path in tried:
-        if path.is_file():
-            return path
-    if not model.exists():
-        text = f"{model} does not exist: name a run, a generator folder or a model.safetensors"
-        raise UserError(text, "path-not-found")
-    text = f"{model} has no generator (neither {tried[0]} nor {tried[1]}); a run has one after its first snapshot"
-    raise UserError(text, "no-generator")
+def first_not_finite(tensors: dict[str, Tensor]) -> str | None:
+    """The name of the first tensor with a NaN or infinite value."""
+    return next((name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()), None)
 
 
 def sample(
@@ -194,47 +235,135 @@ def sample(
     n: int = 16,
     seed: int = 0,
     out: str | Path = "samples.png",
+    at: int | None = None,
     device: str = "auto",
 ) -> Path:
     """Sample `n` images of each class in `label` (default: every class) and write them to `out`; returns its path.
 
-    `out` is X.png, one picture with a row per class; X.npz with arr_0 uint8 [N, H, W, C], arr_1 int64 [N] and
-    class_names; or a folder, which gets a folder of PNGs for each class.  Raises UserError for an unknown class,
-    an unreadable model, and an `out` that exists: nothing is overwritten.
+    `model` and `at` are as in `load`.  `out` is X.png, one picture with a row per class, for which at most 32 classes
+    are chosen if none is named; X.npz with arr_0 uint8 [N, H, W, C], arr_1 int64 [N] and class_names; or a folder,
+    which gets a folder of PNGs for each class.  An .npz and a folder take any number of images, of which few are in
+    memory at once.  Progress and notes go to standard error.  Raises UserError for an unknown class, an unreadable
+    model, too little space or memory, and an `out` that exists: nothing is overwritten.
     """
     out = Path(out)
-    files.check_absent(out, "out")
-    if out.suffix.lower() not in ("", ".png", ".npz") and not out.is_dir():
-        raise UserError(f"out: expected X.png, X.npz or a folder, got {out}", "value-invalid")
-    generator = load(model, device)
-    images, labels = generator.sample(label, n, seed)
-    files.make_folder(out.parent)
-    if out.suffix.lower() == ".png":
-        save_grid(generator, images, labels, out, seed)
-    elif out.suffix.lower() == ".npz":
-        names = np.array(generator.spec.class_names)
-        files.write_atomic(out, lambda file: np.savez_compressed(file, arr_0=images, arr_1=labels, class_names=names))
-    else:
-        save_folder(generator, images, labels, out, seed)
+    with Display(Terminal(stderr=True)) as display, memory_errors():
+        generator = load(model, device, at=at)
+        classes = generator.labels_of(label)
+        check_numbers(n, seed)
+        if label and not isinstance(label, str) and len(label) > len(classes):
+            display.say("note: a class that is named more than once is drawn once")
+        kind = out.suffix.lower()
+        if kind not in ("", ".png", ".npz") and not out.is_dir():
+            raise UserError(f"out: expected X.png, X.npz or a folder, got {out}", "value-invalid")
+        files.check_absent(out, "out")
+        if kind == ".png":
+            if not label and len(classes) > MAX_ROWS:
+                classes = grid_classes(len(classes))
+                text = f"note: {len(classes)} of {generator.spec.classes:,} classes, evenly spread"
+                display.say(f"{text}; name classes with --class")
+            check_picture(generator.spec, len(classes), n)
+        total = len(classes) * n
+        chunks = reported(generator.chunks(classes, n, seed), total, display)
+        if kind != ".png":
+            chunks = check_room(chunks, total, out)
+        files.make_folder(out.parent)
+        if kind == ".png":
+            drawn = list(chunks)
+            images, labels = np.concatenate([c.images for c in drawn]), np.concatenate([c.labels for c in drawn])
+            save_grid(generator, images, labels, out, seed)
+        elif kind == ".npz":
+            files.write_atomic(out, lambda file: write_npz(file, generator.spec, classes, n, chunks))
+        else:
+            save_folder(generator, classes, chunks, out, seed)
     return out
 
 
+def reported(chunks: Iterable[Chunk], total: int, display: Display) -> Iterator[Chunk]:
+    """The same chunks, each counted on the display."""
+    done = 0
+    for chunk in chunks:
+        yield chunk
+        done += len(chunk.images)
+        display.preparing("sampling", done, total)
+
+
+def grid_classes(classes: int) -> list[int]:
+    """The labels of at most MAX_ROWS classes, evenly spread, of which a picture shows a row each."""
+    return [round(place) for place in np.linspace(0, classes - 1, min(classes, MAX_ROWS)).tolist()]
+
+
+def check_picture(spec: ImageSpec, classes: int, n: int) -> None:
+    """Raise UserError (value-out-of-range) if a grid of `n` images of each class is too large for one picture."""
+    if classes * n * spec.height * spec.width > MAX_PIXELS:
+        text = f"-n {n}: {classes * n:,} images are more than one picture of at most {MAX_PIXELS:,} pixels can show"
+        raise UserError(f"{text}; name a folder or X.npz with --out, or lower -n", "value-out-of-range")
+
+
+def save_grid(
+    generator: TrainedGenerator, images: NDArray[np.uint8], labels: NDArray[np.int64], path: Path, seed: int
+) -> None:
+    """Write the images of `TrainedGenerator.sample` as one picture: a row per class, or nearly square for one class.
+
+    The PNG's text holds the seed, the classes from top to bottom and the SHA-256 of the generator.
+    """
+    classes = list(dict.fromkeys(labels.tolist()))
+    columns = len(images) // len(classes) if len(classes) > 1 else math.ceil(len(images) ** 0.5)
+    names = ", ".join(generator.spec.class_names[label] for label in classes)
+    save_png(image_grid(images, columns), path, seed=seed, classes=names, generator=generator.sha256)
+
+
+def check_room(chunks: Iterator[Chunk], total: int, out: Path) -> Iterator[Chunk]:
+    """Raise UserError (file-unwritable) if the disk has no room for `total` images; returns the same chunks.
+
+    The size is estimated from the first images, compressed as the output is.
+    """
+    first = next(chunks)
+    tried = first.images[:16]
+    each = len(zlib.compress(tried.tobytes())) / len(tried)
+    if out.suffix.lower() != ".npz":
+        each = math.ceil(each / BLOCK) * BLOCK
+    place = next(folder for folder in out.absolute().parents if folder.exists())
+    needed, free = total * each / 1e9, shutil.disk_usage(place).free / 1e9
+    if needed > free:
+        text = f"out: {total:,} images need about {needed:,.1f} GB, and {place} has {free:,.1f} GB left"
+        raise UserError(f"{text}: lower -n, or name another --out", "file-unwritable")
+    return itertools.chain([first], chunks)
+
+
+def write_npz(file: Any, spec: ImageSpec, classes: Sequence[int], n: int, chunks: Iterable[Chunk]) -> None:
+    """Write arr_0, arr_1 and class_names as `np.savez_compressed` does, from images that come in chunks."""
+    total = len(classes) * n
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, allowZip64=True) as archive:
+
+        def write(name: str, dtype: np.dtype[Any], shape: tuple[int, ...], parts: Iterable[NDArray[Any]]) -> None:
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+                np.lib.format.write_array_header_1_0(member, header)
+                for part in parts:
+                    member.write(part.tobytes())
+
+        shape = total, spec.height, spec.width, spec.channels
+        write("arr_0", np.dtype(np.uint8), shape, (chunk.images for chunk in chunks))
+        labels = (np.full(min(CHUNK, n - at), label, np.int64) for label in classes for at in range(0, n, CHUNK))
+        write("arr_1", np.dtype(np.int64), (total,), labels)
+        names = np.array(spec.class_names)
+        write("class_names", names.dtype, names.shape, [names])
+
+
 def save_folder(
-    generator: TrainedGenerator, images: NDArray[np.uint8], labels: NDArray[np.int64], out: Path, seed: int
+    generator: TrainedGenerator, classes: Sequence[int], chunks: Iterable[Chunk], out: Path, seed: int
 ) -> None:
     """Write OUT/CLASS/INDEX.png for each image, all or none; '_' replaces characters that file names cannot have."""
-    invalid = re.compile(r'[<>:"/\\|?*\x00-\x1f]|^\.+$|[. ]+$')
-    names = [invalid.sub("_", name) or "_" for name in generator.spec.class_names]
-    if len({name.lower() for name in names}) < len(names):
-        names = [f"{label} {name}" for label, name in enumerate(names)]
-    if generator.config.model.conditioning == "none":
-        names = ["images"]
+    conditional = generator.config.model.conditioning != "none"
+    names = folder_names(generator.spec.class_names) if conditional else ["images"]
     try:
-        with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as temporary:
-            folder = Path(temporary) / out.name
-            for label in np.unique(labels):
+        with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name[:200]}.") as temporary:
+            folder = Path(temporary) / "images"
+            for label in classes:
                 (folder / names[label]).mkdir(parents=True)
-                for index, image in enumerate(images[labels == label]):
+            for images, labels, indices in chunks:
+                for image, label, index in zip(images, labels.tolist(), indices.tolist(), strict=True):
                     picture = image_grid(image[None], 1, gap=0)
                     save_png(picture, folder / names[label] / f"{index:06d}.png", seed=seed, generator=generator.sha256)
             folder.replace(out)
@@ -242,23 +371,11 @@ def save_folder(
         raise UserError(f"out: cannot write {out}: {error.strerror}", "file-unwritable") from None
 
 
-def info(model: str | Path) -> dict[str, Any]:
-    """What a generator records: path, classes, size, channels, recipe, loss, images seen, scores, SHA-256 and more.
-
-    Raises UserError if there is none or it is damaged.
-    """
-    generator = load(model)
-    spec, config = generator.spec, generator.config
-    return {
-        "path": str(find_generator(Path(model))),
-        "classes": list(spec.class_names) if config.model.conditioning != "none" else "none: unconditional",
-        "size": f"{spec.height}x{spec.width}",
-        "channels": spec.channels,
-        "recipe": config.recipe,
-        "loss": config.loss.loss,
-        "conditioning": config.model.conditioning,
-        "parameters": sum(parameter.numel() for parameter in generator.network.parameters()),
-        "images_seen": generator.images_seen,
-        "scores": [f"{name}: {headline(report)}" for name, report in generator.scores.items()] or "none yet",
-        "sha256": generator.sha256,
-    }
+def folder_names(class_names: Sequence[str]) -> list[str]:
+    """A name for the folder of each class: unique where case is ignored, of at most 200 bytes, valid on any system."""
+    invalid = re.compile(r'[<>:"/\\|?*\x00-\x1f]|^\.+$|[. ]+$')
+    short = [name.encode(errors="replace")[:190].decode(errors="ignore") for name in class_names]
+    names = [invalid.sub("_", name) or "_" for name in short]
+    if len({class_name(name).lower() for name in names}) < len(names):
+        names = [f"{label} {name}" for label, name in enumerate(names)]
+    return names

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from ptarmigan.config import Model
 from ptarmigan.core.types import ImageSpec
@@ -22,6 +27,22 @@ def build_generator(spec: ImageSpec, model: Model) -> nn.Module:
     """G on the CPU in fp32: (z [N, Z], labels [N]) -> images [N, C, H, W]; the caller clamps them to [-1, 1]."""
     generator: nn.Module = NETWORKS[model.network].Generator(spec, model)
     return generator
+
+
+@contextmanager
+def without_weights() -> Iterator[None]:
+    """Build networks on the meta device: their tensors have names, shapes and types, and take no memory."""
+    with torch.device("meta"), _NoDraws():
+        yield
+
+
+class _NoDraws(TorchFunctionMode):
+    """Leave out `normal_`, for which torch imports its compiler on the meta device; that takes 2 seconds."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        return None if func.__name__ == "normal_" else func(*args, **(kwargs or {}))
 
 
 def build(spec: ImageSpec, model: Model, seed: int) -> tuple[nn.Module, ConditionalDiscriminator]:

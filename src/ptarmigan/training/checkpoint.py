@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -9,21 +10,26 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from ptarmigan.core.files import Damaged, make_folder
+from ptarmigan.core.records import check
 from ptarmigan.core.tensor_files import load_tensors, save_tensors
 from ptarmigan.game.progress import Progress
 from ptarmigan.game.state import TrainState
+from ptarmigan.generator.header import checkpoints as checkpoints
+from ptarmigan.generator.header import header_of
 
 
 class Checkpoint(NamedTuple):
     path: Path
     tensors: dict[str, Tensor]
-    meta: dict[str, Any]  # images_seen, progress, record (the run's config.json), format, sha256
+    meta: dict[str, Any]  # a CheckpointHeader
+    progress: Progress
 
-
-def checkpoints(run: Path) -> list[Path]:
-    """A run's checkpoints, oldest first."""
-    paths = [path for path in (run / "checkpoints").glob("*.safetensors") if path.stem.isdecimal()]
-    return sorted(paths, key=lambda path: int(path.stem))
+    @classmethod
+    def read(cls, path: Path) -> Checkpoint:
+        """Raises Damaged if the file is not as `save` wrote it, and OtherFormat."""
+        tensors, meta = load_tensors(path)
+        header_of(path, meta, of_checkpoint=True)
+        return cls(path, tensors, meta, check(path, meta["progress"], Progress))
 
 
 def save(run: Path, state: TrainState, record: dict[str, Any], milestone: bool) -> Path:
@@ -56,13 +62,17 @@ def newest(run: Path, up_to: int | None = None) -> tuple[Checkpoint | None, list
         if up_to is not None and int(path.stem) > up_to:
             continue
         try:
-            return Checkpoint(path, *load_tensors(path)), damaged
+            return Checkpoint.read(path), damaged
         except Damaged as error:
             damaged.append(str(error))
     return None, damaged
 
 
 def restore(state: TrainState, found: Checkpoint) -> None:
-    """Load a checkpoint into a state of the same config."""
-    state.load(found.tensors)
-    state.images_seen, state.progress = found.meta["images_seen"], Progress(**found.meta["progress"])
+    """Load a checkpoint into a state of the same config; raises Damaged if its tensors are not those of the config."""
+    try:
+        state.load(found.tensors)
+    except (KeyError, RuntimeError) as error:
+        fault = " ".join(str(error).split())
+        raise Damaged(f"{found.path} does not hold the tensors of its config: {fault}") from None
+    state.images_seen, state.progress = found.meta["images_seen"], copy.deepcopy(found.progress)

@@ -10,6 +10,7 @@ from ptarmigan.core.console import duration
 from ptarmigan.data import Dataset
 from ptarmigan.game.augment import describe_policy
 from ptarmigan.game.state import TrainState
+from ptarmigan.generator.generator import MAX_ROWS
 from ptarmigan.training.auto import Choice
 from ptarmigan.training.budget import finished
 
@@ -30,6 +31,8 @@ def describe(
         f"{changed}, batch {config.train.batch}, on {state.device} in {'bf16' if state.bf16 else 'fp32'}"
         + (f", {dist.world()} ranks" if dist.world() > 1 else "")
     )
+    if config.model.conditioning != "none" and spec.classes > MAX_ROWS:
+        say(f"  each grid of samples shows {MAX_ROWS} of the {spec.classes:,} classes, evenly spread")
     for line in [*choice.reasons, choice.expected] if choice else []:
         say(f"  {line}")
     if not found:

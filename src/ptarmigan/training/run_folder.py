@@ -16,10 +16,12 @@ from filelock import FileLock, Timeout
 from ptarmigan.config import RECIPES, UNTRACKED, Config, config_of
 from ptarmigan.core import dist
 from ptarmigan.core.files import FORMAT, Damaged, load_json, make_folder, save_json
+from ptarmigan.core.records import Owner, check
 from ptarmigan.core.tensor_files import save_tensors
 from ptarmigan.core.types import UserError
 from ptarmigan.core.version import __version__
 from ptarmigan.data import Dataset
+from ptarmigan.generator.header import load_run_record
 from ptarmigan.training import checkpoint
 from ptarmigan.training.auto import CHOSEN
 from ptarmigan.training.checkpoint import Checkpoint
@@ -76,15 +78,15 @@ def is_run(run: Path) -> bool:
 def holder(owner: Path) -> str:
     """Who holds a run, in words."""
     try:
-        return "process {pid} on {host}".format(**load_json(owner))
-    except (Damaged, KeyError):
+        return "process {pid} on {host}".format(**check(owner, load_json(owner), Owner))
+    except Damaged:
         return "another process"
 
 
 def read_record(run: Path) -> dict[str, Any] | None:
     """A run's record, from config.json or, where that is missing or damaged, from the newest good checkpoint."""
     try:
-        return load_json(run / "config.json")
+        return load_run_record(run)
     except Damaged:  # or missing
         found, _ = checkpoint.newest(run)
     record: dict[str, Any] | None = found.meta["record"] if found else None
@@ -96,7 +98,7 @@ def recorded_auto(run: Path) -> dict[str, Any] | None:
     try:
         record = read_record(run)
         flat = config_of(record).flat() if record else {}
-    except (UserError, KeyError, TypeError):  # `open_run` reports it
+    except UserError:  # `open_run` reports it
         return None
     if record is None:
         return None
@@ -133,7 +135,7 @@ def open_run(
         notes = [f"{sentence}; using {found.path.name}" for sentence in notes]
     record: dict[str, Any] | None = None
     try:
-        record = load_json(run / "config.json") if found or (run / "config.json").exists() else None
+        record = load_run_record(run) if found or (run / "config.json").exists() else None
     except Damaged as error:
         if found is None:
             raise UserError(

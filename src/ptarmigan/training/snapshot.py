@@ -12,9 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ptarmigan.core import dist, seeding
-from ptarmigan.core.files import Damaged, make_folder
+from ptarmigan.core.files import Damaged, load_header, make_folder
 from ptarmigan.core.log import Metrics
-from ptarmigan.core.tensor_files import load_tensors
 from ptarmigan.core.types import UserError
 from ptarmigan.data import SELECT, Dataset
 from ptarmigan.evaluation import features, metrics
@@ -22,7 +21,8 @@ from ptarmigan.evaluation.features import Extractor
 from ptarmigan.evaluation.features.cache import cached_features
 from ptarmigan.game.state import TrainState
 from ptarmigan.generator.export import export_generator
-from ptarmigan.generator.generator import TrainedGenerator, generate_images, save_grid
+from ptarmigan.generator.generator import TrainedGenerator, generate_images, grid_classes, save_grid
+from ptarmigan.generator.header import header_of
 from ptarmigan.networks.layers import recalibrate_batch_norm
 from ptarmigan.training import checkpoint
 
@@ -100,14 +100,16 @@ def save_snapshot(
 
 
 def save_samples(run: Path, state: TrainState, dataset: Dataset, sha256: str) -> None:
-    """A grid of images with fixed latents, a row for each class, as RUN/samples/IMAGES.png."""
+    """A grid of images with fixed latents, a row for each class or for 32 of them, as RUN/samples/IMAGES.png."""
     config = state.config
     generator = TrainedGenerator(
         state.ema, config, state.spec, state.images_seen, dataset.fingerprint, LAST, {}, sha256
     )
     conditional = config.model.conditioning != "none"
     n, seed = GRID_COLUMNS if conditional else GRID_COLUMNS**2, config.train.seed
-    images, labels = generator.sample(n=n, seed=seed)
+    classes = np.array(grid_classes(state.spec.classes) if conditional else [0])
+    labels = np.repeat(classes, n)
+    images = generate_images(state.ema, config.model, labels, np.tile(np.arange(n), len(classes)), seed)
     path = run / "samples" / f"{state.images_seen:09d}.png"
     make_folder(path.parent)
     save_grid(generator, images, labels, path, seed)
@@ -134,7 +136,8 @@ def export_average(folder: Path, state: TrainState, dataset: Dataset, selection:
 
 def has_generator(run: Path) -> bool:
     try:
-        load_tensors(run / "generator" / "model.safetensors")
+        path = run / "generator" / "model.safetensors"
+        header_of(path, load_header(path).meta)
     except Damaged:
         return False
     return True

@@ -12,11 +12,12 @@ from torch import Tensor
 
 from ptarmigan.config import OF_DCGAN, Config, Model, flatten
 from ptarmigan.core import dist
+from ptarmigan.core.files import Damaged
 from ptarmigan.core.types import ImageSpec, UserError, shorten
 from ptarmigan.game.state import TrainState
 from ptarmigan.generator import generator as sampling
-from ptarmigan.generator.generator import READ_ERRORS, assign_tensors, config_and_spec
-from ptarmigan.networks import build
+from ptarmigan.generator.header import config_and_spec
+from ptarmigan.networks import build, without_weights
 from ptarmigan.networks.layers import FIRST_POWER_ITERATIONS, power_iteration
 from ptarmigan.training import checkpoint
 from ptarmigan.training.run_folder import read_record
@@ -45,15 +46,8 @@ class SourceModel:
     def open(cls, path: Path) -> SourceModel:
         """Read a model; raises UserError if there is none, it is damaged, or it has a NaN or infinite value."""
         source = cls.from_run(path) if checkpoint.checkpoints(path) else cls.from_generator(path)
-        if not isinstance(source.images_seen, int):
-            raise UserError(
-                f"from: {path} does not say how many images it has seen: name another model", "model-invalid"
-            )
-        for name, tensor in source.tensors.items():
-            if not torch.isfinite(tensor).all():
-                raise UserError(
-                    f"from: {name} in {path} has NaN or infinite values: name another model", "model-invalid"
-                )
+        if name := sampling.first_not_finite(source.tensors):
+            raise UserError(f"from: {name} in {path} has NaN or infinite values: name another model", "model-invalid")
         return source
 
     @classmethod
@@ -66,22 +60,19 @@ class SourceModel:
                 "no-good-checkpoint",
             )
         try:
-            config, spec = config_and_spec(found.meta["record"])
-            with torch.device("meta"):
+            config, spec = config_and_spec(found.path, found.meta["record"])
+            with without_weights():
                 G, D = build(spec, config.model, config.train.seed)
             tensors: dict[str, Tensor] = {}
             for player, network in (("G", G), ("D", D), ("ema", G)):
                 prefix = f"{player}."
                 own = {name.removeprefix(prefix): t for name, t in found.tensors.items() if name.startswith(prefix)}
-                assign_tensors(network, own)
+                sampling.assign_tensors(found.path, network, own)
                 tensors |= {prefix + name: tensor for name, tensor in own.items()}
-            images_seen = found.meta["images_seen"]
-        except READ_ERRORS as error:
-            raise UserError(
-                f"from: {found.path} is not a checkpoint that this ptarmigan can read: {error}", "model-invalid"
-            ) from None
+        except Damaged as error:
+            raise UserError(f"from: {error}", "model-invalid") from None
         notes = tuple(f"{sentence}; using {found.path.name}" for sentence in damaged)
-        return cls(run, True, config, spec, images_seen, found.meta["sha256"], tensors, notes)
+        return cls(run, True, config, spec, found.meta["images_seen"], found.meta["sha256"], tensors, notes)
 
     @classmethod
     def from_generator(cls, path: Path) -> SourceModel:
@@ -260,7 +251,7 @@ def class_dims(spec: ImageSpec, model: Model) -> dict[str, int | None]:
     the meta device for one class more.
     """
     more = replace(spec, class_names=(*spec.class_names, ""))
-    with torch.device("meta"):
+    with without_weights():
         (g, d), (wider_g, wider_d) = build(spec, model, 0), build(more, model, 0)
     out: dict[str, int | None] = {}
     for player, network, wider in (("G", g, wider_g), ("ema", g, wider_g), ("D", d, wider_d)):

@@ -43,8 +43,10 @@ def cached_features(
     path = cache_folder() / "features" / f"{key.hexdigest()}.safetensors"
     try:
         features = load_tensors(path)[0]["features"]
+        if features.shape != (len(indices), extractor.dim):
+            raise KeyError
         on_images(len(indices))
-    except (files.Damaged, files.OtherFormat):  # or missing
+    except (files.Damaged, files.OtherFormat, KeyError):  # or missing
         features = extract_in_blocks(extractor, len(indices), lambda part: dataset.images[indices[part]], on_images)
         with suppress(UserError):  # without a cache, the next run only takes longer
             files.make_folder(path.parent)

@@ -1,0 +1,227 @@
+"""The structure of the JSON that ptarmigan writes: headers of tensor files, the record of a run, scores, the log.
+
+A checksum shows that a file is what someone wrote, not that it is what ptarmigan writes.  `check` is called after the
+checksum was found good and before any entry is used.  Entries that no reader needs are left out here, and a file may
+have more than these.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, NotRequired, TypedDict, TypeVar
+
+import msgspec
+
+from ptarmigan.core.files import Damaged
+
+T = TypeVar("T")
+Count = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+Positive = Annotated[int, msgspec.Meta(ge=1, le=2**63 - 1)]
+Side = Annotated[int, msgspec.Meta(ge=16, le=256)]  # the sides that `train --size` takes
+
+
+class Spec(TypedDict):
+    """An ImageSpec."""
+
+    height: Side
+    width: Side
+    channels: Literal[1, 3, 4]
+    class_names: Annotated[list[str], msgspec.Meta(min_length=1)]
+
+
+class ConfigSections(TypedDict):
+    """A Config, whose fields `config_of` checks."""
+
+    recipe: str
+    data: dict[str, Any]
+    model: dict[str, Any]
+    loss: dict[str, Any]
+    train: dict[str, Any]
+
+
+class GeneratorHeader(TypedDict):
+    """The header of model.safetensors."""
+
+    config: ConfigSections
+    spec: Spec
+    images_seen: Count
+    fingerprint: str
+    selection: str
+    loss_sha256: NotRequired[str | None]
+    sha256: str
+
+
+Parts = TypedDict("Parts", {"train": Count, "select": Count, "held-out": Count})
+
+
+class Source(TypedDict):
+    """Where a run's images come from."""
+
+    source: str
+    name: str
+    fingerprint: str
+    split: Parts  # images in each part
+
+
+class Init(TypedDict):
+    """The model that a run started from."""
+
+    model: str
+    sha256: str
+    recipe: str
+    images_seen: Count
+    has_discriminator: bool
+    shape: dict[str, Any]
+
+
+class Versions(TypedDict):
+    ptarmigan: str
+    torch: str
+
+
+class RunRecord(TypedDict):
+    """RUN/config.json, also in every checkpoint."""
+
+    config: ConfigSections
+    spec: Spec
+    data: Source
+    precision: Literal["fp32", "bf16"]
+    micro_batch: Count
+    tick: Positive
+    init: NotRequired[Init | None]
+    loss_sha256: NotRequired[str | None]
+    versions: Versions
+
+
+class CheckpointHeader(TypedDict):
+    """The header of a checkpoint; `game.progress.Progress` is the structure of its progress."""
+
+    images_seen: Count
+    progress: dict[str, Any]
+    record: RunRecord
+    sha256: str
+
+
+class Owner(TypedDict):
+    """RUN/.owner.json: the process that trains."""
+
+    pid: int
+    host: str
+
+
+class Interval(TypedDict):
+    mean: float
+    low: float
+    high: float
+
+
+class Columns(TypedDict):
+    """A score over all classes, against each set of real images."""
+
+    held_out: Interval
+    train: Interval
+    floor: Interval
+    excess: Interval
+
+
+class OfGenerated(TypedDict):
+    generated: Interval
+    held_out: float
+
+
+class ClassKid(TypedDict):
+    """The KID of one class; only `train` where few of its images were held out."""
+
+    train: Interval
+    held_out: NotRequired[Interval]
+    floor: NotRequired[Interval]
+    excess: NotRequired[Interval]
+
+
+class OfClass(TypedDict):
+    """The scores of one class."""
+
+    held_out_images: Count
+    kid: NotRequired[ClassKid]
+    diversity: NotRequired[Interval]
+    accuracy: NotRequired[OfGenerated]
+
+
+class Cas(TypedDict):
+    """The classification accuracy score, of generated and of real images."""
+
+    generated: Interval
+    train: Interval
+
+
+class Accuracy(TypedDict):
+    held_out: float | None
+    generated: NotRequired[Interval]
+    cas: NotRequired[Cas]
+
+
+class Copies(TypedDict):
+    c_t: NotRequired[Interval]
+    authenticity: Interval
+    authenticity_held_out: float
+    distance_ratio: Interval
+    closer_than_held_out: Interval
+
+
+class Protocol(TypedDict):
+    frechet_is_called: str
+    extractor: str
+    weights_sha256: str
+    input: str
+    images_a_set: Count
+    sets: Count
+    held_out_images: Count
+    train_images: Count
+    data_fingerprint: str
+    images_seen: Count
+    seeds: Annotated[list[int], msgspec.Meta(min_length=1)]
+
+
+class ScoreReport(TypedDict):
+    """What `score` found for a generator."""
+
+    figures: dict[str, Columns]
+    classes: NotRequired[dict[str, OfClass]]
+    accuracy: NotRequired[Accuracy]
+    copies: Copies
+    notes: list[str]
+    protocol: Protocol
+
+
+class Scores(TypedDict):
+    """scores.json in a generator folder."""
+
+    generator: str  # the SHA-256 of the generator that was scored
+    reports: dict[str, ScoreReport]  # by extractor
+
+
+class LogLine(TypedDict):
+    """A line of RUN/metrics.jsonl; it also has the means of the loss terms by name."""
+
+    images_seen: Count
+    attempt: Count
+    select_kid: NotRequired[float]
+    end: NotRequired[int | None]
+
+
+def fits(value: object, kind: type[Any]) -> bool:
+    """Whether a value has the structure `kind`."""
+    try:
+        msgspec.convert(value, kind)
+    except msgspec.ValidationError:
+        return False
+    return True
+
+
+def check(path: Path, value: object, kind: type[T]) -> T:
+    """The part of `value` that `kind` describes; raises Damaged, which names the file and the entry that is wrong."""
+    try:
+        return msgspec.convert(value, kind)
+    except msgspec.ValidationError as error:
+        text = str(error).replace("`$.", "`")
+        raise Damaged(f"{path} is damaged, or was not written by ptarmigan: {text}") from None
