@@ -276,4 +276,4 @@ def _reason(error: Exception) -> tuple[str, str]:
     text = " ".join(str(error).split()) or type(error).__name__
     if "truncated" in text.lower():
         return "truncated", ""
-    return "damaged" if re.search("broken|decoder|failed to read|checksum", text) else text, ""
+    return "damaged" if re.search("broken|decoder|failed to read|checksum|data stream", text) else text, ""
