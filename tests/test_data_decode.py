@@ -2,15 +2,41 @@
 
 from __future__ import annotations
 
+import os
+import struct
+import time
+import zlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+import torch
+from PIL import Image, ImageCms, features
 
-from ptarmigan.config import Data
-from ptarmigan.data.decode import ImageHeader, TargetShape, choose_shape, decode, read_header, to_shape, value_range
+from ptarmigan.config import Data, Model, resolve
+from ptarmigan.core.types import ImageSpec
+from ptarmigan.data import decode as module
+from ptarmigan.data import open_dataset
+from ptarmigan.data.decode import (
+    ImageHeader,
+    Limits,
+    Look,
+    Memory,
+    Refused,
+    TargetShape,
+    Values,
+    Window,
+    choose_channels,
+    choose_size,
+    choose_window,
+    share_cut,
+    to_shape,
+)
+from ptarmigan.networks import build
+from support import at_most, raises
 
+AVIF = features.check("avif")
 RNG = np.random.default_rng(0)
 GREY, COLOUR, ALPHA = (RNG.integers(0, 256, s, np.uint8) for s in ((20, 24), (20, 24, 3), (20, 24, 4)))
 
@@ -25,8 +51,16 @@ def shape(channels: int, height: int = 20, width: int = 24, fit: str = "crop") -
     return TargetShape(height, width, channels, fit)
 
 
-def plain(height: int, width: int, colour: bool = True, alpha: bool = False) -> ImageHeader:
-    return ImageHeader(height, width, colour, alpha, False)
+def decode(path: Path, target: TargetShape) -> np.ndarray:
+    return module.decode(path, target, Limits())
+
+
+def read_header(path: Path) -> ImageHeader:
+    return module.read_header(path, Limits())
+
+
+def look(path: Path) -> Look:
+    return module.look(path, Limits())
 
 
 # --- bit for bit -------------------------------------------------------------------------------------------
@@ -93,7 +127,7 @@ def test_grey_with_alpha(tmp_path: Path) -> None:
     alpha = np.zeros((20, 24), np.uint8)
     alpha[:, 12:] = 255
     path = saved(tmp_path, "x.png", Image.merge("LA", (Image.fromarray(GREY), Image.fromarray(alpha))))
-    assert read_header(path) == ImageHeader(20, 24, colour=False, alpha=True, sixteen_bit=False)
+    assert read_header(path) == ImageHeader(20, 24, colour=False, alpha=True, format="PNG")
     out = decode(path, shape(1))[..., 0]
     assert (out[:, :12] == 255).all()
     assert (out[:, 12:] == GREY[:, 12:]).all()
@@ -116,7 +150,7 @@ def test_palette_with_transparency(tmp_path: Path, ending: str) -> None:
 def test_palette_without_transparency_is_colour(tmp_path: Path) -> None:
     image = Image.fromarray(COLOUR).quantize(7)
     path = saved(tmp_path, "x.png", image)
-    assert read_header(path) == ImageHeader(20, 24, colour=True, alpha=False, sixteen_bit=False)
+    assert read_header(path) == ImageHeader(20, 24, colour=True, alpha=False, format="PNG")
     assert (decode(path, shape(3)) == np.asarray(image.convert("RGB"))).all()
 
 
@@ -192,20 +226,71 @@ def test_first_frame_of_an_animation(tmp_path: Path, ending: str) -> None:
     assert (decode(path, shape(3)) == (255, 0, 0)).all()
 
 
+# --- more than 8 bits ---------------------------------------------------------------------------------------
+
+
 def test_sixteen_bit_by_a_given_window(tmp_path: Path) -> None:
     pixels = np.linspace(1000, 5000, 480).reshape(20, 24).astype(np.uint16)
     path = saved(tmp_path, "x.png", Image.fromarray(pixels))
-    assert read_header(path) == ImageHeader(20, 24, colour=False, alpha=False, sixteen_bit=True)
-    assert value_range(path) == (1000, 5000)
-    out = decode(path, TargetShape(20, 24, 1, window=(0, 10000)))
+    assert read_header(path) == ImageHeader(20, 24, colour=False, alpha=False, deep=True, format="PNG")
+    out = decode(path, TargetShape(20, 24, 1, window=Window(0, 10000)))
     assert (out[..., 0] == np.rint(pixels * (255 / 10000))).all()
-    assert decode(path, TargetShape(20, 24, 1, window=(2000, 4000)))[[0, -1], [0, -1], 0].tolist() == [0, 255]
-    assert (decode(path, TargetShape(20, 24, 3, window=(0, 10000))) == out).all()
+    assert decode(path, TargetShape(20, 24, 1, window=Window(2000, 4000)))[[0, -1], [0, -1], 0].tolist() == [0, 255]
+    assert (decode(path, TargetShape(20, 24, 3, window=Window(0, 10000))) == out).all()
 
 
 def test_a_constant_sixteen_bit_set_does_not_divide_by_zero(tmp_path: Path) -> None:
     path = saved(tmp_path, "x.png", Image.fromarray(np.full((20, 24), 7, np.uint16)))
-    assert (decode(path, TargetShape(20, 24, 1, window=(7, 7))) == 0).all()
+    assert choose_window([module.read_values(path, Limits())]) == (7, 7)
+    assert (decode(path, TargetShape(20, 24, 1, window=Window(7, 7))) == 0).all()
+
+
+@pytest.mark.parametrize("kind", [np.int32, np.float32])
+def test_whole_numbers_of_32_bits_and_floats_below_zero_and_below_one(tmp_path: Path, kind: type) -> None:
+    scale = 0.25 if kind is np.float32 else 200_000
+    pixels = (np.linspace(-1, 3, 480) * scale).reshape(20, 24).astype(kind)
+    path = saved(tmp_path, "x.tif", Image.fromarray(pixels))
+    values = module.read_values(path, Limits())
+    assert read_header(path).deep
+    assert choose_window([values]) == pytest.approx((-scale, 3 * scale))
+    out = decode(path, TargetShape(20, 24, 1, window=choose_window([values])))[..., 0]
+    assert abs(out - np.linspace(0, 255, 480).reshape(20, 24)).max() <= 0.51
+
+
+def test_pixels_that_are_no_numbers(tmp_path: Path) -> None:
+    pixels = np.linspace(0, 1, 480).reshape(20, 24).astype(np.float32)
+    pixels[0, :3] = np.nan, np.inf, -np.inf
+    path = saved(tmp_path, "x.tif", Image.fromarray(pixels))
+    values = module.read_values(path, Limits())
+    assert not values.finite
+    assert 0 < values.low < values.high == 1
+    assert decode(path, TargetShape(20, 24, 1, window=Window(0, 1)))[0, :3, 0].tolist() == [0, 255, 0]
+    nothing = saved(tmp_path, "y.tif", Image.fromarray(np.full((20, 24), np.nan, np.float32)))
+    with pytest.raises(Refused):
+        module.read_values(nothing, Limits())
+
+
+def values_of(*images: np.ndarray) -> list[Values]:
+    return [Values(float(x.min()), float(x.max()), x.ravel().astype(float), True) for x in images]
+
+
+def test_the_window_is_exact_where_the_range_is_used_and_robust_where_it_is_not() -> None:
+    even = np.linspace(100, 4000, 40_000)
+    assert choose_window(values_of(even)) == (100, 4000)
+    hot = even.copy()
+    hot[[7, 9]] = 65535, 0
+    assert choose_window(values_of(even, hot)) == pytest.approx((104, 3996), abs=5)
+    spot = np.zeros(40_000)
+    spot[3] = 900  # nearly all pixels are equal: the rest is what there is to see
+    assert choose_window(values_of(spot)) == (0, 900)
+
+
+def test_sixteen_bit_colour_is_known(tmp_path: Path) -> None:
+    rows = b"".join(b"\0" + bytes(range(24 * 6)) for _ in range(20))
+    (tmp_path / "x.png").write_bytes(png(24, 20, 2, rows, depth=16))
+    assert read_header(tmp_path / "x.png").deep_colour
+    assert decode(tmp_path / "x.png", shape(3))[0, 1].tolist() == [6, 8, 10]
+    assert not read_header(saved(tmp_path, "y.png", Image.fromarray(COLOUR))).deep_colour
 
 
 # --- size and fit ------------------------------------------------------------------------------------------
@@ -264,35 +349,335 @@ def test_a_large_jpeg_shrinks_as_its_full_decoding_does(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("sizes", "expected"),
+    ("sizes", "expected"),  # height, width
     [
         ([(28, 28)], (28, 28)),
-        ([(31, 90)], (28, 28)),
         ([(32, 32), (500, 40), (33, 33)], (32, 32)),
         ([(48, 50)], (48, 48)),
         ([(64, 64)], (64, 64)),
-        ([(1024, 768)], (64, 64)),
+        ([(48, 96)], (48, 96)),
+        ([(96, 48)], (96, 48)),
+        ([(1024, 768)], (84, 64)),
+        ([(1080, 1920), (720, 1280)], (64, 112)),
+        ([(40, 60)] * 8 + [(60, 40)] * 2, (32, 48)),
+        ([(40, 60)] * 7 + [(60, 40)] * 3, (32, 32)),
+        ([(31, 90)], (28, 80)),
+        ([(200, 2000)], (16, 160)),
+        ([(2000, 50)], (256, 16)),
         ([(27, 40)], (27, 40)),
         ([(20, 24), (20, 24), (90, 90)], (20, 24)),
         ([(8, 900)], (16, 256)),
     ],
 )  # fmt: skip
 def test_size_from_the_data(sizes: list[tuple[int, int]], expected: tuple[int, int]) -> None:
-    chosen = choose_shape([plain(*size) for size in sizes], Data())
-    assert (chosen.height, chosen.width) == expected
+    assert choose_size(sizes, Data()) == expected
 
 
-def test_size_and_channels_and_fit_from_the_config() -> None:
-    assert choose_shape([plain(28, 28)], Data(size="48x64", channels=1, fit="pad")) == TargetShape(48, 64, 1, "pad")
+@pytest.mark.parametrize("network", ["dcgan", "r3gan", "resnet"])
+@pytest.mark.parametrize("sides", [(28, 80), (112, 64), (16, 160), (256, 16), (24, 112), (84, 64), (20, 100)])
+def test_every_network_has_the_sizes_that_are_chosen(network: str, sides: tuple[int, int]) -> None:
+    for least_side in (2, 3, 4):
+        model = Model(network=network, width=1, latent_dim=2, class_dim=2, least_side=least_side)  # type: ignore[arg-type]
+        generator, discriminator = build(ImageSpec(*sides, 1, ("a", "b")), model, seed=0)
+        images = generator(torch.zeros(2, 2), torch.tensor([0, 1]))
+        assert images.shape == (2, 1, *sides)
+        assert discriminator(images, torch.tensor([0, 1])).logits.shape == (2,)
+
+
+def test_what_a_crop_cuts_off() -> None:
+    assert share_cut(48, 96, TargetShape(48, 48, 1)) == 0.5
+    assert share_cut(96, 48, TargetShape(48, 96, 1)) == 0.75
+    assert share_cut(480, 960, TargetShape(48, 96, 1)) == 0
+
+
+def test_size_and_channels_from_the_config() -> None:
+    assert choose_size([(28, 28)], Data(size="48x64")) == (48, 64)
+    assert choose_channels([Look(True, True)], Data(channels=1)) == 1
 
 
 @pytest.mark.parametrize(
     ("kinds", "channels"),  # g grey, c colour, capital: with alpha
     [
-        ("g", 1), ("ggc", 1), ("gc", 3), ("gcc", 3), ("Ccg", 3), ("Ggg", 1),
+        ("g", 1), ("ggc", 3), ("gc", 3), ("Ccg", 3), ("Ggg", 1), (20 * "g" + "c", 1), (19 * "g" + "c", 3),
         ("CCc", 4), ("Cc", 3), ("GGg", 4), ("GCcc", 3), ("GGcC", 4),
     ],
 )  # fmt: skip
-def test_channels_by_the_majority(kinds: str, channels: int) -> None:
-    headers = [plain(32, 32, colour=kind in "cC", alpha=kind.isupper()) for kind in kinds]
-    assert choose_shape(headers, Data()).channels == channels
+def test_channels_by_what_the_pixels_show(kinds: str, channels: int) -> None:
+    looks = [Look(coloured=kind in "cC", transparent=kind.isupper()) for kind in kinds]
+    assert choose_channels(looks, Data()) == channels
+
+
+# --- what the pixels show ------------------------------------------------------------------------------------
+
+
+def test_colour_and_transparency_are_judged_by_the_pixels(tmp_path: Path) -> None:
+    big = np.repeat(np.repeat(GREY, 20, 0), 20, 1)
+    grey = np.dstack([big] * 3)
+    for name, pixels, options, expected in (
+        ("grey.png", grey, {}, (False, False)),
+        ("grey.jpg", grey, {"quality": 50}, (False, False)),
+        ("grey.webp", grey, {"quality": 50}, (False, False)),
+        ("colour.jpg", np.repeat(np.repeat(COLOUR, 20, 0), 20, 1), {}, (True, False)),
+        ("colour.gif", COLOUR, {}, (True, False)),
+        ("opaque.png", np.dstack([grey, np.full_like(big, 255)]), {}, (False, False)),
+        ("clear.png", np.dstack([COLOUR, GREY]), {}, (True, True)),
+    ):
+        assert look(saved(tmp_path, name, Image.fromarray(pixels), **options)) == expected, name
+    hidden = np.zeros((20, 24, 4), np.uint8)
+    hidden[..., 0] = 200  # red that nobody sees
+    assert look(saved(tmp_path, "hidden.png", Image.fromarray(hidden))) == (False, True)
+    assert look(saved(tmp_path, "cmyk.jpg", Image.fromarray(COLOUR).convert("CMYK"))) == (True, False)
+    speck = grey.copy()
+    speck[7, 9] = 255, 0, 0  # one pixel of 192,000
+    assert look(saved(tmp_path, "speck.png", Image.fromarray(speck))) == (False, False)
+
+
+# --- formats -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("ending", "mode", "options", "near"),
+    [
+        ("tif", "RGB", {}, 0),
+        ("tif", "RGB", {"compression": "tiff_lzw"}, 0),
+        ("tif", "RGBA", {"compression": "tiff_adobe_deflate"}, 0),
+        ("tif", "L", {}, 0),
+        ("tif", "P", {}, 0),
+        ("tif", "1", {"compression": "group4"}, 0),
+        ("tif", "CMYK", {}, 0),
+        ("tif", "YCbCr", {}, 2),
+        ("tif", "LAB", {}, 10),
+        ("ppm", "RGB", {}, 0),
+        ("pgm", "L", {}, 0),
+        ("pbm", "1", {}, 0),
+        ("png", "1", {}, 0),
+        ("png", "LA", {}, 0),
+        ("jfif", "RGB", {"format": "JPEG", "quality": 95}, 12),
+        ("jpg", "CMYK", {"quality": 95}, 12),
+        ("bmp", "P", {}, 0),
+        pytest.param("avif", "RGB", {"quality": 95}, 12, marks=pytest.mark.skipif(not AVIF, reason="not in Pillow")),
+    ],
+)
+def test_formats_and_modes(tmp_path: Path, ending: str, mode: str, options: dict[str, object], near: int) -> None:
+    y, x = np.mgrid[:20, :24]
+    image = Image.fromarray(np.stack([10 * x, 12 * y, 100 + 5 * x], -1).astype(np.uint8))
+    if mode == "LAB":
+        image = ImageCms.profileToProfile(  # type: ignore[assignment]
+            image, ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB"), outputMode="LAB"
+        )
+    else:
+        image = image.convert(mode)
+    path = saved(tmp_path, f"x.{ending}", image, **options)
+    assert read_header(path).format == {
+        "tif": "TIFF", "ppm": "PPM", "pgm": "PPM", "pbm": "PPM", "jfif": "JPEG", "jpg": "JPEG"
+    }.get(ending, ending.upper())  # fmt: skip
+    expected = np.asarray(image.convert("RGB")).astype(int)
+    assert abs(decode(path, shape(3)) - expected).max() <= near
+    assert decode(path, shape(1)).shape == (20, 24, 1)
+
+
+@pytest.mark.parametrize("ending", ["tif", "gif", "webp", "png", "mpo"])
+def test_several_frames_are_known_and_the_first_is_used(tmp_path: Path, ending: str) -> None:
+    frames = [Image.new("RGB", (24, 20), colour) for colour in ((255, 0, 0), (0, 255, 0))]
+    path = saved(tmp_path, f"x.{ending}", frames[0], save_all=True, append_images=frames[1:])
+    header = read_header(path)
+    assert header.several == (ending != "mpo")  # a camera's, whose second frame is a preview
+    assert header.format == {"tif": "TIFF", "mpo": "JPEG"}.get(ending, ending.upper())
+    assert abs(decode(path, shape(3)).astype(int) - (255, 0, 0)).max() <= 2
+    assert not read_header(saved(tmp_path, f"y.{ending}", frames[0])).several
+
+
+def test_a_first_frame_smaller_than_its_canvas_lies_where_it_belongs(tmp_path: Path) -> None:
+    content = bytearray(saved(tmp_path, "x.gif", Image.new("P", (12, 20))).read_bytes())
+    content[6:8] = (24).to_bytes(2, "little")  # the width of the canvas
+    place = content.index(b"\x2c") + 1  # of the frame
+    content[place : place + 2] = (12).to_bytes(2, "little")
+    (tmp_path / "x.gif").write_bytes(content)
+    assert decode(tmp_path / "x.gif", shape(3)).shape == (20, 24, 3)
+
+
+# --- damage and bombs ----------------------------------------------------------------------------------------
+
+
+def png(width: int, height: int, kind: int, rows: bytes, depth: int = 8) -> bytes:
+    chunks = [
+        (b"IHDR", struct.pack(">IIBBBBB", width, height, depth, kind, 0, 0, 0)),
+        (b"IDAT", zlib.compress(rows)),
+        (b"IEND", b""),
+    ]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body)) for name, body in chunks
+    )
+
+
+def test_a_wrong_checksum_of_a_png_is_damage(tmp_path: Path) -> None:
+    path = saved(tmp_path, "x.png", Image.fromarray(COLOUR))
+    content = bytearray(path.read_bytes())
+    assert decode(path, shape(3)).shape == (20, 24, 3)
+    content[content.index(b"IEND") - 8] ^= 1  # the pixels' checksum, and no pixel
+    path.write_bytes(content)
+    with pytest.raises((OSError, SyntaxError)):
+        decode(path, shape(3))
+
+
+@pytest.mark.parametrize(
+    "ending", ["png", "jpg", "webp", "gif", "bmp", "tif", "ppm", *(["avif"] if AVIF else [])]
+)  # fmt: skip
+@pytest.mark.parametrize("left", [0.5, 0.9])
+def test_a_file_that_ends_too_early_is_refused(tmp_path: Path, ending: str, left: float) -> None:
+    pixels = RNG.integers(0, 256, (90, 90, 3), np.uint8)
+    path = saved(tmp_path, f"x.{ending}", Image.fromarray(pixels))
+    content = path.read_bytes()
+    path.write_bytes(content[: int(left * len(content))])
+    with pytest.raises((OSError, SyntaxError, Refused)):
+        decode(path, shape(3))
+
+
+@pytest.mark.parametrize(("width", "height", "kind"), [(9_000, 9_000, 6), (1, 80_000_000, 6), (9_000, 9_000, 0)])
+def test_a_header_that_promises_more_than_the_file_can_hold(tmp_path: Path, width: int, height: int, kind: int) -> None:
+    (tmp_path / "x.png").write_bytes(png(width, height, kind, bytes(100)))
+    with at_most(20), pytest.raises(Refused):
+        read_header(tmp_path / "x.png")
+    with at_most(20), pytest.raises(Refused):
+        decode(tmp_path / "x.png", shape(3))
+
+
+def test_a_bmp_and_a_jpeg_that_promise_too_much(tmp_path: Path) -> None:
+    content = bytearray(saved(tmp_path, "x.bmp", Image.fromarray(COLOUR)).read_bytes())
+    content[18:26] = struct.pack("<II", 9000, 9000)
+    (tmp_path / "x.bmp").write_bytes(content)
+    content = bytearray(saved(tmp_path, "x.jpg", Image.fromarray(GREY)).read_bytes())
+    place = content.index(b"\xff\xc0") + 5
+    content[place : place + 4] = struct.pack(">HH", 9000, 9000)
+    (tmp_path / "x.jpg").write_bytes(content)
+    for name in ("x.bmp", "x.jpg"):
+        with at_most(20), pytest.raises(Refused):
+            decode(tmp_path / name, shape(3))
+
+
+def test_sides_and_pixels_are_bounded(tmp_path: Path) -> None:
+    path = saved(tmp_path, "x.png", Image.new("L", (200, 100)))
+    assert module.read_header(path, Limits(20_000)).height == 100
+    with pytest.raises(Refused, match="--max-pixels 19999"):
+        module.read_header(path, Limits(19_999))
+    with pytest.raises(Refused):
+        read_header(saved(tmp_path, "y.png", Image.new("1", (1, 65_536))))
+
+
+def test_memory_is_shared_by_threads_and_a_large_request_waits_until_it_is_alone() -> None:
+    memory, used, most = Memory(10), [0], [0]
+
+    def work(count: int) -> None:
+        with memory.hold(count):
+            used[0] += min(count, 10)
+            most[0] = max(most[0], used[0])
+            time.sleep(0.001)
+            used[0] -= min(count, 10)
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(work, [3, 99, 5, 4, 1, 10, 7] * 5))
+    assert memory.free == 10
+    assert 3 <= most[0] <= 10
+    with pytest.raises(ValueError, match="no"), memory.hold(4):
+        raise ValueError("no")
+    assert memory.free == 10
+
+
+# --- a set ---------------------------------------------------------------------------------------------------
+
+
+def notices_of(folder: Path, images: list[np.ndarray], data: Data = Data(), ending: str = "png") -> list[str]:  # noqa: B008
+    """What is said of a set of these images, apart from their number."""
+    (folder / "c").mkdir(parents=True)
+    for i, pixels in enumerate(images):
+        Image.fromarray(pixels).save(folder / f"c/{i:03}.{ending}")
+    return [notice for notice in open_dataset(folder, data).notices if "class" not in notice]
+
+
+def test_what_becomes_of_colour_is_said_with_counts(tmp_path: Path) -> None:
+    def said(*facts: object, of: list[np.ndarray], channels: int) -> None:
+        folder = tmp_path / str(len(list(tmp_path.iterdir())))
+        (notice,) = notices_of(folder, of)
+        assert all(str(fact) in notice for fact in facts), notice
+        assert open_dataset(folder, Data()).spec.channels == channels
+
+    as_colour = np.dstack([GREY] * 3)
+    said("31 of 60", "--channels 1", of=[GREY] * 31 + [COLOUR] * 29, channels=3)
+    said("2 of 60", "--channels 3", of=[GREY] * 58 + [COLOUR] * 2, channels=1)
+    said("9 of 9", of=[as_colour] * 9, channels=1)
+    said("2 of 9", "--channels 4", of=[COLOUR] * 7 + [ALPHA] * 2, channels=3)
+    said("5 of 9", "--channels 3", of=[COLOUR] * 4 + [ALPHA] * 5, channels=4)
+    opaque = np.dstack([COLOUR, np.full((20, 24), 255, np.uint8)])
+    assert notices_of(tmp_path / "opaque", [opaque] * 9) == []
+    assert open_dataset(tmp_path / "opaque", Data()).spec.channels == 3
+
+
+def test_a_large_set_is_judged_by_a_part_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ptarmigan.data.read.LOOKED_AT", 10)
+    (notice,) = notices_of(tmp_path / "set", [GREY] * 20 + [COLOUR] * 20)
+    assert "5 of 10" in notice
+    assert "40" in notice
+
+
+def test_what_the_crop_cuts_is_said(tmp_path: Path) -> None:
+    wide, square = np.zeros((48, 96), np.uint8), np.zeros((48, 48), np.uint8)
+    assert notices_of(tmp_path / "wide", [wide] * 9) == []
+    (notice,) = notices_of(tmp_path / "forced", [wide] * 9, Data(size="48"))
+    assert all(fact in notice for fact in ("48x48", "50 %", "9 of 9", "--fit pad", "--fit stretch", "--size"))
+    (notice,) = notices_of(tmp_path / "mixed", [wide, *[square] * 3])
+    assert all(fact in notice for fact in ("12 %", "1 of 4"))
+    assert notices_of(tmp_path / "padded", [wide, *[square] * 3], Data(fit="pad")) == []
+
+
+def test_a_hot_pixel_does_not_darken_the_set(tmp_path: Path) -> None:
+    ramp = np.linspace(100, 2500, 480).reshape(20, 24).astype(np.uint16)
+    hot = ramp.copy()
+    hot[3, 3] = 65535
+    (notice,) = notices_of(tmp_path / "set", [hot, *[ramp] * 9])
+    assert all(fact in notice for fact in ("10 images of 16 bits", "99.8 %", "65535", "--window"))
+    assert open_dataset(tmp_path / "set", Data()).images.mean() == pytest.approx(127, abs=2)
+    (notice,) = notices_of(tmp_path / "given", [hot, *[ramp] * 9], Data(window="0,4095"))
+    assert "4095" in notice
+    assert open_dataset(tmp_path / "given", Data(window="0,4095")).images[1].max() == round(2500 / 4095 * 255)
+
+
+@pytest.mark.parametrize("window", ["5", "a,b", "3,3", "9,1", "nan,2", "0,inf", "1,2,3"])
+def test_a_window_is_two_values(window: str) -> None:
+    with raises("value-invalid", "window", "0,4095"):
+        resolve({"window": window})
+    assert resolve({"window": "-5,3.5"}).data.window == "-5,3.5"
+
+
+def test_frames_and_deep_colour_are_said_and_the_formats_counted(tmp_path: Path) -> None:
+    frames = [Image.new("RGB", (28, 28), colour) for colour in ((255, 0, 0), (0, 255, 0))]
+    (tmp_path / "c").mkdir()
+    for i in range(3):
+        saved(tmp_path / "c", f"{i}.gif", frames[0], save_all=True, append_images=frames[1:])
+    rows = b"".join(b"\0" + bytes(range(28 * 6)) for _ in range(28))
+    (tmp_path / "c/x.png").write_bytes(png(28, 28, 2, rows, depth=16))
+    data = open_dataset(tmp_path, Data())
+    assert data.formats == ("GIF", "PNG")
+    assert any("3 files" in notice for notice in data.notices)
+    assert any("1 images" in notice and "16 bits" in notice for notice in data.notices)
+
+
+def test_bombs_are_left_out_in_little_memory(tmp_path: Path) -> None:
+    (tmp_path / "c").mkdir()
+    for i in range(2):
+        (tmp_path / f"c/bomb{i}.png").write_bytes(png(1, 80_000_000, 6, bytes(100)))
+    with at_most(60):
+        assert notices_of(tmp_path / "d", [COLOUR] * 4) == []
+        os.replace(tmp_path / "c", tmp_path / "d/c2")
+        notices = open_dataset(tmp_path / "d", Data()).notices
+    assert any("2 of 6 files" in notice and "bomb0.png (" in notice for notice in notices)
+
+
+@pytest.mark.slow
+def test_large_images_are_decoded_one_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: 4)
+    content = png(9_000, 9_000, 6, bytes(9_000 * (1 + 9_000 * 4)))
+    (tmp_path / "c").mkdir()
+    for i in range(2):
+        (tmp_path / f"c/{i}.png").write_bytes(content)
+    with at_most(950):  # one takes 650 MiB
+        assert len(open_dataset(tmp_path, Data()).images) == 2

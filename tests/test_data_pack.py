@@ -67,6 +67,8 @@ def test_made_once_and_anew_when_the_source_or_a_choice_changes(photos: Path) ->
     assert [made(photos, Data(size="32"))[1], made(photos, Data(size="32x32"))[1]] == [True, False]
     assert made(photos, Data(fit="pad"))[1]
     assert made(photos, Data(channels=1))[1]
+    assert made(photos, Data(window="0,9"))[1]
+    assert made(photos, Data(max_pixels=10**6))[1]
     assert not made(photos, Data(split="80/10/10", flip=True))[1]  # these do not shape the pixels
     os.utime(photos / "cat" / "00.png", ns=(5, 5))
     assert made(photos)[1]
@@ -80,9 +82,12 @@ def test_made_once_and_anew_when_the_source_or_a_choice_changes(photos: Path) ->
 
 def test_progress_counts_to_the_total(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ptarmigan.data.read.CHUNK", 5)
-    calls: list[tuple[int, int]] = []
-    open_pack(find_source(photos), Data(), lambda what, done, total: calls.append((done, total)))
-    assert calls == [(5, 12), (10, 12), (12, 12)]
+    calls: list[tuple[str, int, int]] = []
+    open_pack(find_source(photos), Data(), lambda *call: calls.append(call))
+    steps = list(dict.fromkeys(what for what, _, _ in calls))
+    assert steps[0] == "reading headers"
+    assert steps[-1] == "decoding images"
+    assert calls == [(what, done, 12) for what in steps for done in range(1, 13)]
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import reprlib
 from collections.abc import Mapping
@@ -59,12 +60,16 @@ def conflict(text: str) -> UserError:
 @dataclass(frozen=True)
 class Data:
     size: str | None = option(
-        None, "height x width in pixels, 64 or 48x64, each 16 to 256; default: the largest of 28, 32, 48, 64 that fits"
+        None, "height x width in pixels, 64 or 48x64, each 16 to 256; default: short side 28, 32, 48 or 64, as fits"
     )
-    channels: Literal[1, 3, 4] | None = option(None, "1 grey, 3 RGB, 4 RGBA; default: what most images have")
+    channels: Literal[1, 3, 4] | None = option(None, "1 grey, 3 RGB, 4 RGBA; default: what the images' pixels show")
     fit: Literal["crop", "pad", "stretch"] = option(
         "crop", "how an image of another shape is fitted to the size: cut the edges off, add borders, or distort"
     )
+    window: str | None = option(
+        None, "LOW,HIGH: values of images of 16 bits or more that become black and white; default: from all of them"
+    )
+    max_pixels: int = option(89_478_485, "images of more pixels are left out, to bound memory", 1, 1 << 32)
     split: str = option(
         "90/5/5", "percent of the images for the train, select and held-out parts; none trains on all of them"
     )
@@ -81,6 +86,7 @@ class Data:
 def check_data(config: Config) -> None:
     data = config.data
     parse_size(data.size)
+    parse_window(data.window)
     parse_split(data.split)
     try:
         re.compile(data.group or "")
@@ -518,6 +524,19 @@ def parse_size(text: str | None) -> tuple[int, int] | None:
             "value-out-of-range",
         )
     return height, width
+
+
+def parse_window(text: str | None) -> tuple[float, float] | None:
+    """'0,4095' -> (0.0, 4095.0), the lower value first."""
+    if text is None:
+        return None
+    try:
+        low, high = map(float, text.split(","))
+    except ValueError:
+        low = high = math.nan
+    if not -math.inf < low < high < math.inf:
+        raise UserError(f"window: expected LOW,HIGH with LOW below HIGH, as 0,4095, got {text!r}", "value-invalid")
+    return low, high
 
 
 def parse_split(text: str) -> tuple[float, float, float] | None:

@@ -73,7 +73,7 @@ def open_pack(source: DataSource, data: Data, on_progress: OnProgress | None = N
         raise _cannot_write(folder.parent, error) from error
     try:
         _remove_stale(folder.parent)
-        _write_pack(unfinished, read_source(source, data), source, on_progress)
+        _write_pack(unfinished, read_source(source, data, on_progress), source)
         _publish(unfinished, folder)
     except OSError as error:  # the reader's errors are UserErrors already
         raise _cannot_write(folder.parent, error) from error
@@ -86,7 +86,7 @@ def open_pack(source: DataSource, data: Data, on_progress: OnProgress | None = N
 
 
 def _cache_key(source: DataSource, data: Data) -> str:
-    choices = [FORMAT, source.stamp, parse_size(data.size), data.channels, data.fit]
+    choices = [FORMAT, source.stamp, parse_size(data.size), data.channels, data.fit, data.window, data.max_pixels]
     return hashlib.blake2b(json.dumps(choices).encode(), digest_size=16).hexdigest()
 
 
@@ -95,7 +95,7 @@ def content_hash(image: NDArray[np.uint8]) -> int:
     return int.from_bytes(hashlib.blake2b(np.ascontiguousarray(image).data, digest_size=8).digest(), "little")
 
 
-def _write_pack(folder: Path, reader: SourceReader, source: DataSource, on_progress: OnProgress | None) -> None:
+def _write_pack(folder: Path, reader: SourceReader, source: DataSource) -> None:
     shape = reader.shape
     total = len(reader.labels)
     _check_space(folder, total * (shape.height * shape.width * shape.channels + 32))
@@ -105,8 +105,6 @@ def _write_pack(folder: Path, reader: SourceReader, source: DataSource, on_progr
             file.write(np.ascontiguousarray(chunk.images).data)
             hashes += [content_hash(image) for image in chunk.images]
             chunk_indices.append(chunk.source_indices)
-            if on_progress is not None:
-                on_progress("decoding images", chunk.done, total)
         _sync(file)
     if not chunk_indices:
         raise UserError(f"no image in {source.root} can be decoded: {reader.notices[-1]}", "no-images")

@@ -3,30 +3,49 @@
 from __future__ import annotations
 
 import os
+import re
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from ptarmigan.config import Data
-from ptarmigan.core.types import UserError, shorten
-from ptarmigan.data.decode import ImageHeader, TargetShape, choose_shape, decode, read_header, to_shape, value_range
+from ptarmigan.config import Data, parse_window
+from ptarmigan.core.types import OnProgress, UserError, shorten
+from ptarmigan.data.decode import (
+    OF_16_BITS,
+    ImageHeader,
+    Limits,
+    Look,
+    Refused,
+    TargetShape,
+    Window,
+    choose_channels,
+    choose_size,
+    choose_window,
+    decode,
+    look,
+    read_header,
+    read_values,
+    share_cut,
+    to_shape,
+)
 from ptarmigan.data.index import ArraySource, DataSource, FolderSource
 
 T = TypeVar("T")
 CHUNK = 256  # files decoded before their pixels are passed on, which bounds the memory used
+LOOKED_AT = 1000  # images, evenly spread over the source, whose pixels decide on colour, transparency and the window
 
 
 class Chunk(NamedTuple):
     source_indices: NDArray[np.int64]  # [M]
     images: NDArray[np.uint8]  # [M,H,W,C]
-    done: int  # images of the source processed so far, including those that cannot be decoded
 
 
 @dataclass
@@ -42,101 +61,219 @@ class SourceReader:
     notices: list[str] = field(default_factory=list)
 
 
-def read_source(source: DataSource, data: Data) -> SourceReader:
-    """Read every header and choose the shape.  Raises UserError if no image can be decoded."""
+def read_source(source: DataSource, data: Data, on_progress: OnProgress | None = None) -> SourceReader:
+    """Read every header and choose the shape.  Raises UserError if no image can be decoded.
+
+    on_progress(what, done, total) is called after each file that is read, also while the chunks are.
+    """
     if isinstance(source, FolderSource):
-        return _read_folder(source, data)
+        return _FolderReader(source, data, on_progress).open()
     assert isinstance(source, ArraySource)
     arrays = source.read()
     height, width, channels = arrays.shape
-    shape = choose_shape([ImageHeader(height, width, channels > 1, channels == 4, False)], data)
-    chunks = _resize_arrays(arrays.chunks(), shape)
-    return SourceReader(
-        shape, arrays.labels, arrays.source_part, arrays.class_names, chunks, notices=list(arrays.notices)
-    )
+    size = choose_size([(height, width)], data)
+    shape = TargetShape(*size, choose_channels([Look(channels > 1, channels == 4)], data), data.fit)
+    notices = [*arrays.notices, *_crop_notice([(height, width)] * len(arrays.labels), shape)]
+    chunks = _resize_arrays(arrays.chunks(), shape, len(arrays.labels), on_progress)
+    return SourceReader(shape, arrays.labels, arrays.source_part, arrays.class_names, chunks, notices=notices)
 
 
-def _resize_arrays(chunks: Iterable[NDArray[np.uint8]], shape: TargetShape) -> Iterator[Chunk]:
+def _resize_arrays(
+    chunks: Iterable[NDArray[np.uint8]], shape: TargetShape, total: int, on_progress: OnProgress | None
+) -> Iterator[Chunk]:
     done = 0
     for images in chunks:
         if images.shape[1:] != (shape.height, shape.width, shape.channels):
             squeezed = images[..., 0] if images.shape[3] == 1 else images
             images = np.stack([to_shape(Image.fromarray(image), shape) for image in squeezed])
         done += len(images)
-        yield Chunk(np.arange(done - len(images), done), images, done)
+        if on_progress is not None:
+            on_progress("decoding images", done, total)
+        yield Chunk(np.arange(done - len(images), done), images)
 
 
-def _read_folder(source: FolderSource, data: Data) -> SourceReader:
-    failed: dict[int, str] = {}  # index -> reason
-    indices = list(range(len(source.paths)))
-    path = [source.root / p for p in source.paths]
-    headers = dict(_map_in_threads(lambda i: read_header(path[i]), indices, failed))
-    sixteen_bit = [i for i, header in headers.items() if header.sixteen_bit]
-    values = [pair for _, pair in _map_in_threads(lambda i: value_range(path[i]), sixteen_bit, failed)]
-    good = [i for i in headers if i not in failed]
-    if not good:
-        raise UserError(f"no image in {source.root} can be decoded: {_describe(source, failed)}", "no-images")
-    shape = choose_shape([headers[i] for i in good], data)
-    reader = SourceReader(shape, source.labels, source.source_part, source.class_names, iter(()))
-    if values:
-        shape = replace(shape, window=(min(low for low, _ in values), max(high for _, high in values)))
-        reader.notices.append(
-            f"{len(values)} images of 16 bits were converted to 8 bits on one linear scale: their darkest value, "
-            f"{shape.window[0]}, became 0, and their brightest, {shape.window[1]}, became 255"
+class _FolderReader:
+    """Reads the image files of a source in threads; collects which of them failed, and why."""
+
+    def __init__(self, source: FolderSource, data: Data, on_progress: OnProgress | None) -> None:
+        self.source, self.data, self.on_progress = source, data, on_progress
+        self.paths = [source.root / path for path in source.paths]
+        self.limits = Limits(data.max_pixels)
+        self.failed: dict[int, tuple[str, str]] = {}  # index -> reason, detail
+        self.notices: list[str] = []
+
+    def open(self) -> SourceReader:
+        source, data, path = self.source, self.data, self.paths
+        headers = dict(self._map("reading headers", lambda i: read_header(path[i], self.limits), range(len(path))))
+        channels = self._channels(headers)
+        window = self._window([i for i, header in headers.items() if header.deep])
+        good = [headers[i] for i in headers if i not in self.failed]
+        if not good:
+            raise UserError(f"no image in {source.root} can be decoded{self._failures()}", "no-images")
+        sizes = [(header.height, header.width) for header in good]
+        shape = TargetShape(*choose_size(sizes, data), channels, data.fit, window)
+        self.notices += _crop_notice(sizes, shape)
+        if count := sum(header.several for header in good):
+            self.notices.append(f"{count} files hold several frames or pages: the first of each is used")
+        if count := sum(header.deep_colour for header in good):
+            self.notices.append(f"{count} images have colours of 16 bits: the upper 8 are used")
+        formats = tuple(name for name, _ in Counter(header.format for header in good).most_common())
+        return SourceReader(
+            shape,
+            source.labels,
+            source.source_part,
+            source.class_names,
+            self._chunks(shape),
+            formats,
+            self.notices,
         )
-    if shape.channels == 4 and data.channels is None:
-        reader.notices.append("most images have transparency, so it is kept (--channels 3 puts them on white instead)")
 
-    def chunks() -> Iterator[Chunk]:
-        for start in range(0, len(indices), CHUNK):
-            part = [i for i in indices[start : start + CHUNK] if i not in failed]
-            images = dict(_map_in_threads(lambda i: decode(path[i], shape), part, failed))
-            if images:
-                yield Chunk(np.array(list(images)), np.stack(list(images.values())), min(start + CHUNK, len(indices)))
-        if failed:
-            text = f"{len(failed)} of {len(indices)} files cannot be decoded: {_describe(source, failed)}"
-            reader.notices.append(text)
+    def _channels(self, headers: dict[int, ImageHeader]) -> int:
+        """The channels that the config says, or else the pixels; what that costs is added to the notices."""
+        data = self.data
+        if data.channels is not None or not headers:
+            return data.channels or 1
+        chosen = _spread(list(headers))
+        doubtful = [i for i in chosen if headers[i].colour or headers[i].alpha]
+        found = dict(self._map("looking for colour", lambda i: look(self.paths[i], self.limits), doubtful))
+        looks = {i: found.get(i, Look(False, False)) for i in chosen if i not in self.failed}
+        if not looks:
+            return 1
+        channels = choose_channels(list(looks.values()), data)
+        coloured, transparent = (sum(getattr(one, of) for one in looks.values()) for of in Look._fields)
+        grey = len(looks) - coloured
+        stored = sum(headers[i].colour and not one.coloured for i, one in looks.items())
+        of = f"of {len(looks)} images" + (f" looked at, among {len(headers)}," if len(chosen) < len(headers) else "")
+        if channels == 4:
+            text = f"{transparent} {of} have transparency, so it is kept (--channels 3 puts them on white instead)"
+            self.notices.append(text)
+        elif transparent:
+            self.notices.append(f"{transparent} {of} have transparency and are put on white (--channels 4 keeps it)")
+        if channels == 3 and grey:
+            self.notices.append(f"{grey} {of} are grey and get three equal channels (--channels 1 makes all grey)")
+        if channels == 1 and coloured:
+            self.notices.append(f"{coloured} {of} are in colour and become grey (--channels 3 keeps their colour)")
+        if channels == 1 and stored:
+            self.notices.append(f"{stored} {of} are stored in colour but are grey: they get one channel")
+        return channels
 
-    reader.chunks = chunks()
-    return reader
+    def _window(self, deep: list[int]) -> Window:
+        """The values that become 0 and 255 in images of 16 bits or more, with a notice."""
+        if not deep:
+            return OF_16_BITS
+        chosen = _spread(deep)
+        found = self._map("reading the range of values", lambda i: read_values(self.paths[i], self.limits), chosen)
+        values = [one for _, one in found]
+        if not values:
+            return OF_16_BITS
+        least, largest = min(one.low for one in values), max(one.high for one in values)
+        given = parse_window(self.data.window)
+        window = Window(*given) if given else choose_window(values)
+        text = (
+            f"{len(deep)} images of 16 bits or more were converted to 8 bits on one linear scale: {window.low:g} "
+            f"became 0, and {window.high:g} became 255"
+        )
+        if given is None and window == (least, largest):
+            text += ", their least and largest value"
+        elif given is None:
+            text += (
+                f", since 99.8 % of their pixels lie between; the others, from {least:g} to {largest:g}, are clipped "
+                "(--window LOW,HIGH sets other values)"
+            )
+        self.notices.append(text)
+        if broken := sum(not one.finite for one in values):
+            self.notices.append(f"{broken} images have NaN or infinite pixels: NaN became 0")
+        return window
+
+    def _chunks(self, shape: TargetShape) -> Iterator[Chunk]:
+        count = len(self.paths)
+        part: dict[int, NDArray[np.uint8]] = {}
+        todo = [i for i in range(count) if i not in self.failed]
+        for i, image in self._map("decoding images", lambda i: decode(self.paths[i], shape, self.limits), todo):
+            part[i] = image
+            if len(part) == CHUNK:
+                yield Chunk(np.array(list(part)), np.stack(list(part.values())))
+                part = {}
+        if part:
+            yield Chunk(np.array(list(part)), np.stack(list(part.values())))
+        if self.failed:
+            self.notices.append(f"{len(self.failed)} of {count} files cannot be decoded{self._failures()}")
+
+    def _failures(self) -> str:
+        """How many files failed for each reason if there are several, then some files, at first one of each reason."""
+        counts = Counter(reason for reason, _ in self.failed.values())
+        seen: Counter[str] = Counter()
+        files = []
+        for index, (reason, detail) in sorted(self.failed.items()):
+            text = f"{detail}: {reason}" if detail else reason
+            files.append((seen[reason], -counts[reason], f"{self.source.paths[index]} ({text})"))
+            seen[reason] += 1
+        names = [name for *_, name in sorted(files, key=lambda file: file[:2])]
+        kinds = ", ".join(f"{count} {reason}" for reason, count in counts.most_common())
+        return (f" ({kinds}): " if len(counts) > 1 else ": ") + shorten(names, 3)
+
+    def _map(self, what: str, work: Callable[[int], T], indices: Sequence[int]) -> Iterator[tuple[int, T]]:
+        """(index, result) in order, computed in threads (Pillow releases Python's lock); failures are collected."""
+
+        def attempt(index: int) -> T | None:
+            try:
+                return work(index)
+            except Exception as error:  # a damaged file can make Pillow raise anything
+                self.failed[index] = _reason(error)
+                return None
+
+        with _pillow_without_warnings(), ThreadPoolExecutor(os.cpu_count()) as pool:
+            for start in range(0, len(indices), CHUNK):
+                part = indices[start : start + CHUNK]
+                for done, (index, result) in enumerate(zip(part, pool.map(attempt, part), strict=True), start + 1):
+                    if self.on_progress is not None:
+                        self.on_progress(what, done, len(indices))
+                    if result is not None:
+                        yield index, result
 
 
-def _map_in_threads(work: Callable[[int], T], indices: list[int], failed: dict[int, str]) -> Iterator[tuple[int, T]]:
-    """(index, result) in order, computed in threads (Pillow releases Python's lock); failures go into `failed`."""
+def _spread(indices: list[int]) -> list[int]:
+    """At most LOOKED_AT of the indices, evenly spread."""
+    places = np.linspace(0, len(indices) - 1, min(LOOKED_AT, len(indices)))
+    return [indices[int(place)] for place in places]
 
-    def attempt(index: int) -> T | None:
-        try:
-            return work(index)
-        except Exception as error:  # a damaged file can make Pillow raise anything
-            failed[index] = _reason(error)
-            return None
 
-    with _bombs_as_errors(), ThreadPoolExecutor(os.cpu_count()) as pool:
-        for start in range(0, len(indices), CHUNK):
-            part = indices[start : start + CHUNK]
-            for index, result in zip(part, pool.map(attempt, part), strict=True):
-                if result is not None:
-                    yield index, result
+def _crop_notice(sizes: list[tuple[int, int]], shape: TargetShape) -> list[str]:
+    """What the crop cuts off the images, where it is more than 1 % of one of them."""
+    if shape.fit != "crop":
+        return []
+    cut = np.array([share_cut(height, width, shape) for height, width in sizes])
+    if not (count := int((cut > 0.01).sum())):
+        return []
+    return [
+        f"the crop to {shape.height}x{shape.width} cuts off {100 * cut.mean():.2g} % of the images' area on average, "
+        f"and more than 1 % of {count} of {len(sizes)} images (--fit pad or --fit stretch keeps the whole image, and "
+        "--size HEIGHTxWIDTH sets another shape)"
+    ]
 
 
 @contextmanager
-def _bombs_as_errors() -> Iterator[None]:
-    """Silence Pillow's warnings about unusual files, except decompression bombs: those raise."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
-        yield
+def _pillow_without_warnings() -> Iterator[None]:
+    """Silence Pillow's warnings about unusual files, and lift its limit of pixels: ours is checked instead."""
+    limit = Image.MAX_IMAGE_PIXELS
+    Image.MAX_IMAGE_PIXELS = None
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        Image.MAX_IMAGE_PIXELS = limit
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: Exception) -> tuple[str, str]:
+    """A reason in few words, which other files may share, and a detail of this file."""
+    if isinstance(error, Refused):
+        return str(error), error.detail
     if isinstance(error, UnidentifiedImageError):
-        return "not an image"
-    if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):
-        return f"more than {Image.MAX_IMAGE_PIXELS} pixels"
+        return "not an image", ""
     if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    return str(error) or type(error).__name__
-
-
-def _describe(source: FolderSource, failed: dict[int, str]) -> str:
-    return shorten([f"{source.paths[index]} ({reason})" for index, reason in sorted(failed.items())], 3)
+        return error.strerror, ""
+    text = " ".join(str(error).split()) or type(error).__name__
+    if "truncated" in text.lower():
+        return "truncated", ""
+    return "damaged" if re.search("broken|decoder|failed to read|checksum|data stream", text) else text, ""
