@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from ptarmigan.config import Data, parse_size
 from ptarmigan.core.files import sync_folder
+from ptarmigan.core.paths import user_path
 from ptarmigan.core.types import OnProgress, UserError
 from ptarmigan.data.index import DataSource
 from ptarmigan.data.read import SourceReader, read_source
@@ -44,13 +45,13 @@ class Pack:
 def cache_folder() -> Path:
     """PTARMIGAN_CACHE if it is set, else `ptarmigan` in the system's folder for caches."""
     if chosen := os.environ.get("PTARMIGAN_CACHE"):
-        return Path(chosen).expanduser()
+        return user_path(chosen, "PTARMIGAN_CACHE")
     if sys.platform == "win32":
-        base = os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local"
+        base = os.environ.get("LOCALAPPDATA") or user_path("~/AppData/Local", "cache")
     elif sys.platform == "darwin":
-        base = Path.home() / "Library" / "Caches"
+        base = user_path("~/Library/Caches", "cache")
     else:
-        base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+        base = os.environ.get("XDG_CACHE_HOME") or user_path("~/.cache", "cache")
     return Path(base) / "ptarmigan"
 
 

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from ptarmigan.config import Config, Model, config_of
 from ptarmigan.core import files, seeding
 from ptarmigan.core.devices import pick_device
+from ptarmigan.core.paths import user_path
 from ptarmigan.core.tensor_files import load_tensors
 from ptarmigan.core.types import ImageSpec, UserError
 from ptarmigan.evaluation.report import headline
@@ -176,6 +177,7 @@ def read_scores(folder: Path, sha256: str) -> dict[str, Any]:
 
 def find_generator(model: Path) -> Path:
     """The model.safetensors of a run folder, a generator folder, or the file itself."""
+    model = user_path(model, "model")
     tried = [*(model / name for name in GENERATOR_FILES), model]
     for path in tried:
         if path.is_file():
@@ -202,7 +204,7 @@ def sample(
     class_names; or a folder, which gets a folder of PNGs for each class.  Raises UserError for an unknown class,
     an unreadable model, and an `out` that exists: nothing is overwritten.
     """
-    out = Path(out)
+    out = user_path(out, "out")
     files.check_absent(out, "out")
     if out.suffix.lower() not in ("", ".png", ".npz") and not out.is_dir():
         raise UserError(f"out: expected X.png, X.npz or a folder, got {out}", "value-invalid")
