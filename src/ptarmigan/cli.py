@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shlex
 import shutil
@@ -529,8 +530,10 @@ def report_user_error(error: UserError) -> int:
 
 def report_os_error(error: OSError) -> int:
     """Output that cannot be written, or a file of which the system refused something that no command foresaw."""
-    if not is_writable(sys.stdout):
-        if isinstance(error, BrokenPipeError):  # the reader, for example `| head`, has closed the pipe
+    from ptarmigan.core.terminal import OutputFailed
+
+    if isinstance(error, OutputFailed) or not is_writable(sys.stdout):
+        if error.errno == errno.EPIPE:  # the reader, for example `| head`, has closed the pipe
             return 128 + 13
         return fail(f"cannot write to standard output: {error.strerror or error}", "output-failed", 74)
     if error.filename is None:

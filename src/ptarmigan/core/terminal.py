@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
@@ -12,10 +12,14 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 
+class OutputFailed(OSError):
+    """Standard output or standard error cannot be written: its disk is full, or its reader has gone (EPIPE)."""
+
+
 class Terminal(Console):
     """Standard output, or standard error, with `say` for text that must appear as it is.
 
-    What cannot be written raises OSError, of which BrokenPipeError is a kind.
+    Raises OutputFailed where it cannot be written.
     """
 
     def __init__(self, *, stderr: bool = False, quiet: bool = False) -> None:
@@ -27,6 +31,12 @@ class Terminal(Console):
         Names of files and classes may hold anything, so line breaks and control characters are shown escaped.
         """
         self.print(printable(text), style=style, markup=False, highlight=False, soft_wrap=True)
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        try:
+            super().print(*objects, **options)
+        except OSError as error:
+            raise OutputFailed(error.errno, error.strerror) from None
 
     def on_broken_pipe(self) -> None:
         """Pass on the BrokenPipeError being handled, where rich would end the process."""
