@@ -471,6 +471,7 @@ def run(arguments: list[str]) -> int:
     """Run a command -> exit status."""
     from ptarmigan.core.terminal import Terminal
 
+    check_current_folder()
     check_not_empty(arguments)
     status: int | None = app(
         arguments, console=Terminal(), exit_on_error=False, print_error=False, result_action="return_value"
@@ -480,14 +481,26 @@ def run(arguments: list[str]) -> int:
     return status or 0
 
 
+def check_current_folder() -> None:
+    """Raise UserError (path-not-found) where the current folder was deleted: libraries end the process there."""
+    try:
+        os.getcwd()
+    except OSError as error:
+        text = f"the current folder cannot be used: {error.strerror or error}; change to another folder"
+        raise UserError(text, "path-not-found") from None
+
+
 def check_not_empty(arguments: list[str]) -> None:
     """Raise UserError (value-invalid) for an empty value, which no option takes; as a path it would be this folder."""
     for before, argument in zip(["", *arguments], arguments, strict=False):
         option, equals, value = argument.partition("=")
         if argument and not (option.startswith("-") and equals and not value):
             continue
-        what = option or (before if before.strip("-") and before.startswith("-") else "an argument")
-        raise UserError(f"{what}: the value is empty; write the value, or leave {what} out", "value-invalid")
+        what = option or (before if before.strip("-") and before.startswith("-") else "")
+        empty = (
+            f"{what}: the value is empty; write it, or leave {what} out" if what else "an argument is empty; write it"
+        )
+        raise UserError(empty, "value-invalid")
 
 
 def open_missing_streams() -> None:

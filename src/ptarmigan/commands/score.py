@@ -113,7 +113,7 @@ def open_images(
     if not model.exists():
         text = f"{model} does not exist: name a run, a generator, a folder of images or an .npz file"
         raise UserError(text, "path-not-found")
-    if model.suffix == ".safetensors" or any((model / name).is_file() for name in GENERATOR_FILES):
+    if model.suffix == ".safetensors" or any(user_path(model / name, "model").is_file() for name in GENERATOR_FILES):
         generator = load(model, device)
         if size is not None:
             text = f"size {size}: the generator has its own size, {generator.spec.height}x{generator.spec.width}"

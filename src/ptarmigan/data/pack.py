@@ -42,16 +42,19 @@ class Pack:
     notices: tuple[str, ...]
 
 
+NO_CACHE = "no folder for the cache (set PTARMIGAN_CACHE to one)"
+
+
 def cache_folder() -> Path:
     """PTARMIGAN_CACHE if it is set, else `ptarmigan` in the system's folder for caches."""
     if chosen := os.environ.get("PTARMIGAN_CACHE"):
         return user_path(chosen, "PTARMIGAN_CACHE")
     if sys.platform == "win32":
-        base = os.environ.get("LOCALAPPDATA") or user_path("~/AppData/Local", "cache")
+        base = os.environ.get("LOCALAPPDATA") or user_path("~/AppData/Local", NO_CACHE)
     elif sys.platform == "darwin":
-        base = user_path("~/Library/Caches", "cache")
+        base = user_path("~/Library/Caches", NO_CACHE)
     else:
-        base = os.environ.get("XDG_CACHE_HOME") or user_path("~/.cache", "cache")
+        base = os.environ.get("XDG_CACHE_HOME") or user_path("~/.cache", NO_CACHE)
     return Path(base) / "ptarmigan"
 
 

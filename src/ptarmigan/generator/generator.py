@@ -178,7 +178,7 @@ def read_scores(folder: Path, sha256: str) -> dict[str, Any]:
 def find_generator(model: Path) -> Path:
     """The model.safetensors of a run folder, a generator folder, or the file itself."""
     model = user_path(model, "model")
-    tried = [*(model / name for name in GENERATOR_FILES), model]
+    tried = [*(user_path(model / name, "model") for name in GENERATOR_FILES), model]
     for path in tried:
         if path.is_file():
             return path
