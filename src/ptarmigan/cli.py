@@ -18,7 +18,7 @@ from cyclopts import App, CycloptsError, Group, Parameter, UnusedCliTokensError
 
 from ptarmigan.config import HELP, RECIPES, SECTIONS, TYPES, Scheduled, as_number, shown
 from ptarmigan.core.ranks_env import is_rank_0, under_torchrun
-from ptarmigan.core.types import UserError, shorten
+from ptarmigan.core.types import OutputFailed, UserError, printable, shorten
 from ptarmigan.core.version import __version__
 
 if TYPE_CHECKING:
@@ -26,12 +26,33 @@ if TYPE_CHECKING:
     from cyclopts.help import HelpPanel
     from rich.console import Console, ConsoleOptions
 
+
+class Prose:
+    """A panel of a help page, its texts without the line breaks of their docstring."""
+
+    def __call__(self, console: Console, options: ConsoleOptions, panel: HelpPanel) -> None:
+        from cyclopts.help.formatters import DefaultFormatter
+        from rich.text import Text
+
+        for entry in panel.entries:
+            text = getattr(entry.description, "primary_renderable", None)
+            if isinstance(text, Text):
+                entry.description.primary_renderable = Text(" ".join(text.plain.split()))
+        DefaultFormatter()(console, options, panel)
+
+    def render_usage(self, console: Console, options: ConsoleOptions, usage: Any) -> None:
+        from cyclopts.help.formatters import DefaultFormatter
+
+        DefaultFormatter().render_usage(console, options, usage)
+
+
 app = App(
     name="ptarmigan",
     help="Class-conditional image GANs whose losses are right.",
     version=__version__,
     version_flags=["--version"],
     help_flags=["--help", "-h"],
+    help_formatter=Prose(),
     help_format="plaintext",  # rich needs longer to import its Markdown than to print the help
     suppress_keyboard_interrupt=False,  # main reports it
 )
@@ -107,7 +128,7 @@ else:
     Fields = TypedDict("Fields", FLAGS, total=False)
 
 
-@app.command(help_flags=["--help", "-h", HELP_ALL])
+@app.command(help_flags=["--help", "-h", HELP_ALL], usage="Usage: ptarmigan train [DATA] [OPTIONS]")
 def train(
     data: Annotated[
         Path | None,
@@ -421,10 +442,12 @@ def quote_path(path: str) -> str:
 
 
 def say(*lines: str) -> None:
-    """Print lines to standard output, with control characters escaped."""
-    from ptarmigan.core.terminal import print_lines
-
-    print_lines(*lines)
+    """Print lines to standard output, with control characters escaped; without rich, which takes long to import."""
+    try:
+        for line in lines:
+            print(printable(line))
+    except OSError as error:
+        raise OutputFailed(error.errno, error.strerror) from None
 
 
 def fail(text: str, code: str, status: int, *hints: str) -> int:
@@ -469,12 +492,15 @@ def main(arguments: list[str] | None = None) -> None:
 
 def run(arguments: list[str]) -> int:
     """Run a command -> exit status."""
-    from ptarmigan.core.terminal import Terminal
-
     check_current_folder()
     check_not_empty(arguments)
+    console = None
+    if not arguments or {*app.help_flags, *app.version_flags, HELP_ALL} & {*arguments}:
+        from ptarmigan.core.terminal import Terminal
+
+        console = Terminal()
     status: int | None = app(
-        arguments, console=Terminal(), exit_on_error=False, print_error=False, result_action="return_value"
+        arguments, console=console, exit_on_error=False, print_error=False, result_action="return_value"
     )
     if sys.stdout is not None:
         sys.stdout.flush()
@@ -543,8 +569,6 @@ def report_user_error(error: UserError) -> int:
 
 def report_os_error(error: OSError) -> int:
     """Output that cannot be written, or a file of which the system refused something that no command foresaw."""
-    from ptarmigan.core.terminal import OutputFailed
-
     if isinstance(error, OutputFailed) or not is_writable(sys.stdout):
         if error.errno == errno.EPIPE:  # the reader, for example `| head`, has closed the pipe
             return 128 + 13

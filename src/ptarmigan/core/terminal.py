@@ -6,14 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from ptarmigan.core.types import printable
+from ptarmigan.core.types import OutputFailed, printable
 
 if TYPE_CHECKING:
     from rich.table import Table
-
-
-class OutputFailed(OSError):
-    """Standard output or standard error cannot be written: its disk is full, or its reader has gone (EPIPE)."""
 
 
 class Terminal(Console):

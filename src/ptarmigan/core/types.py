@@ -40,6 +40,10 @@ class UserError(Exception):
         return f"{self.text}; resume with train(..., out={str(self.run)!r})"
 
 
+class OutputFailed(OSError):
+    """Standard output or standard error cannot be written: its disk is full, or its reader has gone (EPIPE)."""
+
+
 MOST_NAMES = 20  # that a message lists
 
 
