@@ -123,6 +123,18 @@ def test_streams_may_be_closed(redirect: str, status: int) -> None:
 
 
 @POSIX
+def test_a_file_never_gets_the_number_of_a_stream_that_is_closed(tmp_path: Path) -> None:
+    code = (
+        "from ptarmigan.cli import open_missing_streams\n"
+        "open_missing_streams()\n"
+        "assert open('x', 'w').fileno() > 2\n"
+        "print('not into x')\n"
+    )
+    command = shlex.join([sys.executable, "-c", code])
+    subprocess.run(["bash", "-c", f"{command} <&- >&- 2>&-"], check=True, cwd=tmp_path)
+
+
+@POSIX
 def test_a_deleted_folder_is_one_line(tmp_path: Path) -> None:
     gone = tmp_path / "gone"
     gone.mkdir()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
@@ -62,10 +63,7 @@ def test_a_path_that_can_be_used_is_returned(tmp_path: Path, monkeypatch: pytest
 
 @POSIX
 def test_the_cache_needs_a_home_or_a_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    def unknown(name: str) -> None:
-        raise RuntimeError("no home")
-
-    monkeypatch.setattr(Path, "expanduser", unknown)
+    monkeypatch.setattr(Path, "home", Mock(side_effect=RuntimeError("no home")))
     monkeypatch.delenv("PTARMIGAN_CACHE", raising=False)
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     with raises("value-invalid", "PTARMIGAN_CACHE"):

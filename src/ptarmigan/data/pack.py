@@ -42,20 +42,25 @@ class Pack:
     notices: tuple[str, ...]
 
 
-NO_CACHE = "no folder for the cache (set PTARMIGAN_CACHE to one)"
-
-
 def cache_folder() -> Path:
     """PTARMIGAN_CACHE if it is set, else `ptarmigan` in the system's folder for caches."""
     if chosen := os.environ.get("PTARMIGAN_CACHE"):
         return user_path(chosen, "PTARMIGAN_CACHE")
     if sys.platform == "win32":
-        base = os.environ.get("LOCALAPPDATA") or user_path("~/AppData/Local", NO_CACHE)
+        base = os.environ.get("LOCALAPPDATA") or _home() / "AppData" / "Local"
     elif sys.platform == "darwin":
-        base = user_path("~/Library/Caches", NO_CACHE)
+        base = _home() / "Library" / "Caches"
     else:
-        base = os.environ.get("XDG_CACHE_HOME") or user_path("~/.cache", NO_CACHE)
+        base = os.environ.get("XDG_CACHE_HOME") or _home() / ".cache"
     return Path(base) / "ptarmigan"
+
+
+def _home() -> Path:
+    try:
+        return Path.home()
+    except RuntimeError:
+        text = "your home folder is not known, so there is no place for the cache: set PTARMIGAN_CACHE to a folder"
+        raise UserError(text, "value-invalid") from None
 
 
 def open_pack(source: DataSource, data: Data, on_progress: OnProgress | None = None) -> Pack:
