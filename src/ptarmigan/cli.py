@@ -475,7 +475,11 @@ def main(arguments: list[str] | None = None) -> None:
         status = report_user_error(error)
     except UnusedCliTokensError as error:
         extra = shlex.join(error.unused_tokens or [])
-        status = fail(f"unexpected argument: {extra}; put a path with spaces in quotes", "usage", 2)
+        status = fail(
+            f"unexpected argument: {extra}; put text with spaces in quotes, and repeat an option for each value",
+            "usage",
+            2,
+        )
     except CycloptsError as error:
         status = fail(str(error), "usage", 2)
     except OSError as error:
