@@ -9,11 +9,13 @@ user can fix.
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
 
 from ptarmigan.core.version import __version__ as __version__
 
+TYPE_CHECKING = False  # type checkers take it as true; importing typing would delay the handler of Ctrl-C
 if TYPE_CHECKING:
+    from typing import Any
+
     from ptarmigan import losses as losses
     from ptarmigan.commands.compare import compare as compare
     from ptarmigan.commands.replay import replay as replay

@@ -1,6 +1,19 @@
-"""The command line as `python -m ptarmigan`, which is how torchrun starts it."""
+"""The command line as `ptarmigan` and as `python -m ptarmigan`, which is how torchrun starts it."""
 
-from ptarmigan.cli import main
+import sys
+
+
+def main() -> None:
+    """Run the command line.  Its modules are imported here, so that Ctrl-C is also reported while they are."""
+    try:
+        from ptarmigan.cli import main
+
+        main()
+    except KeyboardInterrupt:
+        if sys.stderr is not None:
+            sys.stderr.write("ptarmigan: interrupted [interrupted]\n")
+        sys.exit(130)
+
 
 if __name__ == "__main__":
     main()

@@ -2,23 +2,49 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shlex
 import shutil
 import sys
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from contextvars import ContextVar
 from io import TextIOWrapper
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypedDict, Unpack
+from typing import TYPE_CHECKING, Annotated, Any, TypedDict, Unpack
 
 from cyclopts import App, CycloptsError, Group, Parameter, UnusedCliTokensError
 
-from ptarmigan.config import HELP, RECIPES, SECTIONS, TYPES, Scheduled
-from ptarmigan.core.types import UserError, shorten
+from ptarmigan.config import HELP, RECIPES, SECTIONS, TYPES, Scheduled, as_number, shown
+from ptarmigan.core.ranks_env import is_rank_0, under_torchrun
+from ptarmigan.core.types import OutputFailed, UserError, printable, shorten
 from ptarmigan.core.version import __version__
 
 if TYPE_CHECKING:
+    from cyclopts import Token
     from cyclopts.help import HelpPanel
     from rich.console import Console, ConsoleOptions
+
+
+class Prose:
+    """A panel of a help page, its texts without the line breaks of their docstring."""
+
+    def __call__(self, console: Console, options: ConsoleOptions, panel: HelpPanel) -> None:
+        from cyclopts.help.formatters import DefaultFormatter
+        from rich.text import Text
+
+        for entry in panel.entries:
+            text = getattr(entry.description, "primary_renderable", None)
+            if isinstance(text, Text):
+                entry.description.primary_renderable = Text(" ".join(text.plain.split()))
+        DefaultFormatter()(console, options, panel)
+
+    def render_usage(self, console: Console, options: ConsoleOptions, usage: Any) -> None:
+        from cyclopts.help.formatters import DefaultFormatter
+
+        DefaultFormatter().render_usage(console, options, usage)
+
 
 app = App(
     name="ptarmigan",
@@ -26,11 +52,15 @@ app = App(
     version=__version__,
     version_flags=["--version"],
     help_flags=["--help", "-h"],
+    help_formatter=Prose(),
+    help_format="plaintext",  # rich needs longer to import its Markdown than to print the help
     suppress_keyboard_interrupt=False,  # main reports it
 )
 
+# The program as it was called, and its arguments: `main` sets it
+CALL: ContextVar[tuple[str, ...]] = ContextVar("CALL", default=("ptarmigan",))
+
 HELP_ALL = "--help-all"
-SHOWN = 20  # classes that `info` names
 COMMON = (  # the options that `train --help` shows, in this order
     "--recipe", "--out", "--time", "--images", "--size", "--augment", "--from", "--config", "--device", "--seed",
 )  # fmt: skip
@@ -45,7 +75,7 @@ class Panel:
     def __call__(self, console: Console, options: ConsoleOptions, panel: HelpPanel) -> None:
         from cyclopts.help.formatters import DefaultFormatter
 
-        if self.common == (HELP_ALL in sys.argv):
+        if self.common == (HELP_ALL in CALL.get()):
             return
         if self.common:
             panel.entries.sort(key=lambda entry: COMMON.index(entry.names[0]))
@@ -58,6 +88,15 @@ OPTIONS = Group.create_ordered("Options", help_formatter=Panel(common=True))
 RUN, *OF_SECTIONS = (
     Group.create_ordered(name.capitalize(), help_formatter=Panel(common=False)) for name in ("run", *SECTIONS)
 )
+
+
+def whole(_: Any, tokens: Sequence[Token]) -> int:
+    """Read a whole number; cyclopts itself would round 1.5 to 2."""
+    token = tokens[0]
+    number = as_number(int, token.value)
+    if number is None:
+        raise UserError(f"{token.keyword}: expected a whole number, got {shown(token.value)}", "value-invalid")
+    return int(number)
 
 
 def flag(name: str, text: str, section: Group = RUN, **more: Any) -> Parameter:
@@ -79,11 +118,17 @@ else:
         for key in cls.__dataclass_fields__:
             hint, metavar = AS_TEXT.get(TYPES[key], (TYPES[key], None))
             name = f"--{key.replace('_', '-')}"
-            FLAGS[key] = Annotated[hint, flag(name, HELP[key], section, metavar=metavar, negative_iterable=())]
+            FLAGS[key] = Annotated[
+                hint,
+                flag(
+                    name, HELP[key], section,
+                    metavar=metavar, negative_iterable=(), converter=whole if hint is int else None,
+                ),
+            ]  # fmt: skip
     Fields = TypedDict("Fields", FLAGS, total=False)
 
 
-@app.command(help_flags=["--help", "-h", HELP_ALL])
+@app.command(help_flags=["--help", "-h", HELP_ALL], usage="Usage: ptarmigan train [DATA] [OPTIONS]")
 def train(
     data: Annotated[
         Path | None,
@@ -107,7 +152,7 @@ def train(
 
     run = train(data, recipe=recipe, out=out, config=config, init=init, **fields)
     if is_rank_0():
-        print("\n".join(["next:", *(f"  {command}" for command in next_commands(run))]))
+        say("next:", *(f"  {command}" for command in next_commands(run)))
 
 
 @app.command
@@ -116,10 +161,10 @@ def sample(
     /,
     *,
     label: Annotated[list[str] | None, Parameter(name="--class", negative_iterable=())] = None,
-    n: Annotated[int, Parameter(name="-n")] = 16,
-    seed: int = 0,
+    n: Annotated[int, Parameter(name="-n", converter=whole)] = 16,
+    seed: Annotated[int, Parameter(converter=whole)] = 0,
     out: Path = Path("samples.png"),
-    at: int | None = None,
+    at: Annotated[int | None, Parameter(converter=whole)] = None,
     device: str = "auto",
 ) -> None:
     """Generate images of MODEL's classes and save them.
@@ -144,7 +189,7 @@ def sample(
     """
     from ptarmigan.generator.generator import sample
 
-    print(sample(model, label=label, n=n, seed=seed, out=out, at=at, device=device))
+    say(str(sample(model, label=label, n=n, seed=seed, out=out, at=at, device=device)))
 
 
 @app.command
@@ -153,8 +198,8 @@ def score(
     data: Path | None = None,
     /,
     *,
-    n: Annotated[int | None, Parameter(name="-n")] = None,
-    seeds: int = 5,
+    n: Annotated[int | None, Parameter(name="-n", converter=whole)] = None,
+    seeds: Annotated[int, Parameter(converter=whole)] = 5,
     extractor: str = "efficientnet-lite0",
     weights: Path | None = None,
     size: str | None = None,
@@ -217,7 +262,7 @@ def compare(*runs: Path) -> None:
 
 
 @app.command
-def info(model: Path, /, *, at: int | None = None) -> None:
+def info(model: Path, /, *, at: Annotated[int | None, Parameter(converter=whole)] = None) -> None:
     """Print what MODEL records: classes, size, recipe, images seen, scores.
 
     Parameters
@@ -230,8 +275,8 @@ def info(model: Path, /, *, at: int | None = None) -> None:
     from ptarmigan.generator.header import info
 
     for key, value in info(model, at=at).items():
-        shown = shorten(value, SHOWN) if isinstance(value, list) else f"{value:,}" if isinstance(value, int) else value
-        print(f"{key.replace('_', ' '):<13} {shown}")
+        text = shorten(value, 10) if isinstance(value, list) else f"{value:,}" if isinstance(value, int) else value
+        say(f"{key.replace('_', ' '):<13} {text}")
 
 
 @app.command
@@ -239,7 +284,7 @@ def replay(
     run: Path,
     /,
     *,
-    at: int,
+    at: Annotated[int, Parameter(converter=whole)],
     data: Path | None = None,
     loss: Path | None = None,
     out: Path | None = None,
@@ -293,11 +338,11 @@ def losses(
     """
     from ptarmigan.handbook.entries import explain
 
-    print(explain(name, plot=plot, page=page, lang=lang))
+    say(*explain(name, plot=plot, page=page, lang=lang).split("\n"))
 
 
 @explaining.command
-def identify(*losses: str, kind: str | None = None, on: str | None = None) -> None:
+def identify(*losses: str, kind: str | None = None, on: str | None = None) -> int:
     """Identify the loss that your code computes and report mistakes in it; exit status 1 if there are any.
 
     The file runs in a child process with limits on time and memory; do not name a file that you would not run yourself.
@@ -317,75 +362,276 @@ def identify(*losses: str, kind: str | None = None, on: str | None = None) -> No
     from ptarmigan.handbook.identify import identify
 
     answers = identify(*losses, kind=kind, on=on)
-    print("\n".join(map(str, answers)))
-    if not all(answer.right for answer in answers):
-        sys.exit(1)
+    say(*"\n".join(map(str, answers)).split("\n"))
+    return 0 if all(answer.right for answer in answers) else 1
 
 
 def next_commands(run: Path) -> list[str]:
-    """What to try after `train`: sample, score where images were held out, and losses."""
+    """What to try after `train`: sample the class with the most training images, score where it works, and losses."""
+    from ptarmigan.commands.score import MIN_IMAGES
     from ptarmigan.core.files import load_json
 
     record = load_json(run / "config.json")
-    name = shlex.quote(record["spec"]["class_names"][-1])
-    of_class = "" if record["config"]["model"]["conditioning"] == "none" else f" --class {name}"
-    commands = [f"sample {shlex.quote(str(run))}{of_class} -n 64 --out {shlex.quote(run.name)}.png"]
-    if record["data"]["split"]["held-out"] >= 10:
-        commands.append(f"score {shlex.quote(str(run))}")
+    names, data = record["spec"]["class_names"], record["data"]
+    counts = data.get("train_counts") or [0] * len(names)
+    name = names[counts.index(max(counts))]
+    given = f"--class={quote(name)}" if name.startswith("-") else f"--class {quote(name)}"
+    of_class = "" if record["config"]["model"]["conditioning"] == "none" else f" {given}"
+    commands = [f"sample {quote_path(str(run))}{of_class} -n 64 --out {quote_path(f'{run.name}.png')}"]
+    if min(data["split"]["train"], data["split"]["held-out"]) >= max(MIN_IMAGES, 10):
+        commands.append(f"score {quote_path(str(run))}")
     return [f"{program()} {command}" for command in [*commands, "losses"]]
 
 
 def resume_command(run: Path) -> str:
-    """The command that was given, with --out naming its run folder."""
-    arguments = sys.argv[1:]
-    if not any(argument.split("=")[0] == "--out" for argument in arguments):
-        arguments += ["--out", str(run)]
-    return f"{program()} {shlex.join(arguments)}"
+    """The command that was given, with --out naming its run folder, under torchrun if that started it."""
+    arguments = [*map(quote, CALL.get()[1:])]
+    if not any(argument.split("=")[0] == "--out" for argument in CALL.get()[1:]):
+        arguments += ["--out", quote_path(str(run))]
+    return " ".join([launcher(), *arguments])
+
+
+def launcher() -> str:
+    """What starts this program again: torchrun on as many processes if they are there, or else the program itself.
+
+    The options of torchrun are not known, other than the numbers of machines and of processes on each.
+    """
+    if not under_torchrun():
+        return program()
+    torchrun = "torchrun" if shutil.which("torchrun") else f"{python()} -m torch.distributed.run"
+    processes = os.environ.get("LOCAL_WORLD_SIZE", os.environ["WORLD_SIZE"])
+    machines = os.environ.get("GROUP_WORLD_SIZE", "1")
+    several = "" if machines == "1" else f" --nnodes {quote(machines)} [and its other options]"
+    return f"{torchrun}{several} --nproc-per-node {quote(processes)} -m ptarmigan"
 
 
 def program() -> str:
-    """`ptarmigan`, or the path that it was called by if the shell would not find this program by that name."""
-    called = sys.argv[0]
-    if Path(called).stem != "ptarmigan" or shutil.which("ptarmigan") == str(Path(called).absolute()):
+    """`ptarmigan`, the path that it was called by if the shell finds no such program, or `python -m ptarmigan`."""
+    called = Path(CALL.get()[0])
+    if called.name == "__main__.py" and called.parent.name == "ptarmigan":
+        return f"{python()} -m ptarmigan"
+    if called.stem != "ptarmigan" or found_as("ptarmigan", str(called)):
         return "ptarmigan"
-    return shlex.quote(called)
+    return quote(str(called))
 
 
-def is_rank_0() -> bool:
-    """Whether this is the process that prints: rank 0, or the only one."""
-    return os.environ.get("RANK", "0") == "0"
+def python() -> str:
+    return "python" if found_as("python", sys.executable) else quote(sys.executable)
 
 
-def main() -> None:
-    """Run the command line.  A UserError becomes one line on standard error and the error's exit status."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, TextIOWrapper):  # escape what the terminal's encoding lacks, instead of failing
-            stream.reconfigure(errors="backslashreplace")
+def found_as(name: str, path: str) -> bool:
+    """Whether the shell finds the program at `path` by its name."""
+    found = shutil.which(name)
+    with suppress(OSError):  # a relative path in a folder that was deleted
+        return found is not None and os.path.abspath(found) == os.path.abspath(path)
+    return False
+
+
+def quote(text: str) -> str:
+    """Text as one word for a shell, even where the terminal cannot show it; bash and zsh read $'...'."""
+    with suppress(UnicodeEncodeError):
+        text.encode(getattr(sys.stdout, "encoding", None) or "utf-8")
+        if text.isprintable():
+            return shlex.quote(text)
+    parts = (
+        f"\\{char}" if char in "'\\" else char if " " <= char <= "~" else "".join(f"\\x{byte:02x}" for byte in content)
+        for char in text
+        for content in [char.encode(errors="surrogateescape")]
+    )
+    return f"$'{''.join(parts)}'"
+
+
+def quote_path(path: str) -> str:
+    """A path as one word for a shell, which no command takes for a flag."""
+    return quote(f"./{path}" if path.startswith("-") else path)
+
+
+def say(*lines: str) -> None:
+    """Print lines to standard output, with control characters escaped; without rich, which takes long to import."""
     try:
-        app(sys.argv[1:], exit_on_error=False, print_error=False, result_action="return_value")
-        sys.stdout.flush()
-    except UnusedCliTokensError as error:
-        extra = shlex.join(error.unused_tokens or [])
-        fail(f"unexpected argument: {extra}; put a path with spaces in quotes", "usage", 2)
-    except CycloptsError as error:
-        fail(str(error), "usage", 2)
-    except UserError as error:
-        if not is_rank_0() and not error.of_one_rank:
-            sys.exit(error.status)
-        if error.run is None:
-            fail(str(error), error.code, error.status)
-        fail(error.text, error.code, error.status, f"resume with: {resume_command(error.run)}")
-    except BrokenPipeError:  # the reader, for example `| head`, has closed the pipe
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(128 + 13)
-    except KeyboardInterrupt:
-        fail("interrupted", "interrupted", 130)
+        for line in lines:
+            print(printable(line))
+    except OSError as error:
+        raise OutputFailed(error.errno, error.strerror) from None
 
 
-def fail(text: str, code: str, status: int, *hints: str) -> NoReturn:
-    from ptarmigan.core.console import Terminal
+def fail(text: str, code: str, status: int, *hints: str) -> int:
+    """Print an error to standard error, if that can be written; returns the exit status."""
+    from ptarmigan.core.terminal import Terminal
 
     terminal = Terminal(stderr=True)
-    for line in (f"ptarmigan: {text} [{code}]", *hints):
-        terminal.say(line, style="red")
-    sys.exit(status)
+    with suppress(OSError):
+        for line in (f"ptarmigan: {text} [{code}]", *hints):
+            terminal.say(line, style="red")
+    return status
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line on these arguments, by default those of the process.
+
+    A UserError becomes one line on standard error and the error's exit status; so does any other exception, whose
+    traceback goes to a file.
+    """
+    CALL.set(tuple(sys.argv) if arguments is None else ("ptarmigan", *arguments))
+    open_missing_streams()
+    try:
+        status = run([*CALL.get()[1:]])
+    except UserError as error:
+        status = report_user_error(error)
+    except UnusedCliTokensError as error:
+        extra = shlex.join(error.unused_tokens or [])
+        status = fail(
+            f"unexpected argument: {extra}; put text with spaces in quotes, and repeat an option for each value",
+            "usage",
+            2,
+        )
+    except CycloptsError as error:
+        status = fail(str(error), "usage", 2)
+    except OSError as error:
+        status = report_os_error(error)
+    except KeyboardInterrupt:
+        status = fail("interrupted", "interrupted", 130)
+    except Exception as error:
+        status = report_unforeseen(error)
+    finally:
+        abandon_broken_streams()
+    if status:
+        sys.exit(status)
+
+
+def run(arguments: list[str]) -> int:
+    """Run a command -> exit status."""
+    check_current_folder()
+    check_not_empty(arguments)
+    console = None
+    if not arguments or {*app.help_flags, *app.version_flags, HELP_ALL} & {*arguments}:
+        from ptarmigan.core.terminal import Terminal
+
+        console = Terminal()
+    status: int | None = app(
+        arguments, console=console, exit_on_error=False, print_error=False, result_action="return_value"
+    )
+    if sys.stdout is not None:
+        sys.stdout.flush()
+    return status or 0
+
+
+def check_current_folder() -> None:
+    """Raise UserError (path-not-found) where the current folder was deleted: libraries end the process there."""
+    try:
+        os.getcwd()
+    except OSError as error:
+        text = f"the current folder cannot be used: {error.strerror or error}; change to another folder"
+        raise UserError(text, "path-not-found") from None
+
+
+def check_not_empty(arguments: list[str]) -> None:
+    """Raise UserError (value-invalid) for an empty value, which no option takes; as a path it would be this folder."""
+    for before, argument in zip(["", *arguments], arguments, strict=False):
+        option, equals, value = argument.partition("=")
+        if argument and not (option.startswith("-") and equals and not value):
+            continue
+        what = option or (before if before.strip("-") and before.startswith("-") else "")
+        empty = (
+            f"{what}: the value is empty; write it, or leave {what} out" if what else "an argument is empty; write it"
+        )
+        raise UserError(empty, "value-invalid")
+
+
+def open_missing_streams() -> None:
+    """Open what the caller has closed of descriptors 0 to 2, or a file opened later would get that number and be
+    written to; and let what a stream's encoding lacks be escaped instead of failing."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def is_writable(stream: Any) -> bool:
+    """Whether what was printed to a stream can be written; a stream that the caller closed takes anything."""
+    try:
+        if stream is not None:
+            stream.flush()
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+def abandon_broken_streams() -> None:
+    """Let what cannot be written be dropped, or Python would complain of it at its end."""
+    for stream in (sys.stdout, sys.stderr):
+        if not is_writable(stream):
+            with suppress(OSError, ValueError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def report_user_error(error: UserError) -> int:
+    if not is_rank_0() and not error.of_one_rank:
+        return error.status
+    hints = [] if error.run is None else [f"resume with: {resume_command(error.run)}"]
+    return fail(error.text, error.code, error.status, *hints)
+
+
+def report_os_error(error: OSError) -> int:
+    """Output that cannot be written, or a file of which the system refused something that no command foresaw."""
+    if isinstance(error, OutputFailed) or not is_writable(sys.stdout):
+        if error.errno == errno.EPIPE:  # the reader, for example `| head`, has closed the pipe
+            return 128 + 13
+        return fail(f"cannot write to standard output: {error.strerror or error}", "output-failed", 74)
+    if error.filename is None:
+        return report_unforeseen(error)
+    return fail(f"the system refused to use {error.filename}: {error.strerror or error}", "system-refused", 1)
+
+
+def report_unforeseen(error: Exception) -> int:
+    """One line about an exception that no code foresaw, and a report of it in a file."""
+    if isinstance(error, MemoryError) or ("torch" in sys.modules and is_out_of_memory(error)):
+        return fail("the machine has no memory left for this command; ask for less at once", "out-of-memory", 1)
+    what = f"{type(error).__name__}: {error}"[:300]
+    try:
+        where = f"a report is in {write_report(error)}"
+    except Exception as failure:
+        where = f"no report could be written ({failure})"
+    return fail(f"an error that ptarmigan did not foresee: {what}; {where}", "internal-error", 70)
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    from ptarmigan.core.devices import out_of_memory
+
+    return isinstance(error, RuntimeError) and out_of_memory(error)
+
+
+def write_report(error: Exception) -> Path:
+    """Write the traceback, the command and the versions to a new file, in the cache's folder or the system's for
+    temporary files -> its path."""
+    import platform
+    import tempfile
+    import time
+    import traceback
+
+    def in_cache() -> Path:
+        from ptarmigan.data.pack import cache_folder
+
+        return cache_folder() / "reports"
+
+    torch = sys.modules.get("torch")
+    text = "\n".join([
+        f"command   {shlex.join(CALL.get())}",
+        f"versions  ptarmigan {__version__}, python {platform.python_version()}, "
+        f"torch {getattr(torch, '__version__', 'not imported')}, {platform.platform()}",
+        "",
+        "".join(traceback.format_exception(error)),
+    ])  # fmt: skip
+    name = f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.txt"
+    places: list[Callable[[], Path]] = [in_cache, lambda: Path(tempfile.gettempdir()) / "ptarmigan-reports"]
+    for place in places:
+        with suppress(Exception):
+            folder = place()
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_text(text, encoding="utf-8", errors="backslashreplace")
+            return folder / name
+    raise UserError("neither the cache nor the folder for temporary files can be written", "file-unwritable")

@@ -50,6 +50,14 @@ def option(default: Any, text: str, low: float | None = None, high: float | None
     return field(default=default, metadata={"help": text, "bounds": (low, high)})
 
 
+def shown(value: Any) -> str:
+    """A value as a message shows it, shortened; Python writes no number of more than 4,300 digits."""
+    try:
+        return reprlib.repr(value)[:100]
+    except ValueError:
+        return "a number of thousands of digits"
+
+
 def conflict(text: str) -> UserError:
     return UserError(text, "options-conflict")
 
@@ -351,7 +359,7 @@ def check_ranges(config: Config) -> None:
         if not all(low <= number <= high for number in numbers_in(flat[key])):
             wanted = "numbers" if isinstance(flat[key], tuple) else "a number"
             raise UserError(
-                f"{key}: expected {wanted} from {readable(low)} to {readable(high)}, got {flat[key]}",
+                f"{key}: expected {wanted} from {readable(low)} to {readable(high)}, got {shown(flat[key])}",
                 "value-out-of-range",
             )
 
@@ -450,7 +458,7 @@ def convert_field(key: str, value: Any) -> Any:
         return found
     if get_origin(TYPES[key]) is Literal and isinstance(value, str):
         raise unknown(key, value, get_args(TYPES[key]))
-    raise UserError(f"{key}: expected {in_words(TYPES[key])}, got {reprlib.repr(value)[:100]}", "value-invalid")
+    raise UserError(f"{key}: expected {in_words(TYPES[key])}, got {shown(value)}", "value-invalid")
 
 
 def alternatives(hint: Any) -> tuple[Any, ...]:
@@ -490,7 +498,8 @@ def convert(hint: Any, value: Any) -> Any:
         elif kind is bool and isinstance(value, bool):
             return value
         elif kind is str and isinstance(value, str | int) and not isinstance(value, bool):
-            return str(value)
+            with suppress(ValueError):  # a number of more than 4,300 digits
+                return str(value) or None
         elif kind in (int, float) and not isinstance(value, bool):
             number = as_number(kind, value)
             if number is not None:
@@ -512,9 +521,9 @@ def parse_size(text: str | None) -> tuple[int, int] | None:
     """'64' -> (64, 64), '48x64' -> (48, 64), height first; 16 to 256 pixels each."""
     if text is None:
         return None
-    match = re.fullmatch(r"(\d+)(?:x(\d+))?", text.strip())
+    match = re.fullmatch(r"(\d{1,9})(?:x(\d{1,9}))?", text.strip())
     if not match:
-        raise UserError(f"size: expected 64, or 48x64 for height x width, got {text!r}", "value-invalid")
+        raise UserError(f"size: expected 64, or 48x64 for height x width, got {shown(text)}", "value-invalid")
     height, width = int(match[1]), int(match[2] or match[1])
     near = tuple(min(max(side, 16), 256) for side in (height, width))
     if near != (height, width):
@@ -554,15 +563,20 @@ def parse_split(text: str) -> tuple[float, float, float] | None:
     return shares[0], shares[1], shares[2]
 
 
+MOST_BUDGET = 10**15  # images or seconds; counts of images stay exact as floats
+
+
 def parse_images(text: str | None) -> int | None:
     """'500k' -> 500_000, '2M' -> 2_000_000."""
     if text is None:
         return None
     match = re.fullmatch(r"(\d+(?:\.\d+(?=[kKmM]))?)([kKmM]?)", text.replace("_", "").strip())
-    count = round(float(match[1]) * {"": 1, "k": 1e3, "m": 1e6}[match[2].lower()]) if match else 0
-    if count < 1:
-        raise UserError(f"images: expected a number of images, as 500k or 2M, got {text!r}", "value-invalid")
-    return count
+    count = float(match[1]) * {"": 1, "k": 1e3, "m": 1e6}[match[2].lower()] if match else 0
+    if round(min(count, 1)) < 1:
+        raise UserError(f"images: expected a number of images, as 500k or 2M, got {shown(text)}", "value-invalid")
+    if count > MOST_BUDGET:
+        raise UserError(f"images: expected at most {MOST_BUDGET:,}, got {shown(text)}", "value-out-of-range")
+    return round(count)
 
 
 def parse_time(text: str | None) -> float | None:
@@ -574,5 +588,7 @@ def parse_time(text: str | None) -> float | None:
         sum(float(part or 0) * unit for part, unit in zip(match.groups(), (3600, 60, 1), strict=True)) if match else 0
     )
     if seconds <= 0:
-        raise UserError(f"time: expected a length of time, as 90s, 10m or 1h30m, got {text!r}", "value-invalid")
+        raise UserError(f"time: expected a length of time, as 90s, 10m or 1h30m, got {shown(text)}", "value-invalid")
+    if seconds > MOST_BUDGET:
+        raise UserError(f"time: expected at most {MOST_BUDGET:,} s, got {shown(text)}", "value-out-of-range")
     return seconds

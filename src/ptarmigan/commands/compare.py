@@ -13,10 +13,11 @@ from typing import Any, NamedTuple
 from rich.table import Table
 
 from ptarmigan.config import UNTRACKED, Config, config_of, parse_images, parse_time
-from ptarmigan.core.console import print_lines
 from ptarmigan.core.files import Damaged, load_header
 from ptarmigan.core.log import read_log
-from ptarmigan.core.types import UserError, shorten
+from ptarmigan.core.paths import user_path
+from ptarmigan.core.terminal import print_lines
+from ptarmigan.core.types import UserError, printable, shorten
 from ptarmigan.evaluation import metrics
 from ptarmigan.evaluation.report import format_interval
 from ptarmigan.generator.header import load_run_record, read_scores
@@ -73,9 +74,10 @@ def compare(*runs: str | Path) -> Comparison:
     if len(runs) < 2:
         text = "compare needs at least 2 runs, as in `ptarmigan compare runs/photos-1 runs/photos-2`"
         raise UserError(text, "value-invalid")
-    if twice := [path for path, count in Counter(Path(run).resolve() for run in runs).items() if count > 1]:
+    paths = [user_path(run, "run") for run in runs]
+    if twice := [path for path, count in Counter(path.resolve() for path in paths).items() if count > 1]:
         raise UserError(f"{twice[0]} is given twice: name each run once", "value-invalid")
-    records = [RunRecord.open(Path(run)) for run in runs]
+    records = [RunRecord.open(run) for run in paths]
     check_same_images(records)
     by_choices = group_by_config(records)
     source, scores, notes = choose_scores(records)
@@ -299,7 +301,7 @@ def print_comparison(comparison: Comparison) -> None:
             part = slice(start, start + MAX_COLUMNS)
             lines = Table("", *heads[part], title=title, title_justify="left")
             for name, cells in rows.items():
-                lines.add_row(name, *cells[part])
+                lines.add_row(*map(printable, (name, *cells[part])))
             print_lines(lines)
 
     groups = comparison.groups

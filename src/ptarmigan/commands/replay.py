@@ -19,10 +19,11 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from ptarmigan.config import config_of
-from ptarmigan.core.console import print_lines
 from ptarmigan.core.devices import deterministic, pick_device
 from ptarmigan.core.files import check_absent, make_folder, write_atomic
 from ptarmigan.core.log import read_log
+from ptarmigan.core.paths import user_path
+from ptarmigan.core.terminal import print_lines
 from ptarmigan.core.types import DiscriminatorOutput, UserError
 from ptarmigan.data import Dataset, open_dataset
 from ptarmigan.game.batch import train_batch
@@ -79,10 +80,10 @@ def replay(
     Raises UserError if there is no such step, if no good checkpoint is left before it (see `keep`), or if the images or
     the loss file are not those of the run.
     """
-    run = Path(run)
+    run = user_path(run, "run")
     found, record, progress = checkpoint_before(run, at)
     config = config_of(record)
-    loss_file = reopen(Path(loss) if loss else None, config, record.get("loss_sha256"), run)
+    loss_file = reopen(None if loss is None else user_path(loss, "loss"), config, record.get("loss_sha256"), run)
     dataset = open_run_images(run, record, data)
     state = TrainState.create(config, dataset.spec, pick_device(device), record["precision"] == "bf16", loss_file)
     if found is not None:
@@ -90,7 +91,7 @@ def replay(
     if not state.progress.ends:  # the checkpoint is older than the run's first end
         state.progress.ends, state.progress.end_fixed_at = progress.ends[:1], progress.end_fixed_at
     first = at - (at - state.images_seen) % config.train.batch
-    target = Path(out) if out else run / "private" / f"replay-{first:09d}"
+    target = user_path(out, "out") if out is not None else run / "private" / f"replay-{first:09d}"
     check_absent(target, "out")
     with deterministic(config.train.deterministic), train_batches(config, dataset, state.device) as batches:
         while state.images_seen < first:

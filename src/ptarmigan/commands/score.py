@@ -15,6 +15,7 @@ from ptarmigan.commands.score_sources import ExistingImages, GeneratedImages, Im
 from ptarmigan.config import Data, parse_time
 from ptarmigan.core import files, seeding
 from ptarmigan.core.console import Terminal
+from ptarmigan.core.paths import user_path
 from ptarmigan.core.types import UserError, unknown
 from ptarmigan.data import HELD_OUT, TRAIN, Dataset, open_dataset
 from ptarmigan.evaluation.evaluate import ComparedSets, FeatureSet, Report, evaluate, labels_of
@@ -66,11 +67,12 @@ def score(
         raise UserError(f"seeds {seeds}: an interval needs at least 2", "value-out-of-range")
     if extractor != CLASSIFIER and extractor not in EXTRACTORS:
         raise unknown("extractor", extractor, [*EXTRACTORS, CLASSIFIER])
+    model, out = user_path(model, "model"), None if out is None else user_path(out, "out")
     if out is not None:
-        check_output(Path(out))
+        check_output(out)
     notes: list[str] = []
     with ProgressBar() as bar:
-        source, dataset = open_images(Path(model), data, size, seeds, device, notes, bar)
+        source, dataset = open_images(model, data, size, seeds, device, notes, bar)
         feature_extractor = load_extractor(
             "efficientnet-lite0" if extractor == CLASSIFIER else extractor, weights, device
         )
@@ -90,7 +92,7 @@ def score(
         "seconds": round(clock.perf_counter() - start, 1)
     }
     try:
-        save_report(report, source, dataset, plan, Path(model), None if out is None else Path(out))
+        save_report(report, source, dataset, plan, model, out)
     except UserError as error:  # the scores took minutes: return them although they cannot be written
         report["notes"].append(f"the report was not written: {error}")
     return report
@@ -111,7 +113,7 @@ def open_images(
     if not model.exists():
         text = f"{model} does not exist: name a run, a generator, a folder of images or an .npz file"
         raise UserError(text, "path-not-found")
-    if model.suffix == ".safetensors" or any((model / name).is_file() for name in GENERATOR_FILES):
+    if model.suffix == ".safetensors" or any(user_path(model / name, "model").is_file() for name in GENERATOR_FILES):
         generator = load(model, device)
         if size is not None:
             text = f"size {size}: the generator has its own size, {generator.spec.height}x{generator.spec.width}"

@@ -1,33 +1,13 @@
-"""What a person sees: plain lines of text, and the progress of a run."""
+"""The progress of a run, as a person sees it."""
 
 from __future__ import annotations
 
-from rich.console import Console, Group
+from rich.console import Group
 from rich.live import Live
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
-from rich.table import Table
 from rich.text import Text
 
-
-class Terminal(Console):
-    """Standard output, or standard error, with `say` for text that must appear exactly as it is."""
-
-    def __init__(self, *, stderr: bool = False, quiet: bool = False) -> None:
-        super().__init__(emoji=False, stderr=stderr, quiet=quiet)
-
-    def say(self, text: str, style: str | None = None) -> None:
-        """Print text without markup, highlighting or line breaks of rich's own."""
-        self.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
-
-
-def print_lines(*lines: str | Table) -> None:
-    """Print texts and tables as they are to standard output."""
-    terminal = Terminal()
-    for line in lines:
-        if isinstance(line, str):
-            terminal.say(line)
-        else:
-            terminal.print(line, markup=False, highlight=False)
+from ptarmigan.core.terminal import Terminal as Terminal
 
 
 class Display:

@@ -40,26 +40,55 @@ class UserError(Exception):
         return f"{self.text}; resume with train(..., out={str(self.run)!r})"
 
 
+class OutputFailed(OSError):
+    """Standard output or standard error cannot be written: its disk is full, or its reader has gone (EPIPE)."""
+
+
+MOST_NAMES = 20  # that a message lists
+
+
 def unknown(what: str, name: str, choices: Iterable[str]) -> UserError:
-    """An error that suggests the nearest choice if there is one, and lists the choices, of many the first 20."""
-    choices = list(choices)
-    near = difflib.get_close_matches(name, choices, n=1)
-    hints = [f"did you mean {near[0]!r}?"] if near else []
-    if not near or len(choices) <= 20:
-        hints.append(f"choose one of {shorten(choices, 20)}")
+    """An error that suggests the nearest choice if there is one, and lists at most 20 choices."""
+    choices, name = list(choices), name[:100]
+    near = nearest(name, choices)
+    hints = [f"did you mean {near!r}?"] if near is not None else []
+    if near is None or len(choices) <= MOST_NAMES:
+        hints.append(f"choose one of {shorten(choices, MOST_NAMES)}")
     return UserError(f"unknown {what} {name!r}: {' '.join(hints)}", "unknown-name")
+
+
+def nearest(name: str, choices: list[str]) -> str | None:
+    """The choice that `name` was probably meant to be.
+
+    It is the same in another case, begins with the name, is similarly spelt, contains the name or is contained in it.
+    """
+    wanted = name.casefold()
+    folded = {choice.casefold(): choice for choice in reversed(choices)}
+    if wanted in folded or not wanted:
+        return folded.get(wanted)
+    begins = [choice for choice in folded if choice.startswith(wanted)] or difflib.get_close_matches(wanted, folded, 1)
+    found = begins or [choice for choice in folded if wanted in choice or (len(choice) > 2 and choice in wanted)]
+    return folded[min(found, key=lambda choice: abs(len(choice) - len(wanted)))] if found else None
 
 
 def class_name(name: str) -> str:
     """A class name as ptarmigan stores and compares it: in Unicode's form NFC, and always valid text.
 
-    The system hands over bytes of a folder name that are not UTF-8 as surrogates (PEP 383).  Such a name is read as
-    Latin-1, which most of these names were written in.
+    The system hands over bytes of a name that it cannot decode as surrogates (PEP 383): any that are not ASCII in the
+    locale C, elsewhere those that are not UTF-8.  Such a name is read as UTF-8 if it is that, and else as Latin-1,
+    which most of the others were written in.
     """
     try:
         name.encode()
     except UnicodeEncodeError:
-        name = name.encode(errors="surrogateescape").decode("latin-1")
+        try:
+            content = name.encode(errors="surrogateescape")
+        except UnicodeEncodeError:  # a surrogate that no byte stands for
+            content = name.encode(errors="replace")
+        try:
+            name = content.decode()
+        except UnicodeDecodeError:
+            name = content.decode("latin-1")
     return unicodedata.normalize("NFC", name)
 
 
@@ -90,10 +119,15 @@ class ImageSpec:
         return len(self.class_names)
 
     def label(self, name: str) -> int:
-        """The label of a class, in any form of Unicode; raises UserError (unknown-name), which lists the classes."""
-        names = [class_name(known) for known in self.class_names]
+        """The label of a class, whose name may be in any form of Unicode, or in bytes that the system could not decode.
+
+        Raises UserError (unknown-name), which lists the classes.
+        """
+        if name in self.class_names:
+            return self.class_names.index(name)
+        names = [*map(class_name, self.class_names)]
         if class_name(name) not in names:
-            raise unknown("class", name, self.class_names)
+            raise unknown("class", class_name(name), names)
         return names.index(class_name(name))
 
 

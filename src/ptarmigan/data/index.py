@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from ptarmigan.core.paths import user_path
 from ptarmigan.core.types import UserError, shorten
 from ptarmigan.data.arrays import HELD_OUT, IDX_IMAGES, SELECT, UNDECIDED, Arrays, read_idx, read_npz
 
@@ -64,7 +65,7 @@ def find_source(path: str | Path | None) -> DataSource:
     if path is None:
         asset = Path(str(package_files("ptarmigan") / "assets" / "fashion-mnist-10k.npz"))
         return ArraySource("fashion-mnist", asset, _stamp(asset, [""]), "the embedded images of Fashion-MNIST", (), ())
-    root = Path(path).expanduser()
+    root = user_path(path, "data")
     try:
         if root.is_dir():
             return _find_in_folder(root)

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from ptarmigan.config import Data, parse_size
 from ptarmigan.core.files import sync_folder
+from ptarmigan.core.paths import user_path
 from ptarmigan.core.types import OnProgress, UserError
 from ptarmigan.data.index import DataSource
 from ptarmigan.data.read import SourceReader, read_source
@@ -44,14 +45,22 @@ class Pack:
 def cache_folder() -> Path:
     """PTARMIGAN_CACHE if it is set, else `ptarmigan` in the system's folder for caches."""
     if chosen := os.environ.get("PTARMIGAN_CACHE"):
-        return Path(chosen).expanduser()
+        return user_path(chosen, "PTARMIGAN_CACHE")
     if sys.platform == "win32":
-        base = os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local"
+        base = os.environ.get("LOCALAPPDATA") or _home() / "AppData" / "Local"
     elif sys.platform == "darwin":
-        base = Path.home() / "Library" / "Caches"
+        base = _home() / "Library" / "Caches"
     else:
-        base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+        base = os.environ.get("XDG_CACHE_HOME") or _home() / ".cache"
     return Path(base) / "ptarmigan"
+
+
+def _home() -> Path:
+    try:
+        return Path.home()
+    except RuntimeError:
+        text = "your home folder is not known, so there is no place for the cache: set PTARMIGAN_CACHE to a folder"
+        raise UserError(text, "value-invalid") from None
 
 
 def open_pack(source: DataSource, data: Data, on_progress: OnProgress | None = None) -> Pack:

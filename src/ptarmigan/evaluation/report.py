@@ -8,7 +8,8 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from ptarmigan.core.console import print_lines
+from ptarmigan.core.terminal import print_lines
+from ptarmigan.core.types import printable
 
 CAPTION = "generated against held-out and training images; real against held-out; excess"
 FIDELITY = "precision", "recall", "density", "coverage"
@@ -119,7 +120,7 @@ def print_report(report: dict[str, Any]) -> None:
             for name in lines[0]:
                 table.add_column(name, overflow="fold")
             for line in lines[1:]:
-                table.add_row(*map(Text, line))
+                table.add_row(*(Text(printable(cell)) for cell in line))
             print_lines(title, table)
     print_lines(*sentences(report))
     if "picture" in report:

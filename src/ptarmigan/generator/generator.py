@@ -27,6 +27,7 @@ from ptarmigan.core import files, seeding
 from ptarmigan.core.console import Display, Terminal
 from ptarmigan.core.devices import out_of_memory, pick_device
 from ptarmigan.core.files import Damaged
+from ptarmigan.core.paths import user_path
 from ptarmigan.core.tensor_files import load_tensors
 from ptarmigan.core.types import ImageSpec, UserError, class_name, printable
 from ptarmigan.generator.header import AVERAGE, NOT_AVERAGE, find_generator, header_of, read_scores
@@ -246,7 +247,7 @@ def sample(
     memory at once.  Progress and notes go to standard error.  Raises UserError for an unknown class, an unreadable
     model, too little space or memory, and an `out` that exists: nothing is overwritten.
     """
-    out = Path(out)
+    out = user_path(out, "out")
     with Display(Terminal(stderr=True)) as display, memory_errors():
         generator = load(model, device, at=at)
         classes = generator.labels_of(label)

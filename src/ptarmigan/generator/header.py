@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from ptarmigan.config import Config, config_of
 from ptarmigan.core.files import Damaged, load_header, load_json
+from ptarmigan.core.paths import user_path
 from ptarmigan.core.records import CheckpointHeader, GeneratorHeader, RunRecord, Scores, check
 from ptarmigan.core.types import ImageSpec, UserError, shorten
 from ptarmigan.evaluation.report import headline
@@ -67,7 +68,8 @@ def find_generator(model: Path, at: int | None = None) -> Path:
     With `at` it is the run's checkpoint of that many images.  Raises UserError: path-not-found, no-generator,
     no-checkpoint, file-unreadable.
     """
-    tried = [*(model / name for name in GENERATOR_FILES), model]
+    model = user_path(model, "model")
+    tried = [*(user_path(model / name, "model") for name in GENERATOR_FILES), model]
     try:
         saved = checkpoints(model) or checkpoints(model.parent) * (model.name == "checkpoints")
         if at is not None and model.exists():

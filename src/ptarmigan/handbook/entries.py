@@ -19,6 +19,7 @@ from typing import Any
 from rich.cells import cell_len
 
 from ptarmigan.config import RECIPES, resolve
+from ptarmigan.core.paths import user_path
 from ptarmigan.core.types import UserError, unknown
 
 WIDTH = 80
@@ -123,7 +124,7 @@ def explain(
     overwritten.
     """
     book = read_handbook(_language(lang))
-    if plot or page:
+    if plot is not None or page is not None:
         return _write(name, plot, page)
     notation = "\n".join(_wrap(book.texts["notation"], width=WIDTH))
     if name is None:
@@ -158,9 +159,9 @@ def _write(name: str | None, plot: str | Path | None, page: str | Path | None) -
         raise UserError(
             f"page: it holds every loss, so it cannot be combined with {name!r}: omit one", "options-conflict"
         )
-    written = [figures.plot(name, plot)] if plot else []
-    if page:
-        written.append(files.check_new_path(Path(page), "page", ".html"))
+    written = [] if plot is None else [figures.plot(name, user_path(plot, "plot"))]
+    if page is not None:
+        written.append(files.check_new_path(user_path(page, "page"), "page", ".html"))
         files.write_atomic(written[-1], asset("losses.html"))
     return "\n".join(map(str, written))
 

@@ -28,6 +28,7 @@ from torch import Tensor
 from ptarmigan.config import Config, check
 from ptarmigan.core import dist
 from ptarmigan.core.devices import out_of_memory
+from ptarmigan.core.paths import user_path
 from ptarmigan.core.types import DiscriminatorOutput, UserError, unknown
 from ptarmigan.losses.adversarial import OBJECTIVES, Objective
 
@@ -158,7 +159,7 @@ def open_loss(config: Config) -> tuple[Config, LossFile | None]:
     """
     if not config.loss.loss.endswith(".py"):
         return config, None
-    file = LossFile.open(Path(config.loss.loss))
+    file = LossFile.open(user_path(config.loss.loss, "loss"))
     if file.objective.relativistic:  # the constraints of the built-in relativistic loss apply
         check(replace(config, loss=replace(config.loss, loss="relativistic")))
     if file.whole and config.train.micro_batch:

@@ -21,6 +21,7 @@ from ptarmigan.core import dist
 from ptarmigan.core.console import Display, Terminal
 from ptarmigan.core.devices import deterministic, keep_freed_memory, pick_device
 from ptarmigan.core.log import Metrics, damaged_lines
+from ptarmigan.core.paths import user_path
 from ptarmigan.core.types import UserError
 from ptarmigan.data import Batches
 from ptarmigan.game.batch import rank_batch, train_batch
@@ -78,7 +79,11 @@ def train(
     Returns the run folder.  Raises UserError for input that is not valid, Diverged for a NaN or infinite value after
     `retries` rollbacks, Stopped after Ctrl-C or SIGTERM.
     """
-    asked = read_yaml(Path(config)) if config else {}
+    data, out, config, init = (
+        None if path is None else user_path(path, what)
+        for path, what in ((data, "data"), (out, "out"), (config, "config"), (init, "from"))
+    )
+    asked = read_yaml(config) if config is not None else {}
     asked |= {key: value for key, value in {"recipe": recipe, **fields}.items() if value is not None}
     device = pick_device(resolve({"device": flatten(asked).get("device")}).train.device)
     with dist.ranks(device), Display(Terminal(quiet=dist.rank() > 0)) as display:

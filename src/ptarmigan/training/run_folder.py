@@ -10,6 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from filelock import FileLock, Timeout
 
@@ -199,7 +200,13 @@ def record_of(
         "asked": asked,
         "config": asdict(config),
         "spec": asdict(dataset.spec),
-        "data": {"source": source, "name": dataset.name, "fingerprint": dataset.fingerprint, "split": dataset.counts()},
+        "data": {
+            "source": source,
+            "name": dataset.name,
+            "fingerprint": dataset.fingerprint,
+            "split": dataset.counts(),
+            "train_counts": np.bincount(dataset.labels[dataset.indices()], minlength=dataset.spec.classes).tolist(),
+        },
         "precision": "bf16" if bf16 else "fp32",
         "micro_batch": micro_batch,
         "tick": tick,

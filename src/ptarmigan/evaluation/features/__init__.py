@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ptarmigan.core.devices import pick_device
+from ptarmigan.core.paths import user_path
 from ptarmigan.core.types import UserError, unknown
 from ptarmigan.evaluation.features import efficientnet, inception
 
@@ -76,6 +77,6 @@ def load_extractor(
     """
     if name not in EXTRACTORS:
         raise unknown("extractor", name, EXTRACTORS)
-    extractor = EXTRACTORS[name](None if weights is None else Path(weights).expanduser())
+    extractor = EXTRACTORS[name](None if weights is None else user_path(weights, "weights"))
     extractor.network.to(pick_device(device) if isinstance(device, str) else device)
     return extractor

@@ -23,7 +23,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from ptarmigan.core.types import UserError, unknown
+from ptarmigan.core.paths import user_path
+from ptarmigan.core.types import UserError, printable, unknown
 from ptarmigan.handbook.identify.answer import Identity, identify_callable
 from ptarmigan.handbook.identify.signature import describe_error
 
@@ -42,10 +43,11 @@ def identify_file(target: str, kind: str | None, on: str | None) -> list[Identit
     Prints to standard error that it runs the file.  Raises UserError if that fails, or if the file has no loss.
     """
     path, names = split_target(target)
+    path = user_path(path, "losses")
     if not path.is_file():
         raise UserError(f"{path} {'is not a file' if path.exists() else 'does not exist'}", "file-unreadable")
     print(
-        f"running {path} in a child process with your rights, for at most {SECONDS} s and {GIBIBYTES} GiB",
+        printable(f"running {path} in a child process with your rights, for at most {SECONDS} s and {GIBIBYTES} GiB"),
         file=sys.stderr, flush=True,
     )  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
@@ -62,7 +64,7 @@ def identify_file(target: str, kind: str | None, on: str | None) -> list[Identit
 def split_target(target: str) -> tuple[Path, list[str]]:
     """FILE or FILE:NAME,NAME -> the file and the names; the colon of a drive letter belongs to the file."""
     found = re.fullmatch(r"(.+):([A-Za-z_][\w.]*(?:,[A-Za-z_][\w.]*)*)", target)
-    if found is None or Path(target).exists():
+    if found is None or os.path.exists(target):
         return Path(target), []
     return Path(found[1]), found[2].split(",")
 
@@ -101,7 +103,7 @@ def _read_report(path: Path, report: list[dict[str, Any]], status: int | None) -
         raise UserError(f"{path}: {at} ended the process ({how})", "child-died")
     for item in report:
         if "skipped" in item:
-            print(f"not identified: {item['skipped']}", file=sys.stderr)
+            print(printable(f"not identified: {item['skipped']}"), file=sys.stderr)
     found = [item["identity"] for item in report if "identity" in item]
     if not found:
         raise UserError(f"{path} has no loss that can be identified; name one, {path.name}:FUNCTION", "no-loss")

@@ -1,0 +1,43 @@
+"""Paths as users write them."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from pathlib import Path
+
+from ptarmigan.core.types import UserError
+
+
+def user_path(given: str | Path, what: str) -> Path:
+    """A path that a user gave for `what`, with ~ as the home folder; the file or folder need not exist.
+
+    After this, asking whether the path exists or is a folder raises nothing.  Raises UserError: value-invalid for
+    text that cannot be a path here (empty, with a NUL byte, too long, in an unknown home folder), file-unreadable for
+    what the system does not let this user look at and for what is neither a file nor a folder.
+    """
+    text = os.fspath(given)
+    shown = text if len(text) <= 200 else f"{text[:100]}...{text[-40:]}"
+    if not text:
+        raise UserError(f"{what}: the path is empty; name a file or a folder", "value-invalid")
+    try:
+        path = Path(text).expanduser()
+        mode = path.stat().st_mode
+        if stat.S_ISDIR(mode):
+            os.scandir(path).close()
+            (path / "x").exists()
+    except RuntimeError:
+        raise UserError(
+            f"{what}: {shown} begins with ~, but its home folder is not known; write the whole path", "value-invalid"
+        ) from None
+    except ValueError:
+        raise UserError(f"{what}: {shown!r} cannot be the path of a file", "value-invalid") from None
+    except (FileNotFoundError, NotADirectoryError):
+        return path
+    except OSError as error:
+        code = "value-invalid" if error.errno == errno.ENAMETOOLONG else "file-unreadable"
+        raise UserError(f"{what}: cannot use {shown}: {error.strerror or error}", code) from None
+    if not (stat.S_ISDIR(mode) or stat.S_ISREG(mode)):
+        raise UserError(f"{what}: {shown} is neither a file nor a folder", "file-unreadable")
+    return path

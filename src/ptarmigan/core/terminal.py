@@ -1,0 +1,49 @@
+"""Plain lines of text on standard output and standard error."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+
+from ptarmigan.core.types import OutputFailed, printable
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+
+class Terminal(Console):
+    """Standard output, or standard error, with `say` for text that must appear as it is.
+
+    Raises OutputFailed where it cannot be written.
+    """
+
+    def __init__(self, *, stderr: bool = False, quiet: bool = False) -> None:
+        super().__init__(emoji=False, stderr=stderr, quiet=quiet)
+
+    def say(self, text: str, style: str | None = None) -> None:
+        """Print one line, without markup, highlighting or line breaks of rich's own.
+
+        Names of files and classes may hold anything, so line breaks and control characters are shown escaped.
+        """
+        self.print(printable(text), style=style, markup=False, highlight=False, soft_wrap=True)
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        try:
+            super().print(*objects, **options)
+        except OSError as error:
+            raise OutputFailed(error.errno, error.strerror) from None
+
+    def on_broken_pipe(self) -> None:
+        """Pass on the BrokenPipeError being handled, where rich would end the process."""
+        raise
+
+
+def print_lines(*lines: str | Table) -> None:
+    """Print lines and tables to standard output; a table's cells must be `printable`."""
+    terminal = Terminal()
+    for line in lines:
+        if isinstance(line, str):
+            terminal.say(line)
+        else:
+            terminal.print(line, markup=False, highlight=False)
