@@ -15,7 +15,7 @@ from PIL import Image, ImageFile
 from ptarmigan.config import Data, parse_size
 
 # Not every format that Pillow reads: it runs a PostScript interpreter on an EPS file, whatever the file's name.
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "AVIF")
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 SIZES = (28, 32, 48, 64)
 TO_UPRIGHT = {  # EXIF orientation (tag 274) -> the transposition that makes the image upright
