@@ -301,7 +301,7 @@ def test_the_stamp_is_of_content_and_labels(tmp_path: Path) -> None:
 
 def test_large_files_are_sampled(tmp_path: Path) -> None:
     stamps = []
-    for at in (None, 10, 1_500_000, 2_999_990):
+    for at in (None, 10, 1_500_010, 2_999_990):
         content = bytearray(b"\x89PNG\r\n\x1a\n" + bytes(3_000_000))
         if at:
             content[at] = 1
@@ -324,7 +324,7 @@ def test_array_files_are_stamped_by_their_bytes(tmp_path: Path) -> None:
 
 
 def test_idx_files_below(tmp_path: Path) -> None:
-    make(tmp_path, ["MNIST/raw/train-{images-idx3,labels-idx1}-ubyte"])
+    make(tmp_path, ["MNIST/raw/train-{images-idx3,labels-idx1}-ubyte = x"])
     source = find_source(tmp_path)
     assert isinstance(source, ArraySource)
     assert source.root == tmp_path / "MNIST" / "raw"
