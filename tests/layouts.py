@@ -74,6 +74,7 @@ LAYOUTS: dict[str, list[str]] = {
     "class folders beside a test part": ["{cat,dog,test/cat,test/dog}/*.png 10"],
     "class folders beside a test part without labels": ["{cat,dog,test}/*.png 10"],
     "parts in each class folder": ["{cat,dog}/{train,test}/*.png 10"],
+    "the classes again in a folder beside them": ["{cat,dog,generated/cat,generated/dog}/*.png 10"],
     "a class named train": ["{boat,car,train}/*.png 10"],
     "classes named like parts": ["{valid,invalid}/*.png 10"],
     "a class in the test part alone": ["train/{a,b}/*.png 10", "test/{a,b,c}/*.png 5"],

@@ -101,6 +101,13 @@ def test_no_class_is_lost_where_no_part_is_called_train(tmp_path: Path) -> None:
     assert of(tmp_path / "b", "test/{cat,dog}/*.png 3").parts == (6, 0, 0)
 
 
+def test_a_folder_with_the_same_classes_again_is_no_class(tmp_path: Path) -> None:
+    found = of(tmp_path / "a", "{cat,dog,augmented/Cat,augmented/dog}/*.png 2")
+    assert found.classes == ("cat", "dog")
+    assert "(augmented: 4)" in found.said[1]
+    assert of(tmp_path / "b", "{cat,dog}/{cat,dog}/*.png 2").classes == ("cat", "dog")
+
+
 def test_names_in_another_case(tmp_path: Path) -> None:
     source = source_of(tmp_path / "a", "train/{Cat,Dog}/*.png 2", "test/{cat,DOG}/*.png 1")
     assert source.class_names == ("Cat", "Dog")
@@ -329,6 +336,8 @@ def test_idx_files_below(tmp_path: Path) -> None:
     assert isinstance(source, ArraySource)
     assert source.root == tmp_path / "MNIST" / "raw"
     assert "MNIST/raw/" in source.understood
+    make(tmp_path / "MNIST/raw", ["cover.png"])
+    assert "1 image file " in find_source(tmp_path / "MNIST/raw").notices[0]
 
 
 # --- paths -------------------------------------------------------------------------------------------------

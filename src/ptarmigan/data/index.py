@@ -30,7 +30,8 @@ ARCHIVES = (
 LABEL_TABLES = (".csv", ".tsv", ".jsonl", ".ndjson", ".xls", ".xlsx")
 LABEL_TEXTS = (".json", ".txt", ".xml", ".lst", ".yaml", ".yml", ".mat", ".cls")
 LABEL_WORDS = re.compile("label|class|annotation|metadata|dataset|target|categor|attribute|caption", re.IGNORECASE)
-SEARCHED = 1 << 16  # bytes of a text in which the names of image files are looked for
+SEARCHED_FILES = 100  # texts in which the names of image files are looked for
+SEARCHED_BYTES = 1 << 16  # of each
 WHOLE_ARRAY = 1 << 28  # bytes; of a larger array file, three pieces are hashed
 
 
@@ -149,7 +150,10 @@ def _find_idx(root: Path, name: str, found: Scan) -> ArraySource | None:
     folder = root / folders[0].path
     where = f" in {folders[0].path}/" if folders[0].path else ""
     stamp = _array_stamp([folder / file for file in used])
-    return ArraySource(name, folder, stamp, f"IDX files of images and labels{where}", (), tuple(used))
+    notices = list(found.notices)
+    if found.digests:
+        notices.append(f"left out: {counted(len(found.digests), 'image file')} beside the IDX files")
+    return ArraySource(name, folder, stamp, f"IDX files of images and labels{where}", tuple(notices), tuple(used))
 
 
 def _nothing(root: Path, found: Scan, kinds: Counter[str]) -> UserError:
@@ -170,14 +174,20 @@ def _label_notices(root: Path, tree: Folder, layout: Layout, kinds: Counter[str]
     tables: list[str] = []
     beside: Counter[str] = Counter()
     archives: list[str] = []
+    searched = 0
     for path in (path for folder in tree.walk() for path in folder.others):
         suffix = _suffix(path)
         if suffix in LABEL_TABLES + LABEL_TEXTS and _base(path).rpartition(".")[0] in stems:
             beside[suffix] += 1
-        elif suffix in LABEL_TABLES or (suffix in LABEL_TEXTS and _may_hold_labels(root / path, names)):
+        elif suffix in LABEL_TABLES:
             tables.append(path)
         elif suffix in ARCHIVES:
             archives.append(path)
+        elif suffix in LABEL_TEXTS and searched < SEARCHED_FILES:
+            searched += 1
+            if not _may_hold_labels(root / path, names):
+                continue
+            tables.append(path)
         else:
             continue
         kinds[suffix] -= 1
@@ -202,7 +212,7 @@ def _may_hold_labels(path: Path, image_names: set[str]) -> bool:
         return True
     try:
         with open_regular(path) as file:
-            text = file.read(SEARCHED).decode("utf-8", "replace")
+            text = file.read(SEARCHED_BYTES).decode("utf-8", "replace")
     except OSError:
         return False
     return any(word in image_names for word in re.findall(r"[^\s,;:\"'/\\<>|\[\]{}()]+", text))

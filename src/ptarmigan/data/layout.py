@@ -19,7 +19,7 @@ PART_WORDS = {
 # Words that may stand beside a word of the above: train_images, seg_train, Final_Test.
 PLAIN_WORDS = {
     "set", "data", "dataset", "image", "images", "img", "imgs", "jpg", "jpeg", "png", "photos", "pictures", "files",
-    "folder", "split", "part", "seg", "stage", "final",
+    "folder", "dir", "split", "part", "seg", "stage", "final", "resized", "cropped", "processed", "raw",
 }  # fmt: skip
 IMAGE_FOLDERS = {"image", "images", "img", "imgs", "jpegimages"}
 ANNOTATION_FOLDERS = {
@@ -148,10 +148,17 @@ class _Reader:
         classes = [sub for sub in subs if _part(sub.name) in (None, UNDECIDED)]
         if len(classes) < 2:
             classes = subs
+        names = {_folded(sub.name) for sub in classes}
+        copies = {sub.path for sub in classes if _is_copy(sub, names)}
+        classes = [sub for sub in classes if sub.path not in copies]
         known = {_folded(sub.name) for sub in classes}
+        paths = {sub.path for sub in classes}
         divided_by: list[str] = []
         for sub in subs:
-            if sub in classes:
+            if sub.path in copies:
+                self.extra.append(sub)
+                continue
+            if sub.path in paths:
                 divided_by += self.read_class(sub)
                 continue
             inside = _with_images(self.look_through(sub, in_part=True))
@@ -232,7 +239,7 @@ class _Reader:
             names = {sub.name.lower() for sub in folder.folders}
             if names & IMAGE_FOLDERS or any(_part(name) == UNDECIDED for name in names):
                 aside += [sub for sub in _with_images(folder) if sub.name.lower() in ANNOTATION_FOLDERS]
-                folder.folders = [sub for sub in folder.folders if sub not in aside]
+                folder.folders = [sub for sub in folder.folders if sub.name.lower() not in ANNOTATION_FOLDERS]
         return aside
 
     # --- names --------------------------------------------------------------------------------------------------
@@ -357,6 +364,12 @@ def _is_sharded(level: Folder) -> bool:
     subs = _with_images(level)
     has_list = any(path.rpartition("/")[2].lower() == "dataset.json" for path in level.others)
     return has_list and bool(subs) and all(sub.name.isdecimal() for sub in subs)
+
+
+def _is_copy(folder: Folder, classes: set[str]) -> bool:
+    """Whether a folder beside classes holds the same classes again: cat, dog and generated/cat, generated/dog."""
+    inside = {_folded(sub.name) for sub in _with_images(folder)}
+    return len(inside) > 1 and inside <= classes - {_folded(folder.name)}
 
 
 def _with_images(folder: Folder) -> list[Folder]:
