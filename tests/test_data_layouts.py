@@ -15,6 +15,7 @@ from ptarmigan.config import Data
 from ptarmigan.data import decode, open_dataset, scan
 from ptarmigan.data.arrays import HELD_OUT
 from ptarmigan.data.index import ArraySource, FolderSource, find_source
+from ptarmigan.generator.generator import save_png
 from support import raises
 
 ROOT = Path(__file__).parents[1]
@@ -176,6 +177,23 @@ def test_runs_in_any_state_are_no_data(tmp_path: Path) -> None:
     make(tmp_path / "r5", [".ptarmigan-run", "samples/0.png"])
     with raises("no-images", "r5"):
         find_source(tmp_path / "r5")
+
+
+def test_pictures_that_sample_wrote_are_no_data_beside_others(tmp_path: Path) -> None:
+    drawn = tmp_path / "data/samples/cat/0.png"
+    source = source_of(tmp_path / "data", "{cat,dog}/*.png 2")
+    drawn.parent.mkdir(parents=True)
+    picture = Image.new("RGB", (32, 32))
+    save_png(picture, drawn, seed=123456, generator="f" * 64)
+    save_png(picture, tmp_path / "data/cat/grid.png", seed=0, classes="cat, dog" * 99, generator="f" * 64)
+    again = find_source(tmp_path / "data")
+    assert isinstance(again, FolderSource)
+    assert again.paths == source.paths
+    assert all(fact in again.notices[-1] for fact in ("2 pictures", "samples/cat/0.png", "cat/grid.png"))
+    assert understand(tmp_path / "data/samples").classes == ("cat",)  # a folder of samples alone can be scored
+    save_png(picture, tmp_path / "data/dog/other.png", seed=0, note="of another program")
+    assert len(understand(tmp_path / "data").said) == len(again.notices) + 1
+    assert understand(tmp_path / "data").parts[0] == 5
 
 
 def test_links_stay_inside_and_each_file_is_read_once(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
+from functools import cache
 from typing import NamedTuple
 
 from ptarmigan.core.types import UserError, class_name, shorten
@@ -334,6 +335,7 @@ def find_parts(folder: Folder) -> dict[str, int] | None:
     return parts if nested and not any(_with_images(sub) for sub in subs if sub.path not in parts) else None
 
 
+@cache
 def _part_and_rest(name: str) -> tuple[int, tuple[str, ...]] | None:
     """The part that a folder's name stands for, and what else it says; None if it names no part or several."""
     words = re.findall(r"[^\W\d_]+", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name))

@@ -38,6 +38,9 @@ SUFFIXES = {
     "PPM": (".ppm", ".pgm", ".pbm", ".pnm"),
     "AVIF": (".avif",),
 }
+# What `sample` writes begins with its seed, then the classes or the generator, as PNG text.
+DRAWN = re.compile(rb"\x89PNG.{33}iTXtseed\0.{4}[0-9]+.{8}iTXt(classes|generator)\0", re.DOTALL)
+HEAD = 256  # bytes that these need
 IS_IMAGE = re.compile(b"|".join(SIGNATURES[name] for name in FORMATS), re.DOTALL)
 NAMED_AS_IMAGE = tuple(suffix for name in FORMATS for suffix in SUFFIXES[name])
 # By content a raw photograph is a TIFF, but Pillow reads only its small preview.  The rest are unfinished downloads
@@ -68,7 +71,7 @@ class Folder:
     folders: list[Folder] = field(default_factory=list)
     images: list[str] = field(default_factory=list)  # paths of image files
     others: list[str] = field(default_factory=list)  # paths of other files
-    unlisted: bool = False  # ptarmigan wrote it, or it cannot be read
+    unlisted: bool = False  # ptarmigan wrote what is in it, or it cannot be read
 
     @property
     def name(self) -> str:
@@ -104,6 +107,15 @@ SPECIAL = ("not opened", "special file", " such as a FIFO, socket or device")
 FORBIDDEN = ("left out", "unreadable folder", "")
 UNREADABLE = ("left out", "unreadable file", "")
 OWN = ("left out", "output folder", " of ptarmigan")
+SAMPLES = ("left out", "picture", " that ptarmigan generated")
+
+
+class _Look(NamedTuple):
+    """What one file is."""
+
+    image: bool
+    digest: str  # of an image's content, or why a file cannot be read
+    drawn: bool = False  # `sample` wrote it
 
 
 class _Link(NamedTuple):
@@ -123,19 +135,27 @@ def scan(root: Path, on_progress: OnProgress | None = None) -> Scan:
     Links are followed to files and folders below `root` alone, and each file and folder is read once.  FIFOs, sockets
     and devices are never opened.  Folders and files that cannot be read are left out and named in a notice; an image
     file (by its name) that cannot be read stays in the list, so that decoding reports it.  Runs and generators of
-    ptarmigan are no data.  Raises OSError if `root` itself cannot be listed.
+    ptarmigan are no data, nor are pictures that `sample` wrote, unless there are no others.
+
+    Raises OSError if `root` itself cannot be listed.
     """
     walk = _Walk(root, on_progress)
     tree = walk.run()
     files = [path for folder in tree.walk() for path in folder.others]
     found = dict(zip(files, _look_at_all(root, files, on_progress), strict=True))
+    drawn = {path for path, look in found.items() if look.drawn}
+    if len(drawn) == sum(look.image for look in found.values()):
+        drawn = set()
     result = Scan(tree)
     for folder in tree.walk():
         folder.folders.sort(key=lambda sub: natural(sub.name))
         paths, folder.others = sorted(folder.others), []
         for path in paths:
-            image, digest = found[path]
-            if image:
+            image, digest, _ = found[path]
+            if image and path in drawn:
+                walk.left_out[SAMPLES].append(path)
+                folder.unlisted = True
+            elif image:
                 folder.images.append(path)
                 result.digests[path] = digest
             elif digest:
@@ -259,8 +279,8 @@ def is_own(folder: str) -> bool:
     return has("config.json") and (has("checkpoints") or has("metrics.jsonl") or has("model.safetensors"))
 
 
-def _look_at_all(root: Path, files: list[str], on_progress: OnProgress | None) -> Iterator[tuple[bool, str]]:
-    """(is it an image, its digest or why it cannot be read) of each file, read in threads, in order."""
+def _look_at_all(root: Path, files: list[str], on_progress: OnProgress | None) -> Iterator[_Look]:
+    """What each file is, read in threads, in order."""
     batches = [files[start : start + BATCH] for start in range(0, len(files), BATCH)]
     done = 0
     with ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -271,18 +291,19 @@ def _look_at_all(root: Path, files: list[str], on_progress: OnProgress | None) -
                 on_progress("reading files", done, len(files))
 
 
-def _look_at(path: str) -> tuple[bool, str]:
+def _look_at(path: str) -> _Look:
     name = path.lower()
     if name.endswith(NO_IMAGES):
-        return False, ""
+        return _Look(False, "")
     named_as_image = name.endswith(NAMED_AS_IMAGE)
     try:
         with open_regular(path) as file:
-            if named_as_image or IS_IMAGE.match(file.read(32)):
-                return True, content_digest(file, WHOLE)
-            return False, ""
+            head = file.read(HEAD)
+            if named_as_image or IS_IMAGE.match(head):
+                return _Look(True, content_digest(file, WHOLE), DRAWN.match(head) is not None)
+            return _Look(False, "")
     except OSError as error:
-        return named_as_image, error.strerror or type(error).__name__
+        return _Look(named_as_image, error.strerror or type(error).__name__)
 
 
 def open_regular(path: str | Path) -> IO[bytes]:
