@@ -138,6 +138,9 @@ def test_one_folder_of_many_images_is_not_taken_for_a_wrapper(tmp_path: Path) ->
     """A class with images of its own and folders below is a class, whether or not others lie beside it."""
     assert of(tmp_path / "a", "dog/*.png 5", "dog/puppies/*.png 2").classes == ("dog",)
     assert of(tmp_path / "b", "{cat,dog}/*.png 5", "dog/{husky,poodle}/*.png 2").classes == ("cat", "dog")
+    found = of(tmp_path / "c", "*.png 9", "more/{a,b}/*.png 2")
+    assert found.classes == ("c",)
+    assert "(more: 4)" in found.said[1]
 
 
 # --- which files are images --------------------------------------------------------------------------------
