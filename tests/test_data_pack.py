@@ -71,7 +71,7 @@ def test_made_once_and_anew_when_the_source_or_a_choice_changes(photos: Path) ->
     assert made(photos, Data(max_pixels=10**6))[1]
     assert not made(photos, Data(split="80/10/10", flip=True))[1]  # these do not shape the pixels
     os.utime(photos / "cat" / "00.png", ns=(5, 5))
-    assert made(photos)[1]
+    assert not made(photos)[1]
     Image.new("RGB", (40, 40)).save(photos / "cat" / "new.png")
     out, anew = made(photos)
     assert anew

@@ -70,7 +70,7 @@ def open_dataset(path: str | Path | None, data: config.Data, on_progress: OnProg
     on_progress(what, done, total) is called while files are listed and images are decoded.
     Raises UserError if there are no usable images.
     """
-    source = find_source(path)
+    source = find_source(path, on_progress)
     if data.group is not None and not isinstance(source, FolderSource):
         text = f"group: {source.root} holds arrays, and --group needs image files with paths; leave --group out"
         raise UserError(text, "options-conflict")

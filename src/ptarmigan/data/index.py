@@ -1,12 +1,13 @@
-"""Find the kind of data at a path: class folders, a flat folder, IDX files, an .npz file, or the embedded set."""
+"""Find the kind of data at a path: a folder of images, IDX files, an .npz file, or the embedded set."""
 
 from __future__ import annotations
 
 import hashlib
 import os
 import re
+import stat
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.resources import files as package_files
 from pathlib import Path
@@ -15,18 +16,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptarmigan.core.paths import user_path
-from ptarmigan.core.types import UserError, shorten
-from ptarmigan.data.arrays import HELD_OUT, IDX_IMAGES, SELECT, UNDECIDED, Arrays, read_idx, read_npz
+from ptarmigan.core.types import OnProgress, UserError, shorten
+from ptarmigan.data.arrays import IDX_IMAGES, Arrays, read_idx, read_npz
+from ptarmigan.data.decode import FORMATS
+from ptarmigan.data.layout import ANNOTATION_FOLDERS, Layout, understand
+from ptarmigan.data.scan import Folder, Scan, content_digest, counted, is_own, natural, open_regular, scan
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif")
-SUPPORTED = (
-    "expected class folders or images (PNG, JPEG, WebP, BMP, GIF), IDX files (train-images-idx3-ubyte[.gz]) or an .npz"
-)
-PART_FOLDERS = {
-    "train": UNDECIDED, "training": UNDECIDED,
-    "val": SELECT, "valid": SELECT, "validation": SELECT,
-    "test": HELD_OUT, "testing": HELD_OUT,
-}  # fmt: skip
+READ = ", ".join(FORMATS).replace("WEBP", "WebP")
+SUPPORTED = f"expected class folders or images ({READ}), IDX files (train-images-idx3-ubyte[.gz]) or an .npz"
+ARCHIVES = (
+    ".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".zst", ".7z", ".rar", ".parquet", ".arrow", ".tfrecord", ".h5",
+    ".hdf5", ".mdb",
+)  # fmt: skip
+LABEL_TABLES = (".csv", ".tsv", ".jsonl", ".ndjson", ".xls", ".xlsx")
+LABEL_TEXTS = (".json", ".txt", ".xml", ".lst", ".yaml", ".yml", ".mat", ".cls")
+LABEL_WORDS = re.compile("label|class|annotation|metadata|dataset|target|categor|attribute|caption", re.IGNORECASE)
+SEARCHED_FILES = 100  # texts in which the names of image files are looked for
+SEARCHED_BYTES = 1 << 16  # of each
+WHOLE_ARRAY = 1 << 28  # bytes; of a larger array file, three pieces are hashed
 
 
 @dataclass(frozen=True)
@@ -35,7 +42,7 @@ class DataSource:
 
     name: str  # short, safe in a folder name
     root: Path  # the folder, or the single file
-    stamp: str  # changes with any path, size or modification time
+    stamp: str  # changes with any path, label or content: hashes of the files are part of it
     understood: str  # one sentence: what was found, and where the labels come from
     notices: tuple[str, ...]
 
@@ -56,132 +63,180 @@ class ArraySource(DataSource):
 
     names: tuple[str, ...]  # of the IDX files in root; empty if root is an .npz file
 
-    def read(self) -> Arrays:
-        return read_idx(self.root, list(self.names)) if self.names else read_npz(self.root)
+    def read(self, on_progress: OnProgress | None = None) -> Arrays:
+        return read_idx(self.root, list(self.names), on_progress) if self.names else read_npz(self.root, on_progress)
 
 
-def find_source(path: str | Path | None) -> DataSource:
-    """List the images at `path`; None is the embedded data set.  Raises UserError if there is nothing usable."""
+def find_source(path: str | Path | None, on_progress: OnProgress | None = None) -> DataSource:
+    """List the images at `path`; None is the embedded data set.
+
+    on_progress(what, done, total) is called while files are listed and read.  Raises UserError if there is nothing
+    usable, or if it is not certain which images have labels.
+    """
     if path is None:
         asset = Path(str(package_files("ptarmigan") / "assets" / "fashion-mnist-10k.npz"))
-        return ArraySource("fashion-mnist", asset, _stamp(asset, [""]), "the embedded images of Fashion-MNIST", (), ())
+        stamp = _array_stamp([asset])
+        return ArraySource("fashion-mnist", asset, stamp, "the embedded images of Fashion-MNIST", (), ())
     root = user_path(path, "data")
     try:
         if root.is_dir():
-            return _find_in_folder(root)
+            return _find_in_folder(root, on_progress)
         if not root.exists():
             text = f"{root} does not exist: give a folder of class folders or IDX files, an .npz file, or nothing"
             raise UserError(text, "path-not-found")
-        if root.suffix.lower() != ".npz":
-            raise UserError(f"{root} is a single file but not an .npz: give its folder; {SUPPORTED}", "no-images")
-        return ArraySource(_safe_name(root.stem), root, _stamp(root, [""]), "an .npz file of images and labels", (), ())
+        return _find_file(root)
     except OSError as error:
-        text = f"cannot read {error.filename or root}: {error.strerror or error}"
+        text = f"cannot read {error.filename or path}: {error.strerror or error}"
         raise UserError(text, "file-unreadable") from error
 
 
-def _find_in_folder(root: Path) -> DataSource:
-    folders, files = _list_folder(root)
+def _find_file(path: Path) -> DataSource:
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise UserError(f"{path} is a FIFO, socket or device, not a file or folder: {SUPPORTED}", "no-images")
+    if path.suffix.lower() == ".npz":
+        stamp = _array_stamp([path])
+        return ArraySource(_safe_name(path.stem), path, stamp, "an .npz file of images and labels", (), ())
+    if path.name.lower().endswith(ARCHIVES):
+        text = f"{path} is an archive, which is not read: unpack it into a folder of class folders and give that"
+        raise UserError(text, "no-images")
+    raise UserError(f"{path} is a single file but not an .npz: give its folder; {SUPPORTED}", "no-images")
+
+
+def _find_in_folder(root: Path, on_progress: OnProgress | None) -> DataSource:
+    if is_own(str(root)):
+        text = f"{root} is an output folder of ptarmigan, not data: give the folder of the images"
+        raise UserError(text, "no-images")
+    found = scan(root, on_progress)
     full_name = root.resolve().name or "data"
     name = _safe_name(full_name)
-    if any(IDX_IMAGES.fullmatch(file) for file in files):
-        used = [file for file in files if "-ubyte" in file or file == "classes.txt"]
-        return ArraySource(name, root, _stamp(root, used), "IDX files of images and labels", (), tuple(used))
-
-    notices: list[str] = []
-    others: Counter[str] = Counter()
-    loose = [file for file in files if _is_image(file, others)]
-    images_in = {folder: [p for p in _walk(root / folder, folder) if _is_image(p, others)] for folder in folders}
-    empty = [folder for folder in folders if not images_in[folder]]
-    images_in = {folder: paths for folder, paths in images_in.items() if paths}
-    kinds = ", ".join(f"{count} {suffix}" for suffix, count in others.most_common(5))
-    if not images_in and not loose:
-        hint = " (give the path of the .npz file)" if any(file.lower().endswith(".npz") for file in files) else ""
-        raise UserError(f"{root} has no images: {SUPPORTED}; found {kinds or 'nothing'}{hint}", "no-images")
-    if others:
-        notices.append(f"ignored files that are not PNG, JPEG, WebP, BMP or GIF: {kinds}")
-
-    part_of: dict[str, int] = {}
-    if not images_in:
-        notices.append(f"{root} has no class folders: all of its {len(loose)} images are one class, {full_name!r}")
-        images_in, part_of = {full_name: loose}, {full_name: UNDECIDED}
-    else:
-        if loose:
-            notices.append(f"ignored {len(loose)} images outside the class folders: {shorten(loose, 3)}")
-        if empty:
-            notices.append(f"ignored folders without images: {shorten(empty)}")
-        images_in, part_of = _part_folders(root, images_in, notices)
-    class_names = tuple(sorted({folder.rpartition("/")[2] for folder in images_in}))
-    paths, labels, source_part = [], [], []
-    for folder in sorted(images_in, key=lambda f: (class_names.index(f.rpartition("/")[2]), part_of[f])):
-        paths += images_in[folder]
-        labels += [class_names.index(folder.rpartition("/")[2])] * len(images_in[folder])
-        source_part += [part_of[folder]] * len(images_in[folder])
+    if (source := _find_idx(root, name, found)) is not None:
+        return source
+    kinds = Counter(_suffix(path) for folder in found.tree.walk() for path in folder.others)
+    if not found.digests:
+        raise _nothing(root, found, kinds)
+    layout = understand(found.tree, full_name)
+    class_names = tuple(sorted({group.name for group in layout.groups}, key=natural))
+    number = {name: i for i, name in enumerate(class_names)}
+    paths: list[str] = []
+    labels: list[int] = []
+    parts: list[int] = []
+    for group in sorted(layout.groups, key=lambda group: (number[group.name], group.part)):
+        paths += sorted(group.paths)
+        labels += [number[group.name]] * len(group.paths)
+        parts += [group.part] * len(group.paths)
+    notices = [*layout.notices, *_label_notices(root, found.tree, layout, kinds), *found.notices]
+    if kinds:
+        notices.append(f"left out: {counted(kinds.total(), 'file')} not in the formats {READ} ({_listed(kinds)})")
+    facts = [
+        f"{label} {part} {path} {found.digests[path]}" for label, part, path in zip(labels, parts, paths, strict=True)
+    ]
     return FolderSource(
-        name, root, _stamp(root, paths, *class_names), "a folder of images; labels from the folders", tuple(notices),
-        tuple(paths), np.array(labels, np.int64), np.array(source_part, np.int8), class_names,
+        name, root, _digest([*facts, *class_names]), layout.understood, tuple(notices),
+        tuple(paths), np.array(labels, np.int64), np.array(parts, np.int8), class_names,
     )  # fmt: skip
 
 
-def _part_folders(
-    root: Path, images_in: dict[str, list[str]], notices: list[str]
-) -> tuple[dict[str, list[str]], dict[str, int]]:
-    """Folders train and perhaps val or test, with class folders in each, are taken as the source's own parts."""
-    nested = all(path.count("/") >= 2 for paths in images_in.values() for path in paths)
-    parts = {PART_FOLDERS.get(folder.lower()) for folder in images_in}
-    if not nested or None in parts or UNDECIDED not in parts:
-        return images_in, dict.fromkeys(images_in, UNDECIDED)
-    text = f"{root} is divided into {', '.join(images_in)} with class folders in each: test is held out"
-    notices.append(f"{text}, val is the select part")
-    inner: dict[str, list[str]] = {}
-    for paths in images_in.values():
-        for path in paths:
-            part, folder, _ = path.split("/", 2)
-            inner.setdefault(f"{part}/{folder}", []).append(path)
-    return inner, {key: PART_FOLDERS[key.split("/")[0].lower()] for key in inner}
+def _find_idx(root: Path, name: str, found: Scan) -> ArraySource | None:
+    """IDX files in the folder itself, or in the only folder below it that has some if there are no images."""
+    folders = [f for f in found.tree.walk() if any(IDX_IMAGES.fullmatch(_base(path)) for path in f.others)]
+    if len(folders) != 1 or (folders[0].path and found.digests):
+        folders = [folder for folder in folders if not folder.path]
+    if not folders:
+        return None
+    used = [path for path in map(_base, folders[0].others) if "-ubyte" in path or path == "classes.txt"]
+    folder = root / folders[0].path
+    where = f" in {folders[0].path}/" if folders[0].path else ""
+    stamp = _array_stamp([folder / file for file in used])
+    notices = list(found.notices)
+    if found.digests:
+        notices.append(f"left out: {counted(len(found.digests), 'image file')} beside the IDX files")
+    return ArraySource(name, folder, stamp, f"IDX files of images and labels{where}", tuple(notices), tuple(used))
 
 
-def _list_folder(folder: Path) -> tuple[list[str], list[str]]:
-    """Sorted names of the folders and of the files in a folder, except hidden ones."""
-    with os.scandir(folder) as entries:
-        found = [(entry.name, entry.is_dir()) for entry in entries if not entry.name.startswith((".", "__MACOSX"))]
-    return sorted(name for name, is_dir in found if is_dir), sorted(name for name, is_dir in found if not is_dir)
+def _nothing(root: Path, found: Scan, kinds: Counter[str]) -> UserError:
+    """The error for a folder without a single image: what was looked for, and what was found."""
+    hint = ""
+    if kinds[".npz"]:
+        hint = " (give the path of the .npz file)"
+    elif any(kind in ARCHIVES for kind in kinds):
+        hint = " (archives are not read: unpack them first)"
+    text = f"{root} has no images: {SUPPORTED}; found {_listed(kinds) or 'nothing'}{hint}"
+    return UserError("; ".join([text, *found.notices]), "file-unreadable" if found.unreadable else "no-images")
 
 
-def _walk(folder: Path, prefix: str) -> Iterator[str]:
-    """Paths of all files below a folder; links are followed, but no folder is visited twice."""
-    visited: set[tuple[int, int]] = set()
-    pending = [(folder, prefix)]
-    while pending:
-        folder, prefix = pending.pop()
-        stat = folder.stat()
-        if (stat.st_dev, stat.st_ino) in visited and stat.st_ino:
+def _label_notices(root: Path, tree: Folder, layout: Layout, kinds: Counter[str]) -> list[str]:
+    """What may hold labels but is not read, such as labels.csv; takes it out of `kinds`."""
+    names = {_base(path) for folder in tree.walk() for path in folder.images}
+    stems = {name.rpartition(".")[0] or name for name in names}
+    tables: list[str] = []
+    beside: Counter[str] = Counter()
+    archives: list[str] = []
+    searched = 0
+    for path in (path for folder in tree.walk() for path in folder.others):
+        suffix = _suffix(path)
+        if suffix in LABEL_TABLES + LABEL_TEXTS and _base(path).rpartition(".")[0] in stems:
+            beside[suffix] += 1
+        elif suffix in LABEL_TABLES:
+            tables.append(path)
+        elif suffix in ARCHIVES:
+            archives.append(path)
+        elif suffix in LABEL_TEXTS and searched < SEARCHED_FILES:
+            searched += 1
+            if not _may_hold_labels(root / path, names):
+                continue
+            tables.append(path)
+        else:
             continue
-        visited.add((stat.st_dev, stat.st_ino))
-        folders, files = _list_folder(folder)
-        yield from (f"{prefix}/{name}" for name in files)
-        pending += [(folder / name, f"{prefix}/{name}") for name in reversed(folders)]
+        kinds[suffix] -= 1
+    kinds += Counter()  # without those that are at 0
+    notices = []
+    if tables or beside:
+        found = tables + [f"{counted(n, f'{suffix} file')} named as images" for suffix, n in beside.most_common()]
+        taken = "the classes are those of the folders"
+        if layout.one_class:
+            taken = "all images are one class; sort them into a folder for each class to have classes"
+        notices.append(f"labels in other files are not read ({shorten(found, 3)}): {taken}")
+    if archives:
+        notices.append(
+            f"archives are not read ({shorten(archives, 3)}): unpack them if their images belong to the data"
+        )
+    return notices
 
 
-def _is_image(path: str, others: Counter[str]) -> bool:
-    suffix = os.path.splitext(path)[1].lower()
-    if suffix not in SUFFIXES:
-        others[suffix or "without a suffix"] += 1
-    return suffix in SUFFIXES
+def _may_hold_labels(path: Path, image_names: set[str]) -> bool:
+    """Whether a file's name or folder says that it holds labels, or its first bytes name an image file."""
+    if LABEL_WORDS.search(path.stem) or path.parent.name.lower() in ANNOTATION_FOLDERS:
+        return True
+    try:
+        with open_regular(path) as file:
+            text = file.read(SEARCHED_BYTES).decode("utf-8", "replace")
+    except OSError:
+        return False
+    return any(word in image_names for word in re.findall(r"[^\s,;:\"'/\\<>|\[\]{}()]+", text))
 
 
-def _stamp(root: Path, paths: list[str], *more: str) -> str:
-    """Hex digest of paths, sizes and modification times; the path '' is root itself, by its full path."""
-    digest = hashlib.blake2b(digest_size=16)
+def _array_stamp(paths: list[Path]) -> str:
+    facts = []
     for path in paths:
-        try:
-            stat = os.stat(f"{root}/{path}" if path else root)  # pathlib would take longer than the call
-            line = f"{path or root.resolve()}\0{stat.st_size}\0{stat.st_mtime_ns}\n"
-        except FileNotFoundError:  # a broken link: decoding reports it
-            line = f"{path}\0missing\n"
-        digest.update(line.encode("utf-8", "surrogateescape"))
-    digest.update("\0".join(more).encode("utf-8", "surrogateescape"))
-    return digest.hexdigest()
+        with open_regular(path) as file:
+            facts.append(f"{path.resolve()} {content_digest(file, WHOLE_ARRAY)}")
+    return _digest(facts)
+
+
+def _digest(lines: Iterable[str]) -> str:
+    return hashlib.blake2b("\0".join(lines).encode("utf-8", "surrogateescape"), digest_size=16).hexdigest()
+
+
+def _listed(kinds: Counter[str]) -> str:
+    return ", ".join(f"{count} {kind or 'without an ending'}" for kind, count in kinds.most_common(5))
+
+
+def _suffix(path: str) -> str:
+    return os.path.splitext(path)[1].lower()
+
+
+def _base(path: str) -> str:
+    return path.rpartition("/")[2]
 
 
 def _safe_name(name: str) -> str:
