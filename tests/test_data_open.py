@@ -211,7 +211,7 @@ def test_split_none_and_the_sources_own_test_part(tmp_path: Path) -> None:
 def test_a_set_of_test_images_alone_is_refused(tmp_path: Path) -> None:
     put(tmp_path / "set/train/cat/1.png").write_text("no image")
     put(tmp_path / "set/test/cat/2.png")
-    with raises("too-few-images", tmp_path / "set", "--split"):
+    with raises("too-few-images", tmp_path / "set", "train/cat/1.png"):
         open_dataset(tmp_path / "set", Data())
 
 

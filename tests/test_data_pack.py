@@ -39,11 +39,11 @@ def photos(tmp_path: Path) -> Path:
     return tmp_path / "photos"
 
 
-def made(path: Path | None, data: Data = Data(), calls: list[tuple[int, int]] | None = None) -> tuple[Pack, bool]:  # noqa: B008
+def made(path: Path | None, data: Data = Data()) -> tuple[Pack, bool]:  # noqa: B008
     """The pack, and whether it had to be made."""
-    calls = []
-    out = open_pack(find_source(path), data, lambda what, done, total: calls.append((done, total)))
-    return out, bool(calls)
+    calls: list[str] = []
+    out = open_pack(find_source(path), data, lambda what, done, total: calls.append(what))
+    return out, "decoding images" in calls
 
 
 def entry(cache: Path) -> Path:

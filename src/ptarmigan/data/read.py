@@ -39,6 +39,7 @@ class SourceReader:
     class_names: tuple[str, ...]
     chunks: Iterator[Chunk]
     formats: tuple[str, ...] = ()  # of the image files, most frequent first
+    understood: str = ""  # how arrays were understood
     notices: list[str] = field(default_factory=list)
 
 
