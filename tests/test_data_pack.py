@@ -153,7 +153,7 @@ def test_another_process_that_was_first_wins(photos: Path, cache: Path, monkeypa
     inode = (entry(cache) / "images").stat().st_ino
     load, calls = pack._load_pack, []
     monkeypatch.setattr(
-        pack, "_load_pack", lambda folder: calls.append(folder) or (load(folder) if len(calls) > 1 else None)
+        pack, "_load_pack", lambda folder, *_: calls.append(folder) or (load(folder) if len(calls) > 1 else None)
     )
     assert made(photos)[1]
     assert (entry(cache) / "images").stat().st_ino == inode

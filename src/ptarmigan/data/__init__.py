@@ -91,7 +91,7 @@ def open_dataset(path: str | Path | None, data: config.Data, on_progress: OnProg
         hashes=pack.hashes,
         name=source.name,
         fingerprint=_fingerprint(pack),
-        understood=source.understood,
+        understood=": ".join(filter(None, (source.understood, pack.understood))),
         formats=pack.formats,
         notices=(*source.notices, *pack.notices, *_notices(pack, part, keys, data)),
         source=source,

@@ -84,7 +84,7 @@ def _find_in_folder(root: Path) -> DataSource:
     full_name = root.resolve().name or "data"
     name = _safe_name(full_name)
     if any(IDX_IMAGES.fullmatch(file) for file in files):
-        used = [file for file in files if "-ubyte" in file or file == "classes.txt"]
+        used = [file for file in files if "-ubyte" in file or file.endswith(("classes.txt", "-mapping.txt"))]
         return ArraySource(name, root, _stamp(root, used), "IDX files of images and labels", (), tuple(used))
 
     notices: list[str] = []

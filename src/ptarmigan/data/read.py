@@ -53,8 +53,9 @@ def read_source(source: DataSource, data: Data) -> SourceReader:
     shape = choose_shape([ImageHeader(height, width, channels > 1, channels == 4, False)], data)
     chunks = _resize_arrays(arrays.chunks(), shape)
     return SourceReader(
-        shape, arrays.labels, arrays.source_part, arrays.class_names, chunks, notices=list(arrays.notices)
-    )
+        shape, arrays.labels, arrays.source_part, arrays.class_names, chunks, understood=arrays.understood,
+        notices=list(arrays.notices),
+    )  # fmt: skip
 
 
 def _resize_arrays(chunks: Iterable[NDArray[np.uint8]], shape: TargetShape) -> Iterator[Chunk]:
