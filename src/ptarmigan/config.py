@@ -65,8 +65,10 @@ class Data:
     fit: Literal["crop", "pad", "stretch"] = option(
         "crop", "how an image of another shape is fitted to the size: cut the edges off, add borders, or distort"
     )
-    split: str = option(
-        "90/5/5", "percent of the images for the train, select and held-out parts; none trains on all of them"
+    split: str | None = option(
+        None,
+        "percent of the images for the train, select and held-out parts, or none to train on all; default: 90/5/5, "
+        "without a part that would be too small to be of use",
     )
     group: str | None = option(
         None, "regular expression, searched in each path: images whose matches are equal stay in one part of the split"
@@ -81,7 +83,8 @@ class Data:
 def check_data(config: Config) -> None:
     data = config.data
     parse_size(data.size)
-    parse_split(data.split)
+    if data.split is not None:
+        parse_split(data.split)
     try:
         re.compile(data.group or "")
     except re.error as error:

@@ -41,12 +41,12 @@ class UserError(Exception):
 
 
 def unknown(what: str, name: str, choices: Iterable[str]) -> UserError:
-    """An error that suggests the nearest choice if there is one, and lists the choices unless there are many."""
+    """An error that suggests the nearest choice if there is one, and lists the choices, at most 50 of them."""
     choices = list(choices)
     near = difflib.get_close_matches(name, choices, n=1)
     hints = [f"did you mean {near[0]!r}?"] if near else []
     if not near or len(choices) <= 20:
-        hints.append(f"choose one of {', '.join(choices)}")
+        hints.append(f"choose one of {shorten(choices, 50)}")
     return UserError(f"unknown {what} {name!r}: {' '.join(hints)}", "unknown-name")
 
 

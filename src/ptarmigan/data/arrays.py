@@ -479,7 +479,7 @@ def _assemble(
     facts = [
         ", ".join(name + roles[table.part] for name, table in zip(found, tables, strict=False)),
         "channels first" * first,
-        f"values {low:g} to {high:g}" * (tables[0].images.dtype != np.uint8),
+        f"values {low:g} (black) to {high:g} (white)" * (tables[0].images.dtype != np.uint8),
         "each image is turned upright, because EMNIST's files hold it transposed" * transposed,
         f"labels as {stored_as}" * bool(stored_as),
         renamed,
