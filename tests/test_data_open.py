@@ -12,8 +12,7 @@ from ptarmigan.commands import score
 from ptarmigan.config import Data
 from ptarmigan.core.types import ImageSpec
 from ptarmigan.data import HELD_OUT, SELECT, TRAIN, Dataset, open_dataset, pack, read
-from ptarmigan.data.arrays import UNDECIDED
-from ptarmigan.data.split import MIN_HELD_OUT, MIN_SELECT, assign_parts
+from ptarmigan.data.split import MIN_HELD_OUT, MIN_SELECT
 from ptarmigan.training import snapshot
 from support import raises
 
@@ -268,16 +267,6 @@ def test_a_class_of_which_only_the_test_part_has_images_is_left_out_aloud(tmp_pa
         assert (np.asarray(Image.open(data.origin(i))) == data.images[i, ..., 0]).all()
     (notice,) = (notice for notice in data.notices if "left out" in notice)
     assert "b (8), d (4), e (1)" in notice
-
-
-def test_no_class_is_held_back_entirely_by_others(tmp_path: Path) -> None:
-    """Every image of a class may be a copy of an image in another class, whose part was decided first."""
-    labels = np.repeat([0, 1, 2], [4, 4, 4])
-    keys = np.array([1, 2, 3, 4, 1, 5, 6, 7, 1, 5, 1, 5], np.uint64)
-    for first in range(8):
-        turned = (keys + np.uint64(first)) * np.uint64(0x9E3779B97F4A7C15)  # other orders of the keys
-        part = assign_parts(labels, turned, np.full(12, UNDECIDED, np.int8), (0.2, 0.4, 0.4))
-        assert {*labels[part == TRAIN]} == {0, 1, 2}
 
 
 def test_one_image_in_two_classes_is_said(tmp_path: Path) -> None:
