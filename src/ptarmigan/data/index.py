@@ -71,6 +71,9 @@ def find_source(path: str | Path | None) -> DataSource:
         if not root.exists():
             text = f"{root} does not exist: give a folder of class folders or IDX files, an .npz file, or nothing"
             raise UserError(text, "path-not-found")
+        if root.suffix.lower() == ".npy":
+            text = f"{root} is one array without names: save images and labels by numpy.savez('x.npz', arr_0=images, "
+            raise UserError(f"{text}arr_1=labels), and give that file", "no-images")
         if root.suffix.lower() != ".npz":
             raise UserError(f"{root} is a single file but not an .npz: give its folder; {SUPPORTED}", "no-images")
         return ArraySource(_safe_name(root.stem), root, _stamp(root, [""]), "an .npz file of images and labels", (), ())

@@ -84,9 +84,10 @@ def open_pack(source: DataSource, data: Data, on_progress: OnProgress | None = N
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         _remove_partial_packs(folder.parent)
+        _remove_pack(folder)
         with _partial_pack(folder) as partial:
             _write_pack(partial, read_source(source, data), source, on_progress)
-            _publish(partial, folder, replace_whole=pack is not None)
+            _publish(partial, folder)
     except OSError as error:  # the reader's errors are UserErrors already
         raise _cannot_write(folder.parent, error) from error
     pack = _load_pack(folder)
@@ -268,12 +269,9 @@ def _images_are_whole(
     return True
 
 
-def _publish(partial: Path, folder: Path, replace_whole: bool) -> None:
+def _publish(partial: Path, folder: Path) -> None:
     """Rename into place; if another process was first, keep its pack and drop ours."""
     sync_folder(partial)
-    if folder.exists() and (replace_whole or _load_pack(folder) is None):
-        with suppress(FileNotFoundError):  # another process has moved it already
-            shutil.rmtree(_move_aside(folder))
     try:
         os.rename(partial, folder)
     except OSError:
@@ -282,11 +280,12 @@ def _publish(partial: Path, folder: Path, replace_whole: bool) -> None:
     sync_folder(folder.parent)
 
 
-def _move_aside(folder: Path) -> Path:
-    """Rename a pack that is replaced, so that no process reads one that is half removed."""
+def _remove_pack(folder: Path) -> None:
+    """Remove a pack if there is one; it is renamed first, so that no process reads one that is half removed."""
     trash = folder.with_name(_partial_name(folder))
-    os.rename(folder, trash)
-    return trash
+    with suppress(FileNotFoundError):  # there is none, or another process removes it
+        os.rename(folder, trash)
+        shutil.rmtree(trash)
 
 
 @contextmanager
