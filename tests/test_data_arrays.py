@@ -358,6 +358,16 @@ def test_npz_that_is_not_as_it_should_be(
     refused(npz(tmp_path, **arrays), code, *facts)
 
 
+def test_many_small_images_come_in_small_chunks_and_the_range_of_values_is_reported(tmp_path: Path) -> None:
+    images = np.tile(np.linspace(0, 1, 64).reshape(1, 8, 8), (3000, 1, 1))
+    calls: list[tuple[object, ...]] = []
+    source = find_source(npz(tmp_path, arr_0=images, arr_1=np.arange(3000) % 2))
+    assert isinstance(source, ArraySource)
+    chunks = list(source.read(lambda *call: calls.append(call)).chunks())
+    assert [len(chunk) for chunk in chunks] == [1024, 1024, 952]
+    assert calls == [("reading the range of values", 3000, 3000)]
+
+
 def test_a_label_for_each_image_is_no_class(tmp_path: Path) -> None:
     images = np.random.default_rng(0).integers(0, 256, (100, 8, 8), np.uint8)
     refused(npz(tmp_path, arr_0=images, arr_1=np.arange(100)), "labels-invalid", "100 different labels for 100 images")

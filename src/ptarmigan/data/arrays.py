@@ -20,10 +20,11 @@ from typing import IO, Any, NamedTuple, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from ptarmigan.core.types import UserError, class_name, shorten
+from ptarmigan.core.types import OnProgress, UserError, class_name, shorten
 
 TRAIN, SELECT, HELD_OUT, UNDECIDED = 0, 1, 2, -1  # UNDECIDED: the source names no part
 CHUNK_BYTES = 16 << 20
+CHUNK_IMAGES = 1024
 MAX_INFLATION = 1032  # deflate expands a byte to at most this many bytes: a header that claims more is false
 SIDES = (8, 8192)  # pixels of an image's side
 MAX_IMAGE_BYTES = 64 << 20  # of one image, in the type that it is stored in
@@ -115,7 +116,8 @@ class Arrays:
     def chunks(self) -> Iterator[NDArray[np.uint8]]:
         """Chunks [M,H,W,C] in order."""
         for table in self.images:
-            yield from map(self.layout.images, table.chunks())
+            for chunk in table.chunks():  # of small images it may hold many, which may be enlarged
+                yield from (self.layout.images(chunk[i : i + CHUNK_IMAGES]) for i in range(0, len(chunk), CHUNK_IMAGES))
 
 
 class Table(NamedTuple):
@@ -168,7 +170,7 @@ def idx_tables(folder: Path, names: list[str]) -> dict[str, tuple[str, str]]:
     return out
 
 
-def read_idx(folder: Path, names: list[str]) -> Arrays:
+def read_idx(folder: Path, names: list[str], on_progress: OnProgress | None = None) -> Arrays:
     """The train part, then the test part, which is held out; class names from classes.txt or EMNIST's mapping.
 
     EMNIST's files hold their images transposed, so these are turned upright.
@@ -191,6 +193,7 @@ def read_idx(folder: Path, names: list[str]) -> Arrays:
     return _assemble(
         tables, class_names, str(mapping if isinstance(class_names, dict) else names_file),
         [pairs[part][0] for part in sorted(pairs, reverse=True)], transposed=prefix.lower().startswith("emnist-"),
+        on_progress=on_progress,
     )  # fmt: skip
 
 
@@ -217,8 +220,11 @@ def _open_idx(path: Path) -> StoredArray:
 # --- npz ---------------------------------------------------------------------------------------------------
 
 
-def read_npz(path: Path) -> Arrays:
-    """Images and labels under the usual names, whole or in parts: test is held out, val is the select part."""
+def read_npz(path: Path, on_progress: OnProgress | None = None) -> Arrays:
+    """Images and labels under the usual names, whole or in parts: test is held out, val is the select part.
+
+    on_progress(what, done, total) is called while the images are read for the range of their values.
+    """
     with as_user_error(str(path)), zipfile.ZipFile(path) as archive:
         keys = sorted({name.removesuffix(".npy") for name in archive.namelist()})
     images, labels, others = _sort_keys(path, keys)
@@ -242,7 +248,7 @@ def read_npz(path: Path) -> Arrays:
         notices.append(f"{path} has no labels (arr_1): all of its images are one class")
     if others:
         notices.append(f"{path}: did not read {shorten(others)}")
-    return _assemble(tables, class_names, f"{path} [class_names]", found, notices)
+    return _assemble(tables, class_names, f"{path} [class_names]", found, notices, on_progress=on_progress)
 
 
 def _sort_keys(path: Path, keys: list[str]) -> tuple[dict[str, str], dict[str, str], list[str]]:
@@ -360,19 +366,23 @@ def _channels_first(images: StoredArray) -> bool:
     return first
 
 
-def _value_range(tables: Sequence[Table]) -> tuple[float, float]:
+def _value_range(tables: Sequence[Table], on_progress: OnProgress | None) -> tuple[float, float]:
     """The values that become 0 and 255; raises UserError where the images' values do not make that certain.
 
     Values of uint8 are 0 to 255, and the images are read only until one is above 1.
     """
     low, high = np.inf, -np.inf
+    done, total = 0, sum(table.images.shape[0] for table in tables)
     for table in tables:
         for chunk in table.images.chunks():
             if not np.isfinite(chunk).all():
                 raise UserError(f"{table.images.where} holds NaN or infinity: remove these images", "data-invalid")
             low, high = min(low, float(chunk.min())), max(high, float(chunk.max()))
-            if high > 1 and all(other.images.dtype == np.uint8 for other in tables):
+            if high > 1 and table.images.dtype == np.uint8:
                 return 0, 255
+            done += len(chunk)
+            if on_progress is not None:
+                on_progress("reading the range of values", done, total)
     whole = tables[0].images.dtype.kind in "ui"
     ranges = [(0, 255)] if whole else [(0, 1), (0, 255), (-1, 1)]
     for bottom, top in ranges:
@@ -444,6 +454,7 @@ def _assemble(
     found: list[str],
     notices: Sequence[str] = (),
     transposed: bool = False,
+    on_progress: OnProgress | None = None,
 ) -> Arrays:
     """Check that the tables fit together, and number the classes 0, 1, 2, ..."""
     first = _channels_first(tables[0].images)
@@ -473,7 +484,7 @@ def _assemble(
     if len(labels) >= 100 and len(values) > len(labels) / 2:
         text = f"{where} has {len(values):,} different labels for {len(labels):,} images"
         raise UserError(f"{text}: give the images of a class one label", "labels-invalid")
-    low, high = _value_range(tables)
+    low, high = _value_range(tables, on_progress)
     layout = Layout(first, transposed, low, high)
     roles = {UNDECIDED: "", SELECT: " (select part)", HELD_OUT: " (held out)"}
     facts = [

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ptarmigan.core.types import UserError, shorten
+from ptarmigan.core.types import OnProgress, UserError, shorten
 from ptarmigan.data.arrays import HELD_OUT, IDX_IMAGES, SELECT, UNDECIDED, Arrays, read_idx, read_npz
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif")
@@ -55,8 +55,8 @@ class ArraySource(DataSource):
 
     names: tuple[str, ...]  # of the IDX files in root; empty if root is an .npz file
 
-    def read(self) -> Arrays:
-        return read_idx(self.root, list(self.names)) if self.names else read_npz(self.root)
+    def read(self, on_progress: OnProgress | None = None) -> Arrays:
+        return read_idx(self.root, list(self.names), on_progress) if self.names else read_npz(self.root, on_progress)
 
 
 def find_source(path: str | Path | None) -> DataSource:

@@ -86,7 +86,7 @@ def open_pack(source: DataSource, data: Data, on_progress: OnProgress | None = N
         _remove_partial_packs(folder.parent)
         _remove_pack(folder)
         with _partial_pack(folder) as partial:
-            _write_pack(partial, read_source(source, data), source, on_progress)
+            _write_pack(partial, read_source(source, data, on_progress), source, on_progress)
             _publish(partial, folder)
     except OSError as error:  # the reader's errors are UserErrors already
         raise _cannot_write(folder.parent, error) from error

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from ptarmigan.config import Data
-from ptarmigan.core.types import UserError, shorten
+from ptarmigan.core.types import OnProgress, UserError, shorten
 from ptarmigan.data.decode import ImageHeader, TargetShape, choose_shape, decode, read_header, to_shape, value_range
 from ptarmigan.data.index import ArraySource, DataSource, FolderSource
 
@@ -43,12 +43,12 @@ class SourceReader:
     notices: list[str] = field(default_factory=list)
 
 
-def read_source(source: DataSource, data: Data) -> SourceReader:
+def read_source(source: DataSource, data: Data, on_progress: OnProgress | None = None) -> SourceReader:
     """Read every header and choose the shape.  Raises UserError if no image can be decoded."""
     if isinstance(source, FolderSource):
         return _read_folder(source, data)
     assert isinstance(source, ArraySource)
-    arrays = source.read()
+    arrays = source.read(on_progress)
     height, width, channels = arrays.shape
     shape = choose_shape([ImageHeader(height, width, channels > 1, channels == 4, False)], data)
     chunks = _resize_arrays(arrays.chunks(), shape)
