@@ -408,6 +408,21 @@ def test_large_images_are_read_one_at_a_time(tmp_path: Path) -> None:
     assert arrays.shape == (4096, 4096, 1)
 
 
+def test_words_that_are_no_characters(tmp_path: Path) -> None:
+    for number in (0x110000, 0xD800, 2**32 - 1):
+        words = np.full(6, number, np.uint32).view("U1")
+        refused(npz(tmp_path, arr_0=IMAGES, arr_1=words), "file-unreadable", "[arr_1]")
+        refused(npz(tmp_path, arr_0=IMAGES, arr_1=LABELS, class_names=words[:3]), "file-unreadable", "[class_names]")
+
+
+def test_what_a_library_says_of_a_damaged_file_is_cut(tmp_path: Path) -> None:
+    path = npz(tmp_path, arr_0=IMAGES, arr_1=LABELS)
+    whole = bytearray(path.read_bytes())
+    whole[26:28] = b"\xff\x7f"  # the length of a name
+    path.write_bytes(whole)
+    assert len(refused(path, "file-unreadable")) < 500
+
+
 def test_damaged_npz(tmp_path: Path) -> None:
     path = npz(tmp_path, arr_0=IMAGES, arr_1=LABELS)
     whole = path.read_bytes()

@@ -137,7 +137,7 @@ def as_user_error(where: str) -> Iterator[None]:
         raise
     except Exception as error:  # zipfile, zlib, gzip and numpy's header parser raise a dozen types
         reason = error.strerror if isinstance(error, OSError) and error.strerror else " ".join(str(error).split())
-        reason = reason or type(error).__name__
+        reason = reason[:200] or type(error).__name__  # zipfile quotes the whole file
         text = f"cannot read {where}: {reason}; check that the file is complete and that you may read it"
         raise UserError(text, "file-unreadable") from error
 
@@ -242,7 +242,8 @@ def read_npz(path: Path, on_progress: OnProgress | None = None) -> Arrays:
         if names.dtype.kind not in "US" or len(names.shape) != 1 or prod(names.shape) * names.dtype.itemsize > 1 << 26:
             text = f"{names.where} is {names.dtype} {list(names.shape)}: expected a list of strings"
             raise UserError(text, "data-invalid")
-        class_names = [_as_name(name) for chunk in names.chunks() for name in chunk]
+        with as_user_error(names.where):
+            class_names = [_as_name(name) for chunk in names.chunks() for name in chunk]
     elif not labels:
         class_names = [path.stem]
         notices.append(f"{path} has no labels (arr_1): all of its images are one class")
@@ -439,7 +440,8 @@ def _read_labels(labels: StoredArray, images: StoredArray, index_of: dict[Any, i
         else:
             values = chunk.reshape(-1)
         distinct, inverse = np.unique(values, return_inverse=True)
-        known = [_as_name(value) if dtype.kind in "US" else value.item() for value in distinct]
+        with as_user_error(labels.where):  # words may hold numbers that are no characters
+            known = [_as_name(value) if dtype.kind in "US" else value.item() for value in distinct]
         if "" in known:
             raise UserError(f"{labels.where} has an empty label: name its class", "labels-invalid")
         codes.append(np.array([index_of.setdefault(value, len(index_of)) for value in known], np.int64)[inverse])

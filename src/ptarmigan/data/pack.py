@@ -170,7 +170,7 @@ def _drop_classes(
         reader.notices.append(f"left out {_of_classes(lost)}: none of their images can be read")
     if untaught := [f"{names[i]} ({decoded[i]:,})" for i in np.flatnonzero((decoded > 0) & ~to_train)]:
         reader.notices.append(
-            f"left out {_of_classes(untaught)}: the data set has images of them for tests alone, and none to train on"
+            f"left out {_of_classes(untaught)}: only the val and test parts have their images, so none are trained on"
         )
     keep = np.flatnonzero(to_train[labels])
     renumbered = (np.cumsum(to_train) - 1)[labels[keep]]
