@@ -393,7 +393,7 @@ def bomb(path: Path, shape: tuple[int, ...]) -> Path:
     return path
 
 
-@pytest.mark.parametrize("shape", [(2, 9000, 9000), (2, 8192, 8193), (2, 9, 5_000_000), (2_000_000, 7, 7)])
+@pytest.mark.parametrize("shape", [(2, 9000, 9000), (1, 5000, 5000, 3), (2, 9, 5_000_000), (2_000_000, 7, 7)])
 def test_images_too_large_or_too_small_are_refused_unread(tmp_path: Path, shape: tuple[int, ...]) -> None:
     path = bomb(tmp_path / "x.npz", shape)
     with at_most(8):
