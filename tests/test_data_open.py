@@ -8,9 +8,12 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFile
 
+from ptarmigan.commands import score
 from ptarmigan.config import Data
 from ptarmigan.core.types import ImageSpec
-from ptarmigan.data import HELD_OUT, SELECT, TRAIN, open_dataset, read
+from ptarmigan.data import HELD_OUT, SELECT, TRAIN, Dataset, open_dataset, pack, read
+from ptarmigan.data.split import MIN_HELD_OUT, MIN_SELECT
+from ptarmigan.training import snapshot
 from support import raises
 
 RNG = np.random.default_rng(0)
@@ -98,7 +101,7 @@ def test_a_class_without_a_decodable_image_is_left_out_aloud(tmp_path: Path) -> 
     data = open_dataset(folder, Data())
     assert data.spec.class_names == ("cat", "dog")
     assert np.bincount(data.labels).tolist() == [10, 10]
-    assert any(notice.endswith(": ant") for notice in data.notices)
+    assert any("1 class, ant" in notice for notice in data.notices)
 
 
 def test_no_decodable_file_is_an_error_that_names_some(tmp_path: Path) -> None:
@@ -207,19 +210,107 @@ def test_split_none_and_the_sources_own_test_part(tmp_path: Path) -> None:
     assert any("3 of 20 training images" in notice for notice in notices)
 
 
+def test_what_small_sets_hold_back(tmp_path: Path) -> None:
+    """A part is made where it is of use, unless it was asked for."""
+
+    def opened(count: int, classes: int = 1, split: str | None = None) -> Dataset:
+        np.savez(tmp_path / "x.npz", arr_0=images[:count], arr_1=np.arange(count) % classes)
+        return open_dataset(tmp_path / "x.npz", Data(split=split))
+
+    images = RNG.integers(0, 256, (1000, 28, 28), np.uint8)
+    for count, classes, split, parts in (
+        (10, 2, "100/0/0", [10, 0, 0]), (189, 1, "100/0/0", [189, 0, 0]), (200, 1, "95/0/5", [190, 0, 10]),
+        (100, 10, "95/0/5", [90, 0, 10]), (300, 100, "100/0/0", [300, 0, 0]), (1000, 1, "90/5/5", [900, 50, 50]),
+    ):  # fmt: skip
+        data = opened(count, classes)
+        assert (data.split, list(data.counts().values())) == (split, parts)
+        said = [notice for notice in data.notices if "--split 90/5/5" in notice]
+        assert len(said) == (split != "90/5/5")
+        assert all(f"{count:,} images" in notice for notice in said)
+        again = opened(count, classes, split)
+        assert (again.part == data.part).all()  # a run that names the split as recorded has the same parts
+        assert again.split == split
+    assert list(opened(10, 2, "90/5/5").counts().values()) == [6, 2, 2]
+    assert opened(10, 2, "none").split == "none"
+
+
+def test_the_parts_are_of_use_to_those_that_read_them() -> None:
+    assert MIN_SELECT == snapshot.MIN_SELECT
+    assert MIN_HELD_OUT >= score.MIN_IMAGES
+
+
+def test_a_sources_own_parts_do_not_depend_on_the_number_of_images(tmp_path: Path) -> None:
+    images, labels = RNG.integers(0, 256, (80, 28, 28), np.uint8), np.arange(80) % 2
+    np.savez(tmp_path / "x.npz", x_train=images[:75], y_train=labels[:75], x_test=images[75:], y_test=labels[75:])
+    data = open_dataset(tmp_path / "x.npz", Data())
+    assert list(data.counts().values()) == [75, 0, 5]
+    assert (data.part[75:] == HELD_OUT).all()
+    assert any("no select part" in notice for notice in data.notices)
+
+
+def test_a_class_of_which_only_the_test_part_has_images_is_left_out_aloud(tmp_path: Path) -> None:
+    for part, names in (("train", "ac"), ("test", "abc"), ("val", "bd")):
+        for i in range(4):
+            for name in names:
+                put(tmp_path / "set" / part / name / f"{i}.png")
+    (tmp_path / "set/train/e").mkdir()
+    (tmp_path / "set/train/e/0.png").write_text("not an image")
+    put(tmp_path / "set/test/e/0.png")
+    data = open_dataset(tmp_path / "set", Data())
+    assert data.spec.class_names == ("a", "c")
+    assert data.class_counts() == {"a": 4, "c": 4}
+    assert data.labels.tolist() == [0] * 8 + [1] * 8
+    assert len(data.images) == 16
+    assert [pack.content_hash(image) for image in data.images] == data.hashes.tolist()
+    for i in range(16):
+        assert (np.asarray(Image.open(data.origin(i))) == data.images[i, ..., 0]).all()
+    (notice,) = (notice for notice in data.notices if "left out" in notice)
+    assert "b (8), d (4), e (1)" in notice
+
+
+def test_one_image_in_two_classes_is_said(tmp_path: Path) -> None:
+    folder = two_classes(tmp_path / "set", 40)
+    for i in range(3):
+        (folder / f"dog/copy{i}.png").write_bytes((folder / f"cat/p{i}_{i:03}.png").read_bytes())
+    (notice,) = (notice for notice in open_dataset(folder, Data()).notices if "more than one class" in notice)
+    assert notice.startswith("3 images")
+    assert any(f"cat/p{i}_{i:03}.png and {folder}/dog/copy{i}.png" in notice for i in range(3))
+    folder = two_classes(tmp_path / "other", 50)
+    for copies in (1, 2):  # of 101 and of 102 images
+        (folder / f"dog/copy{copies}.png").write_bytes((folder / "dog/p0_000.png").read_bytes())
+        said = [notice for notice in open_dataset(folder, Data()).notices if "copies of others" in notice]
+        assert [notice.split()[0] for notice in said] == ["2"] * (copies == 2)
+
+
+def test_a_thousand_classes_are_never_listed_whole(tmp_path: Path) -> None:
+    images = RNG.integers(0, 256, (2000, 8, 8), np.uint8)
+    labels = np.repeat(np.arange(1000), 2)
+    np.savez(
+        tmp_path / "x.npz", x_train=images[:1000], y_train=labels[:1000] * 2, x_test=images[1000:],
+        y_test=labels[1000:] * 2,
+    )  # fmt: skip
+    data = open_dataset(tmp_path / "x.npz", Data())
+    assert data.spec.classes == 500
+    assert len(data.understood) < 300
+    assert all(len(notice) < 300 for notice in data.notices)
+    with raises("unknown-name", "and 450 more") as caught:
+        data.spec.label("zebra")
+    assert len(str(caught.value)) < 400
+
+
 def test_a_set_of_test_images_alone_is_refused(tmp_path: Path) -> None:
     put(tmp_path / "set/train/cat/1.png").write_text("no image")
     put(tmp_path / "set/test/cat/2.png")
-    with raises("too-few-images", tmp_path / "set", "--split"):
+    with raises("too-few-images", tmp_path / "set", "train/cat/1.png"):
         open_dataset(tmp_path / "set", Data())
 
 
 def test_small_classes_are_told_what_to_expect(tmp_path: Path) -> None:
     folder = two_classes(tmp_path / "set", 120)
-    assert open_dataset(folder, Data()).notices == ()
+    assert open_dataset(folder, Data(split="90/5/5")).notices == ()
     put(folder / "eel/1.png")
     put(folder / "eel/2.png")
-    data = open_dataset(folder, Data())
+    data = open_dataset(folder, Data(split="90/5/5"))
     assert data.part[data.labels == 2].tolist() == [TRAIN, TRAIN]
     share, few = data.notices
     assert ": eel;" in share

@@ -5,10 +5,12 @@ from __future__ import annotations
 import errno
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +19,7 @@ from PIL import Image
 
 from ptarmigan.config import Data
 from ptarmigan.data import open_dataset, pack
-from ptarmigan.data.index import find_source
+from ptarmigan.data.index import FolderSource, find_source
 from ptarmigan.data.pack import Pack, cache_folder, content_hash, open_pack
 from support import raises
 
@@ -39,11 +41,11 @@ def photos(tmp_path: Path) -> Path:
     return tmp_path / "photos"
 
 
-def made(path: Path | None, data: Data = Data(), calls: list[tuple[int, int]] | None = None) -> tuple[Pack, bool]:  # noqa: B008
+def made(path: Path | None, data: Data = Data()) -> tuple[Pack, bool]:  # noqa: B008
     """The pack, and whether it had to be made."""
-    calls = []
-    out = open_pack(find_source(path), data, lambda what, done, total: calls.append((done, total)))
-    return out, bool(calls)
+    calls: list[str] = []
+    out = open_pack(find_source(path), data, lambda what, done, total: calls.append(what))
+    return out, "decoding images" in calls
 
 
 def entry(cache: Path) -> Path:
@@ -111,7 +113,9 @@ def test_a_damaged_pack_is_made_anew(photos: Path, cache: Path, name: str, damag
     again, anew = made(photos)
     assert anew
     assert all((getattr(again, field) == value).all() for field, value in wanted.items())
-    assert not made(photos)[1]
+    assert str(entry(cache)) in again.notices[0]
+    again, anew = made(photos)
+    assert (again.notices, anew) == (first.notices, False)
     assert [path.name for path in cache.iterdir()] == [entry(cache).name]
 
 
@@ -125,12 +129,118 @@ def test_a_pack_cut_short_is_not_left_behind(photos: Path, cache: Path, monkeypa
     assert made(photos)[1]
 
 
-def test_what_a_killed_process_left_is_swept_after_a_day(photos: Path, cache: Path) -> None:
-    for name, age in (("old.tmp", 90_000), ("new.tmp", 0)):
-        (cache / name).mkdir(parents=True)
-        os.utime(cache / name, (time.time() - age,) * 2)
+def test_any_pixel_and_any_word_is_checked(photos: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pack, "BLOCK_BYTES", 3 * 28 * 28 * 5)  # 5 images
+    made(photos, Data(size="28"))
+    for at in (0, 5 * 2352 + 7, 12 * 2352 - 1):
+        with open(entry(cache) / "images", "r+b") as file:
+            file.seek(at)
+            (byte,) = file.read(1)
+            file.seek(at)
+            file.write(bytes([byte ^ 1]))
+        assert made(photos, Data(size="28"))[1]
+    meta = entry(cache) / "meta.json"
+    for old, new in (
+        ('"cat", "dog"', '"dog", "cat"'),
+        ('"formats": [', '"formats": ["GIF"'),
+        ('"notices": []', '"notices": ["x"]'),
+    ):
+        assert old in meta.read_text()
+        meta.write_text(meta.read_text().replace(old, new))
+        assert made(photos, Data(size="28"))[1]
+    assert not made(photos, Data(size="28"))[1]
+
+
+def test_of_a_huge_pack_a_sample_is_checked(photos: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made(photos, Data(size="28"))
+    monkeypatch.setattr(pack, "BLOCK_BYTES", 2352)
+    monkeypatch.setattr(pack, "CHECKED_BYTES", 4 * 2352)
+    calls: list[tuple[object, ...]] = []
+    open_pack(find_source(photos), Data(size="28"), lambda *call: calls.append(call))
+    assert calls == [("checking images", done, 4) for done in (1, 2, 3, 4)]
+    with open(entry(cache) / "images", "r+b") as file:
+        file.write(bytes(2352))
+    assert any(made(photos, Data(size="28"))[1] for _ in range(60))  # (2/3)^60 would miss it
+
+
+def test_a_file_that_could_not_be_read_is_tried_again(photos: Path, tmp_path: Path) -> None:
+    content = (photos / "cat/00.png").read_bytes()
+    (photos / "cat/00.png").unlink()
+    (photos / "cat/00.png").symlink_to(tmp_path / "later.png")
+    (photos / "cat/02.png").write_bytes(content[:100])  # damaged for good
+    source = find_source(photos)
+    assert isinstance(source, FolderSource)
+    paths, labels = ("cat/00.png", *source.paths[-11:]), np.repeat([0, 1], 6)
+    source = replace(source, paths=paths, labels=labels, source_part=np.full(12, -1, np.int8))
+
+    def opened() -> tuple[int, bool]:
+        calls: list[str] = []
+        found = open_pack(source, Data(), lambda what, *_: calls.append(what))
+        return len(found.images), "decoding images" in calls
+
+    assert [opened(), opened()] == [(10, True), (10, False)]
+    (tmp_path / "later.png").write_bytes(content)
+    assert [opened(), opened()] == [(11, True), (11, False)]
+
+
+def test_what_dead_processes_left_is_removed_and_what_live_ones_write_is_not(photos: Path, cache: Path) -> None:
+    with pack._partial_pack(cache / "live") as live, pack._partial_pack(cache / "other") as other:
+        (other / "images").touch()
+        names = (f"dead.{pack._host()}-1-00.tmp", "far.host-9-1-00.tmp", "near.host-9-1-00.tmp", "old.1-00.tmp")
+        for name in names:
+            (cache / name).mkdir(parents=True)
+            (cache / name / "images").touch()
+        for path in (cache / names[1], cache / names[1] / "images", cache / names[2], other, other / "images"):
+            os.utime(path, (time.time() - 90_000,) * 2)
+        made(photos)
+        assert {path.name for path in cache.glob("*.tmp")} == {live.name, other.name, names[2], names[3]}
+    assert {path.name for path in cache.glob("*.tmp")} == {names[2], names[3]}
+    assert {path.name for path in cache.glob("*.lock")} == set()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals")
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
+def test_a_signal_that_ends_the_process_leaves_no_partial_pack(photos: Path, cache: Path, name: str) -> None:
+    number = getattr(signal, name)
+    with pytest.raises(SystemExit) as left:
+        open_pack(find_source(photos), Data(), lambda *_: os.kill(os.getpid(), number))
+    assert left.value.code == 128 + number
+    assert list(cache.iterdir()) == []
+    assert signal.getsignal(number) == signal.SIG_DFL
+
+
+KILLED = """
+import os, signal, sys
+from ptarmigan.config import Data
+from ptarmigan.data import open_dataset
+open_dataset(sys.argv[1], Data(), lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name != "posix", reason="signals")
+def test_what_a_killed_process_left_is_removed_by_the_next(photos: Path, cache: Path) -> None:
+    run = subprocess.run([sys.executable, "-c", KILLED, photos], timeout=100)
+    assert run.returncode == -signal.SIGKILL
+    assert len(list(cache.glob("*.tmp"))) == 1
     made(photos)
-    assert {path.name for path in cache.iterdir() if path.suffix == ".tmp"} == {"new.tmp"}
+    assert [path.name for path in cache.iterdir()] == [entry(cache).name]
+
+
+def test_a_handler_of_the_callers_own_stays(photos: Path) -> None:
+    def mine(*_: object) -> None:
+        received.append(1)
+
+    received: list[int] = []
+    before = signal.signal(signal.SIGTERM, mine)
+    try:
+        open_pack(find_source(photos), Data(), lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+        assert signal.getsignal(signal.SIGTERM) is mine
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert received
+    made(photos, Data(size="28"))
+    assert signal.getsignal(signal.SIGTERM) == before
 
 
 def test_threads_may_race(photos: Path, cache: Path) -> None:
@@ -153,15 +263,17 @@ def test_processes_may_race(photos: Path, cache: Path) -> None:
     entry(cache)
 
 
-def test_another_process_that_was_first_wins(photos: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    made(photos)
-    inode = (entry(cache) / "images").stat().st_ino
-    load, calls = pack._load_pack, []
-    monkeypatch.setattr(
-        pack, "_load_pack", lambda folder: calls.append(folder) or (load(folder) if len(calls) > 1 else None)
-    )
-    assert made(photos)[1]
-    assert (entry(cache) / "images").stat().st_ino == inode
+def test_another_process_that_was_first_wins(photos: Path, cache: Path) -> None:
+    inodes = []
+
+    def other(what: str, *_: object) -> None:
+        if what == "decoding images":
+            open_pack(find_source(photos), Data())
+            (whole,) = (path for path in cache.iterdir() if not path.suffix)
+            inodes.append((whole / "images").stat().st_ino)
+
+    open_pack(find_source(photos), Data(), other)
+    assert [(entry(cache) / "images").stat().st_ino] == inodes
 
 
 def test_too_little_room_says_how_much_is_needed_and_where(

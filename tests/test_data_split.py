@@ -165,6 +165,18 @@ def test_a_duplicate_with_two_labels_does_not_straddle() -> None:
     assert {*part[labels == 0]} == {*part[labels == 1]} == {0, 1, 2}
 
 
+def test_no_class_is_held_back_entirely_by_others() -> None:
+    """Every image of a class may be a copy of an image in other classes, whose parts are decided first."""
+    labels, keys = np.repeat([0, 1], 5), np.random.default_rng(0).integers(0, 2**63, 10).astype(np.uint64)
+    shares, undecided = (0.2, 0.4, 0.4), np.full(20, UNDECIDED, np.int8)
+    held_back = keys[assign_parts(labels, keys, undecided[:10], shares) != TRAIN]
+    assert len(held_back) >= 5
+    both = np.append(labels, np.full(len(held_back), 2)), np.append(keys, held_back)
+    part = assign_parts(*both, undecided[: len(both[0])], shares)
+    assert {*both[0][part == TRAIN]} == {0, 1, 2}
+    assert all(len(np.unique(part[both[1] == key])) == 1 for key in keys)
+
+
 def test_the_sources_own_parts_stand_and_the_rest_is_scaled() -> None:
     labels, keys = np.zeros(1190, np.int64), keys_of(1190)
     source_part = undecided(1190)

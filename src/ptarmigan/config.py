@@ -78,8 +78,10 @@ class Data:
         None, "LOW,HIGH: values of images of 16 bits or more that become black and white; default: from all of them"
     )
     max_pixels: int = option(89_478_485, "images of more pixels are left out, to bound memory", 1, 1 << 32)
-    split: str = option(
-        "90/5/5", "percent of the images for the train, select and held-out parts; none trains on all of them"
+    split: str | None = option(
+        None,
+        "percent of the images for the train, select and held-out parts, or none to train on all; default: 90/5/5, "
+        "without a part that would be too small to be of use",
     )
     group: str | None = option(
         None, "regular expression, searched in each path: images whose matches are equal stay in one part of the split"
@@ -95,7 +97,8 @@ def check_data(config: Config) -> None:
     data = config.data
     parse_size(data.size)
     parse_window(data.window)
-    parse_split(data.split)
+    if data.split is not None:
+        parse_split(data.split)
     try:
         re.compile(data.group or "")
     except re.error as error:

@@ -18,6 +18,7 @@ from ptarmigan.core.console import Terminal
 from ptarmigan.core.paths import user_path
 from ptarmigan.core.types import UserError, unknown
 from ptarmigan.data import HELD_OUT, TRAIN, Dataset, open_dataset
+from ptarmigan.data.split import DEFAULT_SPLIT
 from ptarmigan.evaluation.evaluate import ComparedSets, FeatureSet, Report, evaluate, labels_of
 from ptarmigan.evaluation.features import EXTRACTORS, Extractor, load_extractor
 from ptarmigan.evaluation.features.cache import cached_features, extract_in_blocks
@@ -126,7 +127,7 @@ def open_images(
         raise UserError(text, "data-missing")
     existing = open_dataset(model, Data(size=size, split="none"), bar.reading)
     height, width, channels = existing.images.shape[1:]
-    dataset = open_dataset(data, Data(size=f"{height}x{width}", channels=channels), bar.reading)
+    dataset = open_dataset(data, Data(size=f"{height}x{width}", channels=channels, split=DEFAULT_SPLIT), bar.reading)
     source = ExistingImages(existing, dataset.spec.class_names, sets)
     if source.to_label is None and dataset.spec.classes > 1:
         notes.append(

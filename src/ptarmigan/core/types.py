@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 import unicodedata
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -90,6 +91,12 @@ def class_name(name: str) -> str:
         except UnicodeDecodeError:
             name = content.decode("latin-1")
     return unicodedata.normalize("NFC", name)
+
+
+def natural(name: str) -> tuple[object, ...]:
+    """Sort key: numbers in names compare as numbers, so that 2 comes before 10 and a2 before a10."""
+    pieces = re.split(r"([0-9]+)", name)
+    return (*(int(piece) if i % 2 else piece for i, piece in enumerate(pieces)), name)
 
 
 def printable(text: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,15 +12,24 @@ from numpy.typing import NDArray
 
 from ptarmigan import config
 from ptarmigan.core.types import ImageSpec, OnProgress, UserError, shorten
-from ptarmigan.data.arrays import HELD_OUT, SELECT, TRAIN
+from ptarmigan.data.arrays import HELD_OUT, SELECT, TRAIN, UNDECIDED
 from ptarmigan.data.batches import Batches
 from ptarmigan.data.index import DataSource, FolderSource, find_source
 from ptarmigan.data.pack import Pack, open_pack
-from ptarmigan.data.split import assign_parts, classes_missing_a_part, group_keys
+from ptarmigan.data.split import (
+    DEFAULT_SPLIT,
+    MIN_HELD_OUT,
+    MIN_SELECT,
+    assign_parts,
+    classes_missing_a_part,
+    group_keys,
+    useful_split,
+)
 
 __all__ = ["HELD_OUT", "SELECT", "TRAIN", "Batches", "Dataset", "open_dataset"]
 
 FEW_IMAGES = 100  # training images of a class; with fewer, a GAN mostly memorises them
+MANY_COPIES = 0.01  # of the images are copies of others; fewer are not worth a notice
 
 
 @dataclass(frozen=True)
@@ -31,6 +40,7 @@ class Dataset:
     images: NDArray[np.uint8]  # [N,H,W,C], memory-mapped, read only
     labels: NDArray[np.int64]  # [N], 0 .. spec.classes - 1
     part: NDArray[np.uint8]  # [N], TRAIN 0, SELECT 1, HELD_OUT 2
+    split: str  # the shares of the parts, as 90/5/5, or none: as asked for, or as chosen for so many images
     hashes: NDArray[np.uint64]  # [N], of each image's bytes
     name: str  # short, safe in a folder name
     fingerprint: str  # hex digest of the hashes, labels, class names and shape
@@ -54,6 +64,11 @@ class Dataset:
     def counts(self) -> dict[str, int]:
         """Number of images in each part, by name."""
         return {name: len(self.indices(part)) for part, name in enumerate(("train", "select", "held-out"))}
+
+    def class_counts(self) -> dict[str, int]:
+        """Number of training images of each class, by name."""
+        counts = np.bincount(self.labels[self.indices()], minlength=self.spec.classes)
+        return dict(zip(self.spec.class_names, counts.tolist(), strict=True))
 
     def fewer_than(self, batch: int) -> str | None:
         """A warning if there are fewer training images than one batch, else None."""
@@ -79,24 +94,28 @@ def open_dataset(path: str | Path | None, data: config.Data, on_progress: OnProg
     if data.group is not None:
         assert isinstance(source, FolderSource)
         keys = group_keys([source.paths[position] for position in pack.source_indices], data.group)
-    part = assign_parts(pack.labels, keys, pack.source_part, config.parse_split(data.split))
-    if not (part == TRAIN).any():
-        raise UserError(f"{source.root}: no training images are left; change --split", "too-few-images")
+    split = data.split or DEFAULT_SPLIT
+    part = assign_parts(pack.labels, keys, pack.source_part, config.parse_split(split))
+    if data.split is None and (useful := useful_split(part, pack.source_part)) != split:
+        split, part = useful, assign_parts(pack.labels, keys, pack.source_part, config.parse_split(useful))
     height, width, channels = pack.images.shape[1:]
-    return Dataset(
+    dataset = Dataset(
         spec=ImageSpec(height, width, channels, pack.class_names),
         images=pack.images,
         labels=pack.labels,
         part=part,
+        split=split,
         hashes=pack.hashes,
         name=source.name,
         fingerprint=_fingerprint(pack),
-        understood=source.understood,
+        understood=": ".join(filter(None, (source.understood, pack.understood))),
         formats=pack.formats,
-        notices=(*source.notices, *pack.notices, *_notices(pack, part, keys, data)),
+        notices=(*source.notices, *pack.notices),
         source=source,
         source_indices=pack.source_indices,
     )
+    more = [*_notices_of_split(dataset, pack.source_part, data), *_notices_of_copies(dataset, keys)]
+    return replace(dataset, notices=(*dataset.notices, *more, *_notices_of_counts(dataset)))
 
 
 def _fingerprint(pack: Pack) -> str:
@@ -106,24 +125,55 @@ def _fingerprint(pack: Pack) -> str:
     return digest.hexdigest()
 
 
-def _notices(pack: Pack, part: NDArray[np.uint8], keys: NDArray[np.uint64], data: config.Data) -> list[str]:
-    names, notices = pack.class_names, []
-    if data.split != "none" and (lacking := classes_missing_a_part(pack.labels, part, names)):
+def _notices_of_split(dataset: Dataset, source_part: NDArray[np.int8], data: config.Data) -> list[str]:
+    notices, part = [], dataset.part
+    wanted = {"select part": (SELECT, MIN_SELECT), "held-out part": (HELD_OUT, MIN_HELD_OUT)}
+    none = {name: least for name, (code, least) in wanted.items() if not (part == code).any()}
+    if data.split is None and none:
+        notices.append(
+            f"no {' and no '.join(none)}: {(source_part == UNDECIDED).sum():,} images are too few for "
+            f"{' and '.join(map(str, none.values()))} or more in it, at most a tenth of all; --split "
+            f"{DEFAULT_SPLIT} makes all parts"
+        )
+    if data.split != "none" and (lacking := classes_missing_a_part(dataset.labels, part, dataset.spec.class_names)):
         notices.append(
             f"too few images or groups to put some in each of train, select and held-out: {shorten(lacking)}; "
             "scores do not cover these classes"
         )
+    return notices
+
+
+def _notices_of_copies(dataset: Dataset, keys: NDArray[np.uint64]) -> list[str]:
+    """On images of equal content: in several classes, many in one class, in the train and the held-out part."""
+    notices, part = [], dataset.part
+    order = np.lexsort((dataset.labels, dataset.hashes))
+    hashes, labels = dataset.hashes[order], dataset.labels[order]
+    equal, other_class = hashes[1:] == hashes[:-1], labels[1:] != labels[:-1]
+    if (at := np.flatnonzero(equal & other_class)).size:
+        pair = " and ".join(dataset.origin(int(order[i])) for i in (at[0], at[0] + 1))
+        notices.append(
+            f"{len(np.unique(hashes[at])):,} images lie in more than one class, for example {pair}: their labels "
+            "contradict each other; remove the wrong ones"
+        )
+    copies = int((equal & ~other_class).sum())
+    if copies > MANY_COPIES * len(labels):
+        notices.append(f"{copies:,} of {len(labels):,} images are copies of others in their class")
     leaked = np.isin(keys[part == TRAIN], keys[part == HELD_OUT]).sum()
     if leaked:
         notices.append(
             f"{leaked} of {(part == TRAIN).sum()} training images are duplicates of held-out images, because the data "
             "set's own test part is used as it is: scores are optimistically biased"
         )
-    counts = np.bincount(pack.labels[part == TRAIN], minlength=len(names))
-    if few := [f"{names[i]} {counts[i]}" for i in np.flatnonzero(counts < FEW_IMAGES)]:
-        notices.append(
-            f"fewer than {FEW_IMAGES} training images in {len(few)} of {len(names)} classes ({shorten(few)}): expect "
-            "samples that copy the training images or look alike; use more images, --augment gentle with a long "
-            "budget, or --flip if mirrored images are valid"
-        )
     return notices
+
+
+def _notices_of_counts(dataset: Dataset) -> list[str]:
+    counts = dataset.class_counts()
+    few = [f"{name} {count}" for name, count in counts.items() if count < FEW_IMAGES]
+    if not few:
+        return []
+    return [
+        f"fewer than {FEW_IMAGES} training images in {len(few)} of {len(counts)} classes ({shorten(few)}): expect "
+        "samples that copy the training images or look alike; use more images, --augment gentle with a long "
+        "budget, or --flip if mirrored images are valid"
+    ]

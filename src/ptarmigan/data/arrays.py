@@ -1,4 +1,8 @@
-"""Images in array files: IDX files and .npz archives, read in chunks and never unpickled."""
+"""Images in array files: IDX files and .npz archives, read in chunks and never unpickled.
+
+What a file means is decided by its key names, shapes, types and values.  A reading is taken where it is certain, and
+said in one sentence (`Arrays.understood`); otherwise a UserError says what to do.
+"""
 
 from __future__ import annotations
 
@@ -6,25 +10,38 @@ import gzip
 import re
 import struct
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, Any, NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ptarmigan.core.types import UserError, shorten
+from ptarmigan.core.types import OnProgress, UserError, class_name, natural, shorten
 
 TRAIN, SELECT, HELD_OUT, UNDECIDED = 0, 1, 2, -1  # UNDECIDED: the source names no part
 CHUNK_BYTES = 16 << 20
+CHUNK_IMAGES = 1024
 MAX_INFLATION = 1032  # deflate expands a byte to at most this many bytes: a header that claims more is false
+SIDES = (8, 8192)  # pixels of an image's side
+MAX_IMAGE_BYTES = 64 << 20  # of one image, in the type that it is stored in
+MAX_TRANSPOSED_BYTES = 256 << 20  # of an array in column-major order, which is read whole
+MAX_TEXT = 1024  # bytes of a class name
+FILLED = 0.9  # of a range of values is reached by images that are certain to be in this range
 NPZ_HINT = (
-    "an .npz file needs arr_0 uint8 [N,H,W,C] or [N,H,W] and arr_1 integers [N] (class_names is optional), "
-    "or MedMNIST's train_images, train_labels, val_images, ..."
+    "an .npz needs images uint8 [N,H,W,C] or [N,H,W] and labels [N], as arr_0 and arr_1, images and labels, x and y, "
+    "or for each part, as x_train, y_train, x_test, y_test or train_images, train_labels, ...; class_names is optional"
 )
+IMAGE_KEYS = ("arr_0", "images", "image", "imgs", "x", "data")
+LABEL_KEYS = ("arr_1", "labels", "label", "y", "targets", "target")
+PART_WORDS = {
+    "train": UNDECIDED, "training": UNDECIDED, "trainval": UNDECIDED,
+    "val": SELECT, "valid": SELECT, "validation": SELECT, "dev": SELECT,
+    "test": HELD_OUT, "testing": HELD_OUT, "eval": HELD_OUT, "evaluation": HELD_OUT,
+}  # fmt: skip
 IDX_IMAGES = re.compile(r"(.*?)(train|t10k|test)-images[-.]idx[34]-ubyte(\.gz)?", re.IGNORECASE)
 
 
@@ -36,11 +53,17 @@ class StoredArray:
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
     open: Callable[[], IO[bytes]]  # a stream positioned at the first element
+    column_major: bool = False  # the first axis varies fastest in the file
 
     def chunks(self) -> Iterator[NDArray[Any]]:
         """The rows [M, ...] in chunks of about 16 MB; raises UserError if the file is truncated."""
         row = prod(self.shape[1:]) * self.dtype.itemsize
         step = max(1, CHUNK_BYTES // max(1, row))
+        if self.column_major:
+            turned = replace(self, shape=self.shape[::-1], column_major=False)
+            whole = np.concatenate(list(turned.chunks())).T
+            yield from (np.ascontiguousarray(whole[start : start + step]) for start in range(0, self.shape[0], step))
+            return
         with as_user_error(self.where), self.open() as stream:
             for start in range(0, self.shape[0], step):
                 count = min(step, self.shape[0] - start)
@@ -49,31 +72,60 @@ class StoredArray:
                     raise EOFError(f"truncated after {start + len(data) // max(1, row)} of {self.shape[0]} items")
                 yield np.frombuffer(data, self.dtype).reshape(count, *self.shape[1:])
 
-    def read(self) -> NDArray[Any]:
-        parts = list(self.chunks())
-        return np.concatenate(parts) if parts else np.empty(self.shape, self.dtype)
+
+@dataclass(frozen=True)
+class Layout:
+    """How the numbers of an array are read as uint8 images [N,H,W,C]."""
+
+    channels_first: bool = False  # stored as [N,C,H,W]
+    transposed: bool = False  # stored as [N,W,H]
+    low: float = 0  # the value that becomes 0
+    high: float = 255  # the value that becomes 255
+
+    def images(self, chunk: NDArray[Any]) -> NDArray[np.uint8]:
+        """uint8 [M,H,W,C]"""
+        if (self.low, self.high) != (0, 255):
+            chunk = (chunk.astype(np.float32) - self.low) * (255 / (self.high - self.low))
+        if chunk.dtype.kind == "f":
+            chunk = np.rint(chunk)
+        if self.channels_first:
+            chunk = chunk.transpose(0, 2, 3, 1)
+        if self.transposed:
+            chunk = chunk.swapaxes(1, 2)
+        chunk = chunk.astype(np.uint8, copy=False)
+        return chunk if chunk.ndim == 4 else chunk[..., None]
 
 
 @dataclass(frozen=True)
 class Arrays:
-    """The contents of an array source; all images are uint8 of one shape, stored as [N,H,W] or [N,H,W,C]."""
+    """The contents of an array source; all images have one shape."""
 
     images: tuple[StoredArray, ...]
+    layout: Layout
     labels: NDArray[np.int64]  # [N] over all arrays
     source_part: NDArray[np.int8]  # [N] SELECT or HELD_OUT if the source says so, else UNDECIDED
     class_names: tuple[str, ...]
+    understood: str  # one sentence: which arrays were read, and how
     notices: tuple[str, ...] = ()
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        height, width, *channels = self.images[0].shape[1:]
-        return height, width, channels[0] if channels else 1
+        height, width, channels = _sides(self.images[0], self.layout.channels_first)
+        return (width, height, channels) if self.layout.transposed else (height, width, channels)
 
     def chunks(self) -> Iterator[NDArray[np.uint8]]:
         """Chunks [M,H,W,C] in order."""
         for table in self.images:
-            for chunk in table.chunks():
-                yield chunk.reshape(len(chunk), *self.shape)
+            for chunk in table.chunks():  # of small images it may hold many, which may be enlarged
+                yield from (self.layout.images(chunk[i : i + CHUNK_IMAGES]) for i in range(0, len(chunk), CHUNK_IMAGES))
+
+
+class Table(NamedTuple):
+    """The images of one part, with their labels."""
+
+    images: StoredArray
+    labels: StoredArray | None
+    part: int
 
 
 @contextmanager
@@ -85,7 +137,7 @@ def as_user_error(where: str) -> Iterator[None]:
         raise
     except Exception as error:  # zipfile, zlib, gzip and numpy's header parser raise a dozen types
         reason = error.strerror if isinstance(error, OSError) and error.strerror else " ".join(str(error).split())
-        reason = reason or type(error).__name__
+        reason = reason[:200] or type(error).__name__  # zipfile quotes the whole file
         text = f"cannot read {where}: {reason}; check that the file is complete and that you may read it"
         raise UserError(text, "file-unreadable") from error
 
@@ -118,21 +170,31 @@ def idx_tables(folder: Path, names: list[str]) -> dict[str, tuple[str, str]]:
     return out
 
 
-def read_idx(folder: Path, names: list[str]) -> Arrays:
-    """The train part, then the test part, which is held out; class names from classes.txt, else '0', '1', ..."""
-    images, labels, source_part = [], [], []
-    for part, pair in sorted(idx_tables(folder, names).items(), reverse=True):
-        stored_images, stored_labels = (_open_idx(folder / name) for name in pair)
-        _check_headers(stored_images, stored_labels)
-        images.append(stored_images)
-        labels.append((stored_labels.where, stored_labels.read()))
-        source_part.append(np.full(stored_images.shape[0], HELD_OUT if part == "test" else UNDECIDED, np.int8))
-    names_file = folder / "classes.txt"
-    class_names: list[str] | None = None
+def read_idx(folder: Path, names: list[str], on_progress: OnProgress | None = None) -> Arrays:
+    """The train part, then the test part, which is held out; class names from classes.txt or EMNIST's mapping.
+
+    EMNIST's files hold their images transposed, so these are turned upright.
+    """
+    pairs = idx_tables(folder, names)
+    tables = []
+    for part in sorted(pairs, reverse=True):
+        images, labels = (_open_idx(folder / name) for name in pairs[part])
+        tables.append(Table(images, labels, HELD_OUT if part == "test" else UNDECIDED))
+    prefix = cast(re.Match[str], IDX_IMAGES.fullmatch(pairs["train"][0]))[1]
+    mapping, names_file = folder / f"{prefix}mapping.txt", folder / "classes.txt"
+    class_names: list[str] | dict[int, str] | None = None
     if names_file.exists():
         with as_user_error(str(names_file)):
             class_names = [line.strip() for line in names_file.read_text("utf-8").splitlines() if line.strip()]
-    return _assemble(images, labels, source_part, class_names, str(names_file))
+    elif mapping.exists():
+        with as_user_error(str(mapping)):  # EMNIST's: a label and the codes of its characters on each line
+            lines = [[int(number) for number in line.split()[:2]] for line in mapping.read_text("utf-8").splitlines()]
+            class_names = {label: chr(code) for label, code in lines}
+    return _assemble(
+        tables, class_names, str(mapping if isinstance(class_names, dict) else names_file),
+        [pairs[part][0] for part in sorted(pairs, reverse=True)], transposed=prefix.lower().startswith("emnist-"),
+        on_progress=on_progress,
+    )  # fmt: skip
 
 
 def _open_idx(path: Path) -> StoredArray:
@@ -144,7 +206,7 @@ def _open_idx(path: Path) -> StoredArray:
         if zeros or kind != 0x08:
             raise ValueError("not an IDX file of unsigned bytes, which starts with the bytes 00 00 08")
         shape = struct.unpack(f">{dims}I", stream.read(4 * dims))
-        if prod(shape) > MAX_INFLATION * path.stat().st_size:
+        if prod(shape) > (MAX_INFLATION if path.suffix == ".gz" else 1) * path.stat().st_size:
             raise ValueError(f"the header claims {prod(shape):,} bytes, more than the file can hold")
 
     def positioned() -> IO[bytes]:
@@ -158,48 +220,79 @@ def _open_idx(path: Path) -> StoredArray:
 # --- npz ---------------------------------------------------------------------------------------------------
 
 
-def read_npz(path: Path) -> Arrays:
-    """arr_0 with optional arr_1 and class_names, or MedMNIST's arrays: test is held out, val is the select part."""
+def read_npz(path: Path, on_progress: OnProgress | None = None) -> Arrays:
+    """Images and labels under the usual names, whole or in parts: test is held out, val is the select part.
+
+    on_progress(what, done, total) is called while the images are read for the range of their values.
+    """
     with as_user_error(str(path)), zipfile.ZipFile(path) as archive:
-        keys = {name.removesuffix(".npy") for name in archive.namelist()}
-    images, labels, source_part, notices = [], [], [], []
-    if "arr_0" in keys:
-        images.append(_open_npy(path, "arr_0"))
-        count = images[0].shape[0] if images[0].shape else 0
-        source_part.append(np.full(count, UNDECIDED, np.int8))
-        if "arr_1" in keys:
-            stored_labels = _open_npy(path, "arr_1")
-            _check_headers(images[0], stored_labels)
-            labels.append((stored_labels.where, stored_labels.read()))
-        else:
-            _check_headers(images[0])
-            labels.append((str(path), np.zeros(count, np.int64)))
-            notices.append(f"{path} has no labels (arr_1): all of its images are one class")
-    elif "train_images" in keys:
-        for part, code in (("train", UNDECIDED), ("val", SELECT), ("test", HELD_OUT)):
-            if f"{part}_images" not in keys:
-                continue
-            if f"{part}_labels" not in keys:
-                raise UserError(f"{path} has {part}_images but no {part}_labels: {NPZ_HINT}", "data-incomplete")
-            images.append(_open_npy(path, f"{part}_images"))
-            stored_labels = _open_npy(path, f"{part}_labels")
-            if stored_labels.shape[1:] == (1,):
-                stored_labels = replace(stored_labels, shape=stored_labels.shape[:1])
-            _check_headers(images[-1], stored_labels)
-            labels.append((stored_labels.where, stored_labels.read()))
-            source_part.append(np.full(images[-1].shape[:1], code, np.int8))
-    else:
-        raise UserError(f"{path} holds {', '.join(sorted(keys)) or 'nothing'}: {NPZ_HINT}", "data-incomplete")
+        keys = sorted({name.removesuffix(".npy") for name in archive.namelist()})
+    images, labels, others = _sort_keys(path, keys)
+    tables, notices = [], []
+    found = []
+    for part, key in sorted(images.items(), key=lambda item: PART_WORDS.get(item[0], UNDECIDED)):
+        stored = _open_npy(path, labels[part]) if part in labels else None
+        tables.append(Table(_open_npy(path, key), stored, PART_WORDS.get(part, UNDECIDED)))
+        if key != "arr_0":  # as ptarmigan itself writes it
+            found.append(f"{key} with {labels[part]}" if stored else key)
     class_names = None
-    if "class_names" in keys:
-        stored = _open_npy(path, "class_names")
-        if stored.dtype.kind != "U" or len(stored.shape) != 1:
-            text = f"{stored.where} is {stored.dtype} {list(stored.shape)}: expected a list of strings"
+    if "class_names" in others:
+        others.remove("class_names")
+        names = _open_npy(path, "class_names")
+        if names.dtype.kind not in "US" or len(names.shape) != 1 or prod(names.shape) * names.dtype.itemsize > 1 << 26:
+            text = f"{names.where} is {names.dtype} {list(names.shape)}: expected a list of strings"
             raise UserError(text, "data-invalid")
-        class_names = [str(name) for name in stored.read()]
-    elif notices:
+        with as_user_error(names.where):
+            class_names = [_as_name(name) for chunk in names.chunks() for name in chunk]
+    elif not labels:
         class_names = [path.stem]
-    return _assemble(images, labels, source_part, class_names, f"{path} [class_names]", notices)
+        notices.append(f"{path} has no labels (arr_1): all of its images are one class")
+    if others:
+        notices.append(f"{path}: did not read {shorten(others)}")
+    return _assemble(tables, class_names, f"{path} [class_names]", found, notices, on_progress=on_progress)
+
+
+def _sort_keys(path: Path, keys: list[str]) -> tuple[dict[str, str], dict[str, str], list[str]]:
+    """The keys of images and of labels by part ('' where the keys name none), and the other keys.
+
+    Raises UserError (data-incomplete) where it is not certain which arrays hold the images and the labels.
+    """
+    words = {**dict.fromkeys(IMAGE_KEYS, 0), **dict.fromkeys(LABEL_KEYS, 1)}
+    found: tuple[dict[str, str], dict[str, str]] = ({}, {})
+    others = []
+    for key in keys:
+        first, _, last = key.lower().partition("_")
+        if key.lower() in words:
+            kind, part = words[key.lower()], ""
+        elif first in PART_WORDS and last in words:
+            kind, part = words[last], first
+        elif last in PART_WORDS and first in words:
+            kind, part = words[first], last
+        else:
+            others.append(key)
+            continue
+        if other := found[kind].get(part):
+            raise _unclear(path, f"{other} and {key} could both be the {('images', 'labels')[kind]}")
+        found[kind][part] = key
+    images, labels = found
+    if not images and not labels and len(others) == 1:
+        images[""] = others.pop()
+    held = f"it holds {', '.join(keys[:20]) or 'nothing'}"
+    if not images:
+        raise _unclear(path, held)
+    parts = [PART_WORDS.get(part, UNDECIDED) for part in images]
+    if UNDECIDED not in parts or len(set(parts)) < len(parts):
+        raise _unclear(path, f"the arrays to train on are not clear: {held}")
+    if lone := [key for part, key in labels.items() if part not in images]:
+        raise _unclear(path, f"{lone[0]} has no images: {held}")
+    lone = [key for part, key in images.items() if part not in labels]
+    if lone and list(images) != [""]:
+        raise _unclear(path, f"{lone[0]} has no labels: {held}")
+    return images, labels, others
+
+
+def _unclear(path: Path, text: str) -> UserError:
+    return UserError(f"{path}: {text}; {NPZ_HINT}", "data-incomplete")
 
 
 def _open_npy(path: Path, key: str) -> StoredArray:
@@ -224,63 +317,223 @@ def _open_npy(path: Path, key: str) -> StoredArray:
         shape, fortran, dtype = header(stream)
         size = archive.getinfo(f"{key}.npy").file_size - stream.tell()
     if dtype.hasobject:
-        text = f"{where} holds Python objects, which are unsafe to load (pickle): save plain numbers or strings"
+        text = f"{where} holds Python objects, which are unsafe to load (pickle): save numbers, or words by "
+        text += "numpy.array(words, dtype=str)"
         raise UserError(text, "data-invalid")
     if size != prod(shape) * dtype.itemsize or min(shape, default=0) < 0 or size > MAX_INFLATION * path.stat().st_size:
         raise UserError(f"{where} is damaged: {size} bytes cannot be {dtype} {list(shape)}", "file-damaged")
-    if fortran and len(shape) > 1:
-        raise UserError(f"{where} is in column-major order: save numpy.ascontiguousarray(x)", "data-invalid")
-    return StoredArray(where, shape, dtype, positioned)
+    if fortran and len(shape) > 1 and size > MAX_TRANSPOSED_BYTES:
+        text = f"{where} is in column-major order and too large to turn in memory: save numpy.ascontiguousarray(x)"
+        raise UserError(text, "data-invalid")
+    return StoredArray(where, shape, dtype, positioned, fortran and len(shape) > 1)
 
 
 # --- both --------------------------------------------------------------------------------------------------
 
 
-def _check_headers(images: StoredArray, labels: StoredArray | None = None) -> None:
-    """Raise UserError if types or shapes of images and labels are not valid, without reading the arrays."""
+def _sides(images: StoredArray, channels_first: bool) -> tuple[int, int, int]:
+    """Height, width and channels as stored."""
+    if len(images.shape) == 3:
+        return images.shape[1], images.shape[2], 1
+    _, height, width, channels = (images.shape[axis] for axis in ((0, 2, 3, 1) if channels_first else (0, 1, 2, 3)))
+    return height, width, channels
+
+
+def _channels_first(images: StoredArray) -> bool:
+    """Whether the images are [N,C,H,W]; raises UserError for what are not images, by the header alone."""
     text, shape = "", list(images.shape)
-    if images.dtype != np.uint8:
+    wanted = "expected [N,H,W], or [N,H,W,C] with C of 1, 3 or 4"
+    first = len(shape) == 4 and shape[1] in (1, 3, 4)
+    if images.dtype.kind not in "uif":
         text = f"{images.where} is {images.dtype}: expected images as uint8, 0 to 255"
-    elif len(shape) not in (3, 4) or (len(shape) == 4 and shape[3] not in (1, 3, 4)):
-        text = f"{images.where} has shape {shape}: expected [N,H,W], or [N,H,W,C] with C of 1, 3 or 4"
     elif 0 in shape:
         text = f"{images.where} has shape {shape}: it holds no images"
-    elif labels is not None and len(labels.shape) != 1:
-        text = (
-            f"{labels.where} has shape {list(labels.shape)}: expected one integer per image; "
-            "if images have several labels, choose one"
-        )
-    elif labels is not None and labels.shape[0] != shape[0]:
-        text = f"{labels.where} has {labels.shape[0]} labels for the {shape[0]} images of {images.where}"
-    elif labels is not None and labels.dtype.kind not in "iu":
-        text = f"{labels.where} is {labels.dtype}: expected integer labels from 0 to the number of classes minus 1"
+    elif len(shape) == 2:
+        text = f"{images.where} has shape {shape}: {wanted}; if each row is an image, reshape it"
+    elif len(shape) not in (3, 4) or (len(shape) == 4 and first == (shape[3] in (1, 3, 4))):
+        text = f"{images.where} has shape {shape}: {wanted}"
+    elif len(shape) == 3 and shape[2] in (1, 3, 4):
+        text = f"{images.where} has shape {shape}, as one image has: {wanted}"
+    else:
+        height, width, channels = _sides(images, first)
+        stored = height * width * channels * images.dtype.itemsize
+        if min(height, width) < SIDES[0] or max(height, width) > SIDES[1] or stored > MAX_IMAGE_BYTES:
+            text = (
+                f"{images.where} holds images of {height}x{width}: expected sides from {SIDES[0]} to {SIDES[1]:,} "
+                f"pixels, and at most {MAX_IMAGE_BYTES >> 20} MB an image; resize them first"
+            )
     if text:
         raise UserError(text, "data-invalid")
+    return first
+
+
+def _value_range(tables: Sequence[Table], on_progress: OnProgress | None) -> tuple[float, float]:
+    """The values that become 0 and 255; raises UserError where the images' values do not make that certain.
+
+    Values of uint8 are 0 to 255, and the images are read only until one is above 1.
+    """
+    low, high = np.inf, -np.inf
+    done, total = 0, sum(table.images.shape[0] for table in tables)
+    for table in tables:
+        for chunk in table.images.chunks():
+            if not np.isfinite(chunk).all():
+                raise UserError(f"{table.images.where} holds NaN or infinity: remove these images", "data-invalid")
+            low, high = min(low, float(chunk.min())), max(high, float(chunk.max()))
+            if high > 1 and table.images.dtype == np.uint8:
+                return 0, 255
+            done += len(chunk)
+            if on_progress is not None:
+                on_progress("reading the range of values", done, total)
+    whole = tables[0].images.dtype.kind in "ui"
+    ranges = [(0, 255)] if whole else [(0, 1), (0, 255), (-1, 1)]
+    for bottom, top in ranges:
+        margin = (1 - FILLED) * (top - bottom)
+        if bottom <= low and top - margin <= high <= top and (bottom == 0 or low <= bottom + margin):
+            return bottom, top
+    where, kind = tables[0].images.where, tables[0].images.dtype
+    text = f"{where} is {kind} with values from {low:g} to {high:g}, so it is not certain which value is black and"
+    raise UserError(f"{text} which is white: scale them to 0 to 255 and save them as uint8", "data-invalid")
+
+
+def _as_name(value: Any) -> str:
+    """A label or name as a class name."""
+    text = value.decode(errors="surrogateescape") if isinstance(value, bytes) else str(value)
+    return class_name(text.strip())
+
+
+def _read_labels(labels: StoredArray, images: StoredArray, index_of: dict[Any, int]) -> tuple[NDArray[np.int64], str]:
+    """[N] the index of each label in `index_of`, which is extended by new labels, and how the labels were stored.
+
+    The labels are whole numbers of any type, words, or rows with a single 1, whose column is the label.  Raises
+    UserError for others.
+    """
+    text, shape, dtype = "", list(labels.shape), labels.dtype
+    columns = shape[1] if len(shape) == 2 and shape[1] > 1 else 0
+    if not shape or shape[0] != images.shape[0]:
+        text = f"{labels.where} has {shape[0] if shape else 0} labels for the {images.shape[0]} images of"
+        text += f" {images.where}"
+    elif len(shape) > 2 or 0 in shape:
+        text = f"{labels.where} has shape {shape}: expected one label per image"
+    elif dtype.kind not in "uifbUS" or (columns and dtype.kind in "US"):
+        text = f"{labels.where} is {dtype} {shape}: expected one whole number or word per image"
+    elif prod(shape[1:]) * dtype.itemsize > MAX_IMAGE_BYTES or (dtype.kind in "US" and dtype.itemsize > MAX_TEXT):
+        text = f"{labels.where} is {dtype} {shape}: its labels are too long"
+    if text:
+        raise UserError(text, "data-invalid")
+    codes = []
+    for chunk in labels.chunks():
+        if columns:
+            if not (((chunk == 0) | (chunk == 1)).all() and (chunk.sum(1) == 1).all()):
+                text = f"{labels.where} has shape {shape}, and its rows do not have a single 1 each: expected one label"
+                raise UserError(f"{text} per image; if images have several labels, choose one", "data-invalid")
+            values = chunk.argmax(1)
+        elif dtype.kind == "f":
+            if not (np.isfinite(chunk) & (chunk == np.rint(chunk)) & (abs(chunk) < 2**53)).all():
+                text = f"{labels.where} is {dtype} with values that are not whole: expected one whole number per image"
+                raise UserError(text, "labels-invalid")
+            values = chunk.reshape(-1).astype(np.int64)
+        else:
+            values = chunk.reshape(-1)
+        distinct, inverse = np.unique(values, return_inverse=True)
+        with as_user_error(labels.where):  # words may hold numbers that are no characters
+            known = [_as_name(value) if dtype.kind in "US" else value.item() for value in distinct]
+        if "" in known:
+            raise UserError(f"{labels.where} has an empty label: name its class", "labels-invalid")
+        codes.append(np.array([index_of.setdefault(value, len(index_of)) for value in known], np.int64)[inverse])
+    how = "one-hot rows" if columns else {"f": f"{dtype} numbers", "b": "true and false"}.get(dtype.kind, "")
+    return np.concatenate(codes), "words" if dtype.kind in "US" else how
 
 
 def _assemble(
-    images: list[StoredArray],
-    labels: list[tuple[str, NDArray[Any]]],
-    source_part: list[NDArray[np.int8]],
-    class_names: list[str] | None,
+    tables: list[Table],
+    class_names: list[str] | dict[int, str] | None,
     names_from: str,
-    notices: list[str] | None = None,
+    found: list[str],
+    notices: Sequence[str] = (),
+    transposed: bool = False,
+    on_progress: OnProgress | None = None,
 ) -> Arrays:
-    for other in images[1:]:
-        if other.shape[1:] != images[0].shape[1:]:
-            text = f"{other.where} has images of {other.shape[1:]}, {images[0].where} of {images[0].shape[1:]}"
+    """Check that the tables fit together, and number the classes 0, 1, 2, ..."""
+    first = _channels_first(tables[0].images)
+    for table in tables[1:]:
+        if _channels_first(table.images) != first or table.images.shape[1:] != tables[0].images.shape[1:]:
+            here, there = (list(one.images.shape[1:]) for one in (table, tables[0]))
+            text = f"{table.images.where} has images of {here}, {tables[0].images.where} of {there}"
             raise UserError(text, "data-invalid")
-    where, values = labels[0][0], np.concatenate([array for _, array in labels])
-    found = np.unique(values)
-    if found[0] != 0 or found[-1] != len(found) - 1:
-        text = f"{where} has the labels {shorten([str(label) for label in found], 12)}: number classes 0, 1, 2, ..."
-        raise UserError(f"{text} without gaps", "labels-invalid")
-    names = class_names if class_names is not None else [str(label) for label in found]
-    if len(names) != len(found):
-        text = f"{names_from} has {len(names)} names for the {len(found)} classes (0 to {found[-1]}) of the labels"
-        raise UserError(text, "labels-invalid")
+        if table.images.dtype != tables[0].images.dtype:
+            here, there = (one.images.dtype for one in (table, tables[0]))  # type: ignore[assignment]
+            text = f"{table.images.where} is {here}, {tables[0].images.where} is {there}: save both as uint8"
+            raise UserError(text, "data-invalid")
+    index_of: dict[Any, int] = {}
+    codes, stored_as = [], ""
+    for table in tables:
+        if table.labels is None:
+            codes, index_of = [np.zeros(table.images.shape[0], np.int64)], {0: 0}
+        else:
+            code, stored_as = _read_labels(table.labels, table.images, index_of)
+            codes.append(code)
+    where = tables[0].labels.where if tables[0].labels else tables[0].images.where
+    values = list(index_of)
+    order = _class_order(values, where)
+    labels = np.argsort(order)[np.concatenate(codes)]
+    values = [values[i] for i in order]
+    names, renamed = _class_names(values, class_names, names_from, where)
+    if len(labels) >= 100 and len(values) > len(labels) / 2:
+        text = f"{where} has {len(values):,} different labels for {len(labels):,} images"
+        raise UserError(f"{text}: give the images of a class one label", "labels-invalid")
+    low, high = _value_range(tables, on_progress)
+    layout = Layout(first, transposed, low, high)
+    roles = {UNDECIDED: "", SELECT: " (select part)", HELD_OUT: " (held out)"}
+    facts = [
+        ", ".join(name + roles[table.part] for name, table in zip(found, tables, strict=False)),
+        "channels first" * first,
+        f"values {low:g} (black) to {high:g} (white)" * (tables[0].images.dtype != np.uint8),
+        "each image is turned upright, because EMNIST's files hold it transposed" * transposed,
+        f"labels as {stored_as}" * bool(stored_as),
+        renamed,
+    ]
+    source_part = [np.full(table.images.shape[0], table.part, np.int8) for table in tables]
+    return Arrays(
+        tuple(table.images for table in tables), layout, labels, np.concatenate(source_part), tuple(names),
+        "; ".join(filter(None, facts)), tuple(notices),
+    )  # fmt: skip
+
+
+def _class_order(values: list[Any], where: str) -> list[int]:
+    """The order of the classes: numbers by value, words in natural order."""
+    if len({isinstance(value, str) for value in values}) > 1:
+        raise UserError(f"{where} has numbers, and another part has words for labels: use one kind", "labels-invalid")
+    return sorted(range(len(values)), key=lambda i: natural(values[i]) if isinstance(values[i], str) else values[i])
+
+
+def _class_names(
+    values: list[Any], given: list[str] | dict[int, str] | None, names_from: str, where: str
+) -> tuple[list[str], str]:
+    """The name of each label, the labels in order, and what to say about them.
+
+    As many names as labels are in the order of the labels.  More names than labels belong to the labels 0, 1, 2 and so
+    on, where the labels contain 0; the names without images are left out.
+    """
+    words, numbered = isinstance(values[0], str), values == list(range(len(values)))
+    if isinstance(given, dict):
+        names, said = [given.get(value, str(value)) for value in values], f"names from {Path(names_from).name}"
+    elif given is None or words:
+        names = [str(value) for value in values]
+        said = "" if words or numbered else f"the labels {shorten(names, 8)} are renumbered from 0 and keep their names"
+        if given is not None and set(given) != set(names):
+            raise UserError(f"{names_from} and the labels of {where} do not name the same classes", "labels-invalid")
+    elif len(given) == len(values):
+        names = given
+        said = "" if numbered else f"the labels {shorten([str(value) for value in values], 8)} have the names in order"
+    elif values[0] == 0 and values[-1] < len(given):
+        names = [given[value] for value in values]
+        lost = [name for name in given if name not in names]
+        said = f"no image has the label of {shorten(lost)}"
+    else:
+        found = f"the {len(values)} classes ({values[0]} to {values[-1]}) of {where}"
+        raise UserError(f"{names_from} has {len(given)} names for {found}", "labels-invalid")
+    names = [class_name(name) for name in names]
     if len(set(names)) < len(names):
         text = f"{names_from} has the name {max(names, key=names.count)!r} twice: each class needs its own name"
         raise UserError(text, "labels-invalid")
-    parts = np.concatenate(source_part)
-    return Arrays(tuple(images), values.astype(np.int64), parts, tuple(names), tuple(notices or ()))
+    return names, said

@@ -16,11 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptarmigan.core.paths import user_path
-from ptarmigan.core.types import OnProgress, UserError, shorten
+from ptarmigan.core.types import OnProgress, UserError, natural, shorten
 from ptarmigan.data.arrays import IDX_IMAGES, Arrays, read_idx, read_npz
 from ptarmigan.data.decode import FORMATS
 from ptarmigan.data.layout import ANNOTATION_FOLDERS, Layout, understand
-from ptarmigan.data.scan import Folder, Scan, content_digest, counted, is_own, natural, open_regular, scan
+from ptarmigan.data.scan import Folder, Scan, content_digest, counted, is_own, open_regular, scan
 
 READ = ", ".join(FORMATS).replace("WEBP", "WebP")
 SUPPORTED = f"expected class folders or images ({READ}), IDX files (train-images-idx3-ubyte[.gz]) or an .npz"
@@ -96,6 +96,9 @@ def _find_file(path: Path) -> DataSource:
     if path.suffix.lower() == ".npz":
         stamp = _array_stamp([path])
         return ArraySource(_safe_name(path.stem), path, stamp, "an .npz file of images and labels", (), ())
+    if path.suffix.lower() == ".npy":
+        text = f"{path} is one array without names: save images and labels by numpy.savez('x.npz', arr_0=images, "
+        raise UserError(f"{text}arr_1=labels), and give that file", "no-images")
     if path.name.lower().endswith(ARCHIVES):
         text = f"{path} is an archive, which is not read: unpack it into a folder of class folders and give that"
         raise UserError(text, "no-images")

@@ -8,15 +8,10 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import NamedTuple
 
-from ptarmigan.core.types import UserError, class_name, shorten
-from ptarmigan.data.arrays import HELD_OUT, SELECT, UNDECIDED
-from ptarmigan.data.scan import Folder, counted, natural
+from ptarmigan.core.types import UserError, class_name, natural, shorten
+from ptarmigan.data.arrays import HELD_OUT, PART_WORDS, SELECT, UNDECIDED
+from ptarmigan.data.scan import Folder, counted
 
-PART_WORDS = {
-    "train": UNDECIDED, "training": UNDECIDED, "trainval": UNDECIDED,
-    "val": SELECT, "valid": SELECT, "validation": SELECT, "dev": SELECT,
-    "test": HELD_OUT, "testing": HELD_OUT, "eval": HELD_OUT, "evaluation": HELD_OUT,
-}  # fmt: skip
 # Words that may stand beside a word of the above: train_images, seg_train, Final_Test.
 PLAIN_WORDS = {
     "set", "data", "dataset", "image", "images", "img", "imgs", "jpg", "jpeg", "png", "photos", "pictures", "files",

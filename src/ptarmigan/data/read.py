@@ -58,6 +58,7 @@ class SourceReader:
     class_names: tuple[str, ...]
     chunks: Iterator[Chunk]
     formats: tuple[str, ...] = ()  # of the image files, most frequent first
+    understood: str = ""  # how arrays were understood
     notices: list[str] = field(default_factory=list)
 
 
@@ -69,13 +70,16 @@ def read_source(source: DataSource, data: Data, on_progress: OnProgress | None =
     if isinstance(source, FolderSource):
         return _FolderReader(source, data, on_progress).open()
     assert isinstance(source, ArraySource)
-    arrays = source.read()
+    arrays = source.read(on_progress)
     height, width, channels = arrays.shape
     size = choose_size([(height, width)], data)
     shape = TargetShape(*size, choose_channels([Look(channels > 1, channels == 4)], data), data.fit)
     notices = [*arrays.notices, *_crop_notice([(height, width)] * len(arrays.labels), shape)]
     chunks = _resize_arrays(arrays.chunks(), shape, len(arrays.labels), on_progress)
-    return SourceReader(shape, arrays.labels, arrays.source_part, arrays.class_names, chunks, notices=notices)
+    return SourceReader(
+        shape, arrays.labels, arrays.source_part, arrays.class_names, chunks, understood=arrays.understood,
+        notices=notices,
+    )  # fmt: skip
 
 
 def _resize_arrays(
@@ -125,7 +129,7 @@ class _FolderReader:
             source.class_names,
             self._chunks(shape),
             formats,
-            self.notices,
+            notices=self.notices,
         )
 
     def _channels(self, headers: dict[int, ImageHeader]) -> int:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, NamedTuple
 
-from ptarmigan.core.types import OnProgress, shorten
+from ptarmigan.core.types import OnProgress, natural, shorten
 from ptarmigan.data.decode import FORMATS
 
 # The first bytes of each format.  PPM and BMP begin with two letters that a text may begin with as well, so more of
@@ -121,12 +121,6 @@ class _Look(NamedTuple):
 class _Link(NamedTuple):
     path: str
     parent: Folder
-
-
-def natural(name: str) -> tuple[object, ...]:
-    """Sort key: numbers in names compare as numbers, so that 2 comes before 10 and a2 before a10."""
-    pieces = re.split(r"([0-9]+)", name)
-    return (*(int(piece) if i % 2 else piece for i, piece in enumerate(pieces)), name)
 
 
 def scan(root: Path, on_progress: OnProgress | None = None) -> Scan:

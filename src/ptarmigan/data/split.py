@@ -14,6 +14,10 @@ from ptarmigan.core.types import UserError
 from ptarmigan.data.arrays import HELD_OUT, SELECT, TRAIN, UNDECIDED
 
 Shares = tuple[float, float, float]
+DEFAULT_SPLIT = "90/5/5"
+MIN_HELD_OUT = 10  # images; `score` says little with fewer
+MIN_SELECT = 50  # images; with fewer there is no live score
+MOST = 0.1  # of the images; one image of each small class would be more
 
 
 def group_keys(paths: Sequence[str], pattern: str) -> NDArray[np.uint64]:
@@ -30,6 +34,19 @@ def group_keys(paths: Sequence[str], pattern: str) -> NDArray[np.uint64]:
     return np.array(keys, np.uint64)
 
 
+def useful_split(part: NDArray[np.uint8], source_part: NDArray[np.int8]) -> str:
+    """DEFAULT_SPLIT without the parts that are too small in `part` to be of use, or too large: classes may be small.
+
+    The shares of such parts go to train.  Parts that the source itself names stay.
+    """
+    sizes = np.bincount(part[source_part == UNDECIDED], minlength=3)
+    select, held_out = (
+        5 if (source_part == p).any() or least <= sizes[p] <= MOST * sizes.sum() else 0
+        for p, least in ((SELECT, MIN_SELECT), (HELD_OUT, MIN_HELD_OUT))
+    )
+    return f"{100 - select - held_out}/{select}/{held_out}"
+
+
 def assign_parts(
     labels: NDArray[np.int64], keys: NDArray[np.uint64], source_part: NDArray[np.int8], shares: Shares | None
 ) -> NDArray[np.uint8]:
@@ -42,7 +59,8 @@ def assign_parts(
     images, with at least one key each; the rest go to train.  Sorting and cutting, unlike comparing each hash with a
     threshold, gives exact shares in small classes too, and an added image moves the cuts by a fraction of an image, so
     few others change part.  A key of several classes counts in each of them; classes of few keys are divided first,
-    because they have the fewest options.  A class of fewer than 3 images, or of fewer keys than parts, goes to train.
+    because they have the fewest options.  A class of fewer than 3 images, or of fewer keys than parts, goes to train,
+    and where other classes leave a class no key to train on, its smallest does.
     """
     part = np.where(source_part == UNDECIDED, TRAIN, source_part).astype(np.uint8)
     if shares is None:
@@ -61,6 +79,9 @@ def assign_parts(
     decided = np.full(len(units), UNDECIDED, np.int8)
     for members, images in sorted(classes, key=lambda c: len(c[0])):
         _assign_class(decided, members, images, wanted)
+    for members, images in classes:
+        if not (decided[members] == TRAIN).any():
+            decided[members[np.argmin(images)]] = TRAIN
     part[rest] = decided[unit]
     return part
 

@@ -95,13 +95,13 @@ def open_job(
 
 
 def fit_to_data(config: Config, dataset: Dataset) -> Config:
-    """The config without conditioning if the data have one class, and with the default budget if none was given."""
+    """The config with the split of the data, without conditioning if these have one class, and with a budget."""
     model, train = config.model, config.train
     if dataset.spec.classes == 1 and model.conditioning != "none":
         model = replace(model, conditioning="none")
     if train.time is None and train.images is None:
         train = replace(train, time=DEFAULT_TIME)
-    return replace(config, model=model, train=train)
+    return replace(config, data=replace(config.data, split=dataset.split), model=model, train=train)
 
 
 def train_batches(config: Config, dataset: Dataset, device: torch.device) -> Batches:
