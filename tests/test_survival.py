@@ -98,7 +98,7 @@ def test_a_run_is_locked_for_one_process_at_a_time_which_the_error_names(tmp_pat
         with raises("run-locked", run, os.getpid(), os.uname().nodename), lock(run, print):
             raise AssertionError
         assert (run / ".owner.json").exists()
-    (run / "checkpoints").mkdir(parents=True)
+        (run / "checkpoints").mkdir()
     notes: list[str] = []
     save_json(run / ".owner.json", {"pid": 4321, "host": "elsewhere"})
     with lock(run, notes.append):
@@ -137,7 +137,7 @@ def test_what_a_killed_process_left_half_written_is_removed_and_nothing_else(tmp
     run = tmp_path / "run"
     with lock(run, print):
         (run / "checkpoints").mkdir()
-        (run / "checkpoints" / ".000000024.safetensors.1-aa.tmp").write_bytes(b"half")
+        (run / "checkpoints" / ".000000024.safetensors.1-0123abcd.tmp").write_bytes(b"half")
         (run / "note.tmp").write_text("mine")
     with lock(run, print):
         assert [path.name for path in (run / "checkpoints").iterdir()] == []
@@ -229,7 +229,8 @@ def test_a_run_without_a_good_checkpoint_or_config_says_so_in_one_line(
     with raises("no-good-checkpoint", "000000048.safetensors", "000000024.safetensors") as raised:
         train(shapes, out=tmp_path / "run", **SMALL)
     assert "\n" not in str(raised.value)
-    shutil.rmtree(tmp_path / "run" / "checkpoints")
+    for name in ("checkpoints", "generator", "samples"):
+        shutil.rmtree(tmp_path / "run" / name)
     (tmp_path / "run" / "config.json").write_text("{")
     with raises("no-good-checkpoint", tmp_path / "run" / "config.json"):
         train(shapes, out=tmp_path / "run", **SMALL)
@@ -265,9 +266,9 @@ def test_a_damaged_line_of_the_log_is_counted_and_left_out_and_a_torn_one_is_cut
     path.write_text(lines[0] + lines[1].replace("images_seen", "images_\0een") + lines[2] + lines[2][:20])
     assert [line["images_seen"] for line in read_log(path)] == [8, 24]
     assert damaged_lines(path) == 2
-    assert Metrics(path).attempt == 2
+    Metrics(path).write(32, d_adv=0.5)
     assert damaged_lines(path) == 1
-    assert path.read_text().endswith(lines[2])
+    assert [(line["images_seen"], line["attempt"]) for line in read_log(path)] == [(8, 1), (24, 1), (32, 2)]
 
 
 # --- a disk that is full or fails -------------------------------------------------------------------------------

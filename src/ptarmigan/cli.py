@@ -6,6 +6,7 @@ import os
 import shlex
 import shutil
 import sys
+from contextlib import suppress
 from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypedDict, Unpack
@@ -102,11 +103,14 @@ def train(
 
     The same command resumes a run that was stopped; a longer budget extends one that is finished.
     """
+    from ptarmigan.core.console import outlive_output
     from ptarmigan.training.loop import train
 
-    run = train(data, recipe=recipe, out=out, config=config, init=init, **fields)
-    if is_rank_0():
-        print("\n".join(["next:", *(f"  {command}" for command in next_commands(run))]))
+    with outlive_output():
+        run = train(data, recipe=recipe, out=out, config=config, init=init, **fields)
+        if is_rank_0():
+            with suppress(OSError):
+                print("\n".join(["next:", *(f"  {command}" for command in next_commands(run))]))
 
 
 @app.command
