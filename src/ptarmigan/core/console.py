@@ -41,14 +41,10 @@ def print_lines(*lines: str | Table) -> None:
 
 @contextmanager
 def outlive_output() -> Iterator[None]:
-    """Let a command whose output cannot be written (a closed pipe, a full disk) end by its own result.
+    """Let a command end by its own result where its output could not be written (a closed pipe, a full disk).
 
-    Standard streams that are closed are opened on the null device, so that no other file gets their numbers; those that
-    cannot be flushed when the block ends are pointed there.
+    A standard stream that cannot be flushed when the block ends is pointed at the null device.
     """
-    while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
-        pass
-    os.close(number)
     try:
         yield
     finally:
