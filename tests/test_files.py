@@ -56,7 +56,9 @@ def test_what_the_system_refuses_is_said(tmp_path: Path) -> None:
     with raises("file-unwritable", tmp_path / "file" / "a", "--out"):
         make_folder(tmp_path / "file" / "a")
     with raises("file-unwritable", tmp_path / "absent" / "metrics.jsonl"):
-        Metrics(tmp_path / "absent" / "metrics.jsonl").write(8)
+        metrics = Metrics(tmp_path / "absent" / "metrics.jsonl")
+        metrics.write(8)
+        metrics.close()
 
 
 def test_a_new_file_has_the_right_ending_and_replaces_nothing(tmp_path: Path) -> None:

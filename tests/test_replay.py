@@ -25,7 +25,7 @@ from ptarmigan.data import open_dataset
 from ptarmigan.training import checkpoint
 from ptarmigan.training.loop import train
 from ptarmigan.training.setup import train_batches
-from ptarmigan.training.snapshot import has_generator
+from ptarmigan.training.snapshot import exported
 from support import raises
 
 CPU = torch.device("cpu")
@@ -190,4 +190,4 @@ def test_nothing_of_the_run_is_touched(run: Path, tmp_path: Path) -> None:
     before = {path: path.read_bytes() for path in [*checkpoint.checkpoints(run), run / "metrics.jsonl"]}
     replay(run, at=72, out=tmp_path / "out")
     assert all(path.read_bytes() == content for path, content in before.items())
-    assert has_generator(run)
+    assert exported(run / "generator", 1)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import os
 import resource
+import shlex
 import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -22,14 +25,16 @@ from hypothesis import strategies as st
 import ptarmigan.training.loop as training
 from conftest import SMALL
 from ptarmigan import load
+from ptarmigan.core import console
+from ptarmigan.core.console import Display, Terminal
 from ptarmigan.core.files import Damaged, load_json, save_json, write_atomic
 from ptarmigan.core.log import Metrics, damaged_lines, read_log
 from ptarmigan.core.tensor_files import load_tensors
 from ptarmigan.core.types import UserError
-from ptarmigan.training import checkpoint
+from ptarmigan.training import checkpoint, snapshot
 from ptarmigan.training.loop import Diverged, Stopped, train
-from ptarmigan.training.run_folder import lock
-from support import before_steps, interrupt, plant_nan, raises
+from ptarmigan.training.run_folder import lock, new_run
+from support import at_step, before_steps, interrupt, plant_nan, raises, random_projection
 
 ROOT = Path(__file__).parent.parent
 
@@ -73,9 +78,7 @@ def test_a_run_that_is_killed_again_and_again_ends_as_if_nothing_had_happened() 
 
 
 @pytest.mark.slow
-def test_a_second_ctrl_c_leaves_at_once_and_loses_only_what_came_after_the_last_checkpoint(
-    shapes: Path, tmp_path: Path
-) -> None:
+def test_two_ctrl_c_leave_a_good_checkpoint(shapes: Path, tmp_path: Path) -> None:
     process = command("train", shapes, "--out", tmp_path / "run", *flags(images="1M", snapshots=100000))
     until(lambda: checkpoint.checkpoints(tmp_path / "run"))
     process.send_signal(signal.SIGINT)
@@ -89,6 +92,110 @@ def test_a_second_ctrl_c_leaves_at_once_and_loses_only_what_came_after_the_last_
     assert not bad
 
 
+# --- output and signals -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("redirection", ["> /dev/full 2> err", "2> err | head -n 1", "> /dev/full 2>&1"])
+def test_a_run_whose_output_cannot_be_written_ends_by_its_own_result(
+    redirection: str, shapes: Path, tmp_path: Path
+) -> None:
+    words = [sys.executable, "-m", "ptarmigan", "train", str(shapes), "--out", "run", *flags()]
+    done = subprocess.run(["bash", "-o", "pipefail", "-c", f"{shlex.join(words)} {redirection}"], cwd=tmp_path)
+    assert done.returncode == 0
+    if "err" in redirection:
+        assert (tmp_path / "err").read_text() == ""
+    assert [path.stem for path in checkpoint.checkpoints(tmp_path / "run")] == ["000000024", "000000048"]
+
+
+class Refusing(io.StringIO):
+    def __init__(self, error: BaseException) -> None:
+        super().__init__()
+        self.error = error
+
+    def write(self, _: str) -> int:
+        raise self.error
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+@pytest.mark.parametrize("error", [BrokenPipeError(), OSError(28, "full"), ValueError("closed"), UnicodeError()])
+def test_a_display_swallows_the_faults_of_its_stream(error: Exception, terminal: bool) -> None:
+    stream = Terminal()
+    stream.file = Refusing(error)
+    stream._force_terminal = terminal
+    with Display(stream) as display:
+        with display.doing("working"):
+            display.say("a line")
+        display.preparing("reading", 1, 2)
+        display.tick(8, 0.5, 1.0, 1.0, {"d_adv": 1.0})
+
+
+def test_nothing_that_takes_long_is_silent(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [0.0]
+    monkeypatch.setattr(console.time, "monotonic", lambda: clock[0])
+    stream = Terminal()
+    stream.file = io.StringIO()
+    display = Display(stream)
+
+    def printed() -> list[str]:
+        lines = stream.file.getvalue().splitlines()  # type: ignore[attr-defined]
+        stream.file = io.StringIO()
+        return list(lines)
+
+    with display.doing("measuring"):
+        for clock[0] in (1.9, 2.1, 3.0, 4.2):
+            display._break_silence()
+        assert printed() == ["measuring, 2s so far", "measuring, 4s so far"]
+        for clock[0], done in ((5.0, 10), (6.5, 1200), (7.0, 1300)):
+            display.preparing("reading images", done, 5000)
+        assert printed() == ["reading images: 1,200 of 5,000"]
+        display.preparing("reading images", 5000, 5000)
+        clock[0] = 9.0
+        display._break_silence()
+        assert printed() == ["measuring, 2s so far"]
+    clock[0] = 20.0
+    display._break_silence()
+    assert printed() == []
+
+
+@pytest.mark.parametrize("name", ["SIGHUP", "SIGQUIT", "SIGUSR1", "SIGXCPU"])
+def test_every_signal_that_ends_a_process_saves(
+    name: str, shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    number = getattr(signal, name)
+    at_step(monkeypatch, 2, lambda _: os.kill(os.getpid(), number))
+    with raises("stopped", kind=Stopped) as stopped:
+        train(shapes, out=tmp_path / "run", **SMALL)
+    assert stopped.value.status == 128 + number
+    assert checkpoint.checkpoints(tmp_path / "run")[-1].stem == "000000016"
+    assert signal.getsignal(number) is signal.SIG_DFL
+
+
+def test_a_signal_that_is_passed_on_twice_counts_once_and_a_later_one_ends_the_process(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = [100.0]
+    monkeypatch.setattr(training.time, "monotonic", lambda: clock[0])
+    with training.catch_signals() as received:
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGHUP)
+        signal.raise_signal(signal.SIGINT)
+        assert received == [signal.SIGINT]
+        clock[0] = 101.5
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+
+
+def test_a_signal_that_is_ignored_stays_ignored() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # nohup
+    try:
+        with training.catch_signals() as received:
+            signal.raise_signal(signal.SIGHUP)
+            assert received == []
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
 # --- a second process -------------------------------------------------------------------------------------------
 
 
@@ -98,7 +205,7 @@ def test_a_run_is_locked_for_one_process_at_a_time_which_the_error_names(tmp_pat
         with raises("run-locked", run, os.getpid(), os.uname().nodename), lock(run, print):
             raise AssertionError
         assert (run / ".owner.json").exists()
-    (run / "checkpoints").mkdir(parents=True)
+        (run / "checkpoints").mkdir()
     notes: list[str] = []
     save_json(run / ".owner.json", {"pid": 4321, "host": "elsewhere"})
     with lock(run, notes.append):
@@ -137,17 +244,88 @@ def test_what_a_killed_process_left_half_written_is_removed_and_nothing_else(tmp
     run = tmp_path / "run"
     with lock(run, print):
         (run / "checkpoints").mkdir()
-        (run / "checkpoints" / ".000000024.safetensors.1-aa.tmp").write_bytes(b"half")
+        (run / "checkpoints" / ".000000024.safetensors.1-0123abcd.tmp").write_bytes(b"half")
         (run / "note.tmp").write_text("mine")
     with lock(run, print):
         assert [path.name for path in (run / "checkpoints").iterdir()] == []
         assert (run / "note.tmp").read_text() == "mine"
 
 
-def test_a_run_that_saved_nothing_leaves_no_folder(tmp_path: Path) -> None:
+def test_a_run_that_saved_nothing_leaves_no_folder_but_one_that_was_there(tmp_path: Path) -> None:
     with pytest.raises(ZeroDivisionError), lock(tmp_path / "run", print):
         raise ZeroDivisionError
     assert not list(tmp_path.iterdir())
+    (tmp_path / "mine").mkdir()
+    with pytest.raises(ZeroDivisionError), lock(tmp_path / "mine", print):
+        raise ZeroDivisionError
+    assert list((tmp_path / "mine").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"checkpoints/notes.txt": "mine"},
+        {"checkpoints/000000024.safetensors": "not ours"},
+        {"config.json": "{}", ".notes.tmp": "mine"},
+        {"config.json": '{"sha256": "0"}'},
+        {".lock": "1234", "a/b/.syncthing.movie.mkv.tmp": "half"},
+        {"generator/config.json": "{}"},
+        {".ptarmigan-run": "{}"},
+    ],
+)
+def test_a_folder_of_another_is_refused_and_nothing_in_it_changes(files: dict[str, str], tmp_path: Path) -> None:
+    for name, text in files.items():
+        (tmp_path / "x" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "x" / name).write_text(text)
+    before = sorted((tmp_path / "x").rglob("*"))
+    with raises("not-a-run", tmp_path / "x"), lock(tmp_path / "x", print):
+        raise AssertionError
+    assert sorted((tmp_path / "x").rglob("*")) == before
+    assert all((tmp_path / "x" / name).read_text() == text for name, text in files.items())
+
+
+@pytest.mark.parametrize("proof", ["config.json", "checkpoints"])
+def test_a_run_of_before_markers_is_known_by_what_it_holds(proof: str, finished: Path, tmp_path: Path) -> None:
+    shutil.copytree(finished, tmp_path / "run")
+    (tmp_path / "run" / ".ptarmigan-run").unlink()
+    if proof == "config.json":
+        shutil.rmtree(tmp_path / "run" / "checkpoints")
+    else:
+        (tmp_path / "run" / "config.json").unlink()
+    with lock(tmp_path / "run", print):
+        assert (tmp_path / "run" / ".ptarmigan-run").exists()
+
+
+def test_what_a_start_left_that_was_killed_at_once_is_used_again(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / ".lock").touch()
+    (tmp_path / "run" / "..ptarmigan-run.12-0123abcd.tmp").write_text("{")
+    with lock(tmp_path / "run", print):
+        names = {path.name for path in (tmp_path / "run").iterdir()}
+    assert names == {".lock", ".owner.json", ".ptarmigan-run"}
+
+
+def test_a_run_without_its_checkpoints_is_not_begun_anew_over_its_generator(
+    shapes: Path, finished: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(finished, tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "checkpoints")
+    before = (tmp_path / "run" / "generator" / "model.safetensors").read_bytes()
+    with raises("no-good-checkpoint", tmp_path / "run", "generator", "--out"):
+        train(shapes, out=tmp_path / "run", **SMALL)
+    assert (tmp_path / "run" / "generator" / "model.safetensors").read_bytes() == before
+
+
+def test_runs_that_begin_at_once_get_a_folder_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with ThreadPoolExecutor(8) as pool:
+        runs = list(pool.map(new_run, ["a"] * 24))
+    assert sorted(runs) == sorted(Path(f"runs/a-{number}") for number in range(1, 25))
+    (tmp_path / "file").mkdir()
+    monkeypatch.chdir(tmp_path / "file")
+    (tmp_path / "file" / "runs").touch()
+    with raises("file-unwritable", "runs", "--out"):
+        new_run("a")
 
 
 # --- damage -----------------------------------------------------------------------------------------------------
@@ -229,7 +407,8 @@ def test_a_run_without_a_good_checkpoint_or_config_says_so_in_one_line(
     with raises("no-good-checkpoint", "000000048.safetensors", "000000024.safetensors") as raised:
         train(shapes, out=tmp_path / "run", **SMALL)
     assert "\n" not in str(raised.value)
-    shutil.rmtree(tmp_path / "run" / "checkpoints")
+    for name in ("checkpoints", "generator", "samples"):
+        shutil.rmtree(tmp_path / "run" / name)
     (tmp_path / "run" / "config.json").write_text("{")
     with raises("no-good-checkpoint", tmp_path / "run" / "config.json"):
         train(shapes, out=tmp_path / "run", **SMALL)
@@ -265,9 +444,9 @@ def test_a_damaged_line_of_the_log_is_counted_and_left_out_and_a_torn_one_is_cut
     path.write_text(lines[0] + lines[1].replace("images_seen", "images_\0een") + lines[2] + lines[2][:20])
     assert [line["images_seen"] for line in read_log(path)] == [8, 24]
     assert damaged_lines(path) == 2
-    assert Metrics(path).attempt == 2
+    Metrics(path).write(32, d_adv=0.5)
     assert damaged_lines(path) == 1
-    assert path.read_text().endswith(lines[2])
+    assert [(line["images_seen"], line["attempt"]) for line in read_log(path)] == [(8, 1), (24, 1), (32, 2)]
 
 
 # --- a disk that is full or fails -------------------------------------------------------------------------------
@@ -313,6 +492,116 @@ def test_older_checkpoints_go_only_after_the_new_one_is_whole(
     run = train(shapes, out=tmp_path / "run", **{**SMALL, "keep": 1, "snapshots": 3})
     assert seen[2] == ["000000016", "000000032", "000000016", "000000032", "000000048"]
     assert [path.stem for path in checkpoint.checkpoints(run)] == ["000000016", "000000048"]  # the first stays
+
+
+@pytest.mark.parametrize("name", ["samples", "generator", "best"])
+def test_a_snapshot_whose_files_cannot_be_written_saves_the_checkpoint_and_goes_on(
+    name: str, shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    fields = {**SMALL, "split": "60/40/0", "live_images": 10}
+    monkeypatch.setattr(snapshot, "MIN_SELECT", 2)
+    monkeypatch.setattr(snapshot.features, "load_extractor", lambda **_: random_projection())
+    whole = train(shapes, out=tmp_path / "whole", **fields)
+
+    run = tmp_path / "run"
+    at_step(monkeypatch, 2, lambda _: (run / name).write_text("in the way"))
+    if name == "generator":
+        with raises("file-unwritable", run / "generator"):
+            train(shapes, out=run, **fields)
+    else:
+        train(shapes, out=run, **fields)
+    assert f"cannot make folder {run / name}" in capsys.readouterr().out
+    assert [path.stem for path in checkpoint.checkpoints(run)] == ["000000024", "000000048"]
+    (run / name).unlink()
+    train(shapes, out=run, **fields)
+    missing = [Path("samples/000000048.png"), Path("generator/model.safetensors")]
+    for file in missing:
+        assert (run / file).read_bytes() == (whole / file).read_bytes()
+
+
+def test_a_score_that_fails_does_not_end_the_run(
+    shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    def fail(*_: Any) -> float:
+        raise RuntimeError("could not create a primitive")
+
+    monkeypatch.setattr(snapshot, "MIN_SELECT", 2)
+    monkeypatch.setattr(snapshot.features, "load_extractor", lambda **_: random_projection())
+    monkeypatch.setattr(snapshot.LiveScore, "kid", fail)
+    run = train(shapes, out=tmp_path / "run", **{**SMALL, "split": "60/40/0"})
+    assert "could not create a primitive" in capsys.readouterr().out
+    assert len(checkpoint.checkpoints(run)) == 2
+
+
+@pytest.mark.parametrize("at", ["generator", "README.md", "samples"])
+def test_a_run_that_dies_after_its_checkpoint_writes_what_is_missing_when_it_resumes(
+    at: str, shapes: Path, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        real = snapshot.export_generator if at != "samples" else snapshot.save_grid
+
+        def die(*arguments: Any) -> Any:
+            if at == "README.md":
+                real(*arguments)
+                (arguments[0] / "README.md").unlink()
+            raise KeyboardInterrupt
+
+        patch.setattr(snapshot, "save_grid" if at == "samples" else "export_generator", die)
+        with pytest.raises(KeyboardInterrupt):
+            train(shapes, out=tmp_path / "run", **SMALL)
+    assert [path.stem for path in checkpoint.checkpoints(tmp_path / "run")] == ["000000024"]
+    at_step(monkeypatch, 1, interrupt)
+    with raises("stopped", kind=Stopped):
+        train(shapes, out=tmp_path / "run", **SMALL)
+    file = "samples/000000024.png"
+    assert (tmp_path / "run" / file).read_bytes() == (finished / file).read_bytes()
+    train(shapes, out=tmp_path / "run", **SMALL)
+    file = "generator/model.safetensors"
+    assert (tmp_path / "run" / file).read_bytes() == (finished / file).read_bytes()
+
+
+def test_a_log_that_cannot_be_written_is_kept_until_it_can(tmp_path: Path) -> None:
+    path, said = tmp_path / "metrics.jsonl", list[str]()
+    Metrics(path).write(8)
+    path.rename(tmp_path / "aside")
+    path.mkdir()
+    metrics = Metrics(path, said.append)
+    metrics.write(16, d_adv=0.5)
+    metrics.new_attempt()
+    metrics.write(24)
+    assert len(said) == 1
+    assert str(path) in said[0]
+    with raises("file-unwritable", path, "2 lines"):
+        metrics.close()
+    path.rmdir()
+    (tmp_path / "aside").rename(path)
+    metrics.write(32)
+    metrics.close()
+    assert [(line["images_seen"], line["attempt"]) for line in read_log(path)] == [(8, 1), (16, 2), (24, 3), (32, 3)]
+
+
+def test_half_a_line_on_a_full_disk_is_taken_back(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    metrics = Metrics(path)
+    metrics.write(8)
+    before, limits = path.read_bytes(), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + 10, limits[1]))
+    try:
+        metrics.write(16)
+        assert path.read_bytes() == before
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    metrics.close()
+    assert [line["images_seen"] for line in read_log(path)] == [8, 16]
+
+
+def test_a_run_whose_log_cannot_be_written_is_saved_and_ends_with_an_error(shapes: Path, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    with lock(tmp_path / "run", print):
+        (tmp_path / "run" / "metrics.jsonl").mkdir()
+    with raises("file-unwritable", "metrics.jsonl"):
+        train(shapes, out=tmp_path / "run", **SMALL)
+    assert load(tmp_path / "run").images_seen == 48
 
 
 @given(st.integers(0, 300))

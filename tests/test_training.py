@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -21,12 +22,13 @@ from ptarmigan.config import resolve
 from ptarmigan.core.log import read_log
 from ptarmigan.core.tensor_files import load_tensors
 from ptarmigan.core.types import Batch, ImageSpec
+from ptarmigan.data import open_dataset
 from ptarmigan.game.optim import ema_decay, learning_rate
 from ptarmigan.game.progress import Progress
 from ptarmigan.game.state import TrainState
 from ptarmigan.generator.generator import load
-from ptarmigan.training import checkpoint
-from ptarmigan.training.budget import steps_per_tick
+from ptarmigan.training import budget, checkpoint
+from ptarmigan.training.budget import StepClock, steps_per_tick
 from ptarmigan.training.loop import Diverged, Stopped, train
 from support import at_step, interrupt, raises
 
@@ -303,6 +305,104 @@ def test_fields_of_a_conditioning_that_one_class_turns_off_do_not_lock_the_run(s
     train(tmp_path / "one.npz", out=run, **{**fields, "images": "64"})
     assert newest(run)[1]["images_seen"] == 64
     assert load(run).config.model.conditioning == "none"
+
+
+def test_a_conditioning_that_was_asked_for_is_not_dropped_in_silence(
+    shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with np.load(shapes) as arrays:
+        np.savez(tmp_path / "one.npz", arr_0=arrays["arr_0"], arr_1=np.zeros(90, np.int64))
+    notes = {}
+    for name, fields in {"auto": {}, "recipe": {"recipe": "acgan"}, "field": {"conditioning": "reacgan"}}.items():
+        train(tmp_path / "one.npz", out=tmp_path / name, **SMALL, **fields)
+        out = capsys.readouterr().out
+        notes[name] = [line for line in out.splitlines() if line.startswith("note: conditioning")]
+    assert notes["auto"] == []
+    assert "auxiliary_classifier" in notes["recipe"][0]
+    assert "reacgan" in notes["field"][0]
+
+
+def test_a_run_says_first_what_it_found_and_names_ten_classes_at_most(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rng = np.random.default_rng(0)
+    names = [f"kind{label:02d}" for label in range(12)]
+    labels = np.repeat(np.arange(12), 3)
+    images = rng.integers(0, 255, (36, 8, 8), np.uint8)
+    np.savez(tmp_path / "many.npz", arr_0=images, arr_1=labels, class_names=np.array(names))
+    for images_seen in ("8", "16"):
+        train(tmp_path / "many.npz", out=tmp_path / "run", **{**SMALL, "images": images_seen})
+        found, classes, *rest = capsys.readouterr().out.splitlines()
+        assert found == open_dataset(tmp_path / "many.npz", resolve(SMALL).data).understood
+        assert "kind00 3, kind01 3" in classes
+        assert "kind09 3 and 2 more" in classes
+        assert "kind10" not in classes
+        assert not any("kind11" in line for line in rest)
+
+
+def test_another_number_of_threads_is_said_when_a_run_resumes(
+    shapes: Path, run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train(shapes, out=run, **SMALL)
+    assert "note: resuming" not in capsys.readouterr().out
+    torch.set_num_threads(2)
+    train(shapes, out=run, **SMALL)
+    (note,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("note: resuming")]
+    assert "2 threads instead of 1" in note
+
+
+@pytest.mark.parametrize("name", ["data", "out", "config", "init"])
+def test_an_empty_path_is_an_error(name: str) -> None:
+    with raises("value-invalid", "from" if name == "init" else name):
+        train(**{name: ""}, **SMALL)
+
+
+def ticks(monkeypatch: pytest.MonkeyPatch, usual: float | None, *gaps_of_ticks: list[float]) -> list[float]:
+    """What a clock of a fake time measures in each tick."""
+    now = [0.0]
+    monkeypatch.setattr(budget.time, "perf_counter", lambda: now[0])
+    clock, seconds = StepClock(usual), []
+    for gaps in gaps_of_ticks:
+        clock.start()
+        for gap in gaps[:-1]:
+            now[0] += gap
+            clock.mark()
+        now[0] += gaps[-1]
+        seconds.append(clock.close(len(gaps) - 1))
+        now[0] += 1000  # a snapshot
+    return seconds
+
+
+def test_the_time_in_which_a_process_was_stopped_is_not_training_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    usual = [0.1] * 20 + [0.0]
+    stopped = [0.1] * 10 + [2000.1] + [0.1] * 9 + [0.0]
+    assert ticks(monkeypatch, None, stopped) == pytest.approx([2.0], abs=0.11)  # in the first tick
+    assert ticks(monkeypatch, 0.1, [700.0, 0.0]) == pytest.approx([0.1])
+    assert ticks(monkeypatch, None, usual, stopped, usual) == pytest.approx([2.0, 2.0, 2.0], abs=0.11)
+    twice = [0.1, 50.0, 0.1, 3000.0, 0.1, 0.0]
+    assert ticks(monkeypatch, None, usual, twice) == pytest.approx([2.0, 0.5], abs=0.11)
+
+
+def test_slow_steps_are_training_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert ticks(monkeypatch, 15.0, [15.0, 0.0], [90.0, 0.0]) == pytest.approx([15.0, 90.0])
+    assert ticks(monkeypatch, 0.1, [9.0] * 4 + [0.0]) == pytest.approx([36.0])
+    waits = [[0.001] * 20 + [wait] for wait in (2.0, *[40.0] * 8)]  # a GPU whose steps become 20 times slower
+    assert ticks(monkeypatch, 0.1, *waits)[-1] == pytest.approx(40.02)
+
+
+def test_a_stopped_run_keeps_its_time_budget(shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, pause = time.perf_counter, [0.0]
+    monkeypatch.setattr(budget.time, "perf_counter", lambda: real() + pause[0])
+    fields = {key: value for key, value in SMALL.items() if key != "images"}
+
+    def stop(_: Any) -> None:
+        pause[0] = 3600.0
+
+    at_step(monkeypatch, 3, stop)
+    run = train(shapes, out=tmp_path / "run", **fields, time="1s")
+    lines = list(read_log(run / "metrics.jsonl"))
+    assert 0.3 < lines[-1]["clock"] < 10
+    assert lines[-1]["images_seen"] > 3 * 8
 
 
 def test_a_random_state_of_the_caller_has_no_part_and_is_left_alone(shapes: Path, tmp_path: Path) -> None:

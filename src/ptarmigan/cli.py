@@ -148,11 +148,14 @@ def train(
 
     The same command resumes a run that was stopped; a longer budget extends one that is finished.
     """
+    from ptarmigan.core.console import outlive_output
     from ptarmigan.training.loop import train
 
-    run = train(data, recipe=recipe, out=out, config=config, init=init, **fields)
-    if is_rank_0():
-        say("next:", *(f"  {command}" for command in next_commands(run)))
+    with outlive_output():
+        run = train(data, recipe=recipe, out=out, config=config, init=init, **fields)
+        if is_rank_0():
+            with suppress(OSError):
+                say("next:", *(f"  {command}" for command in next_commands(run)))
 
 
 @app.command

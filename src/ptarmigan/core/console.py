@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+
 from rich.console import Group
 from rich.live import Live
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
@@ -9,9 +16,33 @@ from rich.text import Text
 
 from ptarmigan.core.terminal import Terminal as Terminal
 
+SILENCE = 2.0  # seconds without a line after which `Display` says what goes on
+
+
+@contextmanager
+def outlive_output() -> Iterator[None]:
+    """Let a command end by its own result where its output could not be written (a closed pipe, a full disk).
+
+    A standard stream that cannot be flushed when the block ends is pointed at the null device.
+    """
+    try:
+        yield
+    finally:
+        for stream in (sys.stdout, sys.stderr):
+            try:
+                if stream is not None:
+                    stream.flush()
+            except (OSError, ValueError):
+                with suppress(OSError, ValueError):
+                    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
 
 class Display:
-    """Progress of a run: on a terminal a live bar above the loss terms, elsewhere one plain line per tick."""
+    """Progress of a run: on a terminal a live bar above the loss terms, elsewhere plain lines.
+
+    Nothing that goes on is silent for more than SILENCE seconds.  Output that fails (a closed pipe, a full disk, a lost
+    terminal) is given up, and never ends the run.
+    """
 
     def __init__(self, terminal: Terminal) -> None:
         self.terminal = terminal
@@ -22,25 +53,54 @@ class Display:
             console=terminal,
         )
         self.terms = Text()
-        self.live = Live(Group(self.progress, self.terms), console=terminal, transient=True)
+        self.live = Live(Group(self.progress, self.terms), console=terminal, transient=True, auto_refresh=False)
         self.tasks: dict[str, TaskID] = {}
+        self.given_up = False
+        self.activity = self.outer_activity = ""  # what goes on, in words; "" for nothing that takes time
+        self.begun = self.spoke = time.monotonic()  # when `activity` was set, when the last line was printed
+        self.left = threading.Event()
+        self.heartbeat = threading.Thread(target=self._beat, daemon=True)
 
     def __enter__(self) -> Display:
         if self.terminal.is_terminal:
-            self.live.start()
+            self._output(self.live.start)
+        self.heartbeat.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.live.stop()
+        self.left.set()
+        self.heartbeat.join()
+        self._output(self.live.stop)
 
     def say(self, text: str) -> None:
-        self.terminal.say(text)
+        self._output(lambda: self.terminal.say(text))
+        self.spoke = time.monotonic()
+
+    @contextmanager
+    def doing(self, what: str) -> Iterator[None]:
+        """Show `what` while the block runs; without a terminal only if nothing else is printed for SILENCE seconds."""
+        before, self.outer_activity = self.outer_activity, what
+        self._set_activity(what)
+        self._update(what, None, "")
+        try:
+            yield
+        finally:
+            self.outer_activity = before
+            self._set_activity(before)
+            self._remove(what)
 
     def preparing(self, what: str, done: int, total: int | None) -> None:
-        """Progress of reading the data: an OnProgress."""
-        self._update(what, done / max(total or 0, 1), f"{done:,} of {total:,}" if total else f"{done:,}")
+        """Progress of a slow task: an OnProgress."""
+        text = f"{done:,} of {total:,}" if total else f"{done:,}"
         if total is not None and done >= total:
-            self.progress.remove_task(self.tasks.pop(what))
+            self._set_activity(self.outer_activity)
+            self._remove(what)
+            return
+        for other in set(self.tasks) - {what, "training"}:
+            self._remove(other)
+        self._update(what, done / total if total else None, text)
+        self._set_activity(f"{what}: {text}")
+        self._break_silence()
 
     def tick(self, images: int, share: float, rate: float, left: float, values: dict[str, float]) -> None:
         """Progress of training: `share` of the budget done, images/s, seconds left, the means of the terms."""
@@ -52,10 +112,39 @@ class Display:
         else:
             self.say(f"{share:4.0%}  {text}  {terms}")
 
-    def _update(self, name: str, share: float, text: str) -> None:
+    def _set_activity(self, text: str) -> None:
+        self.activity, self.begun = text, time.monotonic()
+
+    def _update(self, name: str, share: float | None, text: str) -> None:
         if name not in self.tasks:
-            self.tasks[name] = self.progress.add_task(name, total=1.0, text="")
-        self.progress.update(self.tasks[name], completed=share, text=text)
+            self.tasks[name] = self.progress.add_task(name, total=1.0 if share is not None else None, text="")
+        self.progress.update(self.tasks[name], completed=share or 0.0, text=text)
+
+    def _remove(self, name: str) -> None:
+        if name in self.tasks:
+            self.progress.remove_task(self.tasks.pop(name))
+
+    def _beat(self) -> None:
+        while not self.left.wait(0.25):
+            if self.terminal.is_terminal:
+                self._output(self.live.refresh)
+            else:
+                self._break_silence()
+
+    def _break_silence(self) -> None:
+        """Print a line that says what goes on, if none was printed for SILENCE seconds."""
+        now = time.monotonic()
+        if self.activity and not self.terminal.is_terminal and now - self.spoke >= SILENCE:
+            since = now - self.begun
+            self.say(self.activity + (f", {duration(since)} so far" if since >= SILENCE else ""))
+
+    def _output(self, show: Callable[[], object]) -> None:
+        if self.given_up:
+            return
+        try:
+            show()
+        except (OSError, ValueError, SystemExit):  # rich raises SystemExit where the reader of a pipe has gone
+            self.given_up = True
 
 
 def duration(seconds: float) -> str:

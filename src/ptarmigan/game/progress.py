@@ -18,5 +18,6 @@ class Progress:
     rollbacks: int = 0  # times that the run rolled back from a NaN or infinite value
     best_kid: float | None = None  # lowest live score of a snapshot; None: no snapshot was scored
     best_images: int = 0  # images seen at that snapshot
+    shown_at: int = 0  # images seen at the newest snapshot with a grid of samples
     milestones: int = 0  # snapshots that the plan asked for, so far
     kept: list[int] = field(default_factory=list)  # images seen of the checkpoints that are never deleted

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import statistics
+import time
 
 from ptarmigan.config import Config, Train, has_ramp, parse_images, parse_time
 from ptarmigan.core.types import UserError
@@ -11,6 +13,7 @@ from ptarmigan.game.state import TrainState
 DEFAULT_TIME = "10m"
 EARLIEST, LATEST = 0.05, 0.5  # shares of a time budget between which its end is fixed as an image count
 TICK_SECONDS = 2.0
+LEAST_STOP_SECONDS, STOP_STEPS = 10.0, 20  # a gap that is longer than both is a stop of the process, not a slow step
 
 
 def plan_end(state: TrainState, train: Train) -> None:
@@ -76,6 +79,37 @@ def steps_per_tick(config: Config, seconds: float) -> int:
     if images is not None:
         steps = min(steps, images / train.batch / 20)
     return max(1, int(steps) if steps < every else int(steps) // every * every)
+
+
+class StepClock:
+    """Measures the seconds of training steps, without those in which the process was stopped (Ctrl-Z, a closed lid).
+
+    A gap between two steps of more than 10 s and 20 usual steps is no training time, and counts as one usual step.  The
+    usual step is the median over the last ticks, so that steps that have become slower soon count in full.
+    """
+
+    def __init__(self, usual: float | None) -> None:
+        """`usual`: seconds of a step as far as known before the first tick."""
+        self.usual = [usual] if usual else []
+        self.start()
+
+    def start(self) -> None:
+        """Start a tick."""
+        self.last, self.gaps = time.perf_counter(), list[float]()
+
+    def mark(self) -> None:
+        """The end of a step, or of the wait for the device."""
+        now = time.perf_counter()
+        self.gaps.append(now - self.last)
+        self.last = now
+
+    def close(self, steps: int) -> float:
+        """Seconds of the tick's steps."""
+        self.mark()
+        step = statistics.median(self.usual[-9:] or self.gaps)
+        longest = max(LEAST_STOP_SECONDS, STOP_STEPS * step)
+        self.usual.append(sum(self.gaps) / steps)
+        return sum(step if gap > longest else gap for gap in self.gaps)
 
 
 def finished(state: TrainState) -> bool:

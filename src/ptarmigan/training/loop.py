@@ -30,13 +30,27 @@ from ptarmigan.game.progress import Progress
 from ptarmigan.game.state import TrainState
 from ptarmigan.training import checkpoint
 from ptarmigan.training.auto import Choice, Setting, choose, with_fields
-from ptarmigan.training.budget import finished, plan_end, seconds_left, share_done, snapshots_due, steps_per_tick
+from ptarmigan.training.budget import (
+    StepClock,
+    finished,
+    plan_end,
+    seconds_left,
+    share_done,
+    snapshots_due,
+    steps_per_tick,
+)
 from ptarmigan.training.messages import describe, finish
-from ptarmigan.training.probe import Probed, probe, report_out_of_memory
+from ptarmigan.training.probe import Probed, probe, report_memory, report_out_of_memory
 from ptarmigan.training.run_folder import lock, open_run, record_of, recorded_auto, write_record
 from ptarmigan.training.setup import Job, open_job, read_yaml, train_batches
-from ptarmigan.training.snapshot import LiveScore, has_generator, save_snapshot, write_generator
+from ptarmigan.training.snapshot import LAST, LiveScore, export_average, exported, noted, save_snapshot, write_outputs
 from ptarmigan.training.warm_start import describe_warm_start
+
+ENDING = (  # signals that end a process unless it handles them, but for those of its own faults
+    "SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2", "SIGALRM", "SIGVTALRM", "SIGPROF", "SIGXCPU",
+    "SIGIO", "SIGPWR", "SIGBREAK",
+)  # fmt: skip
+ECHO_SECONDS = 1.0
 
 
 class Diverged(UserError):
@@ -77,7 +91,7 @@ def train(
     pass it again to resume.
 
     Returns the run folder.  Raises UserError for input that is not valid, Diverged for a NaN or infinite value after
-    `retries` rollbacks, Stopped after Ctrl-C or SIGTERM.
+    `retries` rollbacks, Stopped after Ctrl-C, SIGTERM or another signal that ends processes.
     """
     data, out, config, init = (
         None if path is None else user_path(path, what)
@@ -86,9 +100,9 @@ def train(
     asked = read_yaml(config) if config is not None else {}
     asked |= {key: value for key, value in {"recipe": recipe, **fields}.items() if value is not None}
     device = pick_device(resolve({"device": flatten(asked).get("device")}).train.device)
-    with dist.ranks(device), Display(Terminal(quiet=dist.rank() > 0)) as display:
+    with dist.ranks(device), report_memory(device), Display(Terminal(quiet=dist.rank() > 0)) as display:
         job = open_job(data, asked, out, init, device, display)
-        locked = lock(job.run, display.say) if dist.rank() == 0 else nullcontext()
+        locked = lock(job.run, display.say, made=out is None) if dist.rank() == 0 else nullcontext()
         with locked, deterministic(job.config.train.deterministic):
             job, choice = apply_auto(job)
             rank_batch(job.config.train.batch)  # raises where the batch does not divide over the ranks
@@ -120,8 +134,9 @@ def images_in_budget(job: Job) -> float:
     images = parse_images(train.images)
     if images is not None:
         return images
-    job.display.say("measuring the speed of a step, because recipe auto chooses what fits the budget")
-    with train_batches(job.config, job.dataset, job.device) as batches:
+    activity = "measuring the speed of a step"
+    job.display.say(f"{activity}, because recipe auto chooses what fits the budget")
+    with job.display.doing(activity), train_batches(job.config, job.dataset, job.device) as batches:
         seconds = probe_job(job, batches).seconds
     return (parse_time(train.time) or 0.0) / seconds * train.batch
 
@@ -137,24 +152,32 @@ def train_run(job: Job, choice: Choice | None) -> TrainState:
     """Start or resume a run and train it to its end, rolling back on a NaN or infinite value."""
     keep_freed_memory()
     with train_batches(job.config, job.dataset, job.device) as batches:
-        state, record = start_run(job, batches, choice)
+        state, record, step_seconds = start_run(job, batches, choice)
+        metrics = Metrics(job.run / "metrics.jsonl" if dist.rank() == 0 else None, job.display.say)
+        if dist.rank() == 0 and state.images_seen:
+            write_outputs(job.run, state, job.dataset, job.display)  # where a kill left some of them out
         live = open_live_score(job, state)
+        clock = StepClock(step_seconds)
         while True:
             try:
                 with report_out_of_memory(state):
-                    train_to_end(job, state, record, batches, live)
+                    train_to_end(job, state, record, batches, live, metrics, clock)
                 break
             except Diverged as error:
-                state = roll_back(job, state, record, error)
-    if dist.rank() == 0 and not has_generator(job.run):
-        write_generator(job.run, state, job.dataset)
+                state = roll_back(job, state, record, error, metrics)
+    if dist.rank() == 0 and not exported(job.run / "generator", state.images_seen):
+        export_average(job.run / "generator", state, job.dataset, LAST)
+    metrics.close()
     return state
 
 
-def start_run(job: Job, batches: Batches, choice: Choice | None) -> tuple[TrainState, dict[str, Any]]:
-    """Create or restore the state of a run, write its record, and print how it starts; returns the state and record."""
+def start_run(job: Job, batches: Batches, choice: Choice | None) -> tuple[TrainState, dict[str, Any], float | None]:
+    """Create or restore the state of a run, write its record, and print how it starts.
+
+    Returns the state, the record, and the seconds of a step as far as they are known.
+    """
     existing, found = open_existing(job)
-    record = run_record(job, batches, existing)
+    record, seconds = run_record(job, batches, existing)
     state = initial_state(job, record, found)
     plan_end(state, job.config.train)
     started_warm = job.warm_start is not None and found is None
@@ -163,7 +186,9 @@ def start_run(job: Job, batches: Batches, choice: Choice | None) -> tuple[TrainS
     if started_warm and dist.rank() == 0:
         for line in describe_warm_start(record["init"]):
             job.display.say(line)
-    return state, record
+    if state.images_seen:
+        seconds = state.progress.clock / state.images_seen * job.config.train.batch
+    return state, record, seconds
 
 
 def open_existing(job: Job) -> tuple[dict[str, Any] | None, checkpoint.Checkpoint | None]:
@@ -173,8 +198,11 @@ def open_existing(job: Job) -> tuple[dict[str, Any] | None, checkpoint.Checkpoin
     def open_on_first() -> dict[str, Any] | None:
         nonlocal found
         record, found, notes = open_run(job.run, job.config, job.dataset, job.init, job.loss_sha256)
-        if count := damaged_lines(job.run / "metrics.jsonl"):
-            notes.append(f"{job.run / 'metrics.jsonl'} is damaged: {count} of its lines are skipped")
+        try:
+            if count := damaged_lines(job.run / "metrics.jsonl"):
+                notes.append(f"{job.run / 'metrics.jsonl'} is damaged: {count} of its lines are skipped")
+        except UserError as error:
+            notes.append(str(error))
         for sentence in notes:
             job.display.say(f"note: {sentence}")
         return record
@@ -183,17 +211,24 @@ def open_existing(job: Job) -> tuple[dict[str, Any] | None, checkpoint.Checkpoin
     return record, found
 
 
-def run_record(job: Job, batches: Batches, existing: dict[str, Any] | None) -> dict[str, Any]:
-    """The run's record for this call of `train`; a resumed run keeps the precision, micro-batch and tick it has."""
+def run_record(job: Job, batches: Batches, existing: dict[str, Any] | None) -> tuple[dict[str, Any], float | None]:
+    """The run's record for this call of `train`, and the seconds of a step if they were measured.
+
+    A resumed run keeps the precision, micro-batch and tick it has.
+    """
+    seconds: float | None = None
     if existing is None:
-        job.display.say("measuring the speed of a step with the settings of this run")
-        bf16, micro_batch, seconds = probe_job(job, batches)
+        activity = "measuring the speed of a step with the settings of this run"
+        job.display.say(activity)
+        with job.display.doing(activity):
+            bf16, micro_batch, seconds = probe_job(job, batches)
         tick = job.config.train.batch * steps_per_tick(job.config, seconds)
     else:
         bf16, micro_batch, tick = existing["precision"] == "bf16", existing["micro_batch"], existing["tick"]
-    return record_of(
+    record = record_of(
         job.config, job.asked, job.dataset, job.source, bf16, micro_batch, tick, job.init, job.loss_sha256
-    )  # fmt: skip
+    )
+    return record, seconds
 
 
 def initial_state(job: Job, record: dict[str, Any], found: checkpoint.Checkpoint | None) -> TrainState:
@@ -227,17 +262,27 @@ def open_live_score(job: Job, state: TrainState) -> LiveScore | None:
     if dist.rank() > 0 or finished(state):
         return None
     images = job.config.train.live_images
-    live = LiveScore.open(job.dataset, images, job.device)
+    with job.display.doing("preparing the live score"):
+        live = LiveScore.open(job.dataset, images, job.device)
     if live is None and images and (few := job.dataset.counts()["select"]):
         job.display.say(f"note: no live score and no best generator: the select part has only {few} images")
     return live
 
 
-def train_to_end(job: Job, state: TrainState, record: dict[str, Any], batches: Batches, live: LiveScore | None) -> None:
+def train_to_end(
+    job: Job,
+    state: TrainState,
+    record: dict[str, Any],
+    batches: Batches,
+    live: LiveScore | None,
+    metrics: Metrics,
+    clock: StepClock,
+) -> None:
     """Train until the planned end or a signal; log at each tick, and save a snapshot at the ticks where one is due."""
-    train, metrics, step = state.config.train, open_log(job.run), make_step(state)
+    train, step = state.config.train, make_step(state)
     snapshots, scores = snapshots_due(state), dict[str, float]()
-    sums = StepSums()
+    save = partial(save_snapshot, job.run, state, record, job.dataset, live, metrics, job.display)
+    sums = StepSums(clock)
     with catch_signals() as received:
         while not finished(state):
             sums.add(train_batch(state, batches, step))
@@ -253,32 +298,36 @@ def train_to_end(job: Job, state: TrainState, record: dict[str, Any], batches: B
             if finished(state) or snapshots_due(state) > snapshots:
                 snapshots = snapshots_due(state)
                 check_tensors(state, metrics)
-                scores |= save_snapshot(job.run, state, record, job.dataset, live, metrics, milestone=True)
+                scores |= save(milestone=True)
             if stop and not finished(state):
                 job.display.say("stopping: saving the run")
                 check_tensors(state, metrics)
-                save_snapshot(job.run, state, record, job.dataset, live, metrics, milestone=False)
+                save(milestone=False)
+                with noted("the log", job.display):
+                    metrics.close()
                 raise Stopped(received[0] if received else signal.SIGTERM, state.images_seen, job.run)
-            sums = StepSums()
+            sums = StepSums(clock)
 
 
 class StepSums:
     """The steps since the last tick, their terms summed on the device, so that the host waits for it at ticks alone."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: StepClock) -> None:
         self.names: list[str] = []
         self.total = torch.zeros(())
         self.steps = 0
-        self.start = time.perf_counter()
+        self.clock = clock
+        clock.start()
 
     def add(self, terms: dict[str, Tensor]) -> None:
         step = torch.stack(list(terms.values()))
         self.names, self.total, self.steps = list(terms), self.total + step if self.steps else step, self.steps + 1
+        self.clock.mark()
 
     def close(self, state: TrainState, signalled: bool) -> tuple[dict[str, float], float, bool]:
         """The means of the terms, the seconds that the steps took, and whether a rank has received a signal."""
         means = dict(zip(self.names, (self.total / self.steps).tolist(), strict=True))  # waits for the device
-        agreed = torch.tensor([time.perf_counter() - self.start, float(signalled)], device=state.device)
+        agreed = torch.tensor([self.clock.close(self.steps), float(signalled)], device=state.device)
         seconds, stop = dist.average(agreed).tolist()
         return means, seconds, stop > 0
 
@@ -313,7 +362,7 @@ def check_tensors(state: TrainState, metrics: Metrics) -> None:
             raise Diverged(f"{name} was NaN or infinite at {state.images_seen:,} images seen")
 
 
-def roll_back(job: Job, state: TrainState, record: dict[str, Any], error: Diverged) -> TrainState:
+def roll_back(job: Job, state: TrainState, record: dict[str, Any], error: Diverged, metrics: Metrics) -> TrainState:
     """Restore the last good checkpoint, or the start, with both learning rates halved.
 
     The state is saved at once, so that the number of rollbacks survives a kill.  Raises Diverged after `retries`
@@ -333,7 +382,8 @@ def roll_back(job: Job, state: TrainState, record: dict[str, Any], error: Diverg
     plan_end(restored, train)
     if dist.rank() == 0:
         checkpoint.save(job.run, restored, record, milestone=False)
-    open_log(job.run).write(
+    metrics.new_attempt()
+    metrics.write(
         restored.images_seen, back_from=state.images_seen, retry=progress.rollbacks, lr_scale=progress.lr_scale
     )
     job.display.say(
@@ -343,24 +393,32 @@ def roll_back(job: Job, state: TrainState, record: dict[str, Any], error: Diverg
     return restored
 
 
-def open_log(run: Path) -> Metrics:
-    """The run's metrics.jsonl, which only rank 0 writes."""
-    return Metrics(run / "metrics.jsonl" if dist.rank() == 0 else None)
-
-
 @contextmanager
 def catch_signals() -> Iterator[list[int]]:
-    """Record the first Ctrl-C or SIGTERM in a list; a second one is handled as usual."""
+    """Record the first signal that would end the process in a list; a later one is handled as usual.
+
+    What follows within ECHO_SECONDS is taken for the same one, because shells and torchrun pass on what the process has
+    received already.  Signals that are ignored (nohup) or that have a handler of the caller's stay as they are, except
+    that Ctrl-C and SIGTERM are always recorded.
+    """
     received: list[int] = []
+    first = 0.0
     if threading.current_thread() is not threading.main_thread():
         yield received
         return
 
     def note(number: int, _: object) -> None:
-        received.append(number)
-        restore()
+        nonlocal first
+        if not received:
+            received.append(number)
+            first = time.monotonic()
+        elif time.monotonic() - first > ECHO_SECONDS:
+            restore()
+            signal.raise_signal(number)
 
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    numbers = [getattr(signal, name) for name in ENDING if hasattr(signal, name)]
+    taken = [n for n in numbers if signal.getsignal(n) is signal.SIG_DFL or n in (signal.SIGINT, signal.SIGTERM)]
+    before = {number: signal.signal(number, note) for number in taken}
 
     def restore() -> None:
         for number, handler in before.items():

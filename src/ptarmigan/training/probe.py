@@ -99,6 +99,18 @@ def report_out_of_memory(state: TrainState) -> Iterator[None]:
         ) from None
 
 
+@contextmanager
+def report_memory(device: torch.device) -> Iterator[None]:
+    """Turn an error that memory is out into OutOfMemory, outside of steps."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not out_of_memory(error):
+            raise
+        text = f"out of memory on {device}, outside of a training step: try a smaller --width, --size or --batch"
+        raise OutOfMemory(text) from None
+
+
 def needs_whole_batch(state: TrainState) -> bool:
     """The batch cannot come in parts: batch norm in D, its class term or a custom loss compares all its images."""
     model = state.config.model

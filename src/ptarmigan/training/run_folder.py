@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import platform
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
@@ -27,23 +29,38 @@ from ptarmigan.training import checkpoint
 from ptarmigan.training.auto import CHOSEN
 from ptarmigan.training.checkpoint import Checkpoint
 
+MARKER = ".ptarmigan-run"  # the file that names a folder as a run
+TEMPORARY = re.compile(r"\..+\.\d+-[0-9a-f]{8}\.tmp")  # names of the unfinished files of `write_atomic`
+FOLDERS = (".", "checkpoints", "samples", "generator", "best")  # those of a run to which training writes
 
-def next_run(name: str) -> Path:
-    """The first runs/NAME-NUMBER after those that exist."""
-    numbers = [path.name.removeprefix(f"{name}-") for path in Path("runs").glob(f"{name}-*")]
-    return Path("runs") / f"{name}-{max((int(n) for n in numbers if n.isdecimal()), default=0) + 1}"
+
+def new_run(name: str) -> Path:
+    """Make the first free runs/NAME-NUMBER; making it claims the name, so runs that begin at once get one each."""
+    runs = Path("runs")
+    make_folder(runs)
+    try:
+        numbers = [path.name.removeprefix(f"{name}-") for path in runs.iterdir() if path.name.startswith(f"{name}-")]
+        for number in itertools.count(max((int(n) for n in numbers if n.isdecimal()), default=0) + 1):
+            with suppress(FileExistsError):
+                (runs / f"{name}-{number}").mkdir()
+                return runs / f"{name}-{number}"
+    except OSError as error:
+        raise UserError(
+            f"cannot make a folder in {runs}: {error.strerror}; name one with --out", "file-unwritable"
+        ) from None
+    raise AssertionError
 
 
 @contextmanager
-def lock(run: Path, say: Callable[[str], None]) -> Iterator[None]:
+def lock(run: Path, say: Callable[[str], None], made: bool = False) -> Iterator[None]:
     """Make the run folder if it is missing, lock it, and remove unfinished files that a killed process left.
 
-    The system releases the lock when the process ends, however it ends; RUN/.owner.json only names the process.
-    Raises UserError if another process holds the lock (with its pid and host), or if the folder is not a run.
+    The system releases the lock when the process ends, however it ends; RUN/.owner.json only names the process.  A run
+    that saves nothing leaves no folder, if it was made here or, with `made`, just before.  Raises UserError if another
+    process holds the lock (with its pid and host), or if the folder is not a run; then nothing in it is changed.
     """
-    file_lock, owner = FileLock(run / ".lock", timeout=0), run / ".owner.json"
-    if run.exists() and not (run.is_dir() and (is_run(run) or not any(run.iterdir()))):
-        raise UserError(f"{run} exists and is not a run of ptarmigan: name another folder with --out", "not-a-run")
+    file_lock, owner, marker = FileLock(run / ".lock", timeout=0), run / ".owner.json", run / MARKER
+    made = check_is_run_or_vacant(run) or made
     make_folder(run)
     try:
         file_lock.acquire()
@@ -59,21 +76,63 @@ def lock(run: Path, say: Callable[[str], None]) -> Iterator[None]:
     try:
         if owner.exists():
             say(f"note: {holder(owner)} exited without releasing the run; resuming from its last checkpoint")
-        for leftover in run.rglob(".*.tmp"):
-            leftover.unlink()
+        remove_leftovers(run)
+        if not marker.exists():
+            save_json(marker, {"format": FORMAT})
         save_json(owner, {"pid": os.getpid(), "host": platform.node()})
         yield
     finally:
-        owner.unlink(missing_ok=True)
+        with suppress(OSError):
+            owner.unlink(missing_ok=True)
         file_lock.release()
-        with suppress(OSError):  # a run that has saved nothing leaves no folder
-            if {path.name for path in run.iterdir()} == {".lock"}:
-                (run / ".lock").unlink()
-                run.rmdir()
+        with suppress(OSError):
+            if {path.name for path in run.iterdir()} <= {".lock", MARKER}:
+                marker.unlink(missing_ok=True)
+                (run / ".lock").unlink(missing_ok=True)
+                if made:
+                    run.rmdir()
+
+
+def check_is_run_or_vacant(run: Path) -> bool:
+    """Whether the folder is still to be made; raises UserError if it exists and is neither a run nor empty."""
+    try:
+        missing = not run.exists()
+        usable = missing or (run.is_dir() and (is_vacant(run) or is_run(run)))
+    except OSError as error:
+        raise UserError(
+            f"cannot look into {run}: {error.strerror}; name another folder with --out", "file-unreadable"
+        ) from None
+    if not usable:
+        raise UserError(f"{run} exists and is not a run of ptarmigan: name another folder with --out", "not-a-run")
+    return missing
 
 
 def is_run(run: Path) -> bool:
-    return any((run / name).exists() for name in (".lock", "config.json", "checkpoints"))
+    """Whether training made the folder: it has our marker, or a sealed config.json or checkpoint of before markers."""
+    for name in (MARKER, "config.json"):
+        with suppress(Damaged):  # or missing
+            load_json(run / name)
+            return True
+    return checkpoint.newest(run)[0] is not None
+
+
+def is_vacant(folder: Path) -> bool:
+    """Whether a folder is empty, but for what a start leaves that was killed before the marker was written."""
+    marker_parts = f".{MARKER}."
+    return all(
+        (path.name == ".lock" and not path.stat().st_size)
+        or (path.name.startswith(marker_parts) and TEMPORARY.fullmatch(path.name))
+        for path in folder.iterdir()
+    )
+
+
+def remove_leftovers(run: Path) -> None:
+    """Remove the unfinished files of a killed process from the folders to which training writes."""
+    for folder in (run / name for name in FOLDERS):
+        with suppress(OSError):  # the folder is missing, or nothing may be removed from it
+            for path in list(folder.iterdir()):
+                if TEMPORARY.fullmatch(path.name) and path.is_file():
+                    path.unlink()
 
 
 def holder(owner: Path) -> str:
@@ -134,6 +193,12 @@ def open_run(
         )
     if found is not None:
         notes = [f"{sentence}; using {found.path.name}" for sentence in notes]
+    if found is None and (kept := [name for name in ("generator", "best", "samples") if any_in(run / name)]):
+        raise UserError(
+            f"{run} has no checkpoint, and a new run in it would overwrite its {' and '.join(kept)}: name another "
+            f"--out{f', with --from {run} to start from its generator' if kept[0] == 'generator' else ''}",
+            "no-good-checkpoint",
+        )
     record: dict[str, Any] | None = None
     try:
         record = load_run_record(run) if found or (run / "config.json").exists() else None
@@ -152,7 +217,29 @@ def open_run(
             f"was started with{file}",
             "run-differs",
         )
+    if found is not None and (note := machine_changed(record or {})):
+        notes.append(note)
     return OpenedRun(record, found, notes)
+
+
+def any_in(folder: Path) -> bool:
+    """Whether a folder holds a file that was written whole."""
+    return folder.is_dir() and any(not TEMPORARY.fullmatch(path.name) for path in folder.iterdir())
+
+
+def machine_changed(record: dict[str, Any]) -> str | None:
+    """A note if the run was last trained with other threads or ranks, which may change results in their last bits."""
+    was, now = record.get("machine", {}), this_machine()
+    changes = [
+        f"{now[key]} {key} instead of {was[key]}" for key in ("threads", "ranks") if was.get(key, now[key]) != now[key]
+    ]
+    if not changes:
+        return None
+    return f"resuming with {' and '.join(changes)}: the results may differ in their last bits from an unstopped run's"
+
+
+def this_machine() -> dict[str, Any]:
+    return {"system": platform.platform(), "threads": torch.get_num_threads(), "ranks": dist.world()}
 
 
 def differences_from(
@@ -213,7 +300,7 @@ def record_of(
         "init": init,
         "loss_sha256": loss_sha256,
         "versions": {"ptarmigan": __version__, "torch": torch.__version__, "python": platform.python_version()},
-        "machine": {"system": platform.platform(), "threads": torch.get_num_threads(), "ranks": dist.world()},
+        "machine": this_machine(),
     }
 
 

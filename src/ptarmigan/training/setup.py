@@ -6,19 +6,22 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import yaml
 
 from ptarmigan.config import Config, flatten, resolve
 from ptarmigan.core import dist
 from ptarmigan.core.console import Display
-from ptarmigan.core.types import UserError
+from ptarmigan.core.types import UserError, shorten
 from ptarmigan.data import Batches, Dataset, open_dataset
 from ptarmigan.game.batch import rank_batch
 from ptarmigan.losses.custom import LossFile, open_loss
 from ptarmigan.training.budget import DEFAULT_TIME
-from ptarmigan.training.run_folder import next_run
+from ptarmigan.training.run_folder import MARKER, new_run
 from ptarmigan.training.warm_start import WarmStart
+
+SHOWN_CLASSES = 10
 
 
 @dataclass(frozen=True)
@@ -79,19 +82,48 @@ def open_job(
     display: Display,
 ) -> Job:
     """Resolve the config, find the warm start, and read the images; arguments as in `train`."""
-    if data is not None and (Path(data) / "checkpoints").is_dir() and (Path(data) / "config.json").is_file():
+    if data is not None and looks_like_run(Path(data)):
         text = f"{data} is a run, not images: name the images, and --out {data} to resume it or --from {data} to start"
         raise UserError(f"{text} from its weights", "no-images")
     warm_start = WarmStart.find(Path(init), Path(out) if out else None, asked) if init else None
     shape = warm_start.record["shape"] if warm_start else {}
     config, loss_file = open_loss(resolve({**shape, **asked}))
-    with dist.first_of_each_machine():
+    with dist.first_of_each_machine(), display.doing("reading the data"):
         dataset = open_dataset(data, config.data, display.preparing)
-    for notice in dataset.notices:
-        display.say(f"note: {notice}")
-    run = Path(dist.on_first(lambda: str(out or next_run(dataset.name))))
+    for line in describe_data(dataset):
+        display.say(line)
+    if note := conditioning_dropped(config, asked, dataset):
+        display.say(f"note: {note}")
     config = fit_to_data(config, dataset)
+    run = Path(dist.on_first(lambda: str(out or new_run(dataset.name))))
     return Job(run, config, asked, dataset, str(data or "embedded"), warm_start, loss_file, device, display)
+
+
+def looks_like_run(folder: Path) -> bool:
+    try:
+        of_old = (folder / "checkpoints").is_dir() and (folder / "config.json").is_file()
+        return of_old or (folder / MARKER).is_file()
+    except OSError:  # reading the data reports it
+        return False
+
+
+def describe_data(dataset: Dataset) -> list[str]:
+    """What was found, the classes with their training images, and the notices, a line each."""
+    counts = np.bincount(dataset.labels[dataset.indices()], minlength=dataset.spec.classes)
+    named = [f"{name} {count:,}" for name, count in zip(dataset.spec.class_names, counts, strict=True)]
+    classes = f"training images by class: {shorten(named, SHOWN_CLASSES)}"
+    return [dataset.understood, classes, *(f"note: {notice}" for notice in dataset.notices)]
+
+
+def conditioning_dropped(config: Config, asked: dict[str, Any], dataset: Dataset) -> str | None:
+    """A note if a conditioning was asked for, by name or by a recipe, and the data have one class."""
+    conditioning = config.model.conditioning
+    if dataset.spec.classes > 1 or conditioning == "none":
+        return None
+    given = {key for key, value in flatten(asked).items() if value is not None}
+    if "conditioning" not in given and ("recipe" not in given or config.recipe == "auto"):
+        return None
+    return f"conditioning {conditioning} needs several classes, and the data have one: the run is unconditional"
 
 
 def fit_to_data(config: Config, dataset: Dataset) -> Config:

@@ -1,7 +1,9 @@
-"""Write a snapshot: the generator folder, a grid of samples, the live score, the best generator and the checkpoint."""
+"""Write a snapshot: the live score, the checkpoint, and then generator, grid of samples and best generator."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ptarmigan.core import dist, seeding
+from ptarmigan.core.console import Display
 from ptarmigan.core.files import Damaged, load_header, make_folder
 from ptarmigan.core.log import Metrics
 from ptarmigan.core.types import UserError
@@ -67,15 +70,16 @@ def save_snapshot(
     dataset: Dataset,
     live: LiveScore | None,
     log: Metrics,
+    display: Display,
     milestone: bool,
 ) -> dict[str, float]:
-    """Write the generator folder, at a milestone also a grid and the live score, and last the checkpoint.
+    """Save the checkpoint, at a milestone with the live score in it, and then write what is made from it.
 
-    The generator with the lowest live score so far is also written to RUN/best.  Returns the live score, if there is
-    one.  Because the checkpoint comes last, a run killed during a snapshot repeats the steps before it and writes the
-    same bytes; snapshots may move to other steps only before a time budget's end is fixed.
+    Returns the live score, if there is one.  Only the checkpoint must succeed: a score or a file of `write_outputs`
+    that fails is noted.  A run killed before the checkpoint repeats the steps before it; one killed after it writes the
+    outputs when it resumes.  Snapshots may move to other steps only before a time budget's end is fixed.
 
-    Raises UserError if the ranks do not hold the same weights.
+    Raises UserError if the ranks do not hold the same weights, or the checkpoint cannot be written.
     """
     if dist.world() > 1 and (others := dist.differing(state.digest())):
         raise UserError(
@@ -85,23 +89,63 @@ def save_snapshot(
         )
     if dist.rank() > 0:
         return {}
-    sha256 = write_generator(run, state, dataset)
-    scores: dict[str, float] = {}
+    with display.doing("computing the statistics of batch norm"):
+        settle_batch_norm(state, dataset)
+    progress, scores = state.progress, dict[str, float]()
+    best_before = progress.best_kid, progress.best_images
     if milestone:
-        save_samples(run, state, dataset, sha256)
+        progress.shown_at = state.images_seen
         if live is not None:
-            scores["select_kid"] = kid = live.kid(state)
-            log.write(state.images_seen, **scores)
-            if state.progress.best_kid is None or kid < state.progress.best_kid:
-                state.progress.best_kid, state.progress.best_images = kid, state.images_seen
-                export_average(run / "best", state, dataset, RULE)
-    checkpoint.save(run, state, record, milestone)
+            with noted("the live score", display), display.doing(f"scoring {len(live.labels):,} images"):
+                scores["select_kid"] = kid = live.kid(state)
+                log.write(state.images_seen, **scores)
+                if progress.best_kid is None or kid < progress.best_kid:
+                    progress.best_kid, progress.best_images = kid, state.images_seen
+    with display.doing("saving the checkpoint"):
+        checkpoint.save(run, state, record, milestone)
+    if not write_outputs(run, state, dataset, display):
+        progress.best_kid, progress.best_images = best_before  # so that a later generator may become the best
     return scores
 
 
-def save_samples(run: Path, state: TrainState, dataset: Dataset, sha256: str) -> None:
+def write_outputs(run: Path, state: TrainState, dataset: Dataset, display: Display) -> bool:
+    """Write what is made from the newest checkpoint, as far as it is missing: generator, grid of samples, best.
+
+    A failure is noted, and the others are written all the same.  Returns False if the best generator, which only this
+    state can write, could not be written.
+    """
+    progress, seen = state.progress, state.images_seen
+    with noted("writing the generator", display), display.doing("writing the generator"):
+        if not exported(run / "generator", seen):
+            export_average(run / "generator", state, dataset, LAST)
+    with noted("the grid of samples", display), display.doing("writing the grid of samples"):
+        if progress.shown_at == seen and not samples_path(run, seen).exists():
+            save_samples(run, state, dataset)
+    with noted("writing the best generator", display):
+        if progress.best_kid is not None and progress.best_images == seen and not exported(run / "best", seen):
+            export_average(run / "best", state, dataset, RULE)
+        return True
+    return False
+
+
+@contextmanager
+def noted(what: str, display: Display) -> Iterator[None]:
+    """Note an exception of something that a run can do without."""
+    try:
+        yield
+    except Exception as error:
+        text = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+        display.say(f"note: {what} failed, and training goes on: {' '.join(text.split())}")
+
+
+def samples_path(run: Path, images_seen: int) -> Path:
+    return run / "samples" / f"{images_seen:09d}.png"
+
+
+def save_samples(run: Path, state: TrainState, dataset: Dataset) -> None:
     """A grid of images with fixed latents, a row for each class or for 32 of them, as RUN/samples/IMAGES.png."""
     config = state.config
+    sha256 = load_header(run / "generator" / "model.safetensors").meta["sha256"]
     generator = TrainedGenerator(
         state.ema, config, state.spec, state.images_seen, dataset.fingerprint, LAST, {}, sha256
     )
@@ -110,13 +154,13 @@ def save_samples(run: Path, state: TrainState, dataset: Dataset, sha256: str) ->
     classes = np.array(grid_classes(state.spec.classes) if conditional else [0])
     labels = np.repeat(classes, n)
     images = generate_images(state.ema, config.model, labels, np.tile(np.arange(n), len(classes)), seed)
-    path = run / "samples" / f"{state.images_seen:09d}.png"
+    path = samples_path(run, state.images_seen)
     make_folder(path.parent)
     save_grid(generator, images, labels, path, seed)
 
 
-def write_generator(run: Path, state: TrainState, dataset: Dataset) -> str:
-    """Write the moving average of G, with batch norm statistics of its own, to RUN/generator; returns its SHA-256."""
+def settle_batch_norm(state: TrainState, dataset: Dataset) -> None:
+    """Give the moving average of G batch norm statistics of its own, from generated images."""
     train, model = state.config.train, state.config.model
     indices = np.arange(STATISTICS_IMAGES)
     z = seeding.latents(train.seed, "settle", indices, model.latent_dim, model.latent).to(state.device)
@@ -124,20 +168,22 @@ def write_generator(run: Path, state: TrainState, dataset: Dataset) -> str:
     order = seeding.permute(train.seed, "settle", 0, indices % len(members), len(members))
     labels = torch.from_numpy(dataset.labels[members[order]]).to(state.device)
     recalibrate_batch_norm(state.ema, zip(torch.split(z, 256), torch.split(labels, 256), strict=True))
-    return export_average(run / "generator", state, dataset, LAST)
 
 
 def export_average(folder: Path, state: TrainState, dataset: Dataset, selection: str) -> str:
+    """Write the moving average of G, whose batch norm statistics must be up to date; returns its SHA-256."""
     return export_generator(
         folder, state.ema, state.config, state.spec, state.images_seen, dataset.fingerprint, selection,
         state.loss_file.sha256 if state.loss_file else None,
     )  # fmt: skip
 
 
-def has_generator(run: Path) -> bool:
+def exported(folder: Path, images_seen: int) -> bool:
+    """Whether a generator folder is whole, and of at least so many images seen."""
     try:
-        path = run / "generator" / "model.safetensors"
-        header_of(path, load_header(path).meta)
-    except Damaged:
+        path = folder / "model.safetensors"
+        header = header_of(path, load_header(path).meta)
+        texts = [(folder / name).read_text(encoding="utf-8", errors="replace") for name in ("config.json", "README.md")]
+        return header.images_seen >= images_seen and all(header.sha256 in text for text in texts)
+    except (Damaged, OSError):
         return False
-    return True
