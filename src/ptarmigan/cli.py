@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypedDict, Unpack
 from cyclopts import App, CycloptsError, Group, Parameter, UnusedCliTokensError
 
 from ptarmigan.config import HELP, RECIPES, SECTIONS, TYPES, Scheduled
+from ptarmigan.core.ranks_env import is_rank_0
 from ptarmigan.core.types import UserError
 from ptarmigan.core.version import __version__
 
@@ -343,11 +344,6 @@ def program() -> str:
     if Path(called).stem != "ptarmigan" or shutil.which("ptarmigan") == str(Path(called).absolute()):
         return "ptarmigan"
     return shlex.quote(called)
-
-
-def is_rank_0() -> bool:
-    """Whether this is the process that prints: rank 0, or the only one."""
-    return os.environ.get("RANK", "0") == "0"
 
 
 def main() -> None:
