@@ -10,6 +10,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
+from ptarmigan.core.ranks_env import under_torchrun
 from ptarmigan.core.types import UserError, unknown
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # from glibc's malloc.h
@@ -28,9 +29,15 @@ def pick_device(name: str) -> torch.device:
         raise unknown("device", name, ["auto", *available])
     if name not in devices:
         raise UserError(f"device: this machine has no {name}; use --device {' or '.join(devices)}", "device-missing")
-    if name == "cuda" and "LOCAL_RANK" in os.environ:  # under torchrun each rank has its own GPU
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-        return torch.device(name, int(os.environ["LOCAL_RANK"]))
+    if name == "cuda" and under_torchrun():  # each rank has its own GPU
+        local, count = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
+        if local >= count:
+            text = f"device: rank {local} of this machine has no GPU of its own, because there are {count}; use "
+            error = UserError(f"{text}--nproc-per-node {count}, or --device cpu", "device-missing")
+            error.of_one_rank = local == count
+            raise error
+        torch.cuda.set_device(local)
+        return torch.device(name, local)
     return torch.device(name)
 
 

@@ -79,6 +79,8 @@ def open_job(
     display: Display,
 ) -> Job:
     """Resolve the config, find the warm start, and read the images; arguments as in `train`."""
+    if stray := dist.stray_rank():
+        display.say(f"note: {stray}")
     if data is not None and (Path(data) / "checkpoints").is_dir() and (Path(data) / "config.json").is_file():
         text = f"{data} is a run, not images: name the images, and --out {data} to resume it or --from {data} to start"
         raise UserError(f"{text} from its weights", "no-images")
