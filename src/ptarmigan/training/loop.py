@@ -19,7 +19,7 @@ from torch import Tensor
 from ptarmigan.config import flatten, parse_images, parse_time, resolve
 from ptarmigan.core import dist
 from ptarmigan.core.console import Display, Terminal
-from ptarmigan.core.devices import deterministic, keep_freed_memory, pick_device
+from ptarmigan.core.devices import OtherProcesses, deterministic, keep_freed_memory, pick_device
 from ptarmigan.core.log import Metrics, damaged_lines
 from ptarmigan.core.types import UserError
 from ptarmigan.data import Batches
@@ -232,7 +232,7 @@ def train_to_end(job: Job, state: TrainState, record: dict[str, Any], batches: B
     """Train until the planned end or a signal; log at each tick, and save a snapshot at the ticks where one is due."""
     train, metrics, step = state.config.train, open_log(job.run), make_step(state)
     snapshots, scores = snapshots_due(state), dict[str, float]()
-    sums = StepSums()
+    sums, others = StepSums(), OtherProcesses(job.device)
     with catch_signals() as received:
         while not finished(state):
             sums.add(train_batch(state, batches, step))
@@ -245,6 +245,8 @@ def train_to_end(job: Job, state: TrainState, record: dict[str, Any], batches: B
             state.progress.clock += seconds
             plan_end(state, train)
             log_tick(job, state, images / seconds, means, scores, metrics)
+            if slowed := others.note():
+                job.display.say(f"note: {slowed}")
             if finished(state) or snapshots_due(state) > snapshots:
                 snapshots = snapshots_due(state)
                 check_tensors(state, metrics)
