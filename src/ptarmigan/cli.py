@@ -268,14 +268,12 @@ app.command(explaining)
 
 @explaining.default
 def losses(
-    name: str | None = None,
-    /,
-    *,
+    *name: str,
     plot: Path | None = None,
     page: Path | None = None,
     lang: str | None = None,
 ) -> None:
-    """Explain DCGAN's and ACGAN's losses, or the loss, penalty or recipe NAME.
+    """Explain DCGAN's and ACGAN's losses, or the loss, penalty or recipe NAME, or a problem: mode collapse, nan.
 
     Parameters
     ----------
@@ -288,7 +286,7 @@ def losses(
     """
     from ptarmigan.handbook.entries import explain
 
-    print(explain(name, plot=plot, page=page, lang=lang))
+    print(explain(" ".join(name) or None, plot=plot, page=page, lang=lang))
 
 
 @explaining.command
