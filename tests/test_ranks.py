@@ -212,6 +212,14 @@ def test_the_ranks_that_others_wait_for_are_those_behind(numbers: dict[int, int]
     assert dist._Watch(store, 0, count).behind(numbers[0]) == names
 
 
+@pytest.mark.slow
+def test_an_error_of_one_rank_is_said_once(tmp_path: Path) -> None:
+    process = start(2, "-m", "ptarmigan", "train", tmp_path / "missing", "--out", tmp_path / "run", *flags())
+    _, err = process.communicate(timeout=60)
+    assert process.returncode != 0
+    assert re.findall(r"^ptarmigan: .*(\[.+\])$", err, re.MULTILINE) == ["[path-not-found]"]
+
+
 def test_a_batch_that_does_not_divide_names_the_nearest_that_do(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dist, "world", lambda: 4)
     with raises("options-conflict", "batch: 10", "--batch 8 or 12"):

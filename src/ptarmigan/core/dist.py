@@ -78,6 +78,10 @@ def ranks(device: torch.device) -> Iterator[None]:
     _watch.start()
     try:
         yield
+    except UserError as error:
+        if number == 0 or error.of_one_rank:
+            _watch.tell()
+        raise
     finally:
         _watch.ended.set()
         _watch = None
@@ -118,10 +122,23 @@ class _Watch(threading.Thread):
         self.ended = threading.Event()
         self.last = 0, time.monotonic()  # the number of the last exchange, and when it began
         store.set_timeout(timedelta(seconds=PATIENCE))
+        store.set(str(number), "0")  # in place of what an earlier attempt wrote
+        if number == 0:
+            store.delete_key("told")
 
     def note(self) -> None:
         """Count an exchange that begins."""
         self.last = self.last[0] + 1, time.monotonic()
+
+    def tell(self) -> None:
+        """Let the others know that this rank prints why it ends, so that they need not say that they lost it."""
+        with suppress(RuntimeError):
+            self.store.set("told", "")
+
+    def told(self) -> bool:
+        with suppress(RuntimeError):
+            return bool(self.store.check(["told"]))
+        return False
 
     def run(self) -> None:
         said_of, due = 0, PATIENCE
@@ -163,11 +180,18 @@ def _say(text: str) -> None:
 
 @contextmanager
 def first_of_each_machine() -> Iterator[None]:
-    """Let local rank 0 of each machine run the block first; the others follow and find the files that it wrote."""
+    """Let local rank 0 of each machine run the block first; the others follow and find the files that it wrote.
+
+    Its UserError is one that this rank prints, since the files of another machine may be in order.
+    """
     local = int(os.environ["LOCAL_RANK"]) if world() > 1 else 0
     if local > 0:
         _exchange(c10d.barrier)
-    yield
+    try:
+        yield
+    except UserError as error:
+        error.of_one_rank = world() > 1 and local == 0
+        raise
     if world() > 1 and local == 0:
         _exchange(c10d.barrier)
 
@@ -291,6 +315,9 @@ def _exchange(collective: Callable[[], Any]) -> None:
     try:
         collective()
     except RuntimeError as error:
+        if _watch is not None and _watch.told():
+            text = f"rank {rank()} of {world()} stops, because another rank failed and says why"
+            raise UserError(text, RankLost.code) from error
         raise RankLost(
             f"rank {rank()} of {world()} lost contact with another rank, which exited or did not answer for "
             f"{TIMEOUT.total_seconds():.0f} s ({str(error).splitlines()[0]}); to resume from the last checkpoint, give "
