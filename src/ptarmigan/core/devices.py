@@ -104,8 +104,8 @@ class OtherProcesses:
         if others < 0.5 or threads + others < cores + 0.5:
             return None
         return (
-            f"other processes keep {others:.1f} of the {cores} cores busy, and this run has {threads} threads, "
-            "so it is slower than alone; for several runs at once set OMP_WAIT_POLICY=passive, and OMP_NUM_THREADS so "
+            f"other processes keep {others:.1f} of the {cores} cores busy, and this run would use {min(threads, cores)}: "
+            "it is slower than alone; for several runs at once set OMP_WAIT_POLICY=passive, and OMP_NUM_THREADS so "
             f"that their threads together are at most {cores}"
         )
 

@@ -93,15 +93,11 @@ def _meet() -> Store:
     place = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
     one = f"rank {os.environ['RANK']} of {os.environ['WORLD_SIZE']}"
     text = f"{one} waits for the others at {place}; to train alone, unset RANK and WORLD_SIZE"
-    waiting = threading.Timer(PATIENCE, _say, [text])
-    waiting.daemon = True
-    waiting.start()
     try:
-        store: Store = next(rendezvous("env://", timeout=TIMEOUT))[0]
+        with _said_after(PATIENCE, text):
+            store: Store = next(rendezvous("env://", timeout=TIMEOUT))[0]
     except (RuntimeError, ValueError) as error:
         raise RankLost(f"{one} did not meet the others at {place} ({str(error).splitlines()[0]})") from error
-    finally:
-        waiting.cancel()
     if os.environ.get("LOCAL_WORLD_SIZE") == os.environ["WORLD_SIZE"]:
         # torchrun's store survives a restart and still holds the addresses of the dead processes (pytorch issue
         # 135712).  On several machines the restart counts may differ; docs/scaling.md says what to set there.
@@ -149,7 +145,10 @@ class _Watch(threading.Thread):
                 said_of, due = exchange, PATIENCE
             if waited < PATIENCE / 2:  # the others write within this time too
                 continue
-            names = self.behind(exchange)
+            place = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
+            text = f"rank {self.number} of {self.count} gets no answer from {place}, which rank 0 or torchrun keeps"
+            with _said_after(PATIENCE / 2, text):
+                names = self.behind(exchange)
             if names and waited >= due:
                 _say(
                     f"rank {self.number} of {self.count} has waited {waited:.0f} s for {names} (busy, stopped or "
@@ -171,6 +170,18 @@ class _Watch(threading.Thread):
 
 
 _watch: _Watch | None = None  # of the process group
+
+
+@contextmanager
+def _said_after(seconds: float, text: str) -> Iterator[None]:
+    """Say a sentence if the block takes this long; it may block in C++."""
+    timer = threading.Timer(seconds, _say, [text])
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def _say(text: str) -> None:
