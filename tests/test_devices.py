@@ -54,6 +54,7 @@ def test_the_errors_of_numpy_and_torch_are_recognised() -> None:
         (2.0, 2.0, 4, 2.0, 1, "1.0 of the 4 cores"),
         (2.0, 2.0, 3, 2.0, 1, None),  # a core is left for them
         (0.4, 8.0, 4, 2.0, 1, None),  # a quiet machine
+        (0.4, 8.0, 6, 2.0, 1, None),
         (2.0, 2.0, 4, 1.0, 1, None),  # too early to say
         (2.0, 2.0, 2, 2.0, 2, None),  # the other rank's own work
         (4.0, 2.0, 2, 2.0, 2, "1.0 of the 4 cores"),

@@ -104,9 +104,9 @@ class OtherProcesses:
         if others < 0.5 or threads + others < cores + 0.5:
             return None
         return (
-            f"other processes keep {others:.1f} of the {cores} cores busy, and this run would use {min(threads, cores)}: "
-            "it is slower than alone; for several runs at once set OMP_WAIT_POLICY=passive, and OMP_NUM_THREADS so "
-            f"that their threads together are at most {cores}"
+            f"other processes keep {others:.1f} of the {cores} cores busy, and this run would use "
+            f"{min(threads, cores)}: it is slower than alone; for several runs at once set OMP_WAIT_POLICY=passive and "
+            f"OMP_NUM_THREADS so that their threads together are at most {cores}"
         )
 
 
