@@ -100,7 +100,7 @@ def play(name: str, data: Path, steps: int, begin: str, to: Path) -> None:
 if __name__ == "__main__":
     torch.set_num_threads(1)
     if sys.argv[1] == "hang":
-        dist.TIMEOUT = timedelta(seconds=5)
+        dist.TIMEOUT, dist.PATIENCE, dist.LOOK = timedelta(seconds=5), 1.0, 0.1
         train(sys.argv[2], out=sys.argv[3], **{**SMALL, "snapshots": 100_000})
     else:
         data, steps, begin, to, *names = sys.argv[1:]

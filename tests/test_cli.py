@@ -165,7 +165,10 @@ def test_a_command_is_the_public_function_of_its_name_and_arguments(command: str
         parameters = inspect.signature(function).parameters.values()  # type: ignore[arg-type]
         return [(p.name, str(p.default) if isinstance(p.default, Path) else p.default) for p in parameters]
 
-    assert shape(getattr(cli, command)) == shape(getattr(ptarmigan, {"losses": "explain"}.get(command, command)))
+    one, other = shape(getattr(cli, command)), shape(getattr(ptarmigan, {"losses": "explain"}.get(command, command)))
+    if command == "losses":  # its name may be several words
+        (_, *one), (_, *other) = one, other
+    assert one == other
 
 
 def flags_in(text: str) -> list[str]:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import unicodedata
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,8 +17,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ptarmigan import losses
+from conftest import SMALL
+from ptarmigan import losses, train
 from ptarmigan.config import LOSSES, RECIPES, TYPES, Config, Loss, resolve
+from ptarmigan.core.log import read_log
 from ptarmigan.core.types import DiscriminatorOutput
 from ptarmigan.game.augment import INTERVAL, adapt
 from ptarmigan.handbook.entries import ENTRIES, INDENT, LANGUAGES, Entry, Value, explain, read_handbook
@@ -33,7 +36,7 @@ from ptarmigan.losses.conditioning import (
     discriminative_g,
     twin_g,
 )
-from support import raises
+from support import call, raises
 
 N, K, FEATURES = 6, 5, 7
 OTHERS = (
@@ -43,6 +46,7 @@ OTHERS = (
 BASE = {"dcgan": "non_saturating", "acgan": "non_saturating", "auxiliary_classifier": "non_saturating"}
 BASE |= dict.fromkeys(("twin_classifier", "discriminative_classifier", "reacgan"), "non_saturating")
 BASE |= {"auto": "non_saturating", "smoothing": "non_saturating"}  # the objective that each of these stands on
+PROBLEMS = read_handbook("en").problems
 QUESTIONS = tuple(read_handbook("en").groups["questions"].values())
 VARIABLES = read_handbook("en").texts["variables"]
 
@@ -437,7 +441,9 @@ def test_the_names() -> None:
     assert set(ENTRIES) == {*LOSSES, *OTHERS}
     assert set(RECIPES) <= set(ENTRIES)
     names = english().split("`ptarmigan losses NAME`:")[1]
-    assert set(re.findall(r"\w+", names)) - {"losses", "class", "penalties", "images", "recipes"} == set(ENTRIES)
+    labels = {"losses", "class", "penalties", "images", "recipes", "problems"}
+    assert set(re.findall(r"\w+", names)) - labels == {*ENTRIES, *PROBLEMS}
+    assert not ENTRIES.keys() & PROBLEMS.keys()
 
 
 @pytest.mark.parametrize("lang", LANGUAGES)
@@ -547,7 +553,7 @@ def test_every_entry_has_both_languages_and_shares_formulas_and_numbers() -> Non
         assert len(en.wrong) == len(zh.wrong), name
     en, zh = (read_handbook(lang).texts for lang in LANGUAGES)
     assert en.keys() == zh.keys() - {"numbers"}
-    for table in ("labels", "variables", "entries"):
+    for table in ("labels", "variables", "entries", "problems"):
         assert en[table].keys() == zh[table].keys()
     used = {value.what for _, entry, _ in both_languages() for value in (*entry.values, *entry.marks)}
     assert set(zh["numbers"]) == used - {"L_D", "L_G", "r = f"}
@@ -602,6 +608,122 @@ def texts_of(name: str | None) -> list[tuple[str, str]]:
     groups = read_handbook("zh").groups
     found = groups["questions"].values() if name is None else [read_handbook("zh").entries[name]]
     return [item for entry in found for item in texts(entry)]
+
+
+# ---------------------------------------------------------------------------- problems
+
+FIELDS = ("title", "looks", "causes", "log", "remedy")
+
+
+@pytest.mark.parametrize("lang", LANGUAGES)
+@pytest.mark.parametrize("name", PROBLEMS)
+def test_a_problem_is_short_and_complete(name: str, lang: str) -> None:
+    problem, text = read_handbook(lang).problems[name], explain(name, lang=lang)
+    assert text.startswith(f"{name}: ")
+    for field in FIELDS:
+        assert "".join(getattr(problem, field).split()) in "".join(text.split())
+        assert 1 <= len(re.findall(r"\S", getattr(problem, field))) <= 220
+    for line in text.splitlines():
+        assert columns(line) <= 80
+        assert not re.match(r"\s*[，。；：、？！）”]|.*[“（]$", line)
+    assert len(text.splitlines()) <= 20
+    assert problem.paper
+    assert text.isascii() == (lang == "en")
+
+
+@pytest.mark.parametrize("name", PROBLEMS)
+def test_a_problem_says_the_same_in_both_languages(name: str) -> None:
+    en, zh = (read_handbook(lang).problems[name] for lang in LANGUAGES)
+    for field in FIELDS:
+        one, other = getattr(en, field), getattr(zh, field)
+        assert HAN.search(other)
+        assert sorted(NUMBER.findall(one)) == sorted(NUMBER.findall(other)), field
+        for pattern in (r"--[a-z0-9-]+", r"`.+?`", r"[a-z]+_[a-z_]+", r"\w+/(?:\w+\.png)?"):
+            assert set(re.findall(pattern, one, re.ASCII)) == set(re.findall(pattern, other, re.ASCII)), field
+        assert not re.search(r"[\u4e00-\u9fff][,;:?!]|[\u4e00-\u9fff][A-Za-z0-9]|[A-Za-z0-9][\u4e00-\u9fff]", other)
+
+
+@pytest.fixture(scope="module")
+def logged(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> set[str]:
+    """The columns of metrics.jsonl in two runs that together have every term, and those that need more than a run."""
+    found = {"select_kid", "diverged", "retry", "lr_scale"}
+    games: tuple[dict[str, Any], ...] = (
+        {"conditioning": "auxiliary_classifier", "augment": "ada"},
+        {"loss": "wasserstein", "gradient_penalty": 10, "r1": 0, "r2": 0},
+    )
+    for number, fields in enumerate(games):
+        run = train(shapes, out=tmp_path_factory.mktemp("runs") / str(number), **{**SMALL, "images": "16"}, **fields)
+        found |= {column for line in read_log(run / "metrics.jsonl") for column in line}
+    return found
+
+
+@pytest.mark.parametrize("name", PROBLEMS)
+def test_a_problem_names_columns_options_and_values_that_exist(name: str, logged: set[str]) -> None:
+    problem = PROBLEMS[name]
+    text = " ".join(getattr(problem, field) for field in FIELDS)
+    for column in re.findall(r"\b(?:[dg]|augment|select|lr)_[a-z0-9]+(?:_[a-z]+)*\b", text):
+        assert column in logged | PROBLEMS.keys(), column
+    for option in re.findall(r"(?<!\S)--([a-z0-9-]+)", text):
+        assert option.replace("-", "_") in {*TYPES, "recipe", "out", "at"}, option
+    for option, value in re.findall(r"--([a-z0-9-]+) ([a-z][a-z0-9_]+|[\d.]+(?:e-?\d+)?)(?=[ ,;.]|$)", text):
+        key, value = option.replace("-", "_"), value.rstrip(".")
+        if key in TYPES and key not in ("g_betas", "d_betas", "channels") and (value[0].isdigit() or value in CHOICES):
+            resolve({key: value})
+    assert all(other in explain(name, lang="en") for other in PROBLEMS)
+
+
+CHOICES = {*LOSSES, *RECIPES, *HEADS, "none", "gentle", "diffaugment", "ada", "r3gan", "resnet", "fp32"}
+
+
+@pytest.mark.parametrize(
+    ("words", "name"),
+    [
+        ("checkerboard artifacts", "checkerboard"), ("棋盘格", "checkerboard"), ("mode collapse", "mode_collapse"),
+        ("Mode-Collapse", "mode_collapse"), ("模式崩溃", "mode_collapse"), ("出现模式崩溃怎么办？", "mode_collapse"),
+        ("NaN", "nan"), ("Why is my loss NaN?", "nan"), ("D near 0", "d_too_strong"),
+        ("d loss zero", "d_too_strong"), ("discriminator loss is zero", "d_too_strong"),
+        ("overfitting", "memorisation"), ("memorization", "memorisation"), ("过拟合", "memorisation"),
+        ("vanishing gradient", "vanishing_gradient"), ("梯度消失", "vanishing_gradient"),
+        ("loss does not go down", "loss_not_falling"), ("same image for every class", "class_ignored"),
+        ("blurry images", "blurry"), ("grainy", "grain"), ("washed out", "colours"),
+        ("lsgan", "least_squares"), ("LSGAN loss", "least_squares"), ("wgan", "wasserstein"),
+        ("WGAN-GP", "gradient_penalty"), ("hinge-gan", "hinge"), ("AC-GAN", "acgan"),
+        ("least squares", "least_squares"), ("r1 regularization", "r1"), ("diffaugment", "ada"),
+    ],
+)  # fmt: skip
+def test_the_words_that_people_use_are_found(words: str, name: str) -> None:
+    assert explain(words, lang="en") == english(name)
+    assert explain(words, lang="zh") == explain(name, lang="zh")
+
+
+@pytest.mark.parametrize(
+    ("words", "name"),
+    [
+        ("sngan", "hinge"), ("RaLSGAN", "relativistic"), ("checkerbord", "checkerboard"),
+        ("mode colapse", "mode_collapse"), ("overfiting", "memorisation"), ("wassertein", "wasserstein"),
+    ],
+)  # fmt: skip
+def test_a_name_that_is_near_is_suggested(words: str, name: str) -> None:
+    with raises("unknown-name", repr(words), repr(name), "mode_collapse", "least_squares"):
+        explain(words)
+
+
+def test_every_other_name_leads_to_an_entry_and_to_one_alone() -> None:
+    book = read_handbook("en")
+    assert {*book.synonyms.values(), *book.near.values()} <= {*ENTRIES, *PROBLEMS}
+    words = [word for problem in PROBLEMS.values() for word in problem.names]
+    assert len(words) == len(set(words))
+    assert not book.synonyms.keys() & book.near.keys()
+    for problem, entry in PROBLEMS.items():
+        for word in entry.names:
+            assert explain(word, lang="en").startswith(f"{problem}: "), word
+
+
+def test_several_words_need_no_quotes(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    for words in (["mode", "collapse"], ["mode collapse"]):
+        status, out, _ = call(monkeypatch, capsys, "losses", *words, "--lang", "en")
+        assert status == 0
+        assert out == english("mode_collapse") + "\n"
 
 
 def test_neither_torch_nor_numpy_is_imported() -> None:

@@ -5,15 +5,18 @@ from __future__ import annotations
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
 from contextlib import suppress
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import torch.distributed as c10d
 
 from conftest import SMALL
 from ptarmigan.core import dist
@@ -123,6 +126,7 @@ def test_a_rank_that_hangs_is_reported(shapes: Path, tmp_path: Path) -> None:
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
     assert process.returncode != 0
+    assert re.search("note: rank 1 of 2 has waited 1 s for rank 0 ", err)
     assert re.search("RankLost: rank 1 of 2 .*--max-restarts", err)
 
 
@@ -139,6 +143,81 @@ def test_a_signal_saves_on_all_ranks(shapes: Path, tmp_path: Path) -> None:
     found, bad = checkpoint.newest(tmp_path / "run")
     assert found is not None
     assert not bad
+
+
+TORCHRUN = {
+    "RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("environment", "names"),
+    [
+        ({}, ""),
+        (TORCHRUN, ""),
+        (dict(list(TORCHRUN.items())[:2]), "RANK=0 WORLD_SIZE=2"),
+        ({"RANK": "1"}, "RANK=1"),
+        ({"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}, ""),
+        ({"MASTER_ADDR": "10.0.0.1"}, ""),
+        *(({name: value}, f"{name}={value}") for name, value in (("WORLD_SIZE", "abc"), ("LOCAL_RANK", "x"))),
+        *((TORCHRUN | {"WORLD_SIZE": value}, f"WORLD_SIZE={value}") for value in ("abc", "0", "-2", "")),
+        (TORCHRUN | {"RANK": "5"}, "RANK=5"),
+    ],
+)
+def test_ranks_that_torchrun_did_not_set_are_ignored_and_said(
+    environment: dict[str, str], names: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in TORCHRUN:
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    said = dist.stray_rank()
+    assert bool(said) == bool(names)
+    assert said is None or names in said
+    if names:
+        with dist.ranks(torch.device("cpu")):
+            assert (dist.rank(), dist.world()) == (0, 1)
+
+
+def test_a_rank_that_no_other_meets_says_so_and_ends(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, value in TORCHRUN.items():
+        monkeypatch.setenv(name, value)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        monkeypatch.setenv("MASTER_PORT", str(free.getsockname()[1]))
+    monkeypatch.setattr(dist, "TIMEOUT", timedelta(seconds=2))
+    monkeypatch.setattr(dist, "PATIENCE", 0.2)
+    with raises("rank-lost", "127.0.0.1", kind=dist.RankLost), dist.ranks(torch.device("cpu")):
+        pass
+    assert "rank 0 of 2" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("numbers", "names"),
+    [
+        ({0: 7, 1: 7}, ""),  # all compute
+        ({0: 7}, "rank 1, rank 2"),
+        ({0: 7, 1: 6, 2: 7}, "rank 1"),
+        ({0: 7, 1: 8}, ""),  # this rank is late itself
+    ],
+)
+def test_the_ranks_that_others_wait_for_are_those_behind(numbers: dict[int, int], names: str) -> None:
+    store = c10d.HashStore()
+    count = 3 if names else 2
+    for number, exchange in numbers.items():
+        if number:
+            store.set(str(number), str(exchange))
+    assert dist._Watch(store, 0, count).behind(numbers[0]) == names
+
+
+@pytest.mark.slow
+def test_an_error_of_one_rank_is_said_once(tmp_path: Path) -> None:
+    process = start(2, "-m", "ptarmigan", "train", tmp_path / "missing", "--out", tmp_path / "run", *flags())
+    _, err = process.communicate(timeout=60)
+    assert process.returncode != 0
+    assert re.findall(r"^ptarmigan: .*(\[.+\])$", err, re.MULTILINE) == ["[path-not-found]"]
 
 
 def test_a_batch_that_does_not_divide_names_the_nearest_that_do(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,9 @@ import json
 import os
 import shutil
 import signal
+import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +27,11 @@ import ptarmigan.training.loop as loop
 import ptarmigan.training.snapshot as snapshot
 from conftest import SMALL
 from ptarmigan import info, load, sample, score, train
+from ptarmigan.config import Data
 from ptarmigan.core.files import load_json
 from ptarmigan.core.log import read_log
 from ptarmigan.core.tensor_files import load_tensors, save_tensors
+from ptarmigan.data import open_dataset
 from ptarmigan.evaluation.features import EXTRACTORS
 from ptarmigan.evaluation.report import format_interval, markdown, print_report
 from ptarmigan.training.loop import Stopped
@@ -453,3 +457,81 @@ def test_new_weights_do_not_keep_the_scores_of_the_old(
     card = (tmp_path / "run" / "generator" / "README.md").read_text(encoding="utf-8")
     assert not any(word in card for word in ("KID", "recall", "protocol"))
     assert json.loads((tmp_path / "run" / "generator" / "config.json").read_text())["images_seen"] == 176
+
+
+def save_all(folder: Path, count: int, size: tuple[int, int], mode: str, suffix: str = "png") -> None:
+    """Noise of a few greys, so that it is in colour only where the mode is."""
+    rng = np.random.default_rng(0)
+    folder.mkdir(parents=True)
+    for index in range(count):
+        shape = (size[1], size[0], 3) if mode == "RGB" else (size[1], size[0])
+        pixels = rng.integers(0, 256, shape).astype(np.uint8)
+        image = Image.fromarray(pixels).convert("RGB") if mode == "grey RGB" else Image.fromarray(pixels)
+        image.save(folder / f"{index}.{suffix}")
+
+
+@pytest.mark.parametrize(
+    ("size", "mode", "formats", "facts"),
+    [
+        ((40, 40), "RGB", ("PNG",), None),
+        ((40, 40), "RGB", ("BMP", "PNG"), None),
+        ((40, 40), "RGB", (), None),  # formats of arrays are not known
+        ((40, 40), "RGB", ("JPEG",), ("JPEG", "PNG", "compression")),
+        ((40, 40), "RGB", ("PNG", "WEBP"), ("PNG, WEBP",)),
+        ((160, 160), "RGB", ("PNG",), None),  # both are shrunk to the size of the score
+        ((20, 20), "RGB", ("PNG",), ("20x20", "40x40", "32x32")),
+        ((60, 40), "RGB", ("PNG",), ("1.5", "1 times")),
+        ((40, 40), "L", ("PNG",), ("grey", "colour")),
+        ((40, 40), "grey RGB", ("PNG",), ("grey", "colour")),
+    ],
+)
+def test_files_that_differ_in_more_than_what_they_show_are_said(
+    size: tuple[int, int], mode: str, formats: tuple[str, ...], facts: tuple[str, ...] | None, tmp_path: Path
+) -> None:
+    save_all(tmp_path / "real" / "x", 12, (40, 40), "RGB")
+    save_all(tmp_path / "made" / "x", 12, size, mode)
+    real, made = (
+        replace(open_dataset(tmp_path / name, Data(size="32", channels=3)), formats=kinds)
+        for name, kinds in (("real", ("PNG",)), ("made", formats))
+    )
+    notes = score_sources.file_notes("made", made, "real", real)
+    swapped = score_sources.file_notes("real", real, "made", made)
+    assert len(notes) == len(swapped) == (facts is not None)
+    for fact in facts or ():
+        assert fact in notes[0]
+        assert fact in swapped[0]
+
+
+def test_arrays_are_compared_by_their_shape(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    np.savez(tmp_path / "grey.npz", arr_0=rng.integers(0, 256, (12, 20, 20)).astype(np.uint8))
+    save_all(tmp_path / "real" / "x", 12, (40, 40), "RGB")
+    grey, real = (open_dataset(tmp_path / name, Data(size="32", channels=1)) for name in ("grey.npz", "real"))
+    enlarged, colour = score_sources.file_notes("grey.npz", grey, "real", real)
+    assert "20x20" in enlarged
+    assert "grey.npz is grey" in colour
+
+
+def test_too_few_images_are_not_judged(tmp_path: Path) -> None:
+    for name in ("made", "real"):
+        save_all(tmp_path / name / "x", 40, (20, 20), "L")
+    with raises("too-few-images", "judge", "2"):
+        score(tmp_path / "made", tmp_path / "real", seeds=2, device="cpu")
+
+
+def test_without_a_terminal_a_line_says_what_takes_long(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(score_module, "SILENCE", 0.05)
+    with score_module.ProgressBar() as bar:
+        bar.set_total(90)
+        bar.show("real images")
+        bar.advance(30)
+        time.sleep(0.3)
+    said = capsys.readouterr().err.splitlines()
+    assert "real images, 30 of 90 images" in said[0]
+    assert len(said) == 2  # again after five times as long
+    with score_module.ProgressBar() as bar:
+        bar.show("real images")
+    time.sleep(0.1)
+    assert not capsys.readouterr().err

@@ -148,14 +148,15 @@ def train(
 
     The same command resumes a run that was stopped; a longer budget extends one that is finished.
     """
-    from ptarmigan.core.console import outlive_output
     from ptarmigan.training.loop import train
 
-    with outlive_output():
+    try:
         run = train(data, recipe=recipe, out=out, config=config, init=init, **fields)
         if is_rank_0():
             with suppress(OSError):
                 say("next:", *(f"  {command}" for command in next_commands(run)))
+    finally:
+        abandon_broken_streams()  # a run ends by its own result, also where nobody reads what it prints
 
 
 @app.command
@@ -321,14 +322,12 @@ app.command(explaining)
 
 @explaining.default
 def losses(
-    name: str | None = None,
-    /,
-    *,
+    *name: str,
     plot: Path | None = None,
     page: Path | None = None,
     lang: str | None = None,
 ) -> None:
-    """Explain DCGAN's and ACGAN's losses, or the loss, penalty or recipe NAME.
+    """Explain DCGAN's and ACGAN's losses, or the loss, penalty or recipe NAME, or a problem: mode collapse, nan.
 
     Parameters
     ----------
@@ -341,7 +340,7 @@ def losses(
     """
     from ptarmigan.handbook.entries import explain
 
-    say(*explain(name, plot=plot, page=page, lang=lang).split("\n"))
+    say(*explain(" ".join(name) or None, plot=plot, page=page, lang=lang).split("\n"))
 
 
 @explaining.command

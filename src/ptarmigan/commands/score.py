@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 import time as clock
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
@@ -11,7 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from ptarmigan.commands.score_sources import ExistingImages, GeneratedImages, ImageSource, find_run, open_training_data
+from ptarmigan.commands.score_sources import (
+    ExistingImages,
+    GeneratedImages,
+    ImageSource,
+    file_notes,
+    find_run,
+    open_training_data,
+)
 from ptarmigan.config import Data, parse_time
 from ptarmigan.core import files, seeding
 from ptarmigan.core.console import Terminal
@@ -29,8 +38,10 @@ from ptarmigan.generator.header import GENERATOR_FILES, find_generator
 
 DEFAULT_MIN, DEFAULT_MAX = 1000, 5000  # images per set, if the user does not choose
 MIN_IMAGES = 6  # on each side: neighbourhoods reach to the fifth nearest other sample
+FEW_HELD_OUT = 100  # below it, chance in the choice of the held-out images matters more than that in the generated ones
 MAX_HELD_OUT = 10_000  # held-out images that are used
 CLASSIFIER = "classifier"  # the extractor that is trained during the score
+SILENCE = 2.0  # seconds after which a score says what it is doing where there is no bar
 EXTRACTION_SHARE = 0.7  # of the time, for extracting features; the rest is for the comparisons
 
 
@@ -128,6 +139,7 @@ def open_images(
     existing = open_dataset(model, Data(size=size, split="none"), bar.reading)
     height, width, channels = existing.images.shape[1:]
     dataset = open_dataset(data, Data(size=f"{height}x{width}", channels=channels, split=DEFAULT_SPLIT), bar.reading)
+    notes += file_notes(str(model), existing, str(data), dataset)
     source = ExistingImages(existing, dataset.spec.class_names, sets)
     if source.to_label is None and dataset.spec.classes > 1:
         notes.append(
@@ -152,8 +164,13 @@ class Plan(NamedTuple):
         """All images, or as many as the time allows; raises UserError if that is too few."""
         train, held_out = (_shuffled(dataset.indices(part)) for part in (TRAIN, HELD_OUT))
         if min(len(held_out), len(train)) < MIN_IMAGES:
-            text = f"a score needs at least {MIN_IMAGES} training and held-out images, got {len(train):,} and"
-            raise UserError(f"{text} {len(held_out):,}; train on more, with another --split", "too-few-images")
+            text = f"too few images to judge: a score needs at least {MIN_IMAGES} training and {MIN_IMAGES} held-out "
+            text += f"images, and there are {len(train):,} and {len(held_out):,}"
+            raise UserError(f"{text}; train on more images, or with another --split", "too-few-images")
+        if len(held_out) < FEW_HELD_OUT:
+            notes.append(
+                f"only {len(held_out)} images are held out: chance in their choice matters more than the intervals say"
+            )
         if leaked := np.isin(dataset.hashes[train], dataset.hashes[held_out]).sum():
             notes.append(f"{leaked:,} training images are also held-out images: scores are optimistically biased")
         held_out = held_out[:MAX_HELD_OUT]
@@ -293,20 +310,35 @@ def suspect_pairs(report: Report, source: ImageSource, dataset: Dataset, plan: P
 
 
 class ProgressBar:
-    """A line on standard error while a score is computed; nothing if that is not a terminal."""
+    """What a score is doing, on standard error: a bar on a terminal; elsewhere a line for what takes over 2 s."""
 
     def __init__(self) -> None:
         columns = TextColumn("{task.description}"), BarColumn(bar_width=20), TimeRemainingColumn()
-        console = Terminal(stderr=True)
-        self.progress = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+        self.console = Terminal(stderr=True)
+        self.progress = Progress(*columns, console=self.console, transient=True, disable=not self.console.is_terminal)
         self.task = self.progress.add_task("opening", total=None)
+        self.ended = threading.Event()
 
     def __enter__(self) -> ProgressBar:
         self.progress.start()
+        if not self.console.is_terminal:
+            threading.Thread(target=self._say_what_takes_long, daemon=True).start()
         return self
 
     def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        self.ended.set()
         self.progress.stop()
+
+    def _say_what_takes_long(self) -> None:
+        said, due = "", clock.monotonic()
+        while not self.ended.wait(SILENCE):
+            task = self.progress.tasks[0]
+            if task.description == said and clock.monotonic() < due:
+                continue
+            done = "" if task.total is None else f", {task.completed:,.0f} of {task.total:,.0f} images"
+            with suppress(OSError, ValueError):  # standard error may be closed
+                self.console.say(f"score: {task.description}{done}")
+            said, due = task.description, clock.monotonic() + 5 * SILENCE
 
     def set_total(self, images: int) -> None:
         """The number of images that will go through the extractor."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -15,10 +15,14 @@ from ptarmigan.core.files import Damaged
 from ptarmigan.core.tensor_files import check_arrays, load_tensors
 from ptarmigan.core.types import OnProgress, UserError, shorten
 from ptarmigan.data import Dataset, open_dataset
+from ptarmigan.data.decode import read_header
+from ptarmigan.data.index import ArraySource, FolderSource
 from ptarmigan.generator.generator import TrainedGenerator, generate_images
 from ptarmigan.generator.header import load_run_record
 
 MIN_PER_CLASS = 50  # images of each class that are generated for a set
+LOOKED_AT = 64  # images of a data set whose files are compared with another one's
+LOSSLESS = ("PNG", "BMP", "PPM", "TIFF")
 
 
 class ImageSource(Protocol):
@@ -104,6 +108,69 @@ class ExistingImages:
     def images(self, index: int, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
         images: NDArray[np.uint8] = self.dataset.images[self.dataset_indices(index)[indices]]
         return images
+
+
+class Originals(NamedTuple):
+    """What the images of a data set were before they were converted to the size and channels of the score."""
+
+    formats: tuple[str, ...]
+    height: float  # medians
+    width: float
+    colour: bool
+
+    @classmethod
+    def of(cls, dataset: Dataset) -> Originals:
+        chosen = np.linspace(0, len(dataset.labels) - 1, min(LOOKED_AT, len(dataset.labels))).astype(int)
+        if isinstance(dataset.source, FolderSource):
+            headers = [read_header(Path(dataset.origin(index))) for index in chosen.tolist()]
+            height, width = (
+                float(np.median(sides)) for sides in ([h.height for h in headers], [h.width for h in headers])
+            )
+            colour = 2 * sum(header.colour for header in headers) > len(headers)
+        else:
+            assert isinstance(dataset.source, ArraySource)
+            height, width, channels = dataset.source.read().shape
+            colour = channels > 1
+        if colour and dataset.images.shape[3] > 1:  # grey images are often saved with three equal channels
+            rgb = dataset.images[chosen][..., :3].astype(np.int16)
+            spread = (rgb.max(3) - rgb.min(3)).max((1, 2))
+            colour = bool(np.median(spread) > 8)
+        return cls(dataset.formats, height, width, colour)
+
+
+def file_notes(name: str, given: Dataset, real_name: str, real: Dataset) -> list[str]:
+    """A sentence for each difference of the files that changes the scores although the pictures may be as good."""
+    try:
+        one, other = Originals.of(given), Originals.of(real)
+    except Exception:  # Pillow raises many kinds; a file that has changed since it was decoded costs no score
+        return []
+    notes = []
+    lossy = [sorted(set(originals.formats) - set(LOSSLESS)) for originals in (one, other)]
+    if one.formats and other.formats and lossy[0] != lossy[1]:
+        listed = [", ".join(originals.formats) for originals in (one, other)]
+        notes.append(
+            f"{name} is {listed[0]} and {real_name} is {listed[1]}: the difference in compression alone changes the "
+            "scores; save both in the same format with the same settings"
+        )
+    side = given.images.shape[1:3]
+    shrunk = [min(originals.height / side[0], originals.width / side[1]) for originals in (one, other)]
+    if min(shrunk) < 0.95 and max(shrunk) / min(shrunk) > 1.25:
+        sizes = [f"{originals.height:.0f}x{originals.width:.0f}" for originals in (one, other)]
+        notes.append(
+            f"to compare both at {side[0]}x{side[1]}, images of {sizes[shrunk.index(min(shrunk))]} from "
+            f"{(name, real_name)[shrunk.index(min(shrunk))]} are enlarged and so blurred, and those of the other side, "
+            f"{sizes[shrunk.index(max(shrunk))]}, are not: use a smaller --size"
+        )
+    aspects = [originals.width / originals.height for originals in (one, other)]
+    if max(aspects) / min(aspects) > 1.1:
+        notes.append(
+            f"images of {name} are {aspects[0]:.2g} times as wide as they are high and those of {real_name} "
+            f"{aspects[1]:.2g} times: different parts of them are cropped away"
+        )
+    if one.colour != other.colour:
+        grey, coloured = (real_name, name) if one.colour else (name, real_name)
+        notes.append(f"{grey} is grey and {coloured} is in colour: the scores measure this difference too")
+    return notes
 
 
 def allocate(n: int, counts: NDArray[np.int64]) -> NDArray[np.int64]:

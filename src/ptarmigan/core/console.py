@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 
 from rich.console import Group
 from rich.live import Live
@@ -17,24 +15,6 @@ from rich.text import Text
 from ptarmigan.core.terminal import Terminal as Terminal
 
 SILENCE = 2.0  # seconds without a line after which `Display` says what goes on
-
-
-@contextmanager
-def outlive_output() -> Iterator[None]:
-    """Let a command end by its own result where its output could not be written (a closed pipe, a full disk).
-
-    A standard stream that cannot be flushed when the block ends is pointed at the null device.
-    """
-    try:
-        yield
-    finally:
-        for stream in (sys.stdout, sys.stderr):
-            try:
-                if stream is not None:
-                    stream.flush()
-            except (OSError, ValueError):
-                with suppress(OSError, ValueError):
-                    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 class Display:

@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
+import re
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from ptarmigan.core.ranks_env import under_torchrun
 from ptarmigan.core.types import UserError, unknown
 
+NO_MEMORY = re.compile(
+    r"allocate memory|alloc_cpu\.cpp|bad_alloc|out of memory|_ALLOC_FAILED|can't start new thread"
+    r"|could not (create|execute) a primitive(?! descriptor)|could not create a memory"
+)
+LOOK_AT = 2.0  # seconds over which the use of the cores is measured
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # from glibc's malloc.h
 
 
@@ -28,9 +38,15 @@ def pick_device(name: str) -> torch.device:
         raise unknown("device", name, ["auto", *available])
     if name not in devices:
         raise UserError(f"device: this machine has no {name}; use --device {' or '.join(devices)}", "device-missing")
-    if name == "cuda" and "LOCAL_RANK" in os.environ:  # under torchrun each rank has its own GPU
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-        return torch.device(name, int(os.environ["LOCAL_RANK"]))
+    if name == "cuda" and under_torchrun():  # each rank has its own GPU
+        local, count = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
+        if local >= count:
+            text = f"device: rank {local} of this machine has no GPU of its own, because there are {count}; use "
+            error = UserError(f"{text}--nproc-per-node {count}, or --device cpu", "device-missing")
+            error.of_one_rank = local == count
+            raise error
+        torch.cuda.set_device(local)
+        return torch.device(name, local)
     return torch.device(name)
 
 
@@ -53,10 +69,57 @@ def keep_freed_memory() -> None:
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether the error says that the device has no memory left; the CPU's allocator raises a plain RuntimeError."""
+    """Whether the error says that no memory is left: on the device, or on the host for numpy, a thread or a file.
+
+    On a CPU, PyTorch's allocator, oneDNN and C++ raise a plain RuntimeError, which only its text tells from others.
+    """
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
-        isinstance(error, RuntimeError) and "allocate memory" in str(error)
+        isinstance(error, RuntimeError) and NO_MEMORY.search(str(error)) is not None
     )
+
+
+class OtherProcesses:
+    """How busy other processes keep the cores of this one, from the moment of creation on.
+
+    The ranks of one machine are taken to be as busy as this one.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.undecided = device.type == "cpu"
+        self.start, self.busy, self.own = time.monotonic(), busy_seconds(), time.process_time()
+
+    def note(self) -> str | None:
+        """A sentence if there are more threads than cores, at the first call after LOOK_AT seconds; otherwise None."""
+        seconds = time.monotonic() - self.start
+        if not self.undecided or seconds < LOOK_AT:
+            return None
+        self.undecided = False
+        busy, ranks = busy_seconds(), int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if under_torchrun() else 1
+        if busy is None or self.busy is None:
+            return None
+        others = (busy - self.busy - ranks * (time.process_time() - self.own)) / seconds
+        threads, cores = ranks * torch.get_num_threads(), len(os.sched_getaffinity(0))
+        if others < 0.5 or threads + others < cores + 0.5:
+            return None
+        return (
+            f"other processes keep {others:.1f} of the {cores} cores busy, and this run would use "
+            f"{min(threads, cores)}: it is slower than alone; for several runs at once set OMP_WAIT_POLICY=passive and "
+            f"OMP_NUM_THREADS so that their threads together are at most {cores}"
+        )
+
+
+def busy_seconds() -> float | None:
+    """Seconds that this process's cores have computed since the system started; None where it does not say."""
+    try:
+        lines = Path("/proc/stat").read_text(encoding="ascii").splitlines()
+        mine = {f"cpu{core}" for core in os.sched_getaffinity(0)}
+        fields = [line.split() for line in lines if line.split(" ")[0] in mine]
+        ticks = sum(int(row[at]) for row in fields for at in (1, 2, 3, 6, 7))  # user, nice, system, irq, softirq
+        return ticks / os.sysconf("SC_CLK_TCK")
+    except (OSError, AttributeError, ValueError, IndexError):
+        return None
 
 
 @contextmanager

@@ -1,4 +1,5 @@
-"""What `ptarmigan losses [NAME]` prints: every loss in words, formulas and PyTorch, in English or Chinese.
+"""What `ptarmigan losses [NAME]` prints, in English or Chinese: every loss in words, formulas and PyTorch; and for the
+words that people look up when training goes wrong, what they see, why, and what to try.
 
 The entries are data: assets/losses/facts.toml has what both languages share, en.toml and zh.toml have the texts.
 tests/test_handbook.py executes every formula and line of code, and checks every number against the functions that
@@ -7,9 +8,11 @@ training uses.  Nothing here imports torch.
 
 from __future__ import annotations
 
+import difflib
 import os
 import re
 import tomllib
+import unicodedata
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files as resources
@@ -25,6 +28,7 @@ from ptarmigan.core.types import UserError, unknown
 WIDTH = 80
 INDENT = 10
 LANGUAGES = ("en", "zh")
+FILLERS = {"", "a", "all", "an", "are", "is", "my", "the", "why"}
 PIECE = re.compile(  # text that must not be broken: a word or a Chinese character, with its punctuation
     r" *[“（]*(?:[^\s“”\u3000-\u303f\u4e00-\u9fff\uff00-\uffef]+|\S)[”，。；：、？！）]*"
 )
@@ -61,10 +65,26 @@ class Entry:
 
 
 @dataclass(frozen=True)
+class Problem:
+    """The text about something that goes wrong in training."""
+
+    title: str
+    looks: str
+    causes: str
+    log: str  # what the columns of metrics.jsonl show
+    remedy: str
+    paper: str
+    names: tuple[str, ...]  # other words for it
+
+
+@dataclass(frozen=True)
 class Handbook:
     """All entries and texts in one language."""
 
     groups: dict[str, dict[str, Entry]]  # questions, losses, class, penalties, images, recipes
+    problems: dict[str, Problem]
+    synonyms: dict[str, str]  # another name -> the entry or problem
+    near: dict[str, str]  # the name of a loss without an entry -> the nearest entry
     texts: dict[str, Any]
 
     @property
@@ -75,10 +95,22 @@ class Handbook:
         }
 
 
+def _plain(text: str) -> str:
+    """The words of a text as names are compared: without case, hyphens, underscores and words that say nothing."""
+    words = re.split(r"[\s_-]+", unicodedata.normalize("NFKC", text).casefold().strip(" ?!.？！。"))
+    return " ".join(word for word in words if word not in FILLERS)
+
+
 @cache
 def read_handbook(lang: str) -> Handbook:
     """Combine facts.toml with the texts of a language."""
     facts, texts = _load("facts"), _load(lang)
+    synonyms, near = ({_plain(name): of for name, of in facts.pop(table).items()} for table in ("synonyms", "near"))
+    problems = {
+        name: Problem(**texts["problems"][name], paper=found["paper"], names=tuple(found["names"]))
+        for name, found in facts.pop("problems").items()
+    }
+    synonyms |= {_plain(word): name for name, problem in problems.items() for word in (name, *problem.names)}
     translated = texts.get("numbers", {})
 
     def entry(name: str, facts: dict[str, Any]) -> Entry:
@@ -91,8 +123,9 @@ def read_handbook(lang: str) -> Handbook:
         return Entry(**fields)
 
     return Handbook(
-        {group: {name: entry(name, found) for name, found in named.items()} for group, named in facts.items()}, texts
-    )
+        {group: {name: entry(name, found) for name, found in named.items()} for group, named in facts.items()},
+        problems, synonyms, near, texts,
+    )  # fmt: skip
 
 
 def asset(name: str) -> bytes:
@@ -115,7 +148,9 @@ def explain(
     page: str | Path | None = None,
     lang: str | None = None,
 ) -> str:
-    """Explain a loss, conditioning, penalty or recipe; without a name, the losses of DCGAN and ACGAN.
+    """Explain a loss, conditioning, penalty, recipe or problem; without a name, the losses of DCGAN and ACGAN.
+
+    Other usual names are found too: lsgan, "mode collapse", "D loss is zero".
 
     Returns text of at most 80 columns in `lang`, en or zh; by default in the language of the environment variables
     LC_ALL, LC_MESSAGES or LANG.  `plot`, X.svg, instead draws the losses and their slopes into that file, with English
@@ -124,6 +159,8 @@ def explain(
     overwritten.
     """
     book = read_handbook(_language(lang))
+    if name is not None:
+        name = _find(name, book)
     if plot is not None or page is not None:
         return _write(name, plot, page)
     notation = "\n".join(_wrap(book.texts["notation"], width=WIDTH))
@@ -131,13 +168,41 @@ def explain(
         questions = book.groups["questions"].values()
         parts = [notation, *(f"{question.title}\n\n{_render(question, book)}" for question in questions)]
         parts += [_variables("\n".join(question.code for question in questions), book), _names(book)]
-    elif name in book.entries:
-        entry = book.entries[name]
-        parts = ["\n".join([f"{name}: {entry.title}", *_wrap(entry.paper, width=WIDTH)])]
-        parts += [_render(entry, book, _equivalent(name, book)), notation, _variables(entry.code, book)]
-    else:
-        raise unknown("loss", name, book.entries)
+        return "\n\n".join(parts)
+    if name in book.problems:
+        return _render_problem(name, book)
+    entry = book.entries[name]
+    parts = ["\n".join([f"{name}: {entry.title}", *_wrap(entry.paper, width=WIDTH)])]
+    parts += [_render(entry, book, _equivalent(name, book)), notation, _variables(entry.code, book)]
     return "\n\n".join(parts)
+
+
+def _find(name: str, book: Handbook) -> str:
+    """The entry or problem of this name, or of the longest known name in it; raises UserError (unknown-name)."""
+    known = {_plain(entry): entry for entry in book.entries} | book.synonyms
+    asked = _plain(name)
+    if asked in known:
+        return known[asked]
+    inside = [
+        word for word in {**known, **book.near} if re.search(rf"(?<![a-z0-9]){re.escape(word)}(?![a-z0-9])", asked)
+    ]
+    longest = max(inside, key=len, default="")
+    if longest in known:
+        return known[longest]
+    close = difflib.get_close_matches(asked, known, n=1)
+    nearest = book.near.get(longest) or (known[close[0]] if close else None)
+    hint = f"did you mean {nearest!r}? " if nearest else ""
+    choices = f"losses: {', '.join(book.entries)}; problems: {', '.join(book.problems)}"
+    raise UserError(f"unknown loss or problem {name!r}: {hint}choose one of the {choices}", "unknown-name")
+
+
+def _render_problem(name: str, book: Handbook) -> str:
+    problem, labels = book.problems[name], book.texts["labels"]
+    lines = [_beside(labels[field], _wrap(getattr(problem, field))) for field in ("looks", "causes", "log", "remedy")]
+    heading = "\n".join([*_wrap(f"{name}: {problem.title}", width=WIDTH), *_wrap(problem.paper, width=WIDTH)])
+    others = ", ".join(other for other in book.problems if other != name)
+    footer = "\n".join(_wrap(book.texts["problem"].format(others=others), width=WIDTH))
+    return "\n\n".join([heading, "\n".join(lines), footer])
 
 
 def _language(lang: str | None) -> str:
@@ -222,6 +287,7 @@ def _names(book: Handbook) -> str:
         for group, entries in book.groups.items()
         if group != "questions"
     ]
+    lines.append(_beside(book.texts["labels"]["problems"], _wrap(", ".join(book.problems))))
     return "\n".join([*_wrap(book.texts["own"], width=WIDTH), book.texts["ask"], *lines])
 
 

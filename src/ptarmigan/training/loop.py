@@ -19,7 +19,7 @@ from torch import Tensor
 from ptarmigan.config import flatten, parse_images, parse_time, resolve
 from ptarmigan.core import dist
 from ptarmigan.core.console import Display, Terminal
-from ptarmigan.core.devices import deterministic, keep_freed_memory, pick_device
+from ptarmigan.core.devices import OtherProcesses, deterministic, keep_freed_memory, pick_device
 from ptarmigan.core.log import Metrics, damaged_lines
 from ptarmigan.core.paths import user_path
 from ptarmigan.core.types import UserError
@@ -282,7 +282,7 @@ def train_to_end(
     train, step = state.config.train, make_step(state)
     snapshots, scores = snapshots_due(state), dict[str, float]()
     save = partial(save_snapshot, job.run, state, record, job.dataset, live, metrics, job.display)
-    sums = StepSums(clock)
+    sums, others = StepSums(clock), OtherProcesses(job.device)
     with catch_signals() as received:
         while not finished(state):
             sums.add(train_batch(state, batches, step))
@@ -295,6 +295,8 @@ def train_to_end(
             state.progress.clock += seconds
             plan_end(state, train)
             log_tick(job, state, images / seconds, means, scores, metrics)
+            if slowed := others.note():
+                job.display.say(f"note: {slowed}")
             if finished(state) or snapshots_due(state) > snapshots:
                 snapshots = snapshots_due(state)
                 check_tensors(state, metrics)

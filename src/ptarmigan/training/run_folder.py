@@ -12,7 +12,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from filelock import FileLock, Timeout
 
@@ -292,7 +291,7 @@ def record_of(
             "name": dataset.name,
             "fingerprint": dataset.fingerprint,
             "split": dataset.counts(),
-            "train_counts": np.bincount(dataset.labels[dataset.indices()], minlength=dataset.spec.classes).tolist(),
+            "train_counts": list(dataset.class_counts().values()),
         },
         "precision": "bf16" if bf16 else "fp32",
         "micro_batch": micro_batch,

@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import yaml
 
@@ -82,6 +81,8 @@ def open_job(
     display: Display,
 ) -> Job:
     """Resolve the config, find the warm start, and read the images; arguments as in `train`."""
+    if stray := dist.stray_rank():
+        display.say(f"note: {stray}")
     if data is not None and looks_like_run(Path(data)):
         text = f"{data} is a run, not images: name the images, and --out {data} to resume it or --from {data} to start"
         raise UserError(f"{text} from its weights", "no-images")
@@ -109,8 +110,7 @@ def looks_like_run(folder: Path) -> bool:
 
 def describe_data(dataset: Dataset) -> list[str]:
     """What was found, the classes with their training images, and the notices, a line each."""
-    counts = np.bincount(dataset.labels[dataset.indices()], minlength=dataset.spec.classes)
-    named = [f"{name} {count:,}" for name, count in zip(dataset.spec.class_names, counts, strict=True)]
+    named = [f"{name} {count:,}" for name, count in dataset.class_counts().items()]
     classes = f"training images by class: {shorten(named, SHOWN_CLASSES)}"
     return [dataset.understood, classes, *(f"note: {notice}" for notice in dataset.notices)]
 
