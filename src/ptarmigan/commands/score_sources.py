@@ -15,7 +15,7 @@ from ptarmigan.core.files import Damaged
 from ptarmigan.core.tensor_files import check_arrays, load_tensors
 from ptarmigan.core.types import OnProgress, UserError, shorten
 from ptarmigan.data import Dataset, open_dataset
-from ptarmigan.data.decode import read_header
+from ptarmigan.data.decode import Limits, read_header
 from ptarmigan.data.index import ArraySource, FolderSource
 from ptarmigan.generator.generator import TrainedGenerator, generate_images
 from ptarmigan.generator.header import load_run_record
@@ -122,7 +122,7 @@ class Originals(NamedTuple):
     def of(cls, dataset: Dataset) -> Originals:
         chosen = np.linspace(0, len(dataset.labels) - 1, min(LOOKED_AT, len(dataset.labels))).astype(int)
         if isinstance(dataset.source, FolderSource):
-            headers = [read_header(Path(dataset.origin(index))) for index in chosen.tolist()]
+            headers = [read_header(Path(dataset.origin(index)), Limits(1 << 32)) for index in chosen.tolist()]
             height, width = (
                 float(np.median(sides)) for sides in ([h.height for h in headers], [h.width for h in headers])
             )
