@@ -82,6 +82,13 @@ LAYOUTS: dict[str, list[str]] = {
         "train/good/*.png 20", "test/{good,broken}/*.png 5", "ground_truth/broken/*.png 5",
     ],
     "a training part without labels": ["train/*.png 30", "test/{cat,dog}/*.png 10"],
+    "a folder beside its test part": ["{flowers,flowers-test-set}/{rose,tulip}/*.png 10"],
+    "domains in parts": ["{trainA,trainB,testA,testB}/*.jpg 10"],
+    "images said to have no labels": ["{train,test}/{cat,dog}/*.png 10", "unlabeled/*.png 20"],
+    # the same folders in several folders
+    "set variants": ["{color,grayscale,segmented}/{apple,corn}/*.jpg 10"],
+    "folds": ["{fold1,fold2}/{cat,dog}/*.png 10"],
+    "several data sets": ["{100x100,original}/{Training,Test}/{apple,kiwi}/*.jpg 10"],
     # names
     "classes written in another case in the test part": ["train/{Cat,Dog}/*.png 10", "test/{cat,dog}/*.png 5"],
     "classes that differ in case": ["{A,a,b}/*.png 10"],
@@ -95,6 +102,8 @@ LAYOUTS: dict[str, list[str]] = {
     ],
     "images/ beside masks": ["images/*.jpg 40", "annotations/trimaps/*.png 40"],
     "images/ and masks/ in each class": ["{COVID,Normal}/{images,masks}/*.png 20", "COVID.metadata.xlsx"],
+    "masks beside their images": ["{benign,malignant}/a*.png 10", "{benign,malignant}/a*_mask.png 10"],
+    "images/ in a wrapper beside masks": ["birds/images/{wren,crow}/*.jpg 10", "segmentations/{wren,crow}/*.png 10"],
     "labels beside parts of images": ["images/{train,val}/*.jpg 10", "labels/{train,val}/*.txt 10"],
     "what systems leave": [
         "{cat,dog}/*.png 20", "{$RECYCLE.BIN,@eaDir,__MACOSX/cat,cat/@eaDir,.Trash-1000}/*.png 3", "cat/._0.png = x",
@@ -107,6 +116,7 @@ LAYOUTS: dict[str, list[str]] = {
     # labels in files
     "metadata.csv": ["*.png 40", "metadata.csv = file_name,label"],
     "labels.csv beside class folders": ["{cat,dog}/*.png 20", "labels.csv"],
+    "images spread over numbered folders": ["images_part_{1,2}/*.jpg 20", "metadata.csv"],
     "dataset.json and shards": ["{00000,00001}/*.png 20", "dataset.json"],
     "a label file for each image": ["*.jpg 40", "*.cls 40"],
     # kinds of files
@@ -115,6 +125,7 @@ LAYOUTS: dict[str, list[str]] = {
     "endings that lie": ["cat/*.dat 10", "cat/notes.png = a text", "dog/*.png 10"],
     "raw photographs beside JPEGs": ["{cat,dog}/*.jpg 20", "{cat,dog}/*.nef 20"],
     "an archive beside class folders": ["{cat,dog}/*.png 20", "more.zip = PK"],
+    "documents and a model": ["{cat,dog}/*.png 20", "{README.md,licence.txt,model.h5}"],
     "an archive alone": ["photos.zip = PK"],
     "IDX files below": ["MNIST/raw/train-{images-idx3,labels-idx1}-ubyte.gz"],
     "nothing": [],
@@ -136,7 +147,7 @@ def make(folder: Path, entries: list[str]) -> None:
     for entry in entries:
         pattern, link, target = entry.partition(" -> ")
         pattern, _, text = pattern.partition(" = ")
-        match = re.fullmatch(r"(.*?)(?: ([0-9]+|fifo))?", pattern)
+        match = re.fullmatch(r"(.*?)(?: ([0-9]+|fifo))?", pattern, re.DOTALL)
         assert match is not None
         for name in expand(match[1]):
             for i in range(int(match[2]) if match[2] and match[2].isdecimal() else 1):

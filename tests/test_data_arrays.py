@@ -210,7 +210,8 @@ def test_labels_that_are_certain(tmp_path: Path, labels: np.ndarray, numbers: li
     assert arrays.labels.dtype == np.int64
     assert arrays.labels.tolist() == [numbers[label] for label in LABELS]
     assert arrays.class_names == tuple(names.split("|" if "|" in names else " "))
-    assert (said in arrays.understood) if said else arrays.understood == ""
+    assert arrays.understood.startswith("6 images in 3 classes")
+    assert (said in arrays.understood) if said else arrays.understood == "6 images in 3 classes"
 
 
 CONTRAST = IMAGES.copy()
@@ -241,7 +242,8 @@ def test_images_that_are_certain(
     assert found.dtype == np.uint8
     assert found.shape[1:] == arrays.shape
     assert (found == CONTRAST[..., None]).all()
-    assert (said in arrays.understood) if said else arrays.understood == ""
+    assert arrays.understood.startswith("6 images in 3 classes")
+    assert (said in arrays.understood) if said else arrays.understood == "6 images in 3 classes"
 
 
 PARTED = (IMAGES, LABELS, IMAGES[:3] + 1, LABELS[:3])

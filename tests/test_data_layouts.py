@@ -109,6 +109,81 @@ def test_a_folder_with_the_same_classes_again_is_no_class(tmp_path: Path) -> Non
     assert of(tmp_path / "b", "{cat,dog}/{cat,dog}/*.png 2").classes == ("cat", "dog")
 
 
+@pytest.mark.parametrize(
+    ("entry", "give"),
+    [
+        ("{color,grayscale,segmented}/{a,b,c}/*.png 2", "color"),
+        ("{art/{dog,elk,owl},photo/{dog,elk,fox}}/*.png 2", "art"),
+        ("{2019,2020}/{cat,dog}/*.png 2", "2019"),
+        ("all/{fold1,fold2}/{0,1}/*.png 2", "all/fold1"),
+        ("{Pruefung,Training}/{a,b}/*.png 2", "Training"),
+        ("{large/large,small/small}/{a,b}/*.png 2", "large"),
+        ("{x,y}/{train,test}/{a,b}/*.png 2", "x"),
+        ("{v1/v1/train,v2/v2/train}/{a,b}/*.png 2", "v1"),
+    ],
+)
+def test_the_same_folders_in_several_folders_may_be_the_classes(tmp_path: Path, entry: str, give: str) -> None:
+    make(tmp_path, [entry])
+    with raises("layout-unclear", f"{tmp_path.name}/{give}"):
+        find_source(tmp_path)
+    assert len(understand(tmp_path / give).classes) > 1
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        "{cat,dog}/{2019,2020}/*.png 2", "{cat,dog}/{s1,s2,s3}/*.png 2", "{cat,dog}/{images,thumbnails}/*.png 2",
+        "{cat,dog}/{train,test}/*.png 2", "{cat/{tom,kit},dog/{rex,pug}}/*.png 2", "{cat/images,dog/images}/*.png 2",
+        "{cat/{a,b,c,d,e,f},dog/{a,b,u,v,w,x,y,z}}/*.png 2",
+    ],
+)  # fmt: skip
+def test_folders_that_class_folders_have_for_other_reasons(tmp_path: Path, entry: str) -> None:
+    assert of(tmp_path, entry).classes == ("cat", "dog")
+
+
+def test_one_folder_beside_its_test_part(tmp_path: Path) -> None:
+    found = of(tmp_path / "a", "{rps/rps,rps-test-set/rps-test-set}/{rock,paper}/*.png 3", "rps-validation/*.png 2")
+    assert (found.classes, found.parts) == (("paper", "rock"), (6, 0, 6))
+    assert "(rps-validation: 2)" in found.said[1]
+    assert of(tmp_path / "b", "tubes/{a,b}/*.png 3", "test tube/*.png 3").classes == ("test tube", "tubes")
+    assert of(tmp_path / "c", "{control,test}/*.png 3").classes == ("control", "test")
+
+
+def test_parts_of_different_things(tmp_path: Path) -> None:
+    found = of(tmp_path / "a", "{trainA,trainB,testA,testB}/*.png 3")
+    assert (found.classes, found.parts) == (("A", "B"), (6, 0, 6))
+    assert len(of(tmp_path / "b", "{cars_train,cars_test}/*.png 3").classes) == 1
+    assert len(of(tmp_path / "c", "{train,test,cars_train,cars_test}/*.png 3").classes) == 1
+
+
+@pytest.mark.parametrize("name", ["unlabeled", "Unlabelled", "unlabeled_images", "unsup"])
+def test_folders_named_as_unlabelled_are_no_classes(tmp_path: Path, name: str) -> None:
+    for at, entry in enumerate(
+        ("{cat,dog,X}/*.png 2", "{train/{cat,dog,X},test/{cat,dog}}/*.png 2", "{train,X}/*.png 2")
+    ):
+        found = of(tmp_path / f"{at}", entry.replace("X", name))
+        assert found.classes in (("cat", "dog"), (str(at),))
+        assert f"{name}: 2)" in found.said[1]
+    assert of(tmp_path / "alone", f"{name}/*.png 2").parts == (2, 0, 0)
+
+
+def test_masks_beside_their_images(tmp_path: Path) -> None:
+    masks = ["a/x (1)_mask.png", "a/x (1)_mask_1.png", "a/y-seg.gif", "b/z_segmentation.png"]
+    source = source_of(tmp_path, "a/x (1).png", "a/y.jpg", "b/z.jpg", "b/mask.png", "b/k_mask.png", *masks)
+    assert source.paths == ("a/x (1).png", "a/y.jpg", "b/k_mask.png", "b/mask.png", "b/z.jpg")
+    assert "4 images" in source.notices[0]
+    assert masks[0] in source.notices[0]
+
+
+def test_images_spread_over_numbered_folders(tmp_path: Path) -> None:
+    for at, entry in enumerate(("images_{001,002}/images/*.png 3", "x_part_{1,2}/*.png 3", "{00000,01000}/*.png 3")):
+        found = of(tmp_path / f"{at}", entry)
+        assert (found.classes, found.parts[0]) == ((f"{at}",), 6)
+        assert "numbered folders" in found.said[0]
+    for at, entry in enumerate(("{0,1000}/*.png 3", "class_{1,2}/*.png 3", "{00000,00001}/*.png 3")):
+        assert len(of(tmp_path / f"no{at}", entry).classes) == 2
+
+
 def test_names_in_another_case(tmp_path: Path) -> None:
     source = source_of(tmp_path / "a", "train/{Cat,Dog}/*.png 2", "test/{cat,DOG}/*.png 1")
     assert source.class_names == ("Cat", "Dog")

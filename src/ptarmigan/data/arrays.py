@@ -40,9 +40,15 @@ LABEL_KEYS = ("arr_1", "labels", "label", "y", "targets", "target")
 PART_WORDS = {
     "train": UNDECIDED, "training": UNDECIDED, "trainval": UNDECIDED,
     "val": SELECT, "valid": SELECT, "validation": SELECT, "dev": SELECT,
-    "test": HELD_OUT, "testing": HELD_OUT, "eval": HELD_OUT, "evaluation": HELD_OUT,
+    "test": HELD_OUT, "testing": HELD_OUT, "eval": HELD_OUT, "evaluation": HELD_OUT, "holdout": HELD_OUT,
+    "heldout": HELD_OUT, "训练": UNDECIDED, "验证": SELECT, "测试": HELD_OUT,
 }  # fmt: skip
 IDX_IMAGES = re.compile(r"(.*?)(train|t10k|test)-images[-.]idx[34]-ubyte(\.gz)?", re.IGNORECASE)
+
+
+def counted(number: int, what: str) -> str:
+    """'1 image', '5,782 images', '2 classes'."""
+    return f"{number:,} {what}{'' if number == 1 else 'es' if what.endswith('s') else 's'}"
 
 
 @dataclass(frozen=True)
@@ -105,7 +111,7 @@ class Arrays:
     labels: NDArray[np.int64]  # [N] over all arrays
     source_part: NDArray[np.int8]  # [N] SELECT or HELD_OUT if the source says so, else UNDECIDED
     class_names: tuple[str, ...]
-    understood: str  # one sentence: which arrays were read, and how
+    understood: str  # how many images and classes there are, which arrays were read, and how
     notices: tuple[str, ...] = ()
 
     @property
@@ -484,7 +490,9 @@ def _assemble(
     low, high = _value_range(tables, on_progress)
     layout = Layout(first, transposed, low, high)
     roles = {UNDECIDED: "", SELECT: " (select part)", HELD_OUT: " (held out)"}
+    images, classes = counted(len(labels), "image"), counted(len(values), "class")
     facts = [
+        f"{images} of one class, {names[0]!r}" if len(values) == 1 else f"{images} in {classes}",
         ", ".join(name + roles[table.part] for name, table in zip(found, tables, strict=False)),
         "channels first" * first,
         f"values {low:g} (black) to {high:g} (white)" * (tables[0].images.dtype != np.uint8),

@@ -17,20 +17,21 @@ from numpy.typing import NDArray
 
 from ptarmigan.core.paths import user_path
 from ptarmigan.core.types import OnProgress, UserError, natural, shorten
-from ptarmigan.data.arrays import IDX_IMAGES, Arrays, read_idx, read_npz
+from ptarmigan.data.arrays import IDX_IMAGES, Arrays, counted, read_idx, read_npz
 from ptarmigan.data.decode import FORMATS
-from ptarmigan.data.layout import ANNOTATION_FOLDERS, Layout, understand
-from ptarmigan.data.scan import Folder, Scan, content_digest, counted, is_own, open_regular, scan
+from ptarmigan.data.layout import ANNOTATION_FOLDERS, stem, understand
+from ptarmigan.data.scan import Scan, content_digest, is_own, open_regular, scan
 
 READ = ", ".join(FORMATS).replace("WEBP", "WebP")
 SUPPORTED = f"expected class folders or images ({READ}), IDX files (train-images-idx3-ubyte[.gz]) or an .npz"
 ARCHIVES = (
     ".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".zst", ".7z", ".rar", ".parquet", ".arrow", ".tfrecord", ".h5",
-    ".hdf5", ".mdb",
+    ".hdf5", ".mdb", ".tfrec",
 )  # fmt: skip
-LABEL_TABLES = (".csv", ".tsv", ".jsonl", ".ndjson", ".xls", ".xlsx")
-LABEL_TEXTS = (".json", ".txt", ".xml", ".lst", ".yaml", ".yml", ".mat", ".cls")
-LABEL_WORDS = re.compile("label|class|annotation|metadata|dataset|target|categor|attribute|caption", re.IGNORECASE)
+LABEL_TABLES = (".csv", ".tsv", ".jsonl", ".ndjson", ".xls", ".xlsx", ".mat")
+LABEL_TEXTS = (".json", ".txt", ".xml", ".lst", ".yaml", ".yml", ".cls")
+DOCUMENTS = (".md", ".rst", ".pdf", ".htm", ".html", ".doc", ".docx", ".rtf", ".log", ".py", ".ipynb", ".sh")
+LABEL_WORDS = re.compile("label|class|anno|metadata|dataset|target|categor|attribute|caption", re.IGNORECASE)
 SEARCHED_FILES = 100  # texts in which the names of image files are looked for
 SEARCHED_BYTES = 1 << 16  # of each
 WHOLE_ARRAY = 1 << 28  # bytes; of a larger array file, three pieces are hashed
@@ -114,9 +115,9 @@ def _find_in_folder(root: Path, on_progress: OnProgress | None) -> DataSource:
     name = _safe_name(full_name)
     if (source := _find_idx(root, name, found)) is not None:
         return source
-    kinds = Counter(_suffix(path) for folder in found.tree.walk() for path in folder.others)
+    others = [path for folder in found.tree.walk() for path in folder.others]
     if not found.digests:
-        raise _nothing(root, found, kinds)
+        raise _nothing(root, found, Counter(map(_suffix, others)))
     layout = understand(found.tree, full_name)
     class_names = tuple(sorted({group.name for group in layout.groups}, key=natural))
     number = {name: i for i, name in enumerate(class_names)}
@@ -127,9 +128,7 @@ def _find_in_folder(root: Path, on_progress: OnProgress | None) -> DataSource:
         paths += sorted(group.paths)
         labels += [number[group.name]] * len(group.paths)
         parts += [group.part] * len(group.paths)
-    notices = [*layout.notices, *_label_notices(root, found.tree, layout, kinds), *found.notices]
-    if kinds:
-        notices.append(f"left out: {counted(kinds.total(), 'file')} not in the formats {READ} ({_listed(kinds)})")
+    notices = [*layout.notices, *_other_notices(root, list(found.digests), others, layout.one_class), *found.notices]
     facts = [
         f"{label} {part} {path} {found.digests[path]}" for label, part, path in zip(labels, parts, paths, strict=True)
     ]
@@ -167,42 +166,41 @@ def _nothing(root: Path, found: Scan, kinds: Counter[str]) -> UserError:
     return UserError("; ".join([text, *found.notices]), "file-unreadable" if found.unreadable else "no-images")
 
 
-def _label_notices(root: Path, tree: Folder, layout: Layout, kinds: Counter[str]) -> list[str]:
-    """What may hold labels but is not read, such as labels.csv; takes it out of `kinds`."""
-    names = {_base(path) for folder in tree.walk() for path in folder.images}
-    stems = {name.rpartition(".")[0] or name for name in names}
+def _other_notices(root: Path, images: list[str], others: list[str], one_class: bool) -> list[str]:
+    """On files that are no images: what may hold labels, such as labels.csv, what may hold images, and the rest."""
+    names = {_base(path) for path in images}
+    stems = {stem(name) for name in names}
+    names |= {name for name in stems if len(name) > 4}  # a short one, such as 17, stands in many texts
     tables: list[str] = []
     beside: Counter[str] = Counter()
-    archives: list[str] = []
+    packed: list[str] = []
+    kinds: Counter[str] = Counter()
     searched = 0
-    for path in (path for folder in tree.walk() for path in folder.others):
+    for path in others:
         suffix = _suffix(path)
-        if suffix in LABEL_TABLES + LABEL_TEXTS and _base(path).rpartition(".")[0] in stems:
+        if suffix in LABEL_TABLES + LABEL_TEXTS and stem(path) in stems:
             beside[suffix] += 1
         elif suffix in LABEL_TABLES:
             tables.append(path)
-        elif suffix in ARCHIVES:
-            archives.append(path)
-        elif suffix in LABEL_TEXTS and searched < SEARCHED_FILES:
+        elif suffix in (*ARCHIVES, ".npz", ".npy"):
+            packed.append(path)
+        elif suffix in LABEL_TEXTS:
             searched += 1
-            if not _may_hold_labels(root / path, names):
-                continue
-            tables.append(path)
-        else:
-            continue
-        kinds[suffix] -= 1
-    kinds += Counter()  # without those that are at 0
+            if searched <= SEARCHED_FILES and _may_hold_labels(root / path, names):
+                tables.append(path)
+        elif suffix not in DOCUMENTS and _base(path).lower() not in ("readme", "license"):
+            kinds[suffix] += 1
     notices = []
     if tables or beside:
         found = tables + [f"{counted(n, f'{suffix} file')} named as images" for suffix, n in beside.most_common()]
         taken = "the classes are those of the folders"
-        if layout.one_class:
+        if one_class:
             taken = "all images are one class; sort them into a folder for each class to have classes"
         notices.append(f"labels in other files are not read ({shorten(found, 3)}): {taken}")
-    if archives:
-        notices.append(
-            f"archives are not read ({shorten(archives, 3)}): unpack them if their images belong to the data"
-        )
+    if packed:
+        notices.append(f"archives and arrays are not read ({shorten(packed, 3)})")
+    if kinds:
+        notices.append(f"left out: {counted(kinds.total(), 'file')} of other formats ({_listed(kinds)})")
     return notices
 
 

@@ -4,24 +4,30 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cache
 from typing import NamedTuple
 
 from ptarmigan.core.types import UserError, class_name, natural, shorten
-from ptarmigan.data.arrays import HELD_OUT, PART_WORDS, SELECT, UNDECIDED
-from ptarmigan.data.scan import Folder, counted
+from ptarmigan.data.arrays import HELD_OUT, PART_WORDS, SELECT, UNDECIDED, counted
+from ptarmigan.data.scan import Folder
 
 # Words that may stand beside a word of the above: train_images, seg_train, Final_Test.
 PLAIN_WORDS = {
     "set", "data", "dataset", "image", "images", "img", "imgs", "jpg", "jpeg", "png", "photos", "pictures", "files",
     "folder", "dir", "split", "part", "seg", "stage", "final", "resized", "cropped", "processed", "raw",
 }  # fmt: skip
-IMAGE_FOLDERS = {"image", "images", "img", "imgs", "jpegimages"}
+IMAGE_FOLDERS = {"image", "images", "img", "imgs", "jpegimages", "jpg", "jpeg", "png"}
 ANNOTATION_FOLDERS = {
     "annotation", "annotations", "attributes", "ground_truth", "groundtruth", "gt", "labels", "mask", "masks",
     "segmentation", "segmentations", "segmentationclass", "segmentationobject", "trimaps",
 }  # fmt: skip
+# x_mask.png beside x.png
+MASK = re.compile(r"(.+)[-_. ](masks?|seg|segmentation|gt|ground_?truth|trimap|matte)([-_. ]?[0-9]+)?", re.IGNORECASE)
+UNLABELLED = {"unlabeled", "unlabelled", "unsup", "unsupervised"}
+# A set that is spread over numbered folders says one of these words in their names: images_001, photos_part_1.
+SHARD_WORDS = {"image", "images", "img", "imgs", "part", "shard", "batch", "chunk", "fold"}
 
 
 class Group(NamedTuple):
@@ -39,13 +45,14 @@ class Layout:
     groups: list[Group] = field(default_factory=list)
     understood: str = ""
     notices: list[str] = field(default_factory=list)
-    one_class: bool = False  # there are no class folders
+    one_class: bool = False
 
 
 def understand(tree: Folder, name: str) -> Layout:
     """The classes and parts of a scanned folder with at least one image; `name` is that of a class without a folder.
 
-    Raises UserError if the training part has no class folders although other parts have.
+    Raises UserError if the training part has no class folders although other parts have, or if it is not certain which
+    level of folders is that of the classes.
     """
     return _Reader(tree, name).read()
 
@@ -55,6 +62,7 @@ class _Reader:
         self.tree, self.name = tree, name
         self.layout = Layout()
         self.loose: list[str] = []  # images outside class folders
+        self.masks: list[str] = []  # images beside those that they are masks of
         self.extra: list[Folder] = []  # folders beside those that are taken
         self.empty: list[str] = []  # folders without images beside class folders
         self.unlabelled: list[Folder] = []  # parts without class folders where others have them
@@ -62,7 +70,7 @@ class _Reader:
         self.spellings: defaultdict[str, set[str]] = defaultdict(set)  # of a class name, as folders have it
 
     def read(self) -> Layout:
-        masks = self.set_annotations_aside()
+        annotations = self.set_annotations_aside()
         level = self.look_through(self.tree)
         parts = find_parts(level)
         subs = _with_images(level)
@@ -71,11 +79,11 @@ class _Reader:
         elif not subs or _is_sharded(level) or (len(subs) == 1 and len(level.images) > len(subs[0].all_images())):
             kind = self.read_flat(level)
         else:
-            kind = self.read_classes(level, subs)
+            kind = self.read_classes(level)
         self.layout.groups = [group for group in self.layout.groups if group.paths]
         self.promote()
         self.merge_names()
-        self.say(kind, masks)
+        self.say(kind, annotations)
         return self.layout
 
     # --- the kinds of level -------------------------------------------------------------------------------------
@@ -85,12 +93,14 @@ class _Reader:
         self.loose += level.images
         found_parts = sorted(self.inside_parts(level, parts), key=lambda found: _rank(found[1]))
         folders = [sub for sub, _, _ in found_parts]
-        classes = [_with_images(inner) for _, _, inner in found_parts]
+        classes = [self.class_folders(inner) for _, _, inner in found_parts]
         if not any(classes):
-            for _, part, inner in found_parts:
-                self.layout.groups.append(Group(self.own_name(level), part, inner.images))
-            self.layout.one_class = True
-            return f"images under {_joined(folders)}, without class folders"
+            rests = ["_".join(words[1]) if (words := _part_and_rest(sub.name)) else "" for sub in folders]
+            several = len(set(rests)) > 1 and all(rests)  # trainA and trainB hold different things
+            for (_, part, inner), rest in zip(found_parts, rests, strict=True):
+                name = class_name(rest) if several else self.own_name(level)
+                self.layout.groups.append(Group(name, part, inner.images))
+            return f"images under {_joined(folders)}, " + ("each a class" if several else "without class folders")
         trained = [sub for sub, part, _ in found_parts if part == found_parts[0][1]]
         known = {
             _folded(found.name) for sub, subs in zip(folders, classes, strict=True) if sub in trained for found in subs
@@ -118,7 +128,7 @@ class _Reader:
         found: list[tuple[Folder, int, Folder]] = []
         for sub in _with_images(level):
             if sub.path not in parts:
-                self.extra.append(sub)
+                (self.unlabelled if _is_unlabelled(sub) else self.extra).append(sub)
                 continue
             part, inner = parts[sub.path], self.look_through(sub, in_part=True)
             if (deeper := find_parts(inner)) is None:
@@ -130,30 +140,27 @@ class _Reader:
 
     def read_flat(self, level: Folder) -> str:
         """Images without class folders."""
-        self.layout.one_class = True
-        paths = level.all_images() if _is_sharded(level) else level.images
         if not _is_sharded(level):
             self.extra += _with_images(level)
-        self.layout.groups.append(Group(self.own_name(level), UNDECIDED, paths))
-        return f"images{_within(level)} without class folders"
+            self.layout.groups.append(Group(self.own_name(level), UNDECIDED, level.images))
+            return f"images{_within(level)} without class folders"
+        self.layout.groups.append(Group(self.own_name(level), UNDECIDED, level.all_images()))
+        shards = shorten([sub.path for sub in _with_images(level)], 3)
+        return f"images in numbered folders, which are no classes ({shards})"
 
-    def read_classes(self, level: Folder, subs: list[Folder]) -> str:
+    def read_classes(self, level: Folder) -> str:
         """Class folders.  Each may be divided into parts; other parts than the training part may lie beside them."""
         self.loose += level.images
         self.empty += _without_images(level)
+        subs = self.class_folders(level)
         classes = [sub for sub in subs if _part(sub.name) in (None, UNDECIDED)]
         if len(classes) < 2:
             classes = subs
-        names = {_folded(sub.name) for sub in classes}
-        copies = {sub.path for sub in classes if _is_copy(sub, names)}
-        classes = [sub for sub in classes if sub.path not in copies]
+        self.check_level(classes)
         known = {_folded(sub.name) for sub in classes}
         paths = {sub.path for sub in classes}
         divided_by: list[str] = []
         for sub in subs:
-            if sub.path in copies:
-                self.extra.append(sub)
-                continue
             if sub.path in paths:
                 divided_by += self.read_class(sub)
                 continue
@@ -174,6 +181,48 @@ class _Reader:
         divided = f", with parts {', '.join(dict.fromkeys(divided_by))}" if divided_by else ""
         return f"class folders{_within(level)}{divided}"
 
+    def class_folders(self, level: Folder) -> list[Folder]:
+        """The folders of a level, without copies of the level itself and images that are said to have no labels."""
+        subs = _with_images(level)
+        names = {_folded(sub.name) for sub in subs}
+        copies = [sub for sub in subs if _is_copy(sub, names) and _part(sub.name) in (None, UNDECIDED)]
+        unlabelled = [sub for sub in subs if _is_unlabelled(sub)] if len(subs) > 1 else []
+        self.extra += copies
+        self.unlabelled += unlabelled
+        return [sub for sub in subs if sub not in copies and sub not in unlabelled]
+
+    def check_level(self, classes: list[Folder]) -> None:
+        """Raise UserError where the folders inside the class folders may as well be the classes.
+
+        They may be if several class folders hold the same folders, as set variants and domains do (colour/cat and
+        grey/cat), or if one has a training part with class folders, as a data set has.  Folders inside that are only
+        numbered are no classes (cat/2023 and dog/2023), nor are those of images.
+        """
+        names = {_folded(sub.name) for sub in classes}
+        inside = {sub.path: _inside(sub) for sub in classes}
+        if sets := [sub for sub in classes if inside[sub.path][1]]:
+            text = (
+                f"{sets[0].path}/ in {self.name} has parts and class folders of its own, and other folders beside it: "
+            )
+            text += f"give one data set, such as {self.name}/{sets[0].path}"
+            raise UserError(text, "layout-unclear")
+        counts = Counter(name for found, _ in inside.values() for name in found)
+        shared = {name for name, count in counts.items() if count > 1}
+        repeating = [sub for sub in classes if len(inside[sub.path][0] & shared) > 1]
+        if 2 * len(repeating) <= len(classes) or 2 * len(shared) < len(counts) or shared <= names:
+            return
+        if shared & (IMAGE_FOLDERS | ANNOTATION_FOLDERS) or (_is_numbered(shared) and not _is_numbered(names)):
+            return
+        best = max(repeating, key=lambda sub: (_part(sub.name) == UNDECIDED, len(sub.all_images())))
+        found = [sub.name for sub in _class_folders(best) if _folded(sub.name) in shared]
+        raise UserError(
+            f"{shorten([sub.path for sub in repeating], 3)} in {self.name} hold folders of the same names "
+            f"({shorten(found, 3)}), so it is not certain which of them are the classes: give one of the outer "
+            f"folders, such as {self.name}/{best.path}, to train on its inner ones, or move the images up out of the "
+            "inner folders to train on the outer ones",
+            "layout-unclear",
+        )
+
     def read_class(self, sub: Folder) -> list[str]:
         """One class folder; returns the names of the parts that it is divided into."""
         parts, name = find_parts(sub), class_name(sub.name)
@@ -190,7 +239,7 @@ class _Reader:
 
     def take(self, folder: Folder, part: int) -> None:
         """All images in and below a class folder."""
-        name, inside = class_name(folder.name), _with_images(folder)
+        name, inside = class_name(folder.name), _class_folders(folder)
         self.spellings[name].add(folder.name)
         self.layout.groups.append(Group(name, part, folder.all_images()))
         if len(inside) > 1:
@@ -229,13 +278,19 @@ class _Reader:
         return sub
 
     def set_annotations_aside(self) -> list[Folder]:
-        """Take masks and the like, where their folder lies beside one of images or of a part, out of the tree."""
+        """Take masks and the like, folders and images beside those that they belong to, out of the tree."""
         aside: list[Folder] = []
         for folder in self.tree.walk():
-            names = {sub.name.lower() for sub in folder.folders}
-            if names & IMAGE_FOLDERS or any(_part(name) == UNDECIDED for name in names):
-                aside += [sub for sub in _with_images(folder) if sub.name.lower() in ANNOTATION_FOLDERS]
-                folder.folders = [sub for sub in folder.folders if sub.name.lower() not in ANNOTATION_FOLDERS]
+            beside = [sub for sub in folder.folders if sub.name.lower() not in ANNOTATION_FOLDERS]
+            names = {sub.name.lower() for sub in beside}
+            deeper = {lower.name.lower() for sub in beside for lower in sub.folders}
+            if (names | deeper) & IMAGE_FOLDERS or any(_part(name) == UNDECIDED for name in names):
+                aside += [sub for sub in _with_images(folder) if sub not in beside]
+                folder.folders = beside
+            stems = {stem(path) for path in folder.images}
+            masks = {path for path in folder.images if (of := MASK.fullmatch(stem(path))) and of[1] in stems}
+            self.masks += sorted(masks, key=natural)
+            folder.images = [path for path in folder.images if path not in masks]
         return aside
 
     # --- names --------------------------------------------------------------------------------------------------
@@ -243,7 +298,8 @@ class _Reader:
     def own_name(self, level: Folder) -> str:
         """The name of a class without a folder of its own: that of the nearest folder whose name says what it holds."""
         for piece in reversed(level.path.split("/")):
-            if piece and piece.lower() not in IMAGE_FOLDERS and _part(piece) is None:
+            words = {word.lower() for word in _words(piece)}
+            if words - IMAGE_FOLDERS - PLAIN_WORDS and _part(piece) is None:
                 return class_name(piece)
         return class_name(self.name)
 
@@ -275,11 +331,12 @@ class _Reader:
 
     # --- the sentence and the notices ---------------------------------------------------------------------------
 
-    def say(self, kind: str, masks: list[Folder]) -> None:
+    def say(self, kind: str, annotations: list[Folder]) -> None:
         groups, notices = self.layout.groups, self.layout.notices
         images = counted(sum(len(group.paths) for group in groups), "image")
         names = {group.name for group in groups}
-        if self.layout.one_class:
+        if len(names) == 1:
+            self.layout.one_class = True
             text = f"{kind}: {images} of one class, {next(iter(names))!r}"
         else:
             text = f"{kind}: {images} in {counted(len(names), 'class')}"
@@ -289,7 +346,7 @@ class _Reader:
         for folders, why in (
             (self.unlabelled, "without labels"),
             (self.extra, "in other folders"),
-            (masks, "in folders of annotations"),
+            (annotations, "in folders of annotations"),
         ):
             if folders:
                 numbers = [len(folder.all_images()) for folder in folders]
@@ -298,6 +355,11 @@ class _Reader:
         if self.loose:
             notices.append(
                 f"left out: {counted(len(self.loose), 'image')} outside class folders ({shorten(self.loose, 3)})"
+            )
+        if self.masks:
+            notices.append(
+                f"left out: {counted(len(self.masks), 'image')} named as masks of others beside them "
+                f"({shorten(self.masks, 3)})"
             )
         if self.empty:
             notices.append(f"left out: {counted(len(self.empty), 'folder')} without images ({shorten(self.empty)})")
@@ -314,31 +376,38 @@ def find_parts(folder: Folder) -> dict[str, int] | None:
 
     They are parts if training and other parts lie beside each other, whatever else does, or if all of them are named as
     parts.  A folder `train` beside others is a part if it alone has class folders, else a class: trains are a usual
-    class.
+    class.  One folder of any name that has class folders is the training part of those beside it, if all of these are
+    named as val or test parts: flowers/ and flowers_test/.
     """
-    subs = _with_images(folder)
+    subs = [sub for sub in _with_images(folder) if not _is_unlabelled(sub)]
     named = {sub.path: found for sub in subs if (found := _part_and_rest(sub.name)) is not None}
-    parts_of_rest: defaultdict[tuple[str, ...], set[int]] = defaultdict(set)
+    parts_of_rest: defaultdict[str, set[int]] = defaultdict(set)
     for part, rest in named.values():
-        parts_of_rest[rest].add(part)
+        parts_of_rest["_".join(rest).lower()].add(part)
     # cars_train is a part only beside another part of cars, such as cars_test
-    parts = {path: part for path, (part, rest) in named.items() if not rest or len(parts_of_rest[rest]) > 1}
+    parts = {
+        path: part for path, (part, rest) in named.items() if not rest or len(parts_of_rest["_".join(rest).lower()]) > 1
+    }
     kinds = set(parts.values())
-    if not parts or len(parts) == len(subs) or (UNDECIDED in kinds and len(kinds) > 1):
+    if len(parts) == len(subs) or (UNDECIDED in kinds and len(kinds) > 1):
         return parts or None
+    unnamed = [sub for sub in subs if sub.path not in named]
+    if len(unnamed) == 1 < len(subs) and _class_folders(unnamed[0]):
+        words = {word.lower() for word in _words(unnamed[0].name)}
+        if all(part != UNDECIDED and words.issuperset(map(str.lower, rest)) for part, rest in named.values()):
+            return {unnamed[0].path: UNDECIDED} | {path: part for path, (part, _) in named.items()}
     nested = any(len(_with_images(sub)) > 1 for sub in subs if parts.get(sub.path) == UNDECIDED)
     return parts if nested and not any(_with_images(sub) for sub in subs if sub.path not in parts) else None
 
 
 @cache
 def _part_and_rest(name: str) -> tuple[int, tuple[str, ...]] | None:
-    """The part that a folder's name stands for, and what else it says; None if it names no part or several."""
-    words = re.findall(r"[^\W\d_]+", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name))
-    pieces = [re.sub(r"(?<=.)(set|data|images|imgs)$", "", word.lower()) for word in words]
+    """The part that a folder's name stands for, and its other words; None if it names no part or several."""
+    pieces = {re.sub(r"(?<=.)(set|data|images|imgs|集)$", "", word.lower()): word for word in _words(name)}
     parts = {PART_WORDS[piece] for piece in pieces if piece in PART_WORDS}
     if len(parts) != 1:
         return None
-    return parts.pop(), tuple(piece for piece in pieces if piece not in PART_WORDS and piece not in PLAIN_WORDS)
+    return parts.pop(), tuple(pieces[piece] for piece in pieces if piece not in PART_WORDS and piece not in PLAIN_WORDS)
 
 
 def _part(name: str) -> int | None:
@@ -347,20 +416,64 @@ def _part(name: str) -> int | None:
     return None if found is None or found[1] else found[0]
 
 
+def _words(name: str) -> list[str]:
+    """The words of a name: GTSRB_Final_Training, trainA -> GTSRB, Final, Training; train, A."""
+    text = re.sub(r"(hold|held)[-_ ]out", r"\1out", name, flags=re.IGNORECASE)
+    return re.findall(r"[^\W\d_]+", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", text))
+
+
 def name_words(paths: list[str]) -> list[str]:
     """The words that file names begin with, if they are few and each begins many: cat.0.jpg, dog.0.jpg -> cat, dog."""
-    stems = [path.rpartition("/")[2].rpartition(".")[0] or path.rpartition("/")[2] for path in paths]
-    words = Counter(re.sub(r"[\W_]*\(?[0-9]+\)?$", "", stem) for stem in stems)
+    words = Counter(re.sub(r"[\W_]*\(?[0-9]+\)?$", "", stem(path)) for path in paths)
     if 2 <= len(words) <= len(paths) / 5 and min(words.values()) >= 5 and all(re.search(r"[^\W\d_]", w) for w in words):
         return sorted(words, key=natural)
     return []
 
 
+def stem(path: str) -> str:
+    """A file's name without its ending."""
+    name = path.rpartition("/")[2]
+    return name.rpartition(".")[0] or name
+
+
 def _is_sharded(level: Folder) -> bool:
-    """Numbered folders beside a dataset.json are shards, not classes."""
+    """Whether the folders only divide many images: 00000 and 01000, part_1 and part_2, any numbers and dataset.json."""
     subs = _with_images(level)
-    has_list = any(path.rpartition("/")[2].lower() == "dataset.json" for path in level.others)
-    return has_list and bool(subs) and all(sub.name.isdecimal() for sub in subs)
+    if len(subs) < 2 or any(_class_folders(sub) for sub in subs):
+        return False
+    names = [sub.name for sub in subs]
+    if all(name.isdecimal() for name in names):
+        has_list = any(path.rpartition("/")[2].lower() == "dataset.json" for path in level.others)
+        return has_list or all(len(name) > 3 and int(name) % 1000 == 0 for name in names)
+    return _is_numbered(names) and not SHARD_WORDS.isdisjoint(word.lower() for word in _words(names[0]))
+
+
+def _is_numbered(names: Iterable[str]) -> bool:
+    """Whether only numbers tell the names apart: 2019 and 2020, fold1 and fold2."""
+    return len({re.sub("[0-9]+", "", name).casefold() for name in names}) == 1
+
+
+def _is_unlabelled(folder: Folder) -> bool:
+    words = {word.lower() for word in _words(folder.name)}
+    return bool(words & UNLABELLED) and words <= UNLABELLED | PLAIN_WORDS
+
+
+def _class_folders(folder: Folder) -> list[Folder]:
+    """The folders in a folder, or in the folder that it only wraps; none if there are no two."""
+    while len(subs := _with_images(folder)) == 1 and not folder.images:
+        folder = subs[0]
+    return subs if len(subs) > 1 else []
+
+
+def _inside(folder: Folder) -> tuple[set[str], bool]:
+    """The names of the folders in a folder that could be classes, and whether these lie in a training part there."""
+    while len(subs := _with_images(folder)) == 1 and not folder.images:
+        folder = subs[0]
+    parts = find_parts(folder)
+    if parts is None:
+        return {_folded(sub.name) for sub in subs}, False
+    in_train = [sub for part in subs if parts.get(part.path) == UNDECIDED for sub in _class_folders(part)]
+    return {_folded(sub.name) for sub in in_train}, bool(in_train)
 
 
 def _is_copy(folder: Folder, classes: set[str]) -> bool:

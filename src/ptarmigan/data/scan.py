@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import IO, NamedTuple
 
 from ptarmigan.core.types import OnProgress, natural, shorten
+from ptarmigan.data.arrays import counted
 from ptarmigan.data.decode import FORMATS
 
 # The first bytes of each format.  PPM and BMP begin with two letters that a text may begin with as well, so more of
@@ -54,7 +55,7 @@ NO_IMAGES = (
 LITTER = {
     "$recycle.bin", "recycler", "system volume information", "thumbs.db", "ehthumbs.db", "desktop.ini", "picasa.ini",
     "@eadir", "#recycle", "#snapshot", "@recycle", "@recently-snapshot", "@tmp", "__macosx", "icon\r",
-    "network trash folder", "temporary items", "lost+found", "__pycache__", "node_modules",
+    "$av_asw", "found.000", "network trash folder", "temporary items", "lost+found", "__pycache__", "node_modules",
 }  # fmt: skip
 
 WHOLE = 1 << 20  # bytes; of an image file that is larger, three pieces are hashed
@@ -214,7 +215,7 @@ class _Walk:
         self.count += 1
         if self.on_progress is not None and self.count % 100 == 0:
             self.on_progress("listing files", self.count, None)
-        return not entry.name.startswith(".") and entry.name.lower() not in LITTER
+        return not entry.name.startswith((".", "~$")) and entry.name.lower() not in LITTER
 
     def sort_in(self, entry: os.DirEntry[str], folder: Folder, device: int) -> None:
         path = f"{folder.path}/{entry.name}" if folder.path else entry.name
@@ -255,11 +256,6 @@ class _Walk:
 
     def full(self, path: str) -> str:
         return f"{self.root}/{path}" if path else str(self.root)
-
-
-def counted(number: int, what: str) -> str:
-    """'1 image', '5,782 images', '2 classes'."""
-    return f"{number:,} {what}{'' if number == 1 else 'es' if what.endswith('s') else 's'}"
 
 
 def is_own(folder: str) -> bool:
