@@ -158,7 +158,7 @@ def test_an_error_that_no_code_foresaw_is_one_line_and_a_report(
     monkeypatch.setenv("PTARMIGAN_CACHE", str(folder))
     monkeypatch.setenv("SECRET", "do not tell")
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    monkeypatch.setattr("ptarmigan.generator.generator.info", fail)
+    monkeypatch.setattr("ptarmigan.generator.header.info", fail)
     status, out, err = call(monkeypatch, capsys, "info", "some model")
     assert (status, out) == (70, "")
     line = re.fullmatch(r"ptarmigan: .*KeyError.* (\S+\.txt) \[internal-error\]\n", err)
@@ -188,7 +188,7 @@ def test_whatever_is_raised_is_one_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     monkeypatch.setenv("PTARMIGAN_CACHE", str(tmp_path))
-    monkeypatch.setattr("ptarmigan.generator.generator.info", Mock(side_effect=error))
+    monkeypatch.setattr("ptarmigan.generator.header.info", Mock(side_effect=error))
     found, _, err = call(monkeypatch, capsys, "info", "x")
     assert found == status
     assert re.fullmatch(rf"ptarmigan: .*\[{code}\]\n", err)

@@ -411,7 +411,7 @@ def test_large_images_are_read_one_at_a_time(tmp_path: Path) -> None:
 
 
 def test_words_that_are_no_characters(tmp_path: Path) -> None:
-    for number in (0x110000, 0xD800, 2**32 - 1):
+    for number in (0x110000, 2**32 - 1):
         words = np.full(6, number, np.uint32).view("U1")
         refused(npz(tmp_path, arr_0=IMAGES, arr_1=words), "file-unreadable", "[arr_1]")
         refused(npz(tmp_path, arr_0=IMAGES, arr_1=LABELS, class_names=words[:3]), "file-unreadable", "[class_names]")

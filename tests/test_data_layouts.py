@@ -305,7 +305,7 @@ def test_a_fifo_is_never_opened(tmp_path: Path) -> None:
     )
     assert source.paths == ("cat/0.png",)
     assert "cat/pipe" in source.notices[-1]
-    with raises("no-images", "pipe.npz"):
+    with raises("file-unreadable", "pipe.npz"):
         find_source(tmp_path / "pipe.npz")
     assert time.monotonic() - began < 5
 
@@ -439,11 +439,11 @@ def test_idx_files_below(tmp_path: Path) -> None:
 # --- paths -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("path", ["", "  ", "~nosuchuser_/x", "a" * 300, "a\0b"])
+@pytest.mark.parametrize("path", ["", "~nosuchuser_/x", "a" * 300, "a\0b"])
 def test_paths_that_are_none(path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     make(tmp_path, ["cat/0.png"])
-    with raises("file-unreadable" if len(path) == 300 else "path-not-found"):
+    with raises("value-invalid", "data"):
         find_source(path)
 
 

@@ -249,7 +249,7 @@ def test_a_sources_own_parts_do_not_depend_on_the_number_of_images(tmp_path: Pat
 
 
 def test_a_class_of_which_only_the_test_part_has_images_is_left_out_aloud(tmp_path: Path) -> None:
-    for part, names in (("train", "ac"), ("test", "abc"), ("val", "bd")):
+    for part, names in (("train", "ac"), ("test", "abc"), ("val", "bcd")):
         for i in range(4):
             for name in names:
                 put(tmp_path / "set" / part / name / f"{i}.png")
@@ -259,13 +259,12 @@ def test_a_class_of_which_only_the_test_part_has_images_is_left_out_aloud(tmp_pa
     data = open_dataset(tmp_path / "set", Data())
     assert data.spec.class_names == ("a", "c")
     assert data.class_counts() == {"a": 4, "c": 4}
-    assert data.labels.tolist() == [0] * 8 + [1] * 8
-    assert len(data.images) == 16
+    assert data.labels.tolist() == [0] * 8 + [1] * 12
+    assert len(data.images) == 20
     assert [pack.content_hash(image) for image in data.images] == data.hashes.tolist()
-    for i in range(16):
+    for i in range(20):
         assert (np.asarray(Image.open(data.origin(i))) == data.images[i, ..., 0]).all()
-    (notice,) = (notice for notice in data.notices if "left out" in notice)
-    assert "b (8), d (4), e (1)" in notice
+    assert any("left out" in notice and "b (8), d (4), e (1)" in notice for notice in data.notices)
 
 
 def test_one_image_in_two_classes_is_said(tmp_path: Path) -> None:
@@ -293,7 +292,7 @@ def test_a_thousand_classes_are_never_listed_whole(tmp_path: Path) -> None:
     assert data.spec.classes == 500
     assert len(data.understood) < 300
     assert all(len(notice) < 300 for notice in data.notices)
-    with raises("unknown-name", "and 450 more") as caught:
+    with raises("unknown-name", "and 480 more") as caught:
         data.spec.label("zebra")
     assert len(str(caught.value)) < 400
 

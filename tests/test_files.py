@@ -19,7 +19,7 @@ from ptarmigan.core.files import (
 )  # fmt: skip
 from ptarmigan.core.log import Metrics, damaged_lines, read_log
 from ptarmigan.core.tensor_files import load_tensors, save_tensors
-from ptarmigan.core.types import class_name, printable
+from ptarmigan.core.types import class_name, natural, printable
 from support import raises
 
 
@@ -131,3 +131,8 @@ def test_a_class_name_is_text_in_one_form() -> None:
 def test_printable_text_has_one_line_and_no_control_characters() -> None:
     assert printable("a\nptarmigan: done\x1b[2J\u202e") == "a\\nptarmigan: done\\x1b[2J\\u202e"
     assert printable("fine: caf\u00e9 \u96ea") == "fine: caf\u00e9 \u96ea"
+
+
+def test_natural_order() -> None:
+    names = ["2b", "10", "c10", "", "c", "a", "c2", "02", "2"]
+    assert sorted(names, key=natural) == ["", "02", "2", "2b", "10", "a", "c", "c2", "c10"]

@@ -68,7 +68,7 @@ def test_text_from_data_cannot_forge_a_line_or_reach_the_terminal_raw(
 
     many = [f"n{number}" for number in range(439)]
     shown = {"path": FORGED, "classes": [FORGED, *many], "images_seen": 1000}
-    monkeypatch.setattr("ptarmigan.generator.generator.info", lambda model: shown)
+    monkeypatch.setattr("ptarmigan.generator.header.info", lambda model, at: shown)
     status, out, _ = call(monkeypatch, capsys, "info", tmp_path)
     assert status == 0
     assert len(out.splitlines()) == 3

@@ -155,9 +155,9 @@ def test_what_is_wrong_with_the_model_the_class_and_out_is_said_in_this_order(ru
         sample(tmp_path / "nowhere", label=["moth"], out=tmp_path / "x.jpg")
     with raises("unknown-name", "'moth'"):
         sample(run, label=["moth"], out=tmp_path / "x.jpg")
-    with raises("file-unwritable", "out"):
+    with raises("value-invalid", "out"):
         sample(run, n=1, out=tmp_path / ("x" * 300 + ".png"))
-    with raises("file-unreadable"):
+    with raises("value-invalid", "model"):
         load(tmp_path / ("x" * 300))
 
 

@@ -527,10 +527,10 @@ def test_without_a_terminal_a_line_says_what_takes_long(
         bar.set_total(90)
         bar.show("real images")
         bar.advance(30)
-        time.sleep(0.3)
+        time.sleep(0.5)
     said = capsys.readouterr().err.splitlines()
     assert "real images, 30 of 90 images" in said[0]
-    assert len(said) == 2  # again after five times as long
+    assert len(said) >= 2  # again after five times as long
     with score_module.ProgressBar() as bar:
         bar.show("real images")
     time.sleep(0.1)

@@ -23,7 +23,12 @@ from conftest import SMALL
 from ptarmigan.evaluation.features import Extractor
 
 ROOT = Path(__file__).parents[1]
-ELSEWHERE = {"kill": "test_survival.py", "shapes": "test_shapes.py", "judge_shapes": "test_shapes.py"}
+ELSEWHERE = {
+    "kill": "test_survival.py",
+    "shapes": "test_shapes.py",
+    "judge_shapes": "test_shapes.py",
+    "draw_layouts": "test_data_layouts.py",
+}
 SLOW = pytest.mark.slow
 LIBRARIES = {"textbook"}  # of step.py
 PER_CLASS = 13  # of the test images, and of what the judge scores
@@ -84,7 +89,9 @@ def test_every_script_has_a_smoke_test() -> None:
         for path in (ROOT / folder).glob("*.py"):
             if path.stem in LIBRARIES:
                 continue
-            text = (ROOT / "tests" / ELSEWHERE[path.stem]).read_text() if path.stem in ELSEWHERE else here
+            text = (
+                (ROOT / "tests" / ELSEWHERE[path.stem]).read_text(encoding="utf-8") if path.stem in ELSEWHERE else here
+            )
             assert f'"{path.stem}' in text or f"import {path.stem}" in text, f"no test runs {path.relative_to(ROOT)}"
 
 

@@ -96,7 +96,7 @@ def class_name(name: str) -> str:
 def natural(name: str) -> tuple[object, ...]:
     """Sort key: numbers in names compare as numbers, so that 2 comes before 10 and a2 before a10."""
     pieces = re.split(r"([0-9]+)", name)
-    return (*(int(piece) if i % 2 else piece for i, piece in enumerate(pieces)), name)
+    return tuple(int(piece) if i % 2 else piece for i, piece in enumerate(pieces)), name
 
 
 def printable(text: str) -> str:

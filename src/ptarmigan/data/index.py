@@ -145,7 +145,11 @@ def _find_idx(root: Path, name: str, found: Scan) -> ArraySource | None:
         folders = [folder for folder in folders if not folder.path]
     if not folders:
         return None
-    used = [path for path in map(_base, folders[0].others) if "-ubyte" in path or path == "classes.txt"]
+    used = [
+        path
+        for path in map(_base, folders[0].others)
+        if "-ubyte" in path or path.endswith(("classes.txt", "-mapping.txt"))
+    ]
     folder = root / folders[0].path
     where = f" in {folders[0].path}/" if folders[0].path else ""
     stamp = _array_stamp([folder / file for file in used])
