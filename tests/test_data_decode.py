@@ -626,7 +626,8 @@ def test_what_the_crop_cuts_is_said(tmp_path: Path) -> None:
     (notice,) = notices_of(tmp_path / "forced", [wide] * 9, Data(size="48"))
     assert all(fact in notice for fact in ("48x48", "50 %", "9 of 9", "--fit pad", "--fit stretch", "--size"))
     (notice,) = notices_of(tmp_path / "mixed", [wide, *[square] * 3])
-    assert all(fact in notice for fact in ("12 %", "1 of 4"))
+    assert all(fact in notice for fact in ("50 %", "1 of 4"))
+    assert notices_of(tmp_path / "rounded", [np.zeros((300, 400), np.uint8)] * 9) == []  # 64x84 cuts 1.6 %
     assert notices_of(tmp_path / "padded", [wide, *[square] * 3], Data(fit="pad")) == []
 
 

@@ -272,6 +272,11 @@ def test_pictures_that_sample_wrote_are_no_data_beside_others(tmp_path: Path) ->
     save_png(picture, tmp_path / "data/dog/other.png", seed=0, note="of another program")
     assert len(understand(tmp_path / "data").said) == len(again.notices) + 1
     assert understand(tmp_path / "data").parts[0] == 5
+    (tmp_path / "data/replay-3").mkdir()
+    save_png(picture, tmp_path / "data/replay-3/real.png", images_seen=123)
+    save_png(picture, tmp_path / "data/copies.png", pairs="generated image, then its nearest training image")
+    again = find_source(tmp_path / "data")
+    assert "4 pictures" in again.notices[-1]
 
 
 def test_links_stay_inside_and_each_file_is_read_once(tmp_path: Path) -> None:
@@ -424,6 +429,31 @@ def test_array_files_are_stamped_by_their_bytes(tmp_path: Path) -> None:
         os.utime(tmp_path / "train-images-idx3-ubyte", (1, 1))
         stamps.append(find_source(tmp_path).stamp)
     assert len(set(stamps)) == 2
+
+
+def test_several_sets_of_idx_files(tmp_path: Path) -> None:
+    make(tmp_path / "two", ["{MNIST,Fashion}/train-{images-idx3,labels-idx1}-ubyte.gz = x"])
+    with raises("layout-unclear", "Fashion, MNIST"):
+        find_source(tmp_path / "two")
+    make(tmp_path / "more", ["MNIST/raw/train-images-idx3-ubyte = x", "{cat,dog}/*.png 2"])
+    found = understand(tmp_path / "more")
+    assert found.classes == ("cat", "dog")
+    assert "MNIST/raw/train-images-idx3-ubyte" in " ".join(found.said)
+
+
+def test_documents_are_no_images_and_archives_and_labels_are_named(tmp_path: Path) -> None:
+    documents = "{README,LICENSE,a.md,b.pdf,c.py,words.txt,d.json}"
+    assert len(of(tmp_path / "a", "{cat,dog}/*.png 2", f"{documents} = x").said) == 1
+    found = of(tmp_path / "b", "{cat,dog}/*.png 2", "{a.npz,b.h5,c.tfrec} = x", "setid.mat", "x.mp4", "annos.json = x")
+    assert all("a.npz" in s or "setid.mat" in s or "1 .mp4" in s for s in found.said[1:])
+    assert len(found.said) == 4
+
+
+def test_labels_are_found_by_names_without_endings_and_in_folders_of_annotations(tmp_path: Path) -> None:
+    assert "list.txt" in of(tmp_path / "a", "beagle_*.jpg 9", "list.txt = beagle_7 1 2").said[-1]
+    assert len(of(tmp_path / "b", "*.jpg 9", "notes.txt = page 7").said) == 1
+    found = of(tmp_path / "c", "JPEGImages/*.jpg 9", "Annotations/*.xml 9")
+    assert "9 .xml files" in found.said[-1]
 
 
 def test_idx_files_below(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ptarmigan import config
 from ptarmigan.core.types import ImageSpec, OnProgress, UserError, shorten
-from ptarmigan.data.arrays import HELD_OUT, SELECT, TRAIN, UNDECIDED
+from ptarmigan.data.arrays import HELD_OUT, SELECT, TRAIN, UNDECIDED, counted
 from ptarmigan.data.batches import Batches
 from ptarmigan.data.index import DataSource, FolderSource, find_source
 from ptarmigan.data.pack import Pack, open_pack
@@ -152,7 +152,7 @@ def _notices_of_copies(dataset: Dataset, keys: NDArray[np.uint64]) -> list[str]:
     if (at := np.flatnonzero(equal & other_class)).size:
         pair = " and ".join(dataset.origin(int(order[i])) for i in (at[0], at[0] + 1))
         notices.append(
-            f"{len(np.unique(hashes[at])):,} images lie in more than one class, for example {pair}: their labels "
+            f"{counted(len(np.unique(hashes[at])), 'image')} in more than one class, for example {pair}: their labels "
             "contradict each other; remove the wrong ones"
         )
     copies = int((equal & ~other_class).sum())

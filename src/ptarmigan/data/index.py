@@ -141,6 +141,11 @@ def _find_in_folder(root: Path, on_progress: OnProgress | None) -> DataSource:
 def _find_idx(root: Path, name: str, found: Scan) -> ArraySource | None:
     """IDX files in the folder itself, or in the only folder below it that has some if there are no images."""
     folders = [f for f in found.tree.walk() if any(IDX_IMAGES.fullmatch(_base(path)) for path in f.others)]
+    if len(folders) > 1 and folders[0].path and not found.digests:
+        text = (
+            f"{root} holds several sets of IDX files ({shorten([folder.path for folder in folders])}): give one of them"
+        )
+        raise UserError(text, "layout-unclear")
     if len(folders) != 1 or (folders[0].path and found.digests):
         folders = [folder for folder in folders if not folder.path]
     if not folders:
@@ -186,7 +191,7 @@ def _other_notices(root: Path, images: list[str], others: list[str], one_class: 
             beside[suffix] += 1
         elif suffix in LABEL_TABLES:
             tables.append(path)
-        elif suffix in (*ARCHIVES, ".npz", ".npy"):
+        elif suffix in (*ARCHIVES, ".npz", ".npy") or IDX_IMAGES.fullmatch(_base(path)):
             packed.append(path)
         elif suffix in LABEL_TEXTS:
             searched += 1

@@ -282,11 +282,12 @@ class _Reader:
         aside: list[Folder] = []
         for folder in self.tree.walk():
             beside = [sub for sub in folder.folders if sub.name.lower() not in ANNOTATION_FOLDERS]
-            names = {sub.name.lower() for sub in beside}
-            deeper = {lower.name.lower() for sub in beside for lower in sub.folders}
-            if (names | deeper) & IMAGE_FOLDERS or any(_part(name) == UNDECIDED for name in names):
-                aside += [sub for sub in _with_images(folder) if sub not in beside]
-                folder.folders = beside
+            if len(beside) < len(folder.folders):
+                names = {sub.name.lower() for sub in beside}
+                deeper = {lower.name.lower() for sub in beside for lower in sub.folders}
+                if (names | deeper) & IMAGE_FOLDERS or any(_part(name) == UNDECIDED for name in names):
+                    aside += [sub for sub in _with_images(folder) if sub not in beside]
+                    folder.folders = beside
             stems = {stem(path) for path in folder.images}
             masks = {path for path in folder.images if (of := MASK.fullmatch(stem(path))) and of[1] in stems}
             self.masks += sorted(masks, key=natural)
@@ -379,6 +380,8 @@ def find_parts(folder: Folder) -> dict[str, int] | None:
     class.  One folder of any name that has class folders is the training part of those beside it, if all of these are
     named as val or test parts: flowers/ and flowers_test/.
     """
+    if not folder.folders:
+        return None
     subs = [sub for sub in _with_images(folder) if not _is_unlabelled(sub)]
     named = {sub.path: found for sub in subs if (found := _part_and_rest(sub.name)) is not None}
     parts_of_rest: defaultdict[str, set[int]] = defaultdict(set)
@@ -454,8 +457,8 @@ def _is_numbered(names: Iterable[str]) -> bool:
 
 
 def _is_unlabelled(folder: Folder) -> bool:
-    words = {word.lower() for word in _words(folder.name)}
-    return bool(words & UNLABELLED) and words <= UNLABELLED | PLAIN_WORDS
+    name = folder.name.lower()
+    return any(word in name for word in UNLABELLED) and set(_words(name)) <= UNLABELLED | PLAIN_WORDS
 
 
 def _class_folders(folder: Folder) -> list[Folder]:
@@ -483,7 +486,7 @@ def _is_copy(folder: Folder, classes: set[str]) -> bool:
 
 
 def _with_images(folder: Folder) -> list[Folder]:
-    return [sub for sub in folder.folders if any(deeper.images for deeper in sub.walk())]
+    return [sub for sub in folder.folders if sub.images or any(deeper.images for deeper in sub.walk())]
 
 
 def _without_images(folder: Folder) -> list[str]:

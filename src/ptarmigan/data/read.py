@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -37,10 +38,14 @@ from ptarmigan.data.decode import (
     to_shape,
 )
 from ptarmigan.data.index import ArraySource, DataSource, FolderSource
+from ptarmigan.data.scan import begins_as_image
 
 T = TypeVar("T")
 CHUNK = 256  # files decoded before their pixels are passed on, which bounds the memory used
 LOOKED_AT = 1000  # images, evenly spread over the source, whose pixels decide on colour, transparency and the window
+
+
+CUT = 0.03  # of an image's area; less is lost where the sides are rounded to multiples of 4
 
 
 class Chunk(NamedTuple):
@@ -223,7 +228,7 @@ class _FolderReader:
             try:
                 return work(index)
             except Exception as error:  # a damaged file can make Pillow raise anything
-                self.failed[index] = _reason(error)
+                self.failed[index] = _reason(error, self.paths[index])
                 return None
 
         with _pillow_without_warnings(), ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -243,16 +248,16 @@ def _spread(indices: list[int]) -> list[int]:
 
 
 def _crop_notice(sizes: list[tuple[int, int]], shape: TargetShape) -> list[str]:
-    """What the crop cuts off the images, where it is more than 1 % of one of them."""
+    """What the crop cuts off the images, where it is more than CUT of one of them."""
     if shape.fit != "crop":
         return []
     cut = np.array([share_cut(height, width, shape) for height, width in sizes])
-    if not (count := int((cut > 0.01).sum())):
+    if not (count := int((cut > CUT).sum())):
         return []
     return [
-        f"the crop to {shape.height}x{shape.width} cuts off {100 * cut.mean():.2g} % of the images' area on average, "
-        f"and more than 1 % of {count} of {len(sizes)} images (--fit pad or --fit stretch keeps the whole image, and "
-        "--size HEIGHTxWIDTH sets another shape)"
+        f"{count} of {len(sizes)} images lose {100 * cut[cut > CUT].mean():.2g} % of their area on average, because "
+        f"they are cropped to {shape.height}x{shape.width} (--fit pad or --fit stretch keeps all of it, and --size "
+        "HEIGHTxWIDTH sets another shape)"
     ]
 
 
@@ -269,15 +274,17 @@ def _pillow_without_warnings() -> Iterator[None]:
         Image.MAX_IMAGE_PIXELS = limit
 
 
-def _reason(error: Exception) -> tuple[str, str]:
+def _reason(error: Exception, path: Path) -> tuple[str, str]:
     """A reason in few words, which other files may share, and a detail of this file."""
     if isinstance(error, Refused):
         return str(error), error.detail
     if isinstance(error, UnidentifiedImageError):
-        return "not an image", ""
+        return ("damaged" if begins_as_image(path) else "not an image"), ""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror, ""
     text = " ".join(str(error).split()) or type(error).__name__
     if "truncated" in text.lower():
         return "truncated", ""
+    if "MAX_TEXT" in text:
+        return "its texts or colour profile are too large", ""
     return "damaged" if re.search("broken|decoder|failed to read|checksum|data stream", text) else text, ""

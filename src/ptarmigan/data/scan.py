@@ -39,8 +39,12 @@ SUFFIXES = {
     "PPM": (".ppm", ".pgm", ".pbm", ".pnm"),
     "AVIF": (".avif",),
 }
-# What `sample` writes begins with its seed, then the classes or the generator, as PNG text.
-DRAWN = re.compile(rb"\x89PNG.{33}iTXtseed\0.{4}[0-9]+.{8}iTXt(classes|generator)\0", re.DOTALL)
+# The PNG text that the pictures of `sample`, of `replay` and of `score` begin with.
+DRAWN = re.compile(
+    rb"\x89PNG.{33}iTXt"
+    rb"(seed\0.{4}[0-9]+.{8}iTXt(classes|generator)\0|images_seen\0.{4}[0-9]|pairs\0.{4}generated image)",
+    re.DOTALL,
+)
 HEAD = 256  # bytes that these need
 IS_IMAGE = re.compile(b"|".join(SIGNATURES[name] for name in FORMATS), re.DOTALL)
 NAMED_AS_IMAGE = tuple(suffix for name in FORMATS for suffix in SUFFIXES[name])
@@ -108,7 +112,7 @@ SPECIAL = ("not opened", "special file", " such as a FIFO, socket or device")
 FORBIDDEN = ("left out", "unreadable folder", "")
 UNREADABLE = ("left out", "unreadable file", "")
 OWN = ("left out", "output folder", " of ptarmigan")
-SAMPLES = ("left out", "picture", " that ptarmigan generated")
+DRAWINGS = ("left out", "picture", " that ptarmigan made")
 
 
 class _Look(NamedTuple):
@@ -116,7 +120,7 @@ class _Look(NamedTuple):
 
     image: bool
     digest: str  # of an image's content, or why a file cannot be read
-    drawn: bool = False  # `sample` wrote it
+    drawn: bool = False  # ptarmigan wrote it
 
 
 class _Link(NamedTuple):
@@ -130,7 +134,7 @@ def scan(root: Path, on_progress: OnProgress | None = None) -> Scan:
     Links are followed to files and folders below `root` alone, and each file and folder is read once.  FIFOs, sockets
     and devices are never opened.  Folders and files that cannot be read are left out and named in a notice; an image
     file (by its name) that cannot be read stays in the list, so that decoding reports it.  Runs and generators of
-    ptarmigan are no data, nor are pictures that `sample` wrote, unless there are no others.
+    ptarmigan are no data, nor are pictures that it wrote, unless there are no others.
 
     Raises OSError if `root` itself cannot be listed.
     """
@@ -148,7 +152,7 @@ def scan(root: Path, on_progress: OnProgress | None = None) -> Scan:
         for path in paths:
             image, digest, _ = found[path]
             if image and path in drawn:
-                walk.left_out[SAMPLES].append(path)
+                walk.left_out[DRAWINGS].append(path)
                 folder.unlisted = True
             elif image:
                 folder.images.append(path)
@@ -294,6 +298,15 @@ def _look_at(path: str) -> _Look:
             return _Look(False, "")
     except OSError as error:
         return _Look(named_as_image, error.strerror or type(error).__name__)
+
+
+def begins_as_image(path: Path) -> bool:
+    """Whether the first bytes of a file are those of an image."""
+    try:
+        with open_regular(path) as file:
+            return IS_IMAGE.match(file.read(HEAD)) is not None
+    except OSError:
+        return False
 
 
 def open_regular(path: str | Path) -> IO[bytes]:
