@@ -279,7 +279,7 @@ def _identify_several(code: Code, also: tuple[str, ...], kind: str | None, on: s
             with contextlib.suppress(UserError):
                 whose = kind or (player_of(called) if called else None) or player
                 one = _identify_one(part, also, whose, on, part=True)
-                if is_other_loss(called, []) or "flat" in one.faults:
+                if (is_other_loss(called, []) and len(called) > 2) or "flat" in one.faults:
                     one = _other(part.name)
                 found.append(one)
                 keys.append(key)

@@ -10,6 +10,7 @@ import contextlib
 import io
 import itertools
 import random
+import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -32,11 +33,13 @@ from ptarmigan.handbook.identify.signature import (
     describe_error,
     harmless_role,
     parameters_of,
+    words_of,
 )
 from ptarmigan.handbook.identify.source import Code
 
 Array = NDArray[np.float64]
 SHAPES = [(8, 10), *((n, 10) for n in (64, 32, 128, 16, 100, 256)), *((8, k) for k in (4, 2, 5, 100, 1000))]
+SECONDS_TO_TRY = 3.0
 LATENT_DIM = 16
 EMBEDDING_DIM = 6
 PIXELS = 28 * 28  # of an image that a stub of D reads: thirds of path, side and number
@@ -144,7 +147,9 @@ class Config(float):
         return bool(self.__dict__.get("switch", True))
 
 
-def config(settings: dict[str, Any], name: str = "") -> Config:
+def config(settings: dict[str, Any], name: str = "") -> Any:
+    if {"dim", "size", "nz", "num", "channels", "nc", "classes", "batch", "width"} & set(words_of(name)):
+        return 8 if "batch" in name else 10 if "classes" in name else LATENT_DIM
     made = Config(0.0 if harmless_role(name) in ("zero", "off") else 1.0)
     made.settings, made.switch = settings, harmless_role(name) != "off"  # type: ignore[attr-defined]
     return made
@@ -283,7 +288,8 @@ class LossFunction:
 
     def setups(self, on: str | None) -> list[Setup]:
         """The setups in which the loss can be called, one for each domain; raises LossError if there are none."""
-        failures: list[tuple[bool, LossError]] = []
+        failures: dict[tuple[bool, str], LossError] = {}
+        tried, until = 0, time.monotonic() + SECONDS_TO_TRY
         for candidates in self._candidates(on):
             working = []
             for setup in candidates:
@@ -293,14 +299,18 @@ class LossFunction:
                 except SeveralLosses:
                     raise
                 except LossError as error:
-                    failures.append((setup.array, error))
+                    error.__context__ = None  # whose traceback holds the tensors
+                    failures.setdefault((setup.array, str(error)), error)
                     if "it needs" in str(error):
                         raise
             if working:
                 return working
+            tried += 1
+            if tried > 16 and time.monotonic() > until:
+                break
         first = self._arrays()[0]
-        told = [e for array, e in failures if array == first and "between 0 and 1" not in str(e)]
-        raise (told or [e for _, e in failures])[0]
+        told = [e for (array, text), e in failures.items() if array == first and "between 0 and 1" not in text]
+        raise (told or list(failures.values()))[0]
 
     def _arrays(self) -> tuple[bool, ...]:
         """Whether to try numpy arrays or tensors first, by the modules that the loss knows."""

@@ -27,7 +27,7 @@ HARMLESS = {  # role -> the words of its names; the values are in call.py
     "zero": {"gp", "penalty", "r1", "reg", "regularizer", "regularization"},
     "one": {"epoch", "epochs", "step", "steps", "iter", "iteration", "margin", "idx", "i"},
     "off": {"ddp", "rank", "verbose", "debug", "distributed"},
-    "config": {"cfg", "config", "conf", "opt", "opts", "args", "hparams", "hps", "hp"},
+    "config": {"cfg", "config", "conf", "opt", "opts", "args", "hparams", "hps", "hp", "flags", "gain", "sync", "phase"},
 }
 NAMED = ("criterion", "other_loss", "net")  # given a stand-in, and named in a note
 FIXED = (*HARMLESS, *NAMED, "classes", "device", "width", "size", "image_real", "image_fake")
@@ -53,10 +53,11 @@ NETWORK_WORDS = {
     "D": {"d", "dis", "disc", "discriminator", "discriminators", "critic", "netd", "dnet", "msd", "mpd", "discrim"},
     "G": {"g", "gen", "generator", "generators", "netg", "gnet"},
 }
+BESIDE_NETWORK = {"net", "model", "network", "a", "b", "ab", "ba", "x", "y", "s", "t", "1", "2", "ema", "patch", "mapping",
+                  "synthesis", "local", "global", "multi", "scale", "model"}  # fmt: skip
 NO_NETWORK = {"loss", "opt", "optim", "optimizer", "criterion", "scaler", "scheduler", "lr", "logits", "real", "fake"}
 IMAGES = {"x", "image", "images", "img", "imgs", "data", "batch", "samples", "photo", "photos", "features", "feats",
           "feat", "fmap", "fmaps", "hr", "sr"}  # fmt: skip
-ADVERSARIAL = {"adversarial", "adv", "gan", "criterion", "crit", "bce", "ganloss", "loss"}
 OTHER_LOSSES = {
     "l1", "l2", "kl", "kld", "tv", "perceptual", "percep", "vgg", "lpips", "matching", "fm", "recon", "reconstruction",
     "cycle", "identity", "idt", "id", "content", "style", "pixel", "pixelwise", "ssim", "gp", "penalty", "r1", "r2",
@@ -97,6 +98,7 @@ class Uses:
     called: dict[str, list[ast.Call]] = field(default_factory=dict)
     flags: set[str] = field(default_factory=set)  # tested, or compared with a number
     optional: set[str] = field(default_factory=set)  # compared with None
+    sizes: set[str] = field(default_factory=set)  # of tensors that it makes
     listed: set[str] = field(default_factory=set)  # iterated over
     words: dict[str, list[str]] = field(default_factory=dict)  # compared with these strings
     ranks: dict[str, int] = field(default_factory=dict)  # how many sizes its shape is unpacked into
@@ -120,12 +122,15 @@ def uses_of(node: ast.AST) -> Uses:
     uses, checked = Uses(ast.unparse(node)), set[str]()
     for n in ast.walk(node):
         if isinstance(n, ast.Call):
-            name = dotted(n.func)
+            name = dotted(n.func).removesuffix(".module")
             uses.called.setdefault(name, []).append(n)
             arguments = [dotted(argument) for argument in n.args]
             if name in ("zip", "enumerate", "len"):
                 uses.listed |= {*arguments} if name != "len" else set()
-            elif name == "isinstance":
+            elif name.rsplit(".")[-1] in ("randn", "rand", "ones", "zeros", "randint", "normal"):
+                parts = [part for argument in n.args for part in getattr(argument, "elts", [argument])]
+                uses.sizes |= {part.id for part in parts if isinstance(part, ast.Name)}
+            if name == "isinstance":
                 checked |= {*arguments[:1]}
             elif name in ("float", "int", "bool") or name.rsplit(".")[-1] in ("full", "full_like", "fill_"):
                 uses.flags |= {*arguments[-1:]}
@@ -138,8 +143,8 @@ def uses_of(node: ast.AST) -> Uses:
         elif isinstance(n, ast.Compare):
             _read_comparison(uses, n)
         elif isinstance(n, ast.If | ast.IfExp | ast.Assert):
-            test = n.test.operand if isinstance(n.test, ast.UnaryOp) else n.test
-            uses.flags |= {dotted(part) for part in (test.values if isinstance(test, ast.BoolOp) else [test])}
+            tests = n.test.values if isinstance(n.test, ast.BoolOp) else [n.test]
+            uses.flags |= {dotted(test.operand if isinstance(test, ast.UnaryOp) else test) for test in tests}
         elif isinstance(n, ast.Assign) and isinstance(n.targets[0], ast.Tuple) and dotted(n.value).endswith(".shape"):
             uses.ranks[dotted(n.value).removesuffix(".shape")] = len(n.targets[0].elts)
         elif isinstance(n, ast.Return) and isinstance(n.value, ast.Tuple):
@@ -210,10 +215,10 @@ def names_probabilities(names: list[str]) -> bool:
     return any(PROBABILITIES & set(words_of(name)) and "log" not in words_of(name) for name in names)
 
 
-def network_of(name: str) -> str | None:
-    """D or G, if a name is that of a network."""
-    words = words_of(name.removeprefix("self."))
-    if NO_NETWORK & set(words):
+def network_of(name: str, strict: bool = False) -> str | None:
+    """D or G, if a name can be that of a network; `strict`: if it can be nothing else."""
+    words = words_of(name.removeprefix("self.").removesuffix(".module"))
+    if NO_NETWORK & set(words) or (strict and set(words) - NETWORK_WORDS["D"] - NETWORK_WORDS["G"] - BESIDE_NETWORK):
         return None
     return next((role for word in words for role, known in NETWORK_WORDS.items() if word in known), None)
 
@@ -231,13 +236,17 @@ def readings(parameters: list[str], function: str, kind: str | None, uses: Uses 
     for name, sort in sorts.items():
         words = set(words_of(name))
         has_other = len(sorts) > 1 and sort in ("score", "target", "labels") and not networks
-        if name in uses.flags and name not in uses.optional and has_other:
+        if name in uses.sizes and sort == "score":
+            sorts[name] = "size"
+        elif name in uses.flags and name not in uses.optional and has_other:
             sorts[name] = "is_real"
         elif networks and any(name in uses.inputs_of(net) for net, role in fixed.items() if role in ("D", "net")):
             sorts[name] = "score" if sort in ("target", "twin_fake") else sort
-        elif sort == "target" and "true" in words and fakes and not any("pred" in words_of(one) for one in sorts):
+        elif sort == "target" and "true" in words and fakes and not any(
+            "pred" in words_of(one) or side_of(one) == "real" for one in sorts
+        ):
             sorts[name] = "score"
-    if not networks and "score" not in sorts.values() and {side_of(name) for name in sorts} >= {"real", "fake"}:
+    if not networks and not {"score", "class", "twin_fake", "embedding"} & {*sorts.values()} and {side_of(name) for name in sorts} >= {"real", "fake"}:
         sorts |= {name: "score" for name, sort in sorts.items() if sort in ("labels", "target") and side_of(name)}
     pictures = [name for name, sort in sorts.items() if sort == "score" and (IMAGES - {"x"}) & set(words_of(name))]
     if not networks and len(pictures) < list(sorts.values()).count("score"):
@@ -335,7 +344,7 @@ def _networks(parameters: list[str], uses: Uses) -> dict[str, str]:
             found[name] = network
         elif is_called and words & OTHER_LOSSES:
             found[name] = "other_loss"
-        elif is_called and (words & ADVERSARIAL or any(len(call.args) == 2 for call in uses.called[name])):
+        elif is_called and any(len(call.args) + len(call.keywords) > 1 for call in uses.called[name]):
             found[name] = "criterion"
         elif is_called:
             found[name] = "net"
@@ -396,7 +405,7 @@ def side_of(name: str) -> str | None:
 
 def words_of(name: str) -> list[str]:
     """The words of a name in snake or camel case, in lower case."""
-    pattern = r"(?<![a-zA-Z])[lrLR][12](?!\d)|[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+"
+    pattern = r"(?<![a-zA-Z])[lr][12](?!\d)|(?<![A-Z])[LR][12](?!\d)|[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+"
     return [word.lower() for word in re.findall(pattern, name)]
 
 

@@ -30,6 +30,7 @@ from ptarmigan.handbook.identify.signature import (
     is_other_loss,
     network_of,
     player_of,
+    side_of,
     uses_of,
     words_of,
 )
@@ -43,6 +44,12 @@ ACTIONS = re.compile(r"(train|test|eval|fit|plot|show|save|load|make|build|init|
 UNSAFE = {"load", "open", "parse_args", "parse_known_args", "DataLoader", "ArgumentParser", "next", "iter", "input", "run",
           "train", "fit", "read", "imread", "download", "makedirs", "mkdir", "get", "init", "system", "exit", "Popen",
           "load_state_dict", "urlopen", "ImageFolder", "sleep"}  # fmt: skip
+USUAL = {  # imports that a pasted fragment leaves out
+    "torch": "import torch", "nn": "from torch import nn", "F": "import torch.nn.functional as F", "math": "import math",
+    "np": "import numpy as np", "autograd": "from torch import autograd", "random": "import random",
+    "Variable": "from torch.autograd import Variable", "grad": "from torch.autograd import grad",
+    "partial": "from functools import partial", "functools": "import functools",
+}  # fmt: skip
 DECORATORS = {"staticmethod", "classmethod", "property", "dataclass", "no_grad", "inference_mode", "contextmanager"}
 SCOPES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)
 Function = ast.FunctionDef | ast.AsyncFunctionDef
@@ -154,6 +161,8 @@ class Program:
                 open_names |= self.free.get(name, set())
             elif isinstance(statement, ast.Import | ast.ImportFrom):
                 self._import(name, statement)
+            elif statement is None and name in USUAL:
+                exec(USUAL[name], self.scope)
             elif statement is None and any(self._from_star(module, name) for module in self.stars):
                 pass
             elif statement is None or not self._is_definition(statement):
@@ -198,15 +207,12 @@ class Program:
     def is_safe(self, statement: ast.stmt) -> bool:
         """Whether an assignment may be executed: it makes no network, reads no data and starts nothing."""
         value = getattr(statement, "value", statement)
-        makes = isinstance(value, ast.Call) and not re.search(r"loss$|partial$|crit|bce|mse", dotted(value.func), re.I)
         first = value
         while isinstance(first, ast.Call | ast.Attribute):
             first = first.func if isinstance(first, ast.Call) else first.value
-        is_known_network = isinstance(first, ast.Name) and network_of(first.id) and first.id.islower() is False
-        if makes and not is_known_network and any(network_of(name) for name in _targets(statement)):
-            calls_network = isinstance(value, ast.Call) and network_of(dotted(value.func)) and value.args
-            if not calls_network or isinstance(self.bound.get(dotted(value.func)), ast.ClassDef):
-                return False
+        is_network = isinstance(first, ast.Name) and network_of(first.id) and not re.match("[A-Z][a-z]{2}", first.id)
+        if isinstance(value, ast.Call) and not is_network and any(network_of(one, True) for one in _targets(statement)):
+            return False
         for node in ast.walk(value):
             if not isinstance(node, ast.Call):
                 continue
@@ -239,7 +245,7 @@ class Program:
 
     def _losses_of_class(self, node: ast.ClassDef) -> Iterator[tuple[str, Callable[[], list[Code]]]]:
         methods = [one for one in node.body if isinstance(one, Function)]
-        is_loss = bool(LOSS_NAMES.search(node.name)) and not network_of(re.sub("(?i)loss|gan", "X_", node.name))
+        is_loss = bool(LOSS_NAMES.search(node.name)) and not network_of(node.name) and not _networks(node)
         is_loss = is_loss or "loss" in node.name.lower()
         for method in methods:
             if list(_roots(method.body, method.name)):
@@ -273,8 +279,11 @@ class Program:
             if "__call__" in vars(cls) and not method:
                 key = "__call__"
             part = next((one for one in node.body if isinstance(one, Function) and one.name == key), node)
-            uses = uses_of(part)
-            uses.words |= uses_of(node).words
+            uses, whole = uses_of(part), uses_of(node)
+            uses.words |= whole.words
+            uses.flags |= whole.flags
+            for one in _reached(part, node):
+                uses.called |= uses_of(one).called | uses.called
             outer = self.need(free_names(part)) | self._attributes(instance, part, node)
             label = f"{label}.{method}" if method else label
             found.append(self._code(label, getattr(instance, key), uses, outer, instance))
@@ -296,14 +305,12 @@ class Program:
 
     def _attributes(self, instance: Any, part: ast.AST, node: ast.ClassDef) -> set[str]:
         """The attributes of self that have to be given: the networks, and what __init__ could not make."""
-        read = {dotted(n) for n in ast.walk(part) if isinstance(n, ast.Attribute) and isinstance(n.ctx, ast.Load)}
-        made = {dotted(n) for n in ast.walk(part) if isinstance(n, ast.Attribute) and isinstance(n.ctx, ast.Store)}
-        read = {name for name in read - made if name.startswith("self.") and name.count(".") == 1}
-        nets = {dotted(n.func) for n in ast.walk(node) if isinstance(n, ast.Call)}
-        nets |= read
-        nets = {name for name in nets if name.startswith("self.") and network_of(name)} - made
-        methods = {f"self.{one.name}" for one in node.body if isinstance(one, Function)}
-        return {name for name in read if not hasattr(instance, name[5:])} | (nets - methods)
+        attributes = [n for one in _reached(part, node) for n in ast.walk(one) if isinstance(n, ast.Attribute)]
+        made = {dotted(n) for n in attributes if isinstance(n.ctx, ast.Store)}
+        read = {dotted(n) for n in attributes if isinstance(n.ctx, ast.Load)} - made
+        read = {name for name in read if name.startswith("self.") and name.count(".") == 1}
+        read -= {f"self.{one.name}" for one in node.body if isinstance(one, Function)}
+        return {name for name in read if network_of(name, True) or not hasattr(instance, name[5:])}
 
     def instances(self, cls: Any, node: ast.ClassDef, arguments: str | None = None) -> list[tuple[str, Any]]:
         """(label, instance) of a class: with the arguments told, else with each choice that the source shows."""
@@ -333,9 +340,7 @@ class Program:
         from ptarmigan.handbook.identify.call import harmless
 
         values = {name: harmless(name, self.settings) for name in needed} | choice
-        nets = any(network_of(dotted(n.func)) for n in ast.walk(node)
-                   if isinstance(n, ast.Call) and dotted(n.func).startswith("self."))  # fmt: skip
-        if not nets:
+        if not _networks(node) and "retrained" not in ast.unparse(node):
             with contextlib.suppress(Exception):
                 return cls(**values)
         instance = cls.__new__(cls)
@@ -344,7 +349,7 @@ class Program:
         start = next((one for one in node.body if isinstance(one, Function) and one.name == "__init__"), None)
         for statement in start.body if start else []:
             is_made = isinstance(statement, ast.Assign | ast.AnnAssign | ast.If) and self.is_safe(statement)
-            if is_made and not any(network_of(name) for name in _targets(statement)):
+            if is_made and not any(network_of(name, True) for name in _targets(statement)):
                 with contextlib.suppress(Exception):
                     self.need(free_names(statement))
                     defaults = {p.name: p.default for p in inspect.signature(cls).parameters.values() if p.default is not p.empty}
@@ -386,7 +391,9 @@ class Program:
         total: ast.expr = functools.reduce(
             lambda a, b: ast.BinOp(a, ast.Add(), b), [ast.Name(name, ast.Load()) for name in sorted(wanted, key=lambda n: int(n[5:]))]
         )
-        return [*self._slice(steps, wanted), ast.Return(total)]
+        kept = self._slice(steps, wanted)
+        self.live = {name for name in wanted if "." not in name}
+        return [*kept, ast.Return(total)]
 
     def _slice(self, statements: list[ast.stmt], needed: set[str]) -> list[ast.stmt]:
         """The statements that define the needed names; `needed` becomes the names that they read from outside."""
@@ -399,7 +406,6 @@ class Program:
                 continue
             if isinstance(statement, ast.If | ast.With | ast.For | ast.While | ast.Try):
                 statement = self._prune(statement, needed)
-                needed |= _reads(statement)
             elif isinstance(statement, ast.Expr):
                 statement = _in_place(statement, next(iter(targets)))
                 needed |= _reads(statement)
@@ -411,12 +417,25 @@ class Program:
         return kept[::-1]
 
     def _prune(self, statement: ast.stmt, needed: set[str]) -> ast.stmt:
+        """A compound statement with those statements of its blocks that define the needed names."""
         statement = copy.copy(statement)
-        for part in ("body", "orelse", "finalbody"):
-            if block := getattr(statement, part, None):
-                inner = needed | (set().union(*map(_reads, block)) if isinstance(statement, ast.For) else set())
-                setattr(statement, part, self._slice(block, inner) or ([ast.Pass()] if part == "body" else []))
-                needed |= inner if not isinstance(statement, ast.For) else set()
+        if isinstance(statement, ast.Try):
+            statement = ast.If(ast.Constant(True), statement.body, [])
+        if isinstance(statement, ast.With):
+            statement.body = self._slice(statement.body, needed) or [ast.Pass()]
+            needed |= set().union(*map(_reads, statement.items))
+            return statement
+        after = set(needed)
+        if isinstance(statement, ast.For | ast.While):
+            self._slice(statement.body, after)
+            after |= needed
+        for part in ("body", "orelse"):
+            inner = set(after)
+            block = self._slice(getattr(statement, part), inner)
+            setattr(statement, part, block or ([ast.Pass()] if part == "body" else []))
+            needed |= inner
+        needed |= _reads(statement.iter if isinstance(statement, ast.For) else statement.test)  # type: ignore[attr-defined]
+        needed -= _names(statement.target) if isinstance(statement, ast.For) else set()
         return statement
 
     def _fragment(
@@ -429,11 +448,10 @@ class Program:
         if node is not None:
             self.need(self.need([node.name]))
             instance = next(iter(self.instances(self.scope[node.name], node)))[1]
-        made = {one for s in steps for one in _targets(s) if not one.startswith("self.")}
+        made = {one for s in steps for one in _targets(s)} & self.live
         inside = ast.FunctionDef(name, ast.arguments([], [], None, [], [], None, []), steps, [], None, None, type_params=[])
         taken = self.need(free_names(inside) - {"self"})
-        before = {one for s in steps for one in _read_first(s, made)}
-        arguments = sorted(taken | before, key=lambda one: ("DG".find(network_of(one) or " ") % 3, one))
+        arguments = sorted(taken | made, key=lambda one: ("DG".find(network_of(one) or " ") % 3, one))
         inside.args.args = [ast.arg(one, None) for one in ([*(["self"] if node else []), *arguments])]
         for one in ast.walk(inside):
             if "lineno" in one._attributes:
@@ -514,8 +532,23 @@ def _reads(node: ast.AST) -> set[str]:
     return {dotted(n) for n in ast.walk(node) if isinstance(getattr(n, "ctx", None), ast.Load) and dotted(n)}
 
 
-def _read_first(statement: ast.stmt, made: set[str]) -> set[str]:
-    return set()
+def _networks(node: ast.ClassDef) -> set[str]:
+    """The attributes of self that the methods of a class call as networks."""
+    calls = {dotted(n.func) for n in ast.walk(node) if isinstance(n, ast.Call)}
+    return {name for name in calls if name.startswith("self.") and network_of(name)}
+
+
+def _reached(part: ast.AST, node: ast.ClassDef) -> list[ast.AST]:
+    """A method, and the methods of its class that it calls."""
+    methods = {f"self.{one.name}": one for one in node.body if isinstance(one, Function) and one.name != "__init__"}
+    methods["self"] = methods.get("self.forward", methods.get("self.__call__"))  # type: ignore[assignment]
+    found: list[ast.AST] = [part]
+    for one in found:
+        for n in ast.walk(one):
+            method = methods.get(dotted(n.func)) if isinstance(n, ast.Call) else None
+            if method is not None and method not in found:
+                found.append(method)
+    return found
 
 
 def free_names(node: ast.AST) -> set[str]:
@@ -550,10 +583,19 @@ def _in_place(statement: ast.Expr, name: str) -> ast.stmt:
 def _takes_data(statement: ast.stmt) -> bool:
     """Whether an assignment takes a part of a batch: images, _ = data, or data[0].to(device)."""
     value = getattr(statement, "value", None)
+    for node in ast.walk(value) if value else []:
+        if isinstance(node, ast.Subscript) and isinstance(node.slice, ast.Constant) and (
+            isinstance(node.slice.value, str) or {"data", "batch", "sample"} & set(words_of(dotted(node.value)))
+        ):
+            return True
     is_unpacked = isinstance(statement, ast.Assign) and isinstance(statement.targets[0], ast.Tuple)
     while isinstance(value, ast.Call | ast.Attribute):
         value = value.func if isinstance(value, ast.Call) else value.value
     is_part = isinstance(value, ast.Subscript) and isinstance(value.value, ast.Name) and isinstance(value.slice, ast.Constant)
+    random = isinstance(getattr(statement, "value", None), ast.AST) and re.search(
+        r"\b(rand|randn|uniform|normal)\(", ast.unparse(statement.value))  # type: ignore[attr-defined]  # fmt: skip
+    if random and any(side_of(name) == "real" or {"imgs", "images", "img"} & set(words_of(name)) for name in _targets(statement)):
+        return True
     return is_part or (is_unpacked and isinstance(value, ast.Name) and value is getattr(statement, "value", None))
 
 
@@ -569,6 +611,7 @@ def _roots(body: list[ast.stmt], function: str = "") -> Iterator[tuple[ast.stmt,
             continue
         if isinstance(statement, ast.Return) and function in ("training_step", "train_step"):
             value = statement.value
+            value = value.args[0] if isinstance(value, ast.Call) and value.args else value
             if isinstance(value, ast.Dict):
                 value = next((v for k, v in zip(value.keys, value.values, strict=True) if _is_word(k, "loss")), None)
             if value is not None and "loss" in dotted(value).lower():
