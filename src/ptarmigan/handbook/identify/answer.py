@@ -219,11 +219,13 @@ def identify_callable(function: Callable[..., Any], name: str, kind: str | None,
 def identify_code(code: Code, kind: str | None, on: str | None) -> list[Identity]:
     """The identities of a loss: for each player, if a flag or an optional argument says whose it is."""
     found, failures = list[Identity](), list[UserError]()
-    for label, function, also, player in _ways(code):
-        try:
-            found += _identify_several(replace(code, name=label, function=function), also, kind or player, on)
-        except UserError as error:
-            failures.append(error)
+    for word, fixed, settings in code.choices():
+        chosen = replace(code, name=f"{code.name} ({word!r})" if word else code.name, fixed=fixed, settings=settings)
+        for label, function, also, player in _ways(chosen):
+            try:
+                found += _identify_several(replace(chosen, name=label, function=function), also, kind or player, on)
+            except UserError as error:
+                failures.append(error)
     if not found:
         raise failures[0]
     return found
@@ -295,9 +297,7 @@ def _other(name: str) -> Identity:
     return Identity(name, "unknown", "", 0.0, 0.0, "mean", "logits", None, None, OTHER)
 
 
-def _identify_one(
-    code: Code, also: tuple[str, ...], kind: str | None, on: str | None, part: bool = False
-) -> Identity:
+def _identify_one(code: Code, also: tuple[str, ...], kind: str | None, on: str | None, part: bool = False) -> Identity:
     """Run all stages on a callable that returns one loss, or on one `part` of what it returns.
 
     Raises UserError, or SeveralLosses if it returns more than one loss.
@@ -310,7 +310,8 @@ def _identify_one(
     last = name.split(" (")[0].split("(")[0].rsplit(".")[-1] if "." in name else name
     try:
         with borrowed_state():
-            parameters = [*parameters_of(code.function, also), *code.outer]
+            outer = [one for one in code.outer if one not in code.fixed]
+            parameters = [*parameters_of(code.function, also), *outer]
             if not parameters:
                 raise LossError("it has no required parameter; a loss takes D's outputs")
             player = kind or code.kind or player_of(last)
@@ -379,7 +380,9 @@ def compose(seen: Measurement, diagnosis: Diagnosis, function: str, is_turned: b
     if seen.coupled == "other" and not diagnosis.faults:
         name = "unknown"
     found = diagnosis.faults
-    if any(code == "flat" for code, _ in found) and ("grad(" in seen.loss.code.uses.text or seen.gradients.penalty):
+    if any(code == "flat" for code, _ in found) and (
+        "grad(" in seen.loss.code.uses.text or seen.gradients.penalty or seen.loss.extras
+    ):
         return _other(function)
     if is_turned:  # targets as the user wrote them
         found = [(code, {k: 1 - v if k in ("target", "real", "fake") and isinstance(v, float) else v
@@ -467,8 +470,7 @@ def handbook_code(name: str, player: str) -> str:
 
 
 def compare_players(found: list[Identity]) -> list[Identity]:
-    """Revise answers by what only a pair shows: labels that both players turn over, or G's target equal to D's for fakes.
-    """
+    """Revise answers by what only a pair shows: labels that both players turn over, or G's target equal to D's for fakes."""
     of_d = [one for one in found if one.player == "D"]
     of_g = [one for one in found if one.player == "G"]
     targets_are_0_and_1 = any(one.name == "least_squares" and one.right for one in of_d)

@@ -144,14 +144,14 @@ class Config(float):
     __getitem__ = __getattr__
 
     def __bool__(self) -> bool:
-        return bool(self.__dict__.get("switch", True))
+        return False
 
 
 def config(settings: dict[str, Any], name: str = "") -> Any:
     if {"dim", "size", "nz", "num", "channels", "nc", "classes", "batch", "width"} & set(words_of(name)):
         return 8 if "batch" in name else 10 if "classes" in name else LATENT_DIM
     made = Config(0.0 if harmless_role(name) in ("zero", "off") else 1.0)
-    made.settings, made.switch = settings, harmless_role(name) != "off"  # type: ignore[attr-defined]
+    made.settings = settings
     return made
 
 
@@ -166,9 +166,9 @@ def harmless(name: str, settings: dict[str, Any]) -> Any:
 class Stub(nn.Module):
     """A network with one parameter, which is 1 and multiplies its output."""
 
-    def __init__(self, setup: Setup) -> None:
+    def __init__(self, setup: Setup, answers: int) -> None:
         super().__init__()
-        self.setup = setup
+        self.setup, self.answers = setup, answers  # how many values it returns
         self.scale = nn.Parameter(torch.ones(()))
         self.images = torch.zeros(0)
 
@@ -179,12 +179,14 @@ class StubD(Stub):
     Its slope in the image is `slope`, along the first third of the pixels, which are 0.
     """
 
-    def __init__(self, setup: Setup, leaves: dict[str, Tensor], slope: Tensor) -> None:
-        super().__init__(setup)
+    def __init__(self, setup: Setup, answers: int, leaves: dict[str, Tensor], slope: Tensor) -> None:
+        super().__init__(setup, answers)
         self.leaves, self.slope = leaves, slope
 
     def forward(self, *given: Any, **more: Any) -> Any:
-        tensors = [x for x in (*given, *more.values()) if isinstance(x, Tensor) and x.ndim > 1 and x.is_floating_point()]
+        tensors = [
+            x for x in (*given, *more.values()) if isinstance(x, Tensor) and x.ndim > 1 and x.is_floating_point()
+        ]
         planes = [x.flatten(2) if x.ndim > 2 else x.unsqueeze(1) for x in tensors if x[0].numel() > 8]
         length = max(x.shape[-1] for x in planes)
         rows = torch.cat([x for x in planes if x.shape[-1] == length], 1)
@@ -199,7 +201,9 @@ class StubD(Stub):
             halves = [self.leaves.get(f"{role}{half}") for half in ("real", "fake")]
             known = next(half for half in halves if half is not None)
             a, b = (torch.zeros_like(known) if half is None else half.detach() for half in halves)
-            return torch.where(weights > 0, weights * a[number], 0) + torch.where(weights < 1, (1 - weights) * b[number], 0)
+            return torch.where(weights > 0, weights * a[number], 0) + torch.where(
+                weights < 1, (1 - weights) * b[number], 0
+            )
 
         path = row[:, :third].sum(-1) / third**0.5
         logits = output("", side) * self.scale + self.slope * (path - path.detach())
@@ -208,6 +212,8 @@ class StubD(Stub):
             c = output("class_", side.unsqueeze(1)) * self.scale
             return source, c.softmax(1) if self.setup.class_on == "probabilities" else c
         features = rows.flatten(1).detach()
+        if self.answers > 2:
+            return source, *[features] * (self.answers - 1)
         return {"features": (source, features), "maps": (source, [features]), "first": (features, source)}.get(
             self.setup.head, source
         )
@@ -220,7 +226,7 @@ class StubG(Stub):
         x = next(iter(given), None)
         x = x[0] if isinstance(x, list | tuple) and x else x
         images = self.images[: len(x) if isinstance(x, Tensor) and x.ndim else None] * self.scale
-        return (images, x) if self.setup.head == "pair" else images
+        return (images, *[x] * (self.answers - 1)) if self.answers > 1 else images
 
 
 class Criterion(nn.Module):
@@ -326,7 +332,7 @@ class LossFunction:
         both = ("logits", "probabilities")
         on_domains = (on,) if on else both if self.scores else ("logits",)
         class_domains = ("logits",) if not classy else (on,) if on and not self.scores else both
-        heads = ("", "features", "maps", "first", "pair") if self.has_networks else ("",)
+        heads = ("", "features", "maps", "first") if self.has_networks else ("",)
         uses, names = self.code.uses, self.reading.roles
         forms = ["flat", "column", "patch", "scales", "nested"] if self.scores else ["flat"]
         if any(name in uses.listed and role in SCORES for name, role in names.items()) and not self.has_networks:
@@ -443,7 +449,11 @@ class LossFunction:
         in_image = torch.tensor(slope, dtype=dtype, requires_grad=not setup.array)
         stubs: dict[str, Stub] = {}
         if self.has_networks:
-            stubs = {"D": StubD(setup, leaves, in_image), "G": StubG(setup)}
+            unpacked = self.code.uses.unpacked.items()
+            answers = {
+                role: max((n for name, n in unpacked if self.reading.roles.get(name) == role), default=1) for role in "DG"
+            }
+            stubs = {"D": StubD(setup, answers["D"], leaves, in_image), "G": StubG(setup, answers["G"])}
             stubs["G"].images = _images("fake", setup, leaves)
         pictures = {role: _images(role[6:], setup, leaves).detach().requires_grad_() for role in FIXED[-2:]}
         arguments = {
@@ -452,7 +462,7 @@ class LossFunction:
             for name, role in self.reading.roles.items()
         }  # fmt: skip
         for name in self.code.outer:
-            self.code.place(name, arguments[name])
+            self.code.place(name, self.code.fixed[name] if name in self.code.fixed else arguments[name])
         positional = [arguments[name] for name, is_keyword in self.keyword_only.items() if not is_keyword]
         named = {name: arguments[name] for name, is_keyword in self.keyword_only.items() if is_keyword}
         torch.default_generator.manual_seed(seed)  # torch.manual_seed is slow: it walks the stack for other devices

@@ -105,7 +105,9 @@ def _read_report(path: Path, report: list[dict[str, Any]], status: int | None) -
 
 def _identity(item: dict[str, Any]) -> Identity:
     turned = _identity(item["turned"]) if item["turned"] else None
-    return Identity(**item | {key: tuple(item[key]) for key in ("faults", "wrong", "notes", "sides")} | {"turned": turned})
+    return Identity(
+        **item | {key: tuple(item[key]) for key in ("faults", "wrong", "notes", "sides")} | {"turned": turned}
+    )
 
 
 def _ending(status: int) -> str:
@@ -176,6 +178,7 @@ def _guarded(
     if child == 0:
         judge()
         os._exit(0)
+
     def fail(text: str, code: str) -> None:
         tell(error=text, code=code) if order["names"] else tell(skipped=text)
 

@@ -569,7 +569,9 @@ def _whole(seen: Measurement, player: str) -> Verdict:
         whole.note("g-not-detached")
     if seen.gradients.penalty in ("dead", "subtracted"):
         whole.fault(f"penalty-{seen.gradients.penalty}")
-    given = ", ".join(f"{name} = {STAND_INS[role]}" for name, role in seen.loss.reading.roles.items() if role in STAND_INS)
+    given = ", ".join(
+        f"{name} = {STAND_INS[role]}" for name, role in seen.loss.reading.roles.items() if role in STAND_INS
+    )
     if given:
         whole.note("given", given=given)
     if seen.loss.extras:

@@ -171,7 +171,7 @@ def _measure(loss: LossFunction, setup: Setup, told: bool, player: str | None) -
         raise LossError("it returns different values for the same input and seed, so it keeps a state")
     seen = Measurement(loss, setup, told=told)
     if any((loss.call_once(setup, given, seed=seed).value != first).any() for seed in range(1, 9)):
-        seen.random, seen.setup = True, replace(setup, draws=DRAWS)
+        seen.random, seen.setup = True, replace(setup, draws=8 if loss.has_networks else DRAWS)
     _measure_curves(seen, player)
     _measure_joint(seen)
     _measure_classes(seen)
@@ -455,7 +455,9 @@ def _leaky(values: Array) -> list[Term]:
     kink = ((values[-1] - high * LOGITS[-1]) - (values[0] - low * LOGITS[0])) / (low - high)
     family = "hinge" if steep is low else "hinge_down"
     weight, leak = (-low, high / low) if family == "hinge" else (high, low / high)
-    term = Term(family, _tidy(float(weight)), _tidy(float(kink)), float(values[0] + low * (kink - LOGITS[0])), leak=float(leak))
+    term = Term(
+        family, _tidy(float(weight)), _tidy(float(kink)), float(values[0] + low * (kink - LOGITS[0])), leak=float(leak)
+    )
     return [replace(term, error=_residual(values, term(LOGITS)))]
 
 

@@ -26,8 +26,22 @@ HARMLESS = {  # role -> the words of its names; the values are in call.py
     "weight": {"lam", "lambda", "lmbda", "weight", "weights", "coef", "coeff", "alpha", "beta", "gamma", "factor"},
     "zero": {"gp", "penalty", "r1", "reg", "regularizer", "regularization"},
     "one": {"epoch", "epochs", "step", "steps", "iter", "iteration", "margin", "idx", "i"},
-    "off": {"ddp", "rank", "verbose", "debug", "distributed"},
-    "config": {"cfg", "config", "conf", "opt", "opts", "args", "hparams", "hps", "hp", "flags", "gain", "sync", "phase"},
+    "off": {"cuda", "ddp", "rank", "verbose", "debug", "distributed"},
+    "config": {
+        "cfg",
+        "config",
+        "conf",
+        "opt",
+        "opts",
+        "args",
+        "hparams",
+        "hps",
+        "hp",
+        "flags",
+        "gain",
+        "sync",
+        "phase",
+    },
 }
 NAMED = ("criterion", "other_loss", "net")  # given a stand-in, and named in a note
 FIXED = (*HARMLESS, *NAMED, "classes", "device", "width", "size", "image_real", "image_fake")
@@ -58,6 +72,7 @@ BESIDE_NETWORK = {"net", "model", "network", "a", "b", "ab", "ba", "x", "y", "s"
 NO_NETWORK = {"loss", "opt", "optim", "optimizer", "criterion", "scaler", "scheduler", "lr", "logits", "real", "fake"}
 IMAGES = {"x", "image", "images", "img", "imgs", "data", "batch", "samples", "photo", "photos", "features", "feats",
           "feat", "fmap", "fmaps", "hr", "sr"}  # fmt: skip
+CRITERIA = {"adversarial", "adv", "gan", "criterion", "crit", "bce", "mse", "loss", "fn", "objective"}
 OTHER_LOSSES = {
     "l1", "l2", "kl", "kld", "tv", "perceptual", "percep", "vgg", "lpips", "matching", "fm", "recon", "reconstruction",
     "cycle", "identity", "idt", "id", "content", "style", "pixel", "pixelwise", "ssim", "gp", "penalty", "r1", "r2",
@@ -102,6 +117,7 @@ class Uses:
     listed: set[str] = field(default_factory=set)  # iterated over
     words: dict[str, list[str]] = field(default_factory=dict)  # compared with these strings
     ranks: dict[str, int] = field(default_factory=dict)  # how many sizes its shape is unpacked into
+    unpacked: dict[str, int] = field(default_factory=dict)  # how many values a call's result is unpacked into
     returned: list[str] = field(default_factory=list)  # the names in the tuple that it returns
 
     def inputs_of(self, network: str) -> set[str]:
@@ -147,6 +163,8 @@ def uses_of(node: ast.AST) -> Uses:
             uses.flags |= {dotted(test.operand if isinstance(test, ast.UnaryOp) else test) for test in tests}
         elif isinstance(n, ast.Assign) and isinstance(n.targets[0], ast.Tuple) and dotted(n.value).endswith(".shape"):
             uses.ranks[dotted(n.value).removesuffix(".shape")] = len(n.targets[0].elts)
+        elif isinstance(n, ast.Assign) and isinstance(n.targets[0], ast.Tuple) and isinstance(n.value, ast.Call):
+            uses.unpacked[dotted(n.value.func)] = len(n.targets[0].elts)
         elif isinstance(n, ast.Return) and isinstance(n.value, ast.Tuple):
             uses.returned = [dotted(part).rsplit(".")[-1] for part in n.value.elts]
     uses.listed -= checked | {""}
@@ -242,11 +260,20 @@ def readings(parameters: list[str], function: str, kind: str | None, uses: Uses 
             sorts[name] = "is_real"
         elif networks and any(name in uses.inputs_of(net) for net, role in fixed.items() if role in ("D", "net")):
             sorts[name] = "score" if sort in ("target", "twin_fake") else sort
-        elif sort == "target" and "true" in words and fakes and not any(
-            "pred" in words_of(one) or side_of(one) == "real" for one in sorts
+        elif (
+            sort == "target"
+            and "true" in words
+            and fakes
+            and not any("pred" in words_of(one) or side_of(one) == "real" for one in sorts)
         ):
             sorts[name] = "score"
-    if not networks and not {"score", "class", "twin_fake", "embedding"} & {*sorts.values()} and {side_of(name) for name in sorts} >= {"real", "fake"}:
+    if kind in ("d", "g") and not {"labels", "target", "is_real"} & {*sorts.values()}:
+        sorts |= {name: "score" for name, sort in sorts.items() if sort == "class" and LABELS & set(words_of(name))}
+    if (
+        not networks
+        and not {"score", "class", "twin_fake", "embedding"} & {*sorts.values()}
+        and {side_of(name) for name in sorts} >= {"real", "fake"}
+    ):
         sorts |= {name: "score" for name, sort in sorts.items() if sort in ("labels", "target") and side_of(name)}
     pictures = [name for name, sort in sorts.items() if sort == "score" and (IMAGES - {"x"}) & set(words_of(name))]
     if not networks and len(pictures) < list(sorts.values()).count("score"):
@@ -344,12 +371,14 @@ def _networks(parameters: list[str], uses: Uses) -> dict[str, str]:
             found[name] = network
         elif is_called and words & OTHER_LOSSES:
             found[name] = "other_loss"
-        elif is_called and any(len(call.args) + len(call.keywords) > 1 for call in uses.called[name]):
+        elif is_called and words & CRITERIA and any(len(c.args) + len(c.keywords) > 1 for c in uses.called[name]):
             found[name] = "criterion"
         elif is_called:
             found[name] = "net"
     if "D" not in found.values():
-        one = [name for name, role in found.items() if role == "net"]
+        beside = {*CRITERIA, *OTHER_LOSSES, "network", "encoder", "enc", "extractor", "augment", "aug", "transform", "e"}
+        beside |= {"noise", "mixing", "variable", "classifier", "inception", "sample", "to"}
+        one = [name for name, role in found.items() if role == "net" and not beside & set(words_of(name))]
         found |= {one[0]: "D"} if len(one) == 1 else {}
     context = any(_sort(name) == "latents" or (IMAGES - {"x"}) & set(words_of(name)) for name in parameters)
     if "D" not in found.values() and (context or "G" in found.values()):

@@ -44,6 +44,7 @@ ACTIONS = re.compile(r"(train|test|eval|fit|plot|show|save|load|make|build|init|
 UNSAFE = {"load", "open", "parse_args", "parse_known_args", "DataLoader", "ArgumentParser", "next", "iter", "input", "run",
           "train", "fit", "read", "imread", "download", "makedirs", "mkdir", "get", "init", "system", "exit", "Popen",
           "load_state_dict", "urlopen", "ImageFolder", "sleep"}  # fmt: skip
+CASTS = {"to", "cuda", "type", "float", "cpu"}
 USUAL = {  # imports that a pasted fragment leaves out
     "torch": "import torch", "nn": "from torch import nn", "F": "import torch.nn.functional as F", "math": "import math",
     "np": "import numpy as np", "autograd": "from torch import autograd", "random": "import random",
@@ -68,6 +69,17 @@ class Code:
     on: str | None = None  # "probabilities", where D's definition ends in a sigmoid
     inline: str = ""  # the statements of a training loop, as a function
     settings: dict[str, Any] = field(default_factory=dict)  # the defaults of the command line
+    fixed: dict[str, Any] = field(default_factory=dict)  # the values of outer names that the source compares with words
+
+    def choices(self) -> list[tuple[str, dict[str, Any], dict[str, Any]]]:
+        """(word, fixed, settings) for each word with which a configuration that is not known is compared."""
+        for name, words in self.uses.words.items():
+            start, _, last = name.rpartition(".")
+            if name in self.outer:
+                return [(word, {name: word}, self.settings) for word in dict.fromkeys(words)]
+            if start in self.outer and last not in self.settings:
+                return [(word, {}, self.settings | {last: word}) for word in dict.fromkeys(words)]
+        return [("", {}, self.settings)]
 
 
 def code_of(function: Any, name: str) -> Code:
@@ -126,7 +138,11 @@ class Missing(type):
 def stand_in(module: str, name: str) -> Any:
     from torch import nn
 
-    return Missing(name, (nn.Module,), {"module": module.split(".")[0], "__init__": lambda self, *_, **__: nn.Module.__init__(self)})
+    return Missing(
+        name,
+        (nn.Module,),
+        {"module": module.split(".")[0], "__init__": lambda self, *_, **__: nn.Module.__init__(self)},
+    )
 
 
 class Program:
@@ -144,7 +160,9 @@ class Program:
                 self.bound.setdefault(name, statement)
         self.free: dict[str, set[str]] = {}
         self.settings = _settings(self.tree)
-        ends = [_ends_in_sigmoid(s) for s in self.tree.body if isinstance(s, ast.ClassDef) and network_of(s.name) == "D"]
+        ends = [
+            _ends_in_sigmoid(s) for s in self.tree.body if isinstance(s, ast.ClassDef) and network_of(s.name) == "D"
+        ]
         self.on = "probabilities" if ends and all(ends) else None
 
     def imports(self) -> set[str]:
@@ -300,6 +318,10 @@ class Program:
             else:
                 self.scope[key] = value
 
+        made = vars(instance) if instance is not None else {}
+        outer = {*outer} | {
+            key for key in uses.words if key.startswith("self.") and type(made.get(key[5:])).__name__ == "Config"
+        }
         on = self.on if any(network_of(one) == "D" for one in outer) else None
         return Code(name, function, uses, tuple(sorted(outer)), place, on=on, settings=self.settings, **more)
 
@@ -352,8 +374,16 @@ class Program:
             if is_made and not any(network_of(name, True) for name in _targets(statement)):
                 with contextlib.suppress(Exception):
                     self.need(free_names(statement))
-                    defaults = {p.name: p.default for p in inspect.signature(cls).parameters.values() if p.default is not p.empty}
-                    exec(compile(ast.Module([statement], []), str(self.path), "exec"), self.scope, {"self": instance} | defaults | values)
+                    defaults = {
+                        p.name: p.default
+                        for p in inspect.signature(cls).parameters.values()
+                        if p.default is not p.empty
+                    }
+                    exec(
+                        compile(ast.Module([statement], []), str(self.path), "exec"),
+                        self.scope,
+                        {"self": instance} | defaults | values,
+                    )
         return instance
 
     # --- training loops ---
@@ -389,7 +419,8 @@ class Program:
                 steps.append(statement)
         wanted = {name for s in steps for name in _targets(s) if name.startswith("_part")}
         total: ast.expr = functools.reduce(
-            lambda a, b: ast.BinOp(a, ast.Add(), b), [ast.Name(name, ast.Load()) for name in sorted(wanted, key=lambda n: int(n[5:]))]
+            lambda a, b: ast.BinOp(a, ast.Add(), b),
+            [ast.Name(name, ast.Load()) for name in sorted(wanted, key=lambda n: int(n[5:]))],
         )
         kept = self._slice(steps, wanted)
         self.live = {name for name in wanted if "." not in name}
@@ -402,7 +433,9 @@ class Program:
             targets = _targets(statement)
             if not targets & needed or isinstance(statement, (*SCOPES, ast.Import, ast.ImportFrom)):
                 continue
-            if isinstance(statement, ast.Assign | ast.AnnAssign) and (not self.is_safe(statement) or _takes_data(statement)):
+            if isinstance(statement, ast.Assign | ast.AnnAssign) and (
+                not self.is_safe(statement) or _takes_data(statement)
+            ):
                 continue
             if isinstance(statement, ast.If | ast.With | ast.For | ast.While | ast.Try):
                 statement = self._prune(statement, needed)
@@ -439,7 +472,13 @@ class Program:
         return statement
 
     def _fragment(
-        self, label: str, known: str, body: list[ast.stmt], group: list[Any], function: Function | None, node: ast.ClassDef | None
+        self,
+        label: str,
+        known: str,
+        body: list[ast.stmt],
+        group: list[Any],
+        function: Function | None,
+        node: ast.ClassDef | None,
     ) -> list[Code]:
         """A training loop's loss as a function of the networks and the data."""
         steps = [copy.deepcopy(statement) for statement in self._statements(body, group)]
@@ -448,8 +487,11 @@ class Program:
         if node is not None:
             self.need(self.need([node.name]))
             instance = next(iter(self.instances(self.scope[node.name], node)))[1]
-        made = {one for s in steps for one in _targets(s)} & self.live
-        inside = ast.FunctionDef(name, ast.arguments([], [], None, [], [], None, []), steps, [], None, None, type_params=[])
+        firsts = {name: next(s for s in steps if name in _targets(s)) for s in steps for name in _targets(s)}
+        made = {name for name, s in firsts.items() if name in self.live and name in _reads(s)}
+        inside = ast.FunctionDef(
+            name, ast.arguments([], [], None, [], [], None, []), steps, [], None, None, type_params=[]
+        )
         taken = self.need(free_names(inside) - {"self"})
         arguments = sorted(taken | made, key=lambda one: ("DG".find(network_of(one) or " ") % 3, one))
         inside.args.args = [ast.arg(one, None) for one in ([*(["self"] if node else []), *arguments])]
@@ -463,6 +505,8 @@ class Program:
         outer = self._attributes(instance, inside, node) if node else set()
         player = player_of(known) if player_of(known) in ("d", "g") else _player_after(body, group, function)
         uses = uses_of(inside)
+        for one in _reached(inside, node) if node else []:
+            uses.called = uses_of(one).called | uses.called
         code = self._code(label, loss, uses, outer, instance, kind=player, inline=ast.unparse(inside))
         if any(network_of(one) == "D" for one in arguments):
             code.on = self.on
@@ -521,7 +565,11 @@ def _targets(statement: ast.stmt) -> set[str]:
             found.add(dotted(node))
         elif isinstance(node, ast.Subscript) and isinstance(node.ctx, ast.Store):
             found.add(dotted(node.value))
-        elif isinstance(node, ast.Expr) and isinstance(node.value, ast.Call) and isinstance(node.value.func, ast.Attribute):
+        elif (
+            isinstance(node, ast.Expr)
+            and isinstance(node.value, ast.Call)
+            and isinstance(node.value.func, ast.Attribute)
+        ):
             call = node.value.func
             if (call.attr.endswith("_") and not call.attr.endswith("grad_")) or call.attr in ("append", "extend"):
                 found.add(dotted(call.value).removesuffix(".data"))
@@ -584,17 +632,31 @@ def _takes_data(statement: ast.stmt) -> bool:
     """Whether an assignment takes a part of a batch: images, _ = data, or data[0].to(device)."""
     value = getattr(statement, "value", None)
     for node in ast.walk(value) if value else []:
-        if isinstance(node, ast.Subscript) and isinstance(node.slice, ast.Constant) and (
-            isinstance(node.slice.value, str) or {"data", "batch", "sample"} & set(words_of(dotted(node.value)))
+        if (
+            isinstance(node, ast.Subscript)
+            and isinstance(node.slice, ast.Constant)
+            and (isinstance(node.slice.value, str) or {"data", "batch", "sample"} & set(words_of(dotted(node.value))))
         ):
             return True
     is_unpacked = isinstance(statement, ast.Assign) and isinstance(statement.targets[0], ast.Tuple)
     while isinstance(value, ast.Call | ast.Attribute):
         value = value.func if isinstance(value, ast.Call) else value.value
-    is_part = isinstance(value, ast.Subscript) and isinstance(value.value, ast.Name) and isinstance(value.slice, ast.Constant)
+    is_part = (
+        isinstance(value, ast.Subscript) and isinstance(value.value, ast.Name) and isinstance(value.slice, ast.Constant)
+    )
+    wrapped = getattr(statement, "value", None)
+    while isinstance(wrapped, ast.Call) and (
+        dotted(wrapped.func) == "Variable" or (isinstance(wrapped.func, ast.Attribute) and wrapped.func.attr in CASTS)
+    ):
+        wrapped = wrapped.args[0] if dotted(wrapped.func) == "Variable" else wrapped.func.value  # type: ignore[attr-defined]
+    is_real = any(side_of(name) == "real" for name in _targets(statement))
+    if is_real and isinstance(wrapped, ast.Name) and isinstance(getattr(statement, "value", None), ast.Call):
+        return True
     random = isinstance(getattr(statement, "value", None), ast.AST) and re.search(
         r"\b(rand|randn|uniform|normal)\(", ast.unparse(statement.value))  # type: ignore[attr-defined]  # fmt: skip
-    if random and any(side_of(name) == "real" or {"imgs", "images", "img"} & set(words_of(name)) for name in _targets(statement)):
+    if random and any(
+        side_of(name) == "real" or {"imgs", "images", "img"} & set(words_of(name)) for name in _targets(statement)
+    ):
         return True
     return is_part or (is_unpacked and isinstance(value, ast.Name) and value is getattr(statement, "value", None))
 
@@ -667,7 +729,10 @@ def _player_after(body: list[ast.stmt], group: list[Any], function: Function | N
     optimiser = next((name for line, name in _steps(body) if line >= group[-1][0].lineno), "")
     for words in (words_of(optimiser), words_of(function.name if function else "")):
         for kind in ("d", "g"):
-            if any(word in PLAYERS[kind] or (word[-1:] == kind and word[:-1] in ("opt", "optim", "optimizer")) for word in words):
+            if any(
+                word in PLAYERS[kind] or (word[-1:] == kind and word[:-1] in ("opt", "optim", "optimizer"))
+                for word in words
+            ):
                 return kind
     return None
 
@@ -699,7 +764,10 @@ def _is_loss(name: str) -> bool:
 
 
 def _all_methods(cls: type) -> set[str]:
-    return {key for c in cls.__mro__ if not c.__module__.startswith("torch") for key in vars(c)} | {"forward", "__call__"}
+    return {key for c in cls.__mro__ if not c.__module__.startswith("torch") for key in vars(c)} | {
+        "forward",
+        "__call__",
+    }
 
 
 def _settings(tree: ast.Module) -> dict[str, Any]:
@@ -707,7 +775,9 @@ def _settings(tree: ast.Module) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for node in ast.walk(tree):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "add_argument":
-            name = next((a.value for a in node.args if isinstance(a, ast.Constant) and str(a.value).startswith("--")), "")
+            name = next(
+                (a.value for a in node.args if isinstance(a, ast.Constant) and str(a.value).startswith("--")), ""
+            )
             for word in node.keywords:
                 if word.arg == "default" and name:
                     with contextlib.suppress(ValueError):
@@ -717,7 +787,9 @@ def _settings(tree: ast.Module) -> dict[str, Any]:
 
 def _ends_in_sigmoid(node: ast.ClassDef) -> bool:
     """Whether the definition of D applies a sigmoid to its answer."""
-    forward = next((one for one in node.body if isinstance(one, Function) and one.name in ("forward", "__call__")), node)
+    forward = next(
+        (one for one in node.body if isinstance(one, Function) and one.name in ("forward", "__call__")), node
+    )
     returns = [n.value for n in ast.walk(forward) if isinstance(n, ast.Return) and n.value is not None]
     if any("sigmoid" in ast.unparse(value).lower() for value in returns):
         return True
