@@ -558,7 +558,7 @@ def loss_value(out: Any, size: int) -> Array:
     value = value.astype(np.float64)
     if value.size == 1 and (size != 1 or value.ndim == 0):
         return value.reshape(())
-    if value.shape[0] == size and (value.ndim > 2 or value.size == size):
+    if value.shape[0] == size and value.shape[1:] in ((), (1,), (1, 2, 2), (2, 2)):
         return np.asarray(value.reshape(size, -1).mean(1))
     raise LossError(
         f"it returns {list(value.shape)} for a batch of {size}; a loss is one number, or one for each image "

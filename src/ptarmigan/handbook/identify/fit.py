@@ -25,7 +25,7 @@ FAR_LOGITS = np.array([-1e4, -1e3, 1e3, 1e4])
 FLOAT32_LOGITS = range(1, 120)  # at which float32 is compared with float64
 EXACT, NEAR = 2e-6, 5e-4  # residuals relative to the curve's range: by rounding, by an epsilon inside a logarithm
 CLASS_ROWS = 24  # rows of class logits to which a class term is fitted
-DRAWS = 32  # calls over which a random loss is averaged
+DRAWS = 64  # calls over which a random loss is averaged
 
 
 # --- the terms ---
@@ -169,8 +169,8 @@ def _measure(loss: LossFunction, setup: Setup, told: bool, player: str | None) -
     first = loss(setup, given).value
     if not np.array_equal(first, loss(setup, given).value, equal_nan=True):
         raise LossError("it returns different values for the same input and seed, so it keeps a state")
-    seen = Measurement(loss, setup, told=told)
-    if any((loss.call_once(setup, given, seed=seed).value != first).any() for seed in range(1, 9)):
+    seen, text = Measurement(loss, setup, told=told), loss.code.uses.text
+    if any((loss.call_once(setup, given, seed=seed).value != first).any() for seed in range(1, 64 if "rand" in text else 9)):
         seen.random, seen.setup = True, replace(setup, draws=8 if loss.has_networks else DRAWS)
     _measure_curves(seen, player)
     _measure_joint(seen)
