@@ -370,7 +370,7 @@ def test_a_file_is_run_in_a_child_and_all_that_could_be_losses_are_answered(
     path = files(tmp_path, GOOD)
     status, out, err = call(monkeypatch, capsys, "losses", "identify", path)
     assert status == 1
-    assert all(fact in err for fact in (str(path), "60 s", "4 GiB", "d_odd", "'epochs', 'lr' and 'beta'"))
+    assert all(fact in err for fact in (str(path), "60 s", "4 GiB", "d_odd"))
     heads = [line for line in out.splitlines() if not line.startswith(" ")]
     assert [head.split(":")[0] for head in heads] == ["d_loss", "g_loss", "HingeLoss.d_loss"]
     assert ["WRONG" in head for head in heads] == [False, True, False]
@@ -385,8 +385,8 @@ HOSTILE = {
     "import": ("import no_such as n\ndef g_loss(fake): return n.f(fake)", ":g_loss", "loss-failed", "install no_such"),
     "raises": ("def g_loss(fake): raise RuntimeError('a\\nb')", ":g_loss", "loss-failed", "RuntimeError: a b (line 1)"),
     "exits": ("import sys\ndef g_loss(fake): sys.exit(3)", ":g_loss", "loss-failed", "SystemExit: 3"),
-    "dies": ("import os\ndef g_loss(fake): os._exit(5)", ":g_loss", "child-died", "g_loss ended the process (status 5)"),
-    "hangs": ("import time\ndef g_loss(fake): time.sleep(600)", ":g_loss", "child-timeout", "g_loss did not finish in 1"),
+    "dies": ("import os\ndef g_loss(fake): os._exit(5)", ":g_loss", "child-died", "g_loss ended the process"),
+    "hangs": ("import time\ndef g_loss(fake): time.sleep(600)", ":g_loss", "child-timeout", "not finish in 1 s"),
     "garbage": ("print('x' * 100000)\ndef g_loss(fake):\n    return 'garbage'", ":g_loss", "loss-failed", "str"),
     "line": ("def g_loss(fake):\n\n    return 1 / 0", ":g_loss", "loss-failed", "division by zero (line 3)"),
     "nothing": ("x = 1", "", "no-loss", "mine.py"),
@@ -396,7 +396,7 @@ HOSTILE = {
     "escapes": ("def g_loss(fake): raise RuntimeError('\\x1b[2J' + 'a' * 999)", ":g_loss", "loss-failed", "?[2Jaaa"),
     "memory": ("import numpy as np\ndef g_loss(fake): np.empty(6 << 30, np.uint8)", ":g_loss", "loss-failed", "Memory"),
     "report": ("import gc, io\ndef g_loss(fake):\n  for f in gc.get_objects():\n"
-               "    if isinstance(f, io.TextIOWrapper) and str(f.name).endswith('report'): f.write('garbage\\n'); f.flush()",
+               "    if isinstance(f, io.TextIOWrapper) and str(f.name).endswith('report'): f.write('a\\n'); f.flush()",
                "", "report-damaged", "mine.py"),
     "notebook": ("x = 1", ".ipynb", "file-unreadable", "mine.py.ipynb"),
 }  # fmt: skip
@@ -432,7 +432,8 @@ def test_a_file_that_is_not_there_is_said(target: str, tmp_path: Path, monkeypat
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks at /proc")
 def test_what_a_file_starts_ends_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    text = "import subprocess\nfrom pathlib import Path\ndef g_loss(fake):\n    p = subprocess.Popen(['sleep', '600'])\n"
+    text = "import subprocess\nfrom pathlib import Path\ndef g_loss(fake):\n"
+    text += "    p = subprocess.Popen(['sleep', '600'])\n"
     path = files(tmp_path, text + f"    Path({str(tmp_path / 'pid')!r}).write_text(str(p.pid))\n    raise ValueError\n")
     with raises("no-loss", path):
         identify(str(path))

@@ -1,4 +1,4 @@
-"""Stage 6 of source -> signature -> call -> fit -> diagnose -> answer: combine the verdicts into one Identity, in words.
+"""Stage 6 of source -> ... -> answer: combine the verdicts into one Identity, in words.
 
 Importing this module does not import torch: the parent process only prints what the child process found.
 """
@@ -81,7 +81,7 @@ SENTENCES = {  # of faults and notes
     "target-range": "a target of {target:.4g} is outside [0, 1]: the loss has no minimum",
     "smoothed-fakes": "labels are smoothed on {where} (real {real:.4g}, fake {fake:.4g}); do not smooth the target of "
     "fakes, because otherwise D is flat where there are no data, and bad samples get no gradient",
-    "concave-hinge": "its hinge is flat where D is wrong and has no minimum: it needs relu(1 - real) and relu(1 + fake)",
+    "concave-hinge": "its hinge is flat where D is wrong and has no minimum: use relu(1 - real) and relu(1 + fake)",
     "leaky-hinge": "its hinge leaks: past the margin the slope is {leak:.3g}, so D's outputs grow without limit",
     "symmetric": "it is the same when real and fake are exchanged, so D is not told which is which",
     # G's loss
@@ -110,7 +110,7 @@ SENTENCES = {  # of faults and notes
     "penalty-dead": "its penalty teaches D nothing: autograd.grad needs create_graph=True",
     "penalty-subtracted": "its penalty is subtracted: it rewards a large gradient of D",
     # notes
-    "g-not-detached": "G is not detached: right if G's gradients are zeroed before its step; D(G(z).detach()) saves work",
+    "g-not-detached": "G is not detached: right if G's gradients are zeroed before its step; D(G(z).detach()) is quicker",
     "half-of-average": "it is the {half} half alone; the {other} half, which has a gradient for G too, is missing",
     "flag-of-g": "G calls it with the target of real images",
     "given": "held fixed: {given}",
@@ -237,20 +237,19 @@ def _ways(code: Code) -> Iterator[tuple[str, Callable[..., Any], tuple[str, ...]
     try:
         parameters = inspect.signature(getattr(function, "forward", function)).parameters.values()
     except (TypeError, ValueError):
-        parameters = {}.values()  # type: ignore[assignment]
+        parameters = inspect.Signature().parameters.values()
     for p in parameters:
         flags = {"disc", "discriminator", "d", "dis", "critic"}, {"generator", "gen", "g"}
         asked = [player for player, words in zip("dg", flags, strict=True) if words & set(words_of(p.name))]
         if asked and p.name in uses.flags and p.name not in uses.called and len(words_of(p.name)) > 1:
             for value in (True, False):
-                player = asked[0] if value else {"d": "g", "g": "d"}[asked[0]]
                 bound = functools.partial(function, **{p.name: value})
-                yield f"{code.name} ({p.name}={value})", bound, (), player
+                yield f"{code.name} ({p.name}={value})", bound, (), "d" if value == (asked[0] == "d") else "g"
             return
         if p.default is p.empty and (words := uses.words.get(p.name)):
             for word in dict.fromkeys(words):
-                player = player_of(word) if player_of(word) in ("d", "g") else None
-                yield f"{code.name} ({p.name}={word!r})", functools.partial(function, **{p.name: word}), (), player
+                whose = player_of(word) if player_of(word) in ("d", "g") else None
+                yield f"{code.name} ({p.name}={word!r})", functools.partial(function, **{p.name: word}), (), whose
             return
         if p.default is None and p.name in uses.optional | uses.flags and side_of(p.name):
             yield code.name, function, (p.name,), player_of(code.name) or "d"
@@ -470,7 +469,7 @@ def handbook_code(name: str, player: str) -> str:
 
 
 def compare_players(found: list[Identity]) -> list[Identity]:
-    """Revise answers by what only a pair shows: labels that both players turn over, or G's target equal to D's for fakes."""
+    """Revise answers by what only a pair shows: labels that both turn over, or G's target equal to D's for fakes."""
     of_d = [one for one in found if one.player == "D"]
     of_g = [one for one in found if one.player == "G"]
     targets_are_0_and_1 = any(one.name == "least_squares" and one.right for one in of_d)

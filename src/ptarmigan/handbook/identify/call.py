@@ -1,4 +1,4 @@
-"""Stage 3 of source -> signature -> call -> fit -> diagnose -> answer: the user's loss as a function of numbers.
+"""Stage 3 of source -> ... -> answer: the user's loss as a function of numbers.
 
 `LossFunction` maps logits to a value and gradients, whatever the callable takes and returns: torch or numpy, logits or
 probabilities, [N], [N, 1], patches or a list of scales, labels or one-hot rows, D's outputs or the networks themselves.
@@ -32,6 +32,7 @@ from ptarmigan.handbook.identify.signature import (
     SeveralLosses,
     describe_error,
     harmless_role,
+    network_of,
     parameters_of,
     words_of,
 )
@@ -130,6 +131,16 @@ class Neutral(TorchFunctionMode):
         return out
 
 
+def without_mode(forward: Callable[..., Any]) -> Callable[..., Any]:
+    """Outside Neutral, whose checks cost more than the work of a stub."""
+
+    def run(*given: Any, **more: Any) -> Any:
+        with torch._C.DisableTorchFunction():
+            return forward(*given, **more)
+
+    return run
+
+
 class Config(float):
     """A configuration whose entries are those of the command line, else 1."""
 
@@ -183,6 +194,7 @@ class StubD(Stub):
         super().__init__(setup, answers)
         self.leaves, self.slope = leaves, slope
 
+    @without_mode
     def forward(self, *given: Any, **more: Any) -> Any:
         tensors = [
             x for x in (*given, *more.values()) if isinstance(x, Tensor) and x.ndim > 1 and x.is_floating_point()
@@ -222,11 +234,25 @@ class StubD(Stub):
 class StubG(Stub):
     """A generator that returns the images that were put into it."""
 
+    @without_mode
     def forward(self, *given: Any, **more: Any) -> Any:
         x = next(iter(given), None)
         x = x[0] if isinstance(x, list | tuple) and x else x
         images = self.images[: len(x) if isinstance(x, Tensor) and x.ndim else None] * self.scale
         return (images, *[x] * (self.answers - 1)) if self.answers > 1 else images
+
+
+class Nets:
+    """A holder of networks, of which D and G are stubs; any other, and itself, returns its first argument."""
+
+    def __init__(self, stubs: dict[str, Stub]) -> None:
+        self.stubs = stubs
+
+    def __getattr__(self, name: str) -> Any:
+        return self.stubs.get(network_of(name) or "", Nets({}))
+
+    def __call__(self, x: Any = None, *more: Any, **named: Any) -> Any:
+        return x
 
 
 class Criterion(nn.Module):
@@ -270,7 +296,7 @@ class LossFunction:
         self.code, self.function, self.reading = code, function, reading
         self.keyword_only = parameters_of(function, also)
         roles = set(reading.roles.values())
-        self.has_networks, self.has_g = "D" in roles, "G" in roles
+        self.has_networks, self.has_g = bool({"D", "nets"} & roles), bool({"G", "nets"} & roles)
         self.scores = [role for role in SCORES if role in roles]
         if self.has_networks:
             self.scores = [role for role in ("real", "fake") if role in roles or (role == "fake" and self.has_g)]
@@ -295,9 +321,9 @@ class LossFunction:
     def setups(self, on: str | None) -> list[Setup]:
         """The setups in which the loss can be called, one for each domain; raises LossError if there are none."""
         failures: dict[tuple[bool, str], LossError] = {}
-        tried, until = 0, time.monotonic() + SECONDS_TO_TRY
-        for candidates in self._candidates(on):
-            working = []
+        until = time.monotonic() + SECONDS_TO_TRY
+        for tried, candidates in enumerate(self._candidates(on)):
+            working: list[Setup] = []
             for setup in candidates:
                 try:
                     self(setup, self.inputs(setup), gradients=True)
@@ -311,7 +337,6 @@ class LossFunction:
                         raise
             if working:
                 return working
-            tried += 1
             if tried > 16 and time.monotonic() > until:
                 break
         first = self._arrays()[0]
@@ -451,11 +476,14 @@ class LossFunction:
         if self.has_networks:
             unpacked = self.code.uses.unpacked.items()
             answers = {
-                role: max((n for name, n in unpacked if self.reading.roles.get(name) == role), default=1) for role in "DG"
+                role: max((n for name, n in unpacked if self.reading.roles.get(name) == role), default=1)
+                for role in "DG"
             }
             stubs = {"D": StubD(setup, answers["D"], leaves, in_image), "G": StubG(setup, answers["G"])}
             stubs["G"].images = _images("fake", setup, leaves)
-        pictures = {role: _images(role[6:], setup, leaves).detach().requires_grad_() for role in FIXED[-2:]}
+        pictures = {
+            role: _images(role[6:], setup, leaves).detach().requires_grad_() for role in FIXED[-2:] if self.extras
+        }
         arguments = {
             name: pictures[role] if role in pictures else
             self._argument(name, role, setup, given, leaves, stubs, pictures, in_image)
@@ -502,10 +530,12 @@ class LossFunction:
         dtype = torch.float64 if setup.double else torch.float32
         if role in ("D", "G"):
             return stubs[role]
+        if role == "nets":
+            return Nets(stubs)
         if role in ("latents", *FIXED):
             values: dict[str, Any] = {
                 "latents": torch.randn(setup.size, LATENT_DIM), "width": LATENT_DIM, "classes": setup.classes,
-                "size": setup.size, "criterion": Criterion(setup.on), "net": lambda x=None, *_, **__: x,
+                "size": setup.size, "criterion": Criterion(setup.on), "net": Nets({}),
                 "other_loss": lambda *_, **__: torch.zeros(()),
             }  # fmt: skip
             return values[role] if role in values else harmless(name, self.code.settings)

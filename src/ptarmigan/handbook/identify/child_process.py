@@ -36,9 +36,9 @@ def identify_file(target: str, kind: str | None, on: str | None) -> list[Identit
     Prints to standard error what it could not judge.  Raises UserError if that fails, or if the file has no loss.
     """
     path, names = split_target(target)
-    order = {"path": str(path), "names": names, "kind": kind, "on": on, "text": read_source(path)}
+    order: dict[str, Any] = {"path": str(path), "names": names, "kind": kind, "on": on, "text": read_source(path)}
     print(
-        f"reading {path}; its losses run in a child process with your rights, for at most {SECONDS} s and {GIBIBYTES} GiB",
+        f"reading {path}; its losses run in a child process with your rights, at most {SECONDS} s and {GIBIBYTES} GiB",
         file=sys.stderr, flush=True,
     )  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
@@ -94,7 +94,7 @@ def _read_report(path: Path, report: list[dict[str, Any]], status: int | None) -
             print(f"not identified: {item['skipped']}", file=sys.stderr)
     found = [_identity(item["identity"]) for item in report if "identity" in item]
     if not found:
-        public = next((item["public"] for item in report if "public" in item), [])
+        public: list[str] = next((item["public"] for item in report if "public" in item), [])
         others = f"; it defines {', '.join(public[:8])}" if public else ""
         raise UserError(
             f"{path} has no loss that can be identified{others}; name one, {path.name}:FUNCTION, or put the lines that "

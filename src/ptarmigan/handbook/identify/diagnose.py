@@ -1,4 +1,4 @@
-"""Stage 5 of source -> signature -> call -> fit -> diagnose -> answer: name the fitted terms, and say what is wrong with them.
+"""Stage 5 of source -> ... -> answer: name the fitted terms, and say what is wrong with them.
 
 A finding is a code and the values to insert into its sentence in answer.SENTENCES.
 """
@@ -106,7 +106,11 @@ def diagnose(seen: Measurement, function: str, kind: str | None) -> Diagnosis:
 def _diagnose(seen: Measurement, player: str, function: str) -> Diagnosis:
     source = _source(seen, player, function) if seen.terms else None
     parameter = {role: name for name, role in seen.loss.reading.roles.items()}
-    classes = [_class_term(seen, role, player, parameter.get(role, "class logits")) for role in seen.classes]
+    classes = [
+        _class_term(seen, role, player, parameter.get(role, "class logits"))
+        for role, term in seen.classes.items()
+        if not (seen.loss.has_networks and term is not None and term.family == "flat")
+    ]
     weights = sorted({round(part.scale, 6) for part in classes})
     if len(weights) > 1 and all(part.name == "auxiliary_classifier" and not part.faults for part in classes):
         classes[-1].note("class-weights", weights=" and ".join(f"{weight:.4g}" for weight in weights))

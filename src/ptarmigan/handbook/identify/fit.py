@@ -1,4 +1,4 @@
-"""Stage 4 of source -> signature -> call -> fit -> diagnose -> answer: measure a loss, and fit a known term to each logit.
+"""Stage 4 of source -> ... -> answer: measure a loss, and fit a known term to each logit.
 
 The curve over one logit is cross-entropy, a parabola, a hinge or a line, with a weight, a target and an offset.  Apart
 from a hinge's margin, each family is linear in its unknowns, so linear least squares finds them.  Class terms, the
@@ -170,7 +170,9 @@ def _measure(loss: LossFunction, setup: Setup, told: bool, player: str | None) -
     if not np.array_equal(first, loss(setup, given).value, equal_nan=True):
         raise LossError("it returns different values for the same input and seed, so it keeps a state")
     seen, text = Measurement(loss, setup, told=told), loss.code.uses.text
-    if any((loss.call_once(setup, given, seed=seed).value != first).any() for seed in range(1, 64 if "rand" in text else 9)):
+    if any(
+        (loss.call_once(setup, given, seed=seed).value != first).any() for seed in range(1, 64 if "rand" in text else 9)
+    ):
         seen.random, seen.setup = True, replace(setup, draws=8 if loss.has_networks else DRAWS)
     _measure_curves(seen, player)
     _measure_joint(seen)

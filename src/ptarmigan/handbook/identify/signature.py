@@ -67,7 +67,7 @@ NETWORK_WORDS = {
     "D": {"d", "dis", "disc", "discriminator", "discriminators", "critic", "netd", "dnet", "msd", "mpd", "discrim"},
     "G": {"g", "gen", "generator", "generators", "netg", "gnet"},
 }
-BESIDE_NETWORK = {"net", "model", "network", "a", "b", "ab", "ba", "x", "y", "s", "t", "1", "2", "ema", "patch", "mapping",
+BESIDE_NETWORK = {"net", "network", "a", "b", "ab", "ba", "x", "y", "s", "t", "1", "2", "ema", "patch", "mapping",
                   "synthesis", "local", "global", "multi", "scale", "model"}  # fmt: skip
 NO_NETWORK = {"loss", "opt", "optim", "optimizer", "criterion", "scaler", "scheduler", "lr", "logits", "real", "fake"}
 IMAGES = {"x", "image", "images", "img", "imgs", "data", "batch", "samples", "photo", "photos", "features", "feats",
@@ -149,7 +149,8 @@ def uses_of(node: ast.AST) -> Uses:
             if name == "isinstance":
                 checked |= {*arguments[:1]}
             elif name in ("float", "int", "bool") or name.rsplit(".")[-1] in ("full", "full_like", "fill_"):
-                uses.flags |= {*arguments[-1:]}
+                given = [dotted(word.value) for word in n.keywords if word.arg == "fill_value"]
+                uses.flags |= {*(given or arguments[-1:])}
         elif isinstance(n, ast.For | ast.comprehension):
             uses.listed.add(dotted(n.iter))
         elif isinstance(n, ast.Subscript) and isinstance(n.value, ast.Dict):
@@ -173,8 +174,8 @@ def uses_of(node: ast.AST) -> Uses:
 
 def _read_comparison(uses: Uses, n: ast.Compare) -> None:
     name, other = dotted(n.left), n.comparators[0]
-    name = name or (dotted(n.left.func.value) if isinstance(n.left, ast.Call | ast.Attribute)
-                    and isinstance(getattr(n.left, "func", None), ast.Attribute) else "")  # fmt: skip
+    if isinstance(n.left, ast.Call) and isinstance(n.left.func, ast.Attribute):  # mode.lower() == "hinge"
+        name = dotted(n.left.func.value)
     parts = other.elts if isinstance(other, ast.Tuple | ast.List | ast.Set) else [other]
     if words := _strings(parts):
         uses.words.setdefault(name, []).extend(words)
@@ -248,7 +249,7 @@ def readings(parameters: list[str], function: str, kind: str | None, uses: Uses 
     """
     uses = uses or Uses()
     fixed = _networks(parameters, uses)
-    networks = "D" in fixed.values()
+    networks = bool({"D", "nets"} & {*fixed.values()})
     sorts = {name: _sort(name) for name in parameters if name not in fixed}
     fakes = [name for name in sorts if side_of(name) == "fake"]
     for name, sort in sorts.items():
@@ -365,6 +366,9 @@ def _networks(parameters: list[str], uses: Uses) -> dict[str, str]:
     for name in parameters:
         words = set(words_of(name.removeprefix("self.")))
         network, is_called = network_of(name), name in uses.called
+        if any(network_of(one.removeprefix(f"{name}.")) for one in uses.called if one.startswith(f"{name}.")):
+            found[name] = "nets"
+            continue
         sure = name in ("D", "netD", "discriminator", "net_D", "disc_net", "self.D")
         sure |= network == "G" and name.lower() in ("g", "netg", "generator", "gen") and len(parameters) > 1
         if network and (is_called or (sure and len(parameters) > 1)):
@@ -375,14 +379,26 @@ def _networks(parameters: list[str], uses: Uses) -> dict[str, str]:
             found[name] = "criterion"
         elif is_called:
             found[name] = "net"
-    if "D" not in found.values():
-        beside = {*CRITERIA, *OTHER_LOSSES, "network", "encoder", "enc", "extractor", "augment", "aug", "transform", "e"}
+    if not {"D", "nets"} & {*found.values()}:
+        beside = {
+            *CRITERIA,
+            *OTHER_LOSSES,
+            "network",
+            "encoder",
+            "enc",
+            "extractor",
+            "augment",
+            "aug",
+            "transform",
+            "e",
+        }
         beside |= {"noise", "mixing", "variable", "classifier", "inception", "sample", "to"}
         one = [name for name, role in found.items() if role == "net" and not beside & set(words_of(name))]
         found |= {one[0]: "D"} if len(one) == 1 else {}
     context = any(_sort(name) == "latents" or (IMAGES - {"x"}) & set(words_of(name)) for name in parameters)
     if "D" not in found.values() and (context or "G" in found.values()):
         found |= {name: "D" for name in parameters if network_of(name) == "D" and len(words_of(name)) == 1}
+    found |= {name: "net" for name in parameters if {"buffer", "pool"} & set(words_of(name))}
     return found if "D" in found.values() or uses.called else {}
 
 

@@ -41,15 +41,18 @@ LOSS_NAMES = re.compile(
     re.I,
 )
 ACTIONS = re.compile(r"(train|test|eval|fit|plot|show|save|load|make|build|init|sample|update|run|main|log)(_|$)", re.I)
-UNSAFE = {"load", "open", "parse_args", "parse_known_args", "DataLoader", "ArgumentParser", "next", "iter", "input", "run",
-          "train", "fit", "read", "imread", "download", "makedirs", "mkdir", "get", "init", "system", "exit", "Popen",
+UNSAFE = {"load", "open", "parse_args", "parse_known_args", "DataLoader", "ArgumentParser", "next", "iter", "input",
+          "run", "train", "fit", "read", "imread", "download", "makedirs", "mkdir", "get", "init", "system", "exit", "Popen",
           "load_state_dict", "urlopen", "ImageFolder", "sleep"}  # fmt: skip
 CASTS = {"to", "cuda", "type", "float", "cpu"}
 USUAL = {  # imports that a pasted fragment leaves out
-    "torch": "import torch", "nn": "from torch import nn", "F": "import torch.nn.functional as F", "math": "import math",
+    "torch": "import torch", "nn": "from torch import nn", "F": "import torch.nn.functional as F",
+    "math": "import math",
     "np": "import numpy as np", "autograd": "from torch import autograd", "random": "import random",
     "Variable": "from torch.autograd import Variable", "grad": "from torch.autograd import grad",
-    "partial": "from functools import partial", "functools": "import functools",
+    "Tensor": "from torch import FloatTensor as Tensor", "LongTensor": "from torch import LongTensor",
+    "FloatTensor": "from torch import FloatTensor", "partial": "from functools import partial",
+    "functools": "import functools",
 }  # fmt: skip
 DECORATORS = {"staticmethod", "classmethod", "property", "dataclass", "no_grad", "inference_mode", "contextmanager"}
 SCOPES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)
@@ -358,7 +361,7 @@ class Program:
         return found
 
     def _instance(self, cls: Any, node: ast.ClassDef, needed: list[str], choice: dict[str, Any]) -> Any:
-        """An instance; of a class that owns networks, or that needs what is not known, the attributes that can be made."""
+        """An instance; if a class owns networks, or needs what is not known, with those attributes that can be made."""
         from ptarmigan.handbook.identify.call import harmless
 
         values = {name: harmless(name, self.settings) for name in needed} | choice
@@ -418,10 +421,8 @@ class Program:
             else:
                 steps.append(statement)
         wanted = {name for s in steps for name in _targets(s) if name.startswith("_part")}
-        total: ast.expr = functools.reduce(
-            lambda a, b: ast.BinOp(a, ast.Add(), b),
-            [ast.Name(name, ast.Load()) for name in sorted(wanted, key=lambda n: int(n[5:]))],
-        )
+        names: list[ast.expr] = [ast.Name(name, ast.Load()) for name in sorted(wanted, key=lambda n: int(n[5:]))]
+        total = functools.reduce(lambda a, b: ast.BinOp(a, ast.Add(), b), names)
         kept = self._slice(steps, wanted)
         self.live = {name for name in wanted if "." not in name}
         return [*kept, ast.Return(total)]
@@ -489,9 +490,9 @@ class Program:
             instance = next(iter(self.instances(self.scope[node.name], node)))[1]
         firsts = {name: next(s for s in steps if name in _targets(s)) for s in steps for name in _targets(s)}
         made = {name for name, s in firsts.items() if name in self.live and name in _reads(s)}
-        inside = ast.FunctionDef(
-            name, ast.arguments([], [], None, [], [], None, []), steps, [], None, None, type_params=[]
-        )
+        inside = ast.parse(f"def {name}(): pass").body[0]
+        assert isinstance(inside, ast.FunctionDef)
+        inside.body = steps
         taken = self.need(free_names(inside) - {"self"})
         arguments = sorted(taken | made, key=lambda one: ("DG".find(network_of(one) or " ") % 3, one))
         inside.args.args = [ast.arg(one, None) for one in ([*(["self"] if node else []), *arguments])]
@@ -553,7 +554,7 @@ def _stores(statement: ast.stmt) -> set[str]:
     if isinstance(statement, ast.Import | ast.ImportFrom):
         return {(a.asname or a.name.split(".")[0]) for a in statement.names} - {"*"}
     if isinstance(statement, SCOPES):
-        return {statement.name}  # type: ignore[union-attr]
+        return {statement.name}
     return _targets(statement) if isinstance(statement, ast.Assign | ast.AnnAssign) else set()
 
 
@@ -652,6 +653,13 @@ def _takes_data(statement: ast.stmt) -> bool:
     is_real = any(side_of(name) == "real" for name in _targets(statement))
     if is_real and isinstance(wrapped, ast.Name) and isinstance(getattr(statement, "value", None), ast.Call):
         return True
+    labels = {"labels", "label", "y", "c", "classes"}
+    if (
+        value is not None
+        and "randint(" in ast.unparse(statement)
+        and any(labels & set(words_of(n)) for n in _targets(statement))
+    ):
+        return True
     random = isinstance(getattr(statement, "value", None), ast.AST) and re.search(
         r"\b(rand|randn|uniform|normal)\(", ast.unparse(statement.value))  # type: ignore[attr-defined]  # fmt: skip
     if random and any(
@@ -682,11 +690,16 @@ def _roots(body: list[ast.stmt], function: str = "") -> Iterator[tuple[ast.stmt,
             if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
                 continue
             owner, attribute = node.func.value, node.func.attr
-            if attribute == "manual_backward" or (attribute == "gradient" and "tape" in dotted(owner)):
-                yield statement, node.args[0], None
-            elif attribute == "backward" and node.args and words_of(dotted(owner))[-1:] in (
-                ["accelerator"], ["fabric"], ["engine"], ["self"], ["optimizer"]
-            ):  # fmt: skip
+            if (
+                attribute == "manual_backward"
+                or (attribute == "gradient" and "tape" in dotted(owner))
+                or (
+                    attribute == "backward"
+                    and node.args
+                    and words_of(dotted(owner))[-1:]
+                    in (["accelerator"], ["fabric"], ["engine"], ["self"], ["optimizer"])
+                )
+            ):
                 yield statement, node.args[0], None
             elif attribute == "backward":
                 if isinstance(owner, ast.Call) and dotted(owner.func).endswith(".scale") and owner.args:
