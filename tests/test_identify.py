@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import inspect
+import io
+import json
 import re
 import subprocess
 import sys
@@ -22,12 +24,21 @@ from hypothesis import strategies as st
 import ptarmigan
 from ptarmigan.handbook.entries import ENTRIES
 from ptarmigan.handbook.identify import child_process, diagnose, identify
-from ptarmigan.handbook.identify.answer import CODE_ON_PROBABILITIES, SENTENCES, Identity, identify_callable
+from ptarmigan.handbook.identify.answer import (
+    CODE_ON_PROBABILITIES,
+    SENTENCES,
+    Identity,
+    compare_players,
+    identify_callable,
+    identify_code,
+)
 from ptarmigan.handbook.identify.diagnose import SHARED_D, SHARED_G
 from ptarmigan.handbook.identify.fit import LOGITS, Term, fit_curve, sigmoid, softplus
 from ptarmigan.handbook.identify.signature import player_of, readings
+from ptarmigan.handbook.identify.source import Program
 from ptarmigan.losses.adversarial import OBJECTIVES, cross_entropy_d
 from support import call, raises
+from variants_files import FILES
 from variants_losses import CROSS_ENTROPY, VARIANTS, Variant, d_loss, g_loss
 
 REMEDIES = [line for entry in ENTRIES.values() for line in entry.code.splitlines()]
@@ -332,6 +343,52 @@ def test_an_option_that_is_not_valid_is_refused() -> None:
 
 
 # --- files ---
+
+
+@pytest.mark.parametrize("case", FILES)
+def test_the_losses_of_a_file_are_found_and_judged(case: str) -> None:
+    text, wanted = FILES[case]
+    header = "import numpy as np, torch, torch.nn as nn, torch.nn.functional as F" if "import" not in text else ""
+    program = Program(Path("mine.py"), header + text if text.startswith("\n") else f"{header}\n{text}")
+    codes = [code for _, make in program.losses([]) for code in make()]
+    answers = compare_players([one for code in codes for one in identify_code(code, None, None)])
+    found = {
+        one.function: "unknown" if one.right and one.name.startswith("unknown") else (*one.faults, "")[0]
+        for one in answers
+    }
+    assert found == wanted
+    assert not Path("made_by_the_script").exists()
+
+
+def test_a_notebook_and_standard_input_are_read_as_files_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cells = ["%matplotlib inline\n!pip install x\nimport torch", "def g_loss(fake):\n    return -fake.mean()", "a b"]
+    path = tmp_path / "mine.ipynb"
+    path.write_text(json.dumps({"cells": [{"cell_type": "code", "source": [cell]} for cell in cells]}))
+    monkeypatch.setattr(sys, "stdin", io.StringIO("\n".join(cells[1:2])))
+    for target in (path, "-"):
+        (found,) = identify(str(target))
+        assert (found.function, found.right) == ("g_loss", True)
+
+
+def test_arrays_of_other_libraries_are_read_through_numpy(tmp_path: Path) -> None:
+    (tmp_path / "tensorflow.py").write_text(
+        "import numpy as np\nclass Eager:\n    def __init__(self, x): self.x = x\n"
+        "    def __array__(self, dtype=None, copy=None): return np.asarray(self.x, dtype)\n"
+        "def softplus(x): return np.logaddexp(0, x.astype(float))\ndef reduce_mean(x): return Eager(np.mean(x))\n"
+    )
+    text = "import tensorflow as tf\ndef g_loss(fake): return tf.reduce_mean(tf.softplus(-fake))"
+    (found,) = identify(files(tmp_path, text))
+    assert (found.name, found.right) == ("non_saturating", True)
+
+
+def test_what_ends_one_loss_leaves_the_others(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = "import os\ndef d_loss(real, fake): os._exit(3)\ndef g_loss(fake): return -fake.mean()"
+    (found,) = identify(files(tmp_path, text))
+    assert (found.function, found.right) == ("g_loss", True)
+    assert "d_loss ended the process (status 3)" in capsys.readouterr().err
+
 
 GOOD = """
 import torch.nn.functional as F

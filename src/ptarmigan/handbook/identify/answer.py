@@ -110,7 +110,7 @@ SENTENCES = {  # of faults and notes
     "penalty-dead": "its penalty teaches D nothing: autograd.grad needs create_graph=True",
     "penalty-subtracted": "its penalty is subtracted: it rewards a large gradient of D",
     # notes
-    "g-not-detached": "G is not detached: right if G's gradients are zeroed before its step; D(G(z).detach()) is quicker",
+    "g-not-detached": "G is not detached: right if G's gradients are zeroed before its step; use D(G(z).detach())",
     "half-of-average": "it is the {half} half alone; the {other} half, which has a gradient for G too, is missing",
     "flag-of-g": "G calls it with the target of real images",
     "given": "held fixed: {given}",
@@ -321,7 +321,10 @@ def _identify_one(code: Code, also: tuple[str, ...], kind: str | None, on: str |
 
             def identify(way: Reading) -> Identity:
                 seen = measure(LossFunction(code, code.function, way, also), domain, player, part)
-                return compose(seen, diagnose(seen, last, player if player in ("d", "g") else kind), name)
+                one = compose(seen, diagnose(seen, last, player if player in ("d", "g") else kind), name)
+                if way.guessed and "flat" in one.faults:
+                    raise LossError(f"cannot tell which of {', '.join(parameters)} is D's output", "signature-unclear")
+                return one
 
             return _most_likely(ways, identify)
     except SeveralLosses:

@@ -250,6 +250,8 @@ def readings(parameters: list[str], function: str, kind: str | None, uses: Uses 
     uses = uses or Uses()
     fixed = _networks(parameters, uses)
     networks = bool({"D", "nets"} & {*fixed.values()})
+    if "G" in fixed.values() and not networks:
+        raise LossError("it takes a generator but no discriminator, so it is not a loss", "signature-unclear")
     sorts = {name: _sort(name) for name in parameters if name not in fixed}
     fakes = [name for name in sorts if side_of(name) == "fake"]
     for name, sort in sorts.items():

@@ -232,7 +232,11 @@ class Program:
         while isinstance(first, ast.Call | ast.Attribute):
             first = first.func if isinstance(first, ast.Call) else first.value
         is_network = isinstance(first, ast.Name) and network_of(first.id) and not re.match("[A-Z][a-z]{2}", first.id)
-        if isinstance(value, ast.Call) and not is_network and any(network_of(one, True) for one in _targets(statement)):
+        if (
+            isinstance(value, ast.Call | ast.Tuple)
+            and not is_network
+            and any(network_of(one, True) for one in _targets(statement))
+        ):
             return False
         for node in ast.walk(value):
             if not isinstance(node, ast.Call):
