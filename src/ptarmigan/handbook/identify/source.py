@@ -41,7 +41,8 @@ LOSS_NAMES = re.compile(
     re.I,
 )
 ACTIONS = re.compile(r"(train|test|eval|fit|plot|show|save|load|make|build|init|sample|update|run|main|log)(_|$)", re.I)
-UNSAFE = {"load", "open", "parse_args", "parse_known_args", "DataLoader", "ArgumentParser", "next", "iter", "input",
+UNSAFE = {"load", "open", "parse_args", "parse_known_args", "DataLoader", "ArgumentParser", "next", "iter",
+          "input",
           "run", "train", "fit", "read", "imread", "download", "makedirs", "mkdir", "get", "init", "system", "exit", "Popen",
           "load_state_dict", "urlopen", "ImageFolder", "sleep"}  # fmt: skip
 CASTS = {"to", "cuda", "type", "float", "cpu"}
