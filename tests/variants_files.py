@@ -34,7 +34,7 @@ for epoch in range(100):
         lossG.backward()
         optG.step()
 """,
-        {"lossD (line 15)": "", "lossG (line 18)": ""},
+        {"lossD (line 16)": "", "lossG (line 19)": ""},
     ),
     "halves that go backward one by one": (
         """

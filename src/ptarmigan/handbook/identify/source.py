@@ -43,8 +43,8 @@ LOSS_NAMES = re.compile(
 ACTIONS = re.compile(r"(train|test|eval|fit|plot|show|save|load|make|build|init|sample|update|run|main|log)(_|$)", re.I)
 UNSAFE = {"load", "open", "parse_args", "parse_known_args", "DataLoader", "ArgumentParser", "next", "iter",
           "input",
-          "run", "train", "fit", "read", "imread", "download", "makedirs", "mkdir", "get", "init", "system", "exit", "Popen",
-          "load_state_dict", "urlopen", "ImageFolder", "sleep"}  # fmt: skip
+          "run", "train", "fit", "read", "imread", "download", "makedirs", "mkdir", "get", "init", "system", "exit",
+          "Popen", "load_state_dict", "urlopen", "ImageFolder", "sleep"}  # fmt: skip
 CASTS = {"to", "cuda", "type", "float", "cpu"}
 USUAL = {  # imports that a pasted fragment leaves out
     "torch": "import torch", "nn": "from torch import nn", "F": "import torch.nn.functional as F",
