@@ -213,10 +213,7 @@ KILLED = """
 import os, signal, sys
 from ptarmigan.config import Data
 from ptarmigan.data import open_dataset
-def kill(what, *_):
-    if what == "decoding images":
-        os.kill(os.getpid(), signal.SIGKILL)
-open_dataset(sys.argv[1], Data(), kill)
+open_dataset(sys.argv[1], Data(), lambda what, *_: what == "decoding images" and os.kill(os.getpid(), signal.SIGKILL))
 """
 
 

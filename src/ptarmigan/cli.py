@@ -347,14 +347,16 @@ def losses(
 def identify(*losses: str, kind: str | None = None, on: str | None = None) -> int:
     """Identify the loss that your code computes and report mistakes in it; exit status 1 if there are any.
 
-    The file runs in a child process with limits on time and memory; do not name a file that you would not run yourself.
+    Of a file, the imports, constants and definitions that its losses need run in a child process with limits on time
+    and memory, and training does not; do not name a file that you would not run yourself.
     Whether G is detached is checked only if a function takes D, G and latents, not if it takes D's outputs.
 
     Parameters
     ----------
     losses
-        FILE.py for all its losses, or FILE.py:FUNCTION; parameters are recognised by their names: real and fake (D's
-        outputs), output and target, class_logits and labels, or D, G, images and z
+        FILE.py or FILE.ipynb for all its losses, those inside a training loop too, FILE.py:FUNCTION,
+        'FILE.py:CLASS("argument")', or - for standard input; parameters are recognised by their names: real and fake
+        (D's outputs), output and target, class_logits and labels, or D, G, images and z
     kind
         role of the function, if its names do not show it: d or g (takes real, fake), bce (takes output, target) or
         class (takes class logits, labels)

@@ -1,8 +1,8 @@
 """`ptarmigan losses identify`: which loss your code computes, and what is wrong with it.
 
-There are five stages, each in a module: signature (the role of each parameter) -> call (the loss as a function of
-numbers) -> fit (the terms that reproduce its values) -> diagnose (their names and faults) -> answer (an Identity).
-child_process runs them on a file.
+There are six stages, each in a module: source (the losses of a file, without running it) -> signature (the role of
+each parameter) -> call (the loss as a function of numbers) -> fit (the terms that reproduce its values) -> diagnose
+(their names and faults) -> answer (an Identity).  child_process runs them on a file.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from typing import Any
 
 from ptarmigan.core.types import UserError, unknown
 from ptarmigan.handbook.identify.answer import Identity, compare_players, identify_callable
-from ptarmigan.handbook.identify.child_process import identify_file, instance_of
+from ptarmigan.handbook.identify.child_process import identify_file
+from ptarmigan.handbook.identify.signature import describe_error
 
 CHOICES = {"kind": ("d", "g", "bce", "class"), "on": ("logits", "probabilities")}
 
@@ -21,8 +22,9 @@ CHOICES = {"kind": ("d", "g", "bce", "class"), "on": ("logits", "probabilities")
 def identify(*losses: Any, kind: str | None = None, on: str | None = None) -> list[Identity]:
     """Identify each of `losses` from its values and gradients in float64 at chosen logits.
 
-    A loss is a callable, which is called in this process, or "FILE.py" or "FILE.py:FUNCTION", which is run in a child
-    process with limits on time and memory.  Parameters are recognised by their names, in any order: real and fake
+    A loss is a callable, which is called in this process, or "FILE.py", "FILE.ipynb", "-" (standard input)
+    or "FILE.py:FUNCTION", whose imports, constants and definitions alone are executed in a child process with limits on
+    time and memory.  Parameters are recognised by their names, in any order: real and fake
     (D's outputs, [N]), output and target, class_logits [N, K] and labels [N], or D, G, images and latents.  `kind`
     gives the role of the loss if names do not show it: d, g, bce (an output and a target) or class.  `on` is logits or
     probabilities.
@@ -40,8 +42,16 @@ def identify(*losses: Any, kind: str | None = None, on: str | None = None) -> li
             found += identify_file(str(loss), kind, on)
         else:
             name = _name_of(loss)
-            found += identify_callable(instance_of(loss, name) if inspect.isclass(loss) else loss, name, kind, on)
+            found += identify_callable(_instance_of(loss, name) if inspect.isclass(loss) else loss, name, kind, on)
     return compare_players(found)
+
+
+def _instance_of(cls: type, name: str) -> Any:
+    try:
+        return cls()
+    except Exception as error:
+        text = f"{name}: cannot make an instance without arguments ({describe_error(error, cls)})"
+        raise UserError(text, "no-instance") from None
 
 
 def _name_of(function: Any) -> str:

@@ -1,7 +1,7 @@
-"""Stage 2 of signature -> call -> fit -> diagnose -> answer: the user's loss as a function of numbers.
+"""Stage 3 of source -> ... -> answer: the user's loss as a function of numbers.
 
 `LossFunction` maps logits to a value and gradients, whatever the callable takes and returns: torch or numpy, logits or
-probabilities, [N] or [N, 1], labels or one-hot rows, D's outputs or the networks themselves.
+probabilities, [N], [N, 1], patches or a list of scales, labels or one-hot rows, D's outputs or the networks themselves.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import contextlib
 import io
 import itertools
 import random
+import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -19,6 +20,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from ptarmigan.handbook.identify.signature import (
     CLASSES,
@@ -29,14 +31,20 @@ from ptarmigan.handbook.identify.signature import (
     Reading,
     SeveralLosses,
     describe_error,
+    harmless_role,
+    network_of,
     parameters_of,
+    words_of,
 )
+from ptarmigan.handbook.identify.source import Code
 
 Array = NDArray[np.float64]
-BATCH_SIZES = (8, 64, 32, 128, 16, 100, 256)  # tried in turn, because some losses hard-code theirs
-CLASS_COUNTS = (10, 4, 2, 5, 100, 1000)  # likewise
+SHAPES = [(8, 10), *((n, 10) for n in (64, 32, 128, 16, 100, 256)), *((8, k) for k in (4, 2, 5, 100, 1000))]
+SECONDS_TO_TRY = 3.0
 LATENT_DIM = 16
 EMBEDDING_DIM = 6
+PIXELS = 28 * 28  # of an image that a stub of D reads: thirds of path, side and number
+TYPES = {"FloatTensor", "HalfTensor", "DoubleTensor", "BFloat16Tensor", "Tensor"}
 
 
 @dataclass(frozen=True)
@@ -48,9 +56,10 @@ class Setup:
     size: int = 8
     classes: int = 10
     array: bool = False  # numpy arrays instead of torch tensors
-    column: bool = False  # [N, 1] instead of [N]
+    form: str = "flat"  # of D's outputs: flat [N], column [N, 1], patch [N, 1, 2, 2], or a list of one scale
     onehot: bool = False  # labels [N, K] instead of [N]
-    class_head: bool = False  # D returns (source, class) instead of the source alone
+    head: str = ""  # D returns (source, class) or (source, features), or G a pair
+    flat_images: bool = False  # [N, P] instead of [N, 1, S, S]
     double: bool = True
     draws: int = 1  # calls with different seeds that are averaged
 
@@ -58,6 +67,16 @@ class Setup:
     def label_count(self) -> int:
         """Labels are below this number, so that discriminative_classifier's K + y are valid classes as well."""
         return max(self.classes // 2, 2)
+
+    def shaped(self, value: Tensor) -> Any:
+        """Outputs [N] in the form that the loss takes."""
+        if self.form == "column":
+            return value.unsqueeze(1)
+        if self.form == "patch":
+            return value.view(-1, 1, 1, 1).expand(-1, 1, 2, 2) + 0
+        features = torch.ones(len(value), 3)
+        scale = value.unsqueeze(1)
+        return {"scales": [scale], "nested": [[features, scale]], "flat": value}[self.form]
 
 
 @dataclass(frozen=True)
@@ -67,7 +86,7 @@ class Result:
     value: Array  # [] or [N]
     gradients: dict[str, Array] | None = None  # with respect to each role's logits, if autograd gives them
     d_gradient: float | None = None  # with respect to D's parameter, if the loss takes D
-    g_gradient: float | None = None  # with respect to G's parameter, if the loss takes G
+    slope_gradient: float = 0.0  # with respect to D's slope in the image, on which penalties alone depend
 
 
 @dataclass
@@ -78,40 +97,175 @@ class Gradients:
     detached: list[str] = field(default_factory=list)  # roles that the value depends on and the gradient does not
     detached_from_d: list[str] = field(default_factory=list)  # outputs of a given D that have no gradient in D
     wrong: list[str] = field(default_factory=list)  # roles whose gradient is not the slope of the value
-    in_g: float = 0.0  # the gradient with respect to the parameter of a given G
+    in_g: float = 0.0  # the size of the gradient that reaches a given G
+    penalty: str = ""  # of D's slope in the image: right, dead (without create_graph) or subtracted
+
+
+class Neutral(TorchFunctionMode):
+    """Keep all tensors on the CPU and in one precision, whatever devices and types the loss asks for."""
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.dtype = dtype
+
+    def _plain(self, x: Any) -> Any:
+        if isinstance(x, torch.dtype):
+            return self.dtype if x.is_floating_point else x
+        if isinstance(x, torch.device) or (isinstance(x, str) and x.startswith(("cuda", "mps", "xpu"))):
+            return torch.device("cpu")
+        return self.dtype if str(x).strip("'<> ").rsplit(".")[-1] in TYPES and not isinstance(x, Tensor) else x
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name, kwargs = getattr(func, "__name__", ""), dict(kwargs or {})
+        if name == "cuda":
+            return args[0]
+        if name in ("float", "half", "double", "bfloat16"):
+            return args[0].to(self.dtype)
+        if name in ("to", "type"):
+            args = (args[0], *map(self._plain, args[1:]))
+        for key in {"device", "dtype"} & kwargs.keys():
+            kwargs[key] = self._plain(kwargs[key])
+        out = func(*args, **kwargs)
+        if isinstance(out, Tensor) and out.dtype != self.dtype and out.is_floating_point() and name != "__get__":
+            return out.to(self.dtype)
+        return out
+
+
+def without_mode(forward: Callable[..., Any]) -> Callable[..., Any]:
+    """Outside Neutral, whose checks cost more than the work of a stub."""
+
+    def run(*given: Any, **more: Any) -> Any:
+        with torch._C.DisableTorchFunction():
+            return forward(*given, **more)
+
+    return run
+
+
+class Config(float):
+    """A configuration whose entries are those of the command line, else 1."""
+
+    settings: dict[str, Any]
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        settings = self.__dict__.get("settings", {})
+        return settings[name] if settings.get(name) is not None else config(settings, name)
+
+    __getitem__ = __getattr__
+
+    def __bool__(self) -> bool:
+        return False
+
+
+def config(settings: dict[str, Any], name: str = "") -> Any:
+    if {"dim", "size", "nz", "num", "channels", "nc", "classes", "batch", "width"} & set(words_of(name)):
+        return 8 if "batch" in name else 10 if "classes" in name else LATENT_DIM
+    made = Config(0.0 if harmless_role(name) in ("zero", "off") else 1.0)
+    made.settings = settings
+    return made
+
+
+def harmless(name: str, settings: dict[str, Any]) -> Any:
+    """A value for an argument that is not D's output: a weight of 1, a penalty of 0, a configuration."""
+    role = harmless_role(name)
+    if "fake_label" in name:
+        return 0.0
+    return {"device": "cpu", "zero": 0.0, "off": False, "one": 1, "config": config(settings)}.get(role, 1.0)
 
 
 class Stub(nn.Module):
     """A network with one parameter, which is 1 and multiplies its output."""
 
-    def __init__(self) -> None:
+    def __init__(self, setup: Setup, answers: int) -> None:
         super().__init__()
+        self.setup, self.answers = setup, answers  # how many values it returns
         self.scale = nn.Parameter(torch.ones(()))
         self.images = torch.zeros(0)
 
 
 class StubD(Stub):
-    """A discriminator that reads its outputs off the image: the logit in pixel 0, class logits in the next ones."""
+    """A discriminator that looks up its outputs: each image says its side and its number in the batch.
 
-    def __init__(self, setup: Setup) -> None:
-        super().__init__()
-        self.setup = setup
+    Its slope in the image is `slope`, along the first third of the pixels, which are 0.
+    """
 
-    def forward(self, images: Tensor, *labels: Any, **more: Any) -> Any:
-        pixels = images.flatten(1) * self.scale
-        logits = pixels[:, :1] if self.setup.column else pixels[:, 0]
-        source = logits.sigmoid() if self.setup.on == "probabilities" else logits
-        if not self.setup.class_head:
-            return source
-        c = pixels[:, 1 : self.setup.classes + 1]
-        return source, c.softmax(1) if self.setup.class_on == "probabilities" else c
+    def __init__(self, setup: Setup, answers: int, leaves: dict[str, Tensor], slope: Tensor) -> None:
+        super().__init__(setup, answers)
+        self.leaves, self.slope = leaves, slope
+
+    @without_mode
+    def forward(self, *given: Any, **more: Any) -> Any:
+        tensors = [
+            x for x in (*given, *more.values()) if isinstance(x, Tensor) and x.ndim > 1 and x.is_floating_point()
+        ]
+        planes = [x.flatten(2) if x.ndim > 2 else x.unsqueeze(1) for x in tensors if x[0].numel() > 8]
+        length = max(x.shape[-1] for x in planes)
+        rows = torch.cat([x for x in planes if x.shape[-1] == length], 1)
+        third = length // 3
+        sides = rows[:, :, third : 2 * third].detach().mean(-1)
+        row = rows[torch.arange(len(rows)), sides.argmin(1)]
+        side = ((sides.min(1).values + 1) / 2).clamp(0, 1)
+        side = torch.where((side - side.round()).abs() < 0.2, side.round(), side)
+        number = (row[:, 2 * third :].detach().mean(-1) * self.setup.size).round().long().clamp(0, self.setup.size - 1)
+
+        def output(role: str, weights: Tensor) -> Tensor:
+            halves = [self.leaves.get(f"{role}{half}") for half in ("real", "fake")]
+            known = next(half for half in halves if half is not None)
+            a, b = (torch.zeros_like(known) if half is None else half.detach() for half in halves)
+            return torch.where(weights > 0, weights * a[number], 0) + torch.where(
+                weights < 1, (1 - weights) * b[number], 0
+            )
+
+        path = row[:, :third].sum(-1) / third**0.5
+        logits = output("", side) * self.scale + self.slope * (path - path.detach())
+        source = self.setup.shaped(logits.sigmoid() if self.setup.on == "probabilities" else logits)
+        if self.setup.head == "class":
+            c = output("class_", side.unsqueeze(1)) * self.scale
+            return source, c.softmax(1) if self.setup.class_on == "probabilities" else c
+        features = rows.flatten(1).detach()
+        if self.answers > 2:
+            return source, *[features] * (self.answers - 1)
+        return {"features": (source, features), "maps": (source, [features]), "first": (features, source)}.get(
+            self.setup.head, source
+        )
 
 
 class StubG(Stub):
     """A generator that returns the images that were put into it."""
 
-    def forward(self, latents: Any, *labels: Any, **more: Any) -> Tensor:
-        return self.images[: len(latents)] * self.scale
+    @without_mode
+    def forward(self, *given: Any, **more: Any) -> Any:
+        x = next(iter(given), None)
+        x = x[0] if isinstance(x, list | tuple) and x else x
+        images = self.images[: len(x) if isinstance(x, Tensor) and x.ndim else None] * self.scale
+        return (images, *[x] * (self.answers - 1)) if self.answers > 1 else images
+
+
+class Nets:
+    """A holder of networks, of which D and G are stubs; any other, and itself, returns its first argument."""
+
+    def __init__(self, stubs: dict[str, Stub]) -> None:
+        self.stubs = stubs
+
+    def __getattr__(self, name: str) -> Any:
+        return self.stubs.get(network_of(name) or "", Nets({}))
+
+    def __call__(self, x: Any = None, *more: Any, **named: Any) -> Any:
+        return x
+
+
+class Criterion(nn.Module):
+    """Cross-entropy of D's output and a target, which may be a flag or a number."""
+
+    def __init__(self, on: str) -> None:
+        super().__init__()
+        self.loss = nn.BCELoss() if on == "probabilities" else nn.BCEWithLogitsLoss()
+
+    def forward(self, output: Any, target: Any, *more: Any, **named: Any) -> Any:
+        while isinstance(output, list | tuple):
+            output = output[-1]
+        return self.loss(output, target if isinstance(target, Tensor) else torch.full_like(output, float(target)))
 
 
 @contextlib.contextmanager
@@ -138,35 +292,38 @@ def borrowed_state() -> Iterator[None]:
 class LossFunction:
     """A callable under one reading of its signature."""
 
-    def __init__(self, function: Callable[..., Any], reading: Reading) -> None:
-        self.function, self.reading = function, reading
-        self.keyword_only = parameters_of(function)
+    def __init__(self, code: Code, function: Callable[..., Any], reading: Reading, also: tuple[str, ...] = ()) -> None:
+        self.code, self.function, self.reading = code, function, reading
+        self.keyword_only = parameters_of(function, also)
         roles = set(reading.roles.values())
-        self.has_networks, self.has_g = "D" in roles, "G" in roles
+        self.has_networks, self.has_g = bool({"D", "nets"} & roles), bool({"G", "nets"} & roles)
         self.scores = [role for role in SCORES if role in roles]
         if self.has_networks:
             self.scores = [role for role in ("real", "fake") if role in roles or (role == "fake" and self.has_g)]
         self.classes = [role for role in CLASSES if role in roles]
         self.proxy_of_each_class = "proxies" in roles
+        self.extras = [name for name, role in reading.roles.items() if role in ("image_real", "image_fake")]
 
     def class_roles(self, setup: Setup) -> list[str]:
         """The roles of class outputs, including those of D's class head."""
-        return [f"class_{side}" for side in self.scores] if setup.class_head else self.classes
+        return [f"class_{side}" for side in self.scores] if setup.head == "class" else self.classes
 
-    def axes(self) -> Iterator[tuple[str, str, dict[str, float]]]:
+    def axes(self, player: str | None = None) -> Iterator[tuple[str, str, dict[str, float]]]:
         """Each logit over which a curve is measured: the curve's key, the logit's role, and the fixed target if any."""
+        is_flag = "is_real" in self.reading.roles.values()
         for role in self.scores:
             if role != "output":
                 yield role, role, {}
                 continue
-            for target in (1.0, 0.0) if "is_real" in self.reading.roles.values() else (1.0, 0.0, -1.0):
+            for target in ((1.0,) if player == "g" else (1.0, 0.0)) if is_flag else (1.0, 0.0, -1.0):
                 yield f"output@{target:g}", role, {"target": target}
 
     def setups(self, on: str | None) -> list[Setup]:
         """The setups in which the loss can be called, one for each domain; raises LossError if there are none."""
-        failures: dict[bool, LossError] = {}
-        for candidates in self._candidates(on):
-            working = []
+        failures: dict[tuple[bool, str], LossError] = {}
+        until = time.monotonic() + SECONDS_TO_TRY
+        for tried, candidates in enumerate(self._candidates(on)):
+            working: list[Setup] = []
             for setup in candidates:
                 try:
                     self(setup, self.inputs(setup), gradients=True)
@@ -174,32 +331,50 @@ class LossFunction:
                 except SeveralLosses:
                     raise
                 except LossError as error:
-                    failures.setdefault(setup.array, error)
+                    error.__context__ = None  # whose traceback holds the tensors
+                    failures.setdefault((setup.array, str(error)), error)
+                    if "it needs" in str(error):
+                        raise
             if working:
                 return working
+            if tried > 16 and time.monotonic() > until:
+                break
+        first = self._arrays()[0]
+        told = [e for (array, text), e in failures.items() if array == first and "between 0 and 1" not in text]
+        raise (told or list(failures.values()))[0]
+
+    def _arrays(self) -> tuple[bool, ...]:
+        """Whether to try numpy arrays or tensors first, by the modules that the loss knows."""
         scope = getattr(self.function, "__globals__", {})
-        modules = {getattr(value, "__name__", "").split(".")[0] for value in scope.values()}
-        raise failures.get("np" in scope and "torch" not in modules, failures[False])
+        modules = {getattr(value, "__name__", "").split(".")[0] for value in list(scope.values())}
+        is_array = modules & {"numpy", "tensorflow", "jax", "keras"} and "torch" not in modules
+        return (False,) if self.has_networks else (True, False) if is_array else (False, True)
 
     def _candidates(self, on: str | None) -> Iterator[list[Setup]]:
         """Every form of the arguments, the most likely first, each in the domains that are possible."""
         labels = any(role.startswith("labels") for role in self.reading.roles.values())
-        head = self.has_networks and labels
-        classy = bool(self.classes) or head
+        classy = bool(self.classes) or (self.has_networks and labels)
         both = ("logits", "probabilities")
         on_domains = (on,) if on else both if self.scores else ("logits",)
         class_domains = ("logits",) if not classy else (on,) if on and not self.scores else both
-        for class_head, size, onehot, classes, array, column, double in itertools.product(
-            (True, False) if head else (False,),
-            BATCH_SIZES,
-            (False, True) if labels else (False,),
-            CLASS_COUNTS if labels or classy else (10,),
-            (False,) if self.has_networks else (False, True),
-            (False, True) if self.scores else (False,),
+        heads = ("", "features", "maps", "first") if self.has_networks else ("",)
+        uses, names = self.code.uses, self.reading.roles
+        forms = ["flat", "column", "patch", "scales", "nested"] if self.scores else ["flat"]
+        if any(name in uses.listed and role in SCORES for name, role in names.items()) and not self.has_networks:
+            forms = ["scales", "nested", "flat", "column", "patch"]
+        elif any(uses.ranks.get(name) == 4 for name in names):
+            forms = ["patch", *forms]
+        for (size, classes), double, onehot, head, array, form, flat_images in itertools.product(
+            SHAPES if labels or classy else [shape for shape in SHAPES if shape[1] == 10],
             (True, False),
+            (False, True) if labels else (False,),
+            ("class", *heads) if self.has_networks and labels else heads,
+            self._arrays(),
+            forms,
+            (False, True) if self.has_networks or self.extras else (False,),
         ):
             yield [
-                Setup(source_on, class_on, size, classes, array, column, onehot, class_head, double)
+                Setup(source_on, class_on, size, classes, array, form, onehot, head, flat_images, double)
                 for class_on in class_domains
                 for source_on in on_domains
             ]
@@ -251,7 +426,8 @@ class LossFunction:
         result = self(setup, given, gradients=True)
         if result.gradients is None:
             return Gradients(plain=True)
-        found = Gradients(in_g=result.g_gradient or 0.0)
+        through_g = self.has_networks and self.has_g and "fake" in result.gradients
+        found = Gradients(in_g=float(np.abs(result.gradients["fake"]).sum()) if through_g else 0.0)
         rng = np.random.default_rng(6)
         slopes: dict[str, float] = {}
         for role in (*self.scores, *self.class_roles(setup)):
@@ -271,6 +447,12 @@ class LossFunction:
                 tolerance = 1e-3 * max(1e-3, abs(others), abs(result.d_gradient))
                 if abs(slope) > 1e-3 and abs(others - result.d_gradient) <= tolerance:
                     found.detached_from_d.append(role)
+        if self.has_networks or self.extras:
+            ends = [self.call_once(setup, given, slope=3 + h).value.sum() for h in (1e-3, -1e-3)]
+            rise = float(ends[0] - ends[1]) / 2e-3
+            autograd = self.call_once(setup, given, gradients=True, slope=3.0).slope_gradient
+            if abs(rise) > 1e-6:
+                found.penalty = "subtracted" if rise < 0 else "right" if abs(autograd) > 0.1 * rise else "dead"
         return found
 
     def __call__(self, setup: Setup, given: dict[str, Array], *, gradients: bool = False) -> Result:
@@ -281,30 +463,50 @@ class LossFunction:
         results = [self.call_once(setup, given, gradients=gradients, seed=seed) for seed in range(setup.draws)]
         return replace(results[0], value=np.mean([result.value for result in results], axis=0))
 
-    def call_once(self, setup: Setup, given: dict[str, Array], *, gradients: bool = False, seed: int = 0) -> Result:
+    def call_once(
+        self, setup: Setup, given: dict[str, Array], *, gradients: bool = False, seed: int = 0, slope: float = 1.0
+    ) -> Result:
         dtype = torch.float64 if setup.double else torch.float32
-        roles = [*self.scores, *self.classes, *(("class_real", "class_fake") if setup.class_head else ())]
+        torch.set_default_dtype(dtype)
+        roles = [*self.scores, *self.classes, *(("class_real", "class_fake") if setup.head == "class" else ())]
         roles = [role for role in roles if role in given]
         leaves = {role: torch.tensor(given[role], dtype=dtype, requires_grad=not setup.array) for role in roles}
-        stubs = {"D": StubD(setup).to(dtype), "G": StubG().to(dtype)} if self.has_networks else {}
-        arguments = {
-            name: self._argument(role, setup, given, leaves, stubs) for name, role in self.reading.roles.items()
+        in_image = torch.tensor(slope, dtype=dtype, requires_grad=not setup.array)
+        stubs: dict[str, Stub] = {}
+        if self.has_networks:
+            unpacked = self.code.uses.unpacked.items()
+            answers = {
+                role: max((n for name, n in unpacked if self.reading.roles.get(name) == role), default=1)
+                for role in "DG"
+            }
+            stubs = {"D": StubD(setup, answers["D"], leaves, in_image), "G": StubG(setup, answers["G"])}
+            stubs["G"].images = _images("fake", setup, leaves)
+        pictures = {
+            role: _images(role[6:], setup, leaves).detach().requires_grad_() for role in FIXED[-2:] if self.extras
         }
-        positional = [value for name, value in arguments.items() if not self.keyword_only.get(name)]
-        named = {name: value for name, value in arguments.items() if self.keyword_only.get(name)}
+        arguments = {
+            name: pictures[role] if role in pictures else
+            self._argument(name, role, setup, given, leaves, stubs, pictures, in_image)
+            for name, role in self.reading.roles.items()
+        }  # fmt: skip
+        for name in self.code.outer:
+            self.code.place(name, self.code.fixed[name] if name in self.code.fixed else arguments[name])
+        positional = [arguments[name] for name, is_keyword in self.keyword_only.items() if not is_keyword]
+        named = {name: arguments[name] for name, is_keyword in self.keyword_only.items() if is_keyword}
         torch.default_generator.manual_seed(seed)  # torch.manual_seed is slow: it walks the stack for other devices
-        torch.set_default_dtype(dtype)
         np.random.seed(seed)
         random.seed(seed)
         try:
-            with torch.enable_grad():
+            with torch.enable_grad(), Neutral(dtype):
                 out = self.function(*positional, **named)
+        except LossError:
+            raise
         except (Exception, SystemExit) as error:
             raise LossError(describe_error(error, self.function)) from None
         value = loss_value(out, setup.size)
         if not gradients or not isinstance(out, Tensor):
             return Result(value)
-        wanted = [*leaves.values(), *(stub.scale for stub in stubs.values())]
+        wanted = [*leaves.values(), *(stub.scale for stub in stubs.values()), in_image]
         found: tuple[Tensor | None, ...] = (None,) * len(wanted)
         if out.requires_grad:
             try:
@@ -312,33 +514,40 @@ class LossFunction:
             except RuntimeError as error:
                 raise LossError(describe_error(error, self.function)) from None
         known = [np.zeros(w.shape) if f is None else f.double().numpy() for f, w in zip(found, wanted, strict=True)]
-        by_role = dict(zip((*leaves, *stubs), known, strict=True))
+        by_role = dict(zip((*leaves, *stubs, "slope"), known, strict=True))
         return Result(
             value,
             {role: by_role[role] for role in leaves},
             float(by_role["D"]) if self.has_networks else None,
-            float(by_role["G"]) if self.has_g else None,
+            float(by_role["slope"]),
         )
 
     def _argument(
-        self, role: str, setup: Setup, given: dict[str, Array], leaves: dict[str, Tensor], stubs: dict[str, Stub]
-    ) -> Any:
+        self, name: str, role: str, setup: Setup, given: dict[str, Array], leaves: dict[str, Tensor],
+        stubs: dict[str, Stub], pictures: dict[str, Tensor], in_image: Tensor
+    ) -> Any:  # fmt: skip
         """The value of one parameter."""
         dtype = torch.float64 if setup.double else torch.float32
-        if role in ("D", "latents", *FIXED):
-            return {
-                "D": stubs.get("D"), "latents": torch.randn(setup.size, LATENT_DIM), "width": LATENT_DIM, "weight": 1.0,
-                "classes": setup.classes, "size": setup.size, "criterion": nn.BCEWithLogitsLoss(), "device": "cpu",
-            }[role]  # fmt: skip
-        if role == "G":
-            stubs["G"].images = _images("fake", leaves)
-            return stubs["G"]
+        if role in ("D", "G"):
+            return stubs[role]
+        if role == "nets":
+            return Nets(stubs)
+        if role in ("latents", *FIXED):
+            values: dict[str, Any] = {
+                "latents": torch.randn(setup.size, LATENT_DIM), "width": LATENT_DIM, "classes": setup.classes,
+                "size": setup.size, "criterion": Criterion(setup.on), "net": Nets({}),
+                "other_loss": lambda *_, **__: torch.zeros(()),
+            }  # fmt: skip
+            return values[role] if role in values else harmless(name, self.code.settings)
         if role == "is_real":
             return bool(given["target"][0] == 1)
         if self.has_networks and role in ("real", "fake"):
-            return _images(role, leaves)
+            return _images(role, setup, leaves)
         if role in leaves:
             value = leaves[role] + 0  # not a leaf, so that it may be changed in place
+            if f"image_{role}" in self.reading.roles.values():
+                path = pictures[f"image_{role}"].flatten(1)[:, 0]
+                value = value + in_image * (path - path.detach())
             if role in CLASSES:
                 value = value.softmax(1) if setup.class_on == "probabilities" and role != "embedding" else value
             else:
@@ -348,18 +557,19 @@ class LossFunction:
             value = nn.functional.one_hot(value, setup.classes).to(dtype) if setup.onehot else value
         else:
             value = torch.tensor(given["proxy" if role == "proxies" else role], dtype=dtype)
-        if setup.column and (role in SCORES or role.endswith("target")):
-            value = value.unsqueeze(1)
-        return value.detach().numpy() if setup.array else value
+        if role in SCORES or role.endswith("target"):
+            value = setup.shaped(value)
+        return value.detach().numpy() if setup.array and isinstance(value, Tensor) else value
 
 
-def _images(role: str, leaves: dict[str, Tensor]) -> Tensor:
-    """Images [N, 1, S, S] whose pixels are the outputs that StubD returns for them."""
-    pixels = leaves[role].unsqueeze(1)
-    if f"class_{role}" in leaves:
-        pixels = torch.cat([pixels, leaves[f"class_{role}"]], 1)
-    edge = int(np.ceil(np.sqrt(pixels.shape[1])))
-    return nn.functional.pad(pixels, (0, edge * edge - pixels.shape[1])).view(-1, 1, edge, edge)
+def _images(side: str, setup: Setup, leaves: dict[str, Tensor]) -> Tensor:
+    """Images [N, 1, S, S] that say their side and their number; D's gradient passes through their first third."""
+    leaf = leaves.get(side, torch.zeros(setup.size))
+    third = PIXELS // 3
+    path = (leaf - leaf.detach()).unsqueeze(1).expand(-1, third) / third**0.5
+    number = (torch.arange(setup.size) / setup.size).unsqueeze(1).expand(-1, PIXELS - 2 * third)
+    flat = torch.cat([path, torch.full((setup.size, third), 1.0 if side == "real" else -1.0), number], 1)
+    return flat if setup.flat_images else flat.view(-1, 1, 28, 28)
 
 
 def loss_value(out: Any, size: int) -> Array:
@@ -368,6 +578,8 @@ def loss_value(out: Any, size: int) -> Array:
         raise SeveralLosses(out)
     if isinstance(out, Tensor):
         out = out.detach().double().numpy()
+    elif hasattr(out, "__array__"):  # of TensorFlow or JAX
+        out = np.asarray(out)
     if not isinstance(out, int | float | np.ndarray | np.number) or isinstance(out, bool):
         raise LossError(f"it returns {type(out).__name__}, not a number")
     value = np.asarray(out)
@@ -376,8 +588,8 @@ def loss_value(out: Any, size: int) -> Array:
     value = value.astype(np.float64)
     if value.size == 1 and (size != 1 or value.ndim == 0):
         return value.reshape(())
-    if value.shape in ((size,), (size, 1)):
-        return value.reshape(size)
+    if value.shape[0] == size and value.shape[1:] in ((), (1,), (1, 2, 2), (2, 2)):
+        return np.asarray(value.reshape(size, -1).mean(1))
     raise LossError(
         f"it returns {list(value.shape)} for a batch of {size}; a loss is one number, or one for each image "
         f"([{size}] with [{size}, 1] broadcasts to [{size}, {size}])"

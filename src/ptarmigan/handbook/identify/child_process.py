@@ -1,15 +1,12 @@
-"""Run the user's file, and the stages signature -> ... -> answer, in a child process with limits on time and memory.
+"""Judge the losses of a file in a child process with limits on time and memory, each in a process of its own.
 
-It is not a sandbox: the file runs with the user's rights.  The child writes a report, one JSON object per line; the
-file's own output is discarded.
+It is not a sandbox: the functions run with the user's rights.  The children write a report, one JSON object per line;
+the functions' own output is discarded.
 """
 
 from __future__ import annotations
 
 import contextlib
-import functools
-import importlib.util
-import inspect
 import json
 import os
 import re
@@ -17,42 +14,39 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from ptarmigan.core.paths import user_path
-from ptarmigan.core.types import UserError, printable, unknown
-from ptarmigan.handbook.identify.answer import Identity, identify_callable
-from ptarmigan.handbook.identify.signature import describe_error
+from ptarmigan.core.types import UserError, printable
+from ptarmigan.handbook.identify.answer import Identity, identify_code
+from ptarmigan.handbook.identify.signature import LossError, describe_error
+from ptarmigan.handbook.identify.source import Code, Program, read_source
 
 SECONDS = 60
+SECONDS_EACH = 15
 GIBIBYTES = 4
-LOSS_NAMES = re.compile(
-    r"loss|criterion|bce|hinge|wgan|lsgan|adv|cross_?entropy|mse|critic|objective|(^|_)(d|g|class|cls|aux|ce)(_|$)",
-    re.I,
-)
-ACTIONS = re.compile(r"(train|test|eval|fit|plot|show|save|load|make|build|init|sample|generate|update|run)(_|$)", re.I)
 
 
 def identify_file(target: str, kind: str | None, on: str | None) -> list[Identity]:
-    """The identities of the losses in FILE.py, or of FUNCTION, FUNCTION.METHOD or several in FILE.py:F,G.
+    """The identities of the losses in FILE.py, FILE.ipynb or "-" (standard input), or of those named: FILE.py:F,G.
 
-    Prints to standard error that it runs the file.  Raises UserError if that fails, or if the file has no loss.
+    Prints to standard error what it could not judge.  Raises UserError if that fails, or if the file has no loss.
     """
     path, names = split_target(target)
-    path = user_path(path, "losses")
-    if not path.is_file():
-        raise UserError(f"{path} {'is not a file' if path.exists() else 'does not exist'}", "file-unreadable")
+    if str(path) != "-":
+        path = user_path(path, "losses")
+    order: dict[str, Any] = {"path": str(path), "names": names, "kind": kind, "on": on, "text": read_source(path)}
     print(
-        printable(f"running {path} in a child process with your rights, for at most {SECONDS} s and {GIBIBYTES} GiB"),
+        printable(f"reading {path}; its losses run with your rights, for at most {SECONDS} s and {GIBIBYTES} GiB"),
         file=sys.stderr, flush=True,
     )  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report"
-        order = {"path": str(path.resolve()), "names": names, "kind": kind, "on": on, "report": str(report)}
+        order |= {"report": str(report), "seconds": SECONDS, "each": SECONDS_EACH}
         status = _run_child(json.dumps(order))
         lines = report.read_text(encoding="utf-8").splitlines() if report.exists() else []
     try:
@@ -63,10 +57,11 @@ def identify_file(target: str, kind: str | None, on: str | None) -> list[Identit
 
 def split_target(target: str) -> tuple[Path, list[str]]:
     """FILE or FILE:NAME,NAME -> the file and the names; the colon of a drive letter belongs to the file."""
-    found = re.fullmatch(r"(.+):([A-Za-z_][\w.]*(?:,[A-Za-z_][\w.]*)*)", target)
+    name = r"[A-Za-z_]\w*(?:\([^()]*\))?(?:\.\w+)*"
+    found = re.fullmatch(rf"(.+?):({name}(?:,{name})*)", target)
     if found is None or os.path.exists(target):
         return Path(target), []
-    return Path(found[1]), found[2].split(",")
+    return Path(found[1]), re.findall(name, found[2])
 
 
 def _run_child(order: str) -> int | None:
@@ -89,31 +84,46 @@ def _run_child(order: str) -> int | None:
 
 def _read_report(path: Path, report: list[dict[str, Any]], status: int | None) -> list[Identity]:
     """The identities in the report; raises UserError if the child failed or did not finish."""
-    last = report[-1] if report else {}
-    if "error" in last:
-        raise UserError(f"{path}: {last['error']}", last["code"])
-    if "done" not in last:
+    error = next((item for item in report if "error" in item), None)
+    if error:
+        raise UserError(f"{path}: {error['error']}", error["code"])
+    if not any("done" in item for item in report):
         at = next((item["at"] for item in reversed(report) if "at" in item), "it")
         if status is None:
-            hint = "keep training out of it (if __name__ == ...)"
-            raise UserError(f"{path}: {at} did not finish in {SECONDS} s; {hint}", "child-timeout")
-        how = f"status {status}"
-        with contextlib.suppress(ValueError):
-            how = signal.Signals(-status).name + (", perhaps out of memory" if -status == signal.SIGKILL else "")
-        raise UserError(f"{path}: {at} ended the process ({how})", "child-died")
+            raise UserError(f"{path}: {at} did not finish in {SECONDS} s", "child-timeout")
+        raise UserError(f"{path}: {at} ended the process ({_ending(status)})", "child-died")
     for item in report:
         if "skipped" in item:
             print(printable(f"not identified: {item['skipped']}"), file=sys.stderr)
-    found = [item["identity"] for item in report if "identity" in item]
+    found = [_identity(item["identity"]) for item in report if "identity" in item]
     if not found:
-        raise UserError(f"{path} has no loss that can be identified; name one, {path.name}:FUNCTION", "no-loss")
-    return [Identity(**item | {key: tuple(item[key]) for key in ("faults", "wrong", "notes")}) for item in found]
+        public: list[str] = next((item["public"] for item in report if "public" in item), [])
+        others = f"; it defines {', '.join(public[:8])}" if public else ""
+        raise UserError(
+            f"{path} has no loss that can be identified{others}; name one, {path.name}:FUNCTION, or put the lines that "
+            "compute it into a function of real and fake, D's outputs", "no-loss",
+        )  # fmt: skip
+    return found
+
+
+def _identity(item: dict[str, Any]) -> Identity:
+    turned = _identity(item["turned"]) if item["turned"] else None
+    return Identity(
+        **item | {key: tuple(item[key]) for key in ("faults", "wrong", "notes", "sides")} | {"turned": turned}
+    )
+
+
+def _ending(status: int) -> str:
+    with contextlib.suppress(ValueError):
+        return signal.Signals(-status).name + (", perhaps out of memory" if -status == signal.SIGKILL else "")
+    return f"status {status}"
 
 
 def child_main() -> None:
-    """Load the file that standard input names, identify its losses, and write the report."""
+    """Read the file that standard input names, identify its losses, and write the report."""
     order = json.loads(sys.stdin.read())
-    with Path(order["report"]).open("w", encoding="utf-8") as report:
+    until = time.monotonic() + order["seconds"] - 2
+    with Path(order["report"]).open("a", encoding="utf-8") as report:
 
         def tell(**item: Any) -> None:
             report.write(json.dumps(item) + "\n")
@@ -121,26 +131,80 @@ def child_main() -> None:
 
         _limit_memory()
         tell(at="its import")
+        path = Path(order["path"])
         sys.argv, sys.stdin = [order["path"]], open(os.devnull, encoding="utf-8")  # noqa: SIM115
+        sys.path.insert(0, str(path.resolve().parent))
         try:
-            functions = list(chosen_losses(load_module(Path(order["path"])), order["names"]))
+            program = Program(path, order["text"])
+            tell(public=program.public())
+            losses = list(program.losses(order["names"]))
+            _load_torch()
+            program.need(program.imports(), True)
         except UserError as error:
             tell(error=str(error), code=error.code)
             return
         except (Exception, SystemExit) as error:
-            tell(error=f"its import failed with {describe_error(error, load_module)}", code="import-failed")
+            tell(error=f"it cannot be read: {describe_error(error, Program)}", code="import-failed")
             return
-        for name, function in functions:
+        for name, make in losses:
             tell(at=name)
-            try:
-                for one in identify_callable(function, name, order["kind"], order["on"]):
-                    tell(identity=asdict(one))
-            except UserError as error:
-                if order["names"]:
-                    tell(error=str(error), code=error.code)
-                    return
-                tell(skipped=str(error))
+            _guarded(name, lambda name=name, make=make: _judge(name, make, order, tell), until, order, tell)  # type: ignore[misc]
         tell(done=True)
+
+
+def _judge(name: str, make: Callable[[], list[Code]], order: dict[str, Any], tell: Callable[..., None]) -> None:
+    """Write the answers on one loss, or why there is none, into the report."""
+    code = None
+    try:
+        for code in make():
+            for one in identify_code(code, order["kind"], order["on"]):
+                tell(identity=asdict(one))
+    except (Exception, SystemExit) as error:
+        known = isinstance(error, UserError)
+        text = str(error) if known else describe_error(error, _judge)
+        text = text if text.startswith(name.split(" ")[0]) else f"{name}: {text}"
+        if order["names"]:
+            tell(error=text, code=error.code if isinstance(error, UserError) else LossError.code)
+            return
+        hint = f"; as a function that you can mend and name:\n{code.inline}" if code and code.inline else ""
+        tell(skipped=text + hint)
+
+
+def _guarded(
+    name: str, judge: Callable[[], None], until: float, order: dict[str, Any], tell: Callable[..., None]
+) -> None:
+    """Run `judge` in a process of its own, so that what ends one loss leaves the others."""
+    if not hasattr(os, "fork"):
+        judge()
+        return
+    child = os.fork()
+    if child == 0:
+        judge()
+        os._exit(0)
+
+    def fail(text: str, code: str) -> None:
+        tell(error=text, code=code) if order["names"] else tell(skipped=text)
+
+    end = min(until, time.monotonic() + order["each"])
+    while (ended := os.waitpid(child, os.WNOHANG)) == (0, 0) and time.monotonic() < end:
+        time.sleep(0.005)
+    if ended == (0, 0):
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        fail(f"{name} did not finish in {order['each']} s", "child-timeout")
+    elif status := os.waitstatus_to_exitcode(ended[1]):
+        fail(f"{name} ended the process ({_ending(status)})", "child-died")
+
+
+def _load_torch() -> None:
+    """Import torch before the processes divide; its types with a precision of their own become the probe's."""
+    import torch
+
+    import ptarmigan.handbook.identify.diagnose  # noqa: F401
+
+    for module in (torch, torch.cuda):
+        for name in ("FloatTensor", "HalfTensor"):
+            setattr(module, name, torch.DoubleTensor)
 
 
 def _limit_memory() -> None:
@@ -150,63 +214,3 @@ def _limit_memory() -> None:
 
         resource.setrlimit(resource.RLIMIT_DATA, (GIBIBYTES << 30, GIBIBYTES << 30))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-
-
-def load_module(path: Path) -> ModuleType:
-    """The file as a module, with its own folder to import from."""
-    name = f"ptarmigan_runs_{path.stem}"  # so that a file random.py does not shadow Python's module
-    spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
-        raise UserError(f"{path.name} is not a Python file: its name has to end in .py", "file-unreadable")
-    module = importlib.util.module_from_spec(spec)
-    module.__dict__["__ptarmigan_user__"] = True  # so that describe_error finds its lines
-    sys.path.insert(0, str(path.parent))
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-def chosen_losses(module: ModuleType, names: list[str]) -> Iterator[tuple[str, Callable[..., Any]]]:
-    """The callables of these names, or else all that look like losses.  Raises UserError for an unknown name."""
-    for name in names:
-        found: Any = module
-        for part in name.split("."):
-            found = instance_of(found, name) if inspect.isclass(found) else found
-            if not hasattr(found, part):
-                raise unknown("function", name, [public for public, _ in _own_callables(module)])
-            found = getattr(found, part)
-        yield name, instance_of(found, name) if inspect.isclass(found) else found
-    for name, value in [] if names else _own_callables(module):
-        is_loss = bool(LOSS_NAMES.search(name))
-        if not inspect.isclass(value):
-            if is_loss and not (ACTIONS.match(name) and "loss" not in name.lower()):
-                yield name, value
-            continue
-        methods = [key for key, member in vars(value).items() if inspect.isfunction(member) and key[0] != "_"]
-        methods = [key for key in methods if LOSS_NAMES.search(key)]
-        if not methods and not is_loss:
-            continue
-        with contextlib.suppress(UserError):
-            instance = instance_of(value, name)
-            if callable(instance) and is_loss:
-                yield name, instance
-            for method in methods:
-                yield f"{name}.{method}", getattr(instance, method)
-
-
-def _own_callables(module: ModuleType) -> Iterator[tuple[str, Any]]:
-    """The public functions, classes, lambdas and partials that a file defines itself."""
-    for name, value in vars(module).items():
-        is_own = getattr(value, "__module__", None) == module.__name__ or isinstance(value, functools.partial)
-        if not name.startswith("_") and callable(value) and is_own:
-            yield name, value
-
-
-def instance_of(cls: type, name: str) -> Any:
-    """An instance of the user's class, made without arguments."""
-    try:
-        return cls()
-    except Exception as error:
-        raise UserError(
-            f"{name}: cannot make an instance without arguments ({describe_error(error, cls)})", "no-instance"
-        ) from None

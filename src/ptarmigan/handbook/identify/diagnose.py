@@ -1,4 +1,4 @@
-"""Stage 4 of signature -> call -> fit -> diagnose -> answer: name the fitted terms, and say what is wrong with them.
+"""Stage 5 of source -> ... -> answer: name the fitted terms, and say what is wrong with them.
 
 A finding is a code and the values to insert into its sentence in answer.SENTENCES.
 """
@@ -6,7 +6,7 @@ A finding is a code and the values to insert into its sentence in answer.SENTENC
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import log
 
 import numpy as np
@@ -27,12 +27,16 @@ SHARED_D, SHARED_G = "minimax, non_saturating", "hinge, wasserstein"  # one form
 HELPS = {"D": "a D that minimises it helps G", "G": "a G that minimises it helps D"}
 PROMISES = {  # pattern in a function's name -> the losses that it may compute
     r"non_?sat": ("non_saturating",),
-    r"(?<!non)(?<!non_)saturating|minimax": ("minimax",),
+    r"(?<!non)(?<!non_)saturating": ("minimax",),
     r"hinge": ("hinge",),
     r"wgan|wasserstein": ("wasserstein",),
     r"lsgan|least_?squares": ("least_squares", "least_squares_pearson"),
     r"rpgan|relativistic": ("relativistic", "relativistic_average"),
 }
+STAND_INS = {
+    "weight": "1", "zero": "0", "one": "1", "off": "False", "config": "its defaults, else 1", "net": "the identity",
+    "criterion": "cross-entropy", "other_loss": "0",
+}  # fmt: skip
 Finding = tuple[str, dict[str, object]]  # a code, and the values in its sentence
 ENTRY = {"cross_entropy": "non_saturating", "least_squares": "least_squares", "hinge": "hinge", "linear": "wasserstein"}
 PARTS = {"cross_entropy": "cross-entropy", "least_squares": "a parabola", "hinge": "a hinge", "linear": "a line"}
@@ -71,6 +75,11 @@ class Diagnosis:
     classes: list[Verdict]
     faults: list[Finding]
     notes: list[Finding]
+    turned: Diagnosis | None = None  # the findings if both players turn the labels over, where they are better
+
+
+ORIENTATION = {"targets-swapped", "sign", "sign-of-half", "direction", "other-player", "hinge-of-d", "hinge-in-g",
+               "target-of-g", "pairs-reversed"}  # fmt: skip
 
 
 def diagnose(seen: Measurement, function: str, kind: str | None) -> Diagnosis:
@@ -78,10 +87,30 @@ def diagnose(seen: Measurement, function: str, kind: str | None) -> Diagnosis:
     the measurement.
     """
     declared = next((one for one in (kind, player_of(function)) if one in ("d", "g")), None)
-    player = declared.upper() if declared else _player(seen) if seen.loss.scores else ""
+    named = not declared and "saturating" in function.lower() and set(seen.terms) == {"fake"}
+    player = declared.upper() if declared else "G" if named else _player(seen) if seen.loss.scores else ""
+    found = _diagnose(seen, player, function)
+    if not ORIENTATION & {code for code, _ in found.faults} or seen.classes or "output@1" in seen.terms:
+        return found
+    for about in (0.0, 1.0):
+        terms = {key: term and term.turned(about) for key, term in seen.terms.items()}
+        mirrored = replace(seen, terms=terms, difference=seen.difference and seen.difference.turned(0.0),
+                           curves={key: curve[::-1] for key, curve in seen.curves.items()},
+                           far={key: far[::-1] for key, far in seen.far.items()})  # fmt: skip
+        turned = _diagnose(mirrored, player, function)
+        if not (ORIENTATION | {"same-targets"}) & {code for code, _ in turned.faults}:
+            return replace(found, turned=turned)
+    return found
+
+
+def _diagnose(seen: Measurement, player: str, function: str) -> Diagnosis:
     source = _source(seen, player, function) if seen.terms else None
     parameter = {role: name for name, role in seen.loss.reading.roles.items()}
-    classes = [_class_term(seen, role, player, parameter.get(role, "class logits")) for role in seen.classes]
+    classes = [
+        _class_term(seen, role, player, parameter.get(role, "class logits"))
+        for role, term in seen.classes.items()
+        if not (seen.loss.has_networks and term is not None and term.family == "flat")
+    ]
     weights = sorted({round(part.scale, 6) for part in classes})
     if len(weights) > 1 and all(part.name == "auxiliary_classifier" and not part.faults for part in classes):
         classes[-1].note("class-weights", weights=" and ".join(f"{weight:.4g}" for weight in weights))
@@ -149,12 +178,11 @@ def _d(real: Term | None, fake: Term | None) -> Verdict:
         _behind_sigmoid(verdict, live[0])
     else:
         _check_directions(verdict, real, fake)
-        if not verdict.faults:
-            if real and fake and not close(abs(real.weight), abs(fake.weight)):
-                _uneven(verdict, real, fake)
-            checks = {"cross_entropy": _smoothing, "least_squares": _square_targets, "hinge": _margins}
-            if family in checks:
-                checks[family](verdict, real, fake)
+        if real and fake and not close(abs(real.weight), abs(fake.weight)):
+            _uneven(verdict, real, fake)
+        checks = {"cross_entropy": _smoothing, "least_squares": _square_targets, "hinge": _margins}
+        if family in checks and not verdict.faults:
+            checks[family](verdict, real, fake)
     return verdict
 
 
@@ -186,6 +214,8 @@ def _check_directions(verdict: Verdict, real: Term | None, fake: Term | None) ->
     terms = [term for term in (real, fake) if term is not None]
     if terms[0].family == "least_squares":
         if real is None or fake is None:
+            if terms[0].weight < 0:
+                verdict.fault("no-minimum")
             return
         if (real.weight < 0) != (fake.weight < 0):
             verdict.fault("sign-of-half")
@@ -226,8 +256,9 @@ def _smoothing(verdict: Verdict, real: Term | None, fake: Term | None) -> None:
     a_smoothed, b_smoothed = not close(a, 1), not close(b, 0)
     if (a > 1 and a_smoothed) or (b < 0 and b_smoothed):
         verdict.entry = "smoothing"
-        verdict.fault("target-range", target=a if a > 1 else b)
-        return
+        verdict.fault("target-range", target=a if a > 1 and a_smoothed else b)
+        if not (a_smoothed and b_smoothed):
+            return
     if a_smoothed:
         verdict.rename("smoothing")
         verdict.smoothing = round(a, 6)
@@ -245,7 +276,12 @@ def _square_targets(verdict: Verdict, real: Term | None, fake: Term | None) -> N
 
 
 def _margins(verdict: Verdict, real: Term | None, fake: Term | None) -> None:
+    terms = [term for term in (real, fake) if term is not None]
     margins = [sign * term.target for sign, term in ((1, real), (-1, fake)) if term is not None]
+    if any(term.weight < 0 for term in terms):
+        verdict.fault("concave-hinge")
+    elif leak := max(term.leak for term in terms):
+        verdict.fault("leaky-hinge", leak=leak)
     if not all(close(margin, 1) for margin in margins):
         verdict.note("margin", margin=" and ".join(f"{margin:.4g}" for margin in margins))
 
@@ -276,8 +312,11 @@ def _g(real: Term | None, fake: Term | None, function: str) -> Verdict:
     for pattern, names in PROMISES.items():
         if verdict.faults or not re.search(pattern, function.lower()) or set(names) & set(verdict.name.split(", ")):
             continue
-        verdict.fault("name", promised=names[0], name=verdict.name)
-        verdict.entry = names[0]
+        if verdict.name == "minimax":  # where D is sure of a fake it has no slope
+            verdict.fault("name", promised=names[0], name=verdict.name)
+            verdict.entry = names[0]
+        else:
+            verdict.note("name", promised=names[0], name=verdict.name)
     return verdict
 
 
@@ -337,13 +376,18 @@ def _difference(seen: Measurement, player: str) -> Verdict:
         if seen.joint == "difference":
             verdict.note("relativistic-form")
             verdict.entry = "relativistic"
-            if term is not None and term.family == "least_squares" and (term.target > 0) != (player == "D"):
+            curve = seen.curves["difference"]
+            if player == "D" and np.ptp(curve) > 1e-9 and np.abs(curve - curve[::-1]).max() <= 1e-6 * np.ptp(curve):
+                verdict.fault("symmetric")
+            elif term and term.family == "least_squares" and (term.target > 0) != (player == "D") and term.target:
                 verdict.fault("pairs-reversed", helps=HELPS[player])
         return verdict
     verdict = Verdict("relativistic", abs(term.weight), entry="relativistic")
     if seen.joint == "average":
-        verdict.name, verdict.scale = "relativistic_average", abs(term.weight) / 2
+        verdict.name, verdict.scale = "relativistic_average", abs(term.weight) / (1 if seen.half else 2)
         verdict.note("average")
+        if seen.half:
+            verdict.note("half-of-average", half=seen.half, other="real" if seen.half == "fake" else "fake")
     if (term.direction > 0) != (player == "D"):
         if term.weight > 0:
             verdict.owner = "G" if player == "D" else "D"
@@ -359,6 +403,10 @@ def _difference(seen: Measurement, player: str) -> Verdict:
 def _targets(seen: Measurement, player: str) -> Verdict:
     """A loss of D's output and a target."""
     one, zero, minus = (seen.terms.get(f"output@{target}") for target in ("1", "0", "-1"))
+    if one is not None and set(seen.terms) == {"output@1"}:
+        verdict = _g(None, one, "")
+        verdict.note("flag-of-g")
+        return verdict
     if one is None or zero is None:
         return _unknown(seen, player)
     is_product = one.family == "linear" and not one.behind_sigmoid and zero.family == "flat"
@@ -375,6 +423,10 @@ def _targets(seen: Measurement, player: str) -> Verdict:
     elif same_terms and not is_hinge:
         verdict = _d(one, None)
         verdict.notes, verdict.faults = [], [("target-ignored", {})]
+        if "is_real" in seen.loss.reading.roles.values() and one.direction > 0:
+            verdict = _g(None, one, "")
+            verdict.note("flag-of-g")
+            return verdict
     if player == "D":
         fake, g = (-1, "-fake.mean()") if is_hinge else (0, "the fakes with target 1")
         verdict.note("targets-of-d", fake=fake, g=g)
@@ -495,10 +547,12 @@ def _whole(seen: Measurement, player: str) -> Verdict:
     reductions = set(seen.reductions.values())
     if "sum" in reductions:
         whole.fault("sum", part="" if len(reductions) == 1 else "in part ")
-    if "other" in reductions:
+    if "other" in reductions and seen.known:
         whole.fault("reduction")
     if seen.coupled == "mean" and seen.known:
         whole.fault("mean-first")
+    elif seen.coupled == "max" and not seen.joint:
+        whole.fault("max")
     elif seen.coupled:
         whole.note("coupled")
     if seen.class_and_source_mixed:
@@ -516,7 +570,18 @@ def _whole(seen: Measurement, player: str) -> Verdict:
     if seen.gradients.plain:
         whole.fault("not-differentiable")
     if player == "D" and abs(seen.gradients.in_g) > 1e-12:
-        whole.fault("g-not-detached")
+        whole.note("g-not-detached")
+    if seen.gradients.penalty in ("dead", "subtracted"):
+        whole.fault(f"penalty-{seen.gradients.penalty}")
+    given = ", ".join(
+        f"{name} = {STAND_INS[role]}" for name, role in seen.loss.reading.roles.items() if role in STAND_INS
+    )
+    if given:
+        whole.note("given", given=given)
+    if seen.loss.extras:
+        whole.note("more", names=" and ".join(seen.loss.extras))
+    if seen.setup.form in ("scales", "nested"):
+        whole.note("scales")
     if player == "D" and not seen.loss.has_networks and "fake" in seen.terms and not seen.setup.array:
         whole.note("detach-not-seen")
     if seen.random:

@@ -1,4 +1,4 @@
-"""Stage 3 of signature -> call -> fit -> diagnose -> answer: measure a loss, and fit a known term to each logit.
+"""Stage 4 of source -> ... -> answer: measure a loss, and fit a known term to each logit.
 
 The curve over one logit is cross-entropy, a parabola, a hinge or a line, with a weight, a target and an offset.  Apart
 from a hinge's margin, each family is linear in its unknowns, so linear least squares finds them.  Class terms, the
@@ -25,7 +25,7 @@ FAR_LOGITS = np.array([-1e4, -1e3, 1e3, 1e4])
 FLOAT32_LOGITS = range(1, 120)  # at which float32 is compared with float64
 EXACT, NEAR = 2e-6, 5e-4  # residuals relative to the curve's range: by rounding, by an epsilon inside a logarithm
 CLASS_ROWS = 24  # rows of class logits to which a class term is fitted
-DRAWS = 32  # calls over which a random loss is averaged
+DRAWS = 64  # calls over which a random loss is averaged
 
 
 # --- the terms ---
@@ -36,7 +36,7 @@ class Term:
     """weight * family(t; target) + offset, of a logit t, or of sigmoid(t) if `behind_sigmoid`.
 
     cross_entropy: target s(-t) + (1 - target) s(t); least_squares: (t - target)^2; hinge: max(0, target - t);
-    hinge_down: max(0, t - target); linear: t; flat: 0.
+    hinge_down: max(0, t - target); linear: t; flat: 0.  A hinge may leak: its flat part has a slope then.
     """
 
     family: str
@@ -45,6 +45,7 @@ class Term:
     offset: float = 0.0
     behind_sigmoid: bool = False
     error: float = 0.0  # largest residual, relative to the curve's range
+    leak: float = 0.0  # a hinge's slope beyond its margin
 
     def __call__(self, t: float | Array) -> Array:
         t = sigmoid(t) if self.behind_sigmoid else np.asarray(t, np.float64)
@@ -54,7 +55,8 @@ class Term:
         elif self.family == "least_squares":
             value = (t - target) ** 2
         elif self.family in ("hinge", "hinge_down"):
-            value = np.maximum(0, target - t if self.family == "hinge" else t - target)
+            inner = target - t if self.family == "hinge" else t - target
+            value = np.maximum(0, inner) + self.leak * np.minimum(0, inner)
         else:
             value = t if self.family == "linear" else 0 * t
         return np.asarray(self.weight * value + self.offset)
@@ -62,6 +64,14 @@ class Term:
     @property
     def undirected_family(self) -> str:
         return self.family.removesuffix("_down")
+
+    def turned(self, about: float) -> Term:
+        """The term of the logit about - t."""
+        if self.family == "cross_entropy":
+            return replace(self, target=1 - self.target)
+        swapped = {"hinge": "hinge_down", "hinge_down": "hinge"}.get(self.family, self.family)
+        weight = -self.weight if self.family == "linear" else self.weight
+        return replace(self, family=swapped, weight=weight, target=about - self.target + 0.0)
 
     @property
     def direction(self) -> int:
@@ -95,6 +105,7 @@ class Measurement:
     loss: LossFunction
     setup: Setup
     random: bool = False
+    told: bool = False  # that it takes probabilities was declared
     curves: dict[str, Array] = field(default_factory=dict)  # per image, at LOGITS; keys as in LossFunction.axes
     far: dict[str, Array] = field(default_factory=dict)  # the value at FAR_LOGITS, which need not be finite
     terms: dict[str, Term | None] = field(default_factory=dict)
@@ -104,7 +115,8 @@ class Measurement:
     classes: dict[str, ClassTerm | None] = field(default_factory=dict)
     wrong_labels: list[str] = field(default_factory=list)  # class roles that are compared with the other half's labels
     class_and_source_mixed: bool = False  # their terms are not a sum
-    coupled: str = ""  # how images depend on each other: "", mean (of the logits, before the loss) or other
+    coupled: str = ""  # how images depend on each other: "", mean (of the logits, before the loss), max or other
+    half: str = ""  # the half of the relativistic average that it is
     gradients: Gradients = field(default_factory=Gradients)
     float32: tuple[str, float, str] | None = None  # the key of a curve, the first logit that fails, and how
     offset: float = 0.0  # the value at logits 0, minus that of the terms
@@ -114,6 +126,8 @@ class Measurement:
         """Whether every part has a term."""
         terms = [self.difference] if self.joint else list(self.terms.values())
         unknown = None in terms or None in self.classes.values()
+        if self.setup.on == "probabilities" and not self.told:  # the sigmoid is the probe's own, not the loss's
+            unknown |= any(term is not None and term.behind_sigmoid for term in terms)
         return not unknown and not self.class_and_source_mixed and self.joint != "other"
 
     @property
@@ -125,7 +139,7 @@ class Measurement:
         return self.loss.at(self.setup, **values)
 
 
-def measure(loss: LossFunction, on: str | None, part: bool = False) -> Measurement:
+def measure(loss: LossFunction, on: str | None, player: str | None, part: bool = False) -> Measurement:
     """Measure a loss on logits or on probabilities, whichever explains every term; a `part` may ignore one half.
 
     Raises LossError.
@@ -134,7 +148,7 @@ def measure(loss: LossFunction, on: str | None, part: bool = False) -> Measureme
     failures: list[LossError] = []
     for setup in loss.setups(on):
         try:
-            found.append(_measure(loss, setup))
+            found.append(_measure(loss, setup, on is not None, player))
         except LossError as error:
             failures.append(error)
             continue
@@ -149,16 +163,18 @@ def measure(loss: LossFunction, on: str | None, part: bool = False) -> Measureme
     return best
 
 
-def _measure(loss: LossFunction, setup: Setup) -> Measurement:
+def _measure(loss: LossFunction, setup: Setup, told: bool, player: str | None) -> Measurement:
     """Raises LossError where a value is not finite at |logit| <= 5."""
     given = loss.inputs(setup)
     first = loss(setup, given).value
     if not np.array_equal(first, loss(setup, given).value, equal_nan=True):
         raise LossError("it returns different values for the same input and seed, so it keeps a state")
-    seen = Measurement(loss, setup)
-    if (loss.call_once(setup, given, seed=1).value != first).any():
-        seen.random, seen.setup = True, replace(setup, draws=DRAWS)
-    _measure_curves(seen)
+    seen, text = Measurement(loss, setup, told=told), loss.code.uses.text
+    if any(
+        (loss.call_once(setup, given, seed=seed).value != first).any() for seed in range(1, 64 if "rand" in text else 9)
+    ):
+        seen.random, seen.setup = True, replace(setup, draws=8 if loss.has_networks else DRAWS)
+    _measure_curves(seen, player)
     _measure_joint(seen)
     _measure_classes(seen)
     if not seen.random and "embedding" not in loss.classes:
@@ -170,9 +186,9 @@ def _measure(loss: LossFunction, setup: Setup) -> Measurement:
     return seen
 
 
-def _measure_curves(seen: Measurement) -> None:
+def _measure_curves(seen: Measurement, player: str | None) -> None:
     """The curve over each logit, and its term."""
-    for key, role, fixed in seen.loss.axes():
+    for key, role, fixed in seen.loss.axes(player):
         try:
             values = np.array([seen.at(**{role: t}, **fixed) for t in LOGITS])
             seen.far[key] = np.array([seen.at(**{role: t}, **fixed) for t in FAR_LOGITS])
@@ -297,15 +313,18 @@ def _measure_coupling(seen: Measurement) -> None:
     term = seen.difference
     if seen.joint == "difference" and term is not None and term.family == "cross_entropy":
         r, f = given["real"] - given["fake"].mean(), given["fake"] - given["real"].mean()
-        average = softplus(-r) + softplus(f) if term.target == 1 else softplus(r) + softplus(-f)
-        expected = term.weight / 2 * average.mean() + term.offset
-        if abs(whole.mean() / seen.sum_factor - expected) <= tolerance:
-            seen.joint = "average"
-            return
+        halves = (softplus(-r), softplus(f)) if term.target == 1 else (softplus(r), softplus(-f))
+        shares = {"": (0.5, 0.5), "real": (1, 0), "fake": (0, 1)}
+        for half, (a, b) in shares.items():
+            expected = term.weight * (a * halves[0].mean() + b * halves[1].mean()) + term.offset
+            if abs(whole.mean() / seen.sum_factor - expected) <= tolerance:
+                seen.joint, seen.half = "average", half
+                return
     class_roles = loss.class_roles(setup)
     means = {role: given[role].mean(0) for role in loss.scores}
     of_mean = not class_roles and np.abs(whole - seen.at(**means)).max() <= tolerance
-    seen.coupled = "mean" if of_mean else "other"
+    of_max = not whole.ndim and any(abs(whole - extreme) <= tolerance for extreme in (alone.max(), alone.min()))
+    seen.coupled = "mean" if of_mean else "max" if of_max else "other"
 
 
 def _measure_float32(seen: Measurement) -> None:
@@ -395,7 +414,7 @@ def fit_curve(values: Array) -> Term | None:
         (slope, offset), error = least_squares(values, [t])
         found.append(Term("linear", slope, 0.0, offset, behind_sigmoid, error))
         if not behind_sigmoid:
-            found += _hinges(values)
+            found += [*_hinges(values), *_leaky(values)]
         (square, slope, offset), error = least_squares(values, [t * t, t])
         target = -slope / (2 * square) if square else inf
         found.append(Term("least_squares", square, target, offset - square * target**2, behind_sigmoid, error))
@@ -426,6 +445,22 @@ def _hinges(values: Array) -> list[Term]:
         term = Term(family, _tidy(float(weight)), _tidy(float(target)), float(values[flat]))
         found.append(replace(term, error=_residual(values, term(LOGITS))))
     return found
+
+
+def _leaky(values: Array) -> list[Term]:
+    """Two slopes, of one sign, with a kink between them: a hinge that leaks."""
+    step = LOGITS[1] - LOGITS[0]
+    low, high = (values[1] - values[0]) / step, (values[-1] - values[-2]) / step
+    steep = low if abs(low) > abs(high) else high
+    if low * high <= 0 or abs(low - high) < 1e-6 * abs(steep):
+        return []
+    kink = ((values[-1] - high * LOGITS[-1]) - (values[0] - low * LOGITS[0])) / (low - high)
+    family = "hinge" if steep is low else "hinge_down"
+    weight, leak = (-low, high / low) if family == "hinge" else (high, low / high)
+    term = Term(
+        family, _tidy(float(weight)), _tidy(float(kink)), float(values[0] + low * (kink - LOGITS[0])), leak=float(leak)
+    )
+    return [replace(term, error=_residual(values, term(LOGITS)))]
 
 
 def fit_classes(c: Array, y: NDArray[np.int64], values: Array) -> ClassTerm | None:

@@ -1,0 +1,354 @@
+"""Files as people paste them, each with the losses that `ptarmigan losses identify` finds and what is wrong with them.
+
+An answer is a fault's code, "" for right, or "unknown": neither right nor wrong.
+"""
+
+from __future__ import annotations
+
+LOOP = """
+for images, labels in loader:
+    b = images.size(0)
+    z = torch.randn(b, 64, device="cuda")
+    fake = G(z)
+"""
+FILES: dict[str, tuple[str, dict[str, str]]] = {
+    "a loop with BCELoss": (
+        """
+import argparse, torch
+from torch import nn
+options = argparse.ArgumentParser()
+options.add_argument("--nz", type=int, default=32)
+opt = options.parse_args()
+open("made_by_the_script", "w")
+loss = nn.BCELoss()
+class Critic(nn.Module): pass
+netG, netD = Generator(opt), Critic().cuda()
+for epoch in range(100):
+    for batch, _ in loader:
+        ones, zeros = torch.ones(len(batch), 1), torch.zeros(len(batch), 1)
+        made = netG(torch.randn(len(batch), opt.nz))
+        lossD = 0.5 * (loss(netD(batch), ones) + loss(netD(made.detach()), zeros))
+        lossD.backward()
+        optD.step()
+        lossG = loss(netD(made), ones)
+        lossG.backward()
+        optG.step()
+""",
+        {"lossD (line 16)": "", "lossG (line 19)": ""},
+    ),
+    "halves that go backward one by one": (
+        """
+for data in loader:
+    real = data[0].to(device)
+    t = torch.full((real.size(0),), 1.0, device=device)
+    e1 = criterion(netD(real).view(-1), t)
+    e1.backward()
+    t.fill_(0.0)
+    fake = netG(torch.randn(real.size(0), 100, 1, 1, device=device))
+    e2 = criterion(netD(fake.detach()).view(-1), t)
+    e2.backward()
+    optimizerD.step()
+    t.fill_(1.0)
+    e3 = criterion(netD(fake).view(-1), t)
+    e3.backward()
+    optimizerG.step()
+""",
+        {"e1 (lines 6, 10)": "", "e3 (line 14)": ""},
+    ),
+    "labels swapped in a loop": (
+        LOOP
+        + """
+    d_loss = bce(D(images), torch.zeros(b, 1)) + bce(D(fake.detach()), torch.ones(b, 1))
+    d_loss.backward()
+    opt_d.step()
+    g_loss = bce(D(fake), torch.ones(b, 1))
+    g_loss.backward()
+    opt_g.step()
+""",
+        {"d_loss (line 8)": "targets-swapped", "g_loss (line 11)": ""},
+    ),
+    "a loop with an auxiliary classifier": (
+        LOOP.replace("G(z)", "G(z, y)").replace("fake =", "y = torch.randint(0, 10, (b,))\n    fake =")
+        + """
+    s, c = D(images)
+    s_fake, c_fake = D(fake.detach())
+    d_loss = F.softplus(-s).mean() + F.softplus(s_fake).mean() + F.cross_entropy(c, labels) + F.cross_entropy(c_fake, y)
+    d_loss.backward()
+    opt_d.step()
+    s, c = D(fake)
+    g_loss = F.softplus(-s).mean() + F.cross_entropy(c, y)
+    g_loss.backward()
+    opt_g.step()
+""",
+        {"d_loss (line 11)": "", "g_loss (line 15)": ""},
+    ),
+    "a penalty in a loop that is subtracted": (
+        LOOP
+        + """
+    images.requires_grad_(True)
+    s = D(images)
+    r1 = torch.autograd.grad(s.sum(), images, create_graph=True)[0].square().flatten(1).sum(1).mean()
+    d_loss = F.softplus(-s).mean() + F.softplus(D(fake.detach())).mean() - 5 * r1
+    d_loss.backward()
+    opt_d.step()
+""",
+        {"d_loss (line 11)": "penalty-subtracted"},
+    ),
+    "a sigmoid in D before a cross-entropy that has one": (
+        """
+class Discriminator(nn.Module):
+    def __init__(self):
+        self.body = nn.Sequential(nn.Flatten(), nn.Linear(784, 1), nn.Sigmoid())
+    def forward(self, x):
+        return self.body(x)
+D = Discriminator()
+criterion = nn.BCEWithLogitsLoss()
+for x in loader:
+    g_loss = criterion(D(G(torch.randn(8, 4))), torch.ones(8, 1))
+    g_loss.backward()
+    opt_g.step()
+""",
+        {"g_loss (line 11)": "sigmoid-first"},
+    ),
+    "__call__ without forward": (
+        """
+class Adversary(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.distance = nn.MSELoss()
+    def __call__(self, prediction, target_is_real):
+        return self.distance(prediction, torch.full_like(prediction, float(target_is_real)))
+class AdversarialLoss(Adversary):
+    def __call__(self, prediction, target_is_real):
+        return super().__call__(prediction, target_is_real)
+""",
+        {"Adversary": "", "AdversarialLoss": ""},
+    ),
+    "a constructor's argument that the source lists": (
+        """
+class GANLoss(nn.Module):
+    def __init__(self, kind):
+        super().__init__()
+        self.kind = kind
+    def forward(self, answer, is_real, is_disc=False):
+        if self.kind == "hinge":
+            if is_disc:
+                return F.relu(1 - answer if is_real else 1 + answer).mean()
+            return -answer.mean()
+        if self.kind == "squares":
+            return F.mse_loss(answer, torch.full_like(answer, float(is_real)))
+""",
+        {
+            'GANLoss("hinge") (is_disc=True)': "", 'GANLoss("hinge") (is_disc=False)': "",
+            'GANLoss("squares") (is_disc=True)': "", 'GANLoss("squares") (is_disc=False)': "",
+        },
+    ),
+    "a class that owns its networks": (
+        """
+import torch, torch.nn as nn, torch.nn.functional as F
+import a_missing_lightning as lightning
+class GAN(lightning.LightningModule):
+    def __init__(self, config):
+        super().__init__()
+        self.G, self.D = make(config), make(config)
+        self.hparams = config
+        self.error = nn.BCEWithLogitsLoss()
+    def forward(self, z):
+        return self.G(z)
+    def d_loss(self, x, z):
+        return F.softplus(-self.D(x)).mean() + F.softplus(self.D(self(z).detach())).mean()
+    def training_step(self, batch, _, optimizer_idx):
+        x, _ = batch
+        z = torch.randn(x.size(0), self.hparams.latent_dim).type_as(x)
+        if optimizer_idx == 0:
+            g_loss = self.error(self.D(self(z)), torch.ones(x.size(0), 1))
+            return {"loss": g_loss}
+""",
+        {"GAN.d_loss": "", "g_loss (line 19)": ""},
+    ),
+    "networks by other names": (
+        """
+def critic_loss(critic, real, fake):
+    return critic(fake).mean() - critic(real).mean()
+def dis_loss(dis, gen, x_real, z):
+    return dis(gen(z).detach()).mean() - dis(x_real).mean()
+def generator_loss(nets, z):
+    return -nets.discriminator(nets.generator(z)).mean()
+""",
+        {"critic_loss": "", "dis_loss": "", "generator_loss": ""},
+    ),
+    "labels beside images named real and fake": (
+        """
+def d_loss(D, G, real, z, labels):
+    (s, c), (t, k) = D(real), D(G(z, labels).detach())
+    return F.softplus(-s).mean() + F.softplus(t).mean() + F.cross_entropy(c, labels) + F.cross_entropy(k, labels)
+def conditional_g_loss(D, fake, labels):
+    return F.softplus(-D(fake, labels)).mean()
+""",
+        {"d_loss": "", "conditional_g_loss": ""},
+    ),
+    "what is no adversarial loss": (
+        """
+def l1_loss(prediction, target):
+    return (prediction - target).abs().mean()
+def kl_loss(mu, logvar):
+    return -0.5 * (1 + logvar - mu**2 - logvar.exp()).sum()
+def tv_loss(image):
+    return image.diff(dim=-1).abs().mean()
+def feature_loss(real_features, fake_features):
+    return (real_features - fake_features).abs().mean()
+def d_r1_loss(real_pred, real_img):
+    (slope,) = torch.autograd.grad(real_pred.sum(), real_img, create_graph=True)
+    return slope.square().flatten(1).sum(1).mean()
+""",
+        {"l1_loss": "unknown", "kl_loss": "unknown", "tv_loss": "unknown", "feature_loss": "unknown",
+         "d_r1_loss": "unknown"},
+    ),
+    "lists of scales": (
+        """
+def discriminator_loss(of_real, of_fake):
+    parts = [(r - 1).square().mean() + f.square().mean() for r, f in zip(of_real, of_fake)]
+    return sum(parts), [float(p) for p in parts]
+def generator_loss(of_fake):
+    return sum(F.mse_loss(f, torch.ones_like(f)) for f in of_fake)
+""",
+        {"discriminator_loss[0]": "", "generator_loss": ""},
+    ),
+    "hinge with its labels turned over": (
+        "def d_loss(real, fake): return (F.relu(1 + real) + F.relu(1 - fake)).mean()\n"
+        "def g_loss(fake, real): return fake.mean()",
+        {"d_loss": "", "g_loss": ""},
+    ),
+    "Wasserstein with its labels turned over": (
+        "def d_loss(real, fake): return real.mean() - fake.mean()\ndef g_loss(fake): return fake.mean()",
+        {"d_loss": "", "g_loss": ""},
+    ),
+    "least squares turned over, in two parts": (
+        "def lsgan_d(fake, real): return ((real + 1) ** 2).mean(), ((fake - 1) ** 2).mean()\n"
+        "def lsgan_g(fake): return (fake**2).mean()",
+        {"lsgan_d": "", "lsgan_g": ""},
+    ),
+    "one player alone turns its labels over": (
+        "def d_loss(real, fake): return (F.relu(1 + real) + F.relu(1 - fake)).mean()\n"
+        "def g_loss(fake): return -fake.mean()",
+        {"d_loss": "targets-swapped", "g_loss": ""},
+    ),
+    "turned over, and outside of [0, 1]": (
+        """
+def d_loss(fake, real):
+    targets = torch.cat([torch.ones_like(fake), torch.zeros_like(real)])
+    return F.binary_cross_entropy_with_logits(torch.cat([fake, real]), targets + 0.05 * torch.rand_like(targets))
+def g_loss(fake):
+    return F.binary_cross_entropy_with_logits(fake, torch.zeros_like(fake))
+""",
+        {"d_loss": "target-range", "g_loss": ""},
+    ),
+    "5 % of the labels are flipped": (
+        """
+def d_loss(real, fake):
+    ones, zeros = torch.ones_like(real), torch.zeros_like(fake)
+    if np.random.rand() < 0.05:
+        ones, zeros = zeros, ones
+    bce = F.binary_cross_entropy_with_logits
+    return bce(real, ones) + bce(fake, zeros)
+""",
+        {"d_loss": "smoothed-fakes"},
+    ),
+    "no sigmoid anywhere": (
+        """
+def d_loss(real, fake):
+    near = (real - 0.3).square().mean() + (fake + 0.2).square().mean()
+    return F.relu(1 - real).mean() + F.relu(1 + fake).mean() + 0.3 * near
+def d_leaky_loss(real, fake):
+    return (F.leaky_relu(real, 0.05) - 1).square().mean() + F.leaky_relu(fake, 0.05).square().mean()
+def d_clamped_loss(real, fake):
+    return fake.clamp(-1, 1).mean() - real.clamp(-1, 1).mean()
+""",
+        {"d_loss": "unknown", "d_leaky_loss": "unknown", "d_clamped_loss": "unknown"},
+    ),
+    "names that were not looked at": (
+        """
+def errD(real, fake): return F.softplus(-real).mean() + F.softplus(fake).mean()
+def gen_cost(fake): return -fake.mean()
+def wasserstein(real, fake): return fake.mean() - real.mean()
+def non_saturating(fake): return F.softplus(fake).mean()
+def minimax_g(fake): return F.softplus(-fake).mean()
+""",
+        {"errD": "", "gen_cost": "", "wasserstein": "", "non_saturating": "other-player", "minimax_g": ""},
+    ),
+    "sides in short": (
+        "def d_loss(dr, df): return F.softplus(dr).mean() + F.softplus(-df).mean()",
+        {"d_loss": "targets-swapped"},
+    ),
+    "more than D's outputs": (
+        """
+def g_loss(fake_logits, fake_image, real_image):
+    return F.softplus(-fake_logits).mean() + 100 * (fake_image - real_image).abs().mean()
+def g_loss_of_features(D, G, real_images, z):
+    (s, features), (_, wanted) = D(G(z)), D(real_images)
+    return F.softplus(-s).mean() + F.l1_loss(features, wanted.detach())
+def critic_loss(fake_scores, real_scores, gp, lam):
+    return fake_scores.mean() - real_scores.mean() + lam * gp
+""",
+        {"g_loss": "", "g_loss_of_features": "", "critic_loss": ""},
+    ),
+    "answers for patches, and other types": (
+        """
+def d_loss(real, fake):
+    return F.relu(1 - real).mean(dim=[1, 2, 3]).mean() + F.relu(1 + fake).mean(dim=[1, 2, 3]).mean()
+def g_loss(D, G, noise):
+    z = noise.half().cuda()
+    ones = torch.ones(z.size(0), 1, dtype=noise.dtype, device="cuda")
+    return F.mse_loss(D(G(z)).bfloat16(), ones)
+""",
+        {"d_loss": "", "g_loss": ""},
+    ),
+    "penalties": (
+        """
+def slope(D, x, **more):
+    x = x.detach().requires_grad_(True)
+    y = D(x)
+    return y, torch.autograd.grad(y.sum(), x, **more)[0].flatten(1)
+def d_r1(D, real, fake):
+    y, g = slope(D, real, create_graph=True)
+    return F.softplus(-y).mean() + F.softplus(D(fake)).mean() + 5 * g.square().sum(1).mean()
+def d_dead(D, real, fake):
+    y, g = slope(D, real, retain_graph=True)
+    return F.softplus(-y).mean() + F.softplus(D(fake)).mean() + 5 * g.square().sum(1).mean()
+def d_minus(D, real, fake):
+    _, g = slope(D, (real + fake) / 2, create_graph=True)
+    return D(fake).mean() - D(real).mean() - 10 * (g.norm(dim=1) - 1).square().mean()
+""",
+        {"d_r1": "", "d_dead": "penalty-dead", "d_minus": "penalty-subtracted"},
+    ),
+    "both players in one class": (
+        """
+class TwoWayHinge(nn.Module):
+    def forward(self, real, fake=None):
+        return -real.mean() if fake is None else (F.relu(1 - real) + F.relu(1 + fake)).mean()
+""",
+        {"TwoWayHinge": "", "TwoWayHinge (fake=None)": ""},
+    ),
+    "half of the relativistic average, and a contrast": (
+        """
+def g_loss(real, fake):
+    return F.softplus(real.mean() - fake).mean()
+def d_contrast_loss(real, fake):
+    pairs = torch.cat([real[:, None], fake[None].expand(len(real), -1)], 1)
+    return F.cross_entropy(pairs, torch.zeros(len(real), dtype=torch.long))
+""",
+        {"g_loss": "", "d_contrast_loss": "unknown"},
+    ),
+    "faults of D": (
+        """
+def d_concave(real, fake): return (-(real - 1).clamp(min=0) - (-1 - fake).clamp(min=0)).mean()
+def d_leaky(real, fake): return F.leaky_relu(1 - real, 0.2).mean() + F.leaky_relu(1 + fake, 0.2).mean()
+def d_max(real, fake): return F.relu(1 - real).max() + F.relu(1 + fake).max()
+def d_distance(real, fake): return (fake.mean() - real.mean()).abs()
+def d_mean_first(real, fake): return F.relu(1 - real.mean()) + F.relu(1 + fake.mean())
+def d_half(real): return -(real - 1).square().mean()
+""",
+        {"d_concave": "concave-hinge", "d_leaky": "leaky-hinge", "d_max": "max", "d_distance": "symmetric",
+         "d_mean_first": "mean-first", "d_half": "no-minimum"},
+    ),
+}  # fmt: skip
