@@ -127,13 +127,15 @@ def _fingerprint(pack: Pack) -> str:
 
 def _notices_of_split(dataset: Dataset, source_part: NDArray[np.int8], data: config.Data) -> list[str]:
     notices, part = [], dataset.part
-    wanted = {"select part": (SELECT, MIN_SELECT), "held-out part": (HELD_OUT, MIN_HELD_OUT)}
-    none = {name: least for name, (code, least) in wanted.items() if not (part == code).any()}
+    uses = {
+        SELECT: f"to select the best generator (needs {MIN_SELECT})",
+        HELD_OUT: f"for `score` (needs {MIN_HELD_OUT})",
+    }
+    none = [use for code, use in uses.items() if not (part == code).any()]
     if data.split is None and none:
         notices.append(
-            f"no {' and no '.join(none)}: {(source_part == UNDECIDED).sum():,} images are too few for "
-            f"{' and '.join(map(str, none.values()))} or more in it, at most a tenth of all; --split "
-            f"{DEFAULT_SPLIT} makes all parts"
+            f"none of the {(source_part == UNDECIDED).sum():,} images are set aside {' or '.join(none)}, because so "
+            f"many, of every class, are over a tenth of them; --split {DEFAULT_SPLIT} sets some aside all the same"
         )
     if data.split != "none" and (lacking := classes_missing_a_part(dataset.labels, part, dataset.spec.class_names)):
         notices.append(
