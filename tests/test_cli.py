@@ -78,8 +78,8 @@ BAD: dict[str, tuple[list[str], str | None, str]] = {  # arguments; code, or Non
     "empty folder": (["train", "{tmp}"], None, "{tmp}"),
     "size": (["train", "{data}", "--size", "12x64"], "value-out-of-range", "16x64"),
     "flag": (["train", "{data}", "--glr", "1"], "usage", "--g-lr"),
-    "choice": (["train", "{data}", "--fit", "croop"], "usage", "crop"),
-    "number": (["train", "{data}", "--batch", "many"], "value-invalid", "--batch"),
+    "choice": (["train", "{data}", "--fit", "croop"], "unknown-name", "'crop'"),
+    "number": (["train", "{data}", "--batch", "many"], "value-invalid", "batch"),
     "loss": (["train", "{data}", "--loss", "hinj"], "unknown-name", "'hinge'"),
     "recipe": (["train", "{data}", "--recipe", "acgam"], "unknown-name", "'acgan'"),
     "time": (["train", "{data}", "--time", "soon"], "value-invalid", "1h30m"),
@@ -96,6 +96,15 @@ BAD: dict[str, tuple[list[str], str | None, str]] = {  # arguments; code, or Non
     "no plot": (["losses", "r1", "--plot", "{tmp}/x.svg"], "unknown-name", "'r1'"),
     "page": (["losses", "--page", "{data}"], "value-invalid", "{data}"),
     "command": (["trian"], "usage", "train"),
+    "lr": (["train", "{data}", "--g-lr", "fast"], "value-invalid", "g_lr"),
+    "channels": (["train", "{data}", "--channels", "two"], "value-invalid", "4"),
+    "one beta": (["train", "{data}", "--g-betas", "0.5"], "usage", "--g-betas: expected 2 values, and got 1"),
+    "no value": (["train", "{data}", "--batch"], "usage", "--batch=VALUE"),
+    "value of a switch": (["train", "{data}", "--flip", "yes"], "usage", "--no-flip"),
+    "value of a switch turned off": (["train", "{data}", "--no-flip", "yes"], "usage", "write --flip,"),
+    "plot at a folder": (["losses", "--plot", "."], "value-invalid", "plot.svg"),
+    "plot at the root": (["losses", "--plot", "/"], "value-invalid", "/plot.svg"),
+    "a long argument": (["train", "{data}", "--fit", 5000 * "x"], "value-invalid", "--fit: the value has 5,000"),
     "unquoted path": (["train", "my", "holiday photos"], "usage", "'holiday photos'"),
 }
 
@@ -191,6 +200,16 @@ def test_help_shows_what_people_use_and_help_all_every_field_by_section(
     assert listed == ["--recipe", "--out", "--config", "--from", *(f"--{key.replace('_', '-')}" for key in TYPES)]
     titles = re.findall(r"^╭─ (\w+) ", long, re.MULTILINE)
     assert titles == ["Arguments", "Run", *(name.capitalize() for name in SECTIONS)]
+
+
+@pytest.mark.parametrize("columns", ["0", "1"])
+def test_help_ends_on_a_terminal_without_columns(
+    columns: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    status, out, _ = call(monkeypatch, capsys, "train", "--help")
+    assert status == 0
+    assert max(map(len, out.splitlines()[:3])) > 5
 
 
 def test_a_hidden_flag_is_read_as_a_shown_one(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ptarmigan.cli import quote
+from ptarmigan.boundary import quote
 from ptarmigan.core.types import ImageSpec, class_name, printable, unknown
 from support import call, raises
 
