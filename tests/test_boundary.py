@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -209,6 +210,22 @@ def test_ctrl_c_while_the_command_line_is_imported_is_one_line() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (130, "ptarmigan: interrupted [interrupted]\n")
+
+
+@POSIX
+def test_ctrl_c_that_a_library_turns_into_another_error_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def half_imported(*_: object, **__: object) -> None:
+        try:
+            signal.raise_signal(signal.SIGINT)
+        except KeyboardInterrupt:
+            raise AttributeError("module 'numpy' has no attribute 'matrix'") from None
+
+    monkeypatch.setattr("ptarmigan.generator.header.info", half_imported)
+    status, _, err = call(monkeypatch, capsys, "info", "x")
+    assert (status, err) == (130, "ptarmigan: interrupted [interrupted]\n")
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def called(monkeypatch: pytest.MonkeyPatch, program: str, *arguments: str) -> None:

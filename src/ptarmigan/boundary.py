@@ -8,9 +8,11 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import sys
-from collections.abc import Callable
-from contextlib import suppress
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from io import TextIOWrapper
 from pathlib import Path
@@ -51,6 +53,29 @@ def check_arguments(arguments: list[str]) -> None:
         else:
             text = "an argument is empty; write it"
         raise UserError(text, "value-invalid")
+
+
+@contextmanager
+def noting_interrupts() -> Iterator[list[int]]:
+    """Note each Ctrl-C in the block; libraries may turn its KeyboardInterrupt into another error as they are imported.
+
+    Nothing is noted where SIGINT is ignored or has another handler, or outside the main thread.
+    """
+    noted: list[int] = []
+
+    def note(number: int, _: object) -> None:
+        noted.append(number)
+        raise KeyboardInterrupt
+
+    main_thread = threading.current_thread() is threading.main_thread()
+    if not main_thread or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield noted
+        return
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield noted
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def open_missing_streams() -> None:

@@ -17,6 +17,7 @@ from ptarmigan.boundary import (
     check_arguments,
     check_current_folder,
     fail,
+    noting_interrupts,
     open_missing_streams,
     program,
     quote,
@@ -402,11 +403,12 @@ def main(arguments: list[str] | None = None) -> None:
     CALL.set(tuple(sys.argv) if arguments is None else ("ptarmigan", *arguments))
     open_missing_streams()
     try:
-        status = run([*CALL.get()[1:]])
+        with noting_interrupts() as interrupts:
+            status = run([*CALL.get()[1:]])
     except CycloptsError as error:
         status = fail(usage(error), "usage", 2)
     except (Exception, KeyboardInterrupt) as error:
-        status = report(error)
+        status = report(KeyboardInterrupt() if interrupts and not isinstance(error, UserError) else error)
     finally:
         abandon_broken_streams()
     if status:

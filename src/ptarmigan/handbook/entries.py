@@ -164,6 +164,8 @@ def explain(
     overwritten.
     """
     book = read_handbook(_language(lang))
+    if name is not None and not isinstance(name, str):
+        raise unknown("loss", name, book.entries)
     if name is not None:
         name = _find(name, book)
     if plot is not None or page is not None:
