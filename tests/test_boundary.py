@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,7 @@ from unittest.mock import Mock
 
 import pytest
 
-from ptarmigan import UserError, cli
+from ptarmigan import UserError, boundary, cli
 from ptarmigan.config import resolve
 from support import call, raises
 
@@ -51,7 +52,7 @@ def test_an_empty_argument_is_never_this_folder(
     assert not any(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("value", ["1.5", "8.9", "1e400", "1" * 5000 + ".5", "nan", "many", "0x10"])
+@pytest.mark.parametrize("value", ["1.5", "8.9", "1e400", "1" * 4000 + ".5", "nan", "many", "0x10"])
 @pytest.mark.parametrize(
     "given",
     [["sample", "m", "--seed"], ["sample", "m", "-n"], ["score", "m", "-n"], ["score", "m", "--seeds"],
@@ -62,7 +63,8 @@ def test_a_whole_number_is_not_rounded(
 ) -> None:
     status, _, err = call(monkeypatch, capsys, *given, value)
     assert status == 2
-    assert re.fullmatch(rf"ptarmigan: {given[-1]}: .*\[value-invalid\]\n", err)
+    field = given[-1].removeprefix("--") if given[0] == "train" else given[-1]
+    assert re.fullmatch(rf"ptarmigan: {field}: .*\[value-invalid\]\n", err)
     assert len(err) < 200
 
 
@@ -125,7 +127,7 @@ def test_streams_may_be_closed(redirect: str, status: int) -> None:
 @POSIX
 def test_a_file_never_gets_the_number_of_a_stream_that_is_closed(tmp_path: Path) -> None:
     code = (
-        "from ptarmigan.cli import open_missing_streams\n"
+        "from ptarmigan.boundary import open_missing_streams\n"
         "open_missing_streams()\n"
         "assert open('x', 'w').fileno() > 2\n"
         "print('not into x')\n"
@@ -210,8 +212,30 @@ def test_ctrl_c_while_the_command_line_is_imported_is_one_line() -> None:
     assert (done.returncode, done.stderr) == (130, "ptarmigan: interrupted [interrupted]\n")
 
 
+@POSIX
+def test_ctrl_c_that_a_library_turns_into_another_error_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def half_imported(*_: object, **__: object) -> None:
+        try:
+            signal.raise_signal(signal.SIGINT)
+        except KeyboardInterrupt:
+            raise AttributeError("module 'numpy' has no attribute 'matrix'") from None
+
+    monkeypatch.setattr("ptarmigan.generator.header.info", half_imported)
+    status, _, err = call(monkeypatch, capsys, "info", "x")
+    assert (status, err) == (130, "ptarmigan: interrupted [interrupted]\n")
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
 def called(monkeypatch: pytest.MonkeyPatch, program: str, *arguments: str) -> None:
-    monkeypatch.setattr(cli, "CALL", Mock(get=lambda: (program, *arguments)))
+    monkeypatch.setattr(boundary, "CALL", Mock(get=lambda: (program, *arguments)))
+
+
+def test_a_long_word_of_an_error_is_shortened() -> None:
+    for text in ("x" * 10_000, "a b " + "1" * 400 + ": too long", "it's " + "é" * 300):
+        assert len(boundary.brief(text)) < 200
+    assert boundary.brief("/a/path" * 30 + " is plain") == "/a/path" * 30 + " is plain"
 
 
 def test_the_hint_how_to_go_on_starts_this_program_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -228,12 +252,12 @@ def test_the_hint_how_to_go_on_starts_this_program_again(monkeypatch: pytest.Mon
         ("/usr/bin/pytest", "ptarmigan"),
     ):
         called(monkeypatch, program, "train", "my photos")
-        assert cli.program() == hint
-        assert cli.resume_command(Path("runs/a")) == f"{hint} train 'my photos' --out runs/a"
+        assert boundary.program() == hint
+        assert boundary.resume_command(Path("runs/a")) == f"{hint} train 'my photos' --out runs/a"
     (tmp_path / "python").symlink_to(sys.executable)
     monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
     called(monkeypatch, module)
-    assert cli.program() == "python -m ptarmigan"
+    assert boundary.program() == "python -m ptarmigan"
 
 
 def test_under_torchrun_the_hint_names_torchrun(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -242,11 +266,11 @@ def test_under_torchrun_the_hint_names_torchrun(monkeypatch: pytest.MonkeyPatch,
     for name, value in TORCHRUN.items():
         monkeypatch.setenv(name, value)
     called(monkeypatch, "/x/ptarmigan/__main__.py", "train", "d", "--out=r")
-    assert cli.resume_command(Path("r")) == "torchrun --nproc-per-node 2 -m ptarmigan train d --out=r"
+    assert boundary.resume_command(Path("r")) == "torchrun --nproc-per-node 2 -m ptarmigan train d --out=r"
     monkeypatch.setenv("GROUP_WORLD_SIZE", "3")
-    assert "--nnodes 3" in cli.resume_command(Path("r"))
+    assert "--nnodes 3" in boundary.resume_command(Path("r"))
     monkeypatch.delenv("MASTER_PORT")
-    assert "torchrun" not in cli.resume_command(Path("r"))
+    assert "torchrun" not in boundary.resume_command(Path("r"))
 
 
 def test_a_rank_left_in_the_environment_does_not_silence_errors(

@@ -33,6 +33,7 @@ from ptarmigan.config import (
     readable,
     resolve,
 )  # fmt: skip
+from ptarmigan.training.setup import read_yaml
 from support import call, raises
 
 FLAGS = [part for key, value in SMALL.items() for part in (f"--{key.replace('_', '-')}", str(value))]
@@ -78,8 +79,8 @@ BAD: dict[str, tuple[list[str], str | None, str]] = {  # arguments; code, or Non
     "empty folder": (["train", "{tmp}"], None, "{tmp}"),
     "size": (["train", "{data}", "--size", "12x64"], "value-out-of-range", "16x64"),
     "flag": (["train", "{data}", "--glr", "1"], "usage", "--g-lr"),
-    "choice": (["train", "{data}", "--fit", "croop"], "usage", "crop"),
-    "number": (["train", "{data}", "--batch", "many"], "value-invalid", "--batch"),
+    "choice": (["train", "{data}", "--fit", "croop"], "unknown-name", "'crop'"),
+    "number": (["train", "{data}", "--batch", "many"], "value-invalid", "batch"),
     "loss": (["train", "{data}", "--loss", "hinj"], "unknown-name", "'hinge'"),
     "recipe": (["train", "{data}", "--recipe", "acgam"], "unknown-name", "'acgan'"),
     "time": (["train", "{data}", "--time", "soon"], "value-invalid", "1h30m"),
@@ -96,6 +97,15 @@ BAD: dict[str, tuple[list[str], str | None, str]] = {  # arguments; code, or Non
     "no plot": (["losses", "r1", "--plot", "{tmp}/x.svg"], "unknown-name", "'r1'"),
     "page": (["losses", "--page", "{data}"], "value-invalid", "{data}"),
     "command": (["trian"], "usage", "train"),
+    "lr": (["train", "{data}", "--g-lr", "fast"], "value-invalid", "g_lr"),
+    "channels": (["train", "{data}", "--channels", "two"], "value-invalid", "4"),
+    "one beta": (["train", "{data}", "--g-betas", "0.5"], "usage", "--g-betas: expected 2 values, and got 1"),
+    "no value": (["train", "{data}", "--batch"], "usage", "--batch=VALUE"),
+    "value of a switch": (["train", "{data}", "--flip", "yes"], "usage", "--no-flip"),
+    "value of a switch turned off": (["train", "{data}", "--no-flip", "yes"], "usage", "write --flip,"),
+    "plot at a folder": (["losses", "--plot", "."], "value-invalid", "plot.svg"),
+    "plot at the root": (["losses", "--plot", "/"], "value-invalid", "/plot.svg"),
+    "a long argument": (["train", "{data}", "--fit", 5000 * "x"], "value-invalid", "--fit: the value has 5,000"),
     "unquoted path": (["train", "my", "holiday photos"], "usage", "'holiday photos'"),
 }
 
@@ -138,6 +148,45 @@ def test_a_yaml_file_sets_fields_flags_count_above_it_and_a_wrong_key_gets_a_sug
         assert status == 2
         assert str(path) in err
     assert "line 2" in err
+
+
+@pytest.mark.parametrize(
+    ("content", "code", "facts"),
+    [
+        (b"batch: 8\nwidth: 4\nbatch: 16\n", "file-unreadable", ["line 3", "batch is given twice"]),
+        (b"batch: 8\ntrain:\n  batch: 16\n", "options-conflict", ["batch is given twice"]),
+        (b"r1: 1:30", "value-invalid", ["r1", "'1:30'"]),
+        (b"seed: 0x10", "value-invalid", ["seed", "'0x10'"]),
+        (b"batch: yes", "value-invalid", ["batch", "True"]),
+        (b"channels: yes", "value-invalid", ["channels", "True"]),
+        (b"batch: [8]", "value-invalid", ["batch", "['8']"]),
+        (b"batch: " + b"9" * 5000, "value-invalid", ["batch"]),
+        (b"train: 3", "value-invalid", ["train", "time"]),
+        (b"train:\n  widht: 3", "unknown-name", ["train", "'widht'"]),
+        (b"out: x", "unknown-name", ["--out"]),
+        (b"? [a]\n: 3", "file-unreadable", ["line 1"]),
+        (b"group: caf\xe9", "file-unreadable", ["UTF-8"]),
+        (b"train:\n\tbatch: 8", "file-unreadable", ["line 2"]),
+        (b"", "file-unreadable", ["batch: 64"]),
+    ],
+)
+def test_a_fault_of_a_yaml_file_names_the_file_and_the_field(
+    content: bytes, code: str, facts: list[str], tmp_path: Path
+) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_bytes(content)
+    with raises(code, path, *facts) as caught:
+        read_yaml(path)
+    assert len(str(caught.value)) < 600
+
+
+def test_values_of_a_yaml_file_are_those_that_it_shows(tmp_path: Path) -> None:
+    path = tmp_path / "run.yaml"
+    text = "\ufefftrain:\r\n  seed: 010\r\n  g_lr: 1e-3\r\n  g_betas: [0, 0.9]\r\nmodel:\r\ndata: {flip: true, size: ~}"
+    path.write_text(text + "\r\nchannels: 3\r\nr1: 0..1\r\nsplit: none\r\n", encoding="utf-8", newline="")
+    assert read_yaml(path) == {
+        "seed": 10, "g_lr": 1e-3, "g_betas": (0, 0.9), "flip": True, "channels": 3, "r1": (0, 1), "split": "none",
+    }  # fmt: skip
 
 
 def test_help_and_losses_do_not_import_torch() -> None:
@@ -193,6 +242,16 @@ def test_help_shows_what_people_use_and_help_all_every_field_by_section(
     assert titles == ["Arguments", "Run", *(name.capitalize() for name in SECTIONS)]
 
 
+@pytest.mark.parametrize("columns", ["0", "1"])
+def test_help_ends_on_a_terminal_without_columns(
+    columns: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    status, out, _ = call(monkeypatch, capsys, "train", "--help")
+    assert status == 0
+    assert max(map(len, out.splitlines()[:3])) > 5
+
+
 def test_a_hidden_flag_is_read_as_a_shown_one(
     shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -231,6 +290,8 @@ def test_what_a_recipe_is_resolves_again_to_itself(recipe: str) -> None:
         ({"flip": "yes"}, "value-invalid", ["flip", "true or false", "'yes'"]),
         ({"g_betas": 0.5}, "value-invalid", ["g_betas", "two values, each a number or A..B", 0.5]),
         ({"g_betas": (0.5, 1.0)}, "value-out-of-range", ["g_betas", "from 0 to 0.999999", "(0.5, 1.0)"]),
+        ({"channels": True}, "value-invalid", ["channels", "got True"]),
+        ({"train": [1]}, "value-invalid", ["train", "time", "[1]"]),
         ({"channels": 2}, "value-invalid", ["channels", "one of 1, 3, 4", "got 2"]),
         ({"width": 0}, "value-out-of-range", ["width: expected a number from 1 to 4096, got 0"]),
         ({"dropout": 1.0}, "value-out-of-range", ["dropout", "from 0 to 0.95", "got 1.0"]),
@@ -289,6 +350,7 @@ def test_budgets_and_sizes_are_read_as_written() -> None:
     assert [parse_images(text) for text in ("500k", "2M", "1_000", "1.5k")] == [500_000, 2_000_000, 1000, 1500]
     assert [parse_size(text) for text in ("64", "48x64")] == [(64, 64), (48, 64)]
     assert [resolve({"batch": value}).train.batch for value in (64, 64.0, "64", "6.4e1")] == [64] * 4
+    assert [resolve({"channels": value}).data.channels for value in (3, "3")] == [3] * 2
     assert [resolve({"seed": value}).train.seed for value in (2**63 - 1, str(2**63 - 1))] == [2**63 - 1] * 2
 
 

@@ -734,3 +734,40 @@ def test_neither_torch_nor_numpy_is_imported() -> None:
         "assert 'torch' not in sys.modules and 'numpy' not in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize(
+    ("typed", "entry"),
+    [
+        ("d_loss goes to zero", "d_too_strong"),
+        ("The D loss converges to 0", "d_too_strong"),
+        ("discriminator accuracy 100%", "d_too_strong"),
+        ("generator_loss zero", "d_too_weak"),
+        ("critic loss stuck", "d_too_weak"),
+        ("loss_g explodes", "nan"),
+        ("grid artefact", "checkerboard"),
+        ("weird color", "colours"),
+        ("all samples identical", "mode_collapse"),
+        ("D的损失为零", "d_too_strong"),
+        ("生成器损失为0", "d_too_weak"),
+        ("图片都一样", "mode_collapse"),
+        ("梯度惩罚", "gradient_penalty"),
+    ],
+)
+def test_words_in_another_order_or_form_find_their_entry(typed: str, entry: str) -> None:
+    assert explain(typed, lang="en").startswith(f"{entry}: ")
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [("softplus", "non_saturating"), ("交叉熵", "non_saturating"), ("relativistic average gan", "relativistic")],
+)
+def test_a_loss_that_is_not_the_same_is_only_suggested(typed: str, meant: str) -> None:
+    with raises("unknown-name", f"did you mean {meant!r}?"):
+        explain(typed)
+
+
+def test_an_unknown_name_of_any_length_is_a_short_error() -> None:
+    with raises("unknown-name") as caught:
+        explain("x" * 100_000)
+    assert len(str(caught.value)) < 1000

@@ -5,11 +5,13 @@ from __future__ import annotations
 import subprocess
 import unicodedata
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
-from ptarmigan.cli import quote
-from ptarmigan.core.types import ImageSpec, class_name, printable, unknown
+from ptarmigan.boundary import quote
+from ptarmigan.core.types import ImageSpec, check_whole, class_name, printable, unknown
 from support import call, raises
 
 NAMES = ("café", "Hund", "owl", "garçon")
@@ -40,6 +42,25 @@ def test_a_class_is_found_in_whatever_form_its_name_is_typed(typed: str, label: 
 def test_another_class_name_is_suggested_and_never_taken(typed: str, meant: str) -> None:
     with raises("unknown-name", f"did you mean {meant!r}?"):
         SPEC.label(typed)
+
+
+def test_classes_in_one_list_are_named_each_alone() -> None:
+    with raises("unknown-name", "--class owl --class Hund"):
+        SPEC.label("owl, Hund")
+    assert ImageSpec(32, 32, 3, ("a,b", "a", "b")).label("a,b") == 0
+
+
+@pytest.mark.parametrize("given", [None, 5, b"owl", ["owl"], {}])
+def test_another_type_is_no_name(given: Any) -> None:
+    with raises("value-invalid", "class: expected text"):
+        SPEC.label(given)
+
+
+@pytest.mark.parametrize("given", [None, 1.5, "3", b"3", [3], True])
+def test_another_type_is_no_whole_number(given: object) -> None:
+    with raises("value-invalid", "n: expected a whole number"):
+        check_whole("n", given)
+    check_whole("n", np.int32(3))
 
 
 def test_many_names_are_never_all_listed() -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import socket
+import threading
 from pathlib import Path
+from typing import Any
 from unittest.mock import Mock
 
 import pytest
@@ -39,6 +41,24 @@ def test_what_is_neither_a_file_nor_a_folder_is_not_opened(
             made.bind(kind)
     with raises("file-unreadable", "config: ", path):
         user_path(path, "config")
+
+
+@pytest.mark.parametrize("given", [None, 5, b"run", ["run"], True])
+def test_another_type_is_no_path(given: Any) -> None:
+    with raises("value-invalid", "model: "):
+        user_path(given, "model")
+
+
+@POSIX
+def test_a_config_may_come_through_a_pipe(tmp_path: Path) -> None:
+    from ptarmigan.training.setup import read_yaml
+
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=pipe.write_text, args=["batch: 8"])
+    writer.start()
+    assert read_yaml(user_path(pipe, "config", pipe=True)) == {"batch": 8}
+    writer.join()
 
 
 @POSIX

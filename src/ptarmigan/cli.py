@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
-import errno
-import os
 import shlex
-import shutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
-from contextvars import ContextVar
-from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypedDict, Unpack
 
-from cyclopts import App, CycloptsError, Group, Parameter, UnusedCliTokensError
+from cyclopts import App, CycloptsError, Group, MissingArgumentError, Parameter, UnusedCliTokensError
 
+from ptarmigan.boundary import (
+    CALL,
+    abandon_broken_streams,
+    check_arguments,
+    check_current_folder,
+    fail,
+    noting_interrupts,
+    open_missing_streams,
+    program,
+    quote,
+    quote_path,
+    report,
+    say,
+)
 from ptarmigan.config import HELP, RECIPES, SECTIONS, TYPES, Scheduled, as_number, shown
-from ptarmigan.core.ranks_env import is_rank_0, under_torchrun
-from ptarmigan.core.types import OutputFailed, UserError, printable, shorten
+from ptarmigan.core.ranks_env import is_rank_0
+from ptarmigan.core.types import UserError, shorten
 from ptarmigan.core.version import __version__
 
 if TYPE_CHECKING:
@@ -56,9 +65,6 @@ app = App(
     help_format="plaintext",  # rich needs longer to import its Markdown than to print the help
     suppress_keyboard_interrupt=False,  # main reports it
 )
-
-# The program as it was called, and its arguments: `main` sets it
-CALL: ContextVar[tuple[str, ...]] = ContextVar("CALL", default=("ptarmigan",))
 
 HELP_ALL = "--help-all"
 COMMON = (  # the options that `train --help` shows, in this order
@@ -99,10 +105,18 @@ def whole(_: Any, tokens: Sequence[Token]) -> int:
     return int(number)
 
 
+def as_written(_: Any, tokens: Sequence[Token]) -> str | tuple[str, ...]:
+    """The text of an option of `train`, which `resolve` reads as it reads YAML and Python's arguments."""
+    first, *others = (token.value for token in tokens)
+    return (first, *others) if others else first
+
+
 def flag(name: str, text: str, section: Group = RUN, **more: Any) -> Parameter:
     """An option of `train`, in the panels that show it."""
     return Parameter(name, help=text, group=(OPTIONS, section) if name in COMMON else section, **more)
 
+
+FLAGS_WITHOUT_VALUE = {key for key, hint in TYPES.items() if hint is bool}
 
 if TYPE_CHECKING:
 
@@ -110,21 +124,16 @@ if TYPE_CHECKING:
         """Every field of the config is a flag of the same name."""
 
 else:
-    # A number or A..B is text here; `resolve` tells them apart
+    # cyclopts takes one value for a number or A..B, two for a pair
     AS_TEXT = {Scheduled: (str, "FLOAT"), tuple[Scheduled, Scheduled]: (tuple[str, str], "FLOAT FLOAT")}
 
     FLAGS = {}
     for section, cls in zip(OF_SECTIONS, SECTIONS.values(), strict=True):
         for key in cls.__dataclass_fields__:
             hint, metavar = AS_TEXT.get(TYPES[key], (TYPES[key], None))
-            name = f"--{key.replace('_', '-')}"
-            FLAGS[key] = Annotated[
-                hint,
-                flag(
-                    name, HELP[key], section,
-                    metavar=metavar, negative_iterable=(), converter=whole if hint is int else None,
-                ),
-            ]  # fmt: skip
+            name, converter = f"--{key.replace('_', '-')}", None if hint is bool else as_written
+            options = flag(name, HELP[key], section, metavar=metavar, negative_iterable=(), converter=converter)
+            FLAGS[key] = Annotated[hint, options]
     Fields = TypedDict("Fields", FLAGS, total=False)
 
 
@@ -387,89 +396,6 @@ def next_commands(run: Path) -> list[str]:
     return [f"{program()} {command}" for command in [*commands, "losses"]]
 
 
-def resume_command(run: Path) -> str:
-    """The command that was given, with --out naming its run folder, under torchrun if that started it."""
-    arguments = [*map(quote, CALL.get()[1:])]
-    if not any(argument.split("=")[0] == "--out" for argument in CALL.get()[1:]):
-        arguments += ["--out", quote_path(str(run))]
-    return " ".join([launcher(), *arguments])
-
-
-def launcher() -> str:
-    """What starts this program again: torchrun on as many processes if they are there, or else the program itself.
-
-    The options of torchrun are not known, other than the numbers of machines and of processes on each.
-    """
-    if not under_torchrun():
-        return program()
-    torchrun = "torchrun" if shutil.which("torchrun") else f"{python()} -m torch.distributed.run"
-    processes = os.environ.get("LOCAL_WORLD_SIZE", os.environ["WORLD_SIZE"])
-    machines = os.environ.get("GROUP_WORLD_SIZE", "1")
-    several = "" if machines == "1" else f" --nnodes {quote(machines)} [and its other options]"
-    return f"{torchrun}{several} --nproc-per-node {quote(processes)} -m ptarmigan"
-
-
-def program() -> str:
-    """`ptarmigan`, the path that it was called by if the shell finds no such program, or `python -m ptarmigan`."""
-    called = Path(CALL.get()[0])
-    if called.name == "__main__.py" and called.parent.name == "ptarmigan":
-        return f"{python()} -m ptarmigan"
-    if called.stem != "ptarmigan" or found_as("ptarmigan", str(called)):
-        return "ptarmigan"
-    return quote(str(called))
-
-
-def python() -> str:
-    return "python" if found_as("python", sys.executable) else quote(sys.executable)
-
-
-def found_as(name: str, path: str) -> bool:
-    """Whether the shell finds the program at `path` by its name."""
-    found = shutil.which(name)
-    with suppress(OSError):  # a relative path in a folder that was deleted
-        return found is not None and os.path.abspath(found) == os.path.abspath(path)
-    return False
-
-
-def quote(text: str) -> str:
-    """Text as one word for a shell, even where the terminal cannot show it; bash and zsh read $'...'."""
-    with suppress(UnicodeEncodeError):
-        text.encode(getattr(sys.stdout, "encoding", None) or "utf-8")
-        if text.isprintable():
-            return shlex.quote(text)
-    parts = (
-        f"\\{char}" if char in "'\\" else char if " " <= char <= "~" else "".join(f"\\x{byte:02x}" for byte in content)
-        for char in text
-        for content in [char.encode(errors="surrogateescape")]
-    )
-    return f"$'{''.join(parts)}'"
-
-
-def quote_path(path: str) -> str:
-    """A path as one word for a shell, which no command takes for a flag."""
-    return quote(f"./{path}" if path.startswith("-") else path)
-
-
-def say(*lines: str) -> None:
-    """Print lines to standard output, with control characters escaped; without rich, which takes long to import."""
-    try:
-        for line in lines:
-            print(printable(line))
-    except OSError as error:
-        raise OutputFailed(error.errno, error.strerror) from None
-
-
-def fail(text: str, code: str, status: int, *hints: str) -> int:
-    """Print an error to standard error, if that can be written; returns the exit status."""
-    from ptarmigan.core.terminal import Terminal
-
-    terminal = Terminal(stderr=True)
-    with suppress(OSError):
-        for line in (f"ptarmigan: {text} [{code}]", *hints):
-            terminal.say(line, style="red")
-    return status
-
-
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line on these arguments, by default those of the process.
 
@@ -479,24 +405,12 @@ def main(arguments: list[str] | None = None) -> None:
     CALL.set(tuple(sys.argv) if arguments is None else ("ptarmigan", *arguments))
     open_missing_streams()
     try:
-        status = run([*CALL.get()[1:]])
-    except UserError as error:
-        status = report_user_error(error)
-    except UnusedCliTokensError as error:
-        extra = shlex.join(error.unused_tokens or [])
-        status = fail(
-            f"unexpected argument: {extra}; put text with spaces in quotes, and repeat an option for each value",
-            "usage",
-            2,
-        )
+        with noting_interrupts() as interrupts:
+            status = run([*CALL.get()[1:]])
     except CycloptsError as error:
-        status = fail(str(error), "usage", 2)
-    except OSError as error:
-        status = report_os_error(error)
-    except KeyboardInterrupt:
-        status = fail("interrupted", "interrupted", 130)
-    except Exception as error:
-        status = report_unforeseen(error)
+        status = fail(usage(error), "usage", 2)
+    except (Exception, KeyboardInterrupt) as error:
+        status = report(KeyboardInterrupt() if interrupts and not isinstance(error, UserError) else error)
     finally:
         abandon_broken_streams()
     if status:
@@ -506,7 +420,7 @@ def main(arguments: list[str] | None = None) -> None:
 def run(arguments: list[str]) -> int:
     """Run a command -> exit status."""
     check_current_folder()
-    check_not_empty(arguments)
+    check_arguments(arguments)
     console = None
     if not arguments or {*app.help_flags, *app.version_flags, HELP_ALL} & {*arguments}:
         from ptarmigan.core.terminal import Terminal
@@ -520,122 +434,18 @@ def run(arguments: list[str]) -> int:
     return status or 0
 
 
-def check_current_folder() -> None:
-    """Raise UserError (path-not-found) where the current folder was deleted: libraries end the process there."""
-    try:
-        os.getcwd()
-    except OSError as error:
-        text = f"the current folder cannot be used: {error.strerror or error}; change to another folder"
-        raise UserError(text, "path-not-found") from None
-
-
-def check_not_empty(arguments: list[str]) -> None:
-    """Raise UserError (value-invalid) for an empty value, which no option takes; as a path it would be this folder."""
-    for before, argument in zip(["", *arguments], arguments, strict=False):
-        option, equals, value = argument.partition("=")
-        if argument and not (option.startswith("-") and equals and not value):
-            continue
-        what = option or (before if before.strip("-") and before.startswith("-") else "")
-        empty = (
-            f"{what}: the value is empty; write it, or leave {what} out" if what else "an argument is empty; write it"
-        )
-        raise UserError(empty, "value-invalid")
-
-
-def open_missing_streams() -> None:
-    """Open what the caller has closed of descriptors 0 to 2, or a file opened later would get that number and be
-    written to; and let what a stream's encoding lacks be escaped instead of failing."""
-    for number in range(3):
-        try:
-            os.fstat(number)
-        except OSError:
-            os.open(os.devnull, os.O_RDWR)
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
-
-
-def is_writable(stream: Any) -> bool:
-    """Whether what was printed to a stream can be written; a stream that the caller closed takes anything."""
-    try:
-        if stream is not None:
-            stream.flush()
-    except (OSError, ValueError):
-        return False
-    return True
-
-
-def abandon_broken_streams() -> None:
-    """Let what cannot be written be dropped, or Python would complain of it at its end."""
-    for stream in (sys.stdout, sys.stderr):
-        if not is_writable(stream):
-            with suppress(OSError, ValueError):
-                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-
-
-def report_user_error(error: UserError) -> int:
-    if not is_rank_0() and not error.of_one_rank:
-        return error.status
-    hints = [] if error.run is None else [f"resume with: {resume_command(error.run)}"]
-    return fail(error.text, error.code, error.status, *hints)
-
-
-def report_os_error(error: OSError) -> int:
-    """Output that cannot be written, or a file of which the system refused something that no command foresaw."""
-    if isinstance(error, OutputFailed) or not is_writable(sys.stdout):
-        if error.errno == errno.EPIPE:  # the reader, for example `| head`, has closed the pipe
-            return 128 + 13
-        return fail(f"cannot write to standard output: {error.strerror or error}", "output-failed", 74)
-    if error.filename is None:
-        return report_unforeseen(error)
-    return fail(f"the system refused to use {error.filename}: {error.strerror or error}", "system-refused", 1)
-
-
-def report_unforeseen(error: Exception) -> int:
-    """One line about an exception that no code foresaw, and a report of it in a file."""
-    if isinstance(error, MemoryError) or ("torch" in sys.modules and is_out_of_memory(error)):
-        return fail("the machine has no memory left for this command; ask for less at once", "out-of-memory", 1)
-    what = f"{type(error).__name__}: {error}"[:300]
-    try:
-        where = f"a report is in {write_report(error)}"
-    except Exception as failure:
-        where = f"no report could be written ({failure})"
-    return fail(f"an error that ptarmigan did not foresee: {what}; {where}", "internal-error", 70)
-
-
-def is_out_of_memory(error: Exception) -> bool:
-    from ptarmigan.core.devices import out_of_memory
-
-    return isinstance(error, RuntimeError) and out_of_memory(error)
-
-
-def write_report(error: Exception) -> Path:
-    """Write the traceback, the command and the versions to a new file, in the cache's folder or the system's for
-    temporary files -> its path."""
-    import platform
-    import tempfile
-    import time
-    import traceback
-
-    def in_cache() -> Path:
-        from ptarmigan.data.pack import cache_folder
-
-        return cache_folder() / "reports"
-
-    torch = sys.modules.get("torch")
-    text = "\n".join([
-        f"command   {shlex.join(CALL.get())}",
-        f"versions  ptarmigan {__version__}, python {platform.python_version()}, "
-        f"torch {getattr(torch, '__version__', 'not imported')}, {platform.platform()}",
-        "",
-        "".join(traceback.format_exception(error)),
-    ])  # fmt: skip
-    name = f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.txt"
-    places: list[Callable[[], Path]] = [in_cache, lambda: Path(tempfile.gettempdir()) / "ptarmigan-reports"]
-    for place in places:
-        with suppress(Exception):
-            folder = place()
-            folder.mkdir(parents=True, exist_ok=True)
-            (folder / name).write_text(text, encoding="utf-8", errors="backslashreplace")
-            return folder / name
-    raise UserError("neither the cache nor the folder for temporary files can be written", "file-unwritable")
+def usage(error: CycloptsError) -> str:
+    """What is wrong with the words of a command, and what to write."""
+    if isinstance(error, UnusedCliTokensError) and error.unused_tokens:
+        first, given = error.unused_tokens[0], [*CALL.get()]
+        before = given[given.index(first) - 1] if first in given else ""
+        text = f"unexpected argument: {shlex.join(error.unused_tokens)}"
+        if before.removeprefix("--").removeprefix("no-").replace("-", "_") in FLAGS_WITHOUT_VALUE:
+            positive = before.replace("--no-", "--")
+            return f"{text}; {before} takes no value: write {positive}, or {positive.replace('--', '--no-')}"
+        return f"{text}; put text with spaces in quotes, and repeat an option for each value"
+    if isinstance(error, MissingArgumentError) and error.argument is not None:
+        name, count = error.argument.name, error.argument.token_count()[0]
+        values = "a value" if count == 1 else f"{count} values, and got {len(error.tokens_so_far)}"
+        return f"{name}: expected {values}; write {name}=VALUE where it begins with -"
+    return str(error)

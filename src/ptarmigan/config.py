@@ -403,16 +403,22 @@ RECIPES: dict[str, dict[str, Any]] = {
 def flatten(given: Mapping[str, Any]) -> dict[str, Any]:
     """Flatten options that may be nested in sections, as in a YAML file: {field name: value}.
 
-    Raises UserError (unknown-name), which suggests the nearest name, for a field that its section does not have.
+    Raises UserError: unknown-name, which suggests the nearest name, for a field that its section does not have;
+    value-invalid for a section that holds no fields.
     """
     flat: dict[str, Any] = {}
     for key, value in given.items():
+        if key in SECTIONS and value is None:
+            continue
         if key in SECTIONS and isinstance(value, Mapping):
             names = [f.name for f in fields(SECTIONS[key])]
             for name in value:
                 if name not in names:
                     raise unknown(f"{key} field", str(name), names)
             flat |= value
+        elif key in SECTIONS and key not in TYPES:  # loss is a section and a field
+            example = fields(SECTIONS[key])[0].name
+            raise UserError(f"{key}: expected fields, such as {example}, got {shown(value)}", "value-invalid")
         else:
             flat[key] = value
     return flat
@@ -424,17 +430,12 @@ def resolve(given: Mapping[str, Any]) -> Config:
     A value None counts as not given.  Raises UserError: unknown-name, which suggests the nearest name, value-invalid,
     value-out-of-range or options-conflict.
     """
-    flat = flatten(given)
-    recipe = str(flat.pop("recipe", None) or "auto")
-    if recipe not in RECIPES:
-        raise unknown("recipe", recipe, RECIPES)
-    for key in flat:
-        if key not in TYPES:
-            raise unknown("field", str(key)[:100], TYPES)
+    fields_given = convert_fields(given)
+    recipe = fields_given.pop("recipe", "auto")
     chosen = dict(RECIPES[recipe])
-    if flat.get("network") not in (None, "dcgan"):
+    if fields_given.get("network", "dcgan") != "dcgan":
         chosen = {key: value for key, value in chosen.items() if key not in (*OF_DCGAN, "least_side")}
-    values = chosen | {key: convert_field(key, value) for key, value in flat.items() if value is not None}
+    values = chosen | fields_given
     sections = {
         name: replace(cls(), **{f.name: values[f.name] for f in fields(cls) if f.name in values})
         for name, cls in SECTIONS.items()
@@ -442,6 +443,22 @@ def resolve(given: Mapping[str, Any]) -> Config:
     config = Config(recipe=recipe, **sections)
     check(config)
     return config
+
+
+def convert_fields(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that are given, flat and converted to the types of their fields; `recipe` may be one of them.
+
+    A value None counts as not given.  Raises UserError: unknown-name, value-invalid.
+    """
+    if not isinstance(given, Mapping):
+        raise UserError(f"options: expected a mapping of fields to values, got {shown(given)}", "value-invalid")
+    flat = {key: value for key, value in flatten(given).items() if value is not None}
+    for key in flat:
+        if key not in (*TYPES, "recipe"):
+            raise unknown("field", str(key), TYPES)
+    if str(flat.get("recipe", "auto")) not in RECIPES:
+        raise unknown("recipe", str(flat["recipe"]), RECIPES)
+    return {key: value if key == "recipe" else convert_field(key, value) for key, value in flat.items()}
 
 
 def config_of(record: Mapping[str, Any]) -> Config:
@@ -486,8 +503,10 @@ def in_words(hint: Any) -> str:
 def convert(hint: Any, value: Any) -> Any:
     """The value converted to the first type of the hint that accepts it; None if none does."""
     for kind in alternatives(hint):
-        if get_origin(kind) is Literal and value in get_args(kind):
-            return value
+        if get_origin(kind) is Literal and not isinstance(value, bool):
+            for choice in get_args(kind):
+                if value == choice or value == str(choice):
+                    return choice
         if get_origin(kind) is tuple and isinstance(value, list | tuple) and len(value) == len(get_args(kind)):
             parts = tuple(convert(*pair) for pair in zip(get_args(kind), value, strict=True))
             if None not in parts:
@@ -586,7 +605,9 @@ def parse_time(text: str | None) -> float | None:
     """'90s', '10m', '1h30m' -> seconds."""
     if text is None:
         return None
-    match = re.fullmatch(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s)?", text.strip())
+    match = isinstance(text, str) and re.fullmatch(
+        r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s)?", text.strip()
+    )
     seconds = (
         sum(float(part or 0) * unit for part, unit in zip(match.groups(), (3600, 60, 1), strict=True)) if match else 0
     )

@@ -24,7 +24,7 @@ from ptarmigan.core.files import check_absent, make_folder, write_atomic
 from ptarmigan.core.log import read_log
 from ptarmigan.core.paths import user_path
 from ptarmigan.core.terminal import print_lines
-from ptarmigan.core.types import DiscriminatorOutput, UserError
+from ptarmigan.core.types import DiscriminatorOutput, UserError, check_whole
 from ptarmigan.data import Dataset, open_dataset
 from ptarmigan.game.batch import train_batch
 from ptarmigan.game.progress import Progress
@@ -145,6 +145,7 @@ def checkpoint_before(run: Path, at: int) -> tuple[checkpoint.Checkpoint | None,
         raise UserError(f"{run} is not a run of ptarmigan: name a folder that `ptarmigan train` made", "not-a-run")
     logged = (line["images_seen"] for line in read_log(run / "metrics.jsonl"))  # the end of a run without a planned one
     last = (progress.ends[-1] if progress.ends else max(logged, default=config_of(record).train.batch)) - 1
+    check_whole("at", at)
     if not 0 <= at <= last:
         raise UserError(f"at: {at:,} is not an image of this run, whose images are 0 to {last:,}", "value-out-of-range")
     found, _ = checkpoint.newest(run, up_to=at)

@@ -25,7 +25,7 @@ from ptarmigan.config import Data, parse_time
 from ptarmigan.core import files, seeding
 from ptarmigan.core.console import Terminal
 from ptarmigan.core.paths import user_path
-from ptarmigan.core.types import UserError, unknown
+from ptarmigan.core.types import UserError, check_whole, unknown
 from ptarmigan.data import HELD_OUT, TRAIN, Dataset, open_dataset
 from ptarmigan.data.split import DEFAULT_SPLIT
 from ptarmigan.evaluation.evaluate import ComparedSets, FeatureSet, Report, evaluate, labels_of
@@ -73,11 +73,14 @@ def score(
     private/copies.png, the images most likely to be copies, each with its nearest training image.  With `out` both are
     written to that new folder.  Returns the report.  Raises UserError if there are too few images or too little time.
     """
-    start, seconds = clock.perf_counter(), parse_time(time)
+    start, seconds = clock.perf_counter(), parse_time(time or "")
     assert seconds is not None
+    check_whole("seeds", seeds)
+    if n is not None:
+        check_whole("n", n)
     if seeds < 2:
         raise UserError(f"seeds {seeds}: an interval needs at least 2", "value-out-of-range")
-    if extractor != CLASSIFIER and extractor not in EXTRACTORS:
+    if extractor not in (*EXTRACTORS, CLASSIFIER):
         raise unknown("extractor", extractor, [*EXTRACTORS, CLASSIFIER])
     model, out = user_path(model, "model"), None if out is None else user_path(out, "out")
     if out is not None:

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import errno
 import os
+import reprlib
 import stat
 from pathlib import Path
 
 from ptarmigan.core.types import UserError
 
 
-def user_path(given: str | Path, what: str) -> Path:
+def user_path(given: str | Path, what: str, *, pipe: bool = False) -> Path:
     """A path that a user gave for `what`, with ~ as the home folder; the file or folder need not exist.
 
-    After this, asking whether the path exists or is a folder raises nothing.  Raises UserError: value-invalid for
-    text that cannot be a path here (empty, with a NUL byte, too long, in an unknown home folder), file-unreadable for
-    what the system does not let this user look at and for what is neither a file nor a folder.
+    After this, asking whether the path exists or is a folder raises nothing.  With `pipe` it may be a pipe, as in
+    `--config <(command)`, which can be read once.  Raises UserError: value-invalid for what cannot be a path here
+    (another type, empty, with a NUL byte, too long, in an unknown home folder), file-unreadable for what the system
+    does not let this user look at and for what is neither a file nor a folder.
     """
-    text = os.fspath(given)
+    text = os.fspath(given) if isinstance(given, str | os.PathLike) else given
+    if not isinstance(text, str):
+        raise UserError(f"{what}: expected a path as text or a Path, got {reprlib.repr(given)}", "value-invalid")
     shown = text if len(text) <= 200 else f"{text[:100]}...{text[-40:]}"
     if not text:
         raise UserError(f"{what}: the path is empty; name a file or a folder", "value-invalid")
@@ -38,6 +42,6 @@ def user_path(given: str | Path, what: str) -> Path:
     except OSError as error:
         code = "value-invalid" if error.errno == errno.ENAMETOOLONG else "file-unreadable"
         raise UserError(f"{what}: cannot use {shown}: {error.strerror or error}", code) from None
-    if not (stat.S_ISDIR(mode) or stat.S_ISREG(mode)):
+    if not (stat.S_ISDIR(mode) or stat.S_ISREG(mode) or (pipe and stat.S_ISFIFO(mode))):
         raise UserError(f"{what}: {shown} is neither a file nor a folder", "file-unreadable")
     return path

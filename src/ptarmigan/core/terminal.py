@@ -11,6 +11,8 @@ from ptarmigan.core.types import OutputFailed, printable
 if TYPE_CHECKING:
     from rich.table import Table
 
+LEAST_WIDTH = 20  # columns
+
 
 class Terminal(Console):
     """Standard output, or standard error, with `say` for text that must appear as it is.
@@ -20,6 +22,8 @@ class Terminal(Console):
 
     def __init__(self, *, stderr: bool = False, quiet: bool = False) -> None:
         super().__init__(emoji=False, stderr=stderr, quiet=quiet)
+        if self.width < LEAST_WIDTH:  # rich never ends where COLUMNS is 0
+            self.width = LEAST_WIDTH
 
     def say(self, text: str, style: str | None = None) -> None:
         """Print one line, without markup, highlighting or line breaks of rich's own.

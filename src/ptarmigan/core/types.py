@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import difflib
 import re
+import reprlib
 import unicodedata
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -48,8 +50,10 @@ class OutputFailed(OSError):
 MOST_NAMES = 20  # that a message lists
 
 
-def unknown(what: str, name: str, choices: Iterable[str]) -> UserError:
+def unknown(what: str, name: object, choices: Iterable[str]) -> UserError:
     """An error that suggests the nearest choice if there is one, and lists at most 20 choices."""
+    if not isinstance(name, str):
+        return UserError(f"{what}: expected text, got {reprlib.repr(name)}", "value-invalid")
     choices, name = list(choices), name[:100]
     near = nearest(name, choices)
     hints = [f"did you mean {near!r}?"] if near is not None else []
@@ -70,6 +74,12 @@ def nearest(name: str, choices: list[str]) -> str | None:
     begins = [choice for choice in folded if choice.startswith(wanted)] or difflib.get_close_matches(wanted, folded, 1)
     found = begins or [choice for choice in folded if wanted in choice or (len(choice) > 2 and choice in wanted)]
     return folded[min(found, key=lambda choice: abs(len(choice) - len(wanted)))] if found else None
+
+
+def check_whole(what: str, value: object) -> None:
+    """Raise UserError (value-invalid) if a value is not a whole number of Python or numpy."""
+    if not isinstance(value, Integral) or isinstance(value, bool):
+        raise UserError(f"{what}: expected a whole number, got {reprlib.repr(value)}", "value-invalid")
 
 
 def class_name(name: str) -> str:
@@ -133,7 +143,13 @@ class ImageSpec:
         if name in self.class_names:
             return self.class_names.index(name)
         names = [*map(class_name, self.class_names)]
+        if not isinstance(name, str):
+            raise unknown("class", name, names)
         if class_name(name) not in names:
+            parts = [part.strip() for part in class_name(name).split(",")]
+            if len(parts) > 1 and {*parts} <= {*names}:
+                each = " ".join(f"--class {part}" for part in parts)
+                raise UserError(f"unknown class {name[:100]!r}: name each class alone, as in {each}", "unknown-name")
             raise unknown("class", class_name(name), names)
         return names.index(class_name(name))
 

@@ -29,7 +29,7 @@ from ptarmigan.core.devices import out_of_memory, pick_device
 from ptarmigan.core.files import Damaged
 from ptarmigan.core.paths import user_path
 from ptarmigan.core.tensor_files import load_tensors
-from ptarmigan.core.types import ImageSpec, UserError, class_name, printable
+from ptarmigan.core.types import ImageSpec, UserError, check_whole, class_name, printable
 from ptarmigan.generator.header import AVERAGE, NOT_AVERAGE, find_generator, header_of, read_scores
 from ptarmigan.networks import build_generator, without_weights
 
@@ -134,7 +134,7 @@ class TrainedGenerator:
 
     def labels_of(self, label: str | Sequence[str] | None) -> list[int]:
         """The labels of the classes that are named, each once; raises UserError as `sample` does."""
-        names = [label] if isinstance(label, str) else list(label or [])
+        names: list[Any] = list(label or []) if label is None or isinstance(label, list | tuple) else [label]
         if self.config.model.conditioning != "none":
             return list(dict.fromkeys(map(self.spec.label, names))) or list(range(self.spec.classes))
         if names and (self.spec.classes > 1 or [*map(class_name, names)] != [*map(class_name, self.spec.class_names)]):
@@ -159,6 +159,8 @@ class TrainedGenerator:
 
 
 def check_numbers(n: int, seed: int) -> None:
+    check_whole("n", n)
+    check_whole("seed", seed)
     if not 1 <= n <= MAX_IMAGES:
         raise UserError(f"-n {n}: expected 1 to {MAX_IMAGES:,} images per class", "value-out-of-range")
     if not 0 <= seed < 2**63:
@@ -184,7 +186,7 @@ def load(model: str | Path, device: str = "cpu", *, at: int | None = None) -> Tr
     that of its checkpoint at so many images.  Raises UserError if there is none, it is damaged, its tensors do not
     match its header, or a weight is NaN or infinite.
     """
-    path = find_generator(Path(model), at)
+    path = find_generator(model, at)
     tensors, meta = load_tensors(path, skip=NOT_AVERAGE)
     tensors = {name.removeprefix(AVERAGE): tensor for name, tensor in tensors.items()}
     header = header_of(path, meta)

@@ -11,7 +11,7 @@ from ptarmigan.config import Config, config_of
 from ptarmigan.core.files import Damaged, load_header, load_json
 from ptarmigan.core.paths import user_path
 from ptarmigan.core.records import CheckpointHeader, GeneratorHeader, RunRecord, Scores, check
-from ptarmigan.core.types import ImageSpec, UserError, shorten
+from ptarmigan.core.types import ImageSpec, UserError, check_whole, shorten
 from ptarmigan.evaluation.report import headline
 
 GENERATOR_FILES = ("generator/model.safetensors", "model.safetensors")  # in a run folder, and in a generator folder
@@ -62,7 +62,7 @@ def load_run_record(run: Path) -> dict[str, Any]:
     return record
 
 
-def find_generator(model: Path, at: int | None = None) -> Path:
+def find_generator(model: str | Path, at: int | None = None) -> Path:
     """The file of a generator: of a run folder, a generator folder, a folder of checkpoints, or the file itself.
 
     With `at` it is the run's checkpoint of that many images.  Raises UserError: path-not-found, no-generator,
@@ -73,6 +73,7 @@ def find_generator(model: Path, at: int | None = None) -> Path:
     try:
         saved = checkpoints(model) or checkpoints(model.parent) * (model.name == "checkpoints")
         if at is not None and model.exists():
+            check_whole("at", at)
             return checkpoint_at(model, saved, at)
         for path in tried:
             if path.is_file():
@@ -127,7 +128,7 @@ def info(model: str | Path, *, at: int | None = None) -> dict[str, Any]:
     SHA-256 is checked, but not that the tensors fit the network, which `load` does.  Raises UserError if there is no
     generator or it is damaged.
     """
-    path = find_generator(Path(model), at)
+    path = find_generator(model, at)
     contents = load_header(path)
     header = header_of(path, contents.meta)
     config, spec = header.config, header.spec

@@ -28,6 +28,10 @@ from ptarmigan.core.types import UserError, unknown
 WIDTH = 80
 INDENT = 10
 LANGUAGES = ("en", "zh")
+SAME = {  # word -> the one by which names are compared
+    "discriminator": "d", "critic": "d", "generator": "g", "zero": "0", "colour": "color", "artefact": "artifact",
+    "gray": "grey", "identical": "same", "sample": "image", "picture": "image",
+}  # fmt: skip
 FILLERS = {"", "a", "all", "an", "are", "is", "my", "the", "why"}
 PIECE = re.compile(  # text that must not be broken: a word or a Chinese character, with its punctuation
     r" *[“（]*(?:[^\s“”\u3000-\u303f\u4e00-\u9fff\uff00-\uffef]+|\S)[”，。；：、？！）]*"
@@ -96,9 +100,10 @@ class Handbook:
 
 
 def _plain(text: str) -> str:
-    """The words of a text as names are compared: without case, hyphens, underscores and words that say nothing."""
+    """The words of a text as names are compared: without case, plurals, hyphens and words that say nothing."""
     words = re.split(r"[\s_-]+", unicodedata.normalize("NFKC", text).casefold().strip(" ?!.？！。"))
-    return " ".join(word for word in words if word not in FILLERS)
+    singular = (word if len(word) < 4 or word.endswith(("ss", "us")) else word.removesuffix("s") for word in words)
+    return " ".join(SAME.get(word, word) for word in singular if word not in FILLERS)
 
 
 @cache
@@ -159,6 +164,8 @@ def explain(
     overwritten.
     """
     book = read_handbook(_language(lang))
+    if name is not None and not isinstance(name, str):
+        raise unknown("loss", name, book.entries)
     if name is not None:
         name = _find(name, book)
     if plot is not None or page is not None:
@@ -178,7 +185,8 @@ def explain(
 
 
 def _find(name: str, book: Handbook) -> str:
-    """The entry or problem of this name, or of the longest known name in it; raises UserError (unknown-name)."""
+    """The entry or problem of this name, of the longest known name in it, or of the known name of most words, all of
+    which are in it; raises UserError (unknown-name)."""
     known = {_plain(entry): entry for entry in book.entries} | book.synonyms
     asked = _plain(name)
     if asked in known:
@@ -189,11 +197,15 @@ def _find(name: str, book: Handbook) -> str:
     longest = max(inside, key=len, default="")
     if longest in known:
         return known[longest]
+    words = {*asked.split()}
+    scattered = [word for word in known if " " in word and words.issuperset(word.split())]
+    if scattered and not longest:
+        return known[max(scattered, key=lambda word: len(word.split()))]
     close = difflib.get_close_matches(asked, known, n=1)
     nearest = book.near.get(longest) or (known[close[0]] if close else None)
     hint = f"did you mean {nearest!r}? " if nearest else ""
     choices = f"losses: {', '.join(book.entries)}; problems: {', '.join(book.problems)}"
-    raise UserError(f"unknown loss or problem {name!r}: {hint}choose one of the {choices}", "unknown-name")
+    raise UserError(f"unknown loss or problem {name[:100]!r}: {hint}choose one of the {choices}", "unknown-name")
 
 
 def _render_problem(name: str, book: Handbook) -> str:

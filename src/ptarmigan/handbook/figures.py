@@ -319,7 +319,7 @@ def plot(name: str | None, out: str | Path) -> Path:
     if path.suffix.lower() != ".svg":
         raise UserError(
             f"plot: {path} does not end in .svg: plots are vector graphics that any browser shows or converts; "
-            f"name it {path.with_suffix('.svg')}",
+            f"name it {path.parent / (path.stem or 'plot')}.svg",
             "value-invalid",
         )
     files.check_new_path(path, "plot", ".svg")

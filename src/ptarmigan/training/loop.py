@@ -94,7 +94,7 @@ def train(
     `retries` rollbacks, Stopped after Ctrl-C, SIGTERM or another signal that ends processes.
     """
     data, out, config, init = (
-        None if path is None else user_path(path, what)
+        None if path is None else user_path(path, what, pipe=what == "config")
         for path, what in ((data, "data"), (out, "out"), (config, "config"), (init, "from"))
     )
     asked = read_yaml(config) if config is not None else {}

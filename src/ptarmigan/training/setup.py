@@ -9,7 +9,7 @@ from typing import Any
 import torch
 import yaml
 
-from ptarmigan.config import Config, flatten, resolve
+from ptarmigan.config import Config, convert_fields, flatten, resolve
 from ptarmigan.core import dist
 from ptarmigan.core.console import Display
 from ptarmigan.core.types import UserError, shorten
@@ -52,17 +52,55 @@ class Job:
         return self.loss_file.sha256 if self.loss_file else None
 
 
+class Loader(yaml.SafeLoader):
+    """YAML whose values are text as it is written, but for true, false and null, and which has each key once.
+
+    YAML 1.1 itself reads 10:30 as 630 and 010 as 8, and takes the last of equal keys.
+    """
+
+    yaml_implicit_resolvers = {  # noqa: RUF012  # the name is yaml's
+        first: [(tag, written) for tag, written in resolvers if tag.rpartition(":")[2] in ("bool", "null", "merge")]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                if key.value in seen:
+                    raise yaml.MarkedYAMLError(problem=f"{key.value} is given twice", problem_mark=key.start_mark)
+                seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
 def read_yaml(path: Path) -> dict[str, Any]:
-    """Fields from a YAML file, flat or in sections; raises UserError where it cannot be read or is not a mapping."""
+    """Fields from a YAML file, flat or in sections, as {field: value}.
+
+    Raises UserError, which names the file: file-unreadable where it cannot be read or is not a mapping, and those of
+    `convert_fields`.
+    """
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.load(path.read_text(encoding="utf-8-sig"), Loader)
     except OSError as error:
         raise UserError(f"config: cannot read {path}: {error.strerror}", "file-unreadable") from None
+    except UnicodeDecodeError:
+        raise UserError(f"config: {path} is not text in UTF-8; save it as UTF-8", "file-unreadable") from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise UserError(f"config: {path} is not YAML: {yaml_fault(error)}", "file-unreadable") from None
     if not isinstance(content, dict):
         raise UserError(f"config: {path} must map fields to values, for example `batch: 64`", "file-unreadable")
-    return content
+    try:
+        for key in ("out", "from", "config"):
+            if key in content:
+                raise UserError(f"{key} is not a field of a config; give --{key} on the command line", "unknown-name")
+        fields = convert_fields(content)
+        sections = [section for section in content.values() if isinstance(section, dict)]
+        for key in content:
+            if any(key in section for section in sections):
+                raise UserError(f"{key} is given twice, alone and in a section", "options-conflict")
+    except UserError as error:
+        raise UserError(f"config: {path}: {error.text}", error.code) from None
+    return fields
 
 
 def yaml_fault(error: Exception) -> str:
