@@ -95,8 +95,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
                 raise UserError(f"{key} is not a field of a config; give --{key} on the command line", "unknown-name")
         fields = convert_fields(content)
         sections = [section for section in content.values() if isinstance(section, dict)]
-        for key in content:
-            if any(key in section for section in sections):
+        for key, value in content.items():
+            if not isinstance(value, dict) and any(key in section for section in sections):
                 raise UserError(f"{key} is given twice, alone and in a section", "options-conflict")
     except UserError as error:
         raise UserError(f"config: {path}: {error.text}", error.code) from None
