@@ -141,8 +141,7 @@ def images_in_budget(job: Job) -> float:
     images = parse_images(train.images)
     if images is not None:
         return images
-    activity = "measuring the speed of a step"
-    job.display.say(f"{activity}, because recipe auto chooses what fits the budget")
+    activity = "measuring the speed of a step, because recipe auto chooses what fits the budget"
     with job.display.doing(activity), train_batches(job.config, job.dataset, job.device) as batches:
         seconds = probe_job(job, batches).seconds
     return (parse_time(train.time) or 0.0) / seconds * train.batch
@@ -192,7 +191,7 @@ def start_run(job: Job, batches: Batches, choice: Choice | None) -> tuple[TrainS
     plan_end(state, job.config.train)
     started_warm = job.warm_start is not None and found is None
     dist.on_first(lambda: save_start(job, state, record, started_warm))
-    describe(job.run, state, job.dataset, choice, found is not None, job.display.say)
+    describe(job.run, state, choice, found is not None, job.display.say)
     if started_warm and dist.rank() == 0:
         for line in describe_warm_start(record["init"]):
             job.display.say(line)
@@ -228,9 +227,7 @@ def run_record(job: Job, batches: Batches, existing: dict[str, Any] | None) -> t
     """
     seconds: float | None = None
     if existing is None:
-        activity = "measuring the speed of a step with the settings of this run"
-        job.display.say(activity)
-        with job.display.doing(activity):
+        with job.display.doing("measuring the speed of a step with the settings of this run"):
             bf16, micro_batch, seconds = probe_job(job, batches)
         tick = job.config.train.batch * steps_per_tick(job.config, seconds)
     else:

@@ -109,10 +109,15 @@ def looks_like_run(folder: Path) -> bool:
 
 
 def describe_data(dataset: Dataset) -> list[str]:
-    """What was found, the classes with their training images, and the notices, a line each."""
+    """What was found, size and parts, the classes with their training images, and the notices, a line each."""
+    spec = dataset.spec
+    size = f"{spec.height}x{spec.width} {({1: 'grey', 3: 'RGB', 4: 'RGBA'})[spec.channels]}"
+    number = "1 class" if spec.classes == 1 else f"{spec.classes} classes"
+    parts = ", ".join(f"{count:,} {name}" for name, count in dataset.counts().items() if count)
+    images = f"{len(dataset.labels):,} images of {size} in {number}: {parts}"
     named = [f"{name} {count:,}" for name, count in dataset.class_counts().items()]
     classes = f"training images by class: {shorten(named, SHOWN_CLASSES)}"
-    return [dataset.understood, classes, *(f"note: {notice}" for notice in dataset.notices)]
+    return [dataset.understood, images, classes, *(f"note: {notice}" for notice in dataset.notices)]
 
 
 def conditioning_dropped(config: Config, asked: dict[str, Any], dataset: Dataset) -> str | None:
