@@ -130,6 +130,20 @@ def test_a_display_swallows_the_faults_of_its_stream(error: Exception, terminal:
         display.tick(8, 0.5, 1.0, 1.0, {"d_adv": 1.0})
 
 
+def test_short_ticks_do_not_flood_a_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [10.0]
+    monkeypatch.setattr(console.time, "monotonic", lambda: clock[0])
+    stream = Terminal()
+    stream.file = io.StringIO()
+    display = Display(stream)
+    for step in range(1, 101):
+        clock[0] += 0.01
+        display.tick(step, step / 100, 1.0, 1.0, {})
+    lines = stream.file.getvalue().splitlines()
+    assert len(lines) == 3
+    assert "100 images" in lines[-1]
+
+
 def test_nothing_that_takes_long_is_silent(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [0.0]
     monkeypatch.setattr(console.time, "monotonic", lambda: clock[0])
