@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
 import subprocess
 import sys
 
@@ -90,3 +91,11 @@ def test_the_work_of_other_processes_is_measured() -> None:
     assert before is not None
     assert after is not None
     assert after - before > 0.25
+
+
+def test_a_limit_of_memory_is_noted_where_it_is_small(monkeypatch: pytest.MonkeyPatch) -> None:
+    for limit, noted in ((resource.RLIM_INFINITY, False), (8 * 10**9, False), (12 * 10**8, True)):
+        monkeypatch.setattr(resource, "getrlimit", lambda _, limit=limit: (limit, limit))
+        note = devices.little_memory()
+        assert (note is not None) == noted
+        assert note is None or "1.2 GB" in note

@@ -130,6 +130,20 @@ def test_a_display_swallows_the_faults_of_its_stream(error: Exception, terminal:
         display.tick(8, 0.5, 1.0, 1.0, {"d_adv": 1.0})
 
 
+def test_short_ticks_do_not_flood_a_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [10.0]
+    monkeypatch.setattr(console.time, "monotonic", lambda: clock[0])
+    stream = Terminal()
+    stream.file = io.StringIO()
+    display = Display(stream)
+    for step in range(1, 101):
+        clock[0] += 0.01
+        display.tick(step, step / 100, 1.0, 1.0, {})
+    lines = stream.file.getvalue().splitlines()
+    assert len(lines) == 3
+    assert "100 images" in lines[-1]
+
+
 def test_nothing_that_takes_long_is_silent(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [0.0]
     monkeypatch.setattr(console.time, "monotonic", lambda: clock[0])
@@ -168,6 +182,19 @@ def test_every_signal_that_ends_a_process_saves(
         train(shapes, out=tmp_path / "run", **SMALL)
     assert stopped.value.status == 128 + number
     assert checkpoint.checkpoints(tmp_path / "run")[-1].stem == "000000016"
+    assert signal.getsignal(number) is signal.SIG_DFL
+
+
+@pytest.mark.parametrize("name", ["SIGHUP", "SIGTERM", "SIGUSR2"])
+def test_a_signal_before_the_first_step_leaves_nothing(
+    name: str, shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    number = getattr(signal, name)
+    monkeypatch.setattr(training, "probe_job", lambda *_: signal.raise_signal(number))
+    with raises("stopped", name, kind=Stopped) as stopped:
+        train(shapes, out=tmp_path / "run", **SMALL)
+    assert stopped.value.status == 128 + number
+    assert not (tmp_path / "run").exists()
     assert signal.getsignal(number) is signal.SIG_DFL
 
 
@@ -465,8 +492,10 @@ def test_a_write_that_fails_midway_stops_the_run_in_one_line_and_the_last_checkp
     )  # fmt: skip
     status, _, err = ended(process)
     assert status == 2
-    assert len(err.strip().splitlines()) == 1, err
-    assert "File too large" in err
+    (line, hint) = err.strip().splitlines()
+    assert "[file-unwritable]" in line
+    assert "File too large" in line
+    assert str(tmp_path / "run") in hint
     assert not list((tmp_path / "run").rglob("*.tmp"))
     assert (tmp_path / "run" / "checkpoints" / "000000048.safetensors").stat().st_size == size
     found, bad = checkpoint.newest(tmp_path / "run")
@@ -602,6 +631,73 @@ def test_a_run_whose_log_cannot_be_written_is_saved_and_ends_with_an_error(shape
     with raises("file-unwritable", "metrics.jsonl"):
         train(shapes, out=tmp_path / "run", **SMALL)
     assert load(tmp_path / "run").images_seen == 48
+
+
+def no_room(monkeypatch: pytest.MonkeyPatch, times: int) -> None:
+    """Let the system refuse so many checkpoints."""
+    save, left = checkpoint.save_tensors, [times]
+
+    def refuse(path: Path, *given: Any) -> str:
+        left[0] -= 1
+        if left[0] >= 0:
+            raise UserError(f"cannot write {path}: {os.strerror(28)}", "file-unwritable")
+        return save(path, *given)
+
+    monkeypatch.setattr(checkpoint, "save_tensors", refuse)
+
+
+def test_training_goes_on_where_a_checkpoint_cannot_be_written(
+    shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    no_room(monkeypatch, times=1)
+    run = train(shapes, out=tmp_path / "run", **{**SMALL, "snapshots": 2})
+    assert [path.stem for path in checkpoint.checkpoints(run)] == ["000000048"]
+    assert str(run / "checkpoints" / "000000024.safetensors") in capsys.readouterr().out
+
+
+def test_a_last_checkpoint_that_cannot_be_written_ends_in_an_error_and_the_command_resumes(
+    shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tmp_path / "run"
+    at_step(monkeypatch, 5, lambda _: no_room(monkeypatch, times=1))
+    with raises("file-unwritable", "000000048.safetensors", "48 images") as failed:
+        train(shapes, out=run, **{**SMALL, "snapshots": 2})
+    assert failed.value.run == run
+    assert load(run).images_seen == 48
+    train(shapes, out=run, **{**SMALL, "snapshots": 2})
+    assert [path.stem for path in checkpoint.checkpoints(run)] == ["000000024", "000000048"]
+
+
+def test_a_record_that_is_removed_while_the_run_trains_is_written_again(
+    shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at_step(monkeypatch, 2, lambda _: shutil.rmtree(tmp_path / "run"))
+    run = train(shapes, out=tmp_path / "run", **SMALL)
+    assert load_json(run / "config.json")["data"]["name"] == "shapes"
+    train(shapes, out=run, **SMALL)
+
+
+@pytest.mark.parametrize("fault", ["moments", "shape", "type", "more"])
+def test_tensors_that_are_not_those_of_the_config_are_refused(
+    fault: str, shapes: Path, finished: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(finished, run)
+    path = checkpoint.checkpoints(run)[-1]
+    tensors, meta = load_tensors(path)
+    name = next(key for key in tensors if key.startswith("opt_d.") and key.endswith(".exp_avg"))
+    if fault == "moments":
+        del tensors[name]
+    elif fault == "shape":
+        tensors[name] = tensors[name].flatten()[:1]
+    elif fault == "type":
+        tensors[name] = tensors[name].double()
+    else:
+        name = "opt_d.other"
+        tensors[name] = torch.ones(1)
+    checkpoint.save_tensors(path, tensors, {key: value for key, value in meta.items() if key != "sha256"})
+    with raises("file-damaged", path, name):
+        train(shapes, out=run, **{**SMALL, "images": "96"})
 
 
 @given(st.integers(0, 300))

@@ -14,6 +14,7 @@ from rich.text import Text
 
 from ptarmigan.core.terminal import Terminal as Terminal
 
+TICK = 0.5  # seconds between two lines of progress, however short a tick is
 SILENCE = 2.0  # seconds without a line after which `Display` says what goes on
 
 
@@ -38,6 +39,7 @@ class Display:
         self.given_up = False
         self.activity = self.outer_activity = ""  # what goes on, in words; "" for nothing that takes time
         self.begun = self.spoke = time.monotonic()  # when `activity` was set, when the last line was printed
+        self.ticked = -TICK  # when the last line of progress was printed
         self.left = threading.Event()
         self.heartbeat = threading.Thread(target=self._beat, daemon=True)
 
@@ -89,7 +91,8 @@ class Display:
         if self.terminal.is_terminal:
             self.terms.plain = terms
             self._update("training", share, f"{share:4.0%}  {text}")
-        else:
+        elif share >= 1 or time.monotonic() - self.ticked >= TICK:
+            self.ticked = time.monotonic()
             self.say(f"{share:4.0%}  {text}  {terms}")
 
     def _set_activity(self, text: str) -> None:

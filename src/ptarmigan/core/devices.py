@@ -21,6 +21,7 @@ NO_MEMORY = re.compile(
     r"allocate memory|alloc_cpu\.cpp|bad_alloc|out of memory|_ALLOC_FAILED|can't start new thread"
     r"|could not (create|execute) a primitive(?! descriptor)|could not create a memory"
 )
+LEAST_MEMORY = 2 * 10**9  # bytes of address space; `import torch` and its threads take half of them
 LOOK_AT = 2.0  # seconds over which the use of the cores is measured
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # from glibc's malloc.h
 
@@ -77,6 +78,21 @@ def out_of_memory(error: BaseException) -> bool:
         return error.errno == errno.ENOMEM
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
         isinstance(error, RuntimeError) and NO_MEMORY.search(str(error)) is not None
+    )
+
+
+def little_memory() -> str | None:
+    """A sentence if this process may map so little memory that torch's C++ libraries, which do not check, may crash."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if limit == resource.RLIM_INFINITY or limit >= LEAST_MEMORY:
+        return None
+    return (
+        f"this process may use {limit / 1e9:.1f} GB of memory (ulimit -v), and libraries that it calls may end it "
+        f"without a word where less than {LEAST_MEMORY / 1e9:.0f} GB are allowed; raise the limit"
     )
 
 

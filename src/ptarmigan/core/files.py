@@ -52,7 +52,7 @@ def write_atomic(path: Path, content: bytes | Callable[[BinaryIO], object]) -> N
             beside.unlink(missing_ok=True)
         sync_folder(path.parent)
     except OSError as error:
-        remedy = "; free some space, then give the same command again" if error.errno == errno.ENOSPC else ""
+        remedy = "; free some space" if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
         raise UserError(f"cannot write {path}: {error.strerror or error}{remedy}", "file-unwritable") from error
 
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import copy
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
 from ptarmigan.core.files import Damaged, make_folder
 from ptarmigan.core.records import check
 from ptarmigan.core.tensor_files import load_tensors, save_tensors
+from ptarmigan.core.types import shorten
 from ptarmigan.game.progress import Progress
 from ptarmigan.game.state import TrainState
 from ptarmigan.generator.header import checkpoints as checkpoints
@@ -48,7 +51,8 @@ def save(run: Path, state: TrainState, record: dict[str, Any], milestone: bool) 
     save_tensors(path, state.tensors(), meta)
     for old in checkpoints(run)[: -state.config.train.keep]:
         if int(old.stem) not in progress.kept:
-            old.unlink()
+            with suppress(OSError):  # it cannot be removed, or was removed
+                old.unlink()
     return path
 
 
@@ -70,9 +74,17 @@ def newest(run: Path, up_to: int | None = None) -> tuple[Checkpoint | None, list
 
 def restore(state: TrainState, found: Checkpoint) -> None:
     """Load a checkpoint into a state of the same config; raises Damaged if its tensors are not those of the config."""
-    try:
-        state.load(found.tensors)
-    except (KeyError, RuntimeError) as error:
-        fault = " ".join(str(error).split())
-        raise Damaged(f"{found.path} does not hold the tensors of its config: {fault}") from None
-    state.images_seen, state.progress = found.meta["images_seen"], copy.deepcopy(found.progress)
+    seen = found.meta["images_seen"]
+    expected = {
+        name: (value.shape, value.dtype) for name, value in state.tensors().items() if not name.startswith("opt_")
+    }
+    for prefix, module in (("opt_g", state.G), ("opt_d", state.D)) if seen else ():
+        for name, value in module.named_parameters():
+            kinds = dict.fromkeys(("exp_avg", "exp_avg_sq"), (value.shape, value.dtype))
+            kinds["step"] = torch.Size(), torch.float32
+            expected |= {f"{prefix}.{name}.{key}": kind for key, kind in kinds.items()}
+    stored = {name: (value.shape, value.dtype) for name, value in found.tensors.items()}
+    if faults := sorted(name for name in expected | stored if expected.get(name) != stored.get(name)):
+        raise Damaged(f"{found.path} does not hold the tensors of its config: {shorten(faults)} are missing or differ")
+    state.load(found.tensors)
+    state.images_seen, state.progress = seen, copy.deepcopy(found.progress)

@@ -6,7 +6,7 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, replace
 from functools import partial
@@ -65,10 +65,14 @@ class Stopped(UserError):
 
     code = "stopped"
 
-    def __init__(self, number: int, images_seen: int, run: Path) -> None:
-        super().__init__(f"stopped at {images_seen:,} images; everything is saved")
+    def __init__(self, text: str, number: int, run: Path | None = None) -> None:
+        super().__init__(text)
         self.status = 128 + number
         self.run = run
+
+
+class Interrupted(KeyboardInterrupt):
+    """What a signal raises outside of training steps."""
 
 
 def train(
@@ -100,7 +104,10 @@ def train(
     asked = read_yaml(config) if config is not None else {}
     asked |= {key: value for key, value in {"recipe": recipe, **fields}.items() if value is not None}
     device = pick_device(resolve({"device": flatten(asked).get("device")}).train.device)
-    with dist.ranks(device), report_memory(device), Display(Terminal(quiet=dist.rank() > 0)) as display:
+    with (
+        dist.ranks(device), report_memory(device), signals_stop(),
+        Display(Terminal(quiet=dist.rank() > 0)) as display,
+    ):  # fmt: skip
         job = open_job(data, asked, out, init, device, display)
         locked = lock(job.run, display.say, made=out is None) if dist.rank() == 0 else nullcontext()
         with locked, deterministic(job.config.train.deterministic):
@@ -134,8 +141,7 @@ def images_in_budget(job: Job) -> float:
     images = parse_images(train.images)
     if images is not None:
         return images
-    activity = "measuring the speed of a step"
-    job.display.say(f"{activity}, because recipe auto chooses what fits the budget")
+    activity = "measuring the speed of a step, because recipe auto chooses what fits the budget"
     with job.display.doing(activity), train_batches(job.config, job.dataset, job.device) as batches:
         seconds = probe_job(job, batches).seconds
     return (parse_time(train.time) or 0.0) / seconds * train.batch
@@ -165,8 +171,11 @@ def train_run(job: Job, choice: Choice | None) -> TrainState:
                 break
             except Diverged as error:
                 state = roll_back(job, state, record, error, metrics)
-    if dist.rank() == 0 and not exported(job.run / "generator", state.images_seen):
-        export_average(job.run / "generator", state, job.dataset, LAST)
+    if dist.rank() == 0:
+        if not exported(job.run / "generator", state.images_seen):
+            export_average(job.run / "generator", state, job.dataset, LAST)
+        if not (job.run / "config.json").exists():  # someone removed it, or the whole folder
+            write_record(job.run, record, job.dataset)
     metrics.close()
     return state
 
@@ -182,7 +191,7 @@ def start_run(job: Job, batches: Batches, choice: Choice | None) -> tuple[TrainS
     plan_end(state, job.config.train)
     started_warm = job.warm_start is not None and found is None
     dist.on_first(lambda: save_start(job, state, record, started_warm))
-    describe(job.run, state, job.dataset, choice, found is not None, job.display.say)
+    describe(job.run, state, choice, found is not None, job.display.say)
     if started_warm and dist.rank() == 0:
         for line in describe_warm_start(record["init"]):
             job.display.say(line)
@@ -218,9 +227,7 @@ def run_record(job: Job, batches: Batches, existing: dict[str, Any] | None) -> t
     """
     seconds: float | None = None
     if existing is None:
-        activity = "measuring the speed of a step with the settings of this run"
-        job.display.say(activity)
-        with job.display.doing(activity):
+        with job.display.doing("measuring the speed of a step with the settings of this run"):
             bf16, micro_batch, seconds = probe_job(job, batches)
         tick = job.config.train.batch * steps_per_tick(job.config, seconds)
     else:
@@ -307,7 +314,8 @@ def train_to_end(
                 save(milestone=False)
                 with noted("the log", job.display):
                     metrics.close()
-                raise Stopped(received[0] if received else signal.SIGTERM, state.images_seen, job.run)
+                text = f"stopped at {state.images_seen:,} images; everything is saved"
+                raise Stopped(text, received[0] if received else signal.SIGTERM, job.run)
             sums = StepSums(clock)
 
 
@@ -383,7 +391,8 @@ def roll_back(job: Job, state: TrainState, record: dict[str, Any], error: Diverg
     progress.rollbacks, progress.lr_scale = rollbacks + 1, 0.5 ** (rollbacks + 1)
     plan_end(restored, train)
     if dist.rank() == 0:
-        checkpoint.save(job.run, restored, record, milestone=False)
+        with noted("saving the checkpoint", job.display):
+            checkpoint.save(job.run, restored, record, milestone=False)
     metrics.new_attempt()
     metrics.write(
         restored.images_seen, back_from=state.images_seen, retry=progress.rollbacks, lr_scale=progress.lr_scale
@@ -396,6 +405,28 @@ def roll_back(job: Job, state: TrainState, record: dict[str, Any], error: Diverg
 
 
 @contextmanager
+def signals_stop() -> Iterator[None]:
+    """Let a signal that would end the process raise Stopped instead, so that no lock or unfinished file is left.
+
+    Ctrl-C raises KeyboardInterrupt as usual.  Several ranks are left to torchrun, because a rank that waits for others
+    in C++ handles no signal.
+    """
+    numbers = [] if dist.world() > 1 else [n for n in ending_signals() if signal.getsignal(n) is signal.SIG_DFL]
+    try:
+        with handled(numbers, leave):
+            yield
+    except Interrupted as error:
+        name = signal.Signals(error.args[0]).name
+        raise Stopped(
+            f"stopped by {name} outside of training; what was saved before is complete", error.args[0]
+        ) from None
+
+
+def leave(number: int, _: object) -> None:
+    raise Interrupted(number)
+
+
+@contextmanager
 def catch_signals() -> Iterator[list[int]]:
     """Record the first signal that would end the process in a list; a later one is handled as usual.
 
@@ -405,9 +436,6 @@ def catch_signals() -> Iterator[list[int]]:
     """
     received: list[int] = []
     first = 0.0
-    if threading.current_thread() is not threading.main_thread():
-        yield received
-        return
 
     def note(number: int, _: object) -> None:
         nonlocal first
@@ -418,15 +446,29 @@ def catch_signals() -> Iterator[list[int]]:
             restore()
             signal.raise_signal(number)
 
-    numbers = [getattr(signal, name) for name in ENDING if hasattr(signal, name)]
-    taken = [n for n in numbers if signal.getsignal(n) is signal.SIG_DFL or n in (signal.SIGINT, signal.SIGTERM)]
-    before = {number: signal.signal(number, note) for number in taken}
+    always = signal.SIGINT, signal.SIGTERM
+    numbers = [n for n in ending_signals() if n in always or signal.getsignal(n) in (signal.SIG_DFL, leave)]
+    with handled(numbers, note) as restore:
+        yield received
+
+
+def ending_signals() -> list[signal.Signals]:
+    """The signals of ENDING that this system has; none outside of the main thread, which alone may handle them."""
+    if threading.current_thread() is not threading.main_thread():
+        return []
+    return [getattr(signal, name) for name in ENDING if hasattr(signal, name)]
+
+
+@contextmanager
+def handled(numbers: list[signal.Signals], handler: Callable[[int, Any], None]) -> Iterator[Callable[[], None]]:
+    """Handle these signals with `handler` while the block runs; yields what restores the handlers of before."""
+    before = {number: signal.signal(number, handler) for number in numbers}
 
     def restore() -> None:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for number, previous in before.items():
+            signal.signal(number, previous)
 
     try:
-        yield received
+        yield restore
     finally:
         restore()

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from ptarmigan.core import dist
 from ptarmigan.core.console import duration
-from ptarmigan.data import Dataset
 from ptarmigan.game.augment import describe_policy
 from ptarmigan.game.state import TrainState
 from ptarmigan.generator.generator import MAX_ROWS
@@ -15,17 +14,11 @@ from ptarmigan.training.auto import Choice
 from ptarmigan.training.budget import finished
 
 
-def describe(
-    run: Path, state: TrainState, dataset: Dataset, choice: Choice | None, found: bool, say: Callable[[str], None]
-) -> None:
-    """Print the data, the settings that `auto` chose and its reasons, and whether the run is new."""
+def describe(run: Path, state: TrainState, choice: Choice | None, found: bool, say: Callable[[str], None]) -> None:
+    """Print the settings that `auto` chose and its reasons, and whether the run is new."""
     spec, config = state.spec, state.config
-    held = ", ".join(f"{count:,} {name}" for name, count in dataset.counts().items() if count)
-    size = f"{spec.height}x{spec.width} {({1: 'grey', 3: 'RGB', 4: 'RGBA'})[spec.channels]}"
-    classes = "1 class" if spec.classes == 1 else f"{spec.classes} classes"
     augment = config.data.augment
     changed = "" if augment == "none" else f", augmentation {describe_policy(augment, spec.channels)}"
-    say(f"{len(dataset.labels):,} images of {size} in {classes}: {held}")
     say(
         f"recipe {config.recipe}: {config.loss.loss} loss, conditioning {config.model.conditioning}"
         f"{changed}, batch {config.train.batch}, on {state.device} in {'bf16' if state.bf16 else 'fp32'}"

@@ -12,6 +12,7 @@ import yaml
 from ptarmigan.config import Config, convert_fields, flatten, resolve
 from ptarmigan.core import dist
 from ptarmigan.core.console import Display
+from ptarmigan.core.devices import little_memory
 from ptarmigan.core.types import UserError, shorten
 from ptarmigan.data import Batches, Dataset, open_dataset
 from ptarmigan.game.batch import rank_batch
@@ -119,8 +120,8 @@ def open_job(
     display: Display,
 ) -> Job:
     """Resolve the config, find the warm start, and read the images; arguments as in `train`."""
-    if stray := dist.stray_rank():
-        display.say(f"note: {stray}")
+    for fault in filter(None, (dist.stray_rank(), little_memory())):
+        display.say(f"note: {fault}")
     if data is not None and looks_like_run(Path(data)):
         text = f"{data} is a run, not images: name the images, and --out {data} to resume it or --from {data} to start"
         raise UserError(f"{text} from its weights", "no-images")
@@ -147,10 +148,15 @@ def looks_like_run(folder: Path) -> bool:
 
 
 def describe_data(dataset: Dataset) -> list[str]:
-    """What was found, the classes with their training images, and the notices, a line each."""
+    """What was found, the classes with their training images, size and parts, and the notices, a line each."""
+    spec = dataset.spec
+    size = f"{spec.height}x{spec.width} {({1: 'grey', 3: 'RGB', 4: 'RGBA'})[spec.channels]}"
+    number = "1 class" if spec.classes == 1 else f"{spec.classes} classes"
+    parts = ", ".join(f"{count:,} {name}" for name, count in dataset.counts().items() if count)
+    images = f"{len(dataset.labels):,} images of {size} in {number}: {parts}"
     named = [f"{name} {count:,}" for name, count in dataset.class_counts().items()]
     classes = f"training images by class: {shorten(named, SHOWN_CLASSES)}"
-    return [dataset.understood, classes, *(f"note: {notice}" for notice in dataset.notices)]
+    return [dataset.understood, classes, images, *(f"note: {notice}" for notice in dataset.notices)]
 
 
 def conditioning_dropped(config: Config, asked: dict[str, Any], dataset: Dataset) -> str | None:

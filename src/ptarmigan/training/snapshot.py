@@ -28,6 +28,7 @@ from ptarmigan.generator.generator import TrainedGenerator, generate_images, gri
 from ptarmigan.generator.header import header_of
 from ptarmigan.networks.layers import recalibrate_batch_norm
 from ptarmigan.training import checkpoint
+from ptarmigan.training.budget import finished
 
 GRID_COLUMNS = 10
 STATISTICS_IMAGES = 2048  # generated images from which batch norm's statistics are computed
@@ -75,11 +76,12 @@ def save_snapshot(
 ) -> dict[str, float]:
     """Save the checkpoint, at a milestone with the live score in it, and then write what is made from it.
 
-    Returns the live score, if there is one.  Only the checkpoint must succeed: a score or a file of `write_outputs`
-    that fails is noted.  A run killed before the checkpoint repeats the steps before it; one killed after it writes the
-    outputs when it resumes.  Snapshots may move to other steps only before a time budget's end is fixed.
+    Returns the live score, if there is one.  What cannot be written is noted, and the next snapshot tries again; only
+    the last checkpoint before training ends or stops must succeed.  A run killed before the checkpoint repeats the
+    steps before it; one killed after it writes the outputs when it resumes.  Snapshots may move to other steps only
+    before a time budget's end is fixed.
 
-    Raises UserError if the ranks do not hold the same weights, or the checkpoint cannot be written.
+    Raises UserError if the ranks do not hold the same weights, or the last checkpoint cannot be written.
     """
     if dist.world() > 1 and (others := dist.differing(state.digest())):
         raise UserError(
@@ -101,10 +103,22 @@ def save_snapshot(
                 log.write(state.images_seen, **scores)
                 if progress.best_kid is None or kid < progress.best_kid:
                     progress.best_kid, progress.best_images = kid, state.images_seen
-    with display.doing("saving the checkpoint"):
-        checkpoint.save(run, state, record, milestone)
+    unsaved: UserError | None = None
+    try:
+        with display.doing("saving the checkpoint"):
+            checkpoint.save(run, state, record, milestone)
+    except UserError as error:
+        unsaved = error
+        if milestone and not finished(state):
+            display.say(f"note: {error}; training goes on, and the next snapshot tries again")
+            unsaved = None
     if not write_outputs(run, state, dataset, display):
         progress.best_kid, progress.best_images = best_before  # so that a later generator may become the best
+    if unsaved is not None:
+        text = f"{unsaved}; what was trained since the last checkpoint, up to {state.images_seen:,} images, is lost"
+        lost = UserError(text, unsaved.code)
+        lost.run = run
+        raise lost
     return scores
 
 
