@@ -360,7 +360,7 @@ def test_a_stopped_run_is_resumed_by_the_command_that_is_printed(
     from ptarmigan.training.loop import Stopped
 
     run = tmp_path / "a run"
-    stopped = Stopped(signal.SIGINT, 24, run)
+    stopped = Stopped("stopped at 24 images", signal.SIGINT, run)
     monkeypatch.setattr("ptarmigan.training.loop.train", Mock(side_effect=stopped))
     for given, resumed in (
         (["train", str(shapes)], ["train", str(shapes), "--out", str(run)]),
