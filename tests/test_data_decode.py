@@ -660,7 +660,7 @@ def test_frames_and_deep_colour_are_said_and_the_formats_counted(tmp_path: Path)
     data = open_dataset(tmp_path, Data())
     assert data.formats == ("GIF", "PNG")
     assert any("3 files" in notice for notice in data.notices)
-    assert any("1 images" in notice and "16 bits" in notice for notice in data.notices)
+    assert any("1 image " in notice and "16 bits" in notice for notice in data.notices)
 
 
 def test_bombs_are_left_out_in_little_memory(tmp_path: Path) -> None:

@@ -1,5 +1,4 @@
-"""The edge of the process: its streams, errors as one line with a report where nobody foresaw them, and the hints how
-to go on."""
+"""The boundary of the process: its streams and arguments, errors as one line, and the command that resumes a run."""
 
 from __future__ import annotations
 
@@ -24,8 +23,6 @@ from ptarmigan.core.version import __version__
 
 # The program as it was called, and its arguments: `main` sets it
 CALL: ContextVar[tuple[str, ...]] = ContextVar("CALL", default=("ptarmigan",))
-
-
 LONGEST = 4096  # characters in an argument: as many as in a path
 
 
@@ -79,8 +76,10 @@ def noting_interrupts() -> Iterator[list[int]]:
 
 
 def open_missing_streams() -> None:
-    """Open what the caller has closed of descriptors 0 to 2, or a file opened later would get that number and be
-    written to; and let what a stream's encoding lacks be escaped instead of failing."""
+    """Open those of descriptors 0 to 2 that the caller has closed, and escape what a stream's encoding lacks.
+
+    A file that is opened later would otherwise get the number of a closed one, and be written to.
+    """
     for number in range(3):
         try:
             os.fstat(number)
@@ -102,7 +101,7 @@ def is_writable(stream: Any) -> bool:
 
 
 def abandon_broken_streams() -> None:
-    """Let what cannot be written be dropped, or Python would complain of it at its end."""
+    """Drop what cannot be written; Python would otherwise report it when the process ends."""
     for stream in (sys.stdout, sys.stderr):
         if not is_writable(stream):
             with suppress(OSError, ValueError):
@@ -135,7 +134,7 @@ def report_os_error(error: OSError) -> int:
 def report_unforeseen(error: Exception) -> int:
     """One line about an exception that no code foresaw, and a report of it in a file."""
     if isinstance(error, MemoryError) or ("torch" in sys.modules and is_out_of_memory(error)):
-        return fail("the machine has no memory left for this command; ask for less at once", "out-of-memory", 1)
+        return fail("no memory is left for this command; close other programs, or ask for less", "out-of-memory", 1)
     what = f"{type(error).__name__}: {error}"[:300]
     try:
         where = f"a report is in {write_report(error)}"

@@ -196,7 +196,7 @@ def sample(
         X.png with one row a class; X.npz with arr_0 (images), arr_1 (labels) and class_names; or a folder of class
         folders
     at
-        images seen: sample from the run's checkpoint at so many images, not from its last generator
+        sample from the run's checkpoint after this many images, not from its last generator
     device
         auto, cpu, cuda or mps
     """
@@ -283,7 +283,7 @@ def info(model: Path, /, *, at: Annotated[int | None, Parameter(converter=whole)
     model
         run folder, generator folder, model.safetensors or a checkpoint of a run
     at
-        images seen: the run's checkpoint at so many images, not its last generator
+        describe the run's checkpoint after this many images, not its last generator
     """
     from ptarmigan.generator.header import info
 
@@ -336,7 +336,7 @@ def losses(
     page: Path | None = None,
     lang: str | None = None,
 ) -> None:
-    """Explain DCGAN's and ACGAN's losses, or the loss, penalty or recipe NAME, or a problem: mode collapse, nan.
+    """Explain DCGAN's and ACGAN's losses, or the loss, penalty or recipe NAME, or a problem, such as mode collapse.
 
     Parameters
     ----------
@@ -356,8 +356,8 @@ def losses(
 def identify(*losses: str, kind: str | None = None, on: str | None = None) -> int:
     """Identify the loss that your code computes and report mistakes in it; exit status 1 if there are any.
 
-    Of a file, the imports, constants and definitions that its losses need run in a child process with limits on time
-    and memory, and training does not; do not name a file that you would not run yourself.
+    Only the imports, constants and definitions that the losses need are run, in a child process with limits on time
+    and memory; training code is not run. Do not name a file that you would not run yourself.
     Whether G is detached is checked only if a function takes D, G and latents, not if it takes D's outputs.
 
     Parameters
@@ -447,5 +447,5 @@ def usage(error: CycloptsError) -> str:
     if isinstance(error, MissingArgumentError) and error.argument is not None:
         name, count = error.argument.name, error.argument.token_count()[0]
         values = "a value" if count == 1 else f"{count} values, and got {len(error.tokens_so_far)}"
-        return f"{name}: expected {values}; write {name}=VALUE where it begins with -"
+        return f"{name}: expected {values}; write {name}=VALUE if the value begins with -"
     return str(error)

@@ -68,7 +68,8 @@ def conflict(text: str) -> UserError:
 @dataclass(frozen=True)
 class Data:
     size: str | None = option(
-        None, "height x width in pixels, 64 or 48x64, each 16 to 256; default: short side 28, 32, 48 or 64, as fits"
+        None,
+        "height x width in pixels, 64 or 48x64, each 16 to 256; default: near the images' own, short side at most 64",
     )
     channels: Literal[1, 3, 4] | None = option(None, "1 grey, 3 RGB, 4 RGBA; default: what the images' pixels show")
     fit: Literal["crop", "pad", "stretch"] = option(
@@ -77,11 +78,11 @@ class Data:
     window: str | None = option(
         None, "LOW,HIGH: values of images of 16 bits or more that become black and white; default: from all of them"
     )
-    max_pixels: int = option(89_478_485, "images of more pixels are left out, to bound memory", 1, 1 << 32)
+    max_pixels: int = option(89_478_485, "most pixels of an image; larger images are left out", 1, 1 << 32)
     split: str | None = option(
         None,
-        "percent of the images for the train, select and held-out parts, or none to train on all; default: 90/5/5, "
-        "without a part that would be too small to be of use",
+        "percentages of the images for the train, select and held-out parts, or none to train on all; default: 90/5/5 "
+        "without the parts that would be too small to be of use",
     )
     group: str | None = option(
         None, "regular expression, searched in each path: images whose matches are equal stay in one part of the split"

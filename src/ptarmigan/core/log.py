@@ -40,7 +40,7 @@ class Metrics:
             self._append(self.path)
         except OSError as error:
             if self.error is None and self.say is not None:
-                self.say(f"note: {self._refused(error)}; training goes on, and its lines are kept until they fit")
+                self.say(f"note: {self._refused(error)}; training goes on, and the lines are kept for later")
             self.error = error
 
     def close(self) -> None:

@@ -122,6 +122,11 @@ def shorten(names: list[str], most: int = 5) -> str:
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
+def counted(number: int, what: str) -> str:
+    """'1 image', '5,782 images', '2 classes'."""
+    return f"{number:,} {what}{'' if number == 1 else 'es' if what.endswith('s') else 's'}"
+
+
 @dataclass(frozen=True)
 class ImageSpec:
     """The shape of the images and the names of the classes, both taken from the data."""

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptarmigan import config
-from ptarmigan.core.types import ImageSpec, OnProgress, UserError, shorten
-from ptarmigan.data.arrays import HELD_OUT, SELECT, TRAIN, UNDECIDED, counted
+from ptarmigan.core.types import ImageSpec, OnProgress, UserError, counted, shorten
+from ptarmigan.data.arrays import HELD_OUT, SELECT, TRAIN, UNDECIDED
 from ptarmigan.data.batches import Batches
 from ptarmigan.data.index import DataSource, FolderSource, find_source
 from ptarmigan.data.pack import Pack, open_pack
@@ -128,19 +128,19 @@ def _fingerprint(pack: Pack) -> str:
 def _notices_of_split(dataset: Dataset, source_part: NDArray[np.int8], data: config.Data) -> list[str]:
     notices, part = [], dataset.part
     uses = {
-        SELECT: f"to select the best generator (needs {MIN_SELECT})",
-        HELD_OUT: f"for `score` (needs {MIN_HELD_OUT})",
+        SELECT: f"to select the best generator (at least {MIN_SELECT})",
+        HELD_OUT: f"for `score` (at least {MIN_HELD_OUT})",
     }
     none = [use for code, use in uses.items() if not (part == code).any()]
     if data.split is None and none:
         notices.append(
-            f"none of the {(source_part == UNDECIDED).sum():,} images are set aside {' or '.join(none)}, because so "
-            f"many, of every class, are over a tenth of them; --split {DEFAULT_SPLIT} sets some aside all the same"
+            f"none of the {(source_part == UNDECIDED).sum():,} images are set aside {' or '.join(none)}: so many, with "
+            f"one of each class among them, are more than 5 %; --split {DEFAULT_SPLIT} sets some aside anyway"
         )
     if data.split != "none" and (lacking := classes_missing_a_part(dataset.labels, part, dataset.spec.class_names)):
         notices.append(
-            f"too few images or groups to put some in each of train, select and held-out: {shorten(lacking)}; "
-            "scores do not cover these classes"
+            f"too few images or groups for a train, a select and a held-out part in each of these classes: "
+            f"{shorten(lacking)}; scores do not cover them"
         )
     return notices
 
@@ -154,8 +154,8 @@ def _notices_of_copies(dataset: Dataset, keys: NDArray[np.uint64]) -> list[str]:
     if (at := np.flatnonzero(equal & other_class)).size:
         pair = " and ".join(dataset.origin(int(order[i])) for i in (at[0], at[0] + 1))
         notices.append(
-            f"{counted(len(np.unique(hashes[at])), 'image')} in more than one class, for example {pair}: their labels "
-            "contradict each other; remove the wrong ones"
+            f"{counted(len(np.unique(hashes[at])), 'image')} in more than one class, for example {pair}; their labels "
+            "contradict each other, so remove the wrong ones"
         )
     copies = int((equal & ~other_class).sum())
     if copies > MANY_COPIES * len(labels):
@@ -163,8 +163,8 @@ def _notices_of_copies(dataset: Dataset, keys: NDArray[np.uint64]) -> list[str]:
     leaked = np.isin(keys[part == TRAIN], keys[part == HELD_OUT]).sum()
     if leaked:
         notices.append(
-            f"{leaked} of {(part == TRAIN).sum()} training images are duplicates of held-out images, because the data "
-            "set's own test part is used as it is: scores are optimistically biased"
+            f"{leaked:,} of {(part == TRAIN).sum():,} training images are copies of held-out images, because the data "
+            "set's own test part is used as it is: scores will be better than they should be"
         )
     return notices
 

@@ -20,7 +20,7 @@ from typing import IO, Any, NamedTuple, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from ptarmigan.core.types import OnProgress, UserError, class_name, natural, shorten
+from ptarmigan.core.types import OnProgress, UserError, class_name, counted, natural, shorten
 
 TRAIN, SELECT, HELD_OUT, UNDECIDED = 0, 1, 2, -1  # UNDECIDED: the source names no part
 CHUNK_BYTES = 16 << 20
@@ -44,11 +44,6 @@ PART_WORDS = {
     "heldout": HELD_OUT, "训练": UNDECIDED, "验证": SELECT, "测试": HELD_OUT,
 }  # fmt: skip
 IDX_IMAGES = re.compile(r"(.*?)(train|t10k|test)-images[-.]idx[34]-ubyte(\.gz)?", re.IGNORECASE)
-
-
-def counted(number: int, what: str) -> str:
-    """'1 image', '5,782 images', '2 classes'."""
-    return f"{number:,} {what}{'' if number == 1 else 'es' if what.endswith('s') else 's'}"
 
 
 @dataclass(frozen=True)

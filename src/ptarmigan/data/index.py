@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptarmigan.core.paths import user_path
-from ptarmigan.core.types import OnProgress, UserError, natural, shorten
-from ptarmigan.data.arrays import IDX_IMAGES, Arrays, counted, read_idx, read_npz
+from ptarmigan.core.types import OnProgress, UserError, counted, natural, shorten
+from ptarmigan.data.arrays import IDX_IMAGES, Arrays, read_idx, read_npz
 from ptarmigan.data.decode import FORMATS
 from ptarmigan.data.layout import ANNOTATION_FOLDERS, stem, understand
 from ptarmigan.data.scan import Scan, content_digest, is_own, open_regular, scan
@@ -103,7 +103,7 @@ def _find_file(path: Path) -> DataSource:
     if path.name.lower().endswith(ARCHIVES):
         text = f"{path} is an archive, which is not read: unpack it into a folder of class folders and give that"
         raise UserError(text, "no-images")
-    raise UserError(f"{path} is a single file but not an .npz: give its folder; {SUPPORTED}", "no-images")
+    raise UserError(f"{path} is a single file and not an .npz file: give its folder; {SUPPORTED}", "no-images")
 
 
 def _find_in_folder(root: Path, on_progress: OnProgress | None) -> DataSource:
@@ -205,7 +205,7 @@ def _other_notices(root: Path, images: list[str], others: list[str], one_class: 
         taken = "the classes are those of the folders"
         if one_class:
             taken = "all images are one class; sort them into a folder for each class to have classes"
-        notices.append(f"labels in other files are not read ({shorten(found, 3)}): {taken}")
+        notices.append(f"labels in files are not read ({shorten(found, 3)}): {taken}")
     if packed:
         notices.append(f"archives and arrays are not read ({shorten(packed, 3)})")
     if kinds:

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import NamedTuple
 
-from ptarmigan.core.types import UserError, class_name, natural, shorten
-from ptarmigan.data.arrays import HELD_OUT, PART_WORDS, SELECT, UNDECIDED, counted
+from ptarmigan.core.types import UserError, class_name, counted, natural, shorten
+from ptarmigan.data.arrays import HELD_OUT, PART_WORDS, SELECT, UNDECIDED
 from ptarmigan.data.scan import Folder
 
 # Words that may stand beside a word of the above: train_images, seg_train, Final_Test.
@@ -107,8 +107,8 @@ class _Reader:
         }
         if not known:
             text = (
-                f"{_joined(trained)} has no class folders, but other parts have: sort its images into class folders "
-                "or give the folder of one part alone"
+                f"{_joined(trained)} has no class folders, but other parts do: sort its images into class folders, "
+                "or give the folder of one part"
             )
             raise UserError(text, "data-incomplete")
         labelled = []
@@ -146,7 +146,7 @@ class _Reader:
             return f"images{_within(level)} without class folders"
         self.layout.groups.append(Group(self.own_name(level), UNDECIDED, level.all_images()))
         shards = shorten([sub.path for sub in _with_images(level)], 3)
-        return f"images in numbered folders, which are no classes ({shards})"
+        return f"images in numbered folders, which are not classes ({shards})"
 
     def read_classes(self, level: Folder) -> str:
         """Class folders.  Each may be divided into parts; other parts than the training part may lie beside them."""
@@ -175,10 +175,10 @@ class _Reader:
                 self.unlabelled.append(sub)
         if doubtful := [sub.path for sub in classes if _part(sub.name) is not None]:
             self.layout.notices.append(
-                f"taken as classes although named like parts: {shorten(doubtful)} (parts are folders such as train and "
-                "test beside each other)"
+                f"taken as classes, although their names are those of parts: {shorten(doubtful)} (only folders such as "
+                "train and test beside each other are parts)"
             )
-        divided = f", with parts {', '.join(dict.fromkeys(divided_by))}" if divided_by else ""
+        divided = f" and parts ({', '.join(dict.fromkeys(divided_by))})" if divided_by else ""
         return f"class folders{_within(level)}{divided}"
 
     def class_folders(self, level: Folder) -> list[Folder]:
@@ -201,10 +201,8 @@ class _Reader:
         names = {_folded(sub.name) for sub in classes}
         inside = {sub.path: _inside(sub) for sub in classes}
         if sets := [sub for sub in classes if inside[sub.path][1]]:
-            text = (
-                f"{sets[0].path}/ in {self.name} has parts and class folders of its own, and other folders beside it: "
-            )
-            text += f"give one data set, such as {self.name}/{sets[0].path}"
+            text = f"{sets[0].path}/ in {self.name} has parts and class folders of its own, but other folders beside "
+            text += f"it: give one data set, such as {self.name}/{sets[0].path}"
             raise UserError(text, "layout-unclear")
         counts = Counter(name for found, _ in inside.values() for name in found)
         shared = {name for name, count in counts.items() if count > 1}

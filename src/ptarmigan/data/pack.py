@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from ptarmigan.config import Data, parse_size
 from ptarmigan.core.files import sync_folder
 from ptarmigan.core.paths import user_path
-from ptarmigan.core.types import OnProgress, UserError, shorten
+from ptarmigan.core.types import OnProgress, UserError, counted, shorten
 from ptarmigan.data.arrays import UNDECIDED
 from ptarmigan.data.index import DataSource, FolderSource
 from ptarmigan.data.read import SourceReader, read_source
@@ -174,18 +174,17 @@ def _drop_classes(
         text = f"{source.root}: no image of its train part can be read; {'; '.join(reader.notices)}"
         raise UserError(text, "too-few-images")
     if lost := [name for name, count in zip(names, decoded, strict=True) if not count]:
-        reader.notices.append(f"left out {_of_classes(lost)}: none of their images can be read")
+        reader.notices.append(
+            f"left out {counted(len(lost), 'class')}, {shorten(lost)}: none of their images can be read"
+        )
     if untaught := [f"{names[i]} ({decoded[i]:,})" for i in np.flatnonzero((decoded > 0) & ~to_train)]:
         reader.notices.append(
-            f"left out {_of_classes(untaught)}: only the val and test parts have their images, so none are trained on"
+            f"left out {counted(len(untaught), 'class')}, {shorten(untaught)}: only the val and test parts have their "
+            "images, and these parts are not trained on"
         )
     keep = np.flatnonzero(to_train[labels])
     renumbered = (np.cumsum(to_train) - 1)[labels[keep]]
     return keep, renumbered.astype(np.int64), [name for name, taught in zip(names, to_train, strict=True) if taught]
-
-
-def _of_classes(names: list[str]) -> str:
-    return f"{len(names):,} {'class' if len(names) == 1 else 'classes'}, {shorten(names)}"
 
 
 def _keep_images(folder: Path, keep: NDArray[np.int64], shape: tuple[int, ...]) -> None:

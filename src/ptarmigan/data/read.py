@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from ptarmigan.config import Data, parse_window
-from ptarmigan.core.types import OnProgress, UserError, shorten
+from ptarmigan.core.types import OnProgress, UserError, counted, shorten
 from ptarmigan.data.decode import (
     OF_16_BITS,
     ImageHeader,
@@ -43,8 +43,6 @@ from ptarmigan.data.scan import begins_as_image
 T = TypeVar("T")
 CHUNK = 256  # files decoded before their pixels are passed on, which bounds the memory used
 LOOKED_AT = 1000  # images, evenly spread over the source, whose pixels decide on colour, transparency and the window
-
-
 CUT = 0.03  # of an image's area; less is lost where the sides are rounded to multiples of 4
 
 
@@ -123,19 +121,14 @@ class _FolderReader:
         shape = TargetShape(*choose_size(sizes, data), channels, data.fit, window)
         self.notices += _crop_notice(sizes, shape)
         if count := sum(header.several for header in good):
-            self.notices.append(f"{count} files hold several frames or pages: the first of each is used")
+            self.notices.append(f"only the first frame or page is used of {counted(count, 'file')} with several")
         if count := sum(header.deep_colour for header in good):
-            self.notices.append(f"{count} images have colours of 16 bits: the upper 8 are used")
+            self.notices.append(f"only the upper 8 bits are used of {counted(count, 'image')} with colours of 16 bits")
         formats = tuple(name for name, _ in Counter(header.format for header in good).most_common())
         return SourceReader(
-            shape,
-            source.labels,
-            source.source_part,
-            source.class_names,
-            self._chunks(shape),
-            formats,
+            shape, source.labels, source.source_part, source.class_names, self._chunks(shape), formats,
             notices=self.notices,
-        )
+        )  # fmt: skip
 
     def _channels(self, headers: dict[int, ImageHeader]) -> int:
         """The channels that the config says, or else the pixels; what that costs is added to the notices."""
@@ -179,19 +172,19 @@ class _FolderReader:
         given = parse_window(self.data.window)
         window = Window(*given) if given else choose_window(values)
         text = (
-            f"{len(deep)} images of 16 bits or more were converted to 8 bits on one linear scale: {window.low:g} "
-            f"became 0, and {window.high:g} became 255"
+            f"{counted(len(deep), 'image')} of 16 bits or more: converted to 8 bits on one linear scale, from "
+            f"{window.low:g} (becomes 0) to {window.high:g} (becomes 255)"
         )
         if given is None and window == (least, largest):
             text += ", their least and largest value"
         elif given is None:
             text += (
-                f", since 99.8 % of their pixels lie between; the others, from {least:g} to {largest:g}, are clipped "
-                "(--window LOW,HIGH sets other values)"
+                f", between which 99.8 % of their pixels lie; the other values, from {least:g} to {largest:g}, are "
+                "clipped (--window LOW,HIGH sets another scale)"
             )
         self.notices.append(text)
         if broken := sum(not one.finite for one in values):
-            self.notices.append(f"{broken} images have NaN or infinite pixels: NaN became 0")
+            self.notices.append(f"NaN becomes 0 in {counted(broken, 'image')} with NaN or infinite pixels")
         return window
 
     def _chunks(self, shape: TargetShape) -> Iterator[Chunk]:
@@ -206,7 +199,7 @@ class _FolderReader:
         if part:
             yield Chunk(np.array(list(part)), np.stack(list(part.values())))
         if self.failed:
-            self.notices.append(f"{len(self.failed)} of {count} files cannot be decoded{self._failures()}")
+            self.notices.append(f"{len(self.failed):,} of {count:,} files cannot be decoded{self._failures()}")
 
     def _failures(self) -> str:
         """How many files failed for each reason if there are several, then some files, at first one of each reason."""
@@ -255,9 +248,9 @@ def _crop_notice(sizes: list[tuple[int, int]], shape: TargetShape) -> list[str]:
     if not (count := int((cut > CUT).sum())):
         return []
     return [
-        f"{count} of {len(sizes)} images lose {100 * cut[cut > CUT].mean():.2g} % of their area on average, because "
-        f"they are cropped to {shape.height}x{shape.width} (--fit pad or --fit stretch keeps all of it, and --size "
-        "HEIGHTxWIDTH sets another shape)"
+        f"{count:,} of {len(sizes):,} images are cropped to {shape.height}x{shape.width} and lose "
+        f"{100 * cut[cut > CUT].mean():.2g} % of their area on average (--fit pad or --fit stretch keeps all of it; "
+        "--size HEIGHTxWIDTH sets another shape)"
     ]
 
 

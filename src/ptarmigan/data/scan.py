@@ -13,8 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, NamedTuple
 
-from ptarmigan.core.types import OnProgress, natural, shorten
-from ptarmigan.data.arrays import counted
+from ptarmigan.core.types import OnProgress, counted, natural, shorten
 from ptarmigan.data.decode import FORMATS
 
 # The first bytes of each format.  PPM and BMP begin with two letters that a text may begin with as well, so more of
@@ -105,9 +104,9 @@ class Scan:
 
 
 # What is not listed: (what is done with it, what it is, the rest of that)
-OUTSIDE = ("not followed", "link", " out of the folder, whose files would have to be copied into it")
+OUTSIDE = ("not followed", "link", " out of the folder; to use its files, copy them into the folder")
 BROKEN = ("left out", "broken link", "")
-AGAIN = ("not followed", "link", " to what is read already")
+AGAIN = ("not followed", "link", " to what has been read already")
 SPECIAL = ("not opened", "special file", " such as a FIFO, socket or device")
 FORBIDDEN = ("left out", "unreadable folder", "")
 UNREADABLE = ("left out", "unreadable file", "")

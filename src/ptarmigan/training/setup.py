@@ -148,15 +148,14 @@ def looks_like_run(folder: Path) -> bool:
 
 
 def describe_data(dataset: Dataset) -> list[str]:
-    """What was found, the classes with their training images, size and parts, and the notices, a line each."""
+    """What was found, the size and the parts, the training images of each class, and the notices, a line each."""
     spec = dataset.spec
     size = f"{spec.height}x{spec.width} {({1: 'grey', 3: 'RGB', 4: 'RGBA'})[spec.channels]}"
-    number = "1 class" if spec.classes == 1 else f"{spec.classes} classes"
     parts = ", ".join(f"{count:,} {name}" for name, count in dataset.counts().items() if count)
-    images = f"{len(dataset.labels):,} images of {size} in {number}: {parts}"
+    images = f"images of {size}: {parts}"
     named = [f"{name} {count:,}" for name, count in dataset.class_counts().items()]
     classes = f"training images by class: {shorten(named, SHOWN_CLASSES)}"
-    return [dataset.understood, classes, images, *(f"note: {notice}" for notice in dataset.notices)]
+    return [dataset.understood, images, classes, *(f"note: {notice}" for notice in dataset.notices)]
 
 
 def conditioning_dropped(config: Config, asked: dict[str, Any], dataset: Dataset) -> str | None:
@@ -167,7 +166,7 @@ def conditioning_dropped(config: Config, asked: dict[str, Any], dataset: Dataset
     given = {key for key, value in flatten(asked).items() if value is not None}
     if "conditioning" not in given and ("recipe" not in given or config.recipe == "auto"):
         return None
-    return f"conditioning {conditioning} needs several classes, and the data have one: the run is unconditional"
+    return f"conditioning {conditioning} needs several classes, but the data have one: the run is unconditional"
 
 
 def fit_to_data(config: Config, dataset: Dataset) -> Config:
