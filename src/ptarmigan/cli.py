@@ -356,9 +356,12 @@ def losses(
 def identify(*losses: str, kind: str | None = None, on: str | None = None) -> int:
     """Identify the loss that your code computes and report mistakes in it; exit status 1 if there are any.
 
-    Only the imports, constants and definitions that the losses need are run, in a child process with limits on time
-    and memory; training code is not run. Do not name a file that you would not run yourself.
-    Whether G is detached is checked only if a function takes D, G and latents, not if it takes D's outputs.
+    Only the imports, constants and definitions that the losses need are run,
+    in a child process with limits on time and memory; training code is not run.
+    Do not name a file that you would not run yourself.
+
+    Whether G is detached is checked only if a function takes D, G and latents,
+    not if it takes D's outputs.
 
     Parameters
     ----------

@@ -128,14 +128,14 @@ def _fingerprint(pack: Pack) -> str:
 def _notices_of_split(dataset: Dataset, source_part: NDArray[np.int8], data: config.Data) -> list[str]:
     notices, part = [], dataset.part
     uses = {
-        SELECT: f"to select the best generator (at least {MIN_SELECT})",
-        HELD_OUT: f"for `score` (at least {MIN_HELD_OUT})",
+        SELECT: f"to select the best generator (at least {MIN_SELECT} images)",
+        HELD_OUT: f"for `score` (at least {MIN_HELD_OUT} images)",
     }
     none = [use for code, use in uses.items() if not (part == code).any()]
     if data.split is None and none:
         notices.append(
-            f"none of the {(source_part == UNDECIDED).sum():,} images are set aside {' or '.join(none)}: so many, with "
-            f"one of each class among them, are more than 5 %; --split {DEFAULT_SPLIT} sets some aside anyway"
+            f"none of the {(source_part == UNDECIDED).sum():,} images are set aside {' or '.join(none)}: that "
+            f"would be too large a share of them; --split {DEFAULT_SPLIT} sets some aside anyway"
         )
     if data.split != "none" and (lacking := classes_missing_a_part(dataset.labels, part, dataset.spec.class_names)):
         notices.append(
@@ -171,11 +171,11 @@ def _notices_of_copies(dataset: Dataset, keys: NDArray[np.uint64]) -> list[str]:
 
 def _notices_of_counts(dataset: Dataset) -> list[str]:
     counts = dataset.class_counts()
-    few = [f"{name} {count}" for name, count in counts.items() if count < FEW_IMAGES]
+    few = [f"{name}: {count}" for name, count in counts.items() if count < FEW_IMAGES]
     if not few:
         return []
     return [
-        f"fewer than {FEW_IMAGES} training images in {len(few)} of {len(counts)} classes ({shorten(few)}): expect "
-        "samples that copy the training images or look alike; use more images, --augment gentle with a long "
+        f"fewer than {FEW_IMAGES} training images in {len(few):,} of {counted(len(counts), 'class')} ({shorten(few)}): "
+        "expect samples that copy the training images or look alike; use more images, --augment gentle with a long "
         "budget, or --flip if mirrored images are valid"
     ]

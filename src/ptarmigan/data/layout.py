@@ -113,7 +113,7 @@ class _Reader:
             raise UserError(text, "data-incomplete")
         labelled = []
         for (sub, part, inner), subs in zip(found_parts, classes, strict=True):
-            if not known & {_folded(found.name) for found in subs}:  # loose images, or folders that are no classes
+            if not known & {_folded(found.name) for found in subs}:  # loose images, or folders that are not classes
                 self.unlabelled.append(sub)
                 continue
             labelled.append(sub)
@@ -196,7 +196,7 @@ class _Reader:
 
         They may be if several class folders hold the same folders, as set variants and domains do (colour/cat and
         grey/cat), or if one has a training part with class folders, as a data set has.  Folders inside that are only
-        numbered are no classes (cat/2023 and dog/2023), nor are those of images.
+        numbered are not classes (cat/2023 and dog/2023), and neither are folders of images.
         """
         names = {_folded(sub.name) for sub in classes}
         inside = {sub.path: _inside(sub) for sub in classes}

@@ -153,7 +153,7 @@ def describe_data(dataset: Dataset) -> list[str]:
     size = f"{spec.height}x{spec.width} {({1: 'grey', 3: 'RGB', 4: 'RGBA'})[spec.channels]}"
     parts = ", ".join(f"{count:,} {name}" for name, count in dataset.counts().items() if count)
     images = f"images of {size}: {parts}"
-    named = [f"{name} {count:,}" for name, count in dataset.class_counts().items()]
+    named = [f"{name} ({count:,})" for name, count in dataset.class_counts().items()]
     classes = f"training images by class: {shorten(named, SHOWN_CLASSES)}"
     return [dataset.understood, images, classes, *(f"note: {notice}" for notice in dataset.notices)]
 

@@ -115,7 +115,7 @@ SENTENCES = {  # of faults and notes
     "flag-of-g": "G calls it with the target of real images",
     "given": "held fixed: {given}",
     "more": "it has more than D's outputs: the terms of {names} are held fixed and not judged",
-    "scales": "judged on a list of one scale",
+    "scales": "it takes outputs of D at several scales, and was judged on a list of one",
     "real-half": "this is the real half of D's loss{use}",
     "fake-half": "this is the fake half of D's loss; a G that minimises it helps D",
     "drift": "it adds {weight:.3g} r^2, which keeps D's outputs from drifting",
@@ -144,7 +144,7 @@ SENTENCES = {  # of faults and notes
     "detach-not-seen": "D's outputs do not show whether G's images are detached: D(G(z).detach())",
     "random": "it is random: the numbers are averages of {draws} calls",
     "float32": "float32 is accurate up to logit {logit:.4g} of {of}; beyond it the loss {how}{remedy}",
-    "both-swapped": "right as a pair: both players turn the labels of real and fake over",
+    "both-swapped": "right as a pair: both players exchange the labels of real and fake",
     "guessed": "its parameters were taken as {roles}",
 }
 
@@ -169,7 +169,7 @@ class Identity:
     notes: tuple[str, ...] = ()
     code: str = ""  # the correct code, if something is wrong
     sides: tuple[str, ...] = ()  # the outputs of D that it depends on
-    turned: Identity | None = None  # the same if both players turn the labels over, where that is better
+    turned: Identity | None = None  # the same if both players exchange the labels, where that is better
 
     @property
     def right(self) -> bool:
@@ -472,7 +472,7 @@ def handbook_code(name: str, player: str) -> str:
 
 
 def compare_players(found: list[Identity]) -> list[Identity]:
-    """Revise answers by what only a pair shows: labels that both turn over, or G's target equal to D's for fakes."""
+    """Revise answers by what only a pair shows: labels that both exchange, or G's target equal to D's for fakes."""
     of_d = [one for one in found if one.player == "D"]
     of_g = [one for one in found if one.player == "G"]
     targets_are_0_and_1 = any(one.name == "least_squares" and one.right for one in of_d)
@@ -484,7 +484,7 @@ def compare_players(found: list[Identity]) -> list[Identity]:
         return found | next((family for family in (squares, entropy) if family & found), set())
 
     def partner(one: Identity) -> bool:
-        """Whether a loss of the other player turns the labels over, too."""
+        """Whether a loss of the other player exchanges the labels, too."""
         others = of_g if one.player == "D" else of_d
         squares = "least_squares_pearson"  # of G: its target 0 lies on either side
         return any((other.turned or (other.player == "G" and other.name == squares)) and families(other) & families(one)

@@ -75,7 +75,7 @@ class Diagnosis:
     classes: list[Verdict]
     faults: list[Finding]
     notes: list[Finding]
-    turned: Diagnosis | None = None  # the findings if both players turn the labels over, where they are better
+    turned: Diagnosis | None = None  # the findings if both players exchange the labels, where they are better
 
 
 ORIENTATION = {"targets-swapped", "sign", "sign-of-half", "direction", "other-player", "hinge-of-d", "hinge-in-g",
