@@ -1,7 +1,7 @@
 """Images in array files: IDX files and .npz archives, read in chunks and never unpickled.
 
-What a file means is decided by its key names, shapes, types and values.  A reading is taken where it is certain, and
-said in one sentence (`Arrays.understood`); otherwise a UserError says what to do.
+What a file means is decided by its key names, shapes, types and values.  Where the meaning is certain, the
+file is read and one sentence says how (`Arrays.understood`); otherwise a UserError says what to do.
 """
 
 from __future__ import annotations
@@ -527,11 +527,15 @@ def _class_names(
             raise UserError(f"{names_from} and the labels of {where} do not name the same classes", "labels-invalid")
     elif len(given) == len(values):
         names = given
-        said = "" if numbered else f"the labels {shorten([str(value) for value in values], 8)} have the names in order"
+        said = (
+            ""
+            if numbered
+            else f"the class names are those of the labels {shorten([str(value) for value in values], 8)}"
+        )
     elif values[0] == 0 and values[-1] < len(given):
         names = [given[value] for value in values]
         lost = [name for name in given if name not in names]
-        said = f"no image has the label of {shorten(lost)}"
+        said = f"left out, because no image has their labels: {shorten(lost)}"
     else:
         found = f"the {len(values)} classes ({values[0]} to {values[-1]}) of {where}"
         raise UserError(f"{names_from} has {len(given)} names for {found}", "labels-invalid")

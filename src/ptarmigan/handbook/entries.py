@@ -1,5 +1,7 @@
-"""What `ptarmigan losses [NAME]` prints, in English or Chinese: every loss in words, formulas and PyTorch; and for the
-words that people look up when training goes wrong, what they see, why, and what to try.
+"""What `ptarmigan losses [NAME]` prints, in English or Chinese.
+
+It explains every loss in words, formulas and PyTorch.  For each problem in training it says what people see, what
+causes it, what the log shows and what to try.
 
 The entries are data: assets/losses/facts.toml has what both languages share, en.toml and zh.toml have the texts.
 tests/test_handbook.py executes every formula and line of code, and checks every number against the functions that
@@ -185,8 +187,11 @@ def explain(
 
 
 def _find(name: str, book: Handbook) -> str:
-    """The entry or problem of this name, of the longest known name in it, or of the known name of most words, all of
-    which are in it; raises UserError (unknown-name)."""
+    """The entry or problem that is meant; raises UserError (unknown-name).
+
+    It is the one of this name, or else of the longest known name that occurs in it, or else of the known name with the
+    most words that all occur in it.
+    """
     known = {_plain(entry): entry for entry in book.entries} | book.synonyms
     asked = _plain(name)
     if asked in known:
@@ -229,13 +234,11 @@ def _language(lang: str | None) -> str:
 
 def _write(name: str | None, plot: str | Path | None, page: str | Path | None) -> str:
     """Write the plot and the page; returns their paths, one per line."""
-    from ptarmigan.core import files  # these import torch, which the text does not need
-    from ptarmigan.handbook import figures
+    from ptarmigan.core import files
+    from ptarmigan.handbook import figures  # it imports torch, which the text does not need
 
     if page and name:
-        raise UserError(
-            f"page: it holds every loss, so it cannot be combined with {name!r}: omit one", "options-conflict"
-        )
+        raise UserError(f"page: the page explains every loss, so leave out --page or {name!r}", "options-conflict")
     written = [] if plot is None else [figures.plot(name, user_path(plot, "plot"))]
     if page is not None:
         written.append(files.check_new_path(user_path(page, "page"), "page", ".html"))

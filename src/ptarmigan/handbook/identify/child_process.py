@@ -41,7 +41,7 @@ def identify_file(target: str, kind: str | None, on: str | None) -> list[Identit
         path = user_path(path, "losses")
     order: dict[str, Any] = {"path": str(path), "names": names, "kind": kind, "on": on, "text": read_source(path)}
     print(
-        printable(f"reading {path}; its losses run with your rights, for at most {SECONDS} s and {GIBIBYTES} GiB"),
+        printable(f"reading {path}; its losses run with your rights, for {SECONDS} s and in {GIBIBYTES} GiB at most"),
         file=sys.stderr, flush=True,
     )  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
