@@ -327,7 +327,7 @@ def test_a_hundred_images_a_class_are_enough_and_long_lists_are_cut(tmp_path: Pa
     (few,) = open_dataset(tmp_path / "x.npz", Data(split="none")).notices
     assert "7 of 8 classes (1: 99, 2: 99, 3: 99, 4: 99, 5: 99 and 2 more)" in few
     np.savez(tmp_path / "y.npz", arr_0=images[:595], arr_1=np.repeat(np.arange(6), [100] + [99] * 5))
-    assert "(1 99, 2 99, 3 99, 4 99, 5 99)" in open_dataset(tmp_path / "y.npz", Data(split="none")).notices[0]
+    assert "(1: 99, 2: 99, 3: 99, 4: 99, 5: 99)" in open_dataset(tmp_path / "y.npz", Data(split="none")).notices[0]
 
 
 def test_the_fingerprint_is_of_the_content(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from ptarmigan.commands.score_sources import (
 )
 from ptarmigan.config import Data, parse_time
 from ptarmigan.core import files, seeding
-from ptarmigan.core.console import Terminal
+from ptarmigan.core.console import SILENCE, Terminal
 from ptarmigan.core.paths import user_path
 from ptarmigan.core.types import UserError, check_whole, unknown
 from ptarmigan.data import HELD_OUT, TRAIN, Dataset, open_dataset
@@ -38,10 +38,9 @@ from ptarmigan.generator.header import GENERATOR_FILES, find_generator
 
 DEFAULT_MIN, DEFAULT_MAX = 1000, 5000  # images per set, if the user does not choose
 MIN_IMAGES = 6  # on each side: neighbourhoods reach to the fifth nearest other sample
-FEW_HELD_OUT = 100  # below it, chance in the choice of the held-out images matters more than that in the generated ones
+FEW_HELD_OUT = 100  # with fewer, the choice of the held-out images adds more noise than the generated images do
 MAX_HELD_OUT = 10_000  # held-out images that are used
 CLASSIFIER = "classifier"  # the extractor that is trained during the score
-SILENCE = 2.0  # seconds after which a score says what it is doing where there is no bar
 EXTRACTION_SHARE = 0.7  # of the time, for extracting features; the rest is for the comparisons
 
 
@@ -100,7 +99,7 @@ def score(
         report = evaluate(sets, bar.show, cas)
     if cas and "cas" not in report.get("accuracy", {}):
         notes.append(
-            "no CAS: it needs at least 2 classes, known for generated images, that a classifier can tell apart"
+            "no CAS: it needs at least 2 classes, known for the generated images, that a classifier can tell apart"
         )
     report["notes"] = [*notes, *report["notes"]]
     report["protocol"] = describe_protocol(source, dataset, plan, feature_extractor, extractor) | {
@@ -172,7 +171,7 @@ class Plan(NamedTuple):
             raise UserError(f"{text}; train on more images, or with another --split", "too-few-images")
         if len(held_out) < FEW_HELD_OUT:
             notes.append(
-                f"only {len(held_out)} images are held out: chance in their choice matters more than the intervals say"
+                f"only {len(held_out)} images are held out: their choice adds noise that the intervals do not show"
             )
         if leaked := np.isin(dataset.hashes[train], dataset.hashes[held_out]).sum():
             notes.append(f"{leaked:,} training images are also held-out images: scores are optimistically biased")

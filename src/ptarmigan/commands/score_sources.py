@@ -158,7 +158,7 @@ def file_notes(name: str, given: Dataset, real_name: str, real: Dataset) -> list
         sizes = [f"{originals.height:.0f}x{originals.width:.0f}" for originals in (one, other)]
         notes.append(
             f"to compare both at {side[0]}x{side[1]}, images of {sizes[shrunk.index(min(shrunk))]} from "
-            f"{(name, real_name)[shrunk.index(min(shrunk))]} are enlarged and so blurred, and those of the other side, "
+            f"{(name, real_name)[shrunk.index(min(shrunk))]} are enlarged and so blurred, but those of the other side, "
             f"{sizes[shrunk.index(max(shrunk))]}, are not: use a smaller --size"
         )
     aspects = [originals.width / originals.height for originals in (one, other)]
