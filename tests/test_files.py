@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import pytest
 import torch
@@ -18,6 +18,7 @@ from ptarmigan.core.files import (
     write_atomic,
 )  # fmt: skip
 from ptarmigan.core.log import Metrics, damaged_lines, read_log
+from ptarmigan.core.records import LogLine, Owner, Spec, check
 from ptarmigan.core.tensor_files import load_tensors, save_tensors
 from ptarmigan.core.types import class_name, natural, printable
 from support import raises
@@ -53,8 +54,12 @@ def test_what_the_system_refuses_is_said(tmp_path: Path) -> None:
         write_atomic(tmp_path / "folder", b"")
     assert [path.name for path in tmp_path.iterdir()] == ["folder"]
     (tmp_path / "file").touch()
-    with raises("file-unwritable", tmp_path / "file" / "a", "--out"):
-        make_folder(tmp_path / "file" / "a")
+    for folder in (tmp_path / "file", tmp_path / "file" / "a"):
+        with raises("file-unwritable", f"{tmp_path / 'file'} is not a folder", "--out"):
+            make_folder(folder)
+    (tmp_path / "link").symlink_to("nowhere")
+    with raises("file-unwritable", f"{tmp_path / 'link'} is not a folder"):
+        make_folder(tmp_path / "link")
     with raises("file-unwritable", tmp_path / "absent" / "metrics.jsonl"):
         metrics = Metrics(tmp_path / "absent" / "metrics.jsonl")
         metrics.write(8)
@@ -136,3 +141,22 @@ def test_printable_text_has_one_line_and_no_control_characters() -> None:
 def test_natural_order() -> None:
     names = ["2b", "10", "c10", "", "c", "a", "c2", "02", "2"]
     assert sorted(names, key=natural) == ["", "02", "2", "2b", "10", "a", "c", "c2", "c10"]
+
+
+@pytest.mark.parametrize(
+    ("value", "kind", "facts"),
+    [
+        ({"pid": 1}, Owner, ["`host`", "missing"]),
+        ({"pid": "x", "host": "h"}, Owner, ["`pid`", "a whole number", "text"]),
+        ([], Owner, ["a table of entries", "a list"]),
+        ({"height": 16, "width": 300, "channels": 3, "class_names": ["a"]}, Spec, ["`width`", "at most 256"]),
+        ({"height": 16, "width": 16, "channels": 2, "class_names": ["a"]}, Spec, ["`channels`", "value 2"]),
+        ({"height": 16, "width": 16, "channels": 3, "class_names": []}, Spec, ["`class_names`", "1 or more"]),
+        ({"images_seen": 1, "attempt": 0, "end": "x"}, LogLine, ["`end`", "a whole number or null"]),
+    ],
+)
+def test_an_entry_of_the_wrong_kind_is_named_in_plain_words(value: Any, kind: type, facts: list[str]) -> None:
+    with raises("file-damaged", "the file", *facts) as caught:
+        check(Path("the file"), value, kind)
+    for word in ("Expected", "Object", "`int`", "`str`", "`array`", "enum"):
+        assert word not in str(caught.value)

@@ -31,6 +31,7 @@ from ptarmigan.core.files import Damaged, load_json, save_json, write_atomic
 from ptarmigan.core.log import Metrics, damaged_lines, read_log
 from ptarmigan.core.tensor_files import load_tensors
 from ptarmigan.core.types import UserError
+from ptarmigan.generator import export
 from ptarmigan.training import checkpoint, snapshot
 from ptarmigan.training.loop import Diverged, Stopped, train
 from ptarmigan.training.run_folder import lock, new_run
@@ -539,13 +540,36 @@ def test_a_snapshot_whose_files_cannot_be_written_saves_the_checkpoint_and_goes_
             train(shapes, out=run, **fields)
     else:
         train(shapes, out=run, **fields)
-    assert f"cannot make folder {run / name}" in capsys.readouterr().out
+    notes = [line for line in capsys.readouterr().out.splitlines() if f"{run / name} is not a folder" in line]
+    assert len(notes) == 2  # one of each snapshot
     assert [path.stem for path in checkpoint.checkpoints(run)] == ["000000024", "000000048"]
     (run / name).unlink()
     train(shapes, out=run, **fields)
     missing = [Path("samples/000000048.png"), Path("generator/model.safetensors")]
     for file in missing:
         assert (run / file).read_bytes() == (whole / file).read_bytes()
+
+
+def test_a_full_disk_gives_one_note_a_snapshot(
+    shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    def full(path: Path, *_: Any) -> str:
+        error = OSError(28, "No space left on device")
+        raise UserError(f"cannot write {path}: {error.strerror}", "file-unwritable") from error
+
+    run = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "save_tensors", full)
+        patch.setattr(export, "save_tensors", full)
+        with raises("file-unwritable", run / "checkpoints" / "000000048.safetensors"):
+            train(shapes, out=run, **{**SMALL, "snapshots": 3})
+    notes = [line for line in capsys.readouterr().out.splitlines() if "No space left" in line]
+    assert len(notes) == 2
+    for line in notes:
+        assert line.count("No space left") == 1
+        assert "checkpoint, the generator, the grid of samples" in line
+    train(shapes, out=run, **{**SMALL, "snapshots": 3})
+    assert [path.stem for path in checkpoint.checkpoints(run)] == ["000000016", "000000032", "000000048"]
 
 
 def test_a_score_that_fails_does_not_end_the_run(

@@ -86,10 +86,15 @@ def make_folder(folder: Path) -> None:
     """Make a folder and its parents; raises UserError (file-unwritable) where the system refuses."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        file = next((path for path in (folder, *folder.parents) if os.path.lexists(path)), folder)
+        raise UserError(
+            f"{file} is not a folder, and one is needed there: move it away, or name another --out", "file-unwritable"
+        ) from error
     except OSError as error:
         raise UserError(
             f"cannot make folder {folder}: {error.strerror}; name another one with --out", "file-unwritable"
-        ) from None
+        ) from error
 
 
 def sync_folder(folder: Path) -> None:
@@ -105,9 +110,15 @@ def sync_folder(folder: Path) -> None:
 def damaged(path: Path, error: Exception | None = None) -> Damaged:
     """The error for a file that could not be read or parsed; without `error`, for one with another SHA-256."""
     if isinstance(error, OSError):
-        return Damaged(f"cannot read {path}: {error.strerror or error}", "file-unreadable")
+        reason = error.strerror or str(error).removesuffix(f": {path}")  # safetensors gives no errno
+        return Damaged(f"cannot read {path}: {reason}", "file-unreadable")
     if isinstance(error, KeyError):
         return Damaged(f"{path} is damaged, or was not written by ptarmigan: it has no entry {error}")
+    if isinstance(error, TypeError | AttributeError | RecursionError):
+        return Damaged(f"{path} is damaged, or was not written by ptarmigan: its entries have another structure")
+    if isinstance(error, safetensors.SafetensorError):
+        text = str(error).removeprefix("Error while deserializing header: ")
+        return Damaged(f"{path} is damaged, or is not a safetensors file: {text}")
     return Damaged(f"{path} is damaged: {error or 'its content does not match the SHA-256 written in it'}")
 
 

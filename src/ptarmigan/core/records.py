@@ -7,6 +7,7 @@ have more than these.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, NotRequired, TypedDict, TypeVar
 
@@ -18,6 +19,21 @@ T = TypeVar("T")
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 Positive = Annotated[int, msgspec.Meta(ge=1, le=2**63 - 1)]
 Side = Annotated[int, msgspec.Meta(ge=16, le=256)]  # the sides that `train --size` takes
+
+WORDING = (  # patterns in messages of msgspec, and the words for them
+    (r"Expected `(int|float)` >= ", "expected at least "),
+    (r"Expected `(int|float)` <= ", "expected at most "),
+    (r"Expected `array` of length >= (\d+)", r"expected a list of \1 or more"),
+    ("Invalid enum value ", "unexpected value "),
+    ("^Expected ", "expected "),
+    (r"\bint\b", "a whole number"),
+    (r"\bfloat\b", "a number"),
+    (r"\bstr\b", "text"),
+    (r"\barray\b", "a list"),
+    (r"\bobject\b", "a table of entries"),
+    (r" \| null\b", " or null"),
+    ("`", ""),
+)
 
 
 class Spec(TypedDict):
@@ -223,5 +239,16 @@ def check(path: Path, value: object, kind: type[T]) -> T:
     try:
         return msgspec.convert(value, kind)
     except msgspec.ValidationError as error:
-        text = str(error).replace("`$.", "`")
+        text = in_words(str(error))
         raise Damaged(f"{path} is damaged, or was not written by ptarmigan: {text}") from None
+
+
+def in_words(text: str) -> str:
+    """A message of msgspec in plain words, with the entry first."""
+    fault, _, place = text.partition(" - at ")
+    if fault.startswith("Object missing required field "):
+        fault = f"the entry {fault.removeprefix('Object missing required field ')} is missing"
+    else:
+        for pattern, words in WORDING:
+            fault = re.sub(pattern, words, fault)
+    return f"{place.replace('`$.', '`')}: {fault}" if place.startswith("`$.") else fault

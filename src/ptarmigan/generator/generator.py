@@ -222,7 +222,8 @@ def assign_tensors(path: Path, network: nn.Module, tensors: dict[str, Tensor]) -
             for of in (tensors, expected)
         ]
         if kinds[0] != kinds[1]:
-            raise Damaged(f"{path} does not match its header: {name} is {kinds[0]}, and should be {kinds[1]}")
+            fault = f"{name[:100]} is {kinds[0]}, and should be {kinds[1]}"
+            raise Damaged(f"{path} does not match its header: {fault}")
     network.load_state_dict(tensors, assign=True)
 
 
@@ -327,10 +328,11 @@ def check_room(chunks: Iterator[Chunk], total: int, out: Path) -> Iterator[Chunk
     if out.suffix.lower() != ".npz":
         each = math.ceil(each / BLOCK) * BLOCK
     place = next(folder for folder in out.absolute().parents if folder.exists())
-    needed, free = total * each / 1e9, shutil.disk_usage(place).free / 1e9
+    needed, free = total * each, shutil.disk_usage(place).free
     if needed > free:
-        text = f"out: {total:,} images need about {needed:,.1f} GB, and {place} has {free:,.1f} GB left"
-        raise UserError(f"{text}: lower -n, or name another --out", "file-unwritable")
+        unit, scale = ("GB", 1e9) if needed >= 1e9 else ("MB", 1e6)
+        text = f"out: {total:,} images need about {needed / scale:,.1f} {unit}, and {place} has {free / scale:,.1f}"
+        raise UserError(f"{text} {unit} left: lower -n, or name another --out", "file-unwritable")
     return itertools.chain([first], chunks)
 
 

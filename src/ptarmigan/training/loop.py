@@ -43,7 +43,16 @@ from ptarmigan.training.messages import describe, finish
 from ptarmigan.training.probe import Probed, probe, report_memory, report_out_of_memory
 from ptarmigan.training.run_folder import lock, open_run, record_of, recorded_auto, write_record
 from ptarmigan.training.setup import Job, open_job, read_yaml, train_batches
-from ptarmigan.training.snapshot import LAST, LiveScore, export_average, exported, noted, save_snapshot, write_outputs
+from ptarmigan.training.snapshot import (
+    LAST,
+    LiveScore,
+    describe_failures,
+    export_average,
+    exported,
+    noted,
+    save_snapshot,
+    write_outputs,
+)
 from ptarmigan.training.warm_start import describe_warm_start
 
 ENDING = (  # signals that end a process unless it handles them, but for those of its own faults
@@ -161,7 +170,9 @@ def train_run(job: Job, choice: Choice | None) -> TrainState:
         state, record, step_seconds = start_run(job, batches, choice)
         metrics = Metrics(job.run / "metrics.jsonl" if dist.rank() == 0 else None, job.display.say)
         if dist.rank() == 0 and state.images_seen:
-            write_outputs(job.run, state, job.dataset, job.display)  # where a kill left some of them out
+            failed = write_outputs(job.run, state, job.dataset, job.display)  # where a kill left some of them out
+            if failed:
+                job.display.say(f"note: {describe_failures(failed)}")
         live = open_live_score(job, state)
         clock = StepClock(step_seconds)
         while True:

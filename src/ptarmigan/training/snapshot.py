@@ -35,7 +35,10 @@ STATISTICS_IMAGES = 2048  # generated images from which batch norm's statistics 
 MIN_SELECT = 50  # images of the select part; with fewer there is no live score
 MAX_SELECT = 1000  # images of the select part that are used
 LAST = "the last"  # how a generator of the run was selected
+BEST = "the best generator"
 RULE = "least KID to the select part, of all snapshots"
+
+Failures = dict[str, Exception]  # what could not be written -> why
 
 
 @dataclass(frozen=True)
@@ -103,43 +106,68 @@ def save_snapshot(
                 log.write(state.images_seen, **scores)
                 if progress.best_kid is None or kid < progress.best_kid:
                     progress.best_kid, progress.best_images = kid, state.images_seen
+    failed: Failures = {}
     unsaved: UserError | None = None
     try:
         with display.doing("saving the checkpoint"):
             checkpoint.save(run, state, record, milestone)
     except UserError as error:
-        unsaved = error
-        if milestone and not finished(state):
-            display.say(f"note: {error}; training goes on, and the next snapshot tries again")
-            unsaved = None
-    if not write_outputs(run, state, dataset, display):
+        failed["the checkpoint"] = unsaved = error
+    failed |= write_outputs(run, state, dataset, display)
+    if BEST in failed:
         progress.best_kid, progress.best_images = best_before  # so that a later generator may become the best
-    if unsaved is not None:
+    if unsaved is not None and (finished(state) or not milestone):
         text = f"{unsaved}; what was trained since the last checkpoint, up to {state.images_seen:,} images, is lost"
         lost = UserError(text, unsaved.code)
         lost.run = run
         raise lost
+    if failed:
+        last = "" if finished(state) else "; training goes on, and the next snapshot tries again"
+        display.say(f"note: {describe_failures(failed)}{last}")
     return scores
 
 
-def write_outputs(run: Path, state: TrainState, dataset: Dataset, display: Display) -> bool:
+def write_outputs(run: Path, state: TrainState, dataset: Dataset, display: Display) -> Failures:
     """Write what is made from the newest checkpoint, as far as it is missing: generator, grid of samples, best.
 
-    A failure is noted, and the others are written all the same.  Returns False if the best generator, which only this
-    state can write, could not be written.
+    Where one cannot be written, the others are written all the same; returns those that failed.
     """
     progress, seen = state.progress, state.images_seen
-    with noted("writing the generator", display), display.doing("writing the generator"):
+    failed: Failures = {}
+    with attempted("the generator", failed), display.doing("writing the generator"):
         if not exported(run / "generator", seen):
             export_average(run / "generator", state, dataset, LAST)
-    with noted("the grid of samples", display), display.doing("writing the grid of samples"):
+    with attempted("the grid of samples", failed), display.doing("writing the grid of samples"):
         if progress.shown_at == seen and not samples_path(run, seen).exists():
+            if "the generator" in failed:  # whose SHA-256 the grid names
+                raise failed["the generator"]
             save_samples(run, state, dataset)
-    with noted("writing the best generator", display):
+    with attempted(BEST, failed):
         if progress.best_kid is not None and progress.best_images == seen and not exported(run / "best", seen):
             export_average(run / "best", state, dataset, RULE)
-        return True
-    return False
+    return failed
+
+
+@contextmanager
+def attempted(what: str, failed: Failures) -> Iterator[None]:
+    """Add an exception of the block to `failed`."""
+    try:
+        yield
+    except Exception as error:
+        failed[what] = error
+
+
+def describe_failures(failed: Failures) -> str:
+    """What could not be written and why, with each of the system's reasons once."""
+    reasons: dict[object, str] = {}
+    for error in failed.values():
+        reasons.setdefault(getattr(error.__cause__, "errno", None) or str(error), reason(error))
+    return f"not written: {', '.join(failed)} ({'; '.join(reasons.values())})"
+
+
+def reason(error: Exception) -> str:
+    text = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+    return " ".join(text.split())
 
 
 @contextmanager
@@ -148,8 +176,7 @@ def noted(what: str, display: Display) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        text = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
-        display.say(f"note: {what} failed, and training goes on: {' '.join(text.split())}")
+        display.say(f"note: {what} failed, and training goes on: {reason(error)}")
 
 
 def samples_path(run: Path, images_seen: int) -> Path:
