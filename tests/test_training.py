@@ -334,8 +334,8 @@ def test_a_run_says_first_what_it_found_and_names_ten_classes_at_most(
         train(tmp_path / "many.npz", out=tmp_path / "run", **{**SMALL, "images": images_seen})
         found, classes, *rest = capsys.readouterr().out.splitlines()
         assert found == open_dataset(tmp_path / "many.npz", resolve(SMALL).data).understood
-        assert "kind00 3, kind01 3" in classes
-        assert "kind09 3 and 2 more" in classes
+        assert "kind00 (3), kind01 (3)" in classes
+        assert "kind09 (3) and 2 more" in classes
         assert "kind10" not in classes
         assert not any("kind11" in line for line in rest)
 

@@ -148,14 +148,14 @@ def looks_like_run(folder: Path) -> bool:
 
 
 def describe_data(dataset: Dataset) -> list[str]:
-    """What was found, the size and the parts, the training images of each class, and the notices, a line each."""
+    """What was found, the training images of each class, the size and the parts, and the notices, a line each."""
     spec = dataset.spec
     size = f"{spec.height}x{spec.width} {({1: 'grey', 3: 'RGB', 4: 'RGBA'})[spec.channels]}"
     parts = ", ".join(f"{count:,} {name}" for name, count in dataset.counts().items() if count)
     images = f"images of {size}: {parts}"
     named = [f"{name} ({count:,})" for name, count in dataset.class_counts().items()]
     classes = f"training images by class: {shorten(named, SHOWN_CLASSES)}"
-    return [dataset.understood, images, classes, *(f"note: {notice}" for notice in dataset.notices)]
+    return [dataset.understood, classes, images, *(f"note: {notice}" for notice in dataset.notices)]
 
 
 def conditioning_dropped(config: Config, asked: dict[str, Any], dataset: Dataset) -> str | None:
