@@ -546,7 +546,9 @@ def parse_size(text: str | None) -> tuple[int, int] | None:
         return None
     match = re.fullmatch(r"(\d{1,9})(?:x(\d{1,9}))?", text.strip())
     if not match:
-        raise UserError(f"size: expected 64, or 48x64 for height x width, got {shown(text)}", "value-invalid")
+        raise UserError(
+            f"size: expected a side, as 64, or height x width, as 48x64, got {shown(text)}", "value-invalid"
+        )
     height, width = int(match[1]), int(match[2] or match[1])
     near = tuple(min(max(side, 16), 256) for side in (height, width))
     if near != (height, width):

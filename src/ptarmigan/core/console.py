@@ -126,7 +126,7 @@ class Display:
             return
         try:
             show()
-        except (OSError, ValueError, SystemExit):  # rich raises SystemExit where the reader of a pipe has gone
+        except (OSError, ValueError):
             self.given_up = True
 
 

@@ -50,7 +50,7 @@ INFLATION = {"raw": 1, "zip": MAX_INFLATION, "jpeg": 8 * 64}
 
 
 class Refused(Exception):
-    """An image that is not decoded: a reason that other files may share, and a detail of this one."""
+    """An image that is not decoded.  Files with the same `reason` are counted together; `detail` is about this file."""
 
     def __init__(self, reason: str, detail: str = "") -> None:
         super().__init__(reason)

@@ -66,7 +66,7 @@ class _Reader:
         self.extra: list[Folder] = []  # folders beside those that are taken
         self.empty: list[str] = []  # folders without images beside class folders
         self.unlabelled: list[Folder] = []  # parts without class folders where others have them
-        self.deeper: list[str] = []  # class folders with several folders in them
+        self.deeper: list[str] = []  # class folders that contain several folders
         self.spellings: defaultdict[str, set[str]] = defaultdict(set)  # of a class name, as folders have it
 
     def read(self) -> Layout:

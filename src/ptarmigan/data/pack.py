@@ -296,7 +296,7 @@ def _remove_pack(folder: Path) -> None:
 
 @contextmanager
 def _partial_pack(folder: Path) -> Iterator[Path]:
-    """A new folder beside `folder` to write a pack in; what is left in it at the end is removed.
+    """A new folder beside `folder`, in which a pack is written; it is removed at the end if it still exists.
 
     A lock beside it, taken first, shows that the process lives, so other processes leave the folder alone.
     """

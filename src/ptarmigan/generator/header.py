@@ -32,7 +32,10 @@ class Header(NamedTuple):
 
 
 def header_of(path: Path, meta: dict[str, Any], of_checkpoint: bool = False) -> Header:
-    """The header in the JSON of a generator or of a checkpoint; raises Damaged if it is not as ptarmigan writes it."""
+    """The `Header` of the generator that a generator file or a checkpoint holds, from the file's JSON.
+
+    Raises Damaged if an entry is missing or invalid.
+    """
     if of_checkpoint or "record" in meta:
         check(path, meta, CheckpointHeader)
         record = meta["record"]

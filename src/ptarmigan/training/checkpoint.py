@@ -85,6 +85,6 @@ def restore(state: TrainState, found: Checkpoint) -> None:
             expected |= {f"{prefix}.{name}.{key}": kind for key, kind in kinds.items()}
     stored = {name: (value.shape, value.dtype) for name, value in found.tensors.items()}
     if faults := sorted(name for name in expected | stored if expected.get(name) != stored.get(name)):
-        raise Damaged(f"{found.path} does not hold the tensors of its config: {shorten(faults)} are missing or differ")
+        raise Damaged(f"{found.path} does not fit its config: these tensors are missing or differ: {shorten(faults)}")
     state.load(found.tensors)
     state.images_seen, state.progress = seen, copy.deepcopy(found.progress)

@@ -126,7 +126,7 @@ def is_vacant(folder: Path) -> bool:
 
 
 def remove_leftovers(run: Path) -> None:
-    """Remove the unfinished files of a killed process from the folders to which training writes."""
+    """Remove the unfinished files that a killed process left in the folders that training writes."""
     for folder in (run / name for name in FOLDERS):
         with suppress(OSError):  # the folder is missing, or nothing may be removed from it
             for path in list(folder.iterdir()):

@@ -19,6 +19,7 @@ from ptarmigan.core.files import Damaged, load_header, make_folder
 from ptarmigan.core.log import Metrics
 from ptarmigan.core.types import UserError
 from ptarmigan.data import SELECT, Dataset
+from ptarmigan.data.split import MIN_SELECT
 from ptarmigan.evaluation import features, metrics
 from ptarmigan.evaluation.features import Extractor
 from ptarmigan.evaluation.features.cache import cached_features
@@ -32,7 +33,6 @@ from ptarmigan.training.budget import finished
 
 GRID_COLUMNS = 10
 STATISTICS_IMAGES = 2048  # generated images from which batch norm's statistics are computed
-MIN_SELECT = 50  # images of the select part; with fewer there is no live score
 MAX_SELECT = 1000  # images of the select part that are used
 LAST = "the last"  # how a generator of the run was selected
 BEST = "the best generator"
