@@ -51,7 +51,9 @@ R2 = Other("r2", "R2 is a gradient penalty that is added to a loss: use --r2 0.2
 SMOOTHING = Other(
     "smoothing", "label smoothing changes the target of a cross-entropy loss: use --loss non_saturating --smoothing 0.9"
 )
-CGAN = Other("projection", "every loss is used with classes, and --conditioning says how: use --conditioning projection")
+CGAN = Other(
+    "projection", "every loss is used with classes, and --conditioning says how: use --conditioning projection"
+)
 PROJECTION = Other("projection", "projection is how D uses the class: use --conditioning projection, with any loss")
 ACGAN = Other(
     "acgan", "ACGAN is a recipe: use --recipe acgan, or --conditioning auxiliary_classifier with another recipe"
