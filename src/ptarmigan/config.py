@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 import re
 import reprlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
 
 from ptarmigan.core.types import UserError, unknown
+from ptarmigan.core.words import LOSS_NAMES, OTHERS, plain
 
 
 class Ramp(NamedTuple):
@@ -208,11 +209,29 @@ READ_BY = {
 }
 
 
+def named_loss(word: str) -> str:
+    """The loss that a name from another paper or library means: 'lsgan' -> 'least_squares'; any other word as it is."""
+    ours = {plain(name): name for name in LOSSES}
+    return ours.get(plain(word)) or LOSS_NAMES.get(plain(word), word)
+
+
+def unknown_value(key: str, word: str, choices: Iterable[Any]) -> UserError:
+    """An error for a value that is none of the choices; it says what to use if the word is known as something else."""
+    choices = [*map(str, choices)]
+    if plain(word) in map(plain, choices):
+        return unknown(key, word, choices)
+    if (other := OTHERS.get(plain(word))) is not None:
+        return UserError(f"{key}: {other.text}", "unknown-name")
+    if named_loss(word) in LOSSES:
+        return UserError(f"{key}: {word!r} is a loss: use --loss {named_loss(word)}", "unknown-name")
+    return unknown(key, word, choices)
+
+
 def check_losses(config: Config) -> None:
     loss, name = config.loss, config.loss.loss
     custom = name.endswith(".py")
     if name not in LOSSES and not custom:
-        raise unknown("loss", name, [*LOSSES, "a .py file"])
+        raise unknown_value("loss", name, [*LOSSES, "a .py file"])
     if loss.smoothing < 1 and custom:
         raise conflict(f"smoothing: {name} sets its own targets; leave smoothing out, and smooth the targets there")
     if loss.smoothing < 1 and name not in ("minimax", "non_saturating"):
@@ -437,6 +456,8 @@ def resolve(given: Mapping[str, Any]) -> Config:
     if fields_given.get("network", "dcgan") != "dcgan":
         chosen = {key: value for key, value in chosen.items() if key not in (*OF_DCGAN, "least_side")}
     values = chosen | fields_given
+    if "loss" in values:
+        values["loss"] = named_loss(values["loss"])
     sections = {
         name: replace(cls(), **{f.name: values[f.name] for f in fields(cls) if f.name in values})
         for name, cls in SECTIONS.items()
@@ -458,7 +479,7 @@ def convert_fields(given: Mapping[str, Any]) -> dict[str, Any]:
         if key not in (*TYPES, "recipe"):
             raise unknown("field", str(key), TYPES)
     if str(flat.get("recipe", "auto")) not in RECIPES:
-        raise unknown("recipe", str(flat["recipe"]), RECIPES)
+        raise unknown_value("recipe", str(flat["recipe"]), RECIPES)
     return {key: value if key == "recipe" else convert_field(key, value) for key, value in flat.items()}
 
 
@@ -478,7 +499,7 @@ def convert_field(key: str, value: Any) -> Any:
     if found is not None:
         return found
     if get_origin(TYPES[key]) is Literal and isinstance(value, str):
-        raise unknown(key, value, get_args(TYPES[key]))
+        raise unknown_value(key, value, get_args(TYPES[key]))
     raise UserError(f"{key}: expected {in_words(TYPES[key])}, got {shown(value)}", "value-invalid")
 
 

@@ -52,7 +52,7 @@ SMOOTHING = Other(
     "smoothing", "label smoothing changes the target of a cross-entropy loss: use --loss non_saturating --smoothing 0.9"
 )
 CGAN = Other(
-    "projection", "every loss is used with classes, and --conditioning says how: use --conditioning projection"
+    "projection", "every loss here works with classes: use --conditioning projection, or another of its values"
 )
 PROJECTION = Other("projection", "projection is how D uses the class: use --conditioning projection, with any loss")
 ACGAN = Other(
@@ -73,7 +73,7 @@ RAGAN = Other(
 SPECTRAL = Other("hinge", "spectral norm is used with the hinge loss: use --loss hinge --d-norm spectral")
 SNGAN = Other("hinge", "SNGAN, SAGAN and BigGAN use hinge: use --loss hinge --d-norm spectral --network resnet")
 STYLEGAN = Other("non_saturating", "StyleGAN's loss is non_saturating with R1: use --loss non_saturating --r1 1 --r2 0")
-R3GAN = Other("relativistic", "R3GAN is a loss, two penalties and a network: use --loss relativistic --network r3gan")
+R3GAN = Other("relativistic", "R3GAN is a loss and a network: use --loss relativistic --network r3gan")
 DRAGAN = Other(
     "gradient_penalty", "DRAGAN and WGAN-div are not here; WGAN-GP's penalty is the nearest: use --gradient-penalty 10"
 )

@@ -128,6 +128,9 @@ def open_job(
     warm_start = WarmStart.find(Path(init), Path(out) if out else None, asked) if init else None
     shape = warm_start.record["shape"] if warm_start else {}
     config, loss_file = open_loss(resolve({**shape, **asked}))
+    given_loss = flatten(asked).get("loss", config.loss.loss)
+    if given_loss != config.loss.loss and loss_file is None:
+        display.say(f"loss {given_loss} is {config.loss.loss} here")
     with dist.first_of_each_machine(), display.doing("reading the data"):
         dataset = open_dataset(data, config.data, display.preparing)
     for line in describe_data(dataset):
