@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 
 from conftest import SMALL
+from ptarmigan import cli
 from ptarmigan.config import LOSSES, resolve
-from ptarmigan.core.words import LOSS_NAMES, OTHERS, plain
+from ptarmigan.core.words import LOSS_NAMES, OTHER_OPTIONS, OTHERS, other_option, plain
 from ptarmigan.handbook.entries import ENTRIES
 from ptarmigan.training.loop import train
-from support import raises
+from support import call, raises
 
 
 @pytest.mark.parametrize(
@@ -75,3 +76,59 @@ def test_training_says_which_loss_was_taken(shapes: Path, tmp_path: Path, capsys
     train(shapes, out=tmp_path / "a", loss="lsgan", **SMALL | {"images": "8"})
     assert "loss lsgan is least_squares here" in capsys.readouterr().out
     train(shapes, out=tmp_path / "a", loss="least-squares", **SMALL | {"images": "8"})  # the same run
+
+
+@pytest.mark.parametrize(
+    ("command", "advice"),
+    [
+        ("train d --batch-size 64", "use --batch 64"),
+        ("train d --batch_size=64", "use --batch 64"),
+        ("train d --epochs 10", "10 epochs of 10,000 images are --images 100k"),
+        ("train d --steps 1500", "1,500 steps of batch 32 are --images 48k"),
+        ("train d --kimg 25", "use --images 25k"),
+        ("train d --lr=1e-4 --seed 1", "use --g-lr 1e-4 --d-lr 1e-4"),
+        ("train d --resume", "use --out RUN"),
+        ("train --data a/b", "ptarmigan train a/b"),
+        ("train --mirror --size 64", "use --flip"),
+        ("train d -b 8", "use --batch 8"),
+        ("sample r -o x.png", "use --out x.png"),
+        ("sample --ckpt r", "ptarmigan sample r"),
+        ("sample r cat dog", "--class cat --class dog"),
+        ("score r --gpu 0", "use --device cuda"),
+        ("losses --loss hinge", "ptarmigan losses hinge"),
+    ],
+)
+def test_an_option_of_another_tool_says_what_to_use(
+    command: str, advice: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status, out, err = call(monkeypatch, capsys, *command.split())
+    assert (status, out) == (2, "")
+    assert advice in err
+    assert err.endswith("[usage]\n")
+
+
+def flags(command: str) -> set[str]:
+    """The options of a command."""
+    arguments = cli.app[command].assemble_argument_collection()
+    return {name for argument in arguments for name in argument.names if name.startswith("-")}
+
+
+@pytest.mark.parametrize("command", ["train", "sample", "score", "info", "replay", "losses"])
+def test_advice_names_options_of_its_command_and_each_spelling_has_one(command: str) -> None:
+    rows = [(names.split(), text) for commands, names, text in OTHER_OPTIONS if command in commands.split()]
+    spellings, own = [name for names, _ in rows for name in names], flags(command)
+    assert len(spellings) == len({*spellings})
+    assert not own & {f"--{name}" for name in spellings}
+    for (name, *_), _ in rows:
+        text = other_option(command, name)
+        assert text is not None
+        assert {*re.findall(r"(?<= )--?[a-z][\w-]*", text)} <= own | {"--nproc-per-node", "-m"}
+
+
+@pytest.mark.parametrize(
+    ("given", "advice"),
+    [({"batch_size": 64}, "--batch 64"), ({"resume": True}, "--out RUN"), ({"model": "resnet"}, "--network dcgan")],
+)
+def test_a_key_of_another_tool_says_what_to_use(given: dict[str, object], advice: str) -> None:
+    with raises("value-invalid" if "model" in given else "unknown-name", *given, advice):
+        resolve(given)

@@ -9,7 +9,15 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypedDict, Unpack
 
-from cyclopts import App, CycloptsError, Group, MissingArgumentError, Parameter, UnusedCliTokensError
+from cyclopts import (
+    App,
+    CycloptsError,
+    Group,
+    MissingArgumentError,
+    Parameter,
+    UnknownOptionError,
+    UnusedCliTokensError,
+)
 
 from ptarmigan.boundary import (
     CALL,
@@ -29,6 +37,7 @@ from ptarmigan.config import HELP, RECIPES, SECTIONS, TYPES, Scheduled, as_numbe
 from ptarmigan.core.ranks_env import is_rank_0
 from ptarmigan.core.types import UserError, shorten
 from ptarmigan.core.version import __version__
+from ptarmigan.core.words import other_option
 
 if TYPE_CHECKING:
     from cyclopts import Token
@@ -439,8 +448,16 @@ def run(arguments: list[str]) -> int:
 
 def usage(error: CycloptsError) -> str:
     """What is wrong with the words of a command, and what to write."""
+    command, given = "".join([*(error.command_chain or ())][:1]), [*CALL.get()]
+    if isinstance(error, UnknownOptionError):
+        name = (error.token.keyword or error.token.value).split("=")[0]
+        if other := other_option(command, name, value_of(name, given)):
+            return f"{name}: {other}"
     if isinstance(error, UnusedCliTokensError) and error.unused_tokens:
-        first, given = error.unused_tokens[0], [*CALL.get()]
+        first = error.unused_tokens[0]
+        if command == "sample":
+            classes = " ".join(f"--class {quote(name)}" for name in error.unused_tokens)
+            return f"unexpected argument: {shlex.join(error.unused_tokens)}; a class is named by an option: {classes}"
         before = given[given.index(first) - 1] if first in given else ""
         text = f"unexpected argument: {shlex.join(error.unused_tokens)}"
         if before.removeprefix("--").removeprefix("no-").replace("-", "_") in FLAGS_WITHOUT_VALUE:
@@ -452,3 +469,13 @@ def usage(error: CycloptsError) -> str:
         values = "a value" if count == 1 else f"{count} values, and got {len(error.tokens_so_far)}"
         return f"{name}: expected {values}; write {name}=VALUE if the value begins with -"
     return str(error)
+
+
+def value_of(option: str, given: list[str]) -> str | None:
+    """The value of an option on the command line, or None."""
+    for word, following in zip(given, [*given[1:], "-"], strict=True):
+        if word.startswith(f"{option}="):
+            return word.partition("=")[2]
+        if word == option and not following.startswith("-"):
+            return following
+    return None

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
 
 from ptarmigan.core.types import UserError, unknown
-from ptarmigan.core.words import LOSS_NAMES, OTHERS, plain
+from ptarmigan.core.words import LOSS_NAMES, OTHERS, other_option, plain
 
 
 class Ramp(NamedTuple):
@@ -434,14 +434,22 @@ def flatten(given: Mapping[str, Any]) -> dict[str, Any]:
             names = [f.name for f in fields(SECTIONS[key])]
             for name in value:
                 if name not in names:
-                    raise unknown(f"{key} field", str(name), names)
+                    raise unknown_field(f"{key} field", name, value[name], names)
             flat |= value
         elif key in SECTIONS and key not in TYPES:  # loss is a section and a field
-            example = fields(SECTIONS[key])[0].name
-            raise UserError(f"{key}: expected fields, such as {example}, got {shown(value)}", "value-invalid")
+            example, other = fields(SECTIONS[key])[0].name, other_option("train", key, value)
+            text = f"{key}: expected fields, such as {example}, got {shown(value)}"
+            raise UserError(f"{text}; {other}" if other else text, "value-invalid")
         else:
             flat[key] = value
     return flat
+
+
+def unknown_field(what: str, name: Any, value: Any, choices: Iterable[str]) -> UserError:
+    """An error for a field that does not exist; it says what to use if other tools have an option of this name."""
+    if (other := other_option("train", str(name), value)) is not None:
+        return UserError(f"{name}: {other}", "unknown-name")
+    return unknown(what, str(name), choices)
 
 
 def resolve(given: Mapping[str, Any]) -> Config:
@@ -477,7 +485,7 @@ def convert_fields(given: Mapping[str, Any]) -> dict[str, Any]:
     flat = {key: value for key, value in flatten(given).items() if value is not None}
     for key in flat:
         if key not in (*TYPES, "recipe"):
-            raise unknown("field", str(key), TYPES)
+            raise unknown_field("field", key, flat[key], TYPES)
     if str(flat.get("recipe", "auto")) not in RECIPES:
         raise unknown_value("recipe", str(flat["recipe"]), RECIPES)
     return {key: value if key == "recipe" else convert_field(key, value) for key, value in flat.items()}
