@@ -44,10 +44,13 @@ def test_another_class_name_is_suggested_and_never_taken(typed: str, meant: str)
         SPEC.label(typed)
 
 
-def test_classes_in_one_list_are_named_each_alone() -> None:
-    with raises("unknown-name", "--class owl --class Hund"):
-        SPEC.label("owl, Hund")
-    assert ImageSpec(32, 32, 3, ("a,b", "a", "b")).label("a,b") == 0
+def test_several_classes_stand_in_one_list() -> None:
+    assert SPEC.labels("owl, Hund") == [2, 1]
+    assert SPEC.labels("owl") == [2]
+    assert ImageSpec(32, 32, 3, ("a,b", "a", "b")).labels("a,b") == [0]
+    for given, wrong in (("owl,hund", "'hund'"), ("owl,", "''"), ("emu,cat", "'emu,cat'")):
+        with raises("unknown-name", wrong):
+            SPEC.labels(given)
 
 
 @pytest.mark.parametrize("given", [None, 5, b"owl", ["owl"], {}])

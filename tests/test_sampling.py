@@ -101,6 +101,19 @@ def test_nothing_is_overwritten(name: str, run: Path, tmp_path: Path) -> None:
     assert tree(tmp_path) == before
 
 
+def test_without_out_each_call_makes_a_new_picture(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("samples.png", "samples-2.png", "samples-3.png"):
+        before = tree(tmp_path)
+        status, out, _ = call(monkeypatch, capsys, "sample", run, "--class", "down,blot", "-n", 1)
+        assert (status, out) == (0, f"{name}\n")
+        assert {path: content for path, content in tree(tmp_path).items() if path.name != name} == before
+    with Image.open("samples.png") as picture:
+        assert picture.text["classes"] == "down, blot"  # type: ignore[attr-defined]
+
+
 def test_out_of_range_numbers_and_other_endings_are_refused(run: Path, tmp_path: Path) -> None:
     generator = load(run)
     with raises("value-out-of-range", "-n 0"):
@@ -108,7 +121,7 @@ def test_out_of_range_numbers_and_other_endings_are_refused(run: Path, tmp_path:
     for seed in (-1, 2**63):
         with raises("value-out-of-range", f"--seed {seed}"):
             generator.sample(n=1, seed=seed)
-    with raises("value-invalid", tmp_path / "x.jpg"):
+    with raises("value-invalid", tmp_path / "x.jpg", f"--out {tmp_path / 'x.png'}"):
         sample(run, n=1, out=tmp_path / "x.jpg")
 
 

@@ -185,7 +185,7 @@ def sample(
     label: Annotated[list[str] | None, Parameter(name="--class", negative_iterable=())] = None,
     n: Annotated[int, Parameter(name="-n", converter=whole)] = 16,
     seed: Annotated[int, Parameter(converter=whole)] = 0,
-    out: Path = Path("samples.png"),
+    out: Path | None = None,
     at: Annotated[int | None, Parameter(converter=whole)] = None,
     device: str = "auto",
 ) -> None:
@@ -196,14 +196,14 @@ def sample(
     model
         run folder, generator folder, model.safetensors or a checkpoint of a run
     label
-        name of a class; may be given several times; default: all classes
+        name of a class, or several names with commas between them; may be given several times; default: all classes
     n
         number of images of each class
     seed
         seed of the latents: image i of a class depends on the seed and i only
     out
         X.png with one row a class; X.npz with arr_0 (images), arr_1 (labels) and class_names; or a folder of class
-        folders
+        folders; default: a new samples.png, samples-2.png ...
     at
         sample from the run's checkpoint after this many images, not from its last generator
     device

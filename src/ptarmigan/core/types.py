@@ -151,12 +151,16 @@ class ImageSpec:
         if not isinstance(name, str):
             raise unknown("class", name, names)
         if class_name(name) not in names:
-            parts = [part.strip() for part in class_name(name).split(",")]
-            if len(parts) > 1 and {*parts} <= {*names}:
-                each = " ".join(f"--class {part}" for part in parts)
-                raise UserError(f"unknown class {name[:100]!r}: name each class alone, as in {each}", "unknown-name")
             raise unknown("class", class_name(name), names)
         return names.index(class_name(name))
+
+    def labels(self, given: str) -> list[int]:
+        """The labels of one class or of several with commas between them; a class may have a comma in its name."""
+        names = [*map(class_name, self.class_names)]
+        parts = [part.strip() for part in given.split(",")] if isinstance(given, str) else []
+        if len(parts) < 2 or class_name(given) in names or not {*map(class_name, parts)} & {*names}:
+            return [self.label(given)]
+        return [self.label(part) for part in parts]
 
 
 class Batch(NamedTuple):

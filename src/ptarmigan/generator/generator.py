@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import os
 import re
 import shutil
 import tempfile
@@ -133,10 +134,11 @@ class TrainedGenerator:
             return np.concatenate([c.images for c in chunks]), np.concatenate([c.labels for c in chunks])
 
     def labels_of(self, label: str | Sequence[str] | None) -> list[int]:
-        """The labels of the classes that are named, each once; raises UserError as `sample` does."""
+        """The labels of the classes that are named, each once, 'a,b' as a and b; raises UserError as `sample` does."""
         names: list[Any] = list(label or []) if label is None or isinstance(label, list | tuple) else [label]
         if self.config.model.conditioning != "none":
-            return list(dict.fromkeys(map(self.spec.label, names))) or list(range(self.spec.classes))
+            labels = [label for name in names for label in self.spec.labels(name)]
+            return list(dict.fromkeys(labels)) or list(range(self.spec.classes))
         if names and (self.spec.classes > 1 or [*map(class_name, names)] != [*map(class_name, self.spec.class_names)]):
             text = f"class {names[0]!r}: this generator is unconditional (recipe {self.config.recipe}, conditioning"
             other = ", or train with --recipe auto" if self.spec.classes > 1 else ""
@@ -238,7 +240,7 @@ def sample(
     label: Sequence[str] | None = None,
     n: int = 16,
     seed: int = 0,
-    out: str | Path = "samples.png",
+    out: str | Path | None = None,
     at: int | None = None,
     device: str = "auto",
 ) -> Path:
@@ -246,11 +248,12 @@ def sample(
 
     `model` and `at` are as in `load`.  `out` is X.png, one picture with a row per class, for which at most 32 classes
     are chosen if none is named; X.npz with arr_0 uint8 [N, H, W, C], arr_1 int64 [N] and class_names; or a folder,
-    which gets a folder of PNGs for each class.  An .npz and a folder take any number of images, of which few are in
-    memory at once.  Progress and notes go to standard error.  Raises UserError for an unknown class, an unreadable
+    which gets a folder of PNGs for each class.  By default it is samples.png, or the first of samples-2.png,
+    samples-3.png ... that does not exist.  An .npz and a folder take any number of images, of which few are in memory
+    at once.  Progress and notes go to standard error.  Raises UserError for an unknown class, an unreadable
     model, too little space or memory, and an `out` that exists: nothing is overwritten.
     """
-    out = user_path(out, "out")
+    out = user_path(new_picture() if out is None else out, "out")
     with Display(Terminal(stderr=True)) as display, memory_errors():
         generator = load(model, device, at=at)
         classes = generator.labels_of(label)
@@ -259,7 +262,8 @@ def sample(
             display.say("note: a class that is named more than once is drawn once")
         kind = out.suffix.lower()
         if kind not in ("", ".png", ".npz") and not out.is_dir():
-            raise UserError(f"out: expected X.png, X.npz or a folder, got {out}", "value-invalid")
+            text = f"out: images are saved without loss, as X.png, X.npz or a folder, and {out} is none of these"
+            raise UserError(f"{text}: use --out {out.with_suffix('.png')}", "value-invalid")
         files.check_absent(out, "out")
         if kind == ".png":
             if not label and len(classes) > MAX_ROWS:
@@ -281,6 +285,12 @@ def sample(
         else:
             save_folder(generator, classes, chunks, out, seed)
     return out
+
+
+def new_picture() -> Path:
+    """The first of samples.png, samples-2.png ... that does not exist."""
+    names = itertools.chain(["samples.png"], (f"samples-{number}.png" for number in itertools.count(2)))
+    return next(path for path in map(Path, names) if not os.path.lexists(path))
 
 
 def reported(chunks: Iterable[Chunk], total: int, display: Display) -> Iterator[Chunk]:
