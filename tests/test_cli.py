@@ -36,6 +36,7 @@ from ptarmigan.config import (
 from ptarmigan.training.setup import read_yaml
 from support import call, raises
 
+COMMANDS = ("train", "sample", "score", "compare", "info", "replay", "losses")
 FLAGS = [part for key, value in SMALL.items() for part in (f"--{key.replace('_', '-')}", str(value))]
 
 
@@ -232,7 +233,7 @@ def test_help_shows_what_people_use_and_help_all_every_field_by_section(
     status, short, _ = call(monkeypatch, capsys, "train", "--help")
     assert status == 0
     assert tuple(flags_in(short)) == cli.COMMON
-    assert "ptarmigan train --help-all" in short.splitlines()[-1]
+    assert "ptarmigan train --help-all" in short
     assert max(map(len, short.splitlines())) <= 80
     status, long, _ = call(monkeypatch, capsys, "train", "--time", "1m", "--help-all")
     assert status == 0
@@ -240,6 +241,48 @@ def test_help_shows_what_people_use_and_help_all_every_field_by_section(
     assert listed == ["--recipe", "--out", "--config", "--from", *(f"--{key.replace('_', '-')}" for key in TYPES)]
     titles = re.findall(r"^╭─ (\w+) ", long, re.MULTILINE)
     assert titles == ["Arguments", "Run", *(name.capitalize() for name in SECTIONS)]
+
+
+def test_help_all_shows_the_default_of_every_option(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    _, out, _ = call(monkeypatch, capsys, "train", "--help-all")
+    text = " ".join(line.strip("│ ") for line in out.splitlines())
+    entries = re.split(r" (?=--(?!no-)[a-z0-9-]+ (?:--no|STR|PATH|INT|FLOAT|CHOICE))", " ".join(text.split()))[1:]
+    without = [entry for entry in entries if "default: " not in entry]
+    assert [entry.split()[0] for entry in without] == ["--config"]
+    assert "[default: chosen by auto]" in next(entry for entry in entries if entry.startswith("--batch "))
+    assert "[default: non_saturating]" in next(entry for entry in entries if entry.startswith("--loss "))
+
+
+@pytest.mark.parametrize("words", [(), *((name,) for name in [*COMMANDS, "--install-completion"])], ids=" ".join)
+def test_help_of_a_command_ends_with_an_example_and_help_is_a_command_too(
+    words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status, out, _ = call(monkeypatch, capsys, *words, "--help")
+    assert status == 0
+    assert re.search(rf"^  ptarmigan {' '.join(words)}", out.rpartition("Example")[2], re.MULTILINE)
+    assert call(monkeypatch, capsys, "help", *words) == (0, out, "")
+
+
+def test_completion_is_installed_for_the_shell(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / ".bashrc").write_text("# mine")
+    status, out, _ = call(monkeypatch, capsys, "--install-completion", "--shell", "bash")
+    script = tmp_path / ".local/share/bash-completion/completions/ptarmigan"
+    assert status == 0
+    assert str(script) in out
+    assert "--augment-p" in script.read_text()
+    assert (tmp_path / ".bashrc").read_text().startswith("# mine\n")
+    monkeypatch.setattr("cyclopts.completion.detect._extract_shell_name", lambda name: None)
+    for variable in ("SHELL", "BASH_VERSION", "ZSH_VERSION", "FISH_VERSION"):
+        monkeypatch.delenv(variable, raising=False)
+    status, _, err = call(monkeypatch, capsys, "--install-completion")
+    assert status == 2
+    assert "--shell bash" in err
 
 
 @pytest.mark.parametrize("columns", ["0", "1"])

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypedDict, Unpack
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypedDict, Unpack
 
 from cyclopts import (
     App,
@@ -33,7 +33,7 @@ from ptarmigan.boundary import (
     report,
     say,
 )
-from ptarmigan.config import HELP, RECIPES, SECTIONS, TYPES, Scheduled, as_number, shown
+from ptarmigan.config import HELP, RECIPES, SECTIONS, TYPES, Scheduled, as_number, default_in_words, shown
 from ptarmigan.core.ranks_env import is_rank_0
 from ptarmigan.core.types import UserError, shorten
 from ptarmigan.core.version import __version__
@@ -70,6 +70,7 @@ app = App(
     version=__version__,
     version_flags=["--version"],
     help_flags=["--help", "-h"],
+    help_epilogue="Examples:\n  ptarmigan train photos --time 30m\n  ptarmigan help sample",
     help_formatter=Prose(),
     help_format="plaintext",  # rich needs longer to import its Markdown than to print the help
     suppress_keyboard_interrupt=False,  # main reports it
@@ -103,6 +104,17 @@ OPTIONS = Group.create_ordered("Options", help_formatter=Panel(common=True))
 RUN, *OF_SECTIONS = (
     Group.create_ordered(name.capitalize(), help_formatter=Panel(common=False)) for name in ("run", *SECTIONS)
 )
+
+
+def examples(*commands: str) -> str:
+    """The end of a help page."""
+    return "\n".join(["Example:" if len(commands) == 1 else "Examples:", *(f"  ptarmigan {line}" for line in commands)])
+
+
+def command(*commands: str, **options: Any) -> Callable[[Any], Any]:
+    """Make a function a command, whose help ends with examples; commands are listed as they are defined."""
+    make: Callable[[Any], Any] = app.command(help_epilogue=examples(*commands), sort_key=len([*app]), **options)
+    return make
 
 
 def whole(_: Any, tokens: Sequence[Token]) -> int:
@@ -141,12 +153,20 @@ else:
         for key in cls.__dataclass_fields__:
             hint, metavar = AS_TEXT.get(TYPES[key], (TYPES[key], None))
             name, converter = f"--{key.replace('_', '-')}", None if hint is bool else as_written
-            options = flag(name, HELP[key], section, metavar=metavar, negative_iterable=(), converter=converter)
+            options = flag(
+                name, HELP[key], section, metavar=metavar, negative_iterable=(), converter=converter,
+                show_default=default_in_words(key) or False,
+            )  # fmt: skip
             FLAGS[key] = Annotated[hint, options]
     Fields = TypedDict("Fields", FLAGS, total=False)
 
 
-@app.command(help_flags=["--help", "-h", HELP_ALL], usage="Usage: ptarmigan train [DATA] [OPTIONS]")
+@command(
+    "train photos --time 30m",
+    "train photos --size 48x64 --recipe acgan --out runs/acgan",
+    help_flags=["--help", "-h", HELP_ALL],
+    usage="Usage: ptarmigan train [DATA] [OPTIONS]",
+)
 def train(
     data: Annotated[
         Path | None,
@@ -159,7 +179,9 @@ def train(
         Path | None, flag("--out", "run folder; an existing run is resumed; default: runs/NAME-NUMBER")
     ] = None,
     config: Annotated[Path | None, flag("--config", "YAML file of options; flags override it")] = None,
-    init: Annotated[Path | None, flag("--from", "run or generator to take the initial weights from")] = None,
+    init: Annotated[
+        Path | None, flag("--from", "run or generator to take the initial weights from; default: random")
+    ] = None,
     **fields: Unpack[Fields],
 ) -> None:
     """Train a generator on the images of DATA, then print where it is and what to do next.
@@ -177,7 +199,7 @@ def train(
         abandon_broken_streams()  # a run ends by its own result, also where nobody reads what it prints
 
 
-@app.command
+@command("sample runs/photos-1", "sample runs/photos-1 --class cat -n 64 --seed 1 --out cats.png")
 def sample(
     model: Path,
     /,
@@ -205,7 +227,7 @@ def sample(
         X.png with one row a class; X.npz with arr_0 (images), arr_1 (labels) and class_names; or a folder of class
         folders; default: a new samples.png, samples-2.png ...
     at
-        sample from the run's checkpoint after this many images, not from its last generator
+        sample from the run's checkpoint after this many images; default: the last generator
     device
         auto, cpu, cuda or mps
     """
@@ -214,7 +236,7 @@ def sample(
     say(str(sample(model, label=label, n=n, seed=seed, out=out, at=at, device=device)))
 
 
-@app.command
+@command("score runs/photos-1", "score runs/photos-1 --extractor inception -n 5000")
 def score(
     model: Path,
     data: Path | None = None,
@@ -225,7 +247,7 @@ def score(
     extractor: str = "efficientnet-lite0",
     weights: Path | None = None,
     size: str | None = None,
-    cas: Annotated[bool, Parameter(negative=())] = False,
+    cas: Annotated[bool, Parameter(negative=(), show_default="off")] = False,
     time: str = "15m",
     out: Path | None = None,
     device: str = "auto",
@@ -269,7 +291,7 @@ def score(
     print_report(report)
 
 
-@app.command
+@command("compare runs/photos-1 runs/photos-2")
 def compare(*runs: Path) -> None:
     """Compare the scores of RUNS; runs that differ only in their seed form one group with an interval.
 
@@ -283,7 +305,7 @@ def compare(*runs: Path) -> None:
     print_comparison(compare(*runs))
 
 
-@app.command
+@command("info runs/photos-1")
 def info(model: Path, /, *, at: Annotated[int | None, Parameter(converter=whole)] = None) -> None:
     """Print what MODEL records: classes, size, recipe, images seen, scores.
 
@@ -292,7 +314,7 @@ def info(model: Path, /, *, at: Annotated[int | None, Parameter(converter=whole)
     model
         run folder, generator folder, model.safetensors or a checkpoint of a run
     at
-        describe the run's checkpoint after this many images, not its last generator
+        describe the run's checkpoint after this many images; default: the last generator
     """
     from ptarmigan.generator.header import info
 
@@ -301,7 +323,7 @@ def info(model: Path, /, *, at: Annotated[int | None, Parameter(converter=whole)
         say(f"{key.replace('_', ' '):<13} {text}")
 
 
-@app.command
+@command("replay runs/photos-1 --at 12800")
 def replay(
     run: Path,
     /,
@@ -334,7 +356,13 @@ def replay(
     print_step(replay(run, at=at, data=data, loss=loss, out=out, device=device))
 
 
-explaining = App(name="losses", help_flags=["--help", "-h"], version_flags=[])
+explaining = App(
+    name="losses",
+    help_flags=["--help", "-h"],
+    version_flags=[],
+    help_epilogue=examples("losses", "losses hinge"),
+    sort_key=len([*app]),
+)
 app.command(explaining)
 
 
@@ -349,6 +377,8 @@ def losses(
 
     Parameters
     ----------
+    name
+        a loss, penalty, recipe or problem, in one word or several; default: the losses of DCGAN and ACGAN
     plot
         X.svg: instead draw both players' losses and their slopes over the logit
     page
@@ -361,7 +391,7 @@ def losses(
     say(*explain(" ".join(name) or None, plot=plot, page=page, lang=lang).split("\n"))
 
 
-@explaining.command
+@explaining.command(help_epilogue=examples("losses identify my_loss.py"))
 def identify(*losses: str, kind: str | None = None, on: str | None = None) -> int:
     """Identify the loss that your code computes and report mistakes in it; exit status 1 if there are any.
 
@@ -389,6 +419,32 @@ def identify(*losses: str, kind: str | None = None, on: str | None = None) -> in
     answers = identify(*losses, kind=kind, on=on)
     say(*"\n".join(map(str, answers)).split("\n"))
     return 0 if all(answer.right for answer in answers) else 1
+
+
+@app.command(name="--install-completion", help_epilogue=examples("--install-completion"))
+def install_completion(*, shell: Literal["bash", "zsh", "fish", "powershell"] | None = None) -> None:
+    """Let the tab key complete commands and options in the shell.
+
+    Parameters
+    ----------
+    shell
+        the shell; default: the one that this command is given in
+    """
+    from cyclopts.completion.detect import ShellDetectionError, detect_shell
+
+    try:
+        shell = shell or detect_shell()
+        path = app.install_completion(shell=shell)
+    except ShellDetectionError:
+        text = "it is not clear which shell this is; add --shell bash, zsh, fish or powershell"
+        raise UserError(text, "value-invalid") from None
+    except OSError as error:
+        raise UserError(f"cannot write {error.filename}: {error.strerror}", "file-unwritable") from None
+    loaded = {
+        "bash": "; .bashrc loads it",
+        "zsh": "; .zshrc adds its folder to fpath, and must run compinit after that",
+    }
+    say(f"wrote {path}{loaded.get(shell, '')}", "open a new shell: the tab key completes ptarmigan's options there")
 
 
 def next_commands(run: Path) -> list[str]:
@@ -433,6 +489,8 @@ def run(arguments: list[str]) -> int:
     """Run a command -> exit status."""
     check_current_folder()
     check_arguments(arguments)
+    if arguments[:1] == ["help"]:
+        arguments = [*arguments[1:], "--help"]
     console = None
     if not arguments or {*app.help_flags, *app.version_flags, HELP_ALL} & {*arguments}:
         from ptarmigan.core.terminal import Terminal

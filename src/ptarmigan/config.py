@@ -86,7 +86,9 @@ class Data:
         "without the parts that would be too small to be of use",
     )
     group: str | None = option(
-        None, "regular expression, searched in each path: images whose matches are equal stay in one part of the split"
+        None,
+        "regular expression, searched in each path: images whose matches are equal stay in one part of the split; "
+        "default: each image by itself",
     )
     flip: bool = option(False, "mirror each training image left to right with probability 0.5")
     augment: Literal["none", "gentle", "diffaugment", "ada"] = option(
@@ -272,7 +274,7 @@ BETA = 0.999_999  # the largest beta allowed: at 1, Adam's moments would never c
 @dataclass(frozen=True)
 class Train:
     time: str | None = option(None, "budget of training time: 90s, 10m or 1h30m; default: 10m without --images")
-    images: str | None = option(None, "budget in real images that training sees: 500k or 2M")
+    images: str | None = option(None, "budget in real images that training sees: 500k or 2M; default: --time")
     batch: int = option(32, "real images in each update, with as many generated ones", 1, 1 << 20)
     micro_batch: int = option(
         0, "images computed at once: fewer need less memory and more time; 0: the whole batch, or what fits", 0, 1 << 20
@@ -364,6 +366,7 @@ class Config:
 
 SECTIONS = {"data": Data, "model": Model, "loss": Loss, "train": Train}
 TYPES: dict[str, Any] = {key: hint for cls in SECTIONS.values() for key, hint in get_type_hints(cls).items()}
+DEFAULTS: dict[str, Any] = {f.name: f.default for cls in SECTIONS.values() for f in fields(cls)}
 HELP: dict[str, str] = {f.name: f.metadata["help"] for cls in SECTIONS.values() for f in fields(cls)}
 BOUNDS: dict[str, tuple[float, float]] = {
     f.name: f.metadata["bounds"] for cls in SECTIONS.values() for f in fields(cls) if f.metadata["bounds"]
@@ -415,6 +418,20 @@ RECIPES: dict[str, dict[str, Any]] = {
         g_lr=2e-4, d_lr=2e-4, g_betas=(0.5, 0.999), d_betas=(0.5, 0.999), anneal=0.0, ema_half_life=0.0,
     ),
 }  # fmt: skip
+
+# What recipe `auto` chooses from the data, the device and the budget (training/auto.py)
+CHOSEN = ("width", "g_blocks", "batch", "d_lr", "r1", "r2", "augment", "augment_p")
+
+
+def default_in_words(key: str) -> str | None:
+    """The value of a field under recipe `auto` where it is not given; None where its help says it."""
+    if key in CHOSEN:
+        return "chosen by auto"
+    value = RECIPES["auto"].get(key, DEFAULTS[key])
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    parts = value if isinstance(value, tuple) else () if value is None else (value,)
+    return " ".join(f"{part:g}" if isinstance(part, float) else str(part) for part in parts) or None
 
 
 # --- from the user's options to a config -----------------------------------------------------------------------------

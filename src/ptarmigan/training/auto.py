@@ -43,10 +43,8 @@ MEASURED = (
     Measured("real images", 0, 0.53, "docs/benchmarks.md"),
 )
 
+
 # A resumed run keeps the fields that `decide` sets, and augment_p.  config.py has the rest of the recipe.
-CHOSEN = ("width", "g_blocks", "batch", "d_lr", "r1", "r2", "augment", "augment_p")
-
-
 @dataclass(frozen=True)
 class Setting:
     """What the choice depends on."""

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import torch
 from filelock import FileLock, Timeout
 
-from ptarmigan.config import RECIPES, UNTRACKED, Config, config_of
+from ptarmigan.config import CHOSEN, RECIPES, UNTRACKED, Config, config_of
 from ptarmigan.core import dist
 from ptarmigan.core.files import FORMAT, Damaged, load_json, make_folder, save_json
 from ptarmigan.core.records import Owner, check
@@ -25,7 +25,6 @@ from ptarmigan.core.version import __version__
 from ptarmigan.data import Dataset
 from ptarmigan.generator.header import load_run_record
 from ptarmigan.training import checkpoint
-from ptarmigan.training.auto import CHOSEN
 from ptarmigan.training.checkpoint import Checkpoint
 
 MARKER = ".ptarmigan-run"  # the file that names a folder as a run
