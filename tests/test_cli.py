@@ -30,6 +30,7 @@ from ptarmigan.config import (
     TYPES,
     Config,
     check_ranges,
+    override,
     readable,
     resolve,
 )  # fmt: skip
@@ -179,6 +180,19 @@ def test_a_fault_of_a_yaml_file_names_the_file_and_the_field(
     with raises(code, path, *facts) as caught:
         read_yaml(path)
     assert len(str(caught.value)) < 600
+
+
+def test_the_config_json_of_a_run_runs_it_again(shapes: Path, tmp_path: Path) -> None:
+    run = ptarmigan.train(shapes, out=tmp_path / "a", loss="lsgan", **SMALL)
+    again = ptarmigan.train(config=run / "config.json", out=tmp_path / "b")
+    assert (again / "generator/model.safetensors").read_bytes() == (run / "generator/model.safetensors").read_bytes()
+    fields = read_yaml(run / "config.json")
+    other = resolve(override(fields, {"time": "5s", "seed": 1}))
+    assert (other.train.images, other.train.time, other.train.seed, other.loss.loss) == (None, "5s", 1, "least_squares")
+    changed = tmp_path / "changed.json"
+    changed.write_text((run / "config.json").read_text().replace('"batch": 8', '"batch": 9'))
+    with raises("file-damaged", changed):
+        read_yaml(changed)
 
 
 def test_values_of_a_yaml_file_are_those_that_it_shows(tmp_path: Path) -> None:

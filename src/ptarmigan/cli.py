@@ -178,7 +178,9 @@ def train(
     out: Annotated[
         Path | None, flag("--out", "run folder; an existing run is resumed; default: runs/NAME-NUMBER")
     ] = None,
-    config: Annotated[Path | None, flag("--config", "YAML file of options; flags override it")] = None,
+    config: Annotated[
+        Path | None, flag("--config", "YAML file of options, or the config.json of a run to repeat; flags override it")
+    ] = None,
     init: Annotated[
         Path | None, flag("--from", "run or generator to take the initial weights from; default: random")
     ] = None,

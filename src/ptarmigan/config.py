@@ -508,6 +508,12 @@ def convert_fields(given: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value if key == "recipe" else convert_field(key, value) for key, value in flat.items()}
 
 
+def override(fields: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields with those given in their place; a budget of time replaces one of images, and the other way."""
+    replaced = BUDGET if any(key in given for key in BUDGET) else ()
+    return {key: value for key, value in fields.items() if key not in replaced} | {**given}
+
+
 def config_of(record: Mapping[str, Any]) -> Config:
     """The config in the record of a run or of a generator; raises UserError as `resolve` does.
 

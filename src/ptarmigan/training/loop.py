@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ptarmigan.config import flatten, parse_images, parse_time, resolve
+from ptarmigan.config import flatten, override, parse_images, parse_time, resolve
 from ptarmigan.core import dist
 from ptarmigan.core.console import Display, Terminal
 from ptarmigan.core.devices import OtherProcesses, deterministic, keep_freed_memory, pick_device
@@ -42,7 +42,7 @@ from ptarmigan.training.budget import (
 from ptarmigan.training.messages import describe, finish
 from ptarmigan.training.probe import Probed, probe, report_memory, report_out_of_memory
 from ptarmigan.training.run_folder import lock, open_run, record_of, recorded_auto, write_record
-from ptarmigan.training.setup import Job, open_job, read_yaml, train_batches
+from ptarmigan.training.setup import Job, of_run, open_job, read_yaml, train_batches
 from ptarmigan.training.snapshot import (
     LAST,
     LiveScore,
@@ -97,7 +97,8 @@ def train(
 
     `recipe` names the settings: auto (default), acgan, dcgan.  `out` is the run folder, by default a new
     runs/NAME-NUMBER; an existing run is resumed bit for bit where it stopped, or extended if the budget is longer.
-    `config` is a YAML file of fields.  `init` is a model to start from: a run, whose G and D are copied, or a
+    `config` is a YAML file of fields, or the config.json of a run, whose fields, images and start are taken where none
+    are given here.  `init` is a model to start from: a run, whose G and D are copied, or a
     generator, whose G is copied; classes are matched by name, and the network has the model's shape except where
     `fields` or `config` say otherwise.  `fields` are those of `Config` by name, for example time="10m", batch=32,
     g_lr=1e-3; they override `config`.  `loss` may be a Python file, which is executed (see `ptarmigan.losses.custom`);
@@ -110,8 +111,10 @@ def train(
         None if path is None else user_path(path, what, pipe=what == "config")
         for path, what in ((data, "data"), (out, "out"), (config, "config"), (init, "from"))
     )
-    asked = read_yaml(config) if config is not None else {}
-    asked |= {key: value for key, value in {"recipe": recipe, **fields}.items() if value is not None}
+    given = {key: value for key, value in {"recipe": recipe, **fields}.items() if value is not None}
+    asked = override(read_yaml(config), given) if config is not None else given
+    if config is not None:
+        data, init = of_run(config, data, init)
     device = pick_device(resolve({"device": flatten(asked).get("device")}).train.device)
     with (
         dist.ranks(device), report_memory(device), signals_stop(),

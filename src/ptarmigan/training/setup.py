@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -9,10 +11,12 @@ from typing import Any
 import torch
 import yaml
 
-from ptarmigan.config import Config, convert_fields, flatten, resolve
+from ptarmigan.config import Config, config_of, convert_fields, flatten, resolve
 from ptarmigan.core import dist
 from ptarmigan.core.console import Display
 from ptarmigan.core.devices import little_memory
+from ptarmigan.core.files import load_json
+from ptarmigan.core.records import RunRecord, check
 from ptarmigan.core.types import UserError, shorten
 from ptarmigan.data import Batches, Dataset, open_dataset
 from ptarmigan.game.batch import rank_batch
@@ -75,11 +79,15 @@ class Loader(yaml.SafeLoader):
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """Fields from a YAML file, flat or in sections, as {field: value}.
+    """Fields from a YAML file, flat or in sections, or all fields of a run from its config.json, as {field: value}.
 
     Raises UserError, which names the file: file-unreadable where it cannot be read or is not a mapping, and those of
     `convert_fields`.
     """
+    if (record := read_run_config(path)) is not None:
+        config, own_loss = config_of(record), str(record.get("asked", {}).get("loss"))
+        fields = {"recipe": config.recipe, **config.flat()} | ({"loss": own_loss} if own_loss.endswith(".py") else {})
+        return {key: value for key, value in fields.items() if value is not None}
     try:
         content = yaml.load(path.read_text(encoding="utf-8-sig"), Loader)
     except OSError as error:
@@ -102,6 +110,29 @@ def read_yaml(path: Path) -> dict[str, Any]:
     except UserError as error:
         raise UserError(f"config: {path}: {error.text}", error.code) from None
     return fields
+
+
+def read_run_config(path: Path) -> dict[str, Any] | None:
+    """The record in the config.json of a run; None for another file.  Raises Damaged where it was changed."""
+    if path.suffix != ".json":
+        return None
+    with suppress(OSError, ValueError, RecursionError):
+        content = json.loads(path.read_bytes())
+        if isinstance(content, dict) and {"config", "data", "spec"} <= content.keys():
+            record = load_json(path)
+            check(path, record, RunRecord)
+            return record
+    return None
+
+
+def of_run(config: Path, data: Path | None, init: Path | None) -> tuple[Path | None, Path | None]:
+    """`data` and `init`, or those of the run whose config.json `config` is, where they are None."""
+    record = read_run_config(config)
+    if record is not None and data is None and record["data"]["source"] != "embedded":
+        data = Path(record["data"]["source"])
+    if record is not None and init is None and record.get("init"):
+        init = Path(record["init"]["model"])
+    return data, init
 
 
 def yaml_fault(error: Exception) -> str:
