@@ -15,6 +15,7 @@ import pytest
 
 from ptarmigan import UserError, boundary, cli
 from ptarmigan.config import resolve
+from ptarmigan.core.types import brief
 from support import call, raises
 
 TORCHRUN = {
@@ -234,8 +235,8 @@ def called(monkeypatch: pytest.MonkeyPatch, program: str, *arguments: str) -> No
 
 def test_a_long_word_of_an_error_is_shortened() -> None:
     for text in ("x" * 10_000, "a b " + "1" * 400 + ": too long", "it's " + "é" * 300):
-        assert len(boundary.brief(text)) < 200
-    assert boundary.brief("/a/path" * 30 + " is plain") == "/a/path" * 30 + " is plain"
+        assert len(brief(text)) < 200
+    assert brief("/a/path" * 30 + " is plain") == "/a/path" * 30 + " is plain"
 
 
 def test_the_hint_how_to_go_on_starts_this_program_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

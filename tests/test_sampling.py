@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from filelock import FileLock
 from PIL import Image
 
 import ptarmigan.generator.generator as sampling
@@ -19,7 +21,7 @@ from ptarmigan import info, load, sample, train
 from ptarmigan.config import config_of, resolve
 from ptarmigan.core.tensor_files import load_tensors, save_tensors
 from ptarmigan.core.types import UserError
-from support import at_most, call, raises
+from support import at_most, at_step, call, interrupt, raises
 
 
 def tree(folder: Path) -> dict[Path, bytes]:
@@ -338,6 +340,32 @@ def test_a_damaged_generator_is_named_and_never_loaded(damage: str, run: Path, t
     path.write_bytes(blob)
     with pytest.raises(UserError, match=r"model\.safetensors"):
         load(path)
+
+
+def test_info_says_that_a_run_was_stopped_and_the_command_resumes_it(shapes: Path, tmp_path: Path) -> None:
+    run = tmp_path / "a run"
+    with pytest.MonkeyPatch.context() as patch, raises("stopped"):
+        at_step(patch, 5, interrupt)
+        train(shapes, out=run, **SMALL)
+    text = info(run)["run"]
+    assert text.startswith("stopped at 83% of its budget")
+    with FileLock(run / ".lock"):
+        assert info(run)["run"] == "training, at 83% of its budget"
+    program, command, *options = shlex.split(text.partition(": ")[2])
+    assert (program, command) == ("ptarmigan", "train")
+    given = {key.removeprefix("--"): value for key, value in zip(options[::2], options[1::2], strict=True)}
+    assert train(**given) == run  # type: ignore[arg-type]
+    assert info(run)["run"] == "finished"
+    assert "run" not in info(run / "generator")
+
+
+def test_a_name_from_a_file_is_printable_in_a_message(run: Path, tmp_path: Path) -> None:
+    tensors, meta = load_tensors(run / "generator/model.safetensors")
+    del meta["sha256"]
+    save_tensors(tmp_path / "x.safetensors", {**tensors, "\x1b[31mred": tensors["project.weight"].clone()}, meta)
+    with raises("file-damaged", "\\x1b[31mred") as caught:
+        load(tmp_path / "x.safetensors")
+    assert str(caught.value).isprintable()
 
 
 def test_no_generator_says_where_it_was_looked_for(tmp_path: Path) -> None:

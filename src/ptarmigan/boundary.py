@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import re
 import shlex
 import shutil
 import signal
@@ -18,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ptarmigan.core.ranks_env import is_rank_0, under_torchrun
-from ptarmigan.core.types import OutputFailed, UserError, printable
+from ptarmigan.core.types import OutputFailed, UserError, brief, printable
 from ptarmigan.core.version import __version__
 
 # The program as it was called, and its arguments: `main` sets it
@@ -188,11 +187,6 @@ def say(*lines: str) -> None:
             print(printable(line))
     except OSError as error:
         raise OutputFailed(error.errno, error.strerror) from None
-
-
-def brief(text: str) -> str:
-    """The text with the middle left out of each word of more than 300 characters, such as a number of 1,000 digits."""
-    return re.sub(r"(\S{100})\S{150,}(\S{50})", r"\1...\2", text)
 
 
 def fail(text: str, code: str, status: int, *hints: str) -> int:

@@ -33,9 +33,9 @@ from ptarmigan.boundary import (
     report,
     say,
 )
-from ptarmigan.config import HELP, RECIPES, SECTIONS, TYPES, Scheduled, as_number, default_in_words, shown
+from ptarmigan.config import HELP, RECIPES, SECTIONS, TYPES, Scheduled, as_number, default_in_words
 from ptarmigan.core.ranks_env import is_rank_0
-from ptarmigan.core.types import UserError, shorten
+from ptarmigan.core.types import UserError, brief, shorten, shown
 from ptarmigan.core.version import __version__
 from ptarmigan.core.words import other_option
 
@@ -322,7 +322,7 @@ def info(model: Path, /, *, at: Annotated[int | None, Parameter(converter=whole)
 
     for key, value in info(model, at=at).items():
         text = shorten(value, 10) if isinstance(value, list) else f"{value:,}" if isinstance(value, int) else value
-        say(f"{key.replace('_', ' '):<13} {text}")
+        say(brief(f"{key.replace('_', ' '):<13} {text}"))
 
 
 @command("replay runs/photos-1 --at 12800")

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 import re
-import reprlib
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
 
-from ptarmigan.core.types import UserError, unknown
+from ptarmigan.core.types import UserError, shown, unknown
 from ptarmigan.core.words import LOSS_NAMES, OTHERS, other_option, plain
 
 
@@ -49,14 +48,6 @@ def option(default: Any, text: str, low: float | None = None, high: float | None
         return field(default=default, metadata={"help": text, "bounds": None})
     text += f" [{readable(low)} " + ("or more]" if high >= 10**9 else f"to {readable(high)}]")
     return field(default=default, metadata={"help": text, "bounds": (low, high)})
-
-
-def shown(value: Any) -> str:
-    """A value as a message shows it, shortened; Python writes no number of more than 4,300 digits."""
-    try:
-        return reprlib.repr(value)[:100]
-    except ValueError:
-        return "a number of thousands of digits"
 
 
 def conflict(text: str) -> UserError:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import errno
 import os
-import reprlib
 import stat
 from pathlib import Path
 
-from ptarmigan.core.types import UserError
+from ptarmigan.core.types import UserError, brief, shown
 
 
 def user_path(given: str | Path, what: str, *, pipe: bool = False) -> Path:
@@ -21,8 +20,8 @@ def user_path(given: str | Path, what: str, *, pipe: bool = False) -> Path:
     """
     text = os.fspath(given) if isinstance(given, str | os.PathLike) else given
     if not isinstance(text, str):
-        raise UserError(f"{what}: expected a path as text or a Path, got {reprlib.repr(given)}", "value-invalid")
-    shown = text if len(text) <= 200 else f"{text[:100]}...{text[-40:]}"
+        raise UserError(f"{what}: expected a path as text or a Path, got {shown(given)}", "value-invalid")
+    named = brief(text)
     if not text:
         raise UserError(f"{what}: the path is empty; name a file or a folder", "value-invalid")
     try:
@@ -33,15 +32,15 @@ def user_path(given: str | Path, what: str, *, pipe: bool = False) -> Path:
             (path / "x").exists()
     except RuntimeError:
         raise UserError(
-            f"{what}: {shown} begins with ~, but its home folder is not known; write the whole path", "value-invalid"
+            f"{what}: {named} begins with ~, but its home folder is not known; write the whole path", "value-invalid"
         ) from None
     except ValueError:
-        raise UserError(f"{what}: {shown!r} cannot be the path of a file", "value-invalid") from None
+        raise UserError(f"{what}: {named!r} cannot be the path of a file", "value-invalid") from None
     except (FileNotFoundError, NotADirectoryError):
         return path
     except OSError as error:
         code = "value-invalid" if error.errno == errno.ENAMETOOLONG else "file-unreadable"
-        raise UserError(f"{what}: cannot use {shown}: {error.strerror or error}", code) from None
+        raise UserError(f"{what}: cannot use {named}: {error.strerror or error}", code) from None
     if not (stat.S_ISDIR(mode) or stat.S_ISREG(mode) or (pipe and stat.S_ISFIFO(mode))):
-        raise UserError(f"{what}: {shown} is neither a file nor a folder", "file-unreadable")
+        raise UserError(f"{what}: {named} is neither a file nor a folder", "file-unreadable")
     return path

@@ -53,7 +53,7 @@ MOST_NAMES = 20  # that a message lists
 def unknown(what: str, name: object, choices: Iterable[str]) -> UserError:
     """An error that suggests the nearest choice if there is one, and lists at most 20 choices."""
     if not isinstance(name, str):
-        return UserError(f"{what}: expected text, got {reprlib.repr(name)}", "value-invalid")
+        return UserError(f"{what}: expected text, got {shown(name)}", "value-invalid")
     choices, name = list(choices), name[:100]
     near = nearest(name, choices)
     hints = [f"did you mean {near!r}?"] if near is not None else []
@@ -79,7 +79,7 @@ def nearest(name: str, choices: list[str]) -> str | None:
 def check_whole(what: str, value: object) -> None:
     """Raise UserError (value-invalid) if a value is not a whole number of Python or numpy."""
     if not isinstance(value, Integral) or isinstance(value, bool):
-        raise UserError(f"{what}: expected a whole number, got {reprlib.repr(value)}", "value-invalid")
+        raise UserError(f"{what}: expected a whole number, got {shown(value)}", "value-invalid")
 
 
 def class_name(name: str) -> str:
@@ -107,6 +107,19 @@ def natural(name: str) -> tuple[object, ...]:
     """Sort key: numbers in names compare as numbers, so that 2 comes before 10 and a2 before a10."""
     pieces = re.split(r"([0-9]+)", name)
     return tuple(int(piece) if i % 2 else piece for i, piece in enumerate(pieces)), name
+
+
+def shown(value: object) -> str:
+    """A value as a message shows it, shortened; Python writes no number of more than 4,300 digits."""
+    try:
+        return reprlib.repr(value)[:100]
+    except ValueError:
+        return "a number of thousands of digits"
+
+
+def brief(text: str) -> str:
+    """The text with the middle left out of each word of more than 300 characters, such as a number of 1,000 digits."""
+    return re.sub(r"(\S{100})\S{150,}(\S{50})", r"\1...\2", text)
 
 
 def printable(text: str) -> str:

@@ -194,10 +194,8 @@ def load(model: str | Path, device: str = "cpu", *, at: int | None = None) -> Tr
     header = header_of(path, meta)
     network = network_of(path, header.spec, header.config.model, tensors)
     if fault := first_not_finite(tensors):
-        text = (
-            f"{fault} in {path} has NaN or infinite values: use another generator, or an earlier checkpoint with --at"
-        )
-        raise UserError(text, "model-invalid")
+        text = f"{printable(fault)} in {path} has NaN or infinite values"
+        raise UserError(f"{text}: use another generator, or an earlier checkpoint with --at", "model-invalid")
     network.to(pick_device(device)).eval().requires_grad_(False)
     try:
         scores = read_scores(path.parent, header.sha256)
@@ -224,7 +222,7 @@ def assign_tensors(path: Path, network: nn.Module, tensors: dict[str, Tensor]) -
             for of in (tensors, expected)
         ]
         if kinds[0] != kinds[1]:
-            fault = f"{name[:100]} is {kinds[0]}, and should be {kinds[1]}"
+            fault = f"{printable(name[:100])} is {kinds[0]}, and should be {kinds[1]}"
             raise Damaged(f"{path} does not match its header: {fault}")
     network.load_state_dict(tensors, assign=True)
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ptarmigan.config import Config, config_of
+from filelock import FileLock, Timeout
+
+from ptarmigan.config import Config, config_of, parse_time
 from ptarmigan.core.files import Damaged, load_header, load_json
+from ptarmigan.core.log import read_log
 from ptarmigan.core.paths import user_path
 from ptarmigan.core.records import CheckpointHeader, GeneratorHeader, RunRecord, Scores, check
 from ptarmigan.core.types import ImageSpec, UserError, check_whole, shorten
@@ -124,10 +128,42 @@ def read_scores(folder: Path, sha256: str) -> dict[str, Any]:
     return reports
 
 
+def state_of(run: Path) -> str | None:
+    """Whether a run is finished, goes on or was stopped, and the command that resumes it; None for another folder."""
+    lines = [*read_log(run / "metrics.jsonl")] if (run / "config.json").is_file() else []
+    if not lines:
+        return None
+    last = lines[-1]
+    if last.get("finished"):
+        return "finished"
+    config, _ = config_and_spec(run / "config.json", load_run_record(run))
+    budget = parse_time(config.train.time)
+    done, whole = (last["images_seen"], last["end"]) if last.get("end") else (last.get("clock", 0.0), budget)
+    share = f"{min(done / whole, 0.99):.0%} of its budget" if whole else f"{last['images_seen']:,} images"
+    if is_locked(run):
+        return f"training, at {share}"
+    file, out = shlex.quote(str(run / "config.json")), shlex.quote(str(run))
+    return f"stopped at {share}; resume with: ptarmigan train --config {file} --out {out}"
+
+
+def is_locked(run: Path) -> bool:
+    """Whether a process trains in a run folder now."""
+    if not (run / ".lock").is_file():
+        return False
+    try:
+        with FileLock(run / ".lock", timeout=0):
+            return False
+    except Timeout:
+        return True
+    except OSError:  # a folder that only others may write to
+        return False
+
+
 def info(model: str | Path, *, at: int | None = None) -> dict[str, Any]:
     """What a generator records: path, classes, size, channels, recipe, loss, images seen, scores, SHA-256 and more.
 
-    `model` and `at` are as in `load`.  `not_finite` names tensors with NaN or infinite values, if there are any.  The
+    `model` and `at` are as in `load`.  `run` says whether a run is finished, goes on or was
+    stopped.  `not_finite` names tensors with NaN or infinite values, if there are any.  The
     SHA-256 is checked, but not that the tensors fit the network, which `load` does.  Raises UserError if there is no
     generator or it is damaged.
     """
@@ -153,6 +189,7 @@ def info(model: str | Path, *, at: int | None = None) -> dict[str, Any]:
         "conditioning": config.model.conditioning,
         "parameters": sum(map(math.prod, parameters)),
         "images_seen": header.images_seen,
+        **({"run": state} if (state := state_of(Path(model))) else {}),
         "scores": scores,
         "sha256": header.sha256,
         **({"not_finite": faults} if faults else {}),
