@@ -379,9 +379,9 @@ RECIPES: dict[str, dict[str, Any]] = {
     # training/auto.py sets the other fields from the data, the device and the budget, and sets g_blocks to 0 if the
     # budget is short.
     "auto": dict(loss="non_saturating", least_side=3, g_blocks=1, g_modulation=True, penalty_every=4),
-    # After Radford et al. 2016 (1511.06434), section 4: z uniform, 100; Adam 2e-4, beta1 .5; batch 128; N(0, .02); batch
-    # norm in both.  Differs: width 64, where the paper's figure has 128 channels next to the image; the budget and the
-    # size of the images.  Not verified against the paper's text: Adam's beta2 .999, its usual value.
+    # After Radford et al. 2016 (1511.06434), section 4: z uniform, 100; Adam 2e-4, beta1 .5; batch 128; N(0, .02);
+    # batch norm in both.  Differs: width 64, where the paper's figure has 128 channels next to the image; the budget
+    # and the size of the images.  Not verified against the paper's text: Adam's beta2 .999, its usual value.
     "dcgan": dict(
         conditioning="none", width=64, latent="uniform", d_norm="batch", weight_init="dcgan",
         loss="non_saturating", r1=0.0, r2=0.0, batch=128,
