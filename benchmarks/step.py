@@ -1,6 +1,6 @@
 """Images/s of a training step of the `dcgan` recipe and of the textbook step: 64x64 RGB, 64 channels, batch 64.
 
-    python benchmarks/step.py [--rounds 15]
+    python benchmarks/step.py [--rounds 15] [--cpu]
 
 Four steps run interleaved, both programs in fp32 and in bf16; rates are medians.  Ours is the shipped step with
 everything that a run does between ticks: batches from a pack in memory, addressed latents, the moving average of G.
@@ -38,7 +38,10 @@ IMAGES = 20_000  # in the pack
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=15, help="at least 2")
-    rounds = parser.parse_args().rounds
+    parser.add_argument("--cpu", action="store_true", help="count CPU time: for one thread of a machine that is shared")
+    arguments = parser.parse_args()
+    rounds = arguments.rounds
+    timed = partial(seconds_of, time.process_time if arguments.cpu else time.perf_counter)
 
     _, batches, kind = shipped("dcgan", 64, 3)
     state = {bf16: shipped("dcgan", 64, 3, bf16)[0] for bf16 in (False, True)}
@@ -92,10 +95,10 @@ def shipped(
     return (lambda: train_batch(state, batches)), batches, "bf16" if bf16 else "fp32"
 
 
-def timed(step: Callable[[], object]) -> float:
-    begun = time.perf_counter()
+def seconds_of(clock: Callable[[], float], step: Callable[[], object]) -> float:
+    begun = clock()
     step()
-    return time.perf_counter() - begun
+    return clock() - begun
 
 
 if __name__ == "__main__":

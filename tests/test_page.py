@@ -510,6 +510,8 @@ def test_the_training_loop_takes_the_steps_of_the_shipped_losses() -> None:
         for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
             torch.testing.assert_close(a, b)
     assert len(build.training_loop().splitlines()) <= 20
+    with pytest.raises(RuntimeError, match="second time"):  # what the page says of a loop without detach
+        exec(build.training_loop().replace("fake.detach()", "fake"), {})
 
 
 def test_the_library_calls_are_the_cross_entropy() -> None:
