@@ -1,9 +1,9 @@
 """The DCGAN step that people copy, with which benchmarks/step.py compares.
 
-Written from scratch in the customary form: fp32, a sigmoid in D followed by BCELoss, tensors of ones and zeros as
-labels, separate backward passes for the real and the fake half of D's batch, default Adam, and both losses read by
-`.item()` every step.  Nothing else slows it down: one forward of G serves both players, convolutions before a norm
-have no bias, activations work in place.  Imports nothing from ptarmigan.
+Written from scratch in the customary form: fp32 (or bf16 under autocast), a sigmoid in D followed by BCELoss, tensors
+of ones and zeros as labels, separate backward passes for the real and the fake half of D's batch, default Adam, and
+both losses read by `.item()` every step.  Nothing else slows it down: one forward of G serves both players,
+convolutions before a norm have no bias, activations work in place.  Imports nothing from ptarmigan.
 """
 
 from __future__ import annotations
@@ -51,8 +51,9 @@ def initialise(module: nn.Module) -> None:
 class TextbookStep:
     """Both networks, their optimizers, and one training step."""
 
-    def __init__(self, device: str | torch.device = "cpu", lr: float = 2e-4) -> None:
+    def __init__(self, device: str | torch.device = "cpu", lr: float = 2e-4, bf16: bool = False) -> None:
         self.device = torch.device(device)
+        self.bf16 = bf16
         self.G = generator().apply(initialise).to(self.device)
         self.D = discriminator().apply(initialise).to(self.device)
         self.opt_g = torch.optim.Adam(self.G.parameters(), lr=lr, betas=(0.5, 0.999))
@@ -66,16 +67,26 @@ class TextbookStep:
         fake_label = torch.zeros(len(images), device=self.device)
 
         self.D.zero_grad()
-        loss_real = self.criterion(self.D(images).view(-1), real_label)
+        loss_real = self.criterion(self.answer(images), real_label)
         loss_real.backward()
-        fakes = self.G(torch.randn(len(images), Z_DIM, 1, 1, device=self.device))
-        loss_fake = self.criterion(self.D(fakes.detach()).view(-1), fake_label)
+        with self.autocast():
+            fakes = self.G(torch.randn(len(images), Z_DIM, 1, 1, device=self.device))
+        loss_fake = self.criterion(self.answer(fakes.detach()), fake_label)
         loss_fake.backward()
         loss_d = loss_real.item() + loss_fake.item()
         self.opt_d.step()
 
         self.G.zero_grad()
-        loss_g = self.criterion(self.D(fakes).view(-1), real_label)
+        loss_g = self.criterion(self.answer(fakes), real_label)
         loss_g.backward()
         self.opt_g.step()
         return loss_d, loss_g.item()
+
+    def answer(self, images: Tensor) -> Tensor:
+        """D's probabilities [N] in fp32, which BCELoss needs."""
+        with self.autocast():
+            found: Tensor = self.D(images).view(-1)
+        return found.float()
+
+    def autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16)

@@ -9,20 +9,26 @@ import subprocess
 import sys
 import unicodedata
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from conftest import SMALL
 from ptarmigan import losses, train
-from ptarmigan.config import LOSSES, RECIPES, TYPES, Config, Loss, resolve
+from ptarmigan.config import LOSSES, RECIPES, TYPES, Config, Loss, Train, resolve
+from ptarmigan.core import words
 from ptarmigan.core.log import read_log
-from ptarmigan.core.types import DiscriminatorOutput
+from ptarmigan.core.types import DiscriminatorOutput, UserError
+from ptarmigan.evaluation import metrics
+from ptarmigan.evaluation.features import EXTRACTORS
+from ptarmigan.evaluation.features.inception import DIM
 from ptarmigan.game.augment import INTERVAL, adapt
+from ptarmigan.game.optim import ema_decay, update_ema
 from ptarmigan.handbook.entries import ENTRIES, INDENT, LANGUAGES, Entry, Value, explain, read_handbook
 from ptarmigan.losses import penalties
 from ptarmigan.losses.adversarial import objective
@@ -41,7 +47,7 @@ from support import call, raises
 N, K, FEATURES = 6, 5, 7
 OTHERS = (
     "smoothing", "auxiliary_classifier", "projection", "twin_classifier", "discriminative_classifier", "reacgan",
-    "r1", "r2", "gradient_penalty", "ada", "dcgan", "acgan", "auto",
+    "r1", "r2", "gradient_penalty", "ada", "dcgan", "acgan", "auto", "ema", "kid", "fid",
 )  # fmt: skip
 BASE = {"dcgan": "non_saturating", "acgan": "non_saturating", "auxiliary_classifier": "non_saturating"}
 BASE |= dict.fromkeys(("twin_classifier", "discriminative_classifier", "reacgan"), "non_saturating")
@@ -81,6 +87,7 @@ def given() -> dict[str, Any]:
         "source": head.source, "embedding": head.embedding,
         "u": torch.rand(N, 1, 1, 1, generator=draw, dtype=torch.float64), "gamma": 0.3, "weight": 9.0,
         "p": torch.tensor(0.3, dtype=torch.float64), "batch": 64,
+        "half_life": 4e3, "average": normal(3, 4), "w": normal(3, 4), "A": normal(11, 4), "B": normal(9, 4) + 0.5,
         "R1": 0.15 * penalties.squared_gradient_norm(real, x).mean(),
         "R2": 0.15 * penalties.squared_gradient_norm(fake, x_fake).mean(), "head": head,
     }  # fmt: skip
@@ -96,6 +103,16 @@ def expected(name: str, n: dict[str, Any]) -> dict[str, Tensor]:
     if name == "ada":
         r_t = losses.OBJECTIVES["non_saturating"].signs(real=n["real"], fake=n["fake"]).mean()
         return {"r_t": r_t, "p": adapt(n["p"], r_t, n["batch"])}
+    if name == "ema":
+        beta, (average, live) = ema_decay(10**9, n["batch"], n["half_life"]), (nn.Linear(4, 3).double() for _ in "ab")
+        average.weight.data, live.weight.data = n["average"].clone(), n["w"]
+        update_ema(average, live, beta)
+        return {"beta": torch.tensor(beta, dtype=torch.float64), "average": average.weight.data}
+    if name == "kid":
+        return {"KID": torch.tensor(metrics.kid(n["A"], n["B"]), dtype=torch.float64)}
+    if name == "fid":
+        found = metrics.frechet(*(metrics.gaussian(n[key]) for key in "AB"))
+        return {"FID": torch.tensor(found, dtype=torch.float64)}
     if name == "gradient_penalty":
         m = penalties.between(n["x"], n["x_fake"], n["u"])
         return {"GP": n["weight"] * penalties.one_centred(n["D"](m), m).mean()}
@@ -166,6 +183,34 @@ def d2d(n: dict[str, Any], h: Tensor, y: Tensor) -> Tensor:
     return torch.stack(out)
 
 
+def similarity(u: Tensor, v: Tensor | None) -> Tensor:
+    """k of each feature of u with each of v; without v, with each other one of u."""
+    each = (u @ (u if v is None else v).T / u.shape[1] + 1) ** 3
+    return each if v is not None else each[~torch.eye(len(u), dtype=torch.bool)]
+
+
+def matrix_root(square: Tensor) -> Tensor:
+    values, vectors = torch.linalg.eig(square)
+    return (vectors @ torch.diag(values.sqrt()) @ vectors.inverse()).real
+
+
+def textbook_value(formula: str, n: dict[str, Any]) -> tuple[str, Tensor]:
+    """The name and value of a formula as papers print it: D(x) is a probability, and P that of D's class head."""
+    left, right = formula.split(" = ", 1)
+    for printed_as, python in (
+        ("P(y | x)", "c_real"), ("P(y' | G(z, y'))", "c_fake"), ("D(G(z, y'))", "fake"), ("D(G(z))", "fake"),
+        ("D(x)", "real"),
+    ):  # fmt: skip
+        right = right.replace(printed_as, python)
+    right = re.sub(r"\bE ", "E ** ", re.sub(r"\blog (\w+)", r"log(\1)", right))
+    probabilities = {
+        "real": n["real"].sigmoid(), "fake": n["fake"].sigmoid(),
+        "c_real": n["c_real"].softmax(1).gather(1, n["y"][:, None]).squeeze(1),
+        "c_fake": n["c_fake"].softmax(1).gather(1, n["y_fake"][:, None]).squeeze(1),
+    }  # fmt: skip
+    return left, eval(right, {"E": Mean(), "log": torch.log, "lam": n["lam"], **probabilities})
+
+
 def formula_value(formula: str, n: dict[str, Any]) -> tuple[str, Tensor]:
     """A printed formula's name and value: only the notation is replaced by Python."""
 
@@ -173,6 +218,8 @@ def formula_value(formula: str, n: dict[str, Any]) -> tuple[str, Tensor]:
         return torch.autograd.grad(n["D"](images).sum(), images, create_graph=True)[0].flatten(1).norm(dim=1)
 
     left, right = formula.split(" = ", 1)
+    right = right.replace("|m_a - m_b|^2", "(m_a - m_b).square().sum()").replace("S_a S_b", "S_a @ S_b")
+    right = right.replace("k(a, a')", "k(A, None)").replace("k(b, b')", "k(B, None)").replace("k(a, b)", "k(A, B)")
     right = re.sub(r"\|grad_\w D\((\w+|G\(z, y\))\)\|", r"gradient_norm(\1)", right)
     right = re.sub(r"\bE ", "E ** ", right.replace("y'", "y_fake").replace("^", "**"))
     scope = n | {
@@ -181,8 +228,10 @@ def formula_value(formula: str, n: dict[str, Any]) -> tuple[str, Tensor]:
         "t": lambda images: n["t_fake"], "b": lambda images: n["b_real"] if images is n["x"] else n["b_fake"],
         "e": lambda images: n["e_real"] if images is n["x"] else n["e_fake"], "d": lambda h, y: d2d(n, h, y),
         "CE": lambda c, y: F.cross_entropy(c, y, reduction="none"), "gradient_norm": gradient_norm,
-        "source": lambda h: n["source"](h).squeeze(1), "dot": lambda a, b: (a * b).sum(1), "sqrt": math.sqrt,
-        "F": FEATURES, "sign": torch.sign,
+        "source": lambda h: n["source"](h).squeeze(1), "dot": lambda a, b: (a * b).sum(1), "sign": torch.sign,
+        "k": similarity, "Tr": torch.trace, "sqrt": matrix_root,
+        "m_a": n["A"].mean(0), "m_b": n["B"].mean(0), "S_a": n["A"].T.cov(), "S_b": n["B"].T.cov(),
+        "beta": ema_decay(10**9, n["batch"], n["half_life"]),
         "m": penalties.between(n["x"], n["x_fake"], n["u"]),
     }  # fmt: skip
     return left, eval(right, scope)
@@ -197,22 +246,32 @@ def test_printed_code_and_formulas_are_the_shipped_functions(name: str) -> None:
     for found in (code, formulas):
         assert found.keys() & want.keys()
         for key in found.keys() & want.keys():
-            torch.testing.assert_close(found[key], want[key], rtol=1e-8, atol=1e-12)
+            value = torch.as_tensor(found[key], dtype=torch.float64)
+            torch.testing.assert_close(value, want[key], rtol=1e-8, atol=1e-12)
     assert code.keys() | formulas.keys() >= want.keys()  # both players, where there are two
 
 
 def test_the_answers_are_the_shipped_functions() -> None:
     n = given()
     ns, minimax, acgan = (expected(name, n) for name in ("dcgan", "minimax", "acgan"))
-    one, two, three = english().split("\n\n")[2:7:2]
+    one, two, three = (english().split(question.title)[1].split("\n\n")[1] for question in QUESTIONS)
     codes = [ns["L_D"], ns["L_D"], ns["L_G"], ns["L_G"], minimax["L_G"], acgan["L_D"], acgan["L_G"]]
     found = [item for page in (one, two, three) for item in run(printed(page, "PyTorch"), n)]
     assert [key for key, _ in found] == ["L_D", "L_D", "L_G", "L_G", "L_G", "L_D", "L_G"]
     for (_, value), want in zip(found, codes, strict=True):
         torch.testing.assert_close(value, want, rtol=1e-8, atol=1e-12)
     formulas = [formula_value(line, n) for page in (one, two, three) for line in printed(page, "formula").split("\n")]
-    for (_, value), want in zip(formulas, [codes[i] for i in (0, 2, 4, 5, 6)], strict=True):
-        torch.testing.assert_close(value, want, rtol=1e-8, atol=1e-12)
+    textbook = [
+        textbook_value(line, n)
+        for page in (one, two, three)
+        for line in re.sub(r"\n {2,}", " ", printed(page, "textbook")).split("\n")
+    ]
+    for found in (formulas, textbook):
+        assert [key for key, _ in found] == ["L_D", "L_G", "L_G", "L_D", "L_G"]
+        for (_, value), want in zip(found, [codes[i] for i in (0, 2, 4, 5, 6)], strict=True):
+            torch.testing.assert_close(value, want, rtol=1e-8, atol=1e-12)
+    for page in (one, two, three):
+        assert page.index("in words") < page.index("textbook") < page.index("formula")
 
 
 @pytest.mark.parametrize("name", [name for name, entry in ENTRIES.items() if entry.slope])
@@ -298,7 +357,24 @@ def marks() -> dict[str, float]:
         "R2 of a linear D of slope 1, gamma 0.2": 0.1 * penalty(1, r1),
         "GP of a constant D, weight 10": 10 * penalty(0, gp),
         "GP of a linear D of slope 1": 10 * penalty(1, gp),
+        "beta at batch 64, half-life 44,000": ema_decay(10**9, 64, 44e3),
+        "fewest images on each side": fewest(lambda x: metrics.kid(x, x)),
+        "fewest images on each side, 2,048 features": fewest(frechet_of) - 3 + DIM,
+        "FID of 2 sets of 50,000 from N(0, I), 2,048 features": metrics.frechet_bias(DIM, 50_000),
     }
+
+
+def fewest(score: Callable[[Tensor], float]) -> int:
+    """The smallest number of samples of 3 features of which a score can be computed."""
+    for n in range(1, 9):
+        with suppress(UserError):
+            score(torch.randn(n, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(n)))
+            return n
+    raise AssertionError
+
+
+def frechet_of(x: Tensor) -> float:
+    return metrics.frechet(metrics.gaussian(x), metrics.gaussian(x))
 
 
 def class_marks() -> dict[str, float]:
@@ -394,6 +470,9 @@ def test_acgan_settles_at_easy_samples_as_its_entry_says() -> None:
     assert f"above {marks()['smallest CE after a softmax, 10 classes']:.3f} for ten classes" in prose
 
 
+OF_SCORE = ("extractor",)  # an option of `ptarmigan score`, not a field of a run
+
+
 def parse(flags: str) -> dict[str, Any]:
     """'--loss hinge --r1 0.2' -> fields, as the command line does."""
     given: dict[str, Any] = {}
@@ -405,7 +484,7 @@ def parse(flags: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("name", ENTRIES)
 def test_flags_choose_what_the_entry_describes(name: str) -> None:
-    config = resolve(parse(ENTRIES[name].flags))
+    config = resolve({key: value for key, value in parse(ENTRIES[name].flags).items() if key not in OF_SCORE})
     chosen: dict[str, Callable[[Config], bool]] = {
         "smoothing": lambda c: c.loss.smoothing == 0.9,
         "auxiliary_classifier": lambda c: c.model.conditioning == "auxiliary_classifier" and c.loss.class_fake,
@@ -420,6 +499,9 @@ def test_flags_choose_what_the_entry_describes(name: str) -> None:
         "r2": lambda c: c.loss.r2 == 0.2,
         "ada": lambda c: c.data.augment == "ada",
         "gradient_penalty": lambda c: c.loss.gradient_penalty == 10 and c.loss.r1 == c.loss.r2 == 0,
+        "ema": lambda c: c.train.ema_half_life == Train().ema_half_life == 44e3,
+        "kid": lambda c: c.train.live_images == Train().live_images == 250,
+        "fid": lambda _: parse(ENTRIES["fid"].flags)["extractor"] in EXTRACTORS,
     }
     if name in LOSSES:
         assert config.loss.loss == name
@@ -433,7 +515,7 @@ def test_flags_choose_what_the_entry_describes(name: str) -> None:
     else:
         assert chosen[name](config)
     for flag in re.findall(r"--([a-z0-9-]+)", english(name)):
-        assert flag.removeprefix("no-").replace("-", "_") in {*TYPES, "recipe"}
+        assert flag.removeprefix("no-").replace("-", "_") in {*TYPES, "recipe", *OF_SCORE}
 
 
 def test_the_names() -> None:
@@ -441,7 +523,7 @@ def test_the_names() -> None:
     assert set(ENTRIES) == {*LOSSES, *OTHERS}
     assert set(RECIPES) <= set(ENTRIES)
     names = english().split("`ptarmigan losses NAME`:")[1]
-    labels = {"losses", "class", "penalties", "images", "recipes", "problems"}
+    labels = {"losses", "class", "penalties", "images", "recipes", "averages", "scores", "problems"}
     assert set(re.findall(r"\w+", names)) - labels == {*ENTRIES, *PROBLEMS}
     assert not ENTRIES.keys() & PROBLEMS.keys()
 
@@ -452,14 +534,14 @@ def test_a_page_fits_any_terminal(name: str | None, lang: str) -> None:
     text = explain(name, lang=lang)
     assert text.isascii() == (lang == "en")  # a pipe on Windows may support nothing else
     assert max(map(columns, text.splitlines())) <= 80
-    assert len(text.splitlines()) <= (60 if name else 95)
+    assert len(text.splitlines()) <= (60 if name else 115)
     assert not re.search(r"[ \t]$|\n\n\n", text, re.MULTILINE)
 
 
 @pytest.mark.parametrize("name", ENTRIES)
 def test_an_entry_is_complete(name: str) -> None:
     entry = ENTRIES[name]
-    optional = {"values", "values_note", "marks", "slope", "slope_note", "best", "rising"}
+    optional = {"textbook", "values", "values_note", "marks", "slope", "slope_note", "best", "rising"}
     for field in Entry.__dataclass_fields__:
         assert getattr(entry, field) or field in optional, field
     if name in (*LOSSES, *RECIPES, "smoothing", "auxiliary_classifier"):
@@ -468,7 +550,7 @@ def test_an_entry_is_complete(name: str) -> None:
         assert entry.values
         assert entry.slope_note
     assert re.search(r"arXiv \d{4}\.\d{4,5}", entry.paper)
-    for variable in re.findall(r"^(\w+) {2,}\S", english(name).split("Both losses are minimised.")[1], re.MULTILINE):
+    for variable in re.findall(r"^(\w+) {2,}\S", english(name).split("\n\n")[-1], re.MULTILINE):
         assert variable in VARIABLES
 
 
@@ -543,7 +625,7 @@ def both_languages() -> Iterator[tuple[str, Entry, Entry]]:
 
 def test_every_entry_has_both_languages_and_shares_formulas_and_numbers() -> None:
     for name, en, zh in both_languages():
-        for field in ("paper", "flags", "formulas", "code", "slope"):
+        for field in ("paper", "flags", "textbook", "formulas", "code", "slope"):
             assert getattr(en, field) == getattr(zh, field)
         for field in ("values", "marks"):
             one, other = getattr(en, field), getattr(zh, field)
@@ -571,7 +653,7 @@ def test_both_languages_state_the_same_numbers_and_formulas() -> None:
             if one:
                 assert HAN.search(other), f"{name}: {field}"
                 assert sorted(NUMBER.findall(one)) == sorted(NUMBER.findall(other)), f"{name}: {field}"
-            for formula in FORMULA.findall(other):
+            for formula in FORMULA.findall(other.replace("真/假", "")):
                 if re.search(r"[=^|/*_]|--", formula):
                     assert formula.strip(" ()") in one, f"{name}: {field}: {formula}"
     en, zh = (read_handbook(lang).texts for lang in LANGUAGES)
@@ -584,8 +666,9 @@ def test_both_languages_state_the_same_numbers_and_formulas() -> None:
 @pytest.mark.parametrize("name", [None, *ENTRIES])
 def test_chinese_is_set_as_chinese(name: str | None) -> None:
     text = "".join(line.strip() for line in explain(name, lang="zh").splitlines())
-    assert text.count("鉴别器") == text.count("判别器（又称鉴别器）") == 1
-    assert text.index("判别器（又称鉴别器）") == text.index("判别器")
+    if "判别器" in text:
+        assert text.count("鉴别器") == text.count("判别器（又称鉴别器）") == 1
+        assert text.index("判别器（又称鉴别器）") == text.index("判别器")
     for _, entry in texts_of(name):
         assert not re.search(r"[\u4e00-\u9fff][,;:?!]", entry)  # full-width punctuation
         assert not re.search(r"[\u4e00-\u9fff][A-Za-z0-9]|[A-Za-z0-9][\u4e00-\u9fff]", entry)  # a space between
@@ -699,13 +782,51 @@ def test_the_words_that_people_use_are_found(words: str, name: str) -> None:
 @pytest.mark.parametrize(
     ("words", "name"),
     [
-        ("sngan", "hinge"), ("RaLSGAN", "relativistic"), ("checkerbord", "checkerboard"),
-        ("mode colapse", "mode_collapse"), ("overfiting", "memorisation"), ("wassertein", "wasserstein"),
+        ("checkerbord", "checkerboard"), ("mode colapse", "mode_collapse"), ("overfiting", "memorisation"),
+        ("wassertein", "wasserstein"),
     ],
 )  # fmt: skip
 def test_a_name_that_is_near_is_suggested(words: str, name: str) -> None:
     with raises("unknown-name", repr(words), repr(name), "mode_collapse", "least_squares"):
         explain(words)
+
+
+@pytest.mark.parametrize("lang", LANGUAGES)
+@pytest.mark.parametrize(
+    ("typed", "entry"),
+    [
+        ("softplus", "non_saturating"), ("bce", "non_saturating"), ("cross-entropy", "non_saturating"),
+        ("vanilla", "non_saturating"), ("Vanilla GAN loss", "non_saturating"), ("lsgan", "least_squares"),
+        ("what is lsgan", "least_squares"), ("rpgan", "relativistic"), ("WGAN", "wasserstein"),
+        ("wgan-gp", "gradient_penalty"), ("label smoothing", "smoothing"), ("DCGAN", "dcgan"), ("r1", "r1"),
+        ("projection", "projection"), ("projection discriminator", "projection"), ("geometric gan", "hinge"),
+    ],
+)  # fmt: skip
+def test_another_name_for_a_loss_is_answered_as_its_own(typed: str, entry: str, lang: str) -> None:
+    assert explain(typed, lang=lang) == explain(entry, lang=lang)
+
+
+@pytest.mark.parametrize(
+    ("typed", "entry"),
+    [
+        ("cgan", "projection"), ("conditional GAN", "projection"), ("SNGAN", "hinge"), ("RaLSGAN", "relativistic"),
+        ("relativistic average gan", "relativistic"), ("stylegan2", "non_saturating"), ("交叉熵", "non_saturating"),
+        ("infogan", "auxiliary_classifier"),
+    ],
+)  # fmt: skip
+def test_what_has_no_entry_is_answered_by_the_nearest_and_says_so(typed: str, entry: str) -> None:
+    for lang in LANGUAGES:
+        note, rest = explain(typed, lang=lang).split("\n\n", 1)
+        assert rest == explain(entry, lang=lang)
+        assert entry in note
+
+
+def test_every_word_of_the_table_is_answered() -> None:
+    for table, entries in (("LOSS_NAMES", words.LOSS_NAMES), ("OTHERS", {k: v.entry for k, v in words.OTHERS.items()})):
+        for word, entry in entries.items():
+            if word not in {*ENTRIES, *read_handbook("en").synonyms}:  # dcgan is a recipe here, saturating a problem
+                answer = explain(word, lang="en")
+                assert answer.endswith(english(entry)), f"{table}: {word}"
 
 
 def test_every_other_name_leads_to_an_entry_and_to_one_alone() -> None:
@@ -720,8 +841,8 @@ def test_every_other_name_leads_to_an_entry_and_to_one_alone() -> None:
 
 
 def test_several_words_need_no_quotes(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    for words in (["mode", "collapse"], ["mode collapse"]):
-        status, out, _ = call(monkeypatch, capsys, "losses", *words, "--lang", "en")
+    for typed in (["mode", "collapse"], ["mode collapse"]):
+        status, out, _ = call(monkeypatch, capsys, "losses", *typed, "--lang", "en")
         assert status == 0
         assert out == english("mode_collapse") + "\n"
 
@@ -756,15 +877,6 @@ def test_neither_torch_nor_numpy_is_imported() -> None:
 )
 def test_words_in_another_order_or_form_find_their_entry(typed: str, entry: str) -> None:
     assert explain(typed, lang="en").startswith(f"{entry}: ")
-
-
-@pytest.mark.parametrize(
-    ("typed", "meant"),
-    [("softplus", "non_saturating"), ("交叉熵", "non_saturating"), ("relativistic average gan", "relativistic")],
-)
-def test_a_loss_that_is_not_the_same_is_only_suggested(typed: str, meant: str) -> None:
-    with raises("unknown-name", f"did you mean {meant!r}?"):
-        explain(typed)
 
 
 def test_an_unknown_name_of_any_length_is_a_short_error() -> None:

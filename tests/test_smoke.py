@@ -101,7 +101,8 @@ def test_every_script_has_a_smoke_test() -> None:
 @SLOW
 def test_step(run: Run) -> None:
     out = run("step", "--rounds", 2, BATCH=2, IMAGES=8)
-    assert out.count("ratio") == 3
+    assert all(f"ratio {pair} " in out for pair in ("fp32/fp32", "bf16/bf16", "bf16/fp32"))
+    assert out.count("ratio") == 5
 
 
 @pytest.mark.parametrize(("script", "arguments"), [("gpu", []), ("many", ["configs.json"])])

@@ -5,8 +5,9 @@
 
 The prose in en.html and zh.html has no number that can be computed and no formula of a loss.  It has marks instead:
 `$TeX$` and `$$TeX$$`; `[[n KEY]]` or `[[n KEY FORMAT]]`, an entry of `numbers`; `[[formula NAME]]` and `[[code NAME]]`,
-of the handbook, whose test executes both; `[[figure NAME]]`; `[[options]]`, the list of losses; and
-`[[proof PATH NAME ... | PATH NAME ...]]`, the functions and the tests behind a claim, whose existence a test checks.
+of the handbook, whose test executes both; `[[loop]]`, the training loop of docs/losses.md, which a test runs;
+`[[figure NAME]]`; `[[options]]`, the list of losses; and `[[proof PATH NAME ... | PATH NAME ...]]`, the functions and
+the tests behind a claim, whose existence a test checks.
 """
 
 from __future__ import annotations
@@ -19,15 +20,27 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import torch
 from math_core import LatexToMathML
 
-from losses_page.computed import ADVERSARIAL, DIRAC, GRID, PERFECT, acgan_equilibrium, log_joint, numbers, tables
+from losses_page.computed import (
+    ADVERSARIAL,
+    DIRAC,
+    GRID,
+    PERFECT,
+    acgan_equilibrium,
+    log_joint,
+    numbers,
+    recorded_runs,
+    tables,
+)
 from ptarmigan.core.version import __version__
 from ptarmigan.handbook.entries import ENTRIES, read_handbook
 from ptarmigan.handbook.figures import Box, Marks, charts, panel, rows, svg_elements
 
 HERE = Path(__file__).parent
-PAGE = HERE.parents[1] / "src" / "ptarmigan" / "assets" / "losses.html"
+ROOT = HERE.parents[1]
+PAGE = ROOT / "src" / "ptarmigan" / "assets" / "losses.html"
 LANGUAGES = {"en": "en", "zh": "zh-Hans"}
 UNBROKEN = r"\$[^$\n]+\$(?: = \[\[n [^\]]+\]\][,.;:)，。；：、）]*|[,.;:)，。；：、）”]+)"  # no line break inside these
 MACROS = {
@@ -80,6 +93,9 @@ def figure(name: str, word: Callable[[str], str]) -> str:
     if name == "shrinking":
         keys, label = [("real", "data"), ("generator", "where G converges")], "where G converges"
         pictures = [shrunk(fakes, box, word) for fakes in (False, True)]
+    elif name in recorded_runs():
+        keys, label = [("real", "D"), ("generator", "G")], "losses and KID over a run"
+        pictures = run_charts(name, box, word)
     else:
         row = rows(None)[0] if name == "answers" else rows(name)[-1]
         keys, label = [(player.style, player.label) for player in row.players], "loss and slope"
@@ -107,6 +123,24 @@ def shrunk(fakes: bool, box: Box, word: Callable[[str], str]) -> Marks:
         for density in log_joint(theta).exp()[:, visible]
     ]
     return panel(box, word("C learns from both" if fakes else "C learns from real images"), "x", GRID[visible], curves)
+
+
+def run_charts(name: str, box: Box, word: Callable[[str], str]) -> list[Marks]:
+    """The losses of both players over a recorded run, and the KID at its snapshots."""
+    run = {key: torch.tensor(values, dtype=torch.float64) for key, values in recorded_runs()[name].items()}
+    axis = word("images seen, in thousands")
+    losses = [("real", run["d_adv"]), ("generator", run["g_adv"])]
+    return [
+        panel(box, word("loss"), axis, run["images"], losses),
+        panel(box, word("KID of the samples"), axis, run["kid_images"], [("real", run["kid"])]),
+    ]
+
+
+def training_loop() -> str:
+    """The first Python block of docs/losses.md."""
+    found = re.search(r"^```python\n(.*?)^```$", (ROOT / "docs" / "losses.md").read_text(encoding="utf-8"), re.S | re.M)
+    assert found
+    return found[1].rstrip()
 
 
 def fill(text: str, language: str, of: dict[str, float]) -> str:
@@ -145,6 +179,7 @@ def fill(text: str, language: str, of: dict[str, float]) -> str:
         "version": lambda _: __version__,
         "formula": formula,
         "code": lambda name: f"<pre><code>{html.escape(questions[name].code)}</code></pre>",
+        "loop": lambda _: f"<pre><code>{html.escape(training_loop())}</code></pre>",
         "figure": lambda name: figure(name, word),
         "options": lambda which: "".join(f"<option>{name}</option>" for name in (DIRAC if which else ADVERSARIAL)),
         "proof": proof,

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -101,6 +103,9 @@ def numbers() -> dict[str, float]:
     out |= {"ignorant.d": out["non_saturating.d"] + 2 * out["ignorant"]}
     out |= {"ignorant.g": out["non_saturating.g"] + out["ignorant"]}
     out |= classes()
+    runs = recorded_runs()
+    out |= {f"{name}.{score}": run[score][-1] for name, run in runs.items() for score in ("kid", "recall")}
+    out |= {"runs.images": 1000 * runs["healthy"]["kid_images"][-1], "runs.data": 10_000}
     fields = resolve({}).loss
     everyone = torch.eye(OTHERS + 1, dtype=torch.float64)
     floor = d2d_ce(
@@ -108,6 +113,13 @@ def numbers() -> dict[str, float]:
     )
     out |= {"margin": fields.class_margin, "temperature": fields.class_temperature, "contrast": floor.max().item()}
     return out | {"K": CLASSES, "others": OTHERS}
+
+
+@cache
+def recorded_runs() -> dict[str, dict[str, list[float]]]:
+    """What record_runs.py recorded: the losses of both players and the KID, by images seen in thousands."""
+    found: dict[str, dict[str, list[float]]] = json.loads(Path(__file__).with_name("runs.json").read_text())
+    return found
 
 
 def normal(mean: Tensor | float, sd: Tensor | float, x: Tensor = GRID) -> Tensor:

@@ -24,6 +24,7 @@ from typing import Any
 from rich.cells import cell_len
 
 from ptarmigan.config import RECIPES, resolve
+from ptarmigan.core import words
 from ptarmigan.core.paths import user_path
 from ptarmigan.core.types import UserError, unknown
 
@@ -58,6 +59,7 @@ class Entry:
     formulas: tuple[str, ...]  # Python except for ^ and "E x", the mean of x
     code: str  # PyTorch on the names in [variables] of the texts
     wrong: tuple[str, ...]
+    textbook: tuple[str, ...] = ()  # the formulas as papers print them, where D is a probability
     paper: str = ""
     flags: str = ""  # the command-line flags that choose it
     best: str = ""  # the optimal D at each point, and the value of its loss
@@ -87,10 +89,10 @@ class Problem:
 class Handbook:
     """All entries and texts in one language."""
 
-    groups: dict[str, dict[str, Entry]]  # questions, losses, class, penalties, images, recipes
+    groups: dict[str, dict[str, Entry]]  # questions, losses, class, penalties, images, recipes, averages, scores
     problems: dict[str, Problem]
-    synonyms: dict[str, str]  # another name -> the entry or problem
-    near: dict[str, str]  # the name of a loss without an entry -> the nearest entry
+    synonyms: dict[str, str]  # another name, beside those in core/words.py -> the entry or problem
+    near: dict[str, str]  # the name of something without an entry, beside those in core/words.py -> the nearest entry
     texts: dict[str, Any]
 
     @property
@@ -101,11 +103,17 @@ class Handbook:
         }
 
 
+def _words_of(text: str) -> list[str]:
+    """The words of a text without case, hyphens and words that say nothing."""
+    found = re.split(r"[\s_-]+", unicodedata.normalize("NFKC", text).casefold().strip(" ?!.？！。"))
+    return [word for word in found if word not in FILLERS]
+
+
 def _plain(text: str) -> str:
-    """The words of a text as names are compared: without case, plurals, hyphens and words that say nothing."""
-    words = re.split(r"[\s_-]+", unicodedata.normalize("NFKC", text).casefold().strip(" ?!.？！。"))
-    singular = (word if len(word) < 4 or word.endswith(("ss", "us")) else word.removesuffix("s") for word in words)
-    return " ".join(SAME.get(word, word) for word in singular if word not in FILLERS)
+    """The words of a text as names are compared: as `_words_of`, without plurals, and one word for each meaning."""
+    found = _words_of(text)
+    singular = (word if len(word) < 4 or word.endswith(("ss", "us")) else word.removesuffix("s") for word in found)
+    return " ".join(SAME.get(word, word) for word in singular)
 
 
 @cache
@@ -157,7 +165,8 @@ def explain(
 ) -> str:
     """Explain a loss, conditioning, penalty, recipe or problem; without a name, the losses of DCGAN and ACGAN.
 
-    Other usual names are found too: lsgan, "mode collapse", "D loss is zero".
+    Other usual names are found too: lsgan, "mode collapse", "D loss is zero".  A first sentence says so where the entry
+    is only the nearest one, as for SNGAN.
 
     Returns text of at most 80 columns in `lang`, en or zh; by default in the language of the environment variables
     LC_ALL, LC_MESSAGES or LANG.  `plot`, X.svg, instead draws the losses and their slopes into that file, with English
@@ -168,26 +177,33 @@ def explain(
     book = read_handbook(_language(lang))
     if name is not None and not isinstance(name, str):
         raise unknown("loss", name, book.entries)
+    note = ""
     if name is not None:
-        name = _find(name, book)
+        name, note = _find(name, book)
     if plot is not None or page is not None:
         return _write(name, plot, page)
-    notation = "\n".join(_wrap(book.texts["notation"], width=WIDTH))
+    players, notation = (book.texts[key] for key in ("players", "notation"))
     if name is None:
         questions = book.groups["questions"].values()
-        parts = [notation, *(f"{question.title}\n\n{_render(question, book)}" for question in questions)]
+        parts = ["\n".join(_wrap(players + book.texts["intro"], width=WIDTH))]
+        parts += [f"{question.title}\n\n{_render(question, book)}" for question in questions]
+        parts += ["\n".join(_wrap(notation, width=WIDTH))]
         parts += [_variables("\n".join(question.code for question in questions), book), _names(book)]
         return "\n\n".join(parts)
+    parts = ["\n".join(_wrap(note, width=WIDTH))] if note else []
     if name in book.problems:
-        return _render_problem(name, book)
+        return "\n\n".join([*parts, _render_problem(name, book)])
     entry = book.entries[name]
-    parts = ["\n".join([f"{name}: {entry.title}", *_wrap(entry.paper, width=WIDTH)])]
-    parts += [_render(entry, book, _equivalent(name, book)), notation, _variables(entry.code, book)]
+    parts += ["\n".join([*_wrap(f"{name}: {entry.title}", width=WIDTH), *_wrap(entry.paper, width=WIDTH)])]
+    parts += [_render(entry, book, _equivalent(name, book))]
+    if name not in {**book.groups["averages"], **book.groups["scores"]}:
+        parts += ["\n".join(_wrap(players + notation, width=WIDTH))]
+    parts += [_variables(entry.code, book)]
     return "\n\n".join(parts)
 
 
-def _find(name: str, book: Handbook) -> str:
-    """The entry or problem that is meant; raises UserError (unknown-name).
+def _find(name: str, book: Handbook) -> tuple[str, str]:
+    """The entry or problem that is meant, and a sentence where it is only the nearest one; raises UserError.
 
     It is the one of this name, or else of the longest known name that occurs in it, or else of the known name with the
     most words that all occur in it.
@@ -195,22 +211,41 @@ def _find(name: str, book: Handbook) -> str:
     known = {_plain(entry): entry for entry in book.entries} | book.synonyms
     asked = _plain(name)
     if asked in known:
-        return known[asked]
+        return known[asked], ""
+    typed = _words_of(name)
+    if found := _other_word(typed, book):
+        return found
     inside = [
         word for word in {**known, **book.near} if re.search(rf"(?<![a-z0-9]){re.escape(word)}(?![a-z0-9])", asked)
     ]
     longest = max(inside, key=len, default="")
+    runs = [typed[i:j] for i in range(len(typed)) for j in range(i + 1, len(typed) + 1)]
+    names = [run for run in runs if len("".join(run)) > len(longest) and (len(run) > 1 or run[0].endswith("gan"))]
+    for run in sorted(names, key=lambda run: -len("".join(run))):
+        if found := _other_word(run, book):
+            return found
     if longest in known:
-        return known[longest]
-    words = {*asked.split()}
-    scattered = [word for word in known if " " in word and words.issuperset(word.split())]
-    if scattered and not longest:
-        return known[max(scattered, key=lambda word: len(word.split()))]
+        return known[longest], ""
+    if longest:
+        return book.near[longest], book.texts["near"].format(name=longest, entry=book.near[longest])
+    scattered = [word for word in known if " " in word and {*asked.split()}.issuperset(word.split())]
+    if scattered:
+        return known[max(scattered, key=lambda word: len(word.split()))], ""
     close = difflib.get_close_matches(asked, known, n=1)
-    nearest = book.near.get(longest) or (known[close[0]] if close else None)
-    hint = f"did you mean {nearest!r}? " if nearest else ""
+    hint = f"did you mean {known[close[0]]!r}? " if close else ""
     choices = f"losses: {', '.join(book.entries)}; problems: {', '.join(book.problems)}"
     raise UserError(f"unknown loss or problem {name[:100]!r}: {hint}choose one of the {choices}", "unknown-name")
+
+
+def _other_word(typed: list[str], book: Handbook) -> tuple[str, str] | None:
+    """What core/words.py knows of a name: the entry, and a sentence where the name is not just another one for it."""
+    word = words.plain(" ".join(typed))
+    if word in words.LOSS_NAMES:
+        return words.LOSS_NAMES[word], ""
+    if word not in words.OTHERS:
+        return None
+    entry = words.OTHERS[word].entry
+    return entry, book.texts["near"].format(name=" ".join(typed), entry=entry)
 
 
 def _render_problem(name: str, book: Handbook) -> str:
@@ -254,6 +289,7 @@ def _render(entry: Entry, book: Handbook, equivalent: str = "") -> str:
         slope = book.texts["slope"].format(formula=formula, low=low, high=high)
     sections = {
         "words": _wrap(entry.words),
+        "textbook": list(entry.textbook),
         "formulas": list(entry.formulas),
         "code": entry.code.splitlines(),
         "best": _wrap(entry.best),

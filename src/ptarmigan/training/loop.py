@@ -96,7 +96,8 @@ def train(
     """Train a generator on a folder of class folders, an IDX folder or an .npz (default: the embedded set).
 
     `recipe` names the settings: auto (default), acgan, dcgan.  `out` is the run folder, by default a new
-    runs/NAME-NUMBER; an existing run is resumed bit for bit where it stopped, or extended if the budget is longer.
+    runs/NAME-NUMBER; an existing run is resumed where it stopped, or extended if the budget is longer.  The result is
+    the same bit for bit on a CPU with the same number of threads, and on CUDA with `deterministic`.
     `config` is a YAML file of fields, or the config.json of a run, whose fields, images and start are taken where none
     are given here.  `init` is a model to start from: a run, whose G and D are copied, or a
     generator, whose G is copied; classes are matched by name, and the network has the model's shape except where
