@@ -1,11 +1,15 @@
 """The command line as `ptarmigan` and as `python -m ptarmigan`, which is how torchrun starts it."""
 
 import sys
+import time
 
 
 def main() -> None:
     """Run the command line.  Its modules are imported here, so that Ctrl-C is also reported while they are."""
     try:
+        from ptarmigan.core.clock import COMMAND
+
+        COMMAND.set(time.monotonic())
         from ptarmigan.cli import main
 
         main()

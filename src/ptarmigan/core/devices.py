@@ -51,6 +51,17 @@ def pick_device(name: str) -> torch.device:
     return torch.device(name)
 
 
+def computes_bf16(device: torch.device) -> bool:
+    """Whether bf16 may be faster than fp32 there: not on a CPU without instructions for it, which takes 10 times as
+    long, nor on MPS."""
+    if device.type != "cpu":
+        return device.type == "cuda"
+    has = torch.cpu.get_capabilities()
+    on_x86 = "x86" in str(has.get("architecture", ""))
+    native = not on_x86 or has.get("amx_bf16", False) or has.get("avx512_bf16", False)
+    return bool(native and torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
 def to_device(tensor: Tensor, device: torch.device | str) -> Tensor:
     """Copy a tensor from the host to a device; the host does not wait for a GPU to finish the work in its queue."""
     if torch.device(device).type == "cuda":
