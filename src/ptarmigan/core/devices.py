@@ -59,7 +59,12 @@ def computes_bf16(device: torch.device) -> bool:
     has = torch.cpu.get_capabilities()
     on_x86 = "x86" in str(has.get("architecture", ""))
     native = not on_x86 or has.get("amx_bf16", False) or has.get("avx512_bf16", False)
-    return bool(native and torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    return bool(native) and onednn_takes_bf16()
+
+
+def onednn_takes_bf16() -> bool:
+    """Whether oneDNN has kernels for bf16 here; on x86 it also has some that only emulate it."""
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def to_device(tensor: Tensor, device: torch.device | str) -> Tensor:
