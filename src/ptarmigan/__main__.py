@@ -1,5 +1,6 @@
 """The command line as `ptarmigan` and as `python -m ptarmigan`, which is how torchrun starts it."""
 
+import gc
 import sys
 import time
 
@@ -17,6 +18,8 @@ def main() -> None:
         if sys.stderr is not None:
             sys.stderr.write("ptarmigan: interrupted [interrupted]\n")
         sys.exit(130)
+    finally:
+        gc.freeze()  # Python would otherwise search all objects for garbage before it exits, which takes half a second
 
 
 if __name__ == "__main__":

@@ -21,8 +21,8 @@ class Clock:
 
     def __init__(self) -> None:
         self.last = time.monotonic()
-        self.begun = COMMAND.get() or self.last
-        self.spent = self.last - self.begun
+        self.start_up = self.last - (COMMAND.get() or self.last)  # seconds that the command needed to get here
+        self.spent = self.start_up
         self.lock, self.left = threading.Lock(), threading.Event()
         self.thread = threading.Thread(target=self._beat, daemon=True)
 

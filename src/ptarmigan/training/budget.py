@@ -18,7 +18,7 @@ MOST_SNAPSHOTS = 20  # where the user names no number
 FIRST_SECONDS = 60.0  # the first picture comes no later, where it is affordable
 RECENT_SECONDS = 30.0  # of steps, from which the present speed is measured
 OFF_SHARE, OFF_SECONDS = 0.02, 2.0  # the planned end is moved if it misses the time by more than both
-LEAVING_SECONDS = 1.0  # from the last snapshot to the end of the command
+LEAVING_SHARE = 0.4  # of the start-up's seconds, which the end of the command takes after the last snapshot
 
 
 def plan_end(state: TrainState, train: Train, images_left: float | None = None) -> None:
@@ -129,8 +129,11 @@ class Schedule:
     well.  The one at the end is always made.  `progress.clock` is the time; it is equal on all ranks.
     """
 
-    def __init__(self, state: TrainState, cost: SnapshotCost, image_seconds: float, given: bool) -> None:
+    def __init__(
+        self, state: TrainState, cost: SnapshotCost, image_seconds: float, given: bool, start_up: float = 0.0
+    ) -> None:
         train, now = state.config.train, state.progress.clock
+        self.leaving = LEAVING_SHARE * start_up
         self.seconds = parse_time(train.time)
         self.image_seconds, self.recent = image_seconds, deque[tuple[int, float]]()
         self.cost, self.saving, self.begun, self.spent = cost.scored, cost.picture, now, 0.0
@@ -177,11 +180,11 @@ class Schedule:
         """
         if self.seconds is None or state.end is None or finished(state):
             return False
-        images = self._images_left(state)
-        off = abs(state.end - state.images_seen - images) * self.image_seconds
+        off = abs(state.end - state.images_seen - self._images_left(state)) * self.image_seconds
         saving = 0.0 if self.snapshot_due(state) else self.saving
-        if off <= max(OFF_SECONDS, OFF_SHARE * self.seconds) + saving:
+        if off <= max(OFF_SECONDS, OFF_SHARE * self.seconds, saving):
             return False
+        images = self._images_left(state) - saving / self.image_seconds
         set_end(state, state.images_seen + max(1.0, images))
         return True
 
@@ -198,7 +201,7 @@ class Schedule:
     def _coming(self, state: TrainState) -> float:
         """Seconds of the snapshots to come and of leaving."""
         left = (state.config.train.snapshots or 0) - snapshots_due(state) if self.exact else self.left
-        return 0.0 if finished(state) else left * self.cost + LEAVING_SECONDS
+        return 0.0 if finished(state) else left * self.cost + self.leaving
 
     def _total(self, state: TrainState) -> float:
         """What the clock shows at the end."""

@@ -280,7 +280,8 @@ def open_schedule(job: Job, state: TrainState, live: LiveScore | None, image_sec
     with job.display.doing("measuring what a snapshot takes"):
         cost = dist.on_first(lambda: snapshot_cost(state, live))
     state.progress.clock = clock_of(job)
-    schedule = Schedule(state, SnapshotCost(*cost), image_seconds, given="snapshots" in job.given)
+    start_up = float(dist.broadcast(job.clock.start_up))
+    schedule = Schedule(state, SnapshotCost(*cost), image_seconds, "snapshots" in job.given, start_up)
     if dist.rank() == 0:
         for line in describe_snapshots(state, schedule):
             job.display.say(line)
