@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ptarmigan.core.openmp import ShortWaits
 from ptarmigan.core.ranks_env import under_torchrun
 from ptarmigan.core.types import UserError, unknown
 
@@ -113,32 +114,44 @@ def little_memory() -> str | None:
 
 
 class OtherProcesses:
-    """How busy other processes keep the cores of this one, from the moment of creation on.
+    """How busy other processes keep the cores of this one; while they do, threads that wait leave their cores to them.
 
     The ranks of one machine are taken to be as busy as this one.
     """
 
     def __init__(self, device: torch.device) -> None:
-        self.undecided = device.type == "cpu"
+        self.watched, self.said = device.type == "cpu", False
+        self.waits = ShortWaits()
         self.start, self.busy, self.own = time.monotonic(), busy_seconds(), time.process_time()
 
+    def __enter__(self) -> OtherProcesses:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.waits.switch(False)
+
     def note(self) -> str | None:
-        """A sentence if there are more threads than cores, at the first call after LOOK_AT seconds; otherwise None."""
-        seconds = time.monotonic() - self.start
-        if not self.undecided or seconds < LOOK_AT:
+        """Look every LOOK_AT seconds; a sentence when there are more threads than cores for the first time."""
+        now = time.monotonic()
+        seconds = now - self.start
+        if not self.watched or seconds < LOOK_AT:
             return None
-        self.undecided = False
-        busy, ranks = busy_seconds(), int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if under_torchrun() else 1
-        if busy is None or self.busy is None:
+        before, own_before = self.busy, self.own
+        self.start, self.busy, self.own = now, busy_seconds(), time.process_time()
+        if before is None or self.busy is None:
             return None
-        others = (busy - self.busy - ranks * (time.process_time() - self.own)) / seconds
+        ranks = int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if under_torchrun() else 1
+        others = (self.busy - before - ranks * (self.own - own_before)) / seconds
         threads, cores = ranks * torch.get_num_threads(), len(os.sched_getaffinity(0))
-        if others < 0.5 or threads + others < cores + 0.5:
+        crowded = others >= 0.5 and threads + others >= cores + 0.5
+        self.waits.switch(crowded and threads > ranks)
+        if not crowded or self.said:
             return None
+        self.said = True
         return (
             f"other processes keep {others:.1f} of the {cores} cores busy, and this run would use "
-            f"{min(threads, cores)}: it is slower than alone; for several runs at once set OMP_WAIT_POLICY=passive and "
-            f"OMP_NUM_THREADS so that their threads together are at most {cores}"
+            f"{min(threads, cores)}: it is slower than alone; for several runs at once set OMP_NUM_THREADS so that "
+            f"their threads together are at most {cores}"
         )
 
 

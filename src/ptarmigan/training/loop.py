@@ -330,9 +330,9 @@ def train_to_end(
         before, state.progress.clock = state.progress.clock, clock_of(job)
         return state.progress.clock - before
 
-    sums, others = StepSums(job.clock), OtherProcesses(job.device)
+    sums = StepSums(job.clock)
     job.display.training()
-    with catch_signals() as received:
+    with catch_signals() as received, OtherProcesses(job.device) as others:
         while not finished(state):
             sums.add(train_batch(state, batches, step))
             stop = bool(received) and dist.world() == 1  # several ranks agree at ticks
