@@ -173,6 +173,10 @@ class Schedule:
             self.total = self._total(state)
             self._spread(state.progress.clock)
 
+    def rolled_back(self, state: TrainState) -> None:
+        """Let the snapshots between the state and where it was before be made again."""
+        self.reached = snapshots_due(state)
+
     def move_end(self, state: TrainState) -> bool:
         """Move a time budget's end if at the present speed it misses the time by more than it costs to save that.
 

@@ -185,6 +185,7 @@ def train_run(job: Job, choice: Choice | None) -> TrainState:
                 break
             except Diverged as error:
                 state = roll_back(job, state, record, error, metrics)
+                schedule.rolled_back(state)
     if dist.rank() == 0:
         if not exported(job.run / "generator", state.images_seen):
             export_average(job.run / "generator", state, job.dataset, LAST)

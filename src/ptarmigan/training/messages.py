@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from ptarmigan.config import parse_time
 from ptarmigan.core import dist
 from ptarmigan.core.console import duration
 from ptarmigan.core.types import counted
@@ -35,7 +36,9 @@ def describe(run: Path, state: TrainState, choice: Choice | None, found: bool, s
     elif finished(state):
         say(f"{run} is finished at {state.images_seen:,} images; a longer --time or --images trains it further")
     else:
-        say(f"resuming {run} at {state.images_seen:,} images")
+        seconds = parse_time(config.train.time)
+        left = "" if seconds is None else f", with {duration(seconds - state.progress.clock)} of its time left"
+        say(f"resuming {run} at {state.images_seen:,} images{left}")
 
 
 def describe_snapshots(state: TrainState, schedule: Schedule) -> list[str]:
