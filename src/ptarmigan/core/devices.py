@@ -6,8 +6,9 @@ import ctypes
 import errno
 import os
 import re
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -116,22 +117,36 @@ def little_memory() -> str | None:
 class OtherProcesses:
     """How busy other processes keep the cores of this one; while they do, threads that wait leave their cores to them.
 
-    The ranks of one machine are taken to be as busy as this one.
+    The ranks of one machine are taken to be as busy as this one.  A thread looks every LOOK_AT seconds while the object
+    is open, and `say` is told once.
     """
 
-    def __init__(self, device: torch.device) -> None:
-        self.watched, self.said = device.type == "cpu", False
-        self.waits = ShortWaits()
+    def __init__(self, device: torch.device, say: Callable[[str], object] = print) -> None:
+        self.watched, self.said, self.say = device.type == "cpu", False, say
+        self.threads = torch.get_num_threads()  # which OpenMP keeps for each thread of Python
+        self.waits, self.left = ShortWaits(), threading.Event()
+        self.thread = threading.Thread(target=self._watch, daemon=True)
         self.start, self.busy, self.own = time.monotonic(), busy_seconds(), time.process_time()
 
     def __enter__(self) -> OtherProcesses:
+        self.thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.left.set()
+        self.thread.join()
         self.waits.switch(False)
 
+    def _watch(self) -> None:
+        while not self.left.wait(LOOK_AT):
+            if sentence := self.note():
+                self.say(f"note: {sentence}")
+
     def note(self) -> str | None:
-        """Look every LOOK_AT seconds; a sentence when there are more threads than cores for the first time."""
+        """Look at what was since the last look; a sentence when there are more threads than cores for the first time.
+
+        Nothing is done before LOOK_AT seconds have passed.
+        """
         now = time.monotonic()
         seconds = now - self.start
         if not self.watched or seconds < LOOK_AT:
@@ -142,7 +157,7 @@ class OtherProcesses:
             return None
         ranks = int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if under_torchrun() else 1
         others = (self.busy - before - ranks * (self.own - own_before)) / seconds
-        threads, cores = ranks * torch.get_num_threads(), len(os.sched_getaffinity(0))
+        threads, cores = ranks * self.threads, len(os.sched_getaffinity(0))
         crowded = others >= 0.5 and threads + others >= cores + 0.5
         self.waits.switch(crowded and threads > ranks)
         if not crowded or self.said:

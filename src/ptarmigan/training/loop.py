@@ -117,7 +117,7 @@ def train(
     device = pick_device(resolve({"device": flatten(asked).get("device")}).train.device)
     with (
         Clock() as clock, dist.ranks(device), report_memory(device), signals_stop(),
-        Display(Terminal(quiet=dist.rank() > 0)) as display,
+        Display(Terminal(quiet=dist.rank() > 0)) as display, OtherProcesses(device, display.say),
     ):  # fmt: skip
         job = open_job(data, asked, out, init, device, display, clock)
         locked = lock(job.run, display.say, made=out is None) if dist.rank() == 0 else nullcontext()
@@ -333,7 +333,7 @@ def train_to_end(
 
     sums = StepSums(job.clock)
     job.display.training()
-    with catch_signals() as received, OtherProcesses(job.device) as others:
+    with catch_signals() as received:
         while not finished(state):
             sums.add(train_batch(state, batches, step))
             stop = bool(received) and dist.world() == 1  # several ranks agree at ticks
@@ -345,8 +345,6 @@ def train_to_end(
             state.progress.clock = clock_of(job)
             schedule.tick(state, images, seconds)
             log_tick(job, state, images / seconds, means, scores, metrics, schedule)
-            if slowed := others.note():
-                job.display.say(f"note: {slowed}")
             moved = schedule.move_end(state)
             if schedule.snapshot_due(state):
                 schedule.snapshot_made(state, save(None if schedule.early else live, milestone=True))
