@@ -61,9 +61,10 @@ def simulate(
         yield state, schedule, "tick"
         moved = schedule.move_end(state)
         if schedule.snapshot_due(state):
-            seconds = cost.picture if schedule.early else cost.scored
+            timely = schedule.time_for_score(state)
+            seconds = cost.scored if timely else cost.picture
             state.progress.clock += seconds
-            schedule.snapshot_made(state, seconds)
+            schedule.snapshot_made(state, seconds, timely)
             yield state, schedule, "snapshot"
         elif moved:
             state.progress.clock += cost.picture
@@ -147,10 +148,10 @@ def test_a_share_of_1_is_the_end() -> None:
     assert shares[-1] == 1
 
 
-def test_a_budget_that_start_up_has_spent_ends_after_one_tick() -> None:
-    (tick, snapshot) = events("tick", "snapshot", time="3s")
+def test_a_budget_that_start_up_has_spent_ends_after_one_tick_without_a_score() -> None:
+    (tick, snapshot) = events("tick", "snapshot", time="3s", scored=9.0)
     assert tick[0] < 6
-    assert snapshot[1] == tick[1]
+    assert snapshot == (tick[0] + 0.5, tick[1])
 
 
 def test_a_number_of_snapshots_that_a_time_cannot_hold_is_said() -> None:

@@ -163,10 +163,16 @@ class Schedule:
             return snapshots_due(state) > self.reached
         return finished(state) or state.progress.clock >= self.next
 
-    def snapshot_made(self, state: TrainState, seconds: float) -> None:
+    def time_for_score(self, state: TrainState) -> bool:
+        """Whether the snapshot that is due has a live score: not an early one, nor one for which no time is left."""
+        late = max(OFF_SECONDS, OFF_SHARE * (self.seconds or 0.0))
+        in_time = self.seconds is None or state.progress.clock + self.cost <= self.seconds + late
+        return in_time and not self.early
+
+    def snapshot_made(self, state: TrainState, seconds: float, scored: bool) -> None:
         """Learn what a snapshot costs, and plan the next."""
         self.spent += seconds
-        if not self.early:
+        if scored:
             self.cost = seconds
         self.early, self.reached = False, snapshots_due(state)
         if not self.exact:

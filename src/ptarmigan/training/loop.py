@@ -347,7 +347,10 @@ def train_to_end(
             log_tick(job, state, images / seconds, means, scores, metrics, schedule)
             moved = schedule.move_end(state)
             if schedule.snapshot_due(state):
-                schedule.snapshot_made(state, save(None if schedule.early else live, milestone=True))
+                scored = schedule.time_for_score(state)
+                if live and not (scored or schedule.early):
+                    job.display.say("note: no time is left for the live score of this snapshot")
+                schedule.snapshot_made(state, save(live if scored else None, milestone=True), scored)
             elif moved:
                 save(None, milestone=False)
             if stop and not finished(state):
