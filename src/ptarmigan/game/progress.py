@@ -20,4 +20,4 @@ class Progress:
     best_kid: float | None = None  # lowest live score of a snapshot; None: no snapshot was scored
     best_images: int = 0  # images seen at that snapshot
     shown_at: int = 0  # images seen at the newest snapshot with a grid of samples
-    kept: list[int] = field(default_factory=list)  # checkpoints that earlier versions promised never to delete
+    kept: list[int] = field(default_factory=list)  # images seen of checkpoints that are never deleted

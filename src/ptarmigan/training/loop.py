@@ -295,8 +295,10 @@ def clock_of(job: Job) -> float:
 
 
 def save_start(job: Job, state: TrainState, record: dict[str, Any], started_warm: bool) -> None:
-    """Write the record, and in a warm start a first checkpoint, so that the run no longer needs the model."""
+    """Write the record, and in a warm start a first checkpoint, which is kept, so that the run no longer needs the
+    model, not even for a replay."""
     if started_warm:
+        state.progress.kept.append(0)
         checkpoint.save(job.run, state, record)
     write_record(job.run, record, job.dataset)
 
