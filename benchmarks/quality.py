@@ -5,8 +5,9 @@
     python benchmarks/quality.py --tune acgan --time 200s           trained on 50,000, judged on the other 10,000
     python benchmarks/quality.py --small auto --time 300s           trained on 100 of each class: does it copy?
 
-A row that is in the results already is not run again.  Only steps count as time.  A timed row needs the machine, or
-with OMP_NUM_THREADS=1 a core, to itself.  `dcgan` knows no classes, so its accuracy and diversity are left out.
+A row that is in the results already is not run again.  `--time` is that on the clock; the rows of earlier commits
+counted steps alone.  A timed row needs the machine, or with OMP_NUM_THREADS=1 a core, to
+itself.  `dcgan` knows no classes, so its accuracy and diversity are left out.
 """
 
 from __future__ import annotations

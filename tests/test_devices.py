@@ -7,6 +7,7 @@ import os
 import resource
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -81,6 +82,17 @@ def test_a_run_that_shares_its_cores_says_so_once(
     now |= {"monotonic": 4.0}
     assert note is None or watched.note() is None
     assert OtherProcesses(torch.device("cuda")).note() is None
+
+
+def test_other_processes_are_watched_while_a_run_is_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(devices, "LOOK_AT", 0.02)
+    monkeypatch.setattr(OtherProcesses, "note", lambda self: None if said else "crowded")
+    with OtherProcesses(torch.device("cpu"), said.append) as watched:
+        while not said:
+            time.sleep(0.01)
+    assert said == ["note: crowded"]
+    assert not watched.thread.is_alive()
 
 
 @pytest.mark.skipif(busy_seconds() is None, reason="the system does not say how busy its cores are")

@@ -100,4 +100,4 @@ def test_a_checkpoint_is_progress_and_record_in_json_beside_its_tensors(finished
     assert found.meta.keys() == {"format", "images_seen", "progress", "record", "sha256"}
     assert found.meta["record"] == load_json(finished / "config.json")
     progress = json.loads(json.dumps(found.meta["progress"]))
-    assert (progress["ends"], progress["budget"], progress["milestones"]) == ([48], [None, "48"], 2)
+    assert (progress["ends"], progress["budget"], progress["moves"]) == ([48], [None, "48"], [])

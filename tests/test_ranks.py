@@ -90,11 +90,11 @@ def test_a_run_on_two_ranks_survives_the_death_of_one_and_ends_the_same(shapes: 
     out, err = whole.communicate(timeout=120)
     assert whole.returncode == 0, err
     assert "on cpu in fp32, 2 ranks" in out
-    assert out.count("trained for") == 1  # one rank speaks
+    assert out.count("trained on") == 1  # one rank speaks
 
     process = start(2, "-m", "ptarmigan", "train", shapes, "--out", tmp_path / "run", *fields, restarts=3)
     for _ in range(1200):
-        if len(checkpoint.checkpoints(tmp_path / "run")) > 2:
+        if len(checkpoint.checkpoints(tmp_path / "run")) > 1:
             break
         time.sleep(0.02)
     os.kill(load_json(tmp_path / "run" / ".owner.json")["pid"], signal.SIGKILL)

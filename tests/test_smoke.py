@@ -105,6 +105,12 @@ def test_step(run: Run) -> None:
     assert out.count("ratio") == 5
 
 
+@SLOW
+def test_loaded(run: Run) -> None:
+    out = run("loaded", "--rounds", 1, "--seconds", 0.05, "--busy", 1, SETTINGS={"libgomp's default": {}, "train": {}})
+    assert [float(line.split()[-1]) > 0 for line in out.splitlines()] == [True] * 3
+
+
 @pytest.mark.parametrize(("script", "arguments"), [("gpu", []), ("many", ["configs.json"])])
 def test_scripts_for_a_gpu_say_so(
     run: Run, script: str, arguments: list[str], capsys: pytest.CaptureFixture[str]

@@ -18,7 +18,9 @@ from PIL import Image
 
 import ptarmigan.game.batch
 from conftest import SMALL
-from ptarmigan.config import resolve
+from ptarmigan.config import config_of, resolve
+from ptarmigan.core import clock
+from ptarmigan.core.clock import COMMAND, Clock
 from ptarmigan.core.log import read_log
 from ptarmigan.core.tensor_files import load_tensors
 from ptarmigan.core.types import Batch, ImageSpec
@@ -27,8 +29,8 @@ from ptarmigan.game.optim import ema_decay, learning_rate
 from ptarmigan.game.progress import Progress
 from ptarmigan.game.state import TrainState
 from ptarmigan.generator.generator import load
-from ptarmigan.training import budget, checkpoint
-from ptarmigan.training.budget import StepClock, steps_per_tick
+from ptarmigan.training import checkpoint
+from ptarmigan.training.budget import steps_per_tick
 from ptarmigan.training.loop import Diverged, Stopped, train
 from support import at_step, interrupt, raises
 
@@ -96,7 +98,8 @@ def test_stopped_at_step_3_of_6_and_resumed_is_the_same_run_bit_for_bit(
 
 def test_progress_is_the_same_after_json() -> None:
     progress = Progress(tick=8, clock=1.5, budget=["10m", None], ends=[48, 96], end_fixed_at=16, lr_scale=0.25)
-    progress.rollbacks, progress.best_kid, progress.best_images, progress.milestones, progress.kept = 2, 0.1, 24, 3, [8]
+    progress.rollbacks, progress.best_kid, progress.best_images, progress.kept = 2, 0.1, 24, [8]
+    progress.moves = [[72, 104]]
     record = json.loads(json.dumps(asdict(progress)))
     assert Progress(**record) == progress
 
@@ -275,13 +278,26 @@ def test_the_newest_good_checkpoint_is_used_when_one_is_damaged(
         train(shapes, out=run, **SMALL)
 
 
-def test_the_first_every_tenth_and_the_newest_checkpoints_are_kept(tmp_path: Path) -> None:
-    config = resolve({**SMALL, "width": 1, "keep": 2})
+def test_the_newest_checkpoints_are_kept_and_those_that_an_earlier_version_promised(tmp_path: Path) -> None:
+    config = resolve({**SMALL, "width": 1})
     state = TrainState.create(config, ImageSpec(8, 8, 1, ("a", "b")), torch.device("cpu"))
-    for step in range(1, 26):
+    state.progress.kept = [16]
+    for step in range(1, 7):
         state.images_seen = 8 * step
-        checkpoint.save(tmp_path, state, {}, milestone=True)
-    assert [int(path.stem) // 8 for path in checkpoint.checkpoints(tmp_path)] == [1, 11, 21, 24, 25]
+        path = checkpoint.save(tmp_path, state, {})
+    assert [int(path.stem) // 8 for path in checkpoint.checkpoints(tmp_path)] == [2, 5, 6]
+    (path.parent / "before-the-move.safetensors").write_bytes(b"mine")
+    (path.parent / "000000008.safetensors.bak").write_bytes(b"mine")
+    state.images_seen += 8
+    checkpoint.save(tmp_path, state, {})
+    assert len(list(path.parent.iterdir())) == 5
+
+
+def test_the_size_of_a_checkpoint_is_known_before_the_first_step(run: Path) -> None:
+    tensors, meta = newest(run)
+    state = TrainState.create(config_of(meta["record"]), ImageSpec(**meta["record"]["spec"]), torch.device("cpu"))
+    moments = sum(value.nbytes for name, value in tensors.items() if name.endswith(".step"))
+    assert checkpoint.size(state) == sum(value.nbytes for value in tensors.values()) - moments
 
 
 def test_one_class_is_unconditional_and_a_time_budget_fixes_its_end(shapes: Path, tmp_path: Path) -> None:
@@ -357,51 +373,44 @@ def test_an_empty_path_is_an_error(name: str) -> None:
         train(**{name: ""}, **SMALL)
 
 
-def ticks(monkeypatch: pytest.MonkeyPatch, usual: float | None, *gaps_of_ticks: list[float]) -> list[float]:
-    """What a clock of a fake time measures in each tick."""
-    now = [0.0]
-    monkeypatch.setattr(budget.time, "perf_counter", lambda: now[0])
-    clock, seconds = StepClock(usual), []
-    for gaps in gaps_of_ticks:
-        clock.start()
-        for gap in gaps[:-1]:
-            now[0] += gap
-            clock.mark()
-        now[0] += gaps[-1]
-        seconds.append(clock.close(len(gaps) - 1))
-        now[0] += 1000  # a snapshot
-    return seconds
+def test_a_clock_counts_from_the_command_and_leaves_out_where_the_process_was_stopped(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = [100.0]
+    monkeypatch.setattr(clock.time, "monotonic", lambda: now[0])
+    assert Clock().seconds() == 0
+    token = COMMAND.set(80.0)
+    try:
+        watch = Clock()  # 20 seconds of imports
+    finally:
+        COMMAND.reset(token)
+    for gap, shown in ((0.5, 20.5), (4.0, 24.5), (3600.0, 25.0), (0.5, 25.5), (5.0, 26.0)):
+        now[0] += gap
+        assert watch.seconds() == pytest.approx(shown)
+    watch.add(-20)
+    assert watch.seconds() == pytest.approx(6)
 
 
-def test_the_time_in_which_a_process_was_stopped_is_not_training_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    usual = [0.1] * 20 + [0.0]
-    stopped = [0.1] * 10 + [2000.1] + [0.1] * 9 + [0.0]
-    assert ticks(monkeypatch, None, stopped) == pytest.approx([2.0], abs=0.11)  # in the first tick
-    assert ticks(monkeypatch, 0.1, [700.0, 0.0]) == pytest.approx([0.1])
-    assert ticks(monkeypatch, None, usual, stopped, usual) == pytest.approx([2.0, 2.0, 2.0], abs=0.11)
-    twice = [0.1, 50.0, 0.1, 3000.0, 0.1, 0.0]
-    assert ticks(monkeypatch, None, usual, twice) == pytest.approx([2.0, 0.5], abs=0.11)
-
-
-def test_slow_steps_are_training_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert ticks(monkeypatch, 15.0, [15.0, 0.0], [90.0, 0.0]) == pytest.approx([15.0, 90.0])
-    assert ticks(monkeypatch, 0.1, [9.0] * 4 + [0.0]) == pytest.approx([36.0])
-    waits = [[0.001] * 20 + [wait] for wait in (2.0, *[40.0] * 8)]  # a GPU whose steps become 20 times slower
-    assert ticks(monkeypatch, 0.1, *waits)[-1] == pytest.approx(40.02)
+def test_an_open_clock_counts_an_operation_that_takes_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(clock, "STOP_SECONDS", 0.2)
+    monkeypatch.setattr(clock, "BEAT_SECONDS", 0.02)
+    with Clock() as watch:
+        time.sleep(0.5)
+        assert watch.seconds() > 0.4
 
 
 def test_a_stopped_run_keeps_its_time_budget(shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real, pause = time.perf_counter, [0.0]
-    monkeypatch.setattr(budget.time, "perf_counter", lambda: real() + pause[0])
+    real, pause = time.monotonic, [0.0]
+    monkeypatch.setattr(clock.time, "monotonic", lambda: real() + pause[0])
     fields = {key: value for key, value in SMALL.items() if key != "images"}
 
     def stop(_: Any) -> None:
         pause[0] = 3600.0
 
     at_step(monkeypatch, 3, stop)
-    run = train(shapes, out=tmp_path / "run", **fields, time="1s")
+    run = train(shapes, out=tmp_path / "run", **fields, time="4s")
     lines = list(read_log(run / "metrics.jsonl"))
-    assert 0.3 < lines[-1]["clock"] < 10
+    assert 1.5 < lines[-1]["clock"] < 10
     assert lines[-1]["images_seen"] > 3 * 8
 
 
@@ -433,17 +442,17 @@ def test_the_average_forgets_half_in_its_half_life() -> None:
 @pytest.mark.parametrize(
     ("seconds", "fields", "steps"),
     [
-        (0.06, {"images": "1M"}, 32),  # 33 in two seconds
-        (0.06, {"images": "1M", "penalty_every": 1}, 33),
-        (0.5, {"images": "1M"}, 4),
-        (0.9, {"images": "1M"}, 2),
+        (0.06, {"images": "1M"}, 24),  # 25 in 1.5 seconds
+        (0.06, {"images": "1M", "penalty_every": 1}, 25),
+        (0.37, {"images": "1M"}, 4),
+        (0.7, {"images": "1M"}, 2),
         (9.0, {"images": "1M"}, 1),
         (0.01, {"images": "1600", "batch": 10}, 8),  # a twentieth
         (0.01, {"images": "700", "batch": 10}, 3),
         (0.01, {"time": "3s"}, 4),  # 7 in a fortieth
     ],
 )
-def test_a_tick_is_about_two_seconds_and_a_multiple_of_penalty_every(
+def test_a_tick_is_about_a_second_and_a_half_and_a_multiple_of_penalty_every(
     seconds: float, fields: dict[str, Any], steps: int
 ) -> None:
     assert steps_per_tick(resolve(fields), seconds) == steps

@@ -10,7 +10,10 @@ from __future__ import annotations
 
 import importlib
 
+from ptarmigan.core.openmp import bound_spinning
 from ptarmigan.core.version import __version__ as __version__
+
+bound_spinning()  # before anything imports torch
 
 TYPE_CHECKING = False  # type checkers take it as true; importing typing would delay the handler of Ctrl-C
 if TYPE_CHECKING:

@@ -190,7 +190,10 @@ def train(
 
     The same command resumes a run that was stopped; a longer budget extends one that is finished.
     """
-    from ptarmigan.training.loop import train
+    from ptarmigan.core.console import Display, Terminal
+
+    with Display(Terminal(quiet=not is_rank_0())) as display, display.doing("loading PyTorch", at_once=True):
+        from ptarmigan.training.loop import train
 
     try:
         run = train(data, recipe=recipe, out=out, config=config, init=init, **fields)

@@ -264,7 +264,9 @@ BETA = 0.999_999  # the largest beta allowed: at 1, Adam's moments would never c
 
 @dataclass(frozen=True)
 class Train:
-    time: str | None = option(None, "budget of training time: 90s, 10m or 1h30m; default: 10m without --images")
+    time: str | None = option(
+        None, "budget of time from the command to its end: 90s, 10m, 1h30m, or seconds; default: 10m without --images"
+    )
     images: str | None = option(None, "budget in real images that training sees: 500k or 2M; default: --time")
     batch: int = option(32, "real images in each update, with as many generated ones", 1, 1 << 20)
     micro_batch: int = option(
@@ -293,9 +295,12 @@ class Train:
     precision: Literal["auto", "fp32", "bf16"] = option(
         "auto", "number format of the networks' arithmetic; auto measures both and takes the faster"
     )
-    snapshots: int = option(
-        20, "times to write samples, a checkpoint and a generator, spread evenly over the budget", 1, 100_000
-    )
+    snapshots: int | None = option(
+        None,
+        "most times to write samples, a checkpoint and a generator; default: as many as take 5 % of the time, at most "
+        "20",
+        1, 100_000,
+    )  # fmt: skip
     live_images: int = option(
         250, "generated images scored by KID at each snapshot, to pick the best generator; 0: off, else at least 10",
         0, 1_000_000,
@@ -303,12 +308,14 @@ class Train:
     retries: int = option(
         3, "on NaN or infinity, roll back to the last checkpoint and halve the learning rates, at most N times", 0, 100
     )
-    keep: int = option(3, "newest checkpoints to keep; the first and every tenth are kept too", 1, 100_000)
+    keep: int = option(
+        2, "newest checkpoints to keep; `sample --at` and `replay` need those of earlier steps", 1, 100_000
+    )
 
 
 BUDGET = ("time", "images")  # may change when a run is extended
 # May differ between two commands on one run folder
-UNTRACKED = (*BUDGET, "device", "micro_batch", "keep", "retries", "live_images")
+UNTRACKED = (*BUDGET, "device", "micro_batch", "keep", "snapshots", "retries", "live_images")
 
 
 def check_train(config: Config) -> None:
@@ -366,6 +373,8 @@ BOUNDS: dict[str, tuple[float, float]] = {
 
 def numbers_in(value: Any) -> list[float]:
     """The numbers in a value: one for a plain number, both ends for a ramp, those of both members for a pair."""
+    if value is None:
+        return []
     return [number for part in value for number in numbers_in(part)] if isinstance(value, tuple) else [value]
 
 
@@ -565,7 +574,7 @@ def convert(hint: Any, value: Any) -> Any:
                     return first if first == last else Ramp(first, last)
         elif kind is bool and isinstance(value, bool):
             return value
-        elif kind is str and isinstance(value, str | int) and not isinstance(value, bool):
+        elif kind is str and isinstance(value, str | int | float) and not isinstance(value, bool):
             with suppress(ValueError):  # a number of more than 4,300 digits
                 return str(value) or None
         elif kind in (int, float) and not isinstance(value, bool):
@@ -649,18 +658,25 @@ def parse_images(text: str | None) -> int | None:
     return round(count)
 
 
-def parse_time(text: str | None) -> float | None:
-    """'90s', '10m', '1h30m' -> seconds."""
+NUMBER = r"(\d+(?:\.\d+)?)"
+TIME = re.compile(
+    rf"(?:{NUMBER}\s*(?:h|hrs?|hours?))?\s*(?:{NUMBER}\s*(?:m|mins?|minutes?))?\s*(?:{NUMBER}\s*(?:s|secs?|seconds?))?",
+    re.IGNORECASE,
+)
+
+
+def parse_time(text: str | float | None) -> float | None:
+    """'90s', '10m', '5 min', '1h30m', and '90' or 90 for seconds -> seconds."""
     if text is None:
         return None
-    match = isinstance(text, str) and re.fullmatch(
-        r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s)?", text.strip()
-    )
-    seconds = (
-        sum(float(part or 0) * unit for part, unit in zip(match.groups(), (3600, 60, 1), strict=True)) if match else 0
-    )
+    written = str(text).strip() if isinstance(text, str | int | float) else ""
+    match = TIME.fullmatch(f"{written}s" if re.fullmatch(NUMBER, written) else written)
+    parts = match.groups() if match else ()
+    seconds = sum(float(part or 0) * unit for part, unit in zip(parts, (3600, 60, 1), strict=False))
     if seconds <= 0:
-        raise UserError(f"time: expected a length of time, as 90s, 10m or 1h30m, got {shown(text)}", "value-invalid")
+        raise UserError(
+            f"time: expected a length of time, as 90s, 10m or 1h30m, or seconds, got {shown(text)}", "value-invalid"
+        )
     if seconds > MOST_BUDGET:
         raise UserError(f"time: expected at most {MOST_BUDGET:,} s, got {shown(text)}", "value-out-of-range")
     return seconds

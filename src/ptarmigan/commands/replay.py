@@ -88,8 +88,8 @@ def replay(
     state = TrainState.create(config, dataset.spec, pick_device(device), record["precision"] == "bf16", loss_file)
     if found is not None:
         checkpoint.restore(state, found)
-    if not state.progress.ends:  # the checkpoint is older than the run's first end
-        state.progress.ends, state.progress.end_fixed_at = progress.ends[:1], progress.end_fixed_at
+    for name in ("ends", "end_fixed_at", "moves"):  # the checkpoint may be older than plans that hold at the step
+        setattr(state.progress, name, getattr(progress, name))
     first = at - (at - state.images_seen) % config.train.batch
     target = user_path(out, "out") if out is not None else run / "private" / f"replay-{first:09d}"
     check_absent(target, "out")

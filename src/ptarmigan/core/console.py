@@ -15,7 +15,7 @@ from rich.text import Text
 from ptarmigan.core.terminal import Terminal as Terminal
 
 TICK = 0.5  # seconds between two lines of progress, however short a tick is
-SILENCE = 2.0  # seconds without a line after which `Display` says what goes on
+SILENCE = 1.7  # seconds without a line after which `Display` says what goes on
 
 
 class Display:
@@ -59,11 +59,14 @@ class Display:
         self.spoke = time.monotonic()
 
     @contextmanager
-    def doing(self, what: str) -> Iterator[None]:
-        """Show `what` while the block runs; without a terminal only if nothing else is printed for SILENCE seconds."""
+    def doing(self, what: str, at_once: bool = False) -> Iterator[None]:
+        """Show `what` while the block runs; without a terminal only if nothing else is printed for SILENCE seconds,
+        or `at_once`."""
         before, self.outer_activity = self.outer_activity, what
         self._set_activity(what)
         self._update(what, None, "")
+        if at_once and not self.terminal.is_terminal:
+            self.say(what)
         try:
             yield
         finally:
@@ -84,8 +87,14 @@ class Display:
         self._set_activity(f"{what}: {text}")
         self._break_silence()
 
+    def training(self) -> None:
+        """From here on training is what goes on, but for what `doing` shows."""
+        self.outer_activity = "training"
+        self._set_activity("training")
+
     def tick(self, images: int, share: float, rate: float, left: float, values: dict[str, float]) -> None:
         """Progress of training: `share` of the budget done, images/s, seconds left, the means of the terms."""
+        self._set_activity(self.outer_activity)
         text = f"{images:,} images  {rate:,.0f}/s  {duration(left)} left"
         terms = "  ".join(f"{name} {value:.3g}" for name, value in values.items() if not name.endswith("_grad"))
         if self.terminal.is_terminal:

@@ -6,14 +6,16 @@ import ctypes
 import errno
 import os
 import re
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from ptarmigan.core.openmp import ShortWaits
 from ptarmigan.core.ranks_env import under_torchrun
 from ptarmigan.core.types import UserError, unknown
 
@@ -49,6 +51,22 @@ def pick_device(name: str) -> torch.device:
         torch.cuda.set_device(local)
         return torch.device(name, local)
     return torch.device(name)
+
+
+def computes_bf16(device: torch.device) -> bool:
+    """Whether bf16 may be faster than fp32 there: not on a CPU without instructions for it, which takes 10 times as
+    long, nor on MPS."""
+    if device.type != "cpu":
+        return device.type == "cuda"
+    has = torch.cpu.get_capabilities()
+    on_x86 = "x86" in str(has.get("architecture", ""))
+    native = not on_x86 or has.get("amx_bf16", False) or has.get("avx512_bf16", False)
+    return bool(native) and onednn_takes_bf16()
+
+
+def onednn_takes_bf16() -> bool:
+    """Whether oneDNN has kernels for bf16 here; on x86 it also has some that only emulate it."""
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def to_device(tensor: Tensor, device: torch.device | str) -> Tensor:
@@ -97,32 +115,58 @@ def little_memory() -> str | None:
 
 
 class OtherProcesses:
-    """How busy other processes keep the cores of this one, from the moment of creation on.
+    """How busy other processes keep the cores of this one; while they do, threads that wait leave their cores to them.
 
-    The ranks of one machine are taken to be as busy as this one.
+    The ranks of one machine are taken to be as busy as this one.  A thread looks every LOOK_AT seconds while the object
+    is open, and `say` is told once.
     """
 
-    def __init__(self, device: torch.device) -> None:
-        self.undecided = device.type == "cpu"
+    def __init__(self, device: torch.device, say: Callable[[str], object] = print) -> None:
+        self.watched, self.said, self.say = device.type == "cpu", False, say
+        self.threads = torch.get_num_threads()  # which OpenMP keeps for each thread of Python
+        self.waits, self.left = ShortWaits(), threading.Event()
+        self.thread = threading.Thread(target=self._watch, daemon=True)
         self.start, self.busy, self.own = time.monotonic(), busy_seconds(), time.process_time()
 
+    def __enter__(self) -> OtherProcesses:
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.left.set()
+        self.thread.join()
+        self.waits.switch(False)
+
+    def _watch(self) -> None:
+        while not self.left.wait(LOOK_AT):
+            if sentence := self.note():
+                self.say(f"note: {sentence}")
+
     def note(self) -> str | None:
-        """A sentence if there are more threads than cores, at the first call after LOOK_AT seconds; otherwise None."""
-        seconds = time.monotonic() - self.start
-        if not self.undecided or seconds < LOOK_AT:
+        """Look at what was since the last look; a sentence when there are more threads than cores for the first time.
+
+        Nothing is done before LOOK_AT seconds have passed.
+        """
+        now = time.monotonic()
+        seconds = now - self.start
+        if not self.watched or seconds < LOOK_AT:
             return None
-        self.undecided = False
-        busy, ranks = busy_seconds(), int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if under_torchrun() else 1
-        if busy is None or self.busy is None:
+        before, own_before = self.busy, self.own
+        self.start, self.busy, self.own = now, busy_seconds(), time.process_time()
+        if before is None or self.busy is None:
             return None
-        others = (busy - self.busy - ranks * (time.process_time() - self.own)) / seconds
-        threads, cores = ranks * torch.get_num_threads(), len(os.sched_getaffinity(0))
-        if others < 0.5 or threads + others < cores + 0.5:
+        ranks = int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if under_torchrun() else 1
+        others = (self.busy - before - ranks * (self.own - own_before)) / seconds
+        threads, cores = ranks * self.threads, len(os.sched_getaffinity(0))
+        crowded = others >= 0.5 and threads + others >= cores + 0.5
+        self.waits.switch(crowded and threads > ranks)
+        if not crowded or self.said:
             return None
+        self.said = True
         return (
             f"other processes keep {others:.1f} of the {cores} cores busy, and this run would use "
-            f"{min(threads, cores)}: it is slower than alone; for several runs at once set OMP_WAIT_POLICY=passive and "
-            f"OMP_NUM_THREADS so that their threads together are at most {cores}"
+            f"{min(threads, cores)}: it is slower than alone; for several runs at once set OMP_NUM_THREADS so that "
+            f"their threads together are at most {cores}"
         )
 
 

@@ -10,14 +10,14 @@ class Progress:
     """Plain numbers and lists, saved as JSON in every checkpoint and broadcast from rank 0."""
 
     tick: int = 0  # images between two ticks; 0 in the probe's throwaway states, which are not part of a run
-    clock: float = 0.0  # seconds spent on training steps, in all
+    clock: float = 0.0  # seconds of the user's time that the run has taken, in all its calls
     budget: list[str | None] | None = None  # [time, images] as asked for when `ends` was last planned
     ends: list[int] = field(default_factory=list)  # planned ends, in images seen; extending a finished run adds one
     end_fixed_at: int = 0  # images seen when the first end was fixed; 0: it was known from the start
+    moves: list[list[int]] = field(default_factory=list)  # [images seen, the end until then], where an end was moved
     lr_scale: float = 1.0  # factor of both learning rates; halved at each rollback
     rollbacks: int = 0  # times that the run rolled back from a NaN or infinite value
     best_kid: float | None = None  # lowest live score of a snapshot; None: no snapshot was scored
     best_images: int = 0  # images seen at that snapshot
     shown_at: int = 0  # images seen at the newest snapshot with a grid of samples
-    milestones: int = 0  # snapshots that the plan asked for, so far
-    kept: list[int] = field(default_factory=list)  # images seen of the checkpoints that are never deleted
+    kept: list[int] = field(default_factory=list)  # images seen of checkpoints that are never deleted

@@ -70,15 +70,26 @@ class TrainState:
         return self.found_inf.device
 
     @property
+    def budgets_done(self) -> int:
+        """How many of the planned ends are reached, without the last."""
+        return sum(end <= self.images_seen for end in self.progress.ends[:-1])
+
+    @property
     def end(self) -> int | None:
-        """Images seen at which training ends; None up to the step at which a time budget fixed it, also in a replay."""
-        ends = self.progress.ends
-        return ends[-1] if ends and self.images_seen >= self.progress.end_fixed_at else None
+        """Images seen at which training ends; None up to the step at which a time budget fixed it.
+
+        In a replay it is the end that held at the step: it may have been moved, and the run extended, later.
+        """
+        progress, seen = self.progress, self.images_seen
+        if not progress.ends or seen < progress.end_fixed_at:
+            return None
+        last = progress.ends[self.budgets_done]
+        return next((end for at, end in progress.moves if seen < at < last), last)
 
     @property
     def start(self) -> int:
         """Images seen at which the current budget started: the end of the budget before it, or 0."""
-        return ([0, 0, *self.progress.ends])[-2]
+        return [0, *self.progress.ends][self.budgets_done]
 
     @property
     def penalised(self) -> bool:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-import statistics
-import time
+from collections import deque
+from dataclasses import dataclass
 
 from ptarmigan.config import Config, Train, has_ramp, parse_images, parse_time
 from ptarmigan.core.types import UserError
@@ -12,17 +12,22 @@ from ptarmigan.game.state import TrainState
 
 DEFAULT_TIME = "10m"
 EARLIEST, LATEST = 0.05, 0.5  # shares of a time budget between which its end is fixed as an image count
-TICK_SECONDS = 2.0
-LEAST_STOP_SECONDS, STOP_STEPS = 10.0, 20  # a gap that is longer than both is a stop of the process, not a slow step
+TICK_SECONDS = 1.5
+SNAPSHOT_SHARE = 0.05  # of the time that snapshots may take
+MOST_SNAPSHOTS = 20  # where the user names no number
+FIRST_SECONDS = 60.0  # the first picture comes no later, where it is affordable
+RECENT_SECONDS = 30.0  # of steps, from which the present speed is measured
+OFF_SHARE, OFF_SECONDS = 0.02, 2.0  # the planned end is moved if it misses the time by more than both
+LEAVING_SHARE = 0.4  # of the start-up's seconds, which the end of the command takes after the last snapshot
 
 
-def plan_end(state: TrainState, train: Train) -> None:
+def plan_end(state: TrainState, train: Train, images_left: float | None = None) -> None:
     """Fix the end of training in images seen, or move it if the budget has changed.
 
-    A time budget's end is computed from the mean speed so far, once the share `end_fixed_after` of it is spent, so that
-    schedules and resumed runs agree; the clock counts only training steps.  Extending a finished run adds a new end,
-    and its learning rates start again; extending an unfinished run moves its last end.  Both are fixed at once, from
-    the mean speed so far.  Raises UserError if a changed budget is already spent.
+    A time budget's end is fixed once the share `end_fixed_after` of it is spent, at `images_left` from here: by default
+    as many as the rest of the time allows at the mean speed so far.  Extending a finished run adds a new end, and its
+    learning rates start again; extending an unfinished run moves its last end.  Both are fixed at once.  Raises
+    UserError if a changed budget is already spent.
     """
     progress, seen = state.progress, state.images_seen
     budget = [train.time, train.images]
@@ -34,23 +39,30 @@ def plan_end(state: TrainState, train: Train) -> None:
         assert seconds is not None
         if changed and progress.clock >= seconds:
             raise UserError(
-                f"time {train.time}: the run has trained for {progress.clock:.0f} seconds already; give a longer time",
+                f"time {train.time}: the run has taken {progress.clock:.0f} seconds already; give a longer time",
                 "budget-spent",
             )
         progress.budget = budget
         if not seen or (not progress.ends and progress.clock < end_fixed_after(state.config) * seconds):
             progress.ends.clear()
             return
-        images_left = seen / progress.clock * (seconds - progress.clock)
+        if images_left is None:
+            images_left = seen / progress.clock * (seconds - progress.clock)
         images = max(seen + bool(progress.ends), round(seen + images_left))
     elif changed and images <= seen:
         raise UserError(f"images {train.images}: the run has seen {seen:,} already; give more images", "budget-spent")
     progress.budget = budget
-    end = seen + math.ceil((images - seen) / train.batch) * train.batch
     if seen and not progress.ends:
         progress.end_fixed_at = seen
+    set_end(state, images)
+
+
+def set_end(state: TrainState, images: float) -> None:
+    """Let training end at the first whole batch from so many images seen on; an end not yet reached is moved there."""
+    progress, seen, batch = state.progress, state.images_seen, state.config.train.batch
+    end = seen + max(0, math.ceil((images - seen) / batch)) * batch
     if progress.ends and seen < progress.ends[-1]:
-        progress.ends.pop()
+        progress.moves.append([seen, progress.ends.pop()])
     progress.ends.append(end)
 
 
@@ -81,57 +93,133 @@ def steps_per_tick(config: Config, seconds: float) -> int:
     return max(1, int(steps) if steps < every else int(steps) // every * every)
 
 
-class StepClock:
-    """Measures the seconds of training steps, without those in which the process was stopped (Ctrl-Z, a closed lid).
-
-    A gap between two steps of more than 10 s and 20 usual steps is no training time, and counts as one usual step.  The
-    usual step is the median over the last ticks, so that steps that have become slower soon count in full.
-    """
-
-    def __init__(self, usual: float | None) -> None:
-        """`usual`: seconds of a step as far as known before the first tick."""
-        self.usual = [usual] if usual else []
-        self.start()
-
-    def start(self) -> None:
-        """Start a tick."""
-        self.last, self.gaps = time.perf_counter(), list[float]()
-
-    def mark(self) -> None:
-        """The end of a step, or of the wait for the device."""
-        now = time.perf_counter()
-        self.gaps.append(now - self.last)
-        self.last = now
-
-    def close(self, steps: int) -> float:
-        """Seconds of the tick's steps."""
-        self.mark()
-        step = statistics.median(self.usual[-9:] or self.gaps)
-        longest = max(LEAST_STOP_SECONDS, STOP_STEPS * step)
-        self.usual.append(sum(self.gaps) / steps)
-        return sum(step if gap > longest else gap for gap in self.gaps)
-
-
 def finished(state: TrainState) -> bool:
     return state.end is not None and state.images_seen >= state.end
 
 
 def share_done(state: TrainState) -> float:
-    """Share of the budget done: of its images, or of its time as long as a time budget's end is not fixed."""
-    if state.end is None:
-        return state.progress.clock / (parse_time(state.config.train.time) or 1.0)
-    return state.images_seen / state.end
-
-
-def seconds_left(state: TrainState, images_per_second: float) -> float:
-    if state.end is None:
-        return (parse_time(state.config.train.time) or 0.0) - state.progress.clock
-    return (state.end - state.images_seen) / images_per_second
+    """Share of the budget done: of its time, or of its images; 1 only at the end."""
+    seconds, progress = parse_time(state.config.train.time), state.progress
+    if finished(state):
+        return 1.0
+    if seconds is not None:
+        return min(0.99, progress.clock / seconds)
+    return state.images_seen / (state.end or math.inf)
 
 
 def snapshots_due(state: TrainState) -> int:
-    """How many of the current budget's planned snapshots are due by now."""
-    planned = state.config.train.snapshots
-    if state.end is None:
-        return int(share_done(state) * planned)
-    return (state.images_seen - state.start) * planned // (state.end - state.start)
+    """How many of `snapshots` places, spread evenly over an image budget, are reached by now."""
+    planned, end = state.config.train.snapshots or 0, state.end or math.inf
+    return int((state.images_seen - state.start) * planned // (end - state.start))
+
+
+@dataclass(frozen=True)
+class SnapshotCost:
+    """Seconds of a snapshot."""
+
+    picture: float  # without the live score
+    scored: float
+
+
+class Schedule:
+    """What one call of `train` has measured, and what follows: its snapshots, the end in images, and the time left.
+
+    Snapshots are due at even places where the user gave their number and an image budget.  Otherwise they are as many
+    as take SNAPSHOT_SHARE of the time, at most `snapshots`, and an early one, without its score, shows that all is
+    well.  The one at the end is always made.  `progress.clock` is the time; it is equal on all ranks.
+    """
+
+    def __init__(
+        self, state: TrainState, cost: SnapshotCost, image_seconds: float, given: bool, start_up: float = 0.0
+    ) -> None:
+        train, now = state.config.train, state.progress.clock
+        self.leaving = LEAVING_SHARE * start_up
+        self.seconds = parse_time(train.time)
+        self.image_seconds, self.recent = image_seconds, deque[tuple[int, float]]()
+        self.cost, self.saving, self.begun, self.spent = cost.scored, cost.picture, now, 0.0
+        self.given = (train.snapshots or MOST_SNAPSHOTS) if given else 0
+        self.exact = given and self.seconds is None
+        self.reached = snapshots_due(state)
+        self.next, self.left = math.inf, 1  # when the next snapshot is due, and how many are to come
+        self.early = False
+        if self.exact:
+            return
+        self.total = self._total(state)
+        self.early = not given and not state.images_seen and cost.picture <= SNAPSHOT_SHARE * (self.total - now)
+        self._spread(now)
+        if self.early:
+            self.next, self.left = now + min(self.total / MOST_SNAPSHOTS, FIRST_SECONDS), self.left + 1
+
+    def tick(self, state: TrainState, images: int, seconds: float) -> None:
+        """Learn the speed from the steps of a tick, and fix the end if it is time."""
+        self.recent.append((images, seconds))
+        while sum(more for _, more in self.recent) - self.recent[0][1] > RECENT_SECONDS:
+            self.recent.popleft()
+        self.image_seconds = sum(more for _, more in self.recent) / sum(count for count, _ in self.recent)
+        plan_end(state, state.config.train, self._images_left(state) if self.seconds else None)
+
+    def snapshot_due(self, state: TrainState) -> bool:
+        if self.exact:
+            return snapshots_due(state) > self.reached
+        return finished(state) or state.progress.clock >= self.next
+
+    def time_for_score(self, state: TrainState) -> bool:
+        """Whether the snapshot that is due has a live score: not an early one, nor one for which no time is left."""
+        late = max(OFF_SECONDS, OFF_SHARE * (self.seconds or 0.0))
+        in_time = self.seconds is None or state.progress.clock + self.cost <= self.seconds + late
+        return in_time and not self.early
+
+    def snapshot_made(self, state: TrainState, seconds: float, scored: bool) -> None:
+        """Learn what a snapshot costs, and plan the next."""
+        self.spent += seconds
+        if scored:
+            self.cost = seconds
+        self.early, self.reached = False, snapshots_due(state)
+        if not self.exact:
+            self.total = self._total(state)
+            self._spread(state.progress.clock)
+
+    def rolled_back(self, state: TrainState) -> None:
+        """Let the snapshots between the state and where it was before be made again."""
+        self.reached = snapshots_due(state)
+
+    def move_end(self, state: TrainState) -> bool:
+        """Move a time budget's end if at the present speed it misses the time by more than it costs to save that.
+
+        Returns whether it was moved: the state must then be saved at once, so that a resumed run has the same end.
+        """
+        if self.seconds is None or state.end is None or finished(state):
+            return False
+        off = abs(state.end - state.images_seen - self._images_left(state)) * self.image_seconds
+        saving = 0.0 if self.snapshot_due(state) else self.saving
+        if off <= max(OFF_SECONDS, OFF_SHARE * self.seconds, saving):
+            return False
+        images = self._images_left(state) - saving / self.image_seconds
+        set_end(state, state.images_seen + max(1.0, images))
+        return True
+
+    def seconds_left(self, state: TrainState) -> float:
+        """Seconds to the end of the command."""
+        if state.end is None:
+            return (self.seconds or 0.0) - state.progress.clock
+        return (state.end - state.images_seen) * self.image_seconds + self._coming(state)
+
+    def _images_left(self, state: TrainState) -> float:
+        """Images that the rest of the time allows, after what is needed for snapshots and for leaving."""
+        return max(0.0, (self.seconds or 0.0) - state.progress.clock - self._coming(state)) / self.image_seconds
+
+    def _coming(self, state: TrainState) -> float:
+        """Seconds of the snapshots to come and of leaving."""
+        left = (state.config.train.snapshots or 0) - snapshots_due(state) if self.exact else self.left
+        return 0.0 if finished(state) else left * self.cost + self.leaving
+
+    def _total(self, state: TrainState) -> float:
+        """What the clock shows at the end."""
+        return self.seconds or state.progress.clock + ((state.end or 0) - state.images_seen) * self.image_seconds
+
+    def _spread(self, now: float) -> None:
+        """Spread as many snapshots as are affordable over the time that is left; the last is at the end."""
+        allowed = SNAPSHOT_SHARE * (self.total - self.begun) - self.spent
+        places = round((self.total - now) / max(self.total - self.begun, 1e-9) * (self.given or MOST_SNAPSHOTS))
+        self.left = max(1, min(places, int(allowed / self.cost)))
+        self.next = now + (self.total - now) / self.left if self.left > 1 else math.inf

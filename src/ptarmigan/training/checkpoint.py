@@ -35,25 +35,24 @@ class Checkpoint(NamedTuple):
         return cls(path, tensors, meta, check(path, meta["progress"], Progress))
 
 
-def save(run: Path, state: TrainState, record: dict[str, Any], milestone: bool) -> Path:
-    """Write the state and the run's record atomically, and then delete older checkpoints.
-
-    The newest `keep` checkpoints are kept; so are the first and every tenth milestone after it.
-    """
-    progress = state.progress
-    if milestone:
-        progress.milestones += 1
-        if progress.milestones % 10 == 1:
-            progress.kept.append(state.images_seen)
+def save(run: Path, state: TrainState, record: dict[str, Any]) -> Path:
+    """Write the state and the run's record atomically, and then delete all but the newest `keep` checkpoints."""
     path = run / "checkpoints" / f"{state.images_seen:09d}.safetensors"
     make_folder(path.parent)
-    meta = {"images_seen": state.images_seen, "progress": asdict(progress), "record": record}
+    meta = {"images_seen": state.images_seen, "progress": asdict(state.progress), "record": record}
     save_tensors(path, state.tensors(), meta)
     for old in checkpoints(run)[: -state.config.train.keep]:
-        if int(old.stem) not in progress.kept:
+        if int(old.stem) not in state.progress.kept:
             with suppress(OSError):  # it cannot be removed, or was removed
                 old.unlink()
     return path
+
+
+def size(state: TrainState) -> int:
+    """Bytes of a checkpoint: the state's tensors, with both of Adam's moments, which exist from the first step on."""
+    moments = sum(2 * parameter.nbytes for network in (state.G, state.D) for parameter in network.parameters())
+    others = (value.nbytes for name, value in state.tensors().items() if not name.startswith("opt_"))
+    return moments + sum(others)
 
 
 def newest(run: Path, up_to: int | None = None) -> tuple[Checkpoint | None, list[str]]:

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from ptarmigan.config import flatten, override, parse_images, parse_time, resolve
 from ptarmigan.core import dist
+from ptarmigan.core.clock import Clock
 from ptarmigan.core.console import Display, Terminal
 from ptarmigan.core.devices import OtherProcesses, deterministic, keep_freed_memory, pick_device
 from ptarmigan.core.log import Metrics, damaged_lines
@@ -31,16 +32,17 @@ from ptarmigan.game.state import TrainState
 from ptarmigan.training import checkpoint
 from ptarmigan.training.auto import Choice, Setting, choose, with_fields
 from ptarmigan.training.budget import (
-    StepClock,
+    SNAPSHOT_SHARE,
+    TICK_SECONDS,
+    Schedule,
+    SnapshotCost,
     finished,
     plan_end,
-    seconds_left,
     share_done,
-    snapshots_due,
     steps_per_tick,
 )
-from ptarmigan.training.messages import describe, finish
-from ptarmigan.training.probe import Probed, probe, report_memory, report_out_of_memory
+from ptarmigan.training.messages import describe, describe_snapshots, finish
+from ptarmigan.training.probe import Probed, probe, report_memory, report_out_of_memory, snapshot_cost
 from ptarmigan.training.run_folder import lock, open_run, record_of, recorded_auto, write_record
 from ptarmigan.training.setup import Job, of_run, open_job, read_yaml, train_batches
 from ptarmigan.training.snapshot import (
@@ -118,10 +120,10 @@ def train(
         data, init = of_run(config, data, init)
     device = pick_device(resolve({"device": flatten(asked).get("device")}).train.device)
     with (
-        dist.ranks(device), report_memory(device), signals_stop(),
-        Display(Terminal(quiet=dist.rank() > 0)) as display,
+        Clock() as clock, dist.ranks(device), report_memory(device), signals_stop(),
+        Display(Terminal(quiet=dist.rank() > 0)) as display, OtherProcesses(device, display.say),
     ):  # fmt: skip
-        job = open_job(data, asked, out, init, device, display)
+        job = open_job(data, asked, out, init, device, display, clock)
         locked = lock(job.run, display.say, made=out is None) if dist.rank() == 0 else nullcontext()
         with locked, deterministic(job.config.train.deterministic):
             job, choice = apply_auto(job)
@@ -155,9 +157,10 @@ def images_in_budget(job: Job) -> float:
     if images is not None:
         return images
     activity = "measuring the speed of a step, because recipe auto chooses what fits the budget"
-    with job.display.doing(activity), train_batches(job.config, job.dataset, job.device) as batches:
+    with job.display.doing(activity, at_once=True), train_batches(job.config, job.dataset, job.device) as batches:
         seconds = probe_job(job, batches).seconds
-    return (parse_time(train.time) or 0.0) / seconds * train.batch
+    left = (1 - SNAPSHOT_SHARE) * (parse_time(train.time) or 0.0) - clock_of(job)
+    return max(train.batch, left / seconds * train.batch)
 
 
 def probe_job(job: Job, batches: Batches) -> Probed:
@@ -171,21 +174,22 @@ def train_run(job: Job, choice: Choice | None) -> TrainState:
     """Start or resume a run and train it to its end, rolling back on a NaN or infinite value."""
     keep_freed_memory()
     with train_batches(job.config, job.dataset, job.device) as batches:
-        state, record, step_seconds = start_run(job, batches, choice)
+        state, record, image_seconds = start_run(job, batches, choice)
         metrics = Metrics(job.run / "metrics.jsonl" if dist.rank() == 0 else None, job.display.say)
         if dist.rank() == 0 and state.images_seen:
             failed = write_outputs(job.run, state, job.dataset, job.display)  # where a kill left some of them out
             if failed:
                 job.display.say(f"note: {describe_failures(failed)}")
         live = open_live_score(job, state)
-        clock = StepClock(step_seconds)
-        while True:
+        schedule = None if finished(state) else open_schedule(job, state, live, image_seconds)
+        while schedule is not None:
             try:
                 with report_out_of_memory(state):
-                    train_to_end(job, state, record, batches, live, metrics, clock)
+                    train_to_end(job, state, record, batches, live, metrics, schedule)
                 break
             except Diverged as error:
                 state = roll_back(job, state, record, error, metrics)
+                schedule.rolled_back(state)
     if dist.rank() == 0:
         if not exported(job.run / "generator", state.images_seen):
             export_average(job.run / "generator", state, job.dataset, LAST)
@@ -195,14 +199,15 @@ def train_run(job: Job, choice: Choice | None) -> TrainState:
     return state
 
 
-def start_run(job: Job, batches: Batches, choice: Choice | None) -> tuple[TrainState, dict[str, Any], float | None]:
+def start_run(job: Job, batches: Batches, choice: Choice | None) -> tuple[TrainState, dict[str, Any], float]:
     """Create or restore the state of a run, write its record, and print how it starts.
 
-    Returns the state, the record, and the seconds of a step as far as they are known.
+    Returns the state, the record, and an estimate of the seconds that one image takes.
     """
     existing, found = open_existing(job)
     record, seconds = run_record(job, batches, existing)
     state = initial_state(job, record, found)
+    job.clock.add(state.progress.clock)  # of the run's earlier calls
     plan_end(state, job.config.train)
     started_warm = job.warm_start is not None and found is None
     dist.on_first(lambda: save_start(job, state, record, started_warm))
@@ -210,9 +215,10 @@ def start_run(job: Job, batches: Batches, choice: Choice | None) -> tuple[TrainS
     if started_warm and dist.rank() == 0:
         for line in describe_warm_start(record["init"]):
             job.display.say(line)
-    if state.images_seen:
-        seconds = state.progress.clock / state.images_seen * job.config.train.batch
-    return state, record, seconds
+    if seconds is not None:
+        return state, record, seconds / job.config.train.batch
+    clock, seen = state.progress.clock, state.images_seen
+    return state, record, clock / seen if clock and seen else TICK_SECONDS / state.progress.tick
 
 
 def open_existing(job: Job) -> tuple[dict[str, Any] | None, checkpoint.Checkpoint | None]:
@@ -242,7 +248,8 @@ def run_record(job: Job, batches: Batches, existing: dict[str, Any] | None) -> t
     """
     seconds: float | None = None
     if existing is None:
-        with job.display.doing("measuring the speed of a step with the settings of this run"):
+        activity = "measuring the speed of a step with the settings of this run"
+        with job.display.doing(activity, at_once=True):
             bf16, micro_batch, seconds = probe_job(job, batches)
         tick = job.config.train.batch * steps_per_tick(job.config, seconds)
     else:
@@ -273,10 +280,30 @@ def initial_state(job: Job, record: dict[str, Any], found: checkpoint.Checkpoint
     return state
 
 
+def open_schedule(job: Job, state: TrainState, live: LiveScore | None, image_seconds: float) -> Schedule:
+    """Estimate what snapshots cost, plan them, and say how many there will be."""
+    with job.display.doing("measuring what a snapshot takes"):
+        cost = dist.on_first(lambda: snapshot_cost(state, live))
+    state.progress.clock = clock_of(job)
+    start_up = float(dist.broadcast(job.clock.start_up))
+    schedule = Schedule(state, SnapshotCost(*cost), image_seconds, "snapshots" in job.given, start_up)
+    if dist.rank() == 0:
+        for line in describe_snapshots(state, schedule):
+            job.display.say(line)
+    return schedule
+
+
+def clock_of(job: Job) -> float:
+    """Seconds of the user's time that the run has taken, equal on all ranks."""
+    return float(dist.broadcast(job.clock.seconds()))
+
+
 def save_start(job: Job, state: TrainState, record: dict[str, Any], started_warm: bool) -> None:
-    """Write the record, and in a warm start a first checkpoint, so that the run no longer needs the model."""
+    """Write the record, and in a warm start a first checkpoint, which is kept, so that the run no longer needs the
+    model, not even for a replay."""
     if started_warm:
-        checkpoint.save(job.run, state, record, milestone=True)
+        state.progress.kept.append(0)
+        checkpoint.save(job.run, state, record)
     write_record(job.run, record, job.dataset)
 
 
@@ -298,13 +325,20 @@ def train_to_end(
     batches: Batches,
     live: LiveScore | None,
     metrics: Metrics,
-    clock: StepClock,
+    schedule: Schedule,
 ) -> None:
     """Train until the planned end or a signal; log at each tick, and save a snapshot at the ticks where one is due."""
-    train, step = state.config.train, make_step(state)
-    snapshots, scores = snapshots_due(state), dict[str, float]()
-    save = partial(save_snapshot, job.run, state, record, job.dataset, live, metrics, job.display)
-    sums, others = StepSums(clock), OtherProcesses(job.device)
+    step, scores = make_step(state), dict[str, float]()
+
+    def save(live: LiveScore | None, milestone: bool) -> float:
+        """Save a snapshot -> seconds that it took."""
+        check_tensors(state, metrics)
+        scores.update(save_snapshot(job.run, state, record, job.dataset, live, metrics, job.display, milestone))
+        before, state.progress.clock = state.progress.clock, clock_of(job)
+        return state.progress.clock - before
+
+    sums = StepSums(job.clock)
+    job.display.training()
     with catch_signals() as received:
         while not finished(state):
             sums.add(train_batch(state, batches, step))
@@ -312,60 +346,65 @@ def train_to_end(
             if not (stop or finished(state) or state.images_seen % state.progress.tick == 0):
                 continue
             means, seconds, stop = sums.close(state, bool(received))
-            images = sums.steps * train.batch
+            images = sums.steps * state.config.train.batch
             check_terms(state, means, state.images_seen - images, metrics)
-            state.progress.clock += seconds
-            plan_end(state, train)
-            log_tick(job, state, images / seconds, means, scores, metrics)
-            if slowed := others.note():
-                job.display.say(f"note: {slowed}")
-            if finished(state) or snapshots_due(state) > snapshots:
-                snapshots = snapshots_due(state)
-                check_tensors(state, metrics)
-                scores |= save(milestone=True)
+            state.progress.clock = clock_of(job)
+            schedule.tick(state, images, seconds)
+            log_tick(job, state, images / seconds, means, scores, metrics, schedule)
+            moved = schedule.move_end(state)
+            if schedule.snapshot_due(state):
+                scored = schedule.time_for_score(state)
+                if live and not (scored or schedule.early):
+                    job.display.say("note: no time is left for the live score of this snapshot")
+                schedule.snapshot_made(state, save(live if scored else None, milestone=True), scored)
+            elif moved:
+                save(None, milestone=False)
             if stop and not finished(state):
                 job.display.say("stopping: saving the run")
-                check_tensors(state, metrics)
-                save(milestone=False)
+                save(None, milestone=False)
                 with noted("the log", job.display):
                     metrics.close()
                 text = f"stopped at {state.images_seen:,} images; everything is saved"
                 raise Stopped(text, received[0] if received else signal.SIGTERM, job.run)
-            sums = StepSums(clock)
+            sums = StepSums(job.clock)
 
 
 class StepSums:
     """The steps since the last tick, their terms summed on the device, so that the host waits for it at ticks alone."""
 
-    def __init__(self, clock: StepClock) -> None:
+    def __init__(self, clock: Clock) -> None:
         self.names: list[str] = []
         self.total = torch.zeros(())
         self.steps = 0
-        self.clock = clock
-        clock.start()
+        self.clock, self.begun = clock, clock.seconds()
 
     def add(self, terms: dict[str, Tensor]) -> None:
         step = torch.stack(list(terms.values()))
         self.names, self.total, self.steps = list(terms), self.total + step if self.steps else step, self.steps + 1
-        self.clock.mark()
 
     def close(self, state: TrainState, signalled: bool) -> tuple[dict[str, float], float, bool]:
         """The means of the terms, the seconds that the steps took, and whether a rank has received a signal."""
         means = dict(zip(self.names, (self.total / self.steps).tolist(), strict=True))  # waits for the device
-        agreed = torch.tensor([self.clock.close(self.steps), float(signalled)], device=state.device)
+        agreed = torch.tensor([self.clock.seconds() - self.begun, float(signalled)], device=state.device)
         seconds, stop = dist.average(agreed).tolist()
         return means, seconds, stop > 0
 
 
 def log_tick(
-    job: Job, state: TrainState, rate: float, means: dict[str, float], scores: dict[str, float], metrics: Metrics
+    job: Job,
+    state: TrainState,
+    rate: float,
+    means: dict[str, float],
+    scores: dict[str, float],
+    metrics: Metrics,
+    schedule: Schedule,
 ) -> None:
     """Write a line of metrics.jsonl and show the progress; `rate` is in images a second."""
     last = {"finished": True} if finished(state) else {}
     metrics.write(
         state.images_seen, clock=state.progress.clock, images_per_second=rate, end=state.end, **means, **last
     )  # fmt: skip
-    job.display.tick(state.images_seen, share_done(state), rate, seconds_left(state, rate), means | scores)
+    job.display.tick(state.images_seen, share_done(state), rate, schedule.seconds_left(state), means | scores)
 
 
 def check_terms(state: TrainState, means: dict[str, float], since: int, metrics: Metrics) -> None:
@@ -404,10 +443,11 @@ def roll_back(job: Job, state: TrainState, record: dict[str, Any], error: Diverg
     restored = initial_state(job, record, found)
     progress = restored.progress
     progress.rollbacks, progress.lr_scale = rollbacks + 1, 0.5 ** (rollbacks + 1)
+    progress.clock = state.progress.clock  # what was spent is spent
     plan_end(restored, train)
     if dist.rank() == 0:
         with noted("saving the checkpoint", job.display):
-            checkpoint.save(job.run, restored, record, milestone=False)
+            checkpoint.save(job.run, restored, record)
     metrics.new_attempt()
     metrics.write(
         restored.images_seen, back_from=state.images_seen, retry=progress.rollbacks, lr_scale=progress.lr_scale

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from ptarmigan.config import parse_time
 from ptarmigan.core import dist
 from ptarmigan.core.console import duration
+from ptarmigan.core.types import counted
 from ptarmigan.game.augment import describe_policy
 from ptarmigan.game.state import TrainState
 from ptarmigan.generator.generator import MAX_ROWS
+from ptarmigan.training import checkpoint
 from ptarmigan.training.auto import Choice
-from ptarmigan.training.budget import finished
+from ptarmigan.training.budget import SNAPSHOT_SHARE, Schedule, finished, snapshots_due
 
 
 def describe(run: Path, state: TrainState, choice: Choice | None, found: bool, say: Callable[[str], None]) -> None:
@@ -33,13 +36,28 @@ def describe(run: Path, state: TrainState, choice: Choice | None, found: bool, s
     elif finished(state):
         say(f"{run} is finished at {state.images_seen:,} images; a longer --time or --images trains it further")
     else:
-        say(f"resuming {run} at {state.images_seen:,} images")
+        seconds = parse_time(config.train.time)
+        left = "" if seconds is None else f", with {duration(seconds - state.progress.clock)} of its time left"
+        say(f"resuming {run} at {state.images_seen:,} images{left}")
+
+
+def describe_snapshots(state: TrainState, schedule: Schedule) -> list[str]:
+    """How many snapshots this call makes, why they are fewer than asked for, and the size of its checkpoints."""
+    train = state.config.train
+    count = (train.snapshots or 0) - snapshots_due(state) if schedule.exact else schedule.left
+    size = f"a checkpoint takes {checkpoint.size(state) / 1e6:.3g} MB, and the newest {train.keep} are kept"
+    lines = [f"{counted(count, 'snapshot')}, about {duration(max(1.0, schedule.cost))} each; {size}"]
+    if count < schedule.given and not schedule.exact:
+        lines.append(
+            f"note: {counted(count, 'snapshot')} instead of {schedule.given}, because together they may take at most "
+            f"{SNAPSHOT_SHARE:.0%} of --time"
+        )
+    return lines
 
 
 def finish(run: Path, state: TrainState, say: Callable[[str], None]) -> None:
     """Print how long the run trained and where its files are."""
-    trained = duration(state.progress.clock)
-    say(f"trained for {trained} on {state.images_seen:,} images")
+    say(f"trained on {state.images_seen:,} images, in {duration(state.progress.clock)}")
     say(f"  pictures   {run / 'samples'}")
     say(f"  generator  {run / 'generator'}")
     if state.progress.best_kid is not None:

@@ -1,4 +1,4 @@
-"""Measure, before a run starts, which precision is faster, how long a step takes, and how many images fit in memory."""
+"""Measure, before a run starts, the speed of a step and of a snapshot, and how many images fit in memory."""
 
 from __future__ import annotations
 
@@ -9,17 +9,27 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
+import numpy as np
 import torch
+import torch.nn.functional as F
 
 from ptarmigan.config import Config
 from ptarmigan.core import dist
-from ptarmigan.core.devices import out_of_memory
+from ptarmigan.core.devices import computes_bf16, out_of_memory
 from ptarmigan.core.types import ImageSpec, UserError
 from ptarmigan.game.batch import rank_batch
 from ptarmigan.game.state import TrainState
+from ptarmigan.generator.generator import MAX_ROWS, generate_images
 from ptarmigan.losses.custom import LossFile
+from ptarmigan.training import checkpoint
+from ptarmigan.training.snapshot import GRID_COLUMNS, STATISTICS_IMAGES, LiveScore
 
 PROBE_SECONDS = 1.0  # the environment's PTARMIGAN_PROBE_SECONDS overrides it; 0: one step in each precision
+LONG_SECONDS = 4.0  # if the first steps on a CPU take longer, they are the measurement
+MUCH_SLOWER = 3.0  # a bf16 convolution that takes so many times as long as in fp32 ends the trial of bf16
+SAMPLE = 8  # images generated and scored to estimate what a snapshot takes
+DISK_SPEED = 150e6  # bytes per second at which a checkpoint is taken to be written
+FILE_SECONDS = 0.3  # that a snapshot's other files are taken to need
 
 
 StepOf = Callable[[TrainState], Callable[[], object]]  # a state -> what makes its next step
@@ -44,17 +54,21 @@ def probe(
     even one image at a time fits.
     """
     kinds = {"fp32": [False], "bf16": [True], "auto": [False, True]}[config.train.precision]
-    if device.type == "mps" and config.train.precision == "auto":
+    if config.train.precision == "auto" and not dist.broadcast(bf16_may_be_faster(config, spec, device)):
         kinds = [False]
     states = {bf16: TrainState.create(config, spec, device, bf16, loss_file) for bf16 in kinds}
     taken: dict[bool, list[float]] = {bf16: [] for bf16 in kinds}
-    micro_batch = config.train.micro_batch
-    for state in states.values():  # the first step includes set-up, and shows whether memory is enough
-        micro_batch = fitting_micro_batch(micro_batch, state, step_of)
+    micro_batch, first = config.train.micro_batch, dict[bool, float]()
+    for bf16, state in states.items():  # the first step includes set-up, and shows whether memory is enough
+        micro_batch, first[bf16] = fitting_micro_batch(micro_batch, state, step_of)
     for state in states.values():
         state.micro_batch = micro_batch
     steps = {bf16: step_of(state) for bf16, state in states.items()}
-    until = time.perf_counter() + float(os.environ.get("PTARMIGAN_PROBE_SECONDS", PROBE_SECONDS))
+    if dist.broadcast(device.type == "cpu" and sum(first.values()) > LONG_SECONDS):
+        taken = {bf16: [seconds] for bf16, seconds in first.items()}
+        until = 0.0
+    else:
+        until = time.perf_counter() + float(os.environ.get("PTARMIGAN_PROBE_SECONDS", PROBE_SECONDS))
     while dist.broadcast(time.perf_counter() < until or not taken[kinds[-1]]):
         for bf16, state in states.items():
             taken[bf16].append(time_step(state, steps[bf16]))
@@ -63,17 +77,61 @@ def probe(
     return Probed(*dist.broadcast([best, micro_batch, medians[best]]))
 
 
-def fitting_micro_batch(micro_batch: int, state: TrainState, step_of: StepOf) -> int:
-    """The first of `micro_batch`, half of it, a quarter ... whose step fits; a size that the user set is not halved."""
+def bf16_may_be_faster(config: Config, spec: ImageSpec, device: torch.device) -> bool:
+    """Whether steps in bf16 are worth a trial: a CPU that only emulates bf16 may need minutes for one step.
+
+    Such a CPU is recognised by its instructions, or else by one small convolution.
+    """
+    if not computes_bf16(device):
+        return False
+    if device.type != "cpu":
+        return True
+    width, shape = config.model.width, (spec.height // 2, spec.width // 2)
+
+    def seconds(dtype: torch.dtype) -> float:
+        image = torch.ones(1, width, *shape, dtype=dtype, requires_grad=True)
+        weight = torch.ones(2 * width, width, 4, 4, dtype=dtype, requires_grad=True)
+        begun = time.perf_counter()
+        torch.autograd.grad(F.conv2d(image, weight, stride=2, padding=1).sum(), (image, weight))
+        return time.perf_counter() - begun
+
+    fp32, bf16 = (min(seconds(dtype) for _ in range(3)) for dtype in (torch.float32, torch.bfloat16))
+    return bf16 < MUCH_SLOWER * fp32
+
+
+def fitting_micro_batch(micro_batch: int, state: TrainState, step_of: StepOf) -> tuple[int, float]:
+    """The first of `micro_batch`, half of it, a quarter ... whose step fits, and the seconds of that step.
+
+    A size that the user set is not halved.
+    """
     state.micro_batch = micro_batch
     try:
         with report_out_of_memory(state):
-            time_step(state, step_of(state))
+            return micro_batch, time_step(state, step_of(state))
     except OutOfMemory:
         if state.config.train.micro_batch or dist.world() > 1 or smaller_micro_batch(state) == 0:
             raise
-        return fitting_micro_batch(smaller_micro_batch(state), state, step_of)
-    return micro_batch
+    return fitting_micro_batch(smaller_micro_batch(state), state, step_of)
+
+
+def snapshot_cost(state: TrainState, live: LiveScore | None) -> tuple[float, float]:
+    """Estimates of the seconds of a snapshot without and with the live score, from a few images."""
+    labels, numbers = np.zeros(SAMPLE, np.int64), np.arange(SAMPLE)
+
+    def seconds(action: Callable[[], object]) -> float:
+        """Of one image, at the second call, which includes no set-up."""
+        action()
+        begun = time.perf_counter()
+        action()
+        return (time.perf_counter() - begun) / SAMPLE
+
+    images = generate_images(state.ema, state.config.model, labels, numbers, seed=0)
+    generating = seconds(lambda: generate_images(state.ema, state.config.model, labels, numbers, seed=0))
+    shown = GRID_COLUMNS * min(state.spec.classes, MAX_ROWS)
+    picture = generating * (STATISTICS_IMAGES + shown) + FILE_SECONDS + checkpoint.size(state) / DISK_SPEED
+    if live is None:
+        return picture, picture
+    return picture, picture + len(live.labels) * (generating + seconds(lambda: live.extractor(images)))
 
 
 class OutOfMemory(UserError):

@@ -13,7 +13,8 @@ import yaml
 
 from ptarmigan.config import Config, config_of, convert_fields, flatten, resolve
 from ptarmigan.core import dist
-from ptarmigan.core.console import Display
+from ptarmigan.core.clock import Clock
+from ptarmigan.core.console import Display, duration
 from ptarmigan.core.devices import little_memory
 from ptarmigan.core.files import load_json
 from ptarmigan.core.records import RunRecord, check
@@ -26,6 +27,7 @@ from ptarmigan.training.run_folder import MARKER, new_run
 from ptarmigan.training.warm_start import WarmStart
 
 SHOWN_CLASSES = 10
+DECODING = "decoding images"  # what data/ calls the work that its cache spares the next run
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,7 @@ class Job:
     loss_file: LossFile | None  # the user's own loss
     device: torch.device
     display: Display
+    clock: Clock
 
     @property
     def given(self) -> set[str]:
@@ -149,6 +152,7 @@ def open_job(
     init: str | Path | None,
     device: torch.device,
     display: Display,
+    clock: Clock,
 ) -> Job:
     """Resolve the config, find the warm start, and read the images; arguments as in `train`."""
     for fault in filter(None, (dist.stray_rank(), little_memory())):
@@ -163,14 +167,31 @@ def open_job(
     if given_loss != config.loss.loss and loss_file is None:
         display.say(f"loss {given_loss} is {config.loss.loss} here")
     with dist.first_of_each_machine(), display.doing("reading the data"):
-        dataset = open_dataset(data, config.data, display.preparing)
+        dataset, seconds = open_timed(data, config, display, clock)
+    if seconds >= 1:
+        display.say(f"preparing the images took {duration(seconds)}, which the budget of time leaves out")
     for line in describe_data(dataset):
         display.say(line)
     if note := conditioning_dropped(config, asked, dataset):
         display.say(f"note: {note}")
     config = fit_to_data(config, dataset)
     run = Path(dist.on_first(lambda: str(out or new_run(dataset.name))))
-    return Job(run, config, asked, dataset, str(data or "embedded"), warm_start, loss_file, device, display)
+    return Job(run, config, asked, dataset, str(data or "embedded"), warm_start, loss_file, device, display, clock)
+
+
+def open_timed(data: str | Path | None, config: Config, display: Display, clock: Clock) -> tuple[Dataset, float]:
+    """The images, and the seconds that it took to decode them, which the clock leaves out; 0 if they were cached."""
+    begun, decoded = clock.seconds(), False
+
+    def on_progress(what: str, done: int, total: int | None) -> None:
+        nonlocal decoded
+        decoded = decoded or what == DECODING
+        display.preparing(what, done, total)
+
+    dataset = open_dataset(data, config.data, on_progress)
+    seconds = clock.seconds() - begun if decoded else 0.0
+    clock.add(-seconds)
+    return dataset, seconds
 
 
 def looks_like_run(folder: Path) -> bool:

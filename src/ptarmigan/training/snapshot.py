@@ -32,7 +32,7 @@ from ptarmigan.training import checkpoint
 from ptarmigan.training.budget import finished
 
 GRID_COLUMNS = 10
-STATISTICS_IMAGES = 2048  # generated images from which batch norm's statistics are computed
+STATISTICS_IMAGES = 512  # generated images from which batch norm's statistics are computed
 MAX_SELECT = 1000  # images of the select part that are used
 LAST = "the last"  # how a generator of the run was selected
 BEST = "the best generator"
@@ -110,7 +110,7 @@ def save_snapshot(
     unsaved: UserError | None = None
     try:
         with display.doing("saving the checkpoint"):
-            checkpoint.save(run, state, record, milestone)
+            checkpoint.save(run, state, record)
     except UserError as error:
         failed["the checkpoint"] = unsaved = error
     failed |= write_outputs(run, state, dataset, display)
