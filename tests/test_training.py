@@ -97,6 +97,7 @@ def test_stopped_at_step_3_of_6_and_resumed_is_the_same_run_bit_for_bit(
 def test_progress_is_the_same_after_json() -> None:
     progress = Progress(tick=8, clock=1.5, budget=["10m", None], ends=[48, 96], end_fixed_at=16, lr_scale=0.25)
     progress.rollbacks, progress.best_kid, progress.best_images, progress.milestones, progress.kept = 2, 0.1, 24, 3, [8]
+    progress.best_error, progress.least_kid, progress.least_left_out, progress.scored_at = 0.01, 0.05, [0.04, 0.06], 48
     record = json.loads(json.dumps(asdict(progress)))
     assert Progress(**record) == progress
 

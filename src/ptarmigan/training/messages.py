@@ -42,7 +42,11 @@ def finish(run: Path, state: TrainState, say: Callable[[str], None]) -> None:
     say(f"trained for {trained} on {state.images_seen:,} images")
     say(f"  pictures   {run / 'samples'}")
     say(f"  generator  {run / 'generator'}")
-    if state.progress.best_kid is not None:
-        kid, images = state.progress.best_kid, state.progress.best_images
-        say(f"  best       {run / 'best'}, at {images:,} images: KID {kid:.2g} against the select part")
+    progress = state.progress
+    if progress.best_kid is not None:
+        against = (
+            "no snapshot before it is better" if progress.best_images == progress.scored_at else "later ones are worse"
+        )
+        score = f"KID {progress.best_kid:.3g} (standard error {progress.best_error:.2g}) against the select part"
+        say(f"  best       {run / 'best'}, at {progress.best_images:,} images: {score}; {against} beyond noise")
     say(f"  log        {run / 'metrics.jsonl'}")
