@@ -10,12 +10,18 @@ from ptarmigan.core.console import duration
 from ptarmigan.game.augment import describe_policy
 from ptarmigan.game.state import TrainState
 from ptarmigan.generator.generator import MAX_ROWS
-from ptarmigan.training.auto import Choice
+from ptarmigan.training.auto import Choice, expectation
 from ptarmigan.training.budget import finished
+from ptarmigan.training.snapshot import LATEST
 
 
-def describe(run: Path, state: TrainState, choice: Choice | None, found: bool, say: Callable[[str], None]) -> None:
-    """Print the settings that `auto` chose and its reasons, and whether the run is new."""
+def describe(
+    run: Path, state: TrainState, choice: Choice | None, seconds: float | None, found: bool, say: Callable[[str], None]
+) -> None:
+    """Print the settings that `auto` chose, its reasons and what to expect, and whether the run is new.
+
+    `seconds` is the time of a step, if it was measured.
+    """
     spec, config = state.spec, state.config
     augment = config.data.augment
     changed = "" if augment == "none" else f", augmentation {describe_policy(augment, spec.channels)}"
@@ -26,8 +32,10 @@ def describe(run: Path, state: TrainState, choice: Choice | None, found: bool, s
     )
     if config.model.conditioning != "none" and spec.classes > MAX_ROWS:
         say(f"  each grid of samples shows {MAX_ROWS} of the {spec.classes:,} classes, evenly spread")
-    for line in [*choice.reasons, choice.expected] if choice else []:
+    for line in choice.reasons if choice else []:
         say(f"  {line}")
+    if choice and seconds:
+        say(f"  {expectation(choice.setting, config.train.batch / seconds)}")
     if not found:
         say(f"a new run in {run}")
     elif finished(state):
@@ -40,7 +48,8 @@ def finish(run: Path, state: TrainState, say: Callable[[str], None]) -> None:
     """Print how long the run trained and where its files are."""
     trained = duration(state.progress.clock)
     say(f"trained for {trained} on {state.images_seen:,} images")
-    say(f"  pictures   {run / 'samples'}")
+    latest = run / "samples" / LATEST
+    say(f"  picture    {latest if latest.exists() else latest.parent}")
     say(f"  generator  {run / 'generator'}")
     progress = state.progress
     if progress.best_kid is not None:

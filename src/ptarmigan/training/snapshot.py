@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ptarmigan.core import dist, seeding
 from ptarmigan.core.console import Display
-from ptarmigan.core.files import Damaged, load_header, make_folder
+from ptarmigan.core.files import Damaged, load_header, make_folder, write_atomic
 from ptarmigan.core.log import Metrics
 from ptarmigan.core.types import UserError
 from ptarmigan.data import SELECT, Dataset
@@ -34,6 +34,7 @@ from ptarmigan.training import checkpoint
 from ptarmigan.training.budget import finished
 
 GRID_COLUMNS = 10
+LATEST = "latest.png"  # a copy of the newest grid
 STATISTICS_IMAGES = 2048  # generated images from which batch norm's statistics are computed
 MAX_SELECT = 1000  # images of the select part that are used
 LAST = "the last"  # how a generator of the run was selected
@@ -208,7 +209,7 @@ def samples_path(run: Path, images_seen: int) -> Path:
 
 
 def save_samples(run: Path, state: TrainState, dataset: Dataset) -> None:
-    """A grid of images with fixed latents, a row for each class or for 32 of them, as RUN/samples/IMAGES.png."""
+    """Write RUN/samples/IMAGES.png and latest.png: images of fixed latents, a row for each class or for 32 of them."""
     config = state.config
     sha256 = load_header(run / "generator" / "model.safetensors").meta["sha256"]
     generator = TrainedGenerator(
@@ -219,9 +220,10 @@ def save_samples(run: Path, state: TrainState, dataset: Dataset) -> None:
     classes = np.array(grid_classes(state.spec.classes) if conditional else [0])
     labels = np.repeat(classes, n)
     images = generate_images(state.ema, config.model, labels, np.tile(np.arange(n), len(classes)), seed)
-    path = samples_path(run, state.images_seen)
-    make_folder(path.parent)
-    save_grid(generator, images, labels, path, seed)
+    latest = run / "samples" / LATEST
+    make_folder(latest.parent)
+    save_grid(generator, images, labels, latest, seed)  # first, because the numbered file says that both are there
+    write_atomic(samples_path(run, state.images_seen), latest.read_bytes())
 
 
 def settle_batch_norm(state: TrainState, dataset: Dataset) -> None:
