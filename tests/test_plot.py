@@ -63,7 +63,7 @@ def test_scores_have_their_noise_and_long_curves_few_points(tmp_path: Path) -> N
     panels = curves_of(log)
     assert panels["lecam"]["g_lecam"][1] == [0.5] * POINTS
     assert "adversarial loss" not in panels
-    assert [values for _, values in panels["live score (KID)"].values()] == [
+    assert [values for _, values in panels["live score"].values()] == [
         [0.5, 0.5], pytest.approx([0.3, 0.3]), pytest.approx([0.7, 0.7]),
     ]  # fmt: skip
     assert plot(log.parent, out=tmp_path / "x.svg").read_text().count("±2 standard errors") == 1

@@ -19,7 +19,7 @@ from ptarmigan.training.checkpoint import checkpoints
 
 TITLES = {  # of the panels; a term d_NAME or g_NAME that is not here has a panel NAME
     "adv": "adversarial loss", "class": "class loss", "r1": "gradient penalties", "r2": "gradient penalties",
-    "gp": "gradient penalties", "grad": "norm of the gradient", "select_kid": "live score (KID)",
+    "gp": "gradient penalties", "grad": "norm of the gradient", "select_kid": "live score",
     "augment_p": "augmentation", "augment_r": "augmentation", "images_per_second": "images per second",
 }  # fmt: skip
 NOT_DRAWN = ("images_seen", "attempt", "clock", "end", "retry", "lr_scale", "back_from", "finished", "select_kid_error")
