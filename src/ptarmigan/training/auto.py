@@ -191,18 +191,21 @@ def expectation(setting: Setting, images_per_second: float) -> str:
     def after(images: int, rate: float = images_per_second) -> str:
         return rounded_time(images / rate)
 
+    size, known = (
+        f"{height}x{width} in {'colour' if coloured else 'grey'}"
+        for height, width, coloured in ((spec.height, spec.width, colour), (curve.height, curve.width, curve.colour))
+    )
+    rate = f"{images_per_second:,.0f}" if images_per_second >= 10 else f"{images_per_second:.2g}"
     good = f"good ones in {after(curve.good)}" if curve.good else f"good ones take more than {after(curve.measured)}"
     text = (
-        f"expect at {images_per_second:,.0f} images/s: rough shapes in {after(curve.rough)}, recognisable ones in "
+        f"expect at {rate} images/s, {size}: rough shapes in {after(curve.rough)}, recognisable ones in "
         f"{after(curve.recognisable)}, {good}"
     )
-    if setting.device == "cpu" and curve.h200:
+    if setting.device == "cpu" and curve.h200 and size == known:
         text += f" (on an H200 GPU, recognisable in {after(curve.recognisable, curve.h200)})"
-    if (curve.height, curve.width, curve.colour) != (spec.height, spec.width, colour):
+    if size != known:
         more = pixels > curve.height * curve.width or (colour and not curve.colour)
-        shape = f"{spec.height}x{spec.width} in {'colour' if colour else 'grey'}"
-        known = f"{curve.height}x{curve.width} in {'colour' if curve.colour else 'grey'}"
-        text += f"; not measured at {shape}: these are the times for {known}{', so expect more' * more}"
+        text += f"; measured at {known} only{', so expect more' * more}"
     return text
 
 
