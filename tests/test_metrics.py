@@ -177,9 +177,9 @@ def test_the_noise_of_kid_comes_from_leaving_out_blocks_of_either_set(
 def test_the_noise_of_kid_and_of_a_difference_is_that_of_repeated_draws() -> None:
     draws = Draws(9)
     scores, errors, differences, their_errors = [], [], [], []
-    for _ in range(300):
+    for _ in range(60):
         x, latents = draws(60, 5), draws(50, 5)
-        a, b = kid_with_noise(x, latents + 0.5), kid_with_noise(x, latents * 1.2 + 0.5)
+        a, b = (kid_with_noise(x, fakes, blocks=5) for fakes in (latents + 0.5, latents * 1.2 + 0.5))
         scores.append(a.kid)
         errors.append(a.error)
         difference, error = a.above(b)
