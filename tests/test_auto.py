@@ -14,15 +14,17 @@ from ptarmigan.core.files import load_json
 from ptarmigan.core.types import ImageSpec
 from ptarmigan.training.auto import (
     BLOCKS_FROM,
+    CURVES,
     FEW_PER_CLASS,
     GENTLE_FROM,
     LARGE_BATCH_FROM,
-    MEASURED,
     SEEN_OFTEN,
     WIDE_FROM,
     Choice,
     Setting,
     choose,
+    expectation,
+    rounded_time,
 )
 from support import raises
 
@@ -107,12 +109,13 @@ def test_for_few_images_d_sees_changed_ones_unless_it_was_asked_otherwise() -> N
     few = choice_of(memorised, fewest=FEW_PER_CLASS - 1)
     fields = few.config.flat()
     assert [fields[key] for key in ("augment", "augment_p", "r1", "r2")] == ["gentle", 1, 0.4, 0.4]
-    assert "augmentation gentle: 199 images per class; " in few.reasons[AUGMENT]
+    assert "augmentation gentle: 198 to 200 images per class, each seen about 150 times: " in few.reasons[AUGMENT]
     for images in (seen, memorised - 1):
         choice = choice_of(images, fewest=FEW_PER_CLASS - 1)
         fields = choice.config.flat()
         assert (fields["augment"], fields["r1"], fields["r2"]) == ("none", 1.0, 1.0)
-        assert choice.reasons[AUGMENT] == "augmentation none: 199 images per class"
+        assert choice.reasons[AUGMENT].startswith("augmentation none: 198 to 200 images per class, each seen about ")
+        assert f"from {GENTLE_FROM} times" in choice.reasons[AUGMENT]
     assert memorised < LARGE_BATCH_FROM
     long = chosen(LARGE_BATCH_FROM, fewest=FEW_PER_CLASS - 1)
     assert (long["batch"], long["r1"], long["augment"]) == (64, 0.4, "gentle")
@@ -128,7 +131,8 @@ def test_for_few_images_d_sees_changed_ones_unless_it_was_asked_otherwise() -> N
         fields = choice.config.flat()
         assert (fields["augment"], fields["augment_p"]) == ("none", 1)
         assert fields["r1"] == fields["r2"] < 0.4
-    assert enough.reasons[AUGMENT] == "augmentation none: 200 images per class"
+    assert enough.reasons[AUGMENT].startswith("augmentation none: 199 to 201 images per class, each seen about ")
+    assert f"below {FEW_PER_CLASS}" in enough.reasons[AUGMENT]
     assert few.reasons[LOSS].partition(": ")[2] != enough.reasons[LOSS].partition(": ")[2]
     for asked in ({"augment": "ada"}, {"augment": "none"}, {"augment": "diffaugment"}):
         choice = choice_of(seen, fewest=FEW_PER_CLASS - 1, **asked)
@@ -139,29 +143,64 @@ def test_for_few_images_d_sees_changed_ones_unless_it_was_asked_otherwise() -> N
     assert chosen(seen, fewest=FEW_PER_CLASS - 1, augment="diffaugment", augment_p=0.7)["augment_p"] == 0.7
 
 
-def test_the_expectation_is_the_nearest_measured_budget() -> None:
-    for images, nearest in ((1, 10_000), (2e4, 21_000), (1e5, 57_000), (1e7, 560_000)):
-        (row,) = [row for row in MEASURED if row.run == "auto" and row.images_seen == nearest]
-        expected = choice_of(images).expected
-        assert expected.startswith(f"expect: {row.samples}; ")
-        for fact in (f"{nearest:,} images", f"{row.distance:g}"):
-            assert fact in expected
+def expected(height: int, width: int, channels: int, rate: float, device: str = "cpu") -> str:
+    spec = ImageSpec(height, width, channels, SPEC.class_names)
+    return expectation(Setting(spec, [5000] * 10, device, 1e5), rate)
 
 
-def test_the_expectation_of_few_images_is_that_of_few_with_their_augmentation() -> None:
-    images = GENTLE_FROM * 2 * (FEW_PER_CLASS - 1)
-    rows = {row.run: row for row in MEASURED if row.run.startswith("1,000 training images")}
-    for asked, run in (({}, "gentle"), ({"augment": "none"}, "no augmentation")):
-        (row,) = [row for name, row in rows.items() if name.endswith(run)]
-        assert choice_of(images, fewest=FEW_PER_CLASS - 1, **asked).expected.endswith(f"gave {row.distance:g}")
-    for choice in (choice_of(images), choice_of(SEEN_OFTEN, fewest=FEW_PER_CLASS - 1)):
-        assert not any(name in choice.expected for name in rows)
+def test_the_expectation_is_the_measured_curve_at_the_speed_of_this_run() -> None:
+    for curve in CURVES:
+        rate = curve.rough / 120
+        text = expected(curve.height, curve.width, 3 if curve.colour else 1, rate)
+        assert f"{rate:,.0f} images/s, {curve.height}x{curve.width} in {'colour' if curve.colour else 'grey'}: " in text
+        assert "rough shapes in 2 minutes" in text
+        assert f"recognisable ones in {rounded_time(curve.recognisable / rate)}" in text
+        reached = rounded_time((curve.good or curve.measured) / rate)
+        assert f"good ones {'in' if curve.good else 'take more than'} {reached}" in text
+        assert ("H200" in text) == bool(curve.h200)
+        assert "measured" not in text
+    assert "H200" not in expected(28, 28, 1, 100, "cuda")
 
 
-def test_every_measured_figure_names_a_page_that_exists() -> None:
-    root = Path(__file__).parent.parent
-    for row in MEASURED:
-        assert (root / row.source).is_file(), row
+@pytest.mark.parametrize(
+    ("shape", "measured", "more"),
+    [
+        ((256, 256, 3), "64x64 in colour", True), ((32, 32, 1), "28x28 in grey", True),
+        ((28, 28, 3), "28x28 in grey", True), ((64, 64, 1), "64x64 in colour", False),
+        ((60, 60, 4), "64x64 in colour", False),
+    ],
+)  # fmt: skip
+def test_the_expectation_says_where_the_size_was_not_measured(
+    shape: tuple[int, int, int], measured: str, more: bool
+) -> None:
+    text = expected(*shape, 100)
+    assert f"{shape[0]}x{shape[1]} in {'colour' if shape[2] > 1 else 'grey'}: " in text
+    assert f"measured at {measured} only" in text
+    assert "H200" not in text
+    assert ("expect more" in text) == more
+
+
+def test_every_measured_curve_is_in_the_benchmarks() -> None:
+    page = (Path(__file__).parent.parent / "docs" / "benchmarks.md").read_text(encoding="utf-8")
+    for curve in CURVES:
+        good = f"{curve.good:,}" if curve.good else f"not by {curve.measured:,}"
+        size = f"{curve.height}x{curve.width} {'colour' if curve.colour else 'grey'}"
+        assert f"| {size} | {curve.rough:,} | {curve.recognisable:,} | {good} |" in page
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.2, "1 second"),
+        (52, "50 seconds"),
+        (119, "2 minutes"),
+        (5400, "2 hours"),
+        (9e5, "10 days"),
+        (80, "80 seconds"),
+    ],
+)
+def test_an_expected_time_has_the_digits_of_an_estimate(seconds: float, text: str) -> None:
+    assert rounded_time(seconds) == text
 
 
 def test_a_run_keeps_what_was_chosen_when_its_budget_grows(
@@ -172,9 +211,9 @@ def test_a_run_keeps_what_was_chosen_when_its_budget_grows(
     run = train(shapes, out=tmp_path / "run", **given)
     said = capsys.readouterr().out
     assert "batch 32" in said
-    assert "expect:" in said
+    assert "expect at " in said
     train(shapes, out=run, **given | dict(images="96"))
-    assert "expect:" not in capsys.readouterr().out
+    assert "expect at " not in capsys.readouterr().out
     assert load_json(run / "config.json")["config"]["train"]["batch"] == 32
     with raises("run-differs", "batch is 32 in the run, 64 now"):
         train(shapes, out=run, **given | dict(images="128", batch=64))
@@ -213,4 +252,4 @@ def test_a_run_keeps_what_auto_was_when_it_started(shapes: Path, tmp_path: Path)
 
 def test_other_recipes_choose_nothing(shapes: Path, tmp_path: Path, capsys: Any) -> None:
     train(shapes, recipe="dcgan", out=tmp_path / "run", **SMALL, live_images=0)
-    assert "expect:" not in capsys.readouterr().out
+    assert "expect at " not in capsys.readouterr().out

@@ -48,7 +48,7 @@ def test_train_sample_and_info_from_the_command_line(
     status, out, _ = call(monkeypatch, capsys, "train", shapes, "--out", run, *FLAGS, "--g-betas", 0, 0.9)
     assert status == 0
     for line in (
-        f"pictures   {run / 'samples'}",
+        f"picture    {run / 'samples' / 'latest.png'}",
         f"generator  {run / 'generator'}",
         f"log        {run / 'metrics.jsonl'}",
     ):

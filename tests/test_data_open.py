@@ -313,7 +313,7 @@ def test_small_classes_are_told_what_to_expect(tmp_path: Path) -> None:
     assert data.part[data.labels == 2].tolist() == [TRAIN, TRAIN]
     share, few = data.notices
     assert ": eel;" in share
-    assert all(fact in few for fact in ("100 training images", "1 of 3 classes", "(eel: 2)", "--augment gentle"))
+    assert all(fact in few for fact in ("100 training images", "1 of 3 classes", "(eel: 2)", "--flip"))
     count = len(data.indices())
     assert data.fewer_than(count) is None
     warning = data.fewer_than(300) or ""

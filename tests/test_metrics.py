@@ -29,6 +29,7 @@ from ptarmigan.evaluation.metrics import (
     k_means,
     kid,
     kid_and_fidelity,
+    kid_with_noise,
     nearest,
     pair_statistics,
     prdc,
@@ -154,6 +155,39 @@ def test_kid_of_two_samples_of_one_distribution_is_0_on_average_and_so_negative_
     assert mean.low < 0 < mean.high
     assert mean.high - mean.low < 0.3 * torch.tensor(values).std().item()
     assert 800 < sum(value < 0 for value in values) < 1600
+
+
+@pytest.mark.parametrize(("n", "m", "blocks"), [(31, 23, 10), (7, 40, 7)])
+def test_the_noise_of_kid_comes_from_leaving_out_blocks_of_either_set(
+    n: int, m: int, blocks: int, small_blocks: None
+) -> None:
+    draws = Draws(8)
+    x, y = draws(n, 5) + 1, draws(m, 5) * 1.5
+    found = kid_with_noise(x, y)
+    assert found.kid == pytest.approx(kid(x, y), rel=1e-10)
+
+    def without(samples: Tensor) -> list[Tensor]:
+        parts = torch.tensor_split(samples, blocks)
+        return [torch.cat([*parts[:k], *parts[k + 1 :]]) for k in range(blocks)]
+
+    expected = [*(kid(rest, y) for rest in without(x)), *(kid(x, rest) for rest in without(y))]
+    assert found.left_out == pytest.approx(expected, rel=1e-10)
+
+
+def test_the_noise_of_kid_and_of_a_difference_is_that_of_repeated_draws() -> None:
+    draws = Draws(9)
+    scores, errors, differences, their_errors = [], [], [], []
+    for _ in range(60):
+        x, latents = draws(60, 5), draws(50, 5)
+        a, b = (kid_with_noise(x, fakes, blocks=5) for fakes in (latents + 0.5, latents * 1.2 + 0.5))
+        scores.append(a.kid)
+        errors.append(a.error)
+        difference, error = a.above(b)
+        differences.append(difference)
+        their_errors.append(error)
+    for values, estimated in ((scores, errors), (differences, their_errors)):
+        root_mean_square = torch.tensor(estimated).square().mean().sqrt().item()
+        assert root_mean_square == pytest.approx(torch.tensor(values).std().item(), rel=0.25)
 
 
 # precision, recall, density, coverage

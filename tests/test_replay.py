@@ -17,6 +17,7 @@ import ptarmigan.commands.replay as replay_module
 import ptarmigan.game.batch as batch_module
 from conftest import SMALL
 from ptarmigan import cli, replay
+from ptarmigan.commands.replay import conclusion
 from ptarmigan.config import Data, resolve
 from ptarmigan.core.log import read_log
 from ptarmigan.core.tensor_files import load_tensors, save_tensors
@@ -47,6 +48,7 @@ def test_the_terms_are_those_of_the_log_to_the_last_bit(recipe: str, shapes: Pat
     step = replay(run, at=56)
     assert step.checkpoint == "000000048.safetensors"
     assert step.terms == {name: line[name] for name in step.terms}
+    assert {name for name in line if name[:2] in ("d_", "g_")} == set(step.terms)
     assert {name[2:] for name in step.terms} >= {"adv", "grad"}
     assert step.not_finite is None
 
@@ -59,11 +61,15 @@ def test_before_the_first_checkpoint_it_begins_at_the_start_and_within_a_batch_a
 
 
 def test_what_it_writes_and_says(run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: Any) -> None:
-    monkeypatch.setattr(sys, "argv", ["ptarmigan", "replay", str(run), "--at", "40"])
-    cli.main()
-    out = capsys.readouterr().out
-    for text in ("40 images seen", "000000024.safetensors", "d_adv", "D.body.stages.0", "G.project"):
-        assert text in out
+    for more in ([], ["--layers", "--out", str(run / "again")]):
+        monkeypatch.setattr(sys, "argv", ["ptarmigan", "replay", str(run), "--at", "40", *more])
+        cli.main()
+        out = capsys.readouterr().out
+        for text in ("40 images seen", "000000024.safetensors", "d_adv", "every value is finite"):
+            assert text in out
+        assert "unusual" in out.splitlines()[1]
+        for text in ("D.body.stages.0", "G.project", "by parameter"):
+            assert (text in out) == bool(more)
     folder = run / "private" / "replay-000000040"
     assert sorted(path.name for path in folder.iterdir()) == ["batch.png", "fakes.png", "step.json"]
     with Image.open(folder / "batch.png") as picture:
@@ -93,6 +99,27 @@ def test_norms_are_those_of_the_step(run: Path) -> None:
     assert 0.1 / 8**0.5 < logits.gradient < 1 / 8**0.5
     assert ("G", "D", "real") not in by_name  # only a relativistic G looks at real images
     assert by_name["G", "D", "fake"].gradient is not None
+
+
+def test_a_term_is_unusual_where_it_is_far_from_the_ticks_around(run: Path, tmp_path: Path) -> None:
+    step = replay(run, at=40, out=tmp_path / "a")
+    assert step.ticks == 11  # a tick a step, without its own
+    assert conclusion(step)[0].startswith("nothing unusual") == (not step.unusual)
+    copy = Path(shutil.copytree(run, tmp_path / "run"))
+    log = copy / "metrics.jsonl"
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    for number, line in enumerate(lines):
+        line["g_adv"] = 1e3 if line["images_seen"] == 48 else 50 + 0.1 * (number % 2)
+    log.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    step = replay(copy, at=40, out=tmp_path / "b")
+    (sentence,) = [text for text in step.unusual if text.startswith("g_adv ")]
+    assert f"{step.terms['g_adv']:.3g}" in sentence
+    assert "50" in sentence
+    assert conclusion(step)[0].startswith("unusual: ")
+    assert replay_module.unusual_terms({"g_adv": 51.0}, [{"g_adv": 50 + 0.1 * (k % 2)} for k in range(9)], 1)
+    assert not replay_module.unusual_terms({"g_adv": 51.0}, [{"g_adv": 50 + 0.1 * (k % 2)} for k in range(9)], 100)
+    log.write_text("\n".join(json.dumps(line) for line in lines[:4]) + "\n")
+    assert replay(copy, at=40, out=tmp_path / "c").ticks == 0
 
 
 def poisoned(monkeypatch: pytest.MonkeyPatch, where: str) -> None:

@@ -21,6 +21,7 @@ from ptarmigan import info, load, sample, train
 from ptarmigan.config import config_of, resolve
 from ptarmigan.core.tensor_files import load_tensors, save_tensors
 from ptarmigan.core.types import UserError
+from ptarmigan.generator.grid_names import shown_name, write_names
 from support import at_most, at_step, call, interrupt, raises
 
 
@@ -81,9 +82,42 @@ def test_png_has_a_row_for_each_class(run: Path, tmp_path: Path) -> None:
     sample(run, n=4, out=tmp_path / "x.png")
     images, _ = load(run).sample(n=4)
     with Image.open(tmp_path / "x.png") as picture:
-        pixels = np.asarray(picture)
-    assert pixels.shape == (3 * 18 + 2, 4 * 18 + 2)
-    assert np.array_equal(pixels[18 + 2 : 18 + 18, 2:18], images[4, :, :, 0])
+        pixels, margin = np.asarray(picture), int(picture.text["margin"])  # type: ignore[attr-defined]
+    assert pixels.shape == (3 * 18 + 2, margin + 4 * 18 + 2)
+    assert np.array_equal(pixels[18 + 2 : 18 + 18, margin + 2 : margin + 18], images[4, :, :, 0])
+    for row in range(3):  # a name beside each
+        assert (pixels[18 * row + 2 : 18 * row + 18, :margin] < 128).any()
+
+
+def test_a_name_beside_a_row_is_short_and_has_only_what_the_font_can_draw() -> None:
+    for name, shown in (
+        ("ankle boot", "ankle boot"), ("caf\u00e9", "cafe"), ("\u732b", "class 7"), ("cat \U0001f408", "class 7"),
+        ("", "class 7"), ("\n", "\\n"), ("x" * 21, "x" * 17 + "..."), ("x" * 20, "x" * 20),
+    ):  # fmt: skip
+        assert shown_name(name, 7) == shown
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_names_leave_the_images_as_they_are(channels: int) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (4, 24, 12, channels), np.uint8)
+    grid = sampling.image_grid(images, 2)
+    named, margin = write_names(grid, ["one", "two"], 24)
+    assert margin > 0
+    assert np.array_equal(np.asarray(named)[:, margin:], np.asarray(grid))
+    beside = np.asarray(named)[:, :margin]
+    opaque = beside[..., 3] > 128 if channels == 4 else beside.reshape(*beside.shape[:2], -1)[..., 0] < 128
+    assert [opaque[2 + 26 * row : 26 + 26 * row].any() for row in range(2)] == [True, True]
+    assert write_names(grid, ["one"], 8) == (grid, 0)
+
+
+def test_the_rows_of_an_unconditional_generator_have_no_names(run: Path, tmp_path: Path) -> None:
+    generator = load(run)
+    model = replace(generator.config.model, conditioning="none")
+    other = replace(generator, config=replace(generator.config, model=model))
+    images, labels = generator.sample("blot", n=4)
+    sampling.save_grid(other, images, labels, tmp_path / "x.png", 0)
+    with Image.open(tmp_path / "x.png") as picture:
+        assert picture.size == (2 * 18 + 2, 2 * 18 + 2)
 
 
 def test_a_folder_gets_class_folders_that_can_be_trained_on(run: Path, tmp_path: Path) -> None:
@@ -190,7 +224,7 @@ def test_a_picture_of_many_classes_says_which_it_shows(
     monkeypatch.setattr(sampling, "MAX_ROWS", 2)
     assert call(monkeypatch, capsys, "sample", run, "-n", 1, "--out", tmp_path / "x.png")[2].count("2 of 3") == 1
     with Image.open(tmp_path / "x.png") as picture:
-        assert picture.size == (20, 38)
+        assert picture.height == 38
         assert picture.text["classes"] == "across, blot"  # type: ignore[attr-defined]
     named = call(monkeypatch, capsys, "sample", run, "--class", "down", "-n", 1, "--out", tmp_path / "y.png")
     assert named[2] == ""

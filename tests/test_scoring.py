@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import shutil
 import signal
 import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -33,8 +35,12 @@ from ptarmigan.core.log import read_log
 from ptarmigan.core.tensor_files import load_tensors, save_tensors
 from ptarmigan.data import open_dataset
 from ptarmigan.evaluation.features import EXTRACTORS
+from ptarmigan.evaluation.metrics import JackknifedKid
 from ptarmigan.evaluation.report import format_interval, markdown, print_report
+from ptarmigan.game.progress import Progress
+from ptarmigan.training.checkpoint import newest
 from ptarmigan.training.loop import Stopped
+from ptarmigan.training.messages import finish
 from support import raises, random_projection
 
 COUNTS = {"sky": 1200, "sea": 800, "sand": 500, "rock": 300, "moss": 140, "ice": 60}
@@ -409,8 +415,9 @@ def test_each_snapshot_is_scored_and_the_best_generator_kept(few: None, shapes: 
     run = train(shapes, out=tmp_path / "run", **{**SPLIT, "snapshots": 6})
     scores = live(run)
     assert [images for images, _ in scores] == [8, 16, 24, 32, 40, 48]
+    assert all(line["select_kid_error"] > 0 for line in read_log(run / "metrics.jsonl") if "select_kid" in line)
     best = load(run / "best")
-    assert best.images_seen == min(scores, key=lambda pair: pair[1])[0]
+    assert best.images_seen == newest(run)[0].progress.best_images
     assert best.selection == snapshot.RULE
     assert load(run).selection == "the last"
     assert load(run).images_seen == 48
@@ -418,11 +425,42 @@ def test_each_snapshot_is_scored_and_the_best_generator_kept(few: None, shapes: 
     assert len(sample(run / "best", n=2, out=tmp_path / "x.png").read_bytes()) > 0
 
 
+@pytest.mark.parametrize(
+    ("scores", "best"),
+    [
+        ([1.0, 1.05, 1.08], 3),  # by chance the first is the lowest
+        ([2.0, 1.0, 1.5, 1.6], 2),  # worse beyond noise since the second
+        ([1.0, 1.13, 1.26], 2),  # a slow decline is measured from the lowest, not from the best
+        ([1.0, 2.0, 1.01], 3),
+    ],
+)
+def test_the_best_is_the_last_that_is_not_worse_than_the_lowest_beyond_noise(scores: list[float], best: int) -> None:
+    progress, noise = Progress(), random.Random(0)
+    for number, kid in enumerate(scores, 1):
+        left_out = [kid + noise.gauss(0, 0.01) for _ in range(20)]  # a difference has a standard error of about .06
+        snapshot.choose_best(progress, number, JackknifedKid(kid, left_out))
+    assert progress.best_images == best
+    assert progress.best_kid == scores[best - 1]
+    assert progress.least_kid == min(scores)
+    assert progress.scored_at == len(scores)
+
+
+def test_the_end_says_whether_the_best_differs_from_the_last(tmp_path: Path) -> None:
+    said: list[str] = []
+    state = SimpleNamespace(images_seen=96, progress=Progress(best_kid=0.5, best_error=0.1, scored_at=96))
+    for best, fact in ((96, "no snapshot before it is better beyond noise"), (48, "later ones are worse beyond noise")):
+        state.progress.best_images = best
+        finish(tmp_path, state, said.append)  # type: ignore[arg-type]
+        assert any("0.5 (standard error 0.1)" in line and fact in line for line in said[-6:])
+
+
 def test_a_resumed_run_keeps_the_same_best(
     few: None, shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(snapshot, "NOISE", 0.0)
     fields = {**SPLIT, "snapshots": 6, "g_lr": 0.05}  # so wild that the best is not the last
     whole = train(shapes, out=tmp_path / "whole", **fields)
+    assert load(whole / "best").images_seen < 48
     train_batch = loop.train_batch
 
     def stop(state: Any, batches: Any, *play: Any) -> Any:

@@ -17,6 +17,7 @@ import torch
 from PIL import Image
 
 import ptarmigan.game.batch
+import ptarmigan.training.loop as loop
 from conftest import SMALL
 from ptarmigan.config import config_of, resolve
 from ptarmigan.core import clock
@@ -100,6 +101,7 @@ def test_progress_is_the_same_after_json() -> None:
     progress = Progress(tick=8, clock=1.5, budget=["10m", None], ends=[48, 96], end_fixed_at=16, lr_scale=0.25)
     progress.rollbacks, progress.best_kid, progress.best_images, progress.kept = 2, 0.1, 24, [8]
     progress.moves = [[72, 104]]
+    progress.best_error, progress.least_kid, progress.least_left_out, progress.scored_at = 0.01, 0.05, [0.04, 0.06], 48
     record = json.loads(json.dumps(asdict(progress)))
     assert Progress(**record) == progress
 
@@ -144,9 +146,10 @@ def test_the_files_of_a_run(shapes: Path, tmp_path: Path) -> None:
     assert {"d_adv", "d_r1", "d_r2", "d_grad", "g_adv", "g_grad", "clock", "images_per_second", "end"} <= lines[
         0
     ].keys()
-    assert sorted(path.name for path in (run / "samples").iterdir()) == ["000000024.png", "000000048.png"]
+    assert sorted(path.name for path in (run / "samples").iterdir()) == ["000000024.png", "000000048.png", "latest.png"]
+    assert (run / "samples" / "latest.png").read_bytes() == (run / "samples" / "000000048.png").read_bytes()
     with Image.open(run / "samples" / "000000048.png") as picture:
-        assert picture.size == (10 * 18 + 2, 3 * 18 + 2)  # rows = classes
+        assert picture.size == (int(picture.text["margin"]) + 10 * 18 + 2, 3 * 18 + 2)  # type: ignore[attr-defined]  # rows = classes
         assert picture.text["classes"] == "across, down, blot"  # type: ignore[attr-defined]
         assert picture.text["seed"] == "0"  # type: ignore[attr-defined]
         assert picture.text["generator"] == load_tensors(run / "generator" / "model.safetensors")[1]["sha256"]  # type: ignore[attr-defined]
@@ -456,3 +459,29 @@ def test_a_tick_is_about_a_second_and_a_half_and_a_multiple_of_penalty_every(
     seconds: float, fields: dict[str, Any], steps: int
 ) -> None:
     assert steps_per_tick(resolve(fields), seconds) == steps
+
+
+@pytest.mark.parametrize("tick", [1, 3, 4, 8])
+def test_the_log_has_the_mean_of_a_penalty_over_the_steps_where_it_was_due(
+    tick: int, shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "steps_per_tick", lambda *_: tick)
+    steps: list[dict[str, float]] = []
+    train_batch = loop.train_batch
+
+    def step(state: Any, batches: Any, *play: Any) -> Any:
+        terms = train_batch(state, batches, *play)
+        if state.progress.tick:
+            steps.append({name: value.item() for name, value in terms.items()})
+        return terms
+
+    monkeypatch.setattr(loop, "train_batch", step)
+    fields = {**SMALL, "images": "128", "snapshots": 1, "live_images": 0, "penalty_every": 4, "r1": 1.0}
+    run = train(shapes, out=tmp_path / "run", **fields)
+    assert [place for place, terms in enumerate(steps) if terms["d_r1"]] == [0, 4, 8, 12]
+    for line in read_log(run / "metrics.jsonl"):
+        end = line["images_seen"] // 8
+        part = steps[(end - 1) // tick * tick : end]
+        due = [terms["d_r1"] / 4 for terms in part if terms["d_r1"]]
+        assert line.get("d_r1") == (pytest.approx(sum(due) / len(due)) if due else None)
+        assert line["d_adv"] == pytest.approx(sum(terms["d_adv"] for terms in part) / len(part))

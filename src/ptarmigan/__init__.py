@@ -1,9 +1,9 @@
 """Class-conditional image GANs whose losses are right.
 
-`train`, `sample`, `score`, `compare`, `info`, `replay` and `identify` do what the commands of the same names do, and
-`explain` does what the command `losses` does.  `load` opens a generator, whose `sample` returns images.  `losses` is
-the package of loss functions.  `Config` and `resolve` hold the options of a run.  `UserError` is every error that a
-user can fix.
+`train`, `sample`, `score`, `compare`, `info`, `plot`, `replay` and `identify` do what the commands of the same names
+do, and `explain` does what the command `losses` does.  `load` opens a generator, whose `sample` returns images.
+`losses` is the package of loss functions.  `Config` and `resolve` hold the options of a run.  `UserError` is every
+error that a user can fix.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from ptarmigan import losses as losses
     from ptarmigan.commands.compare import compare as compare
+    from ptarmigan.commands.plot import plot as plot
     from ptarmigan.commands.replay import replay as replay
     from ptarmigan.commands.score import score as score
     from ptarmigan.config import Config as Config
@@ -45,6 +46,7 @@ _HOMES = {
     "train": "training.loop",
     "score": "commands.score",
     "compare": "commands.compare",
+    "plot": "commands.plot",
     "replay": "commands.replay",
 }
 __all__ = [*_HOMES, "losses"]

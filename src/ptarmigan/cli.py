@@ -338,8 +338,9 @@ def replay(
     loss: Path | None = None,
     out: Path | None = None,
     device: str = "auto",
+    layers: Annotated[bool, Parameter(negative=())] = False,
 ) -> None:
-    """Compute one training step of RUN again and show its batch, fakes, loss terms, activations and gradients.
+    """Compute one training step of RUN again and say what is unusual in it; save its batch, fakes and all numbers.
 
     Parameters
     ----------
@@ -355,10 +356,28 @@ def replay(
         new folder for pictures and numbers; default: RUN/private/replay-IMAGES
     device
         auto, cpu, cuda or mps; the step is exact on the device of the run
+    layers
+        also print the activations and gradients of each layer, and the norms of each parameter
     """
     from ptarmigan.commands.replay import print_step, replay
 
-    print_step(replay(run, at=at, data=data, loss=loss, out=out, device=device))
+    print_step(replay(run, at=at, data=data, loss=loss, out=out, device=device), layers)
+
+
+@app.command
+def plot(run: Path, /, *, out: Path | None = None) -> None:
+    """Draw the log of RUN over the images seen: the losses, penalties, gradients and live scores.
+
+    Parameters
+    ----------
+    run
+        run folder, of a finished run or of one that still trains
+    out
+        X.svg, a new file; default: the run's name with the ending .svg, in the current folder
+    """
+    from ptarmigan.commands.plot import plot
+
+    say(str(plot(run, out=out)))
 
 
 explaining = App(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import statistics
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,7 +22,7 @@ from torch import Tensor, nn
 from ptarmigan.config import config_of
 from ptarmigan.core.devices import deterministic, pick_device
 from ptarmigan.core.files import check_absent, make_folder, write_atomic
-from ptarmigan.core.log import read_log
+from ptarmigan.core.log import read_log, read_rows
 from ptarmigan.core.paths import user_path
 from ptarmigan.core.terminal import print_lines
 from ptarmigan.core.types import DiscriminatorOutput, UserError, check_whole
@@ -34,6 +35,10 @@ from ptarmigan.generator.header import load_run_record
 from ptarmigan.losses.custom import reopen
 from ptarmigan.training import checkpoint
 from ptarmigan.training.setup import train_batches
+
+AROUND = 10  # ticks before a step, and after it, with which it is compared
+LEAST_TICKS = 5  # for a comparison
+FAR = 4.0  # standard deviations of a step from the mean of the ticks
 
 
 @dataclass
@@ -56,6 +61,8 @@ class ReplayedStep:
     terms: dict[str, float]  # by their names in metrics.jsonl
     calls: list[Call]
     weights: dict[str, tuple[float, float]]  # parameter -> its norm before the update, and its gradient's norm
+    unusual: list[str]  # a sentence for each term that is far from its values around this step
+    ticks: int  # lines of metrics.jsonl around this step that it was compared with; 0: there are too few
     not_finite: str | None  # the first NaN or infinite value, and the image that caused it; None: all are finite
     batch: list[str]  # where each real image comes from
     out: str  # the folder of batch.png, fakes.png and step.json
@@ -102,14 +109,45 @@ def replay(
         norms = {name: parameter.norm().item() for name, parameter in watch.parameters()}
         with watch.attached():
             terms = {name: value.item() for name, value in train_batch(state, batches).items()}
+    terms = state.means_where_due(terms, 1)
+    ticks = ticks_around(run, first, config.train.batch)
     gradients = {name: parameter.grad for name, parameter in watch.parameters()}
     step = ReplayedStep(
         first, found.path.name if found else "the start", terms, watch.calls,
         {name: (norm, gradients[name].norm().item()) for name, norm in norms.items()},  # type: ignore[union-attr]
+        unusual_terms(terms, ticks, record["tick"] // config.train.batch), len(ticks),
         watch.not_finite or watch.backward, watch.files[-1], str(target),
     )  # fmt: skip
     save_step(step, target, drawn[-1].images, watch.fakes)
     return step
+
+
+def ticks_around(run: Path, first: int, batch: int) -> list[dict[str, float]]:
+    """The log's lines around the step that starts at image `first`, without the one that has this step in its means.
+
+    An empty list where there are too few.
+    """
+    rows = {at: row for at, row in read_rows(run / "metrics.jsonl").items() if "images_per_second" in row}
+    before = [row for at, row in rows.items() if at <= first]
+    after = [row for at, row in rows.items() if at >= first + batch][1:]
+    ticks = before[-AROUND:] + after[:AROUND]
+    return ticks if len(ticks) >= LEAST_TICKS else []
+
+
+def unusual_terms(terms: dict[str, float], ticks: list[dict[str, float]], steps: int) -> list[str]:
+    """A sentence for each term that is far from its means in the ticks, which are of `steps` steps each.
+
+    A step varies sqrt(steps) times as much as the mean of a tick.
+    """
+    out = []
+    for name, value in terms.items():
+        means = [row[name] for row in ticks if name in row]
+        if len(means) < LEAST_TICKS:
+            continue
+        mean, spread = statistics.fmean(means), statistics.stdev(means) * math.sqrt(steps)
+        if abs(value - mean) > FAR * spread:
+            out.append(f"{name} is {value:.3g}; around this step it is {mean:.3g}, and varies by {spread:.2g} a step")
+    return out
 
 
 def open_run_images(run: Path, record: dict[str, Any], data: str | Path | None) -> Dataset:
@@ -260,37 +298,54 @@ def first_not_finite(value: Tensor) -> int | None:
     return None if bool(good.all()) else int((~good).nonzero()[0, 0])
 
 
-def print_step(step: ReplayedStep) -> None:
-    """Print a step as tables."""
-    print_lines(f"the step at {step.images_seen:,} images seen, rebuilt from {step.checkpoint}")
-    print_lines("  ".join(f"{name} {value:.4g}" for name, value in step.terms.items()))
+def print_step(step: ReplayedStep, layers: bool = False) -> None:
+    """Print what is unusual in a step and its terms; with `layers` also tables of layers and parameters."""
+    print_lines(f"the step at {step.images_seen:,} images seen, rebuilt from {step.checkpoint}", *conclusion(step))
+    print_lines("terms: " + "  ".join(f"{name} {value:.4g}" for name, value in step.terms.items()))
+    if layers:
+        print_lines(*layer_tables(step), *parameter_table(step))
+    more = "" if layers else "; --layers prints the numbers of each layer"
+    print_lines(f"batch.png, fakes.png and step.json with all numbers: {step.out}{more}")
+
+
+def conclusion(step: ReplayedStep) -> list[str]:
+    """What is unusual in a step, a line each, or that nothing is."""
+    if step.not_finite:
+        return [f"the first NaN or infinite value is in {step.not_finite}", *step.unusual]
+    if step.unusual:
+        return [f"unusual: {sentence}" for sentence in step.unusual] + ["every value is finite"]
+    if not step.ticks:
+        return ["every value is finite; the log has too few lines around this step to say what is usual"]
+    return [
+        f"nothing unusual: every value is finite, and each term is as in the {step.ticks} lines of the log around it"
+    ]
+
+
+def layer_tables(step: ReplayedStep) -> Iterator[str | Table]:
     for update, columns in (("D", ("real", "fake", "between", "own")), ("G", ("latents", "fake", "real", "own"))):
         calls = [
             call for call in step.calls
             if (call.update == update and call.images != "latents") or (update == "G" and call.images == "latents")
         ]  # fmt: skip
         shown = [name for name in columns if any(call.images == name for call in calls)]
-        print_lines(
-            f"{update}'s update, by layer: root mean square of the output | norm of the loss's gradient at the output"
-        )
+        yield f"{update}'s update, by layer: root mean square of the output | norm of the loss's gradient at the output"
         table = Table("layer")
         for name in shown:
             table.add_column(name, justify="right")
         for layer in dict.fromkeys(call.layer for call in calls):
             cells = {call.images: call for call in calls if call.layer == layer}
             table.add_row(layer, *(cell(cells.get(name)) for name in shown))
-        print_lines(table)
-    print_lines("by parameter: norm before the update, norm of the gradient")
+        yield table
+
+
+def parameter_table(step: ReplayedStep) -> Iterator[str | Table]:
+    yield "by parameter: norm before the update, norm of the gradient"
     table = Table("parameter")
     for name in ("weight", "gradient"):
         table.add_column(name, justify="right")
     for name, (weight, gradient) in step.weights.items():
         table.add_row(name, f"{weight:.4g}", f"{gradient:.4g}")
-    print_lines(table)
-    print_lines(
-        f"first NaN or infinite value: {step.not_finite}" if step.not_finite else "every value of this step is finite"
-    )
-    print_lines(f"batch.png, fakes.png and step.json with all numbers: {step.out}")
+    yield table
 
 
 def cell(call: Call | None) -> str:

@@ -84,6 +84,22 @@ def read_log(path: Path) -> Iterator[dict[str, Any]]:
     return _parsed(_text(path))
 
 
+def read_rows(path: Path) -> dict[int, dict[str, Any]]:
+    """What a metrics.jsonl says at each number of images seen, in their order; raises UserError as `read_log` does.
+
+    The last attempt wins: what an earlier one wrote beyond the start of a later one is left out.
+    """
+    rows: dict[int, dict[str, Any]] = {}
+    attempt = 0
+    for line in read_log(path):
+        seen = line["images_seen"]
+        if line["attempt"] > attempt:
+            attempt = line["attempt"]
+            rows = {at: row for at, row in rows.items() if at <= seen}
+        rows[seen] = rows.get(seen, {}) | line
+    return rows
+
+
 def damaged_lines(path: Path) -> int:
     """The number of lines of a metrics.jsonl that `read_log` skips; raises UserError as it does."""
     text = _text(path)

@@ -176,6 +176,6 @@ def _notices_of_counts(dataset: Dataset) -> list[str]:
         return []
     return [
         f"fewer than {FEW_IMAGES} training images in {len(few):,} of {counted(len(counts), 'class')} ({shorten(few)}): "
-        "expect samples that copy the training images or look alike; use more images, --augment gentle with a long "
-        "budget, or --flip if mirrored images are valid"
+        "expect samples that copy the training images or look alike; use more images, or --flip if mirrored images are "
+        "valid"
     ]

@@ -58,6 +58,26 @@ class KidAndFidelity(NamedTuple):
     fidelity: Fidelity
 
 
+class JackknifedKid(NamedTuple):
+    """KID, and its values with one block of samples left out, from which its noise is estimated."""
+
+    kid: float
+    left_out: list[float]  # the first half without a block of x each, the second half without a block of y each
+
+    @property
+    def error(self) -> float:
+        """Standard error over the choice of both sets, by the delete-a-block jackknife."""
+        return _jackknife_error(self.left_out)
+
+    def above(self, other: JackknifedKid) -> tuple[float, float]:
+        """This KID minus that of another y with the same x, and the standard error of this difference.
+
+        Block k of both has the same samples of x, and may have the same latents, so their noise partly cancels.
+        """
+        differences = [a - b for a, b in zip(self.left_out, other.left_out, strict=True)]
+        return self.kid - other.kid, _jackknife_error(differences)
+
+
 class CopyingScore(NamedTuple):
     z: float  # far below 0: generated samples are closer to the training set than held-out samples are
     cells: int  # cells with enough samples, over which z is averaged
@@ -117,6 +137,25 @@ def kid(x: Tensor, y: Tensor) -> float:
         for blocks in (_pairs_within(x), _pairs_within(y), _pairs_across(x, y))
     )
     return _squared_discrepancy(xx, yy, xy, len(x), len(y))
+
+
+def kid_with_noise(x: Tensor, y: Tensor, blocks: int = 10) -> JackknifedKid:
+    """`kid` with its noise, in about twice the time.  Needs 3 samples on each side."""
+    _check_samples(x, y, least=3)
+    blocks = min(blocks, len(x), len(y))
+    xs, ys = torch.tensor_split(x, blocks), torch.tensor_split(y, blocks)
+    xx, yy, xy = _kernel_sums(xs, xs), _kernel_sums(ys, ys), _kernel_sums(xs, ys)  # [blocks, blocks]
+
+    def without(sums: Tensor, rows: list[int], columns: list[int]) -> float:
+        rest = sums.sum() - sums[rows].sum() - sums[:, columns].sum() + sums[rows][:, columns].sum()
+        return rest.item()
+
+    def score(i: list[int], j: list[int]) -> float:
+        n, m = len(x) - sum(len(xs[k]) for k in i), len(y) - sum(len(ys[k]) for k in j)
+        return _squared_discrepancy(without(xx, i, i), without(yy, j, j), without(xy, i, j), n, m)
+
+    left_out = [score([k], []) for k in range(blocks)] + [score([], [k]) for k in range(blocks)]
+    return JackknifedKid(score([], []), left_out)
 
 
 def prdc(real: Tensor, fake: Tensor, k_pr: int = 3, k_dc: int = 5) -> Fidelity:
@@ -395,6 +434,26 @@ def _in_blocks(x: _Centred, rows: int) -> Iterator[_Centred]:
 
 def _block_rows(width: int) -> int:
     return max(1, BLOCK_SIZE // width)
+
+
+def _kernel_sums(xs: Sequence[Tensor], ys: Sequence[Tensor]) -> Tensor:
+    """[B, C] float64: the kernel's sum over the pairs of each block of x with each of y, without equal samples."""
+
+    def pairs(i: int, j: int) -> Iterator[_Block]:
+        return _pairs_within(xs[i]) if xs is ys and i == j else _pairs_across(xs[i], ys[j])
+
+    sums = torch.zeros(len(xs), len(ys), dtype=DOUBLE)
+    for i in range(len(xs)):
+        for j in range(i if xs is ys else 0, len(ys)):
+            sums[i, j] = sum(block.kernel_sum() for block in pairs(i, j))
+    return sums + sums.triu(1).T if xs is ys else sums
+
+
+def _jackknife_error(left_out: Sequence[float]) -> float:
+    """The standard error of a score of two sets from its values without a block: those of one set, then the other's."""
+    blocks = len(left_out) // 2
+    of_each_set = (statistics.pvariance(part) for part in (left_out[:blocks], left_out[blocks:]))
+    return math.sqrt((blocks - 1) * sum(of_each_set))
 
 
 def _squared_discrepancy(xx: float, yy: float, xy: float, n: int, m: int) -> float:

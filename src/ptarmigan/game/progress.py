@@ -17,7 +17,11 @@ class Progress:
     moves: list[list[int]] = field(default_factory=list)  # [images seen, the end until then], where an end was moved
     lr_scale: float = 1.0  # factor of both learning rates; halved at each rollback
     rollbacks: int = 0  # times that the run rolled back from a NaN or infinite value
-    best_kid: float | None = None  # lowest live score of a snapshot; None: no snapshot was scored
+    best_kid: float | None = None  # live score of the generator in best/; None: no snapshot was scored
+    best_error: float = 0.0  # its standard error
     best_images: int = 0  # images seen at that snapshot
+    least_kid: float = 0.0  # lowest live score of a snapshot
+    least_left_out: list[float] = field(default_factory=list)  # and what its noise is estimated from
+    scored_at: int = 0  # images seen at the newest snapshot with a live score
     shown_at: int = 0  # images seen at the newest snapshot with a grid of samples
     kept: list[int] = field(default_factory=list)  # images seen of checkpoints that are never deleted

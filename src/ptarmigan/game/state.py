@@ -97,6 +97,17 @@ class TrainState:
         loss, step = self.config.loss, self.images_seen // self.config.train.batch
         return bool(loss.r1 or loss.r2) and step % loss.penalty_every == 0
 
+    def means_where_due(self, means: dict[str, float], steps: int) -> dict[str, float]:
+        """The terms' means over the last `steps` steps, those of R1 and R2 over the steps where these were due.
+
+        Between them R1 and R2 are 0, and where they are due they are scaled by `penalty_every`: the scale is taken out.
+        They are left out where no step had them.
+        """
+        every, step = self.config.loss.penalty_every, self.images_seen // self.config.train.batch
+        due = -(-step // every) + (step - steps) // -every  # multiples of `every` from step - steps to step - 1
+        lazy = {name: mean * steps / (due * every) for name, mean in means.items() if due and name in ("d_r1", "d_r2")}
+        return {name: lazy.get(name, mean) for name, mean in means.items() if due or name not in ("d_r1", "d_r2")}
+
     def now(self, value: Scheduled) -> float:
         """The value at this step of a field that may be a ramp."""
         return at(value, self.images_seen, self.start, self.end)

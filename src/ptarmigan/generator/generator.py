@@ -31,6 +31,7 @@ from ptarmigan.core.files import Damaged
 from ptarmigan.core.paths import user_path
 from ptarmigan.core.tensor_files import load_tensors
 from ptarmigan.core.types import ImageSpec, UserError, check_whole, class_name, printable
+from ptarmigan.generator.grid_names import GAP, shown_name, write_names
 from ptarmigan.generator.header import AVERAGE, NOT_AVERAGE, find_generator, header_of, read_scores
 from ptarmigan.networks import build_generator, without_weights
 
@@ -73,7 +74,7 @@ def to_uint8(images: Tensor) -> NDArray[np.uint8]:
     return pixels
 
 
-def image_grid(images: NDArray[np.uint8], columns: int, gap: int = 2) -> Image.Image:
+def image_grid(images: NDArray[np.uint8], columns: int, gap: int = GAP) -> Image.Image:
     """uint8 [N, H, W, C] -> one picture, row by row, on a white (RGBA: transparent) background."""
     n, height, width, channels = images.shape
     rows = -(-n // columns)
@@ -317,12 +318,17 @@ def save_grid(
 ) -> None:
     """Write the images of `TrainedGenerator.sample` as one picture: a row per class, or nearly square for one class.
 
-    The PNG's text holds the seed, the classes from top to bottom and the SHA-256 of the generator.
+    The class is named left of its row, unless the generator is unconditional.  The PNG's text holds the seed, the
+    classes from top to bottom, the width of the names in pixels, and the SHA-256 of the generator.
     """
     classes = list(dict.fromkeys(labels.tolist()))
     columns = len(images) // len(classes) if len(classes) > 1 else math.ceil(len(images) ** 0.5)
-    names = ", ".join(generator.spec.class_names[label] for label in classes)
-    save_png(image_grid(images, columns), path, seed=seed, classes=names, generator=generator.sha256)
+    spec, picture, margin = generator.spec, image_grid(images, columns), 0
+    if generator.config.model.conditioning != "none":
+        shown = [shown_name(spec.class_names[label], label) for label in classes]
+        picture, margin = write_names(picture, shown, spec.height)
+    names = ", ".join(spec.class_names[label] for label in classes)
+    save_png(picture, path, seed=seed, classes=names, margin=margin, generator=generator.sha256)
 
 
 def check_room(chunks: Iterator[Chunk], total: int, out: Path) -> Iterator[Chunk]:

@@ -214,12 +214,14 @@ def nice_ticks(low: float, high: float, about: int = 5) -> list[float]:
     return [step * i for i in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)]
 
 
-def panel(box: Box, title: str, axis: str, x: Tensor, curves: Sequence[tuple[str, Tensor]]) -> Marks:
-    """A chart of curves, given as (style, values), over x."""
+def panel(
+    box: Box, title: str, axis: str, x: Tensor, curves: Sequence[tuple[str, Tensor]], least_span: float = 0.5
+) -> Marks:
+    """A chart of curves, given as (style, values), over x; its margins are in proportion to the span of the values."""
     left, top, right, bottom = box
     everything = torch.cat([y for _, y in curves])
     low, high = everything.min().item(), everything.max().item()
-    pad = 0.06 * max(high - low, 0.5)
+    pad = 0.06 * max(high - low, least_span)
     low, high = low - pad, high + pad
 
     def place(at: float, value: float) -> Point:
@@ -289,9 +291,13 @@ def svg_elements(drawing: Marks) -> str:
 
 
 def svg(parts: Sequence[Row], name: str) -> str:
-    """A standalone picture, light or dark as the viewer's system is set."""
-    drawing, height = stack_rows(parts)
+    """The plot of a loss as a standalone SVG."""
     look = "".join(f".{key}{{stroke-width:{WIDTHS[key]};stroke-dasharray:{DASHES[key]}}}" for key in COLOURS)
+    return document(*stack_rows(parts), look, f"{name}: losses of both players and their slopes")
+
+
+def document(drawing: Marks, height: int, look: str, label: str) -> str:
+    """A standalone SVG, light or dark as the viewer's system is set; `look` is the CSS of the lines but for colours."""
 
     def theme(colours: dict[str, str], paper: str, ink: str, faint: str) -> str:
         lines = "".join(f".{key}{{stroke:{colour}}}" for key, colour in colours.items())
@@ -304,7 +310,7 @@ def svg(parts: Sequence[Row], name: str) -> str:
     )
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" role="img" '
-        f'aria-label="{html.escape(name)}: losses of both players and their slopes">\n<style>{style}</style>\n'
+        f'aria-label="{html.escape(label)}">\n<style>{style}</style>\n'
         f'<rect class="paper" width="{WIDTH}" height="{height}"/>\n{svg_elements(drawing)}\n</svg>\n'
     )
 

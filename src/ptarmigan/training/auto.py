@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from ptarmigan.config import SECTIONS, Config, check
-from ptarmigan.core.types import ImageSpec
+from ptarmigan.core.types import ImageSpec, counted
 from ptarmigan.networks.layers import sides
 
 # Thresholds between the choices, each measured on Fashion-MNIST: studies/search.md
@@ -21,26 +21,23 @@ GENTLE_FROM = 150  # epochs; from here gentle augmentation is worth its time on 
 LARGE_PIXELS = 32 * 32  # above: a lower rate for D, batches of 32, blocks in G; measured at 48x64
 
 
-class Measured(NamedTuple):
-    """The Fréchet distance of generated to held-out Fashion-MNIST images."""
+class Curve(NamedTuple):
+    """Images seen by recipe `auto` until its samples looked so, judged by eye: docs/benchmarks.md."""
 
-    run: str
-    images_seen: int
-    distance: float  # lower is better
-    source: str
-    samples: str = ""  # how they look
+    height: int
+    width: int
+    colour: bool
+    rough: int  # rough shapes, of their class
+    recognisable: int  # most classes are recognisable at a glance
+    good: int | None  # hard to tell from real images at a glance; None: not reached
+    measured: int  # images seen, in all
+    h200: float | None = None  # images/s of an H200 GPU; None: not measured
 
 
-MEASURED = (
-    Measured("auto", 10_000, 125, "docs/benchmarks.md", "rough shapes"),
-    Measured("auto", 21_000, 51, "docs/benchmarks.md", "rough, but of their class"),
-    Measured("auto", 57_000, 17, "docs/benchmarks.md", "clear classes"),
-    Measured("auto", 360_000, 2.8, "docs/benchmarks.md", "hard to tell from real images at a glance"),
-    Measured("auto", 560_000, 2.3, "studies/search.md", "hard to tell from real images at a glance"),
-    Measured("1,000 training images, no augmentation", 210_000, 7.1, "docs/benchmarks.md"),
-    Measured("1,000 training images, augmentation gentle", 210_000, 4.8, "docs/benchmarks.md"),
-    Measured("10 minutes of acgan", 240_700, 77, "docs/benchmarks.md"),
-    Measured("real images", 0, 0.53, "docs/benchmarks.md"),
+CURVES = (
+    Curve(28, 28, False, 10_000, 57_000, 360_000, 560_000, 27_900),
+    Curve(48, 64, True, 25_000, 100_000, None, 100_000),
+    Curve(64, 64, True, 10_000, 65_000, None, 100_000, 28_400),
 )
 
 
@@ -67,8 +64,8 @@ class Setting:
 
 class Choice(NamedTuple):
     config: Config
-    reasons: list[str]  # four lines
-    expected: str
+    reasons: list[str]  # a line each for network, loss, batch and augmentation
+    setting: Setting
 
 
 def choose(config: Config, given: Collection[str], setting: Setting) -> Choice:
@@ -79,7 +76,7 @@ def choose(config: Config, given: Collection[str], setting: Setting) -> Choice:
     fields = {key: value for key, value in decide(config, given, setting).items() if key not in given}
     chosen = with_fields(config, fields)
     check(chosen)
-    return Choice(chosen, reasons(chosen, given, setting), expectation(chosen, setting))
+    return Choice(chosen, reasons(chosen, given, setting), setting)
 
 
 def decide(config: Config, given: Collection[str], setting: Setting) -> dict[str, Any]:
@@ -132,14 +129,14 @@ def reasons(config: Config, given: Collection[str], setting: Setting) -> list[st
     share = f", a share of {data.augment_p}" if data.augment_p != 1 else ""
     return [
         line(
-            f"network {model.network}, width {model.width}{blocks}, maps halved to {height}x{width}",
+            f"network {model.network}, width {model.width}{blocks}, smallest maps {height}x{width}",
             why_width(model.width, setting) + (f"; blocks pay off from {BLOCKS_FROM:,} images seen" if blocks else ""),
             "network", "width", "g_blocks", "least_side",
         ),
         line(
-            f"{loss.loss} loss, {penalties or 'no penalty'}, {model.conditioning.replace('_', ' ')}",
-            "strong penalties keep D from memorising a small data set that it sees many times" if setting.few
-            else "without the penalties, or with an auxiliary classifier, the distance was several times larger",
+            f"loss {loss.loss}, penalties {penalties or 'none'}, conditioning {model.conditioning}",
+            "strong penalties keep D from memorising images that it sees many times" if setting.few
+            else "both penalties keep D smooth; without them the samples were much worse",
             "loss", "r1", "r2", "conditioning",
         ),
         line(
@@ -147,47 +144,73 @@ def reasons(config: Config, given: Collection[str], setting: Setting) -> list[st
             why_batch(train.batch, setting),
             "batch", "g_lr", "d_lr", "anneal",
         ),
-        line(
-            f"augmentation {data.augment}{share}",
-            f"{sum(setting.counts) / len(setting.counts):,.0f} images per class"
-            + ("; gentle augmentation brings samples closer to unseen images" if data.augment == "gentle" else ""),
-            "augment",
-        ),
+        line(f"augmentation {data.augment}{share}", why_augment(data.augment, setting), "augment"),
     ]  # fmt: skip
 
 
 def why_width(width: int, setting: Setting) -> str:
     if width > 32:
-        return "wider networks are better after the same number of images, and a GPU is fast enough for them"
+        return "a wider network learns more from each image, and a GPU is fast enough for it"
     if setting.device == "cuda":
-        return f"wider networks pay off from {WIDE_FROM:,} images seen"
-    return "wider networks are better after the same number of images, but not after the same time"
+        return f"a wider network pays off from {WIDE_FROM:,} images seen"
+    return "a wider network learns more from each image, but not more in the same time"
 
 
 def why_batch(batch: int, setting: Setting) -> str:
     if batch == 64:
-        return f"more images per second than batch 32, and better from {LARGE_BATCH_FROM:,} images seen"
+        return f"it sees more images per second than batch 32, and is better from {LARGE_BATCH_FROM:,} images seen"
     if setting.large:
-        return "more updates; a lower rate for D, because at G's rate large images were grainy"
-    return f"more updates, which a budget below {LARGE_BATCH_FROM:,} images needs"
+        return "a small batch gives more updates; a lower rate for D keeps large images from getting grainy"
+    return f"a small batch gives more updates, which a budget below {LARGE_BATCH_FROM:,} images needs"
 
 
-def expectation(config: Config, setting: Setting) -> str:
-    """What to expect: the result that the nearest measured budget gave on Fashion-MNIST."""
-    of = {row.run: row for row in MEASURED if row.run != "auto"}
-    nearest = min(
-        (row for row in MEASURED if row.run == "auto"),
-        key=lambda row: abs(math.log(row.images_seen / setting.images)),
+def why_augment(augment: str, setting: Setting) -> str:
+    """How many images a class has and how often each is seen, and what follows from that."""
+    counts = setting.counts
+    mean, times = sum(counts) / len(counts), setting.images / sum(counts)
+    fewest, most = min(counts), max(counts)
+    of_class = f"{fewest:,}" if fewest == most else f"{fewest:,} to {most:,}"
+    text = f"{of_class} images per class, each seen about {times:,.0f} times"
+    if augment != "none":
+        return f"{text}: D would memorise them without it"
+    if mean >= FEW_PER_CLASS:
+        return f"{text}; gentle helps where the mean is below {FEW_PER_CLASS}"
+    if setting.device == "cuda" and setting.few:
+        return f"{text}; on a GPU it makes a step several times slower, so the penalties are stronger instead"
+    return f"{text}; gentle helps from {GENTLE_FROM} times"
+
+
+def expectation(setting: Setting, images_per_second: float) -> str:
+    """When samples get recognisable at this speed, by the curve that was measured nearest to the images' size."""
+    spec = setting.spec
+    pixels, colour = spec.height * spec.width, spec.channels > 1
+    curve = min(CURVES, key=lambda c: (abs(math.log(c.height * c.width / pixels)), c.colour != colour))
+
+    def after(images: int, rate: float = images_per_second) -> str:
+        return rounded_time(images / rate)
+
+    size, known = (
+        f"{height}x{width} in {'colour' if coloured else 'grey'}"
+        for height, width, coloured in ((spec.height, spec.width, colour), (curve.height, curve.width, curve.colour))
     )
+    rate = f"{images_per_second:,.0f}" if images_per_second >= 10 else f"{images_per_second:.2g}"
+    good = f"good ones in {after(curve.good)}" if curve.good else f"good ones take more than {after(curve.measured)}"
     text = (
-        f"expect: {nearest.samples}; on Fashion-MNIST, {nearest.images_seen:,} images seen gave a Fréchet distance of "
-        f"{nearest.distance:g} (real images {of['real images'].distance:g}, "
-        f"10 minutes of acgan {of['10 minutes of acgan'].distance:g})"
+        f"expect at {rate} images/s, {size}: rough shapes in {after(curve.rough)}, recognisable ones in "
+        f"{after(curve.recognisable)}, {good}"
     )
-    if max(setting.spec.height, setting.spec.width) > 32:
-        text += "; larger images need many more"
-    if setting.few:
-        changed = "augmentation gentle" if config.data.augment == "gentle" else "no augmentation"
-        row = of[f"1,000 training images, {changed}"]
-        text += f"; with {row.run}, {row.images_seen:,} seen gave {row.distance:g}"
+    if setting.device == "cpu" and curve.h200 and size == known:
+        text += f" (on an H200 GPU, recognisable in {after(curve.recognisable, curve.h200)})"
+    if size != known:
+        more = pixels > curve.height * curve.width or (colour and not curve.colour)
+        text += f"; measured at {known} only{', so expect more' * more}"
     return text
+
+
+def rounded_time(seconds: float) -> str:
+    """A duration in words, with one or two digits, because it is an estimate."""
+    for unit, length in (("day", 86400), ("hour", 3600), ("minute", 60), ("second", 1)):
+        if seconds >= 1.5 * length or unit == "second":
+            number = max(1, round(seconds / length))
+            return counted(number if number < 20 else round(number, -1), unit)
+    raise AssertionError

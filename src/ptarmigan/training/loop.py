@@ -211,7 +211,7 @@ def start_run(job: Job, batches: Batches, choice: Choice | None) -> tuple[TrainS
     plan_end(state, job.config.train)
     started_warm = job.warm_start is not None and found is None
     dist.on_first(lambda: save_start(job, state, record, started_warm))
-    describe(job.run, state, choice, found is not None, job.display.say)
+    describe(job.run, state, choice, seconds, found is not None, job.display.say)
     if started_warm and dist.rank() == 0:
         for line in describe_warm_start(record["init"]):
             job.display.say(line)
@@ -385,6 +385,7 @@ class StepSums:
     def close(self, state: TrainState, signalled: bool) -> tuple[dict[str, float], float, bool]:
         """The means of the terms, the seconds that the steps took, and whether a rank has received a signal."""
         means = dict(zip(self.names, (self.total / self.steps).tolist(), strict=True))  # waits for the device
+        means = state.means_where_due(means, self.steps)
         agreed = torch.tensor([self.clock.seconds() - self.begun, float(signalled)], device=state.device)
         seconds, stop = dist.average(agreed).tolist()
         return means, seconds, stop > 0

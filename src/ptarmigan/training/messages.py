@@ -13,12 +13,18 @@ from ptarmigan.game.augment import describe_policy
 from ptarmigan.game.state import TrainState
 from ptarmigan.generator.generator import MAX_ROWS
 from ptarmigan.training import checkpoint
-from ptarmigan.training.auto import Choice
+from ptarmigan.training.auto import Choice, expectation
 from ptarmigan.training.budget import SNAPSHOT_SHARE, Schedule, finished, snapshots_due
+from ptarmigan.training.snapshot import LATEST
 
 
-def describe(run: Path, state: TrainState, choice: Choice | None, found: bool, say: Callable[[str], None]) -> None:
-    """Print the settings that `auto` chose and its reasons, and whether the run is new."""
+def describe(
+    run: Path, state: TrainState, choice: Choice | None, seconds: float | None, found: bool, say: Callable[[str], None]
+) -> None:
+    """Print the settings that `auto` chose, its reasons and what to expect, and whether the run is new.
+
+    `seconds` is the time of a step, if it was measured.
+    """
     spec, config = state.spec, state.config
     augment = config.data.augment
     changed = "" if augment == "none" else f", augmentation {describe_policy(augment, spec.channels)}"
@@ -29,15 +35,17 @@ def describe(run: Path, state: TrainState, choice: Choice | None, found: bool, s
     )
     if config.model.conditioning != "none" and spec.classes > MAX_ROWS:
         say(f"  each grid of samples shows {MAX_ROWS} of the {spec.classes:,} classes, evenly spread")
-    for line in [*choice.reasons, choice.expected] if choice else []:
+    for line in choice.reasons if choice else []:
         say(f"  {line}")
+    if choice and seconds:
+        say(f"  {expectation(choice.setting, config.train.batch / seconds)}")
     if not found:
         say(f"a new run in {run}")
     elif finished(state):
         say(f"{run} is finished at {state.images_seen:,} images; a longer --time or --images trains it further")
     else:
-        seconds = parse_time(config.train.time)
-        left = "" if seconds is None else f", with {duration(seconds - state.progress.clock)} of its time left"
+        budget = parse_time(config.train.time)
+        left = "" if budget is None else f", with {duration(budget - state.progress.clock)} of its time left"
         say(f"resuming {run} at {state.images_seen:,} images{left}")
 
 
@@ -58,9 +66,14 @@ def describe_snapshots(state: TrainState, schedule: Schedule) -> list[str]:
 def finish(run: Path, state: TrainState, say: Callable[[str], None]) -> None:
     """Print how long the run trained and where its files are."""
     say(f"trained on {state.images_seen:,} images, in {duration(state.progress.clock)}")
-    say(f"  pictures   {run / 'samples'}")
+    latest = run / "samples" / LATEST
+    say(f"  picture    {latest if latest.exists() else latest.parent}")
     say(f"  generator  {run / 'generator'}")
-    if state.progress.best_kid is not None:
-        kid, images = state.progress.best_kid, state.progress.best_images
-        say(f"  best       {run / 'best'}, at {images:,} images: KID {kid:.2g} against the select part")
+    progress = state.progress
+    if progress.best_kid is not None:
+        against = (
+            "no snapshot before it is better" if progress.best_images == progress.scored_at else "later ones are worse"
+        )
+        score = f"KID {progress.best_kid:.3g} (standard error {progress.best_error:.2g}) against the select part"
+        say(f"  best       {run / 'best'}, at {progress.best_images:,} images: {score}; {against} beyond noise")
     say(f"  log        {run / 'metrics.jsonl'}")

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ptarmigan.core import dist, seeding
 from ptarmigan.core.console import Display
-from ptarmigan.core.files import Damaged, load_header, make_folder
+from ptarmigan.core.files import Damaged, load_header, make_folder, write_atomic
 from ptarmigan.core.log import Metrics
 from ptarmigan.core.types import UserError
 from ptarmigan.data import SELECT, Dataset
@@ -23,6 +23,8 @@ from ptarmigan.data.split import MIN_SELECT
 from ptarmigan.evaluation import features, metrics
 from ptarmigan.evaluation.features import Extractor
 from ptarmigan.evaluation.features.cache import cached_features
+from ptarmigan.evaluation.metrics import JackknifedKid
+from ptarmigan.game.progress import Progress
 from ptarmigan.game.state import TrainState
 from ptarmigan.generator.export import export_generator
 from ptarmigan.generator.generator import TrainedGenerator, generate_images, grid_classes, save_grid
@@ -32,18 +34,23 @@ from ptarmigan.training import checkpoint
 from ptarmigan.training.budget import finished
 
 GRID_COLUMNS = 10
-STATISTICS_IMAGES = 512  # generated images from which batch norm's statistics are computed
+LATEST = "latest.png"  # a copy of the newest grid
+STATISTICS_IMAGES = 2048  # generated images from which batch norm's statistics are computed
 MAX_SELECT = 1000  # images of the select part that are used
 LAST = "the last"  # how a generator of the run was selected
 BEST = "the best generator"
-RULE = "least KID to the select part, of all snapshots"
+RULE = "the last snapshot whose KID to the select part is not above the least by more than its noise"
+NOISE = 3.0  # standard errors of the difference: the least of many noisy scores is itself below its expectation
 
 Failures = dict[str, Exception]  # what could not be written -> why
 
 
 @dataclass(frozen=True)
 class LiveScore:
-    """A cheap score of each snapshot: the KID between images generated from a fixed seed and the select part."""
+    """A cheap score of each snapshot: the KID between images generated from a fixed seed and the select part.
+
+    Its noise is that of both sets of images.  It says nothing about what another extractor would see.
+    """
 
     extractor: Extractor
     select: Tensor  # features [N, F] of images of the select part
@@ -60,11 +67,11 @@ class LiveScore:
         extractor = features.load_extractor(device=device)
         return cls(extractor, cached_features(extractor, dataset, used), dataset.labels[np.resize(used, images)])
 
-    def kid(self, state: TrainState) -> float:
+    def kid(self, state: TrainState) -> JackknifedKid:
         """KID of the moving average of G, whose batch norm statistics must be up to date."""
         indices = np.arange(len(self.labels))
         images = generate_images(state.ema, state.config.model, self.labels, indices, seed=0)
-        return metrics.kid(self.select, self.extractor(images))
+        return metrics.kid_with_noise(self.select, self.extractor(images))
 
 
 def save_snapshot(
@@ -97,15 +104,17 @@ def save_snapshot(
     with display.doing("computing the statistics of batch norm"):
         settle_batch_norm(state, dataset)
     progress, scores = state.progress, dict[str, float]()
-    best_before = progress.best_kid, progress.best_images
+    best_before = (
+        progress.best_kid, progress.best_error, progress.best_images, progress.least_kid, progress.least_left_out,
+    )  # fmt: skip
     if milestone:
         progress.shown_at = state.images_seen
         if live is not None:
             with noted("the live score", display), display.doing(f"scoring {len(live.labels):,} images"):
-                scores["select_kid"] = kid = live.kid(state)
-                log.write(state.images_seen, **scores)
-                if progress.best_kid is None or kid < progress.best_kid:
-                    progress.best_kid, progress.best_images = kid, state.images_seen
+                score = live.kid(state)
+                scores["select_kid"] = score.kid
+                log.write(state.images_seen, select_kid=score.kid, select_kid_error=score.error)
+                choose_best(progress, state.images_seen, score)
     failed: Failures = {}
     unsaved: UserError | None = None
     try:
@@ -115,7 +124,9 @@ def save_snapshot(
         failed["the checkpoint"] = unsaved = error
     failed |= write_outputs(run, state, dataset, display)
     if BEST in failed:
-        progress.best_kid, progress.best_images = best_before  # so that a later generator may become the best
+        (  # so that a later generator may become the best
+            progress.best_kid, progress.best_error, progress.best_images, progress.least_kid, progress.least_left_out,
+        ) = best_before  # fmt: skip
     if unsaved is not None and (finished(state) or not milestone):
         text = f"{unsaved}; what was trained since the last checkpoint, up to {state.images_seen:,} images, is lost"
         lost = UserError(text, unsaved.code)
@@ -125,6 +136,20 @@ def save_snapshot(
         last = "" if finished(state) else "; training goes on, and the next snapshot tries again"
         display.say(f"note: {describe_failures(failed)}{last}")
     return scores
+
+
+def choose_best(progress: Progress, images_seen: int, score: JackknifedKid) -> None:
+    """Record a snapshot's score, and make its generator the best unless the least score so far is better beyond noise.
+
+    So an early snapshot that was lucky does not stay the best, and a run that gets worse keeps its good generator.
+    """
+    progress.scored_at = images_seen
+    least = JackknifedKid(progress.least_kid, progress.least_left_out) if progress.least_left_out else score
+    above, error = score.above(least)
+    if above <= NOISE * error:
+        progress.best_kid, progress.best_error, progress.best_images = score.kid, score.error, images_seen
+    if score.kid <= least.kid:
+        progress.least_kid, progress.least_left_out = score
 
 
 def write_outputs(run: Path, state: TrainState, dataset: Dataset, display: Display) -> Failures:
@@ -184,7 +209,7 @@ def samples_path(run: Path, images_seen: int) -> Path:
 
 
 def save_samples(run: Path, state: TrainState, dataset: Dataset) -> None:
-    """A grid of images with fixed latents, a row for each class or for 32 of them, as RUN/samples/IMAGES.png."""
+    """Write RUN/samples/IMAGES.png and latest.png: images of fixed latents, a row for each class or for 32 of them."""
     config = state.config
     sha256 = load_header(run / "generator" / "model.safetensors").meta["sha256"]
     generator = TrainedGenerator(
@@ -195,9 +220,10 @@ def save_samples(run: Path, state: TrainState, dataset: Dataset) -> None:
     classes = np.array(grid_classes(state.spec.classes) if conditional else [0])
     labels = np.repeat(classes, n)
     images = generate_images(state.ema, config.model, labels, np.tile(np.arange(n), len(classes)), seed)
-    path = samples_path(run, state.images_seen)
-    make_folder(path.parent)
-    save_grid(generator, images, labels, path, seed)
+    latest = run / "samples" / LATEST
+    make_folder(latest.parent)
+    save_grid(generator, images, labels, latest, seed)  # first, because the numbered file says that both are there
+    write_atomic(samples_path(run, state.images_seen), latest.read_bytes())
 
 
 def settle_batch_norm(state: TrainState, dataset: Dataset) -> None:
