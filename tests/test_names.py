@@ -101,7 +101,7 @@ def test_text_from_data_cannot_forge_a_line_or_reach_the_terminal_raw(
     Terminal().say(FORGED)
     print_lines(FORGED, Table("head"))
     monkeypatch.setattr("ptarmigan.evaluation.report.score_rows", lambda *_: [["score", "value"], [FORGED, "1"]])
-    monkeypatch.setattr("ptarmigan.evaluation.report.class_rows", lambda *_: [])
+    monkeypatch.setattr("ptarmigan.evaluation.report.class_rows", lambda report: [])
     monkeypatch.setattr("ptarmigan.evaluation.report.sentences", lambda report: [FORGED])
     print_report(Score(FORGED, {}, {}, {}, [], {}))  # type: ignore[typeddict-item]
     group = compared.Group("A", (FORGED,), (0,), (10,), {FORGED: compared.Estimate(1.0)}, {})

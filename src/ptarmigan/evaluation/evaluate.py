@@ -139,8 +139,8 @@ def overall_scores(sets: ComparedSets, notes: list[str], on_stage: OnStage) -> R
     recall = {column: np.mean(rows["recall"][column]) for column in ("held_out", "floor")}
     if recall["held_out"] < COLLAPSED * recall["floor"]:
         notes.append(
-            f"recall is {recall['held_out']:.2f}, and {recall['floor']:.2f} for real images: much of their variety is "
-            "not generated; train longer, or with a larger --r1 and --r2"
+            f"recall is {recall['held_out']:.2f}, and {recall['floor']:.2f} for real images: few of them have a "
+            "sample nearby, for lack of variety or of likeness; train longer, or with a larger --r1 and --r2"
         )
     return {"figures": {name: summarise_columns(row) for name, row in rows.items()}, "variety": summarise(variety)}
 

@@ -70,19 +70,18 @@ class Score:
 
 
 def score_rows(report: dict[str, Any], details: bool = False) -> Rows:
-    """A row for each score over all classes; with `details` also against training images."""
+    """A row for each score over all classes; `details` are the scores against training images, in place of words."""
     columns = {"held_out": "your samples", "floor": "real images", "excess": "gap"}
     columns |= {"train": "against training"} if details else {}
-    out = [["", *columns.values(), "what it measures"]]
+    out = [["", *columns.values(), *([] if details else ["what it measures"])]]
     for name in ORDER:
         if name in report["figures"]:
-            row = report["figures"][name]
-            out.append([
-                label_of(name, report), *(format_interval(row[column]) for column in columns), MEANINGS[name]
-            ])  # fmt: skip
-        elif name in report:  # variety is a share of the real images' own
-            cells = [format_interval(report[name]), "1", f"{report[name]['mean'] - 1:.2f}"]
-            out.append([label_of(name, report), *cells, *["-"] * details, MEANINGS[name]])
+            cells = [format_interval(report["figures"][name][column]) for column in columns]
+        elif name in report:  # variety is a share of that of real images
+            cells = [format_interval(report[name]), "1", f"{report[name]['mean'] - 1:.2f}", *(["-"] if details else [])]
+        else:
+            continue
+        out.append([label_of(name, report), *cells, *([] if details else [MEANINGS[name]])])
     return out
 
 
@@ -92,30 +91,36 @@ def label_of(name: str, report: dict[str, Any]) -> str:
     return f"{label} {'↓' if name in LOWER else '↑'}"
 
 
-def class_rows(report: dict[str, Any], details: bool = False) -> Rows:
-    """A row for each class, with `details` also KID and diversity; [] if the classes are not known."""
-    more = ["held out", "KID ↓", "of real", "accuracy ↑", "of real", "diversity ↑"] if details else []
-    out = [["class", "images", "verdict", "recognised ↑", "of real", "distance ↓", "variety ↑", *more]]
+def class_rows(report: dict[str, Any]) -> Rows:
+    """A row for each class with the figures of its verdict; [] if the classes are not known."""
+    out = [["class", "images", "verdict", "recognised ↑", "of real", "distance ↓", "variety ↑"]]
     for name, entry in report.get("classes", {}).items():
-        kid, accuracy, recognised = (entry.get(figure, {}) for figure in ("kid", "accuracy", "recognised"))
-        against = kid.get("held_out", kid.get("train"))
-        line = [
+        recognised = entry.get("recognised")
+        out.append([
             name,
             f"{entry['train_images'] + entry['held_out_images']:,}" if "train_images" in entry else "-",
             entry.get("call", "-"),
             *(f"{recognised[side]['mean']:.0%}" if recognised else "-" for side in ("generated", "real")),
             *(format_interval(entry[figure]) if figure in entry else "-" for figure in ("distance", "variety")),
-        ]
-        if details:
-            line += [
-                f"{entry['held_out_images']:,}",
-                (format_interval(against) + ("" if "held_out" in kid else " (training)")) if against else "-",
-                format_interval(kid["floor"]) if "floor" in kid else "-",
-                f"{accuracy['generated']['mean']:.3f}" if accuracy else "-",
-                f"{accuracy['held_out']:.3f}" if accuracy else "-",
-                f"{entry['diversity']['mean']:.2f}" if "diversity" in entry else "-",
-            ]
-        out.append(line)
+        ])  # fmt: skip
+    return out if len(out) > 1 else []
+
+
+def class_detail_rows(report: dict[str, Any]) -> Rows:
+    """A row for each class with its scores over images that are not blurred; [] if the classes are not known."""
+    out = [["class", "held out", "KID ↓", "of real", "accuracy ↑", "of real", "diversity ↑"]]
+    for name, entry in report.get("classes", {}).items():
+        kid, accuracy = entry.get("kid", {}), entry.get("accuracy")
+        against = kid.get("held_out", kid.get("train"))
+        out.append([
+            name,
+            f"{entry['held_out_images']:,}",
+            (format_interval(against) + ("" if "held_out" in kid else " (training)")) if against else "-",
+            format_interval(kid["floor"]) if "floor" in kid else "-",
+            f"{accuracy['generated']['mean']:.3f}" if accuracy else "-",
+            f"{accuracy['held_out']:.3f}" if accuracy else "-",
+            f"{entry['diversity']['mean']:.2f}" if "diversity" in entry else "-",
+        ])  # fmt: skip
     return out if len(out) > 1 else []
 
 
@@ -185,9 +190,7 @@ def format_interval(value: dict[str, float]) -> str:
 def markdown(report: dict[str, Any]) -> str:
     """The whole report for a model card."""
     parts = [f"**{_escaped(report['verdict'])}**"] if "verdict" in report else []
-    parts.append(_table(score_rows(report, details=True)))
-    if by_class := class_rows(report, details=True):
-        parts.append(_table(by_class))
+    parts += [_table(rows) for rows in (score_rows(report), class_rows(report), class_detail_rows(report)) if rows]
     return "\n\n".join([*parts, *(f"- {_escaped(sentence)}" for sentence in sentences(report))])
 
 
@@ -211,7 +214,7 @@ def html_table(rows: Rows) -> str:
 def lines(report: dict[str, Any], details: bool = False) -> list[str | Table]:
     """The report for a terminal: the verdict, the tables, and what else there is to say."""
     out: list[str | Table] = [report["verdict"]]
-    for rows in (score_rows(report, details), class_rows(report, details)):
+    for rows in (score_rows(report, details), class_rows(report), class_detail_rows(report) if details else []):
         if rows:
             table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
             for name in rows[0]:
