@@ -33,7 +33,7 @@ from ptarmigan.core.log import read_log
 from ptarmigan.core.tensor_files import load_tensors, save_tensors
 from ptarmigan.data import open_dataset
 from ptarmigan.evaluation.features import EXTRACTORS
-from ptarmigan.evaluation.report import Score, format_interval, markdown, print_report, score_rows
+from ptarmigan.evaluation.report import Score, format_interval, markdown, print_report, score_rows, sentences
 from ptarmigan.training.loop import Stopped
 from support import raises, random_projection
 
@@ -138,6 +138,21 @@ def test_the_pretrained_extractor_goes_the_same_way(
     assert found.protocol["extractor"] == "EfficientNet-Lite0"
     kid = found.figures["kid"]
     assert kid["held_out"]["mean"] > kid["floor"]["high"]
+
+
+def test_names_say_what_they_are_not(
+    few_of_a_class: None, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fid = replace(random_projection(6), score_name="FID")
+    monkeypatch.setitem(EXTRACTORS, "inception", lambda _: fid)
+    found = score(tiny, n=10, seeds=2, extractor="inception", cas=True, device="cpu", out=tmp_path / "report")
+    assert found.protocol["frechet_is_called"] == "FID-9"  # the images of the smaller side
+    assert "FID-9 ↓" in str(found)
+    record = found.record()
+    record["accuracy"] = {"held_out": 0.5, "cas": dict.fromkeys(("generated", "train"), found.variety)}
+    assert any(line.startswith("CAS-Inception (") for line in sentences(record))
+    record["protocol"] |= {"frechet_is_called": "FD-EffNetLite0"}
+    assert any(line.startswith("CAS-EffNetLite0 (") for line in sentences(record))
 
 
 def test_by_default_the_floors_sets_share_no_image(few_of_a_class: None, tiny: Path, tmp_path: Path) -> None:

@@ -148,7 +148,8 @@ def _sentences(report: dict[str, Any], held_out: int) -> list[str]:
     elif report["variety"]["mean"] < VARIED:
         out.append("Little variety.")
     if copies["found"]:
-        out.append(f"Copies: {copies['closer_than_held_out']['mean']:.0%} of the images.")
+        share = copies["closer_than_held_out"]["mean"]
+        out.append(f"Copies: {share:.0%} of the images." if share >= 0.01 else "Copies found.")
     elif held_out < MIN_FOR_COPIES:
         out.append(f"Copies: unknown ({held_out} held-out images).")
     else:
