@@ -17,7 +17,7 @@ from ptarmigan.commands.score_sources import allocate
 from ptarmigan.evaluation import metrics
 from ptarmigan.evaluation.evaluate import MIN_HELD_OUT, SUSPECTS, ComparedSets, FeatureSet, evaluate, labels_of
 from ptarmigan.evaluation.features.classifier import chance_corrected, train_classifier
-from ptarmigan.evaluation.verdict import LinearClassifier
+from ptarmigan.evaluation.verdict import LinearClassifier, judge
 
 NAMES = "ant", "bee", "cat"
 CENTRES = torch.tensor([[4.0, 0, 0, 0, 0, 0], [0, 4, 0, 0, 0, 0], [0, 0, 4, 0, 0, 0]])
@@ -356,3 +356,56 @@ def test_skill_is_nothing_by_guessing_and_one_without_an_error() -> None:
     assert chance_corrected(0.25, 4) == 0
     assert chance_corrected(1.0, 4) == 1
     assert chance_corrected(0.625, 4) == 0.5
+
+
+def interval_of(mean: float) -> dict[str, float]:
+    return {"mean": mean, "low": mean - 0.1, "high": mean + 0.1}
+
+
+@pytest.mark.parametrize(
+    ("density", "recall", "variety", "verdict"),
+    [
+        (1.0, 0.8, 1.0, "Like real images. No copies found."),
+        (0.4, 0.1, 1.0, "Details are unlike those of real images. No copies found."),
+        (0.9, 0.1, 1.0, "Little of the variety of real images. No copies found."),
+        (0.9, 0.8, 0.5, "Little of the variety of real images. No copies found."),
+    ],
+)
+def test_without_classes_the_verdict_is_on_all_images(
+    density: float, recall: float, variety: float, verdict: str
+) -> None:
+    figures = {
+        name: {"held_out": interval_of(value), "floor": interval_of(floor)}
+        for name, value, floor in (("density", density, 1), ("recall", recall, 0.8))
+    }
+    found: dict[str, Any] = {"figures": figures, "variety": interval_of(variety), "copies": {"found": False}}
+    judge(found, 100)
+    assert found["verdict"] == verdict
+
+
+@pytest.mark.parametrize(
+    ("recognised", "distance", "call"),
+    [
+        ((0.9, 0.8), 0.2, "recognisable"),
+        ((0.3, 0.8), 0.2, "weak"),
+        ((0.55, 0.8), 0.2, "unknown"),  # below .7 of it, but the intervals meet
+        ((0.9, 0.8), 1.2, "weak"),
+        ((0.9, 0.8), 0.9, "recognisable"),
+        ((0.9, 0.4), 0.2, "unknown"),  # real ones are not recognised
+        ((0.9, 0.8), None, "unknown"),  # they are not told from other classes
+    ],
+)
+def test_a_class_is_called_by_what_is_recognised_and_by_its_distance(
+    recognised: tuple[float, float], distance: float | None, call: str
+) -> None:
+    generated, real = map(interval_of, recognised)
+    entry: dict[str, Any] = {"train_images": 30, "recognised": {"generated": generated, "real": real}}
+    if distance is not None:
+        entry["distance"] = interval_of(distance)
+    figures = {name: {"held_out": interval_of(1), "floor": interval_of(1)} for name in ("density", "recall")}
+    found: dict[str, Any] = {
+        "figures": figures, "variety": interval_of(1), "copies": {"found": False}, "classes": {"ant": entry},
+    }  # fmt: skip
+    judge(found, 100)
+    assert entry["call"] == call
+    assert f"{call.capitalize()}: ant" in found["verdict"]

@@ -37,7 +37,8 @@ def recognise(real: Tensor, labels: Labels, generated: Sequence[tuple[Tensor, La
     recognised: the share of all its images that a classifier of the real ones assigns to it, and the same of each real
     image by a classifier of the others, with Wilson's intervals.  distance: the KID to its real images, in units of the
     KID between these and those of the other classes.  variety: the mean distance from an image to the nearest other
-    one, as a share of the same among real images.  {} for a class with fewer than MIN_OF_CLASS images on a side.
+    one, as a share of the same among real images.  {} for a class with fewer than MIN_OF_CLASS images on a side; no
+    distance where the KID to the other classes is not above 0.
     """
     classifier = LinearClassifier(real, labels, classes)
     right_real = classifier.left_out.argmax(1).numpy() == labels
@@ -54,7 +55,7 @@ def recognise(real: Tensor, labels: Labels, generated: Sequence[tuple[Tensor, La
         for turn, fake in enumerate(fakes):
             count = min(len(fake), len(here))
             drawn = here.roll(-turn * count)[:count]
-            distances.append(metrics.kid(real[here], fake) / max(between, TINY))
+            distances.append(metrics.kid(real[here], fake) / between if between > 0 else 0.0)
             spread, spread_real = (metrics.radii(of, 1).sqrt().mean() for of in (fake[:count], real[drawn]))
             varieties.append(float(spread / spread_real.clamp_min(TINY)))
         hits = np.concatenate([of[asked == label] for of, (_, asked) in zip(right, generated, strict=True)])
@@ -63,9 +64,8 @@ def recognise(real: Tensor, labels: Labels, generated: Sequence[tuple[Tensor, La
                 "generated": metrics.wilson(float(hits.mean()), len(hits))._asdict(),
                 "real": metrics.wilson(float(right_real[labels == label].mean()), len(here))._asdict(),
             },
-            "distance": metrics.interval(distances)._asdict(),
             "variety": metrics.interval(varieties)._asdict(),
-        })  # fmt: skip
+        } | ({"distance": metrics.interval(distances)._asdict()} if between > 0 else {}))  # fmt: skip
     return out
 
 
@@ -114,7 +114,7 @@ def _call(entry: dict[str, Any]) -> tuple[str, str]:
     if "recognised" not in entry:
         return "unknown", "too few of it generated"
     generated, real = entry["recognised"]["generated"], entry["recognised"]["real"]
-    if real["mean"] < REAL_RECOGNISED:
+    if real["mean"] < REAL_RECOGNISED or "distance" not in entry:
         return "unknown", "real ones are not recognised either"
     distance = entry["distance"]
     if distance["mean"] > UNLIKE and distance["low"] > 0:
@@ -137,16 +137,19 @@ def _sentences(report: dict[str, Any], held_out: int) -> list[str]:
             names = [f"{name} ({why})" if why and not alike else name for name, why in named.items()]
             common = f" ({reasons.pop()})" if alike and call != "recognisable" else ""
             out.append(f"{call.capitalize()}: {shorten(names, MOST_NAMES)}{common}.")
-    density = figures["density"]
-    if density["held_out"]["mean"] < COLLAPSED * density["floor"]["mean"]:
+    dense, recalled = (
+        figures[name]["held_out"]["mean"] >= COLLAPSED * figures[name]["floor"]["mean"]
+        for name in ("density", "recall")
+    )
+    if not dense:
         out.append("Details are unlike those of real images.")
-    elif not any(entry["call"] in ("recognisable", "weak") for entry in classes.values()):
-        out.append("Like real images.")
     flat = [name for name, entry in classes.items() if entry.get("variety", {}).get("mean", 1) < VARIED]
     if flat:
         out.append(f"Little variety in {shorten(flat, MOST_NAMES)}.")
-    elif report["variety"]["mean"] < VARIED:
-        out.append("Little variety.")
+    elif report["variety"]["mean"] < VARIED or (dense and not recalled):  # recall is low for unlike images too
+        out.append("Little of the variety of real images.")
+    if all(entry["call"] == "unknown" for entry in classes.values()) and len(out) == bool(classes):
+        out.append("Like real images.")  # nothing else was said
     if copies["found"]:
         share = copies["closer_than_held_out"]["mean"]
         out.append(f"Copies: {share:.0%} of the images." if share >= 0.01 else "Copies found.")
