@@ -361,3 +361,32 @@ def test_runs_that_were_trained_and_scored_are_compared(
     ):  # fmt: skip
         assert f"│ {figure} " in out
     assert "note" not in out
+
+
+def test_the_verdict_says_which_is_better_or_that_it_cannot_be_told(runs: Runs) -> None:
+    of = {"relativistic": [0.3, 0.31], "hinge": [0.3, 0.32], "wasserstein": [0.9, 0.91], "minimax": [0.01, 0.02]}
+    names = [
+        runs(f"{loss}-{seed}", report(kid), seed=seed, loss=loss)
+        for loss, kids in of.items()
+        for seed, kid in enumerate(kids)
+    ]
+    found = compare(*names, runs("alone", report(0.5), loss="least_squares"))
+    unclear, worse, better, alone = found.verdict.split(". ")
+    assert "cannot be told whether B or A" in unclear
+    assert worse.startswith("A is better than C: its KID is lower by 0.60±")
+    assert better.startswith("D is better than A: its KID is lower by 0.29")
+    assert "E or A" in alone
+    assert "E has one seed" in alone
+    assert str(found).startswith(found.verdict)
+    shown = found._repr_html_()
+    assert found.verdict in shown
+    assert shown.count("<table>") == shown.count("</table>") > 3
+    assert "one config" in compare(*names[:2]).verdict
+
+
+def test_budgets_that_differ_come_first(runs: Runs) -> None:
+    timed = runs("timed", report(0.1), images=None, time="285s")
+    found = compare(timed, runs("counted", report(0.2), images="2k"))
+    assert found.verdict.startswith("The budgets differ (A 285s, 48 images seen; B 2,000 images, 48 images seen)")
+    assert "cannot be told" in found.verdict
+    assert "budgets" not in compare(timed, runs("hinge", report(0.2), images=None, time="285s", loss="hinge")).verdict

@@ -15,8 +15,9 @@ from scipy.stats import ttest_1samp
 
 from ptarmigan.commands.score_sources import allocate
 from ptarmigan.evaluation import metrics
-from ptarmigan.evaluation.evaluate import MIN_HELD_OUT, SUSPECTS, ComparedSets, FeatureSet, evaluate
+from ptarmigan.evaluation.evaluate import MIN_HELD_OUT, SUSPECTS, ComparedSets, FeatureSet, evaluate, labels_of
 from ptarmigan.evaluation.features.classifier import chance_corrected, train_classifier
+from ptarmigan.evaluation.verdict import LinearClassifier, judge
 
 NAMES = "ant", "bee", "cat"
 CENTRES = torch.tensor([[4.0, 0, 0, 0, 0, 0], [0, 4, 0, 0, 0, 0], [0, 0, 4, 0, 0, 0]])
@@ -87,6 +88,7 @@ def test_each_figure_is_the_mean_of_its_metric_over_the_sets_with_its_interval(s
 
 
 def test_where_nothing_is_wrong_the_only_note_is_that_classes_are_like_real_ones(same: dict[str, Any]) -> None:
+    assert same["verdict"] == "Recognisable: ant, bee, cat. No copies found."
     assert same["notes"] == [note_with(same, "KID", "ant, bee, cat")]
     assert same["copies"]["closer_than_held_out"]["high"] < 0.02
     assert abs(same["copies"]["c_t"]["mean"]) < 1.5
@@ -113,7 +115,8 @@ def test_swapped_labels_are_seen_by_the_classes_alone(same: dict[str, Any]) -> N
         assert found["classes"][name]["accuracy"]["generated"]["high"] < 0.1
     for column, value in same["classes"]["cat"]["kid"].items():
         assert found["classes"]["cat"]["kid"][column] == pytest.approx(value, abs=1e-9)
-    assert note_with(found, "ant, bee").endswith("ant, bee")
+    assert "Recognisable: cat. Weak: ant" in found["verdict"]
+    assert [entry["call"] for entry in found["classes"].values()] == ["weak", "weak", "recognisable"]
     excess = {name: found["classes"][name]["kid"]["excess"]["mean"] for name in NAMES}
     worst = max(excess, key=lambda name: excess[name])
     note_with(found, f"{worst} ({excess[worst]:.2g})")
@@ -127,6 +130,7 @@ def test_copies_of_training_images_are_seen_and_named() -> None:
     assert found["authenticity"]["high"] < 0.01
     assert found["authenticity_held_out"] > 0.3
     assert len(found["suspects"]) == SUSPECTS
+    assert len({suspect["train"] for suspect in found["suspects"]}) == SUSPECTS
     for suspect in found["suspects"]:
         copy = train.subsample(suspect["set"], 240).features[suspect["image"]]
         assert torch.equal(copy, train.features[suspect["train"]])
@@ -155,7 +159,8 @@ def test_a_collapse_is_said_and_a_real_variety_is_not() -> None:
 
     found = evaluate(sets_of(few), quiet)
     recall = found["figures"]["recall"]
-    note_with(found, "collapse", f"{recall['held_out']['mean']:.2f}", f"{recall['floor']['mean']:.2f}")
+    assert "Little variety in ant, bee, cat." in found["verdict"]
+    note_with(found, "recall", f"{recall['held_out']['mean']:.2f}", f"{recall['floor']['mean']:.2f}")
 
 
 def test_a_class_is_told_apart_only_beyond_the_chance_of_so_many_classes(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -171,12 +176,45 @@ def test_the_suspects_are_the_nearest_to_their_training_image_for_what_is_usual_
     sets = sets_of()
     train = sets.train.features
     apart = torch.cdist(train, train).fill_diagonal_(torch.inf).min(1).values
-    ratios = []
+    ratios: dict[int, float] = {}  # training image -> the lowest of the generated images that are nearest to it
     for generated in sets.generated:
         far, at = torch.cdist(generated.features, train).min(1)
-        ratios += (far / apart[at]).tolist()
+        for place, ratio in zip(at.tolist(), (far / apart[at]).tolist(), strict=True):
+            ratios[place] = min(ratio, ratios.get(place, ratio))
     found = [suspect["ratio"] for suspect in same["copies"]["suspects"]]
-    assert found == pytest.approx(sorted(ratios)[:SUSPECTS], rel=1e-3)
+    assert found == pytest.approx(sorted(ratios.values())[:SUSPECTS], rel=1e-3)
+
+
+def test_a_generator_of_few_images_has_as_few_suspects() -> None:
+    found = evaluate(sets_of(lambda turn: drawn(240, 10).take(np.arange(240) % 3)), quiet)
+    assert len(found["copies"]["suspects"]) == 3
+    assert "Little variety" in found["verdict"]
+
+
+def test_a_class_of_few_images_is_unknown_whatever_is_generated() -> None:
+    labels = np.arange(960) % 3
+    labels[(labels == 2) & (np.arange(960) > 30)] = 0
+    found = evaluate(replace(sets_of(), train=drawn(960, 1, labels=labels)), quiet)
+    assert found["classes"]["cat"]["call"] == "unknown"
+    assert "Unknown: cat (10 training images)" in found["verdict"]
+
+
+def test_copies_are_in_the_verdict_and_too_few_held_out_images_cannot_show_any() -> None:
+    train = sets_of().train
+    assert "Copies: 100% of the images." in evaluate(sets_of(lambda turn: train.subsample(turn, 240)), quiet)["verdict"]
+    assert "Copies: unknown (19 held-out images)." in evaluate(sets_of(held=19), quiet)["verdict"]
+
+
+def test_what_is_left_out_of_a_linear_classifier_is_as_if_it_had_not_been_there() -> None:
+    sample = drawn(60, 1, spread=3)
+    whole = LinearClassifier(sample.features, labels_of(sample), 3)
+    rest = np.delete(np.arange(60), 7)
+    inputs = whole._inputs(sample.features)
+    weights = torch.full((60, 1), 1 / 60, dtype=torch.float64)[rest]  # 20 of each of 3 classes
+    target = torch.eye(3, dtype=torch.float64)[labels_of(sample)]
+    normal = inputs[rest].T @ (weights * inputs[rest]) + torch.eye(inputs.shape[1], dtype=torch.float64)
+    expected = inputs[7] @ torch.linalg.solve(normal, inputs[rest].T @ (weights * target[rest]))
+    assert torch.allclose(whole.left_out[7], expected)
 
 
 def test_accuracy_varies_by_the_set_and_not_by_the_class() -> None:
@@ -190,7 +228,7 @@ def test_accuracy_varies_by_the_set_and_not_by_the_class() -> None:
     assert found["high"] > 5  # Student's t of one degree of freedom
 
 
-def test_a_class_that_is_right_less_than_half_as_often_is_named() -> None:
+def test_a_class_that_is_recognised_too_rarely_is_called_weak() -> None:
     def mixed(turn: int) -> FeatureSet:
         sample = drawn(240, 10 + turn)
         assert sample.labels is not None
@@ -199,7 +237,11 @@ def test_a_class_that_is_right_less_than_half_as_often_is_named() -> None:
         features[torch.from_numpy(wrong)] = sample.features[0]
         return replace(sample, features=features)
 
-    assert note_with(evaluate(sets_of(mixed), quiet), "half").endswith(": bee")
+    found = evaluate(sets_of(mixed), quiet)
+    assert {name: entry["call"] for name, entry in found["classes"].items()} == {
+        "ant": "recognisable", "bee": "weak", "cat": "recognisable",
+    }  # fmt: skip
+    assert "Recognisable: ant, cat. Weak: bee" in found["verdict"]
 
 
 def test_samples_that_are_too_easy_are_called_so() -> None:
@@ -267,7 +309,8 @@ def test_no_frechet_distance_with_fewer_images_than_its_dimensions_ask() -> None
 
 def test_unknown_classes_leave_the_figures_over_all() -> None:
     found = evaluate(sets_of(lambda turn: replace(drawn(240, 10 + turn), labels=None)), quiet)
-    assert set(found) == {"figures", "copies", "notes"}
+    assert set(found) == {"figures", "variety", "copies", "notes", "verdict"}
+    assert found["verdict"] == "Like real images. No copies found."
 
 
 @pytest.mark.slow
@@ -313,3 +356,56 @@ def test_skill_is_nothing_by_guessing_and_one_without_an_error() -> None:
     assert chance_corrected(0.25, 4) == 0
     assert chance_corrected(1.0, 4) == 1
     assert chance_corrected(0.625, 4) == 0.5
+
+
+def interval_of(mean: float) -> dict[str, float]:
+    return {"mean": mean, "low": mean - 0.1, "high": mean + 0.1}
+
+
+@pytest.mark.parametrize(
+    ("density", "recall", "variety", "verdict"),
+    [
+        (1.0, 0.8, 1.0, "Like real images. No copies found."),
+        (0.4, 0.1, 1.0, "Details are unlike those of real images. No copies found."),
+        (0.9, 0.1, 1.0, "Little of the variety of real images. No copies found."),
+        (0.9, 0.8, 0.5, "Little of the variety of real images. No copies found."),
+    ],
+)
+def test_without_classes_the_verdict_is_on_all_images(
+    density: float, recall: float, variety: float, verdict: str
+) -> None:
+    figures = {
+        name: {"held_out": interval_of(value), "floor": interval_of(floor)}
+        for name, value, floor in (("density", density, 1), ("recall", recall, 0.8))
+    }
+    found: dict[str, Any] = {"figures": figures, "variety": interval_of(variety), "copies": {"found": False}}
+    judge(found, 100)
+    assert found["verdict"] == verdict
+
+
+@pytest.mark.parametrize(
+    ("recognised", "distance", "call"),
+    [
+        ((0.9, 0.8), 0.2, "recognisable"),
+        ((0.3, 0.8), 0.2, "weak"),
+        ((0.55, 0.8), 0.2, "unknown"),  # below .7 of it, but the intervals meet
+        ((0.9, 0.8), 1.2, "weak"),
+        ((0.9, 0.8), 0.9, "recognisable"),
+        ((0.9, 0.4), 0.2, "unknown"),  # real ones are not recognised
+        ((0.9, 0.8), None, "unknown"),  # they are not told from other classes
+    ],
+)
+def test_a_class_is_called_by_what_is_recognised_and_by_its_distance(
+    recognised: tuple[float, float], distance: float | None, call: str
+) -> None:
+    generated, real = map(interval_of, recognised)
+    entry: dict[str, Any] = {"train_images": 30, "recognised": {"generated": generated, "real": real}}
+    if distance is not None:
+        entry["distance"] = interval_of(distance)
+    figures = {name: {"held_out": interval_of(1), "floor": interval_of(1)} for name in ("density", "recall")}
+    found: dict[str, Any] = {
+        "figures": figures, "variety": interval_of(1), "copies": {"found": False}, "classes": {"ant": entry},
+    }  # fmt: skip
+    judge(found, 100)
+    assert entry["call"] == call
+    assert f"{call.capitalize()}: ant" in found["verdict"]

@@ -518,3 +518,21 @@ def test_too_few_samples_are_refused(score: Callable[[Tensor, Tensor], object], 
 def test_a_score_that_is_not_finite_has_no_interval(value: float) -> None:
     with raises("not-finite", "score"):
         interval([1.0, value, 2.0])
+
+
+def test_c_t_names_its_deviation_if_nothing_is_copied() -> None:
+    zs, deviations = [], []
+    for seed in range(60):
+        draw = torch.Generator().manual_seed(seed)
+        train, held, made = (torch.randn((count, 2), generator=draw) for count in (200, 120, 120))
+        found = metrics.c_t(train, held, made, cells=2)
+        zs.append(found.z)
+        deviations.append(found.null_deviation)
+    assert float(torch.tensor(zs).std()) == pytest.approx(sum(deviations) / len(deviations), rel=0.3)
+
+
+def test_a_share_has_wilsons_interval() -> None:
+    for hits, n in ((0, 20), (7, 20), (20, 20), (140, 150)):
+        expected = scipy.stats.binomtest(hits, n).proportion_ci(method="wilson")
+        found = metrics.wilson(hits / n, n)
+        assert (found.mean, found.low, found.high) == pytest.approx((hits / n, expected.low, expected.high), abs=1e-4)

@@ -88,7 +88,7 @@ def test_text_from_data_cannot_forge_a_line_or_reach_the_terminal_raw(
 
     from ptarmigan.commands import compare as compared
     from ptarmigan.core.terminal import Terminal, print_lines
-    from ptarmigan.evaluation.report import print_report
+    from ptarmigan.evaluation.report import Score, print_report
 
     many = [f"n{number}" for number in range(439)]
     shown = {"path": FORGED, "classes": [FORGED, *many], "images_seen": 1000}
@@ -103,12 +103,12 @@ def test_text_from_data_cannot_forge_a_line_or_reach_the_terminal_raw(
     assert len(err.splitlines()) == 1
     Terminal().say(FORGED)
     print_lines(FORGED, Table("head"))
-    monkeypatch.setattr("ptarmigan.evaluation.report.score_rows", lambda report: [["score", "value"], [FORGED, "1"]])
+    monkeypatch.setattr("ptarmigan.evaluation.report.score_rows", lambda *_: [["score", "value"], [FORGED, "1"]])
     monkeypatch.setattr("ptarmigan.evaluation.report.class_rows", lambda report: [])
     monkeypatch.setattr("ptarmigan.evaluation.report.sentences", lambda report: [FORGED])
-    print_report({})
+    print_report(Score(FORGED, {}, {}, {}, [], {}))  # type: ignore[typeddict-item]
     group = compared.Group("A", (FORGED,), (0,), (10,), {FORGED: compared.Estimate(1.0)}, {})
-    compared.print_comparison(compared.Comparison("scores", (group,), {FORGED: (FORGED,)}, (FORGED,)))
+    compared.print_comparison(compared.Comparison(FORGED, "scores", (group,), {FORGED: (FORGED,)}, (FORGED,)))
     printed = err + out + capsys.readouterr().out
     assert not any(char in printed for char in "\x1b\u202e\u2028")
     assert not any(line.startswith("ptarmigan: all is well") for line in printed.splitlines())

@@ -36,7 +36,7 @@ from ptarmigan.core.tensor_files import load_tensors, save_tensors
 from ptarmigan.data import open_dataset
 from ptarmigan.evaluation.features import EXTRACTORS
 from ptarmigan.evaluation.metrics import JackknifedKid
-from ptarmigan.evaluation.report import format_interval, markdown, print_report
+from ptarmigan.evaluation.report import Score, format_interval, markdown, print_report, score_rows, sentences
 from ptarmigan.game.progress import Progress
 from ptarmigan.training.checkpoint import newest
 from ptarmigan.training.loop import Stopped
@@ -90,37 +90,49 @@ def few_of_a_class(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="module")
-def report(run: Path) -> dict[str, Any]:
+def report(run: Path) -> Score:
     return score(run, n=150, seeds=2, device="cpu")
 
 
 def test_a_small_uneven_set_has_every_score_and_its_notes(
-    report: dict[str, Any], run: Path, capsys: pytest.CaptureFixture[str]
+    report: Score, run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert report["protocol"]["images_a_set"] == 150
-    assert report["protocol"]["train_images"] == 2700
-    assert report["protocol"]["held_out_images"] == 150
-    assert report["protocol"]["generator_sha256"] == load(run).sha256
-    assert set(report["classes"]) == set(COUNTS)
-    assert report["classes"]["ice"] | {"kid": 0, "diversity": 0, "accuracy": 0} == {
-        "held_out_images": 3, "train_images": 54, "kid": 0, "diversity": 0, "accuracy": 0,
-    }  # fmt: skip
-    assert report["figures"]["kid"]["excess"]["low"] > 0.05  # 20 steps have taught it little
-    assert abs(report["figures"]["kid"]["floor"]["mean"]) < 0.02
-    assert report["accuracy"]["held_out"] > 0.9
-    (few_images,) = (note for note in report["notes"] if "Fréchet" in note)
+    assert report.protocol["images_a_set"] == 150
+    assert report.protocol["train_images"] == 2700
+    assert report.protocol["held_out_images"] == 150
+    assert report.protocol["generator_sha256"] == load(run).sha256
+    assert set(report.classes) == set(COUNTS)
+    ice = report.classes["ice"]
+    assert (ice["held_out_images"], ice["train_images"]) == (3, 54)
+    assert all(entry["call"] != "unknown" for entry in report.classes.values())  # 54 and more training images
+    assert all(entry["recognised"]["real"]["mean"] > 0.7 for entry in report.classes.values())
+    assert report.verdict.endswith("No copies found.")
+    assert report.figures["kid"]["excess"]["low"] > 0.05  # 20 steps have taught it little
+    assert abs(report.figures["kid"]["floor"]["mean"]) < 0.02
+    assert report.accuracy["held_out"] > 0.9
+    (few_images,) = (note for note in report.notes if "Fréchet" in note)
     assert all(number in few_images for number in (f"{DIM} features", f"{DIM + 1} images", "150 generated"))
-    (few_held_out,) = (note for note in report["notes"] if "moss (7)" in note)
+    (few_held_out,) = (note for note in report.notes if "moss (7)" in note)
     assert "ice (3)" in few_held_out
     assert not any(name in few_held_out for name in ("sky", "sea", "sand", "rock"))
-    apart = {name: entry["kid"]["excess"]["mean"] for name, entry in report["classes"].items() if "told_apart" in entry}
+    apart = {name: entry["kid"]["excess"]["mean"] for name, entry in report.classes.items() if "told_apart" in entry}
     worst = max(apart, key=lambda name: apart[name])
-    assert any(f"{worst} ({apart[worst]:.2g})" in note for note in report["notes"])
+    assert any(f"{worst} ({apart[worst]:.2g})" in note for note in report.notes)
     print_report(report)
     out = capsys.readouterr().out
-    for text in ("held-out", "training", "real images", "KID", "ice", "2 sets (seeds 0 to 1) of 150 images"):
+    assert out.startswith(report.verdict)
+    for text in ("your samples", "real images", "gap", "KID ↓", "ice", "2 sets (seeds 0 to 1) of 150 images"):
         assert text in out
-    assert max(map(len, out.split("\nclass accuracy")[0].splitlines())) <= 80
+    assert "diversity" not in out
+    tables = out.removeprefix(report.verdict).split("\nrecognised:")[0]
+    assert max(map(len, tables.splitlines())) <= 80
+    print_report(report, details=True)
+    assert "diversity" in capsys.readouterr().out
+    assert "against training" in score_rows(report.record(), details=True)[0]
+    assert report.verdict in str(report)
+    shown = report._repr_html_()
+    assert shown.count("<table>") == shown.count("</table>") == 2
+    assert report.verdict in shown
 
 
 def test_the_pretrained_extractor_goes_the_same_way(
@@ -129,22 +141,37 @@ def test_the_pretrained_extractor_goes_the_same_way(
     monkeypatch.setitem(EXTRACTORS, "efficientnet-lite0", PRETRAINED)
     monkeypatch.setattr(score_module, "images_per_second", lambda *_: 100.0)
     found = score(tiny, n=20, seeds=2, device="cpu", out=tmp_path / "report")
-    assert found["protocol"]["extractor"] == "EfficientNet-Lite0"
-    kid = found["figures"]["kid"]
+    assert found.protocol["extractor"] == "EfficientNet-Lite0"
+    kid = found.figures["kid"]
     assert kid["held_out"]["mean"] > kid["floor"]["high"]
+
+
+def test_names_say_what_they_are_not(
+    few_of_a_class: None, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fid = replace(random_projection(6), score_name="FID")
+    monkeypatch.setitem(EXTRACTORS, "inception", lambda _: fid)
+    found = score(tiny, n=10, seeds=2, extractor="inception", cas=True, device="cpu", out=tmp_path / "report")
+    assert found.protocol["frechet_is_called"] == "FID-9"  # the images of the smaller side
+    assert "FID-9 ↓" in str(found)
+    record = found.record()
+    record["accuracy"] = {"held_out": 0.5, "cas": dict.fromkeys(("generated", "train"), found.variety)}
+    assert any(line.startswith("CAS-Inception (") for line in sentences(record))
+    record["protocol"] |= {"frechet_is_called": "FD-EffNetLite0"}
+    assert any(line.startswith("CAS-EffNetLite0 (") for line in sentences(record))
 
 
 def test_by_default_the_floors_sets_share_no_image(few_of_a_class: None, tiny: Path, tmp_path: Path) -> None:
     found = score(tiny, seeds=3, device="cpu", out=tmp_path / "report")
-    assert found["protocol"]["images_a_set"] == found["protocol"]["train_images"] // 3
-    assert not any("overlap" in note for note in found["notes"])
+    assert found.protocol["images_a_set"] == found.protocol["train_images"] // 3
+    assert not any("overlap" in note for note in found.notes)
 
 
 def test_a_report_lies_beside_its_generator_and_in_its_card_and_no_training_image_does(
-    report: dict[str, Any], run: Path
+    report: Score, run: Path
 ) -> None:
-    kept = load(run).scores[report["protocol"]["extractor"]]
-    assert kept["figures"] == report["figures"]
+    kept = load(run).scores[report.protocol["extractor"]]
+    assert kept["figures"] == report.figures
     assert markdown(kept) in (run / "generator" / "README.md").read_text(encoding="utf-8")
     assert "KID" in info(run)["scores"][0]
     assert sorted(path.name for path in (run / "generator").iterdir()) == [
@@ -152,12 +179,11 @@ def test_a_report_lies_beside_its_generator_and_in_its_card_and_no_training_imag
     ]  # fmt: skip
     assert str(run.parent) not in (run / "generator" / "scores.json").read_text(encoding="utf-8")
     with Image.open(run / "private" / "copies.png") as picture:
-        assert picture.size == (8 * 18 + 2, 3 * 18 + 2)
+        pairs = len(report.copies["suspects"])
+        assert picture.size == (8 * 18 + 2, -(-pairs // 4) * 18 + 2)
 
 
-def test_scores_of_other_weights_or_damaged_ones_are_not_shown(
-    report: dict[str, Any], run: Path, tmp_path: Path
-) -> None:
+def test_scores_of_other_weights_or_damaged_ones_are_not_shown(report: Score, run: Path, tmp_path: Path) -> None:
     shutil.copytree(run / "generator", tmp_path / "one")
     assert load(tmp_path / "one").scores
     path = tmp_path / "one" / "scores.json"
@@ -182,20 +208,20 @@ def test_features_of_real_images_are_taken_from_the_cache_unless_they_are_damage
         )
     monkeypatch.setenv("PTARMIGAN_CACHE", str(tmp_path / "cache"))
     first = score(tiny, n=10, seeds=2, device="cpu", out=tmp_path / "a")
-    train, held = (first["protocol"][f"{part}_images"] for part in ("train", "held_out"))
-    assert seen == [train, held, 12, 12]  # 4 of each of the 3 classes, of which 10 count for all
-    assert first["protocol"]["images_a_set"] == 10
+    train, held = (first.protocol[f"{part}_images"] for part in ("train", "held_out"))
+    assert seen == [train, held, 12, 12, 12, 12, train]  # 4 of each of the 3 classes, of which 10 count for all
+    assert first.protocol["images_a_set"] == 10
     seen.clear()
     again = score(tiny, n=10, seeds=2, device="cpu", out=tmp_path / "b")
-    assert seen == [12, 12]
+    assert seen == 4 * [12]
     smallest = min((tmp_path / "cache" / "features").iterdir(), key=lambda path: path.stat().st_size)
     smallest.write_bytes(smallest.read_bytes()[:-1])
     seen.clear()
     mended = score(tiny, n=10, seeds=2, device="cpu", out=tmp_path / "c")
-    assert seen == [held, 12, 12]
+    assert seen == [held, *4 * [12]]
     for found in (again, mended):
-        assert found["figures"]["kid"]["train"] == pytest.approx(first["figures"]["kid"]["train"], abs=1e-6)
-    assert load_json(tmp_path / "c" / "scores.json")["figures"] == first["figures"]
+        assert found.figures["kid"]["train"] == pytest.approx(first.figures["kid"]["train"], abs=1e-6)
+    assert load_json(tmp_path / "c" / "scores.json")["figures"] == first.figures
     assert (tmp_path / "c" / "private" / "copies.png").is_file()
     assert not load(tiny).scores
 
@@ -208,24 +234,24 @@ def test_images_that_exist_are_scored_by_the_names_of_their_folders(views: Path,
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(images[index]).save(path)
     found = score(tmp_path / "made", views, seeds=2, device="cpu", out=tmp_path / "report")
-    assert found["protocol"]["images_a_set"] == 120
-    assert "seeds" not in found["protocol"]
-    assert found["accuracy"]["generated"]["mean"] > 0.9
-    assert abs(found["figures"]["kid"]["held_out"]["mean"]) < 0.02
-    assert found["copies"]["authenticity"]["mean"] < found["copies"]["authenticity_held_out"] - 0.3  # they are real
+    assert found.protocol["images_a_set"] == 120
+    assert "seeds" not in found.protocol
+    assert found.accuracy["generated"]["mean"] > 0.9
+    assert abs(found.figures["kid"]["held_out"]["mean"]) < 0.02
+    assert found.copies["authenticity"]["mean"] < found.copies["authenticity_held_out"] - 0.3  # they are real
     np.savez(tmp_path / "swapped.npz", arr_0=images[:240], arr_1=(labels[:240] + 1) % 6, class_names=names)
     swapped = score(tmp_path / "swapped.npz", views, seeds=2, device="cpu")
-    assert swapped["accuracy"]["generated"]["mean"] < 0.1
+    assert swapped.accuracy["generated"]["mean"] < 0.1
     np.savez(tmp_path / "nameless.npz", arr_0=images[:240])
     nameless = score(tmp_path / "nameless.npz", views, seeds=2, device="cpu")
-    assert "classes" not in nameless
-    assert any("nameless.npz" in note for note in nameless["notes"])
+    assert nameless.classes is None
+    assert any("nameless.npz" in note for note in nameless.notes)
 
 
 def test_the_classifiers_own_features_allow_a_frechet_distance_of_few(run: Path, tmp_path: Path) -> None:
     found = score(run, n=150, seeds=2, extractor="classifier", device="cpu", out=tmp_path / "report")
-    assert found["protocol"]["frechet_is_called"] == "FD-classifier"
-    assert found["figures"]["frechet"]["excess"]["low"] > 0
+    assert found.protocol["frechet_is_called"] == "FD-classifier"
+    assert found.figures["frechet"]["excess"]["low"] > 0
 
 
 def test_other_images_than_it_was_trained_on_are_said(
@@ -236,11 +262,11 @@ def test_other_images_than_it_was_trained_on_are_said(
         changed["arr_0"][::9] += 1
         np.savez(tmp_path / "changed.npz", **changed)
     found = score(tiny, tmp_path / "changed.npz", n=10, seeds=2, device="cpu", out=tmp_path / "report")
-    assert any("10 of 90 images" in note for note in found["notes"])
+    assert any("10 of 90 images" in note for note in found.notes)
     shutil.copytree(tiny / "generator", tmp_path / "alone")
     for data, said in ((tmp_path / "changed.npz", True), (shapes, False)):
         found = score(tmp_path / "alone", data, n=10, seeds=2, device="cpu", out=tmp_path / f"other {said}")
-        assert any("trained on" in note for note in found["notes"]) is said
+        assert any("trained on" in note for note in found.notes) is said
 
 
 def test_the_split_of_a_run_is_read_and_not_made_anew_in_whatever_order_its_images_come(
@@ -259,8 +285,8 @@ def test_the_split_of_a_run_is_read_and_not_made_anew_in_whatever_order_its_imag
     for place, data in enumerate((None, tmp_path / "turned.npz")):
         report = tmp_path / f"report{place}"
         found = score(tmp_path / "run", data, n=10, seeds=2, device="cpu", out=report)
-        assert found["protocol"]["held_out_images"] == len(held) - 2
-        assert not any("of 90 images" in note for note in found["notes"])
+        assert found.protocol["held_out_images"] == len(held) - 2
+        assert not any("of 90 images" in note for note in found.notes)
     (tmp_path / "run" / "split.safetensors").write_bytes(b"")
     with raises("file-damaged", "split.safetensors", "ptarmigan train"):
         score(tmp_path / "run", n=10, seeds=2, device="cpu")
@@ -281,7 +307,7 @@ def test_a_generator_that_was_trained_on_meanwhile_gets_no_scores_of_other_weigh
 
     monkeypatch.setattr(score_module, "evaluate", slowly)
     found = score(tmp_path / "run", n=10, seeds=2, device="cpu")
-    assert any(str(weights) in note for note in found["notes"])
+    assert any(str(weights) in note for note in found.notes)
     assert not (weights.parent / "scores.json").exists()
 
 
@@ -289,8 +315,8 @@ def test_a_report_that_cannot_be_kept_is_still_given(few_of_a_class: None, tiny:
     shutil.copytree(tiny, tmp_path / "run")
     (tmp_path / "run" / "private").write_text("in the way")
     found = score(tmp_path / "run", n=10, seeds=2, device="cpu")
-    assert any(str(tmp_path / "run" / "private") in note for note in found["notes"])
-    assert "kid" in found["figures"]
+    assert any(str(tmp_path / "run" / "private") in note for note in found.notes)
+    assert "kid" in found.figures
 
 
 def test_training_images_do_not_enter_a_generator_folder(tiny: Path) -> None:
@@ -327,13 +353,20 @@ def test_a_source_that_is_gone_is_named(few_of_a_class: None, shapes: Path, tmp_
     assert (run / "private" / "copies.png").exists()
 
 
+def test_a_run_without_its_record_is_said_to_lack_it(tiny: Path, tmp_path: Path) -> None:
+    shutil.copytree(tiny, tmp_path / "run")
+    (tmp_path / "run" / "config.json").unlink()
+    with raises("data-missing", tmp_path / "run" / "config.json"):
+        score(tmp_path / "run")
+
+
 def test_an_unconditional_generator_is_scored_over_all_classes(
     few_of_a_class: None, shapes: Path, tmp_path: Path
 ) -> None:
     plain = train(shapes, out=tmp_path / "plain", **{**SPLIT, "recipe": "dcgan", "width": 4, "batch": 8})
     found = score(plain, n=10, seeds=2, device="cpu")
-    assert "classes" not in found
-    assert found["protocol"]["weights"] == "the last, no average"
+    assert found.classes is None
+    assert found.protocol["weights"] == "the last, no average"
 
 
 @pytest.mark.parametrize(
@@ -357,15 +390,15 @@ def test_bad_arguments_are_refused_in_one_line(
     assert "\n" not in str(raised.value)
 
 
-@pytest.mark.parametrize(("time", "train", "sets"), [("60s", 2700, 3), ("50s", 2420, 3), ("17s", 150, 2)])
+@pytest.mark.parametrize(("time", "train", "sets"), [("90s", 2700, 3), ("60s", 1600, 3), ("33s", 150, 2)])
 def test_less_time_means_fewer_training_images_and_then_fewer_sets(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, time: str, train: int, sets: int
 ) -> None:
     monkeypatch.setattr(score_module, "images_per_second", lambda *_: 100.0)
     found = score(run, n=150, seeds=3, time=time, device="cpu", out=tmp_path / "report")
-    assert (found["protocol"]["train_images"], found["protocol"]["sets"]) == (train, sets)
-    assert any(f"{train:,} of 2,700" in note for note in found["notes"]) is (train < 2700)
-    assert any("2 of 3 sets" in note for note in found["notes"]) is (sets == 2)
+    assert (found.protocol["train_images"], found.protocol["sets"]) == (train, sets)
+    assert any(f"{train:,} of 2,700" in note for note in found.notes) is (train < 2700)
+    assert any("2 of 3 sets" in note for note in found.notes) is (sets == 2)
 
 
 def test_what_cannot_be_compared_is_refused(run: Path, shapes: Path, views: Path, tmp_path: Path) -> None:
@@ -486,9 +519,7 @@ def test_without_a_select_part_or_where_it_is_not_asked_for_nothing_is_scored(sh
         assert not (run / "best").exists()
 
 
-def test_new_weights_do_not_keep_the_scores_of_the_old(
-    report: dict[str, Any], views: Path, run: Path, tmp_path: Path
-) -> None:
+def test_new_weights_do_not_keep_the_scores_of_the_old(report: Score, views: Path, run: Path, tmp_path: Path) -> None:
     shutil.copytree(run, tmp_path / "run")
     train(views, out=tmp_path / "run", **{**SPLIT, "split": "90/5/5", "images": "176"})
     assert not (tmp_path / "run" / "generator" / "scores.json").exists()
@@ -567,8 +598,8 @@ def test_without_a_terminal_a_line_says_what_takes_long(
         bar.advance(30)
         time.sleep(0.5)
     said = capsys.readouterr().err.splitlines()
-    assert "real images, 30 of 90 images" in said[0]
-    assert len(said) >= 2  # again after five times as long
+    assert said[0] == "real images: 30 of 90 images"
+    assert len(said) >= 4
     with score_module.ProgressBar() as bar:
         bar.show("real images")
     time.sleep(0.1)

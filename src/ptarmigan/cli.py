@@ -256,6 +256,7 @@ def score(
     time: str = "15m",
     out: Path | None = None,
     device: str = "auto",
+    details: Annotated[bool, Parameter(negative=())] = False,
 ) -> None:
     """Score generated images against held-out images of DATA, over all classes and for each class.
 
@@ -278,13 +279,15 @@ def score(
     size
         height x width to which existing images are fitted, as in `train`; not for a generator, which has its own
     cas
-        also train a classifier on generated images and test it on real ones (classification accuracy score)
+        also train a classifier of the extractor's features on generated images and test it on real ones
     time
         time budget: 90s, 15m or 1h; fewer images are scored where that is needed to keep it
     out
         new folder for the report; default: beside the generator, with a summary in its model card
     device
         auto, cpu, cuda or mps
+    details
+        also print the scores against training images, and KID and diversity of each class
     """
     from ptarmigan.commands.score import score
     from ptarmigan.evaluation.report import print_report
@@ -293,7 +296,7 @@ def score(
         model, data, n=n, seeds=seeds, extractor=extractor, weights=weights, size=size, cas=cas, time=time, out=out,
         device=device,
     )  # fmt: skip
-    print_report(report)
+    print_report(report, details)
 
 
 @command("compare runs/photos-1 runs/photos-2")

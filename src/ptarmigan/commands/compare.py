@@ -6,6 +6,7 @@ import statistics
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 from string import ascii_uppercase
 from typing import Any, NamedTuple
@@ -19,7 +20,7 @@ from ptarmigan.core.paths import user_path
 from ptarmigan.core.terminal import print_lines
 from ptarmigan.core.types import UserError, printable, shorten
 from ptarmigan.evaluation import metrics
-from ptarmigan.evaluation.report import format_interval
+from ptarmigan.evaluation.report import Rows, format_interval, html_table, text_of
 from ptarmigan.generator.header import load_run_record, read_scores
 from ptarmigan.training.run_folder import loss_named
 
@@ -27,6 +28,7 @@ PROTOCOL_KEYS = (
     "extractor", "weights_sha256", "input", "images_a_set", "held_out_images", "train_images", "data_fingerprint",
 )  # fmt: skip
 MAX_COLUMNS = 3  # groups in a table, so that it fits in 80 columns
+DECIDING = "KID", "select KID, last"  # the figures that say which group is better: the first that both have
 
 
 @dataclass(frozen=True)
@@ -52,12 +54,22 @@ class Group:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What `compare` returns."""
+    """What `compare` returns; its text is what the command prints, and a notebook shows it as tables."""
 
+    verdict: str  # whether the budgets differ, and which group is better than the first, or that it cannot be told
     source: str  # of the figures: their protocol
     groups: tuple[Group, ...]
     choices: dict[str, tuple[Any, ...]]  # config field -> its value in each group, if they are not all equal
     notes: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return text_of(lines(self))
+
+    def _repr_html_(self) -> str:
+        parts = [f"<p><b>{escape(printable(self.verdict))}</b></p>"]
+        parts += [html_table(rows) for _, rows in tables(self)]
+        facts = [self.source, *map(describe, self.groups), *self.notes]
+        return "".join(parts) + f"<ul>{''.join(f'<li>{escape(printable(fact))}</li>' for fact in facts)}</ul>"
 
 
 def compare(*runs: str | Path) -> Comparison:
@@ -104,7 +116,40 @@ def compare(*runs: str | Path) -> Comparison:
     choices = [dict(key) for key in by_choices]
     fields = {field: tuple(values[field] for values in choices) for field in choices[0]}
     differing = {field: values for field, values in fields.items() if len(set(values)) > 1}
-    return Comparison(source, tuple(groups), differing, tuple(notes))
+    return Comparison(conclude(groups, differing), source, tuple(groups), differing, tuple(notes))
+
+
+def conclude(groups: Sequence[Group], choices: dict[str, tuple[Any, ...]]) -> str:
+    """Whether the budgets differ, and for each group whether it is better than the first, in words."""
+    first, *others = groups
+    if not others:
+        return (
+            "All runs have one config: there is nothing to choose between, and the intervals are those over its seeds."
+        )
+    sentences = []
+    if "time" in choices or "images" in choices:
+        budgets = []
+        for at, group in enumerate(groups):
+            time, images = (choices[name][at] if name in choices else None for name in ("time", "images"))
+            budget = " and ".join([*([time] if time else []), *([f"{images:,} images"] if images else [])])
+            budgets.append(f"{group.name} {budget or 'another'}, {format_range(group.images_seen)} images seen")
+        sentences.append(f"The budgets differ ({'; '.join(budgets)}): this alone may explain a difference.")
+    for group in others:
+        figure = next((name for name in DECIDING if name in group.differences), None)
+        of = group.differences[figure] if figure else None
+        unclear = f"It cannot be told whether {group.name} or {first.name} is better"
+        if of is None or figure is None:
+            sentences.append(f"{unclear}: they have no KID in common.")
+        elif of.low is None or of.high is None:
+            one = [each.name for each in (first, group) if len(each.seeds) == 1]
+            sentences.append(f"{unclear}: {' and '.join(one)} {'have' if len(one) > 1 else 'has'} one seed only.")
+        elif of.low <= 0 <= of.high:
+            sentences.append(f"{unclear}: their {figure} differs by {format_estimate(of)}, which is within chance.")
+        else:
+            better, worse = (group, first) if of.mean < 0 else (first, group)
+            size = format_estimate(Estimate(abs(of.mean), None, abs(of.mean) + of.high - of.mean))
+            sentences.append(f"{better.name} is better than {worse.name}: its {figure} is lower by {size}.")
+    return " ".join(sentences)
 
 
 class RunRecord(NamedTuple):
@@ -295,20 +340,22 @@ def estimate_difference(values: Sequence[float], against: Sequence[float]) -> Es
     return Estimate(statistics.fmean(values) - statistics.fmean(against))
 
 
-def print_comparison(comparison: Comparison) -> None:
+def describe(group: Group) -> str:
+    """The runs of a group, in one line."""
+    seeds = ("seeds " if len(group.seeds) > 1 else "seed ") + ", ".join(map(str, group.seeds))
+    return f"{group.name}: {seeds}; {format_range(group.images_seen)} images seen; {', '.join(group.runs)}"
+
+
+def tables(comparison: Comparison) -> list[tuple[str, Rows]]:
+    """Each table with its title; a wide one in parts of MAX_COLUMNS groups."""
+    out: list[tuple[str, Rows]] = []
+
     def table(title: str, heads: Sequence[str], rows: dict[str, list[str]]) -> None:
         for start in range(0, len(heads), MAX_COLUMNS):
             part = slice(start, start + MAX_COLUMNS)
-            lines = Table("", *heads[part], title=title, title_justify="left")
-            for name, cells in rows.items():
-                lines.add_row(*map(printable, (name, *cells[part])))
-            print_lines(lines)
+            out.append((title, [["", *heads[part]], *([name, *cells[part]] for name, cells in rows.items())]))
 
     groups = comparison.groups
-    print_lines(comparison.source)
-    for group in groups:
-        seeds = ("seeds " if len(group.seeds) > 1 else "seed ") + ", ".join(map(str, group.seeds))
-        print_lines(f"{group.name}: {seeds}; {format_range(group.images_seen)} images seen; {', '.join(group.runs)}")
     if comparison.choices:
         rows = {field: [format_value(value) for value in values] for field, values in comparison.choices.items()}
         table("differences in config", [group.name for group in groups], rows)
@@ -321,11 +368,27 @@ def print_comparison(comparison: Comparison) -> None:
     for group in groups[1:]:
         rows = {name: [format_estimate(of), verdict(of)] for name, of in group.differences.items()}
         table("", [f"{group.name} - {groups[0].name}", ""], rows)
-    print_lines("KID and Fréchet distance: lower is better")
+    return out
+
+
+def lines(comparison: Comparison) -> list[str | Table]:
+    """The comparison for a terminal."""
+    groups = comparison.groups
+    out: list[str | Table] = [comparison.verdict, comparison.source, *map(describe, groups)]
+    for title, (head, *body) in tables(comparison):
+        table = Table(*map(printable, head), title=title, title_justify="left")
+        for row in body:
+            table.add_row(*map(printable, row))
+        out.append(table)
+    out.append("KID and Fréchet distance: lower is better")
     if any(len(group.seeds) > 1 for group in groups):
-        print_lines("±: 95 % interval over training seeds (Welch's for a difference)")
-        print_lines("each row is a separate test: without a real difference, about 1 row in 20 still shows one")
-    print_lines(*(f"note: {note}" for note in comparison.notes))
+        out.append("±: 95 % interval over training seeds (Welch's for a difference)")
+        out.append("each row is a separate test: without a real difference, about 1 row in 20 still shows one")
+    return [*out, *(f"note: {note}" for note in comparison.notes)]
+
+
+def print_comparison(comparison: Comparison) -> None:
+    print_lines(*lines(comparison))
 
 
 def format_range(counts: Sequence[int]) -> str:

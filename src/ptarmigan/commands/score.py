@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time as clock
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
@@ -29,9 +30,11 @@ from ptarmigan.core.types import UserError, check_whole, unknown
 from ptarmigan.data import HELD_OUT, TRAIN, Dataset, open_dataset
 from ptarmigan.data.split import DEFAULT_SPLIT
 from ptarmigan.evaluation.evaluate import ComparedSets, FeatureSet, Report, evaluate, labels_of
-from ptarmigan.evaluation.features import EXTRACTORS, Extractor, load_extractor
+from ptarmigan.evaluation.features import EXTRACTORS, Extractor, load_extractor, softened
 from ptarmigan.evaluation.features.cache import cached_features, extract_in_blocks
 from ptarmigan.evaluation.features.classifier import train_classifier
+from ptarmigan.evaluation.report import Score
+from ptarmigan.evaluation.verdict import EACH_OF_CLASS, MOST_OF_CLASS
 from ptarmigan.generator.export import write_scores
 from ptarmigan.generator.generator import image_grid, load, save_png
 from ptarmigan.generator.header import GENERATOR_FILES, find_generator
@@ -40,6 +43,7 @@ DEFAULT_MIN, DEFAULT_MAX = 1000, 5000  # images per set, if the user does not ch
 MIN_IMAGES = 6  # on each side: neighbourhoods reach to the fifth nearest other sample
 FEW_HELD_OUT = 100  # with fewer, the choice of the held-out images adds more noise than the generated images do
 MAX_HELD_OUT = 10_000  # held-out images that are used
+FID_IMAGES = 50_000  # of the published FID; with fewer its name has their number
 CLASSIFIER = "classifier"  # the extractor that is trained during the score
 EXTRACTION_SHARE = 0.7  # of the time, for extracting features; the rest is for the comparisons
 
@@ -57,7 +61,7 @@ def score(
     time: str = "15m",
     out: str | Path | None = None,
     device: str = "auto",
-) -> Report:
+) -> Score:
     """Report how far generated images are from held-out images, with intervals, for each class, and look for copies.
 
     `model` is a run, a generator folder or a model.safetensors; or images of any origin, in class folders or an .npz.
@@ -70,7 +74,7 @@ def score(
 
     The report is written to scores.json and the model card in the generator folder; a run also gets
     private/copies.png, the images most likely to be copies, each with its nearest training image.  With `out` both are
-    written to that new folder.  Returns the report.  Raises UserError if there are too few images or too little time.
+    written to that new folder.  Raises UserError if there are too few images or too little time.
     """
     start, seconds = clock.perf_counter(), parse_time(time or "")
     assert seconds is not None
@@ -99,7 +103,8 @@ def score(
         report = evaluate(sets, bar.show, cas)
     if cas and "cas" not in report.get("accuracy", {}):
         notes.append(
-            "no CAS: it needs at least 2 classes, known for the generated images, that a classifier can tell apart"
+            "no CAS (accuracy on real images of a classifier trained on generated ones): it needs at least 2 classes, "
+            "known for the generated images, that a classifier can tell apart"
         )
     report["notes"] = [*notes, *report["notes"]]
     report["protocol"] = describe_protocol(source, dataset, plan, feature_extractor, extractor) | {
@@ -108,8 +113,8 @@ def score(
     try:
         save_report(report, source, dataset, plan, model, out)
     except UserError as error:  # the scores took minutes: return them although they cannot be written
-        report["notes"].append(f"the report was not written: {error}")
-    return report
+        report["notes"].append(f"not all of the report was written: {error}")
+    return Score(**report)
 
 
 def check_output(out: Path) -> None:
@@ -157,6 +162,7 @@ class Plan(NamedTuple):
     sets: int
     train: NDArray[np.int64]  # indices in the data set
     held_out: NDArray[np.int64]
+    softened: NDArray[np.int64]  # training images that are used for the verdict on classes
     images: int  # that go through the extractor in all
 
     @classmethod
@@ -188,8 +194,13 @@ class Plan(NamedTuple):
         disjoint = max(MIN_IMAGES, len(train) // source.sets)  # so that the sets of training images do not overlap
         n = n or min(most, disjoint, max(DEFAULT_MIN, min(len(held_out), DEFAULT_MAX)))
         source.plan(n, dataset.labels[held_out], dataset.spec.classes)
-        sets, per_set, rate = source.sets, len(source.in_overall(0)), images_per_second(dataset, held_out, extractor)
-        budget = int(EXTRACTION_SHARE * time * rate) - len(held_out)  # training and generated images
+        soft, soft_of_set = np.empty(0, np.int64), 0
+        if dataset.spec.classes > 1 and (labels := source.labels(0)) is not None:
+            soft = train[first_of_each_class(dataset.labels[train], MOST_OF_CLASS)]
+            soft_of_set = len(first_of_each_class(labels, EACH_OF_CLASS))
+        sets, rate = source.sets, images_per_second(dataset, held_out, extractor)
+        per_set, fixed = len(source.in_overall(0)) + soft_of_set, len(held_out) + len(soft)
+        budget = int(EXTRACTION_SHARE * time * rate) - fixed  # training and generated images
         least = min(len(train), max(n, len(held_out)))
         if len(train) > least and sets * per_set + len(train) > budget:
             fewer = max(least, budget - sets * per_set)
@@ -198,12 +209,17 @@ class Plan(NamedTuple):
         if sets * per_set + len(train) > budget:
             sets = max(2, (budget - len(train)) // per_set)
             if sets * per_set + len(train) > budget:
-                needed = (len(held_out) + len(train) + 2 * per_set) / rate / EXTRACTION_SHARE
+                needed = (fixed + len(train) + 2 * per_set) / rate / EXTRACTION_SHARE
                 text = f"time {time:.0f}s is too short: two sets of {n:,} and the real images need about"
                 text += f" {needed:.0f}s at {rate:.0f} images/s; use a longer --time or a smaller -n"
                 raise UserError(text, "time-too-short")
             notes.append(f"time {time:.0f}s: only {sets} of {source.sets} sets were used")
-        return cls(n, sets, train, held_out, len(held_out) + len(train) + sets * per_set)
+        return cls(n, sets, train, held_out, soft, fixed + len(train) + sets * per_set)
+
+
+def first_of_each_class(labels: NDArray[np.int64], most: int) -> NDArray[np.int64]:
+    """The indices of the first `most` labels of each class, in order."""
+    return np.sort(np.concatenate([np.flatnonzero(labels == label)[:most] for label in np.unique(labels)]))
 
 
 def _shuffled(indices: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -226,9 +242,18 @@ def extract_sets(
 ) -> ComparedSets:
     """The features of all images that the plan uses."""
     train, held_out = (real_features(dataset, indices, extractor, bar) for indices in (plan.train, plan.held_out))
-    by_class = [generated_features(source, index, extractor, bar) for index in range(plan.sets)]
+    everything = np.arange(len(source.in_overall(0)))
+    by_class = [generated_features(source, index, everything, extractor, bar) for index in range(plan.sets)]
     overall = [features.take(np.flatnonzero(source.in_overall(i))) for i, features in enumerate(by_class)]
-    return ComparedSets(train, held_out, overall, by_class, dataset.spec.class_names)
+    out = ComparedSets(train, held_out, overall, by_class, dataset.spec.class_names)
+    if not len(plan.softened):
+        return out
+    soft, generated = softened(extractor), []
+    for index in range(plan.sets):
+        labels = source.labels(index)
+        assert labels is not None
+        generated.append(generated_features(source, index, first_of_each_class(labels, EACH_OF_CLASS), soft, bar))
+    return replace(out, softened=(real_features(dataset, plan.softened, soft, bar), generated))
 
 
 def real_features(dataset: Dataset, indices: NDArray[np.int64], extractor: Extractor, bar: ProgressBar) -> FeatureSet:
@@ -236,12 +261,14 @@ def real_features(dataset: Dataset, indices: NDArray[np.int64], extractor: Extra
     return FeatureSet(cached_features(extractor, dataset, indices, bar.advance), dataset.labels[indices])
 
 
-def generated_features(source: ImageSource, index: int, extractor: Extractor, bar: ProgressBar) -> FeatureSet:
+def generated_features(
+    source: ImageSource, index: int, indices: NDArray[np.int64], extractor: Extractor, bar: ProgressBar
+) -> FeatureSet:
+    """The features of some images of a set."""
     bar.show(f"images of set {index + 1}")
-    count = len(source.in_overall(index))
-    indices = np.arange(count)
-    features = extract_in_blocks(extractor, count, lambda part: source.images(index, indices[part]), bar.advance)
-    return FeatureSet(features, source.labels(index))
+    features = extract_in_blocks(extractor, len(indices), lambda part: source.images(index, indices[part]), bar.advance)
+    labels = source.labels(index)
+    return FeatureSet(features, None if labels is None else labels[indices])
 
 
 def describe_protocol(
@@ -250,8 +277,11 @@ def describe_protocol(
     """How the scores were computed, which decides whether two reports can be compared."""
     prefix = "128 features of a classifier of the training images, on " if name == CLASSIFIER else ""
     side = extractor.size
+    called = "FD-classifier" if prefix else extractor.score_name
+    if called == "FID" and (smaller := min(plan.n, len(plan.held_out))) < FID_IMAGES:
+        called = f"FID-{smaller}"
     out = {
-        "frechet_is_called": "FD-classifier" if prefix else extractor.score_name,
+        "frechet_is_called": called,
         "extractor": prefix + extractor.name,
         "weights_sha256": extractor.sha256,
         "input": f"uint8 images of {'x'.join(map(str, dataset.images.shape[1:3]))}, resized to {side}x{side}",
@@ -312,7 +342,7 @@ def suspect_pairs(report: Report, source: ImageSource, dataset: Dataset, plan: P
 
 
 class ProgressBar:
-    """What a score is doing, on standard error: a bar on a terminal; elsewhere a line for what takes over 2 s."""
+    """What a score is doing, on standard error: a bar on a terminal; elsewhere a line every 2 s."""
 
     def __init__(self) -> None:
         columns = TextColumn("{task.description}"), BarColumn(bar_width=20), TimeRemainingColumn()
@@ -332,15 +362,12 @@ class ProgressBar:
         self.progress.stop()
 
     def _say_what_takes_long(self) -> None:
-        said, due = "", clock.monotonic()
         while not self.ended.wait(SILENCE):
             task = self.progress.tasks[0]
-            if task.description == said and clock.monotonic() < due:
-                continue
-            done = "" if task.total is None else f", {task.completed:,.0f} of {task.total:,.0f} images"
+            counted = task.total is not None and task.completed < task.total
+            done = f": {task.completed:,.0f} of {task.total:,.0f} images" if counted else ""
             with suppress(OSError, ValueError):  # standard error may be closed
-                self.console.say(f"score: {task.description}{done}")
-            said, due = task.description, clock.monotonic() + 5 * SILENCE
+                self.console.say(f"{task.description}{done}")
 
     def set_total(self, images: int) -> None:
         """The number of images that will go through the extractor."""

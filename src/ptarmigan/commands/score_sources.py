@@ -201,7 +201,10 @@ def open_training_data(
     usage = f"name the images, as in `ptarmigan score {model} photos/`"
     if data is None:
         if run is None:
-            raise UserError(f"{model} does not record where its training images are: {usage}", "data-missing")
+            reason = f"{model} does not record where its training images are"
+            if (model / "checkpoints").is_dir():
+                reason = f"{model / 'config.json'} is missing, which records where the training images are"
+            raise UserError(f"{reason}: {usage}", "data-missing")
         source = load_run_record(run)["data"]["source"]
         data = None if source == "embedded" else source
         if data is not None and not Path(data).exists():

@@ -145,6 +145,13 @@ class OfGenerated(TypedDict):
     held_out: float
 
 
+class Recognised(TypedDict):
+    """The share of a class's images that are recognised: of all generated ones, and of real ones."""
+
+    generated: Interval
+    real: Interval
+
+
 class ClassKid(TypedDict):
     """The KID of one class; only `train` where few of its images were held out."""
 
@@ -158,8 +165,15 @@ class OfClass(TypedDict):
     """The scores of one class."""
 
     held_out_images: Count
+    train_images: NotRequired[Count]
+    call: NotRequired[Literal["recognisable", "weak", "unknown"]]
+    reason: NotRequired[str]
     kid: NotRequired[ClassKid]
+    told_apart: NotRequired[bool]  # whether the KID excess is above 0 beyond chance
+    distance: NotRequired[Interval]
+    variety: NotRequired[Interval]
     diversity: NotRequired[Interval]
+    recognised: NotRequired[Recognised]
     accuracy: NotRequired[OfGenerated]
 
 
@@ -177,7 +191,10 @@ class Accuracy(TypedDict):
 
 
 class Copies(TypedDict):
+    found: NotRequired[bool]
+    suspects: NotRequired[list[dict[str, Any]]]  # the set and index of an image, and its nearest training image
     c_t: NotRequired[Interval]
+    c_t_null_deviation: NotRequired[float]
     authenticity: Interval
     authenticity_held_out: float
     distance_ratio: Interval
@@ -185,6 +202,8 @@ class Copies(TypedDict):
 
 
 class Protocol(TypedDict):
+    """How a report was made."""
+
     frechet_is_called: str
     extractor: str
     weights_sha256: str
@@ -194,6 +213,11 @@ class Protocol(TypedDict):
     held_out_images: Count
     train_images: Count
     data_fingerprint: str
+
+
+class GeneratorProtocol(Protocol):
+    """How a report on a generator was made."""
+
     images_seen: Count
     seeds: Annotated[list[int], msgspec.Meta(min_length=1)]
 
@@ -201,12 +225,14 @@ class Protocol(TypedDict):
 class ScoreReport(TypedDict):
     """What `score` found for a generator."""
 
+    verdict: NotRequired[str]
     figures: dict[str, Columns]
+    variety: NotRequired[Interval]
     classes: NotRequired[dict[str, OfClass]]
     accuracy: NotRequired[Accuracy]
     copies: Copies
     notes: list[str]
-    protocol: Protocol
+    protocol: GeneratorProtocol
 
 
 class Scores(TypedDict):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -20,17 +20,17 @@ from ptarmigan.core import seeding
 from ptarmigan.core.types import UserError, shorten
 from ptarmigan.evaluation import metrics
 from ptarmigan.evaluation.features.classifier import Classifier, chance_corrected, class_accuracies, train_classifier
+from ptarmigan.evaluation.verdict import COLLAPSED, TINY, judge, recognise
 
 MIN_HELD_OUT = 10  # held-out images of a class; with fewer it is compared with its training images only
 MIN_SKILL = 0.5  # a classifier with a lower chance-corrected accuracy on held-out images is not used
-COLLAPSED = 0.5  # recall below this share of real images' recall is reported as mode collapse
 TOO_EASY = 0.9  # diversity below this share of real images', with an accuracy above theirs: samples too easy
 COPIED = -3.0, 0.8  # C_T and distance ratio to the training set (see `copying_scores`) below which images are copies
-TINY = 1e-12  # replaces a distance of 0 in a denominator
 SUSPECTS = 12  # generated images that are listed with the training image they may be copies of
+ALIKE = 0.01  # of the median spacing of training images: two images that are closer count as one
 
 OnStage = Callable[[str], None]  # is called with the name of what is computed next
-Report = dict[str, Any]
+Report = dict[str, Any]  # JSON
 
 
 @dataclass(frozen=True)
@@ -65,6 +65,7 @@ class ComparedSets:
     generated: Sequence[FeatureSet]  # R sets of N, with the class shares of the held-out images
     generated_by_class: Sequence[FeatureSet]  # R sets with enough images of every class
     class_names: tuple[str, ...]
+    softened: tuple[FeatureSet, Sequence[FeatureSet]] | None = None  # training images and R sets for the verdict
 
     def through_classifier(self, classifier: Classifier) -> ComparedSets:
         """The same images, with the classifier's features."""
@@ -74,27 +75,36 @@ class ComparedSets:
 
         return ComparedSets(
             through(self.train), through(self.held_out), [through(s) for s in self.generated],
-            [through(s) for s in self.generated_by_class], self.class_names,
+            [through(s) for s in self.generated_by_class], self.class_names, self.softened,
         )  # fmt: skip
 
 
 def evaluate(sets: ComparedSets, on_stage: OnStage, cas: bool = False) -> Report:
-    """All scores, as JSON: `figures` over all classes, `classes`, `accuracy`, `copies`, `notes`.
+    """All scores, as JSON: `figures` and `variety` over all classes, `classes`, `accuracy`, `copies`, `verdict`, notes.
 
-    `cas` trains two more classifiers per set, on generated and on as many real images (Ravuri and Vinyals 2019).
+    `cas` trains two more classifiers per set, on generated and on as many real images.
     """
     notes: list[str] = []
-    out: Report = {"figures": overall_scores(sets, notes, on_stage)}
+    out: Report = overall_scores(sets, notes, on_stage)
     if len(sets.class_names) > 1 and sets.generated_by_class[0].labels is not None:
         out["classes"] = class_scores(sets, notes, on_stage)
+        on_stage("judging the classes")
+        train, generated = sets.softened or (sets.train, sets.generated_by_class)
+        found = recognise(
+            train.features, labels_of(train), [(s.features, labels_of(s)) for s in generated], len(sets.class_names)
+        )
+        for entry, more in zip(out["classes"].values(), found, strict=True):
+            entry |= more
         out["accuracy"] = accuracy_scores(sets, out["classes"], notes, on_stage, cas)
     out["copies"] = copying_scores(sets, notes, on_stage)
+    judge(out, len(sets.held_out))
     return {**out, "notes": notes}
 
 
 def overall_scores(sets: ComparedSets, notes: list[str], on_stage: OnStage) -> Report:
-    """Fréchet distance, KID, precision, recall, density and coverage over all classes, each in four columns:
+    """`figures`: Fréchet distance, KID, precision, recall, density and coverage over all classes, each in four columns:
     against held-out images, against as many training images, the floor, and `excess` (`held_out` minus floor, per set).
+    `variety`: as in `class_scores`, over all classes.
     """
     held_out, dim = sets.held_out.features, sets.held_out.features.shape[1]
     gaussian = min(len(held_out), len(sets.generated[0]), len(sets.train)) > dim
@@ -112,10 +122,13 @@ def overall_scores(sets: ComparedSets, notes: list[str], on_stage: OnStage) -> R
     train = sets.train.subsample(-1, len(held_out)).features
     real, seen = (SetStatistics.of(features, gaussian) for features in (held_out, train))
     rows: dict[str, dict[str, list[float]]] = {}
+    variety = []
     for index, generated in enumerate(sets.generated):
         on_stage(f"comparing set {index + 1} of {len(sets.generated)}")
         fake = SetStatistics.of(generated.features, gaussian)
         floor = SetStatistics.of(sets.train.subsample(index, len(generated)).features, gaussian)
+        apart, really_apart = (statistics.pairs.near[:, 0].sqrt().mean() for statistics in (fake, floor))
+        variety.append(float(apart / really_apart.clamp_min(TINY)))
         for column, a, b in (("held_out", real, fake), ("train", seen, fake), ("floor", real, floor)):
             compared = metrics.kid_and_fidelity(a.pairs, b.pairs)
             values = {"kid": compared.kid, **compared.fidelity._asdict()}
@@ -126,10 +139,10 @@ def overall_scores(sets: ComparedSets, notes: list[str], on_stage: OnStage) -> R
     recall = {column: np.mean(rows["recall"][column]) for column in ("held_out", "floor")}
     if recall["held_out"] < COLLAPSED * recall["floor"]:
         notes.append(
-            f"recall is {recall['held_out']:.2f}, and {recall['floor']:.2f} for real images: G misses much of their "
-            "variety (mode collapse); try the relativistic loss with R1 and R2, or train longer"
+            f"recall is {recall['held_out']:.2f}, and {recall['floor']:.2f} for real images: few of them have a "
+            "sample nearby, for lack of variety or of likeness; train longer, or with a larger --r1 and --r2"
         )
-    return {name: summarise_columns(row) for name, row in rows.items()}
+    return {"figures": {name: summarise_columns(row) for name, row in rows.items()}, "variety": summarise(variety)}
 
 
 @dataclass(frozen=True)
@@ -223,19 +236,20 @@ def accuracy_scores(sets: ComparedSets, by_class: Report, notes: list[str], on_s
             f"samples are too easy: recognised more often than real images, with {diversity:.0%} of their diversity; "
             "try conditioning projection or discriminative_classifier instead of auxiliary_classifier"
         )
-    if lost := [name for label, name in enumerate(names) if known[label] and fake[:, label].mean() < real[label] / 2]:
-        notes.append(f"classes recognised less than half as often as in real images: {shorten(lost)}")
     if cas:
         out["cas"] = classification_accuracy_score(sets, on_stage)
     return out
 
 
 def classification_accuracy_score(sets: ComparedSets, on_stage: OnStage) -> Report:
-    """CAS: accuracy on held-out images of a classifier trained on generated images, and on as many training images."""
+    """Accuracy on held-out images of a classifier trained on generated images, and on as many training images.
+
+    The classifier has only the extractor's features, where Ravuri and Vinyals (2019) train a ResNet-50 on the images.
+    """
     held_out, classes = sets.held_out, len(sets.class_names)
     rows: dict[str, list[float]] = {"generated": [], "train": []}
     for index, generated in enumerate(sets.generated):
-        on_stage(f"CAS, set {index + 1} of {len(sets.generated)}")
+        on_stage(f"training classifiers on set {index + 1} of {len(sets.generated)}")
         for name, samples in (("generated", generated), ("train", sets.train.subsample(index, len(generated)))):
             classifier = train_classifier(samples.features, labels_of(samples), classes)
             accuracies = class_accuracies(classifier, held_out.features, labels_of(held_out))
@@ -246,11 +260,12 @@ def classification_accuracy_score(sets: ComparedSets, on_stage: OnStage) -> Repo
 def copying_scores(sets: ComparedSets, notes: list[str], on_stage: OnStage) -> Report:
     """Measure whether generated images are closer to the training images than held-out images are.
 
-    Returns C_T; authenticity, also of held-out images; `distance_ratio`, the mean distance to the nearest training
-    image, divided by that of held-out images; `closer_than_held_out`, the share of generated images whose relative
-    distance is below that of every held-out image; and as suspects the images with the lowest relative distances.  The
-    relative distance is the distance to the nearest training image, divided by that image's distance to its nearest
-    other training image.
+    Returns C_T, with its standard deviation if nothing is copied; authenticity, also of held-out images;
+    `distance_ratio`, the mean distance to the nearest training image, divided by that of held-out images;
+    `closer_than_held_out`, the share of generated images whose relative distance is below that of every held-out image;
+    `found`, whether there are copies; and as suspects the images with the lowest relative distances, all different and
+    near different training images.  The relative distance is the distance to the nearest training image, divided by
+    that image's distance to its nearest other training image.
     """
     on_stage("looking for copies of training images")
     train, held_out = sets.train.features, sets.held_out.features
@@ -260,7 +275,7 @@ def copying_scores(sets: ComparedSets, notes: list[str], on_stage: OnStage) -> R
     held_cells = metrics.nearest_centre(held_out, centres)
     closest = float((held_distances / spacing[held_nearest].clamp_min(TINY)).min())
     rows: dict[str, list[float]] = {"authenticity": [], "distance_ratio": [], "closer_than_held_out": [], "c_t": []}
-    suspects = []
+    candidates: list[Suspect] = []
     for index, generated in enumerate(sets.generated):
         distances, nearest = metrics.nearest(generated.features, train)
         rows["authenticity"].append(float((distances > spacing[nearest]).float().mean()))
@@ -268,25 +283,51 @@ def copying_scores(sets: ComparedSets, notes: list[str], on_stage: OnStage) -> R
         if "c_t" in rows:
             try:
                 cells = metrics.nearest_centre(generated.features, centres)
-                rows["c_t"].append(metrics.c_t_of_distances(held_distances, held_cells, distances, cells).z)
+                c_t = metrics.c_t_of_distances(held_distances, held_cells, distances, cells)
+                rows["c_t"].append(c_t.z)
             except UserError as error:  # too few in every cell
                 del rows["c_t"]
                 notes.append(f"no C_T: {error}")
         ratio = distances / spacing[nearest].clamp_min(TINY)
         rows["closer_than_held_out"].append(float((ratio < closest).float().mean()))
-        for image in ratio.argsort()[:SUSPECTS].tolist():
-            suspects.append({"set": index, "image": image, "train": int(nearest[image]), "ratio": float(ratio[image])})
+        candidates += [Suspect(float(ratio[i]), index, i, int(nearest[i])) for i in ratio.argsort().tolist()]
     out: Report = {name: summarise(values) for name, values in rows.items()}
+    if "c_t" in out:
+        out["c_t_null_deviation"] = c_t.null_deviation
     out["authenticity_held_out"] = float((held_distances > spacing[held_nearest]).float().mean())
-    out["suspects"] = sorted(suspects, key=lambda suspect: suspect["ratio"])[:SUSPECTS]
+    out["suspects"] = [suspect._asdict() for suspect in distinct(sorted(candidates), sets, float(spacing.median()))]
     closer = out["closer_than_held_out"]
     copied = "c_t" in out and out["c_t"]["mean"] < COPIED[0] and out["distance_ratio"]["mean"] < COPIED[1]
-    if copied or closer["low"] > max(0.01, 5 / len(held_out)):
+    out["found"] = copied or closer["low"] > max(0.01, 5 / len(held_out))
+    if out["found"]:
         notes.append(
             f"copies: {closer['mean']:.0%} of the images are closer to a training image than any held-out image is, "
             "relative to the spacing of training images there; use --augment, stop earlier, or use more images"
         )
     return out
+
+
+class Suspect(NamedTuple):
+    """A generated image that may be a copy."""
+
+    ratio: float  # the relative distance of `copying_scores`
+    set: int
+    image: int  # index in the set
+    train: int  # index of the nearest training image
+
+
+def distinct(candidates: Sequence[Suspect], sets: ComparedSets, spacing: float) -> list[Suspect]:
+    """The first SUSPECTS candidates of which no two are of one generated image, or near one training image."""
+    chosen: list[Suspect] = []
+    seen = torch.empty(2, 0, sets.train.features.shape[1])  # generated images, and training images
+    for suspect in candidates:
+        pair = torch.stack([sets.generated[suspect.set].features[suspect.image], sets.train.features[suspect.train]])
+        if (seen - pair[:, None]).norm(dim=2).gt(ALIKE * spacing).all():
+            chosen.append(suspect)
+            seen = torch.cat([seen, pair[:, None]], 1)
+            if len(chosen) == SUSPECTS:
+                break
+    return chosen
 
 
 def summarise_columns(rows: dict[str, list[float]]) -> Report:

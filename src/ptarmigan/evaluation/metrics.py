@@ -81,6 +81,7 @@ class JackknifedKid(NamedTuple):
 class CopyingScore(NamedTuple):
     z: float  # far below 0: generated samples are closer to the training set than held-out samples are
     cells: int  # cells with enough samples, over which z is averaged
+    null_deviation: float  # the standard deviation of z if p = q
 
 
 class Interval(NamedTuple):
@@ -236,7 +237,8 @@ def c_t_of_distances(held_far: Tensor, held_cell: Tensor, far: Tensor, cell: Ten
         text = f"none of {cells} cells has {MIN_PER_CELL} held-out and {MIN_PER_CELL} generated samples"
         numbers = f"there are {len(held_far)} and {len(far)}"
         raise UserError(f"{text} ({numbers}): use more samples or fewer cells", "too-few-samples")
-    return CopyingScore(sum(w * z for w, z in zip(weights, scores, strict=True)) / sum(weights), len(weights))
+    mean = sum(w * z for w, z in zip(weights, scores, strict=True)) / sum(weights)
+    return CopyingScore(mean, len(weights), math.sqrt(sum(w * w for w in weights)) / sum(weights))
 
 
 def authenticity(train: Tensor, generated: Tensor) -> float:
@@ -305,6 +307,13 @@ def difference(values: Sequence[float], against: Sequence[float], level: float =
     degrees = 1 / (share**2 / (len(values) - 1) + (1 - share) ** 2 / (len(against) - 1))
     half = t_quantile(level, degrees) * math.sqrt(a + b)
     return Interval(middle, middle - half, middle + half)
+
+
+def wilson(share: float, n: int) -> Interval:
+    """A share of n independent images, with its 95 % interval (Wilson 1927)."""
+    z = 1.96
+    middle, half = share + z * z / (2 * n), z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    return Interval(share, (middle - half) / (1 + z * z / n), (middle + half) / (1 + z * z / n))
 
 
 def t_quantile(level: float, degrees: float) -> float:

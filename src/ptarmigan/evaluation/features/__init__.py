@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -18,6 +19,7 @@ from ptarmigan.evaluation.features import efficientnet, inception
 
 CHUNK = 16  # images per forward pass on a CPU, whose caches hold their maps; 64 are half as fast
 CHUNK_GPU = 256
+SOFTNESS = 1 / 32  # of the width: the standard deviation of the blur of `softened`
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,23 @@ class Extractor:
                 pixels = 255 + (pixels[:, :3] - 255) * (pixels[:, 3:] / 255)
             out[start : start + chunk] = self.network(pixels)
         return out
+
+
+def softened(extractor: Extractor) -> Extractor:
+    """The same network for slightly blurred images: noise that the eye overlooks no longer moves its features."""
+    return replace(extractor, sha256=f"{extractor.sha256} softened", network=nn.Sequential(_Blur(), extractor.network))
+
+
+class _Blur(nn.Module):
+    """Blurs images [N, C, H, W] by a Gaussian whose standard deviation is SOFTNESS of their width."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        channels, deviation = images.shape[1], SOFTNESS * images.shape[3]
+        radius = round(3 * deviation)
+        kernel = torch.arange(-radius, radius + 1, device=images.device).div(deviation).square().div(-2).exp()
+        kernel = (kernel / kernel.sum()).expand(channels, 1, 1, -1)
+        images = F.pad(images, (radius,) * 4, mode="replicate")
+        return F.conv2d(F.conv2d(images, kernel, groups=channels), kernel.mT, groups=channels)
 
 
 def _efficientnet_lite0(weights: Path | None) -> Extractor:
