@@ -112,7 +112,7 @@ def yaml_fault(error: Exception) -> str:
 
 
 def open_job(
-    data: str | Path | None,
+    data: Path | Dataset | None,
     asked: dict[str, Any],
     out: str | Path | None,
     init: str | Path | None,
@@ -122,7 +122,7 @@ def open_job(
     """Resolve the config, find the warm start, and read the images; arguments as in `train`."""
     for fault in filter(None, (dist.stray_rank(), little_memory())):
         display.say(f"note: {fault}")
-    if data is not None and looks_like_run(Path(data)):
+    if isinstance(data, Path) and looks_like_run(data):
         text = f"{data} is a run, not images: name the images, and --out {data} to resume it or --from {data} to start"
         raise UserError(f"{text} from its weights", "no-images")
     warm_start = WarmStart.find(Path(init), Path(out) if out else None, asked) if init else None
@@ -135,8 +135,9 @@ def open_job(
     if note := conditioning_dropped(config, asked, dataset):
         display.say(f"note: {note}")
     config = fit_to_data(config, dataset)
+    source = str(dataset.source.root) if isinstance(data, Dataset) else str(data or "embedded")
     run = Path(dist.on_first(lambda: str(out or new_run(dataset.name))))
-    return Job(run, config, asked, dataset, str(data or "embedded"), warm_start, loss_file, device, display)
+    return Job(run, config, asked, dataset, source, warm_start, loss_file, device, display)
 
 
 def looks_like_run(folder: Path) -> bool:
