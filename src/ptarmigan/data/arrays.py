@@ -366,7 +366,7 @@ def read_memory(images: NDArray[Any], labels: NDArray[Any] | None, class_names: 
     """Images and labels as `Dataset.from_arrays` takes them; raises UserError."""
     if images.dtype.kind == "f" and images.size:
         raise UserError(f"images: expected uint8, 0 to 255, got {images.dtype}; {conversion(images)}", "data-invalid")
-    if labels is not None and labels.shape[:1] != images.shape[:1]:
+    if labels is not None and images.ndim > 2 and labels.shape[:1] != images.shape[:1]:
         counts = [array.shape[0] if array.ndim else 0 for array in (labels, images)]
         raise UserError(f"labels: got {counts[0]:,} for {counts[1]:,} images: give one for each image", "data-invalid")
     stored = None if labels is None else ArrayInMemory.of("labels", labels)
