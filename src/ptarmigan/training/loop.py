@@ -103,8 +103,8 @@ def train(
 ) -> Path:
     """Train a generator on a folder of class folders, an IDX folder, an .npz or a Dataset (default: the embedded set).
 
-    `images` is the budget, a number of images as "500k"; where it is an array of images instead, `train(images=x,
-    labels=y)` is `train(Dataset.from_arrays(x, y))`.
+    `images` is the budget, a number of images as "500k".  It may also be an array of images, with `labels`: then
+    `train(images=x, labels=y)` does what `train(Dataset.from_arrays(x, y))` does.
 
     `recipe` names the settings: auto (default), acgan, dcgan.  `out` is the run folder, by default a new
     runs/NAME-NUMBER; an existing run is resumed bit for bit where it stopped, or extended if the budget is longer.
