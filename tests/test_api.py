@@ -164,7 +164,8 @@ def test_arrays_are_the_data_set_of_an_npz_of_them(shapes: Path) -> None:
         ((IMAGES, LABELS, ["a", "a", "b"]), "labels-invalid", ["class_names", "'a'"]),
         ((IMAGES[0], LABELS[:1]), "data-invalid", ["images", "[16, 16]"]),
         ((IMAGES.reshape(90, -1), LABELS), "data-invalid", ["[90, 256]"]),
-        (([IMAGES[0], IMAGES[1, :3]], [0, 1]), "data-invalid", ["images"]),
+        (([IMAGES[0], IMAGES[1, :3]], [0, 1]), "data-invalid", ["images", "[16, 16]", "[3, 16]"]),
+        (([[[1], [1, 2]]], LABELS), "data-invalid", ["images"]),
         ((object(), LABELS), "data-invalid", ["images"]),
     ],
 )

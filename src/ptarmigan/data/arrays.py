@@ -12,7 +12,7 @@ import re
 import struct
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from math import prod
 from pathlib import Path
@@ -354,6 +354,9 @@ def as_array(what: str, given: Any) -> NDArray[Any]:
         array = np.asarray(given.detach().cpu() if hasattr(given, "detach") else given)
     except (TypeError, ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200]
+        with suppress(TypeError, ValueError):  # of members that are no arrays themselves
+            first, second = list(dict.fromkeys(np.shape(one) for one in given))[:2]
+            reason = f"one is {[*first]} and another {[*second]}; convert all of them to one shape"
         raise UserError(f"{what}: cannot be read as one array of numbers: {reason}", "data-invalid") from None
     if array.dtype == object and all(isinstance(value, str) for value in array.flat):  # as pandas holds words
         return array.astype(str)
