@@ -8,8 +8,10 @@ An expectation of d(real, fake) is taken over all pairs of grid points, so nothi
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 from itertools import product
+from typing import Any
 
 import pytest
 import torch
@@ -42,7 +44,7 @@ def expected_d(case: Objective, D: Tensor, p: Tensor = P, q: Tensor = Q) -> Tens
 
 def expected_g(case: Objective, D: Tensor, q: Tensor, p: Tensor = P) -> Tensor:
     if case.relativistic:
-        return integral(p[:, None] * q * case.g(real=D[:, None], fake=D))
+        return integral(p[:, None] * q * case.g(real=D[:, None].expand(len(D), len(D)), fake=D.expand(len(D), len(D))))
     return integral(q * case.g(fake=D))
 
 
@@ -189,7 +191,8 @@ def test_the_gradient_through_samples_is_the_gradient_through_the_density(name: 
     z = GRID
     fake = optimum(name, theta[0] + theta[1].exp() * z)
     if CASES[name].relativistic:
-        loss = integral(P[:, None] * P * CASES[name].g(real=optimum(name, GRID)[:, None], fake=fake))
+        real, fake = torch.broadcast_tensors(optimum(name, GRID)[:, None], fake)
+        loss = integral(P[:, None] * P * CASES[name].g(real=real, fake=fake))
     else:
         loss = integral(P * CASES[name].g(fake=fake))
     (got,) = torch.autograd.grad(loss, theta)
@@ -344,3 +347,12 @@ def test_values_and_gradients_are_finite_at_a_thousand(name: str, dtype: torch.d
         assert loss.dtype == dtype
         for gradient in torch.autograd.grad(loss.sum(), inputs):
             assert gradient.isfinite().all()
+
+
+@pytest.mark.parametrize("player", ["d", "g"])
+@pytest.mark.parametrize("shapes", [((8,), (4,)), ((8,), (1,)), ((8,), (8, 1))])
+def test_a_relativistic_loss_refuses_logits_that_are_no_pairs(player: str, shapes: Any) -> None:
+    real, fake = map(torch.zeros, shapes)
+    loss = getattr(OBJECTIVES["relativistic"], player)
+    with pytest.raises(ValueError, match=re.escape(f"{[*shapes[0]]} and fake {[*shapes[1]]}")):
+        loss(real=real, fake=fake)

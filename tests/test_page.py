@@ -457,8 +457,9 @@ def test_the_script_computes_what_the_functions_do(tables: dict[str, Any], numbe
                 continue
             D = computed.best_logit(name, log_ratio)
             if case.relativistic:
-                d = (p[:, None] * q * case.d(real=D[:, None], fake=D)).sum() * cell**2
-                g = (p[:, None] * q * case.g(real=D[:, None], fake=D)).sum() * cell**2
+                real, fake = torch.broadcast_tensors(D[:, None], D)
+                d = (p[:, None] * q * case.d(real=real, fake=fake)).sum() * cell**2
+                g = (p[:, None] * q * case.g(real=real, fake=fake)).sum() * cell**2
             else:
                 a, b = split_d(case)
                 d, g = (p * a(D) + q * b(D)).sum() * cell, (q * case.g(fake=D)).sum() * cell

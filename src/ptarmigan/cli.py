@@ -140,11 +140,9 @@ def flag(name: str, text: str, section: Group = RUN, **more: Any) -> Parameter:
 FLAGS_WITHOUT_VALUE = {key for key, hint in TYPES.items() if hint is bool}
 
 if TYPE_CHECKING:
-
-    class Fields(TypedDict, total=False):
-        """Every field of the config is a flag of the same name."""
-
+    from ptarmigan.core.fields import Fields
 else:
+    # every field of the config is a flag of the same name
     # cyclopts takes one value for a number or A..B, two for a pair
     AS_TEXT = {Scheduled: (str, "FLOAT"), tuple[Scheduled, Scheduled]: (tuple[str, str], "FLOAT FLOAT")}
 

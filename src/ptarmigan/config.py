@@ -7,10 +7,15 @@ import re
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields, replace
-from typing import Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
 
 from ptarmigan.core.types import UserError, shown, unknown
 from ptarmigan.core.words import LOSS_NAMES, OTHERS, other_option, plain
+
+if TYPE_CHECKING:
+    from typing import Unpack
+
+    from ptarmigan.core.fields import FieldsButLoss
 
 
 class Ramp(NamedTuple):
@@ -347,15 +352,46 @@ def check_train(config: Config) -> None:
 # --- the config ------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False)
 class Config:
-    """Everything about a run that a user chooses; the shape of the images comes from the data."""
+    """Everything about a run that a user chooses; the shape of the images comes from the data.
+
+    `Config(batch=16)` takes fields by name, as `resolve` does: the others are the recipe's.  It may also be made of
+    sections, of which one that is left out has its own defaults.
+    """
 
     recipe: str = "auto"
     data: Data = Data()
     model: Model = Model()
     loss: Loss = Loss()
     train: Train = Train()
+
+    def __init__(
+        self,
+        recipe: str = "auto",
+        data: Data | None = None,
+        model: Model | None = None,
+        loss: Loss | str | None = None,
+        train: Train | None = None,
+        **fields: Unpack[FieldsButLoss],
+    ) -> None:
+        sections: dict[str, Any] = {"data": data, "model": model, "loss": loss, "train": train}
+        sections = {key: value for key, value in sections.items() if value is not None}
+        if sections and not fields and all(isinstance(value, SECTIONS[key]) for key, value in sections.items()):
+            asked = frozenset(key for value in sections.values() for key in asdict(value))
+        else:
+            whole = resolve({**sections, **fields, "recipe": recipe})
+            sections, asked = {key: getattr(whole, key) for key in SECTIONS}, whole.asked
+        for key, cls in SECTIONS.items():
+            object.__setattr__(self, key, sections.get(key, cls()))
+        object.__setattr__(self, "recipe", recipe)
+        object.__setattr__(self, "_asked", asked)
+
+    @property
+    def asked(self) -> frozenset[str]:
+        """The names of the fields that were given; recipe `auto` chooses others for the data."""
+        asked: frozenset[str] = self.__dict__["_asked"]
+        return asked
 
     def flat(self) -> dict[str, Any]:
         """Field name -> value; names are unique over the four sections."""
@@ -491,6 +527,7 @@ def resolve(given: Mapping[str, Any]) -> Config:
     }
     config = Config(recipe=recipe, **sections)
     check(config)
+    object.__setattr__(config, "_asked", frozenset(fields_given))
     return config
 
 

@@ -137,7 +137,8 @@ def example(name: str) -> float:
     potential = ((q - p).cumsum(0).sign() * CELL).cumsum(0)  # rises where q has more mass to the left than p
     D = potential if name == "wasserstein" else best_logit(name, log_p - log_q)
     if found.relativistic:
-        return (p[:, None] * q * found.d(real=D[:, None], fake=D)).sum().item() * CELL**2
+        real, fake = torch.broadcast_tensors(D[:, None], D)
+        return (p[:, None] * q * found.d(real=real, fake=fake)).sum().item() * CELL**2
     return (p * a(D) + q * b(D)).sum().item() * CELL
 
 

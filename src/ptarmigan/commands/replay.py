@@ -26,7 +26,7 @@ from ptarmigan.core.log import read_log, read_rows
 from ptarmigan.core.paths import user_path
 from ptarmigan.core.terminal import print_lines
 from ptarmigan.core.types import DiscriminatorOutput, UserError, check_whole
-from ptarmigan.data import Dataset, open_dataset
+from ptarmigan.data import Dataset, open_dataset, recorded_data
 from ptarmigan.game.batch import train_batch
 from ptarmigan.game.progress import Progress
 from ptarmigan.game.state import TrainState
@@ -72,7 +72,7 @@ def replay(
     run: str | Path,
     *,
     at: int,
-    data: str | Path | None = None,
+    data: str | Path | Dataset | None = None,
     loss: str | Path | None = None,
     out: str | Path | None = None,
     device: str = "auto",
@@ -150,9 +150,9 @@ def unusual_terms(terms: dict[str, float], ticks: list[dict[str, float]], steps:
     return out
 
 
-def open_run_images(run: Path, record: dict[str, Any], data: str | Path | None) -> Dataset:
+def open_run_images(run: Path, record: dict[str, Any], data: str | Path | Dataset | None) -> Dataset:
     """The run's images, where they were or at `data`; raises UserError where those are other images."""
-    source = data or (None if record["data"]["source"] == "embedded" else record["data"]["source"])
+    source = data or recorded_data(run, record["data"]["source"])
     dataset = open_dataset(source, config_of(record).data)
     if dataset.fingerprint != record["data"]["fingerprint"]:
         raise UserError(

@@ -50,7 +50,7 @@ EXTRACTION_SHARE = 0.7  # of the time, for extracting features; the rest is for 
 
 def score(
     model: str | Path,
-    data: str | Path | None = None,
+    data: str | Path | Dataset | None = None,
     *,
     n: int | None = None,
     seeds: int = 5,
@@ -126,7 +126,13 @@ def check_output(out: Path) -> None:
 
 
 def open_images(
-    model: Path, data: str | Path | None, size: str | None, sets: int, device: str, notes: list[str], bar: ProgressBar
+    model: Path,
+    data: str | Path | Dataset | None,
+    size: str | None,
+    sets: int,
+    device: str,
+    notes: list[str],
+    bar: ProgressBar,
 ) -> tuple[ImageSource, Dataset]:
     """The images to score, and the real images in the same shape."""
     if not model.exists():

@@ -14,7 +14,7 @@ from ptarmigan.core import seeding
 from ptarmigan.core.files import Damaged
 from ptarmigan.core.tensor_files import check_arrays, load_tensors
 from ptarmigan.core.types import OnProgress, UserError, shorten
-from ptarmigan.data import Dataset, open_dataset
+from ptarmigan.data import Dataset, open_dataset, recorded_data
 from ptarmigan.data.decode import Limits, read_header
 from ptarmigan.data.index import ArraySource, FolderSource
 from ptarmigan.generator.generator import TrainedGenerator, generate_images
@@ -191,7 +191,11 @@ def find_run(model: Path) -> Path | None:
 
 
 def open_training_data(
-    model: Path, generator: TrainedGenerator, data: str | Path | None, notes: list[str], on_progress: OnProgress
+    model: Path,
+    generator: TrainedGenerator,
+    data: str | Path | Dataset | None,
+    notes: list[str],
+    on_progress: OnProgress,
 ) -> Dataset:
     """The data set that a generator was trained on, in the generator's shape and with the split of its run.
 
@@ -205,8 +209,7 @@ def open_training_data(
             if (model / "checkpoints").is_dir():
                 reason = f"{model / 'config.json'} is missing, which records where the training images are"
             raise UserError(f"{reason}: {usage}", "data-missing")
-        source = load_run_record(run)["data"]["source"]
-        data = None if source == "embedded" else source
+        data = recorded_data(run, load_run_record(run)["data"]["source"])
         if data is not None and not Path(data).exists():
             raise UserError(f"{run} was trained on {data}, which does not exist: {usage}", "data-missing")
     dataset = open_dataset(data, generator.config.data, on_progress)

@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+import importlib
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from io import StringIO
+from typing import Any
 
-from rich.console import Group
+from rich.console import Console, Group
 from rich.live import Live
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.text import Text
 
 from ptarmigan.core.terminal import Terminal as Terminal
+from ptarmigan.core.terminal import notebook_shell
 
 TICK = 0.5  # seconds between two lines of progress, however short a tick is
 SILENCE = 1.7  # seconds without a line after which `Display` says what goes on
 
 
 class Display:
-    """Progress of a run: on a terminal a live bar above the loss terms, elsewhere plain lines.
+    """Progress of a run: on a terminal and in a notebook a live bar above the loss terms, elsewhere plain lines.
 
     Nothing that goes on is silent for more than SILENCE seconds.  Output that fails (a closed pipe, a full disk, a lost
     terminal) is given up, and never ends the run.
@@ -35,6 +39,8 @@ class Display:
         )
         self.terms = Text()
         self.live = Live(Group(self.progress, self.terms), console=terminal, transient=True, auto_refresh=False)
+        self.cell = NotebookCell.find()
+        self.shows_bar = terminal.is_terminal or (self.cell is not None and not terminal.quiet)
         self.tasks: dict[str, TaskID] = {}
         self.given_up = False
         self.activity = self.outer_activity = ""  # what goes on, in words; "" for nothing that takes time
@@ -53,6 +59,8 @@ class Display:
         self.left.set()
         self.heartbeat.join()
         self._output(self.live.stop)
+        if self.cell is not None:
+            self.cell.show("")
 
     def say(self, text: str) -> None:
         self._output(lambda: self.terminal.say(text))
@@ -97,7 +105,7 @@ class Display:
         self._set_activity(self.outer_activity)
         text = f"{images:,} images  {rate:,.0f}/s  {duration(left)} left"
         terms = "  ".join(f"{name} {value:.3g}" for name, value in values.items() if not name.endswith("_grad"))
-        if self.terminal.is_terminal:
+        if self.shows_bar:
             self.terms.plain = terms
             self._update("training", share, f"{share:4.0%}  {text}")
         elif share >= 1 or time.monotonic() - self.ticked >= TICK:
@@ -120,13 +128,15 @@ class Display:
         while not self.left.wait(0.25):
             if self.terminal.is_terminal:
                 self._output(self.live.refresh)
+            elif self.cell is not None and self.shows_bar:
+                self.cell.show(in_text(self.live.renderable))
             else:
                 self._break_silence()
 
     def _break_silence(self) -> None:
         """Print a line that says what goes on, if none was printed for SILENCE seconds."""
         now = time.monotonic()
-        if self.activity and not self.terminal.is_terminal and now - self.spoke >= SILENCE:
+        if self.activity and not self.shows_bar and now - self.spoke >= SILENCE:
             since = now - self.begun
             self.say(self.activity + (f", {duration(since)} so far" if since >= SILENCE else ""))
 
@@ -137,6 +147,34 @@ class Display:
             show()
         except (OSError, ValueError):
             self.given_up = True
+
+
+class NotebookCell:
+    """A text below a cell of a notebook that can be replaced: it needs no widgets."""
+
+    def __init__(self, handle: Any) -> None:
+        self.handle, self.text = handle, ""
+        self.shown = False
+
+    @classmethod
+    def find(cls) -> NotebookCell | None:
+        """A place below the cell that runs; None where this process is no kernel of a notebook."""
+        if notebook_shell() is None:
+            return None
+        return cls(importlib.import_module("IPython.display").DisplayHandle())
+
+    def show(self, text: str) -> None:
+        if text != self.text:
+            (self.handle.update if self.shown else self.handle.display)({"text/plain": text}, raw=True)
+            self.text, self.shown = text, True
+
+
+def in_text(renderable: Any) -> str:
+    """What rich would print, without colours."""
+    console = Console(file=StringIO(), width=100, color_system=None, force_jupyter=False, force_terminal=False)
+    with console.capture() as captured:
+        console.print(renderable)
+    return captured.get().rstrip()
 
 
 def duration(seconds: float) -> str:

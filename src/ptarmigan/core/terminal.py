@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -14,6 +15,12 @@ if TYPE_CHECKING:
 LEAST_WIDTH = 20  # columns
 
 
+def notebook_shell() -> Any:
+    """IPython's shell if this process is the kernel of a notebook, else None."""
+    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+    return shell if hasattr(shell, "kernel") else None
+
+
 class Terminal(Console):
     """Standard output, or standard error, with `say` for text that must appear as it is.
 
@@ -21,7 +28,10 @@ class Terminal(Console):
     """
 
     def __init__(self, *, stderr: bool = False, quiet: bool = False) -> None:
-        super().__init__(emoji=False, stderr=stderr, quiet=quiet)
+        super().__init__(
+            emoji=False, stderr=stderr, quiet=quiet, force_jupyter=False,
+            force_terminal=False if notebook_shell() is not None else None,  # ipykernel sets FORCE_COLOR
+        )  # fmt: skip
         if self.width < LEAST_WIDTH:  # rich never ends where COLUMNS is 0
             self.width = LEAST_WIDTH
 

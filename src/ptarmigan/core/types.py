@@ -37,6 +37,10 @@ class UserError(Exception):
         self.text = text
         self.code = code or self.code
 
+    def _render_traceback_(self) -> list[str]:
+        """What IPython and notebooks show, in place of a stack trace."""
+        return [f"{type(self).__name__}: {self} [{self.code}]"]
+
     def __str__(self) -> str:
         if self.run is None:
             return self.text

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from ptarmigan import config
+from ptarmigan.core.console import Display, Terminal
 from ptarmigan.core.types import ImageSpec, OnProgress, UserError, counted, shorten
 from ptarmigan.data.arrays import HELD_OUT, SELECT, TRAIN, UNDECIDED
 from ptarmigan.data.batches import Batches
-from ptarmigan.data.index import DataSource, FolderSource, find_source
+from ptarmigan.data.index import IN_MEMORY, DataSource, FolderSource, MemorySource, find_source
 from ptarmigan.data.pack import Pack, open_pack
 from ptarmigan.data.split import (
     DEFAULT_SPLIT,
@@ -26,7 +28,7 @@ from ptarmigan.data.split import (
     useful_split,
 )
 
-__all__ = ["HELD_OUT", "SELECT", "TRAIN", "Batches", "Dataset", "open_dataset"]
+__all__ = ["HELD_OUT", "SELECT", "TRAIN", "Batches", "Dataset", "open_dataset", "recorded_data"]
 
 FEW_IMAGES = 100  # training images of a class; with fewer, a GAN mostly memorises them
 MANY_COPIES = 0.01  # of the images are copies of others; fewer are not worth a notice
@@ -49,6 +51,28 @@ class Dataset:
     notices: tuple[str, ...]  # sentences to show to the user
     source: DataSource
     source_indices: NDArray[np.int64]  # [N] position in the source
+
+    @classmethod
+    def from_arrays(
+        cls, images: ArrayLike, labels: ArrayLike | None = None, class_names: Sequence[str] | None = None
+    ) -> Dataset:
+        """A data set of images in memory, for `train`, `score` and `replay`.
+
+        images: uint8 [N, H, W], or [N, H, W, C] with C of 1, 3 or 4; channels may come first.  labels [N]: whole
+        numbers or words; None makes all images one class.  class_names: the name of each label, by default the label
+        itself.  Arrays and tensors are taken, on any device.  The images are fitted to the size that `train` would
+        choose and divided into parts; a command with other options, such as size or split, reads the arrays again.
+
+        Raises UserError: data-invalid, labels-invalid.
+        """
+        source = MemorySource.of(images, labels, class_names)
+        with Display(Terminal(stderr=True)) as display:
+            return _open(source, config.Data(), display.preparing)
+
+    def __repr__(self) -> str:
+        spec, parts = self.spec, ", ".join(f"{count:,} {name}" for name, count in self.counts().items() if count)
+        shape = f"{spec.height}x{spec.width}x{spec.channels}"
+        return f"<Dataset of {shape} images in {counted(spec.classes, 'class')}: {parts}>"
 
     def origin(self, index: int) -> str:
         """The file of an image, or its position in an array file."""
@@ -78,14 +102,31 @@ class Dataset:
         return f"{count} training images do not fill a batch of {batch}: each batch repeats images; expect memorisation"
 
 
-def open_dataset(path: str | Path | None, data: config.Data, on_progress: OnProgress | None = None) -> Dataset:
+def open_dataset(
+    path: str | Path | Dataset | None, data: config.Data, on_progress: OnProgress | None = None
+) -> Dataset:
     """Find, decode and split the images at `path`; decoded images are cached.  None is the embedded data set.
 
-    path: a folder of class folders, a flat folder of images, a folder of IDX files, or an .npz file.
+    path: a folder of class folders, a flat folder of images, a folder of IDX files, an .npz file, or a data set whose
+    source is opened again.
     on_progress(what, done, total) is called while files are listed and images are decoded.
     Raises UserError if there are no usable images.
     """
-    source = find_source(path, on_progress)
+    if isinstance(path, Dataset):
+        return _open(path.source.again() if isinstance(path.source, MemorySource) else path.source, data, on_progress)
+    return _open(find_source(path, on_progress), data, on_progress)
+
+
+def recorded_data(run: Path, source: str) -> str | None:
+    """What `open_dataset` takes for the source in a run's record; raises UserError (data-missing) for arrays."""
+    if source == IN_MEMORY:
+        text = f"{run} was trained on arrays, which it does not keep: give them again, as data=ptarmigan.Dataset."
+        text += "from_arrays(images, labels), or save them by numpy.savez('x.npz', arr_0=images, arr_1=labels) and give"
+        raise UserError(f"{text} that file", "data-missing")
+    return None if source == "embedded" else source
+
+
+def _open(source: DataSource, data: config.Data, on_progress: OnProgress | None) -> Dataset:
     if data.group is not None and not isinstance(source, FolderSource):
         text = f"group: {source.root} holds arrays, and --group needs image files with paths; leave --group out"
         raise UserError(text, "options-conflict")

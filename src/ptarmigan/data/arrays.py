@@ -1,4 +1,4 @@
-"""Images in array files: IDX files and .npz archives, read in chunks and never unpickled.
+"""Images in arrays: IDX files and .npz archives, read in chunks and never unpickled, and arrays in memory.
 
 What a file means is decided by its key names, shapes, types and values.  Where the meaning is certain, the
 file is read and one sentence says how (`Arrays.understood`); otherwise a UserError says what to do.
@@ -7,12 +7,13 @@ file is read and one sentence says how (`Arrays.understood`); otherwise a UserEr
 from __future__ import annotations
 
 import gzip
+import io
 import re
 import struct
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
 from math import prod
 from pathlib import Path
 from typing import IO, Any, NamedTuple, cast
@@ -72,6 +73,21 @@ class StoredArray:
                 if len(data) < count * row:
                     raise EOFError(f"truncated after {start + len(data) // max(1, row)} of {self.shape[0]} items")
                 yield np.frombuffer(data, self.dtype).reshape(count, *self.shape[1:])
+
+
+@dataclass(frozen=True)
+class ArrayInMemory(StoredArray):
+    """An array that the caller holds."""
+
+    values: NDArray[Any] = field(kw_only=True)
+
+    @classmethod
+    def of(cls, where: str, values: NDArray[Any]) -> ArrayInMemory:
+        return cls(where, values.shape, values.dtype, io.BytesIO, values=values)
+
+    def chunks(self) -> Iterator[NDArray[Any]]:
+        step = max(1, CHUNK_BYTES * len(self.values) // max(1, self.values.nbytes))
+        yield from (self.values[start : start + step] for start in range(0, len(self.values), step))
 
 
 @dataclass(frozen=True)
@@ -327,6 +343,47 @@ def _open_npy(path: Path, key: str) -> StoredArray:
         text = f"{where} is in column-major order and too large to turn in memory: save numpy.ascontiguousarray(x)"
         raise UserError(text, "data-invalid")
     return StoredArray(where, shape, dtype, positioned, fortran and len(shape) > 1)
+
+
+# --- arrays in memory --------------------------------------------------------------------------------------
+
+
+def as_array(what: str, given: Any) -> NDArray[Any]:
+    """A numpy array of an array, of a tensor on any device, or of a list; raises UserError (data-invalid)."""
+    try:
+        array = np.asarray(given.detach().cpu() if hasattr(given, "detach") else given)
+    except (TypeError, ValueError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        with suppress(TypeError, ValueError):  # of members that are no arrays themselves
+            first, second = list(dict.fromkeys(np.shape(one) for one in given))[:2]
+            reason = f"one is {[*first]} and another {[*second]}; convert all of them to one shape"
+        raise UserError(f"{what}: cannot be read as one array of numbers: {reason}", "data-invalid") from None
+    if array.dtype == object and all(isinstance(value, str) for value in array.flat):  # as pandas holds words
+        return array.astype(str)
+    if array.dtype.hasobject:
+        raise UserError(f"{what}: expected an array of numbers, got {type(given).__name__} of objects", "data-invalid")
+    return array
+
+
+def read_memory(images: NDArray[Any], labels: NDArray[Any] | None, class_names: list[str] | None) -> Arrays:
+    """Images and labels as `Dataset.from_arrays` takes them; raises UserError."""
+    if images.dtype.kind == "f" and images.size:
+        raise UserError(f"images: expected uint8, 0 to 255, got {images.dtype}; {conversion(images)}", "data-invalid")
+    if labels is not None and images.ndim > 2 and labels.shape[:1] != images.shape[:1]:
+        counts = [array.shape[0] if array.ndim else 0 for array in (labels, images)]
+        raise UserError(f"labels: got {counts[0]:,} for {counts[1]:,} images: give one for each image", "data-invalid")
+    stored = None if labels is None else ArrayInMemory.of("labels", labels)
+    names = ["images"] if labels is None and class_names is None else class_names
+    return _assemble([Table(ArrayInMemory.of("images", images), stored, UNDECIDED)], names, "class_names", [])
+
+
+def conversion(images: NDArray[Any]) -> str:
+    """What to write to turn images of floats into uint8."""
+    low, high = float(images.min()), float(images.max())
+    for scaled, bottom, top in (("images * 255", 0, 1), ("(images + 1) * 127.5", -1, 1), ("images", 0, 255)):
+        if bottom <= low and high <= top:
+            return f'their values are {low:g} to {high:g}: write numpy.rint({scaled}).astype("uint8")'
+    return f'their values are {low:g} to {high:g}: scale them to 0 to 255 and convert them by .astype("uint8")'
 
 
 # --- both --------------------------------------------------------------------------------------------------

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
 import stat
 from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from importlib.resources import files as package_files
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ptarmigan.core.paths import user_path
 from ptarmigan.core.types import OnProgress, UserError, counted, natural, shorten
-from ptarmigan.data.arrays import IDX_IMAGES, Arrays, read_idx, read_npz
+from ptarmigan.data.arrays import IDX_IMAGES, Arrays, as_array, read_idx, read_memory, read_npz
 from ptarmigan.data.decode import FORMATS
 from ptarmigan.data.layout import ANNOTATION_FOLDERS, stem, understand
 from ptarmigan.data.scan import Scan, content_digest, is_own, open_regular, scan
@@ -34,6 +36,7 @@ DOCUMENTS = (".md", ".rst", ".pdf", ".htm", ".html", ".doc", ".docx", ".rtf", ".
 LABEL_WORDS = re.compile("label|class|anno|metadata|dataset|target|categor|attribute|caption", re.IGNORECASE)
 SEARCHED_FILES = 100  # texts in which the names of image files are looked for
 SEARCHED_BYTES = 1 << 16  # of each
+IN_MEMORY = "arrays in memory"  # what a run records in place of the path of its images
 WHOLE_ARRAY = 1 << 28  # bytes; of a larger array file, three pieces are hashed
 
 
@@ -60,12 +63,45 @@ class FolderSource(DataSource):
 
 @dataclass(frozen=True)
 class ArraySource(DataSource):
-    """IDX files or an .npz file."""
+    """IDX files, an .npz file, or arrays in memory."""
 
     names: tuple[str, ...]  # of the IDX files in root; empty if root is an .npz file
 
     def read(self, on_progress: OnProgress | None = None) -> Arrays:
         return read_idx(self.root, list(self.names), on_progress) if self.names else read_npz(self.root, on_progress)
+
+
+@dataclass(frozen=True)
+class MemorySource(ArraySource):
+    """Arrays that the caller holds, and may change from one command to the next."""
+
+    images: NDArray[Any] = field(kw_only=True)
+    labels: NDArray[Any] | None = field(kw_only=True)
+    class_names: list[str] | None = field(kw_only=True)
+
+    @classmethod
+    def of(cls, images: Any, labels: Any, class_names: Sequence[str] | None) -> MemorySource:
+        """The arrays as they are now.  Raises UserError (data-invalid, labels-invalid) for other types."""
+        names = class_names if class_names is None or isinstance(class_names, str) else [*class_names]
+        if isinstance(names, str) or not all(isinstance(name, str) for name in names or []):
+            raise UserError("class_names: expected a list of texts, one for each class", "labels-invalid")
+        images, labels = as_array("images", images), None if labels is None else as_array("labels", labels)
+        digest = hashlib.blake2b(json.dumps(names).encode(), digest_size=16)
+        for array in (images, labels):
+            if array is not None:
+                digest.update(f"{array.dtype} {array.shape} ".encode())
+                digest.update(np.ascontiguousarray(array).data)
+        return cls(
+            "arrays", Path(IN_MEMORY), digest.hexdigest(), IN_MEMORY, (), (), images=images, labels=labels,
+            class_names=names,
+        )  # fmt: skip
+
+    def again(self) -> MemorySource:
+        """The same arrays as they are now."""
+        return self.of(self.images, self.labels, self.class_names)
+
+    def read(self, on_progress: OnProgress | None = None) -> Arrays:
+        return read_memory(self.images, self.labels, self.class_names)
 
 
 def find_source(path: str | Path | None, on_progress: OnProgress | None = None) -> DataSource:

@@ -6,6 +6,7 @@ import itertools
 import math
 import os
 import re
+import reprlib
 import shutil
 import tempfile
 import zipfile
@@ -18,7 +19,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor, nn
@@ -57,11 +58,17 @@ def generate_images(
 
 
 def forward(
-    generator: nn.Module, model: Model, labels: NDArray[np.int64], indices: NDArray[np.int64], seed: int
+    generator: nn.Module,
+    model: Model,
+    labels: NDArray[np.int64],
+    indices: NDArray[np.int64],
+    seed: int,
+    z: Tensor | None = None,
 ) -> Tensor:
-    """Images [N, C, H, W] in [-1, 1], not clamped, on the generator's device."""
+    """Images [N, C, H, W] in [-1, 1], not clamped, on the generator's device, from z [N, Z] or else from the seed."""
     device = next(generator.parameters()).device
-    z = seeding.latents(seed, "sample", indices, model.latent_dim, model.latent)
+    if z is None:
+        z = seeding.latents(seed, "sample", indices, model.latent_dim, model.latent)
     images: Tensor = generator(z.to(device), torch.from_numpy(labels).to(device))
     return images
 
@@ -104,7 +111,12 @@ class Chunk(NamedTuple):
 
 @dataclass(frozen=True)
 class TrainedGenerator:
-    """A trained generator: what `ptarmigan.load` returns."""
+    """A trained generator: what `ptarmigan.load` returns.
+
+    `network(z, labels)` is the PyTorch module: z float32 [N, latent_dim] and labels int64 [N] on its device -> images
+    float32 [N, C, H, W] in [-1, 1], which those of network r3gan may leave.  It is in evaluation mode, and its weights
+    require no gradient; z may.  An unconditional generator does not read the labels.
+    """
 
     network: nn.Module
     config: Config
@@ -120,19 +132,44 @@ class TrainedGenerator:
         return f"<TrainedGenerator of {shape} images in {self.spec.classes} classes, {self.images_seen:,} images seen>"
 
     def sample(
-        self, label: str | Sequence[str] | None = None, n: int = 16, seed: int = 0
+        self,
+        label: str | Sequence[str] | None = None,
+        n: int = 16,
+        seed: int = 0,
+        *,
+        z: ArrayLike | Tensor | None = None,
     ) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
         """`n` images of each class in `label` (default: every class), class by class; a class named twice counts once.
 
         Returns images uint8 [N, H, W, C] in 0..255 and labels int64 [N] as numbered in the data set.  Image i of a
-        class uses latent index i, so the same seed gives the same image in any call.  Raises UserError for an unknown
-        class, for a class if the generator is unconditional, for `n` or `seed` out of range, for images that are NaN or
-        infinite, and where the memory does not suffice.
+        class uses latent index i, so the same seed gives the same image in any call.  With latents `z` [M, latent_dim],
+        such as those of `latents`, there are M images of each class instead, and image i is drawn from z[i].  Raises
+        UserError for an unknown class, for a class if the generator is unconditional, for `n`, `seed` or `z` that are
+        not valid, for images that are NaN or infinite, and where the memory does not suffice.
         """
         classes = self.labels_of(label)
         with memory_errors():
-            chunks = list(self.chunks(classes, n, seed))
+            given = None if z is None else self.latents_of(z)
+            chunks = list(self.chunks(classes, n if given is None else len(given), seed, given))
             return np.concatenate([c.images for c in chunks]), np.concatenate([c.labels for c in chunks])
+
+    def latents(self, n: int = 16, seed: int = 0) -> Tensor:
+        """The latents float32 [n, latent_dim] from which `sample` draws the images of each class with this seed."""
+        check_numbers(n, seed)
+        model = self.config.model
+        return seeding.latents(seed, "sample", np.arange(n), model.latent_dim, model.latent)
+
+    def latents_of(self, z: ArrayLike | Tensor) -> Tensor:
+        """Latents that a user gave, as float32 [M, latent_dim] on the CPU; raises UserError (value-invalid)."""
+        size = self.config.model.latent_dim
+        try:
+            latents = torch.as_tensor(z).detach().to("cpu", torch.float32)
+        except (TypeError, ValueError, RuntimeError):
+            raise UserError(f"z: expected numbers [N, {size}], got {reprlib.repr(z)}", "value-invalid") from None
+        if latents.dim() != 2 or latents.shape[1] != size or not len(latents) or not latents.isfinite().all():
+            got = "NaN or infinite values" if latents.shape[1:] == (size,) and len(latents) else [*latents.shape]
+            raise UserError(f"z: expected finite numbers [N, {size}], latent_dim, got {got}", "value-invalid")
+        return latents
 
     def labels_of(self, label: str | Sequence[str] | None) -> list[int]:
         """The labels of the classes that are named, each once, 'a,b' as a and b; raises UserError as `sample` does."""
@@ -146,8 +183,8 @@ class TrainedGenerator:
             raise UserError(f"{text} none); leave --class out{other}", "options-conflict")
         return [0]
 
-    def chunks(self, classes: Sequence[int], n: int, seed: int) -> Iterator[Chunk]:
-        """The images of `sample` in parts of at most CHUNK, each computed when it is asked for."""
+    def chunks(self, classes: Sequence[int], n: int, seed: int, z: Tensor | None = None) -> Iterator[Chunk]:
+        """The images of `sample` in parts of at most CHUNK, each computed when it is asked for; z [n, latent_dim]."""
         check_numbers(n, seed)
         of = np.array(classes, np.int64)
         size = max(1, min(CHUNK, CHUNK_PIXELS // (self.spec.height * self.spec.width)))
@@ -155,7 +192,9 @@ class TrainedGenerator:
             positions = np.arange(start, min(start + size, len(of) * n))
             labels, indices = of[positions // n], positions % n
             with torch.no_grad():
-                images = forward(self.network, self.config.model, labels, indices, seed)
+                images = forward(
+                    self.network, self.config.model, labels, indices, seed, None if z is None else z[indices]
+                )
             if not torch.isfinite(images).all():
                 raise UserError("the generator draws NaN or infinite pixels: use another one", "not-finite")
             yield Chunk(to_uint8(images), labels, indices)

@@ -1,4 +1,4 @@
-"""Adversarial losses: per-sample functions of logits [N], reduced once by the caller.
+"""Adversarial losses: per-sample functions, logits [N] -> [N], of which the caller takes the mean.
 
 `real` is D(x) and `fake` is D(G(z, y)), both raw scores without a sigmoid.  Everything is minimised.
 """
@@ -23,7 +23,7 @@ def softplus(x: Tensor) -> Tensor:
 
 
 def cross_entropy_d(real: Tensor, fake: Tensor, *, smoothing: float = 1.0) -> Tensor:
-    """a s(-r) + (1 - a) s(r) + s(f): binary cross-entropy, target a for real, 0 for fake.
+    """a s(-r) + (1 - a) s(r) + s(f) [N] from logits [N]: binary cross-entropy, target a for real, 0 for fake.
 
     a = 1: Goodfellow et al. 2014, eq. 1; a = .9: one-sided label smoothing, Salimans et al. 2016, section 3.4.
     """
@@ -31,48 +31,70 @@ def cross_entropy_d(real: Tensor, fake: Tensor, *, smoothing: float = 1.0) -> Te
 
 
 def minimax_g(fake: Tensor) -> Tensor:
-    """-s(f): the negative of D's loss (Goodfellow et al. 2014, eq. 1); its gradient vanishes where D rejects a fake."""
+    """-s(f) [N] from logits [N]: the negative of D's loss (Goodfellow et al. 2014, eq. 1).
+
+    Its gradient vanishes where D rejects a fake.
+    """
     return -softplus(fake)
 
 
 def non_saturating_g(fake: Tensor) -> Tensor:
-    """s(-f): cross-entropy of D's answer on the fake against "real" (Goodfellow et al. 2014, section 3)."""
+    """s(-f) [N] from logits [N]: cross-entropy of D's answer on the fake against "real".
+
+    Goodfellow et al. 2014, section 3.
+    """
     return softplus(-fake)
 
 
 def least_squares_d(real: Tensor, fake: Tensor, *, real_target: float = 1.0, fake_target: float = 0.0) -> Tensor:
-    """(r - b)^2 / 2 + (f - a)^2 / 2 (Mao et al. 2017, eq. 2)."""
+    """(r - b)^2 / 2 + (f - a)^2 / 2 [N] from logits [N] (Mao et al. 2017, eq. 2)."""
     return 0.5 * (real - real_target).square() + 0.5 * (fake - fake_target).square()
 
 
 def least_squares_g(fake: Tensor, *, target: float = 1.0) -> Tensor:
-    """(f - c)^2 / 2 (Mao et al. 2017, eq. 2)."""
+    """(f - c)^2 / 2 [N] from logits [N] (Mao et al. 2017, eq. 2)."""
     return 0.5 * (fake - target).square()
 
 
 def hinge_d(real: Tensor, fake: Tensor) -> Tensor:
-    """(1 - r)+ + (1 + f)+ (Lim and Ye 2017)."""
+    """(1 - r)+ + (1 + f)+ [N] from logits [N] (Lim and Ye 2017)."""
     return F.relu(1 - real) + F.relu(1 + fake)
 
 
 def hinge_g(fake: Tensor) -> Tensor:
-    """-f (Lim and Ye 2017); also the Wasserstein generator's (Arjovsky et al. 2017)."""
+    """-f [N] from logits [N] (Lim and Ye 2017); also the Wasserstein generator's (Arjovsky et al. 2017)."""
     return -fake
 
 
 def wasserstein_d(real: Tensor, fake: Tensor) -> Tensor:
-    """f - r, for a D kept 1-Lipschitz by a penalty (Arjovsky et al. 2017, eq. 2)."""
+    """f - r [N] from logits [N], for a D kept 1-Lipschitz by a penalty (Arjovsky et al. 2017, eq. 2)."""
     return fake - real
 
 
 def relativistic_d(real: Tensor, fake: Tensor) -> Tensor:
-    """s(-(r - f)) over pairs of one class (Jolicoeur-Martineau 2018; Huang et al. 2024, eq. 2)."""
+    """s(-(r - f)) [N] from logits [N], over pairs of one class (Jolicoeur-Martineau 2018; Huang et al. 2024, eq. 2).
+
+    Pair i is real[i] and fake[i].  Raises ValueError if their shapes differ.
+    """
+    check_pairs(real, fake)
     return softplus(fake - real)
 
 
 def relativistic_g(real: Tensor, fake: Tensor) -> Tensor:
-    """s(-(f - r)): D's loss with real and fake exchanged (Jolicoeur-Martineau 2018; Huang et al. 2024, eq. 2)."""
+    """s(-(f - r)) [N] from logits [N]: D's loss with real and fake exchanged.
+
+    Jolicoeur-Martineau 2018; Huang et al. 2024, eq. 2.  Pair i is real[i] and fake[i].  Raises ValueError if their
+    shapes differ.
+    """
+    check_pairs(real, fake)
     return softplus(real - fake)
+
+
+def check_pairs(real: Tensor, fake: Tensor) -> None:
+    """Raise ValueError if logits differ in shape: broadcasting would pair each with all others; not of numbers."""
+    if real.shape != fake.shape and real.dim() and fake.dim():
+        text = f"the relativistic loss compares pairs, but real has the shape {[*real.shape]} and fake {[*fake.shape]}"
+        raise ValueError(f"{text}: give as many generated images as real ones, of the same classes, and logits [N]")
 
 
 @dataclass(frozen=True)

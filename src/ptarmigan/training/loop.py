@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import math
+import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, replace
 from functools import partial
+from numbers import Real
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import torch
 from torch import Tensor
 
-from ptarmigan.config import flatten, override, parse_images, parse_time, resolve
+from ptarmigan.config import Config, convert_fields, flatten, override, parse_images, parse_time, resolve
 from ptarmigan.core import dist
 from ptarmigan.core.clock import Clock
 from ptarmigan.core.console import Display, Terminal
@@ -24,7 +26,7 @@ from ptarmigan.core.devices import OtherProcesses, deterministic, keep_freed_mem
 from ptarmigan.core.log import Metrics, damaged_lines
 from ptarmigan.core.paths import user_path
 from ptarmigan.core.types import UserError
-from ptarmigan.data import Batches
+from ptarmigan.data import Batches, Dataset
 from ptarmigan.game.batch import rank_batch, train_batch
 from ptarmigan.game.cuda_graph import make_step
 from ptarmigan.game.progress import Progress
@@ -57,6 +59,11 @@ from ptarmigan.training.snapshot import (
 )
 from ptarmigan.training.warm_start import describe_warm_start
 
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
+    from ptarmigan.core.fields import Fields
+
 ENDING = (  # signals that end a process unless it handles them, but for those of its own faults
     "SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2", "SIGALRM", "SIGVTALRM", "SIGPROF", "SIGXCPU",
     "SIGIO", "SIGPWR", "SIGBREAK",
@@ -87,37 +94,41 @@ class Interrupted(KeyboardInterrupt):
 
 
 def train(
-    data: str | Path | None = None,
+    data: str | Path | Dataset | None = None,
     *,
+    labels: ArrayLike | None = None,
     recipe: str | None = None,
     out: str | Path | None = None,
-    config: str | Path | None = None,
+    config: str | Path | Mapping[str, Any] | Config | None = None,
     init: str | Path | None = None,
-    **fields: Any,
+    **fields: Unpack[Fields],
 ) -> Path:
-    """Train a generator on a folder of class folders, an IDX folder or an .npz (default: the embedded set).
+    """Train a generator on a folder of class folders, an IDX folder, an .npz or a Dataset (default: the embedded set).
+
+    `images` is the budget, a number of images as "500k".  It may also be an array of images, with `labels`: then
+    `train(images=x, labels=y)` does what `train(Dataset.from_arrays(x, y))` does.
 
     `recipe` names the settings: auto (default), acgan, dcgan.  `out` is the run folder, by default a new
     runs/NAME-NUMBER; an existing run is resumed where it stopped, or extended if the budget is longer.  The result is
     the same bit for bit on a CPU with the same number of threads, and on CUDA with `deterministic`.
-    `config` is a YAML file of fields, or the config.json of a run, whose fields, images and start are taken where none
-    are given here.  `init` is a model to start from: a run, whose G and D are copied, or a
-    generator, whose G is copied; classes are matched by name, and the network has the model's shape except where
-    `fields` or `config` say otherwise.  `fields` are those of `Config` by name, for example time="10m", batch=32,
-    g_lr=1e-3; they override `config`.  `loss` may be a Python file, which is executed (see `ptarmigan.losses.custom`);
-    pass it again to resume.
+
+    `config` is a YAML file of fields, a dict, a `Config`, of which the fields count that it was made with, or the
+    config.json of a run, whose fields, images and start are taken where none are given here.  `init` is a model to
+    start from: a run, whose G and D are copied, or a generator, whose G is copied; classes are matched by name, and the
+    network has the model's shape except where `fields` or `config` say otherwise.  `fields` are those of `Config` by
+    name, for example time="10m", batch=32, g_lr=1e-3; they override `config`.  `loss` may be a Python file, which is
+    executed (see `ptarmigan.losses.custom`); pass it again to resume.
 
     Returns the run folder.  Raises UserError for input that is not valid, Diverged for a NaN or infinite value after
     `retries` rollbacks, Stopped after Ctrl-C, SIGTERM or another signal that ends processes.
     """
-    data, out, config, init = (
-        None if path is None else user_path(path, what, pipe=what == "config")
-        for path, what in ((data, "data"), (out, "out"), (config, "config"), (init, "from"))
-    )
     given = {key: value for key, value in {"recipe": recipe, **fields}.items() if value is not None}
-    asked = override(read_yaml(config), given) if config is not None else given
-    if config is not None:
+    data = images_given(data, labels, given)
+    out, init = (None if path is None else user_path(path, what) for path, what in ((out, "out"), (init, "from")))
+    if isinstance(config, str | os.PathLike):
+        config = user_path(config, "config", pipe=True)
         data, init = of_run(config, data, init)
+    asked = override(fields_of(config), given)
     device = pick_device(resolve({"device": flatten(asked).get("device")}).train.device)
     with (
         Clock() as clock, dist.ranks(device), report_memory(device), signals_stop(),
@@ -133,6 +144,31 @@ def train(
             state = train_run(job, choice)
         finish(job.run, state, display.say)
     return job.run
+
+
+def images_given(data: str | Path | Dataset | None, labels: Any, given: dict[str, Any]) -> Path | Dataset | None:
+    """The path or the data set to train on, which may be made of an array `images`, then removed from the fields."""
+    images = given.get("images")
+    if labels is not None or not (images is None or isinstance(images, str | Real)):
+        if data is not None or images is None or isinstance(images, str | Real):
+            text = "labels: give them with the array of images, as train(images=x, labels=y), and leave data out"
+            raise UserError(text, "options-conflict")
+        return Dataset.from_arrays(given.pop("images"), labels)
+    if data is None or isinstance(data, Dataset):
+        return data
+    if not isinstance(data, str | os.PathLike):
+        text = f"data: expected a path or a Dataset, got {type(data).__name__}; for arrays write"
+        raise UserError(f"{text} train(ptarmigan.Dataset.from_arrays(images, labels))", "value-invalid")
+    return user_path(data, "data")
+
+
+def fields_of(config: str | Path | Mapping[str, Any] | Config | None) -> dict[str, Any]:
+    """The fields that `config` gives, as {field: value}, in which `recipe` may be; raises UserError."""
+    if config is None:
+        return {}
+    if isinstance(config, Config):
+        return {"recipe": config.recipe, **{key: value for key, value in config.flat().items() if key in config.asked}}
+    return convert_fields(config) if isinstance(config, Mapping) else read_yaml(user_path(config, "config", pipe=True))
 
 
 def apply_auto(job: Job) -> tuple[Job, Choice | None]:

@@ -19,7 +19,7 @@ from ptarmigan.core.devices import little_memory
 from ptarmigan.core.files import load_json
 from ptarmigan.core.records import RunRecord, check
 from ptarmigan.core.types import UserError, shorten
-from ptarmigan.data import Batches, Dataset, open_dataset
+from ptarmigan.data import Batches, Dataset, open_dataset, recorded_data
 from ptarmigan.game.batch import rank_batch
 from ptarmigan.losses.custom import LossFile, open_loss
 from ptarmigan.training.budget import DEFAULT_TIME
@@ -128,11 +128,11 @@ def read_run_config(path: Path) -> dict[str, Any] | None:
     return None
 
 
-def of_run(config: Path, data: Path | None, init: Path | None) -> tuple[Path | None, Path | None]:
+def of_run(config: Path, data: Path | Dataset | None, init: Path | None) -> tuple[Path | Dataset | None, Path | None]:
     """`data` and `init`, or those of the run whose config.json `config` is, where they are None."""
     record = read_run_config(config)
-    if record is not None and data is None and record["data"]["source"] != "embedded":
-        data = Path(record["data"]["source"])
+    if record is not None and data is None and (source := recorded_data(config.parent, record["data"]["source"])):
+        data = Path(source)
     if record is not None and init is None and record.get("init"):
         init = Path(record["init"]["model"])
     return data, init
@@ -146,7 +146,7 @@ def yaml_fault(error: Exception) -> str:
 
 
 def open_job(
-    data: str | Path | None,
+    data: Path | Dataset | None,
     asked: dict[str, Any],
     out: str | Path | None,
     init: str | Path | None,
@@ -157,7 +157,7 @@ def open_job(
     """Resolve the config, find the warm start, and read the images; arguments as in `train`."""
     for fault in filter(None, (dist.stray_rank(), little_memory())):
         display.say(f"note: {fault}")
-    if data is not None and looks_like_run(Path(data)):
+    if isinstance(data, Path) and looks_like_run(data):
         text = f"{data} is a run, not images: name the images, and --out {data} to resume it or --from {data} to start"
         raise UserError(f"{text} from its weights", "no-images")
     warm_start = WarmStart.find(Path(init), Path(out) if out else None, asked) if init else None
@@ -175,11 +175,12 @@ def open_job(
     if note := conditioning_dropped(config, asked, dataset):
         display.say(f"note: {note}")
     config = fit_to_data(config, dataset)
+    source = str(dataset.source.root) if isinstance(data, Dataset) else str(data or "embedded")
     run = Path(dist.on_first(lambda: str(out or new_run(dataset.name))))
-    return Job(run, config, asked, dataset, str(data or "embedded"), warm_start, loss_file, device, display, clock)
+    return Job(run, config, asked, dataset, source, warm_start, loss_file, device, display, clock)
 
 
-def open_timed(data: str | Path | None, config: Config, display: Display, clock: Clock) -> tuple[Dataset, float]:
+def open_timed(data: Path | Dataset | None, config: Config, display: Display, clock: Clock) -> tuple[Dataset, float]:
     """The images, and the seconds that it took to decode them, which the clock leaves out; 0 if they were cached."""
     begun, decoded = clock.seconds(), False
 

@@ -19,7 +19,14 @@ from ptarmigan.handbook.identify.signature import describe_error
 CHOICES = {"kind": ("d", "g", "bce", "class"), "on": ("logits", "probabilities")}
 
 
-def identify(*losses: Any, kind: str | None = None, on: str | None = None) -> list[Identity]:
+class Answers(list[Identity]):
+    """Answers that a notebook and the Python prompt show as the command line prints them."""
+
+    def __repr__(self) -> str:
+        return "\n".join(map(str, self))
+
+
+def identify(*losses: Any, kind: str | None = None, on: str | None = None) -> Answers:
     """Identify each of `losses` from its values and gradients in float64 at chosen logits.
 
     A loss is a callable, which is called in this process, or "FILE.py", "FILE.ipynb", "-" (standard input)
@@ -43,7 +50,7 @@ def identify(*losses: Any, kind: str | None = None, on: str | None = None) -> li
         else:
             name = _name_of(loss)
             found += identify_callable(_instance_of(loss, name) if inspect.isclass(loss) else loss, name, kind, on)
-    return compare_players(found)
+    return Answers(compare_players(found))
 
 
 def _instance_of(cls: type, name: str) -> Any:

@@ -1,0 +1,18 @@
+"""What `import ptarmigan` offers, for type checkers and completion in editors: __init__.py imports it at first use."""
+
+from ptarmigan import losses as losses
+from ptarmigan.commands.compare import compare as compare
+from ptarmigan.commands.plot import plot as plot
+from ptarmigan.commands.replay import replay as replay
+from ptarmigan.commands.score import score as score
+from ptarmigan.config import Config as Config
+from ptarmigan.config import resolve as resolve
+from ptarmigan.core.types import UserError as UserError
+from ptarmigan.core.version import __version__ as __version__
+from ptarmigan.data import Dataset as Dataset
+from ptarmigan.generator.generator import load as load
+from ptarmigan.generator.generator import sample as sample
+from ptarmigan.generator.header import info as info
+from ptarmigan.handbook.entries import explain as explain
+from ptarmigan.handbook.identify import identify as identify
+from ptarmigan.training.loop import train as train
