@@ -468,7 +468,7 @@ def contrastive_class_loss(embedding, proxy, labels):
 
 @right("reacgan", "", reduction="none")
 def contrastive_class_loss_of_all_proxies(embeddings, proxies, labels):
-    margin, tau = 0.9, 0.25
+    margin, tau = 0.98, 0.5
     a = ((embeddings * proxies[labels]).sum(1) - margin).clamp(max=0) / tau
     b = (embeddings @ embeddings.T - 1 + margin).clamp(min=0) / tau
     b = b.masked_fill(labels[:, None] == labels, -torch.inf)

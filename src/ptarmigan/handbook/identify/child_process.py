@@ -22,7 +22,7 @@ from typing import Any
 
 from ptarmigan.core.paths import user_path
 from ptarmigan.core.types import UserError, printable
-from ptarmigan.handbook.identify.answer import Identity, identify_code
+from ptarmigan.handbook.identify.answer import Identity
 from ptarmigan.handbook.identify.signature import LossError, describe_error
 from ptarmigan.handbook.identify.source import Code, Program, read_source
 
@@ -154,6 +154,8 @@ def child_main() -> None:
 
 def _judge(name: str, make: Callable[[], list[Code]], order: dict[str, Any], tell: Callable[..., None]) -> None:
     """Write the answers on one loss, or why there is none, into the report."""
+    from ptarmigan.handbook.identify.attempts import identify_code
+
     code = None
     try:
         for code in make():
@@ -200,7 +202,7 @@ def _load_torch() -> None:
     """Import torch before the processes divide; its types with a precision of their own become the probe's."""
     import torch
 
-    import ptarmigan.handbook.identify.diagnose  # noqa: F401
+    import ptarmigan.handbook.identify.attempts  # noqa: F401
 
     for module in (torch, torch.cuda):
         for name in ("FloatTensor", "HalfTensor"):
