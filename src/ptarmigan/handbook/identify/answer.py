@@ -159,6 +159,7 @@ def _title(part: Verdict, player: str) -> str:
     title = FAMILIES[part.name].title.format(player=whose, smoothing=part.smoothing or 0)
     if part.targets:
         title = f"{TARGET_TITLES.get(part.entry, title)} of D's output and a target ({part.targets})"
+    title += part.form
     return f"the {part.half} half of {title}" if part.half and not part.owner else title
 
 
@@ -167,7 +168,7 @@ def _equilibrium_value(seen: Measurement, diagnosis: Diagnosis) -> float | None:
     source, player = diagnosis.source, diagnosis.player
     if source is None or source.faults or source.smoothing or diagnosis.classes or "output@1" in seen.terms:
         return None
-    if len(seen.terms) < 2 and player == "D":
+    if (len(seen.terms) < 2 and player == "D") or source.form:
         return None
     if source.shift or ((seen.loss.has_networks or seen.loss.extras) and abs(seen.offset) > 1e-4):
         return None  # drift, or a penalty, whose value depends on the stub networks

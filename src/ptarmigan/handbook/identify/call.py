@@ -12,7 +12,7 @@ import itertools
 import random
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -31,6 +31,7 @@ from ptarmigan.handbook.identify.signature import (
     SeveralLosses,
     describe_error,
     harmless_role,
+    is_batch_size,
     network_of,
     parameters_of,
     words_of,
@@ -84,7 +85,7 @@ class Result:
 
     value: Array  # [] or [N]
     gradients: dict[str, Array] | None = None  # with respect to each role's logits, if autograd gives them
-    d_gradients: dict[str, float] = field(default_factory=dict)  # with respect to D's scale of each role's output
+    d_gradients: dict[str, Array] = field(default_factory=dict)  # the same through the parameters of a given D
     slope_gradient: float = 0.0  # with respect to D's slope in the image, on which penalties alone depend
 
 
@@ -148,6 +149,8 @@ class Config(float):
         if name.startswith("__"):
             raise AttributeError(name)
         settings = self.__dict__.get("settings", {})
+        if is_batch_size(name) and "" in settings:
+            return settings[""]  # the probe's
         return settings[name] if settings.get(name) is not None else config(settings, name)
 
     __getitem__ = __getattr__
@@ -158,8 +161,10 @@ class Config(float):
 
 def config(settings: dict[str, Any], name: str = "") -> Any:
     if {"dim", "size", "nz", "num", "channels", "nc", "classes", "batch", "width"} & set(words_of(name)):
-        return 8 if "batch" in name else 10 if "classes" in name else LATENT_DIM
-    made = Config(0.0 if harmless_role(name) in ("zero", "off") else 1.0)
+        return 10 if "classes" in name else LATENT_DIM
+    if harmless_role(name) == "off":
+        return None
+    made = Config(0.0 if harmless_role(name) == "zero" else 1.0)
     made.settings = settings
     return made
 
@@ -173,12 +178,12 @@ def harmless(name: str, settings: dict[str, Any]) -> Any:
 
 
 class Stub(nn.Module):
-    """A network whose parameters are 1 and multiply its outputs, each that of one role."""
+    """A network whose parameters are 0 and are added to its outputs, one for each value of each role."""
 
-    def __init__(self, setup: Setup, answers: int, roles: Iterable[str]) -> None:
+    def __init__(self, setup: Setup, answers: int, like: dict[str, Tensor]) -> None:
         super().__init__()
         self.setup, self.answers = setup, answers  # how many values it returns
-        self.scales = nn.ParameterDict({role: torch.ones(()) for role in roles})
+        self.shifts = nn.ParameterDict({role: torch.zeros_like(value) for role, value in like.items()})
         self.images = torch.zeros(0)
 
 
@@ -211,7 +216,7 @@ class StubD(Stub):
             halves = [self.leaves.get(f"{role}{half}") for half in ("real", "fake")]
             known = next(half for half in halves if half is not None)
             a, b = (
-                torch.zeros_like(known) if half is None else half.detach() * self.scales[f"{role}{side}"]
+                torch.zeros_like(known) if half is None else half.detach() + self.shifts[f"{role}{side}"]
                 for side, half in zip(("real", "fake"), halves, strict=True)
             )
             return torch.where(weights > 0, weights * a[number], 0) + torch.where(
@@ -239,7 +244,7 @@ class StubG(Stub):
     def forward(self, *given: Any, **more: Any) -> Any:
         x = next(iter(given), None)
         x = x[0] if isinstance(x, list | tuple) and x else x
-        images = self.images[: len(x) if isinstance(x, Tensor) and x.ndim else None] * self.scales["images"]
+        images = self.images[: len(x) if isinstance(x, Tensor) and x.ndim else None] + self.shifts["zero"]
         return (images, *[x] * (self.answers - 1)) if self.answers > 1 else images
 
 
@@ -358,6 +363,8 @@ class LossFunction:
         both = ("logits", "probabilities")
         on_domains = (on,) if on else both if self.scores else ("logits",)
         class_domains = ("logits",) if not classy else (on,) if on and not self.scores else both
+        if self.code.class_on:
+            class_domains = (self.code.class_on,)
         heads = ("", "features", "maps", "first") if self.has_networks else ("",)
         uses, names = self.code.uses, self.reading.roles
         forms = ["flat", "column", "patch", "scales", "nested"] if self.scores else ["flat"]
@@ -435,7 +442,7 @@ class LossFunction:
                 continue
             if not result.gradients[role].any() and (not self.has_networks or (role == "fake" and self.has_g)):
                 found.detached.append(role)
-            if abs(result.d_gradients.get(role, 1.0)) < 1e-9:
+            if role in result.d_gradients and not result.d_gradients[role].any():
                 found.detached_from_d.append(role)
         if self.has_networks or self.extras:
             ends = [self.call_once(setup, given, slope=3 + h).value.sum() for h in (1e-3, -1e-3)]
@@ -469,7 +476,7 @@ class LossFunction:
                 role: max((n for name, n in unpacked if self.reading.roles.get(name) == role), default=1)
                 for role in "DG"
             }
-            stubs = {"D": StubD(setup, answers["D"], leaves, in_image), "G": StubG(setup, answers["G"], ["images"])}
+            stubs = {"D": StubD(setup, answers["D"], leaves, in_image), "G": StubG(setup, answers["G"], {"zero": torch.zeros(())})}
             stubs["G"].images = _images("fake", setup, leaves)
         pictures = {
             role: _images(role[6:], setup, leaves).detach().requires_grad_() for role in FIXED[-2:] if self.extras
@@ -492,12 +499,14 @@ class LossFunction:
         except LossError:
             raise
         except (Exception, SystemExit) as error:
+            if "dtype Long" in str(error):
+                raise LossError("its targets are integers, as torch.full((n,), 1) makes them: write 1.0") from None
             raise LossError(describe_error(error, self.function)) from None
         value = loss_value(out, setup.size)
         if not gradients or not isinstance(out, Tensor):
             return Result(value)
-        scales = dict(stubs["D"].scales) if stubs else {}
-        wanted = [*leaves.values(), *scales.values(), in_image]
+        shifts = dict(stubs["D"].shifts) if stubs else {}
+        wanted = [*leaves.values(), *shifts.values(), in_image]
         found: tuple[Tensor | None, ...] = (None,) * len(wanted)
         if out.requires_grad:
             try:
@@ -505,8 +514,8 @@ class LossFunction:
             except RuntimeError as error:
                 raise LossError(describe_error(error, self.function)) from None
         known = [np.zeros(w.shape) if f is None else f.double().numpy() for f, w in zip(found, wanted, strict=True)]
-        of_leaves, of_scales = dict(zip(leaves, known, strict=False)), known[len(leaves) : -1]
-        return Result(value, of_leaves, dict(zip(scales, map(float, of_scales), strict=True)), float(known[-1]))
+        of_leaves, of_shifts = dict(zip(leaves, known, strict=False)), known[len(leaves) : -1]
+        return Result(value, of_leaves, dict(zip(shifts, of_shifts, strict=True)), float(known[-1]))
 
     def _argument(
         self, name: str, role: str, setup: Setup, given: dict[str, Array], leaves: dict[str, Tensor],
@@ -524,7 +533,7 @@ class LossFunction:
                 "size": setup.size, "criterion": Criterion(setup.on), "net": Nets({}),
                 "other_loss": lambda *_, **__: torch.zeros(()),
             }  # fmt: skip
-            return values[role] if role in values else harmless(name, self.code.settings)
+            return values[role] if role in values else harmless(name, self.code.settings | {"": setup.size})
         if role == "is_real":
             return bool(given["target"][0] == 1)
         if self.has_networks and role in ("real", "fake"):
@@ -568,6 +577,8 @@ def loss_value(out: Any, size: int) -> Array:
         out = np.asarray(out)
     if not isinstance(out, int | float | np.ndarray | np.number) or isinstance(out, bool):
         raise LossError(f"it returns {type(out).__name__}, not a number")
+    if type(out) in (int, float) and out == 0:
+        raise LossError("it returns the number 0 here: nothing was added to it, as where a loop runs over an empty list")
     value = np.asarray(out)
     if value.dtype.kind not in "fiu":
         raise LossError(f"it returns an array of {value.dtype}, not of numbers")

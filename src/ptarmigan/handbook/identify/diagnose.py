@@ -18,8 +18,7 @@ from ptarmigan.handbook.identify.terms import Term, class_bases, close
 
 HELPS = {"D": "a D that minimises it helps G", "G": "a G that minimises it helps D"}
 STAND_INS = {
-    "weight": "1", "zero": "0", "one": "1", "off": "False", "config": "its defaults, else 1", "net": "the identity",
-    "criterion": "cross-entropy", "other_loss": "0",
+    "weight": "1", "zero": "0", "net": "the identity", "other_loss": "0",
 }  # fmt: skip
 Finding = tuple[str, dict[str, object]]  # a code, and the values in its sentence
 
@@ -35,6 +34,7 @@ class Verdict:
     owner: str = ""  # D or G, if it is the loss of the other player
     half: str = ""  # real or fake, if it is that half of D's loss alone
     targets: str = ""  # those of real and fake, if it takes them
+    form: str = ""  # of a relativistic loss other than the handbook's
     what: str = ""  # a description, if no name fits
     faults: list[Finding] = field(default_factory=list)
     notes: list[Finding] = field(default_factory=list)
@@ -64,7 +64,7 @@ class Diagnosis:
 
 
 ORIENTATION = {"targets-swapped", "sign", "sign-of-half", "direction", "other-player", "hinge-of-d", "hinge-in-g",
-               "target-of-g", "pairs-reversed"}  # fmt: skip
+               "target-of-g"}  # fmt: skip
 
 
 def diagnose(seen: Measurement, function: str, kind: str | None) -> Diagnosis:
@@ -130,10 +130,16 @@ def _source(seen: Measurement, player: str, function: str) -> Verdict:
     if None in seen.terms.values():
         return _unknown(seen, player)
     real, fake = seen.terms.get("real"), seen.terms.get("fake")
-    return _g(real, fake, function) if player == "G" else _d(real, fake)
+    if player == "G":
+        verdict = _g(real, fake, function)
+        low, high = seen.drawn.get("fake", (1.0, 1.0))
+        if high > 1 + 1e-3 and not verdict.owner:
+            verdict.faults = [("drawn-range", {"low": low, "high": high})]
+        return verdict
+    return _d(real, fake, seen.drawn)
 
 
-def _d(real: Term | None, fake: Term | None) -> Verdict:
+def _d(real: Term | None, fake: Term | None, drawn: dict[str, tuple[float, float]] | None = None) -> Verdict:
     """D's loss from its terms of real and of generated images, one of which may be in another function."""
     given = [term for term in (real, fake) if term is not None]
     live = [term for term in given if term.shape != "flat"]
@@ -163,9 +169,10 @@ def _d(real: Term | None, fake: Term | None) -> Verdict:
         _check_directions(verdict, real, fake)
         if real and fake and not close(abs(real.weight), abs(fake.weight)):
             _uneven(verdict, real, fake)
-        checks = {"cross_entropy": _smoothing, "least_squares": _square_targets, "hinge": _margins}
-        if shape in checks and not verdict.faults:
-            checks[shape](verdict, real, fake)
+        if not verdict.faults and shape == "cross_entropy":
+            _smoothing(verdict, real, fake, drawn or {})
+        elif not verdict.faults and shape != "linear":
+            {"least_squares": _square_targets, "hinge": _margins}[shape](verdict, real, fake)
     return verdict
 
 
@@ -223,11 +230,18 @@ def _uneven(verdict: Verdict, real: Term, fake: Term) -> None:
         verdict.fault("uneven-halves", real=a, fake=b)
 
 
-def _smoothing(verdict: Verdict, real: Term | None, fake: Term | None) -> None:
+def _smoothing(
+    verdict: Verdict, real: Term | None, fake: Term | None, drawn: dict[str, tuple[float, float]]
+) -> None:
     """Targets of a cross-entropy that are not 1 and 0."""
     a = 1.0 if real is None else real.target
     b = 0.0 if fake is None else fake.target
     a_smoothed, b_smoothed = not close(a, 1), not close(b, 0)
+    for low, high in drawn.values():
+        if low < -1e-3 or high > 1 + 1e-3:
+            verdict.entry = "smoothing"
+            verdict.fault("drawn-range", low=low, high=high)
+            return
     if (a > 1 and a_smoothed) or (b < 0 and b_smoothed):
         verdict.entry = "smoothing"
         verdict.fault("target-range", target=a if a > 1 and a_smoothed else b)
@@ -343,8 +357,10 @@ def _g_hinge(verdict: Verdict, fake: Term) -> None:
 def _difference(seen: Measurement, player: str) -> Verdict:
     """A loss of r - f."""
     term = seen.difference
-    is_cross_entropy = term is not None and (term.shape, term.behind_sigmoid) == ("cross_entropy", False)
-    if term is None or not is_cross_entropy or not (close(term.target, 0) or close(term.target, 1)):
+    targets = {"cross_entropy": (0, 1), "least_squares": (-1, 1), "hinge": (-1, 1)}
+    if term is None or term.behind_sigmoid or term.leak or not any(
+        close(term.target, target) for target in targets.get(term.undirected, ())
+    ):
         verdict = _unknown(seen, player)
         if seen.joint == "difference":
             verdict.note("relativistic-form")
@@ -352,10 +368,9 @@ def _difference(seen: Measurement, player: str) -> Verdict:
             curve = seen.curves["difference"]
             if player == "D" and np.ptp(curve) > 1e-9 and np.abs(curve - curve[::-1]).max() <= 1e-6 * np.ptp(curve):
                 verdict.fault("symmetric")
-            elif term and term.shape == "least_squares" and (term.target > 0) != (player == "D") and term.target:
-                verdict.fault("pairs-reversed", helps=HELPS[player])
         return verdict
     verdict = Verdict("relativistic", abs(term.weight), entry="relativistic")
+    verdict.form = "" if term.shape == "cross_entropy" else f", with {WORDS[term.undirected]}"
     if seen.joint == "average":
         verdict.name, verdict.scale = "relativistic_average", abs(term.weight) / (1 if seen.half else 2)
         verdict.note("average")
@@ -506,6 +521,9 @@ def _whole(seen: Measurement, player: str) -> Verdict:
     )
     if given:
         whole.note("given", given=given)
+    for name, role in seen.loss.reading.roles.items():
+        if role == "criterion":
+            whole.note("criterion", name=name)
     if seen.loss.extras:
         whole.note("more", names=" and ".join(seen.loss.extras))
     if seen.random:

@@ -20,7 +20,6 @@ from ptarmigan.handbook.identify.terms import (
     fit_curve,
     least_squares,
     sigmoid,
-    softplus,
 )
 
 CLASS_ROWS = 24  # rows of class logits to which a class term is fitted
@@ -46,6 +45,7 @@ class Measurement:
     class_and_source_mixed: bool = False  # their terms are not a sum
     coupled: str = ""  # how images depend on each other: "", mean (of the logits, before the loss), max or other
     half: str = ""  # the half of the relativistic average that it is
+    drawn: dict[str, tuple[float, float]] = field(default_factory=dict)  # the least and greatest of random targets
     gradients: Gradients = field(default_factory=Gradients)
     offset: float = 0.0  # the value at logits 0, minus that of the terms
 
@@ -85,7 +85,7 @@ def measure(loss: LossFunction, on: str | None, player: str | None, part: bool =
     if not found:
         raise failures[0]
     best = found[-1] if found[-1].known else found[0]
-    if part and len(best.terms) > 1:
+    if part and any(term is None or term.shape != "flat" for term in best.terms.values()):
         for key in [key for key, term in best.terms.items() if term and term.shape == "flat"]:
             del best.terms[key], best.reductions[key]
     return best
@@ -105,6 +105,8 @@ def _measure(loss: LossFunction, setup: Setup, told: bool, player: str | None) -
     _measure_classes(seen)
     if not seen.random and "embedding" not in loss.classes:
         _measure_coupling(seen)
+    if seen.random:
+        _measure_drawn_targets(seen)
     seen.gradients = loss.gradients(setup)
     _measure_offset(seen)
     return seen
@@ -127,6 +129,21 @@ def _measure_curves(seen: Measurement, player: str | None) -> None:
         seen.reductions[key] = seen.loss.reduction(seen.setup, role, (LOGITS[0], LOGITS[-1], 1.0), **fixed)
         seen.curves[key] = values / seen.setup.size if seen.reductions[key] == "sum" else values
         seen.terms[key] = fit_curve(seen.curves[key])
+
+
+def _measure_drawn_targets(seen: Measurement) -> None:
+    """The range of the targets of a cross-entropy: at logit 0 its slope is weight (1/2 - target)."""
+    for role, term in seen.terms.items():
+        if term is None or term.shape != "cross_entropy" or role == "output@1" or seen.setup.array:
+            continue
+        slopes = []
+        for seed in range(DRAWS):
+            result = seen.loss.call_once(seen.setup, seen.loss.inputs(seen.setup, scale=0.0), gradients=True, seed=seed)
+            slopes.append((result.d_gradients or result.gradients or {}).get(role, np.zeros(0)))
+        size = 1 if seen.reductions[role] in ("sum", "none") else seen.setup.size
+        targets = 0.5 - size * np.concatenate(slopes) / term.weight
+        if np.ptp(targets) > 1e-6:
+            seen.drawn[role] = (round(float(targets.min()), 6), round(float(targets.max()), 6))
 
 
 def _measure_joint(seen: Measurement) -> None:
@@ -215,12 +232,10 @@ def _measure_coupling(seen: Measurement) -> None:
     if np.abs(whole - (alone if whole.ndim else alone.mean())).max() <= tolerance:
         return
     term = seen.difference
-    if seen.joint == "difference" and term is not None and term.shape == "cross_entropy":
-        r, f = given["real"] - given["fake"].mean(), given["fake"] - given["real"].mean()
-        halves = (softplus(-r), softplus(f)) if term.target == 1 else (softplus(r), softplus(-f))
-        shares = {"": (0.5, 0.5), "real": (1, 0), "fake": (0, 1)}
-        for half, (a, b) in shares.items():
-            expected = term.weight * (a * halves[0].mean() + b * halves[1].mean()) + term.offset
+    if seen.joint == "difference" and term is not None:
+        halves = [term(given["real"] - given["fake"].mean()).mean(), term(given["real"].mean() - given["fake"]).mean()]
+        for half, share in {"": 0.5, "real": 1.0, "fake": 0.0}.items():
+            expected = share * halves[0] + (1 - share) * halves[1]
             if abs(whole.mean() / seen.sum_factor - expected) <= tolerance:
                 seen.joint, seen.half = "average", half
                 return

@@ -19,12 +19,12 @@ SENTENCES = {  # of faults and notes
     "same-targets": "both halves have the target {target:g}, so D does not learn to tell real from fake",
     "targets-swapped": "its targets are swapped: D learns that fakes are real; with an ordinary loss of G, {helps}",
     "direction": "it pushes {way}: {helps}",
-    "pairs-reversed": "the order of its pairs is reversed: {helps}",
     "other-player": "this is {owner}'s loss{where}: {helps}",
     "one-target-for-both": "y_true = {a:.3g} for both halves weights real by {a:.3g} and fake by {b:.3g}: D's optimum, "
     "log({ratio:.3g} p/q), is unbounded; for label smoothing see `ptarmigan losses smoothing`",
     "uneven-halves": "its real half has the weight {real:.4g} and its fake half {fake:.4g}, which shifts D's optimum",
     "target-range": "a target of {target:.4g} is outside [0, 1]: the loss has no minimum",
+    "drawn-range": "its random targets, from {low:.3g} to {high:.3g}, leave [0, 1]: beyond it the loss has no minimum",
     "smoothed-fakes": "labels are smoothed on {where} (real {real:.4g}, fake {fake:.4g}); do not smooth the target of "
     "fakes, because otherwise D is flat where there are no data, and bad samples get no gradient",
     "concave-hinge": "its hinge is flat where D is wrong and has no minimum: use relu(1 - real) and relu(1 + fake)",
@@ -38,7 +38,8 @@ SENTENCES = {  # of faults and notes
     "name": "it is named {promised}, but it computes {name}",
     # class terms
     "class-label": "K + y is D's label for a generated image; the label of a real image, and for G, is y",
-    "class-input": "cross_entropy takes logits and gets {given}: it is at least {floor:.3f} ({classes} classes)",
+    "class-input": "cross_entropy applies its own softmax and gets {given}: remove the first; it cannot fall below "
+    "{floor:.3f} ({classes} classes)",
     "nll-of-softmax": "nll_loss takes log_softmax, not softmax; apply log_softmax, or use cross_entropy on the logits",
     "nll-of-logits": "nll_loss takes log_softmax; on logits it has no minimum: use cross_entropy",
     "class-flat": "{parameter} has no effect",
@@ -60,6 +61,7 @@ SENTENCES = {  # of faults and notes
     "half-of-average": "it is the {half} half alone; the {other} half, which has a gradient for G too, is missing",
     "flag-of-g": "G calls it with the target of real images",
     "given": "held fixed: {given}",
+    "criterion": "{name} is not in the file: it was taken to be cross-entropy",
     "more": "it has more than D's outputs: the terms of {names} are held fixed and not judged",
     "drift": "it adds {weight:.3g} r^2, which keeps D's outputs from drifting",
     "target": "its target is {target}",

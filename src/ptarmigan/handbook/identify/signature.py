@@ -26,7 +26,7 @@ HARMLESS = {  # role -> the words of its names; the values are in call.py
     "weight": {"lam", "lambda", "lmbda", "weight", "weights", "coef", "coeff", "alpha", "beta", "gamma", "factor"},
     "zero": {"gp", "penalty", "r1", "reg", "regularizer", "regularization"},
     "one": {"epoch", "epochs", "step", "steps", "iter", "iteration", "margin", "idx", "i"},
-    "off": {"cuda", "ddp", "rank", "verbose", "debug", "distributed"},
+    "off": {"cuda", "ddp", "rank", "verbose", "debug", "distributed", "gpu", "gpus"},
     "config": {
         "cfg",
         "config",
@@ -60,7 +60,8 @@ WHOLE_NAMES = {  # without underscores, in lower case
     "criterion": ("criterion", "lossfn", "advloss", "advcriterion", "criteriongan", "adversarialloss"),
     "device": ("device",),
     "width": ("zdim", "latentdim", "nz", "noisedim", "zsize", "codedim"),
-    "size": ("batchsize", "numimages", "bs", "nimages", "bsize", "batch_num"),
+    "size": ("batchsize", "numimages", "bs", "nimages", "bsize", "batchnum", "minibatch", "minibatchsize", "batchsz",
+             "nbatch", "trainbatchsize", "curbatchsize", "currentbatchsize"),
 }
 LATENTS = {"z", "noise", "latent", "latents", "noises", "znoise"}
 NETWORK_WORDS = {
@@ -430,6 +431,10 @@ def _sort(name: str) -> str:
     if is_label and not is_output:
         return "labels"
     return "class" if is_class or (is_label and words & {"label", "labels"}) else "score"
+
+
+def is_batch_size(name: str) -> bool:
+    return name.removeprefix("self.").lower().replace("_", "") in WHOLE_NAMES["size"]
 
 
 def harmless_role(name: str) -> str:

@@ -27,6 +27,7 @@ from ptarmigan.handbook.identify.signature import (
     LossError,
     Uses,
     dotted,
+    is_batch_size,
     is_other_loss,
     network_of,
     player_of,
@@ -71,6 +72,7 @@ class Code:
     place: Callable[[str, Any], None] = lambda name, value: None  # sets one of them
     kind: str | None = None  # the player, where its statements show it
     on: str | None = None  # "probabilities", where D's definition ends in a sigmoid
+    class_on: str | None = None  # the same, where its class output ends in a softmax
     inline: str = ""  # the statements of a training loop, as a function
     settings: dict[str, Any] = field(default_factory=dict)  # the defaults of the command line
     fixed: dict[str, Any] = field(default_factory=dict)  # the values of outer names that the source compares with words
@@ -164,10 +166,11 @@ class Program:
                 self.bound.setdefault(name, statement)
         self.free: dict[str, set[str]] = {}
         self.settings = _settings(self.tree)
-        ends = [
-            _ends_in_sigmoid(s) for s in self.tree.body if isinstance(s, ast.ClassDef) and network_of(s.name) == "D"
-        ]
-        self.on = "probabilities" if ends and all(ends) else None
+        networks = [s for s in self.tree.body if isinstance(s, ast.ClassDef) and network_of(s.name) == "D"]
+        self.on, self.class_on = (
+            "probabilities" if networks and all(_ends_in(one, layer) for one in networks) else None
+            for layer in ("sigmoid", "softmax")
+        )
 
     def imports(self) -> set[str]:
         """The imported names that definitions use."""
@@ -179,7 +182,9 @@ class Program:
         open_names = set[str]()
         for name in sorted(names):
             statement = self.bound.get(name)
-            if name in self.scope or hasattr(builtins, name):
+            if is_batch_size(name) and isinstance(statement, ast.Assign | ast.AnnAssign):
+                open_names.add(name)
+            elif name in self.scope or hasattr(builtins, name):
                 open_names |= self.free.get(name, set())
             elif isinstance(statement, ast.Import | ast.ImportFrom):
                 self._import(name, statement)
@@ -233,6 +238,7 @@ class Program:
         while isinstance(first, ast.Call | ast.Attribute):
             first = first.func if isinstance(first, ast.Call) else first.value
         is_network = isinstance(first, ast.Name) and network_of(first.id) and not re.match("[A-Z][a-z]{2}", first.id)
+        is_network = is_network and not isinstance(self.bound.get(first.id), ast.ClassDef | ast.Import | ast.ImportFrom)
         if (
             isinstance(value, ast.Call | ast.Tuple)
             and not is_network
@@ -331,7 +337,9 @@ class Program:
             key for key in uses.words if key.startswith("self.") and type(made.get(key[5:])).__name__ == "Config"
         }
         on = self.on if any(network_of(one) == "D" for one in outer) else None
-        return Code(name, function, uses, tuple(sorted(outer)), place, on=on, settings=self.settings, **more)
+        class_on = self.class_on if any(network_of(one) == "D" for one in outer) else None
+        return Code(name, function, uses, tuple(sorted(outer)), place, on=on, class_on=class_on,
+                    settings=self.settings, **more)  # fmt: skip
 
     def _attributes(self, instance: Any, part: ast.AST, node: ast.ClassDef) -> set[str]:
         """The attributes of self that have to be given: the networks, and what __init__ could not make."""
@@ -340,7 +348,8 @@ class Program:
         read = {dotted(n) for n in attributes if isinstance(n.ctx, ast.Load)} - made
         read = {name for name in read if name.startswith("self.") and name.count(".") == 1}
         read -= {f"self.{one.name}" for one in node.body if isinstance(one, Function)}
-        return {name for name in read if network_of(name, True) or not hasattr(instance, name[5:])}
+        return {name for name in read
+                if network_of(name, True) or is_batch_size(name) or not hasattr(instance, name[5:])}  # fmt: skip
 
     def instances(self, cls: Any, node: ast.ClassDef, arguments: str | None = None) -> list[tuple[str, Any]]:
         """(label, instance) of a class: with the arguments told, else with each choice that the source shows."""
@@ -440,7 +449,7 @@ class Program:
             if not targets & needed or isinstance(statement, (*SCOPES, ast.Import, ast.ImportFrom)):
                 continue
             if isinstance(statement, ast.Assign | ast.AnnAssign) and (
-                not self.is_safe(statement) or _takes_data(statement)
+                not self.is_safe(statement) or _takes_data(statement) or all(map(is_batch_size, targets))
             ):
                 continue
             if isinstance(statement, ast.If | ast.With | ast.For | ast.While | ast.Try):
@@ -515,7 +524,7 @@ class Program:
             uses.called = uses_of(one).called | uses.called
         code = self._code(label, loss, uses, outer, instance, kind=player, inline=ast.unparse(inside))
         if any(network_of(one) == "D" for one in arguments):
-            code.on = self.on
+            code.on, code.class_on = self.on, self.class_on
         return [code]
 
 
@@ -803,13 +812,34 @@ def _settings(tree: ast.Module) -> dict[str, Any]:
     return found
 
 
-def _ends_in_sigmoid(node: ast.ClassDef) -> bool:
-    """Whether the definition of D applies a sigmoid to its answer."""
-    forward = next(
-        (one for one in node.body if isinstance(one, Function) and one.name in ("forward", "__call__")), node
-    )
-    returns = [n.value for n in ast.walk(forward) if isinstance(n, ast.Return) and n.value is not None]
-    if any("sigmoid" in ast.unparse(value).lower() for value in returns):
-        return True
-    layers = [ast.unparse(n) for n in ast.walk(node) if isinstance(n, ast.Call) and "Sigmoid" in dotted(n.func)]
-    return any(".Sigmoid" in layer or layer.startswith("Sigmoid") for layer in layers)
+def _ends_in(node: ast.ClassDef, layer: str) -> bool:
+    """Whether a part of what a network returns comes from this layer: sigmoid, or softmax."""
+    methods = {one.name: one for one in node.body if isinstance(one, Function)}
+    forward = methods.get("forward", methods.get("__call__", methods.get("call")))
+    made = {dotted(n.targets[0]): n.value for n in ast.walk(node) if isinstance(n, ast.Assign)}
+
+    def ends(value: ast.AST | None, seen: tuple[str, ...] = ()) -> bool:
+        if isinstance(value, ast.Tuple | ast.List):
+            return any(ends(part, seen) for part in value.elts)
+        if isinstance(value, ast.Name | ast.Attribute):
+            name = dotted(value)
+            return name not in seen and ends(made.get(name), (*seen, name))
+        if not isinstance(value, ast.Call):
+            return False
+        name = dotted(value.func) or (value.func.attr if isinstance(value.func, ast.Attribute) else "")
+        last = name.rsplit(".")[-1]
+        if last.lower() == layer:
+            return True
+        if last == "Sequential" and value.args and isinstance(value.args[-1], ast.Starred):
+            layers = ast.unparse(node).lower()
+            return layers.rfind(f"nn.{layer}(") > layers.rfind("conv") if f"nn.{layer}(" in layers else False
+        if last == "Sequential" and value.args:
+            return ends(value.args[-1], seen)
+        if name.startswith("self.") or name in made:
+            return ends(value.func, seen)
+        if isinstance(value.func, ast.Attribute) and last in ("view", "squeeze", "reshape", "mean", "flatten"):
+            return ends(value.func.value, seen)
+        return False
+
+    returns = [n.value for n in ast.walk(forward) if isinstance(n, ast.Return)] if forward else []
+    return any(ends(value) for value in returns)
