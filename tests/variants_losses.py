@@ -578,7 +578,7 @@ def g_wgan_maximised(fake):
     return fake.mean()
 
 
-@wrong("hinge", "hinge-in-g", "G")
+@right("hinge", "G")
 def g_hinge_with_a_hinge(fake):
     return F.relu(1 - fake).mean()
 

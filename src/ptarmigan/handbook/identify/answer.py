@@ -27,12 +27,9 @@ if TYPE_CHECKING:
 WIDTH = 110
 OTHER = "not an adversarial loss"
 TARGET_TITLES = {
-    "non_saturating": "cross-entropy",
-    "smoothing": "cross-entropy",
-    "least_squares": "least squares",
-    "hinge": "the hinge",
-    "wasserstein": "the product",
-}
+    "non_saturating": "cross-entropy", "smoothing": "cross-entropy", "least_squares": "least squares",
+    "hinge": "the hinge loss", "wasserstein": "the Wasserstein loss",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -56,6 +53,10 @@ class Identity:
     code: str = ""  # the correct code, if something is wrong
     sides: tuple[str, ...] = ()  # the outputs of D that it depends on
     turned: Identity | None = None  # the same if both players exchange the labels, where that is better
+
+    def turned_alone(self) -> Identity:
+        """The answer where the other player's loss was not judged."""
+        return replace(self.turned, notes=(SENTENCES["turned-alone"], *self.turned.notes)) if self.turned else self
 
     @property
     def right(self) -> bool:
@@ -120,7 +121,7 @@ def compose(seen: Measurement, diagnosis: Diagnosis, function: str, is_turned: b
         name = "unknown"
     found = diagnosis.faults
     if any(code == "flat" for code, _ in found) and (
-        "grad(" in seen.loss.code.uses.text or seen.gradients.penalty or seen.loss.extras
+        seen.loss.code.inline or "grad(" in seen.loss.code.uses.text or seen.gradients.penalty or seen.loss.extras
     ):
         return other(function)
     if is_turned:  # targets as the user wrote them
@@ -147,7 +148,9 @@ def compose(seen: Measurement, diagnosis: Diagnosis, function: str, is_turned: b
         wrong=tuple(sentence for _, sentence in faults),
         notes=tuple(dict.fromkeys(SENTENCES[code].format(**facts) for code, facts in diagnosis.notes)),
         code=_right_code(seen, diagnosis) if faults and not is_turned else "",
-        sides=tuple(key for key, term in seen.terms.items() if term is None or term.shape != "flat"),
+        sides=(seen.half,)
+        if seen.half
+        else tuple(key for key, term in seen.terms.items() if term is None or term.shape != "flat"),
         turned=turned,
     )
 
@@ -158,7 +161,7 @@ def _title(part: Verdict, player: str) -> str:
     whose = {"D": "discriminator", "G": "generator"}.get(part.owner or player, "")
     title = FAMILIES[part.name].title.format(player=whose, smoothing=part.smoothing or 0)
     if part.targets:
-        title = f"{TARGET_TITLES.get(part.entry, title)} of D's output and a target ({part.targets})"
+        title = f"{TARGET_TITLES.get(part.entry, title)} of D's output and {part.targets}"
     title += part.form
     return f"the {part.half} half of {title}" if part.half and not part.owner else title
 
@@ -173,7 +176,7 @@ def _equilibrium_value(seen: Measurement, diagnosis: Diagnosis) -> float | None:
     if source.shift or ((seen.loss.has_networks or seen.loss.extras) and abs(seen.offset) > 1e-4):
         return None  # drift, or a penalty, whose value depends on the stub networks
     value = handbook_value(source.name, player)
-    return None if value is None else round(source.scale * value + seen.offset, 9)
+    return None if value is None else round(source.scale * value + seen.offset, 9) + 0.0
 
 
 def _right_code(seen: Measurement, diagnosis: Diagnosis) -> str:

@@ -84,7 +84,7 @@ def _ways(code: Code) -> Iterator[tuple[str, Callable[..., Any], tuple[str, ...]
 def _identify_several(code: Code, also: tuple[str, ...], kind: str | None, on: str | None) -> list[Identity]:
     name, function = code.name, code.function
     try:
-        return [_identify_one(code, also, kind, on)]
+        return [_identify_one(code, also, kind, on, part=bool(code.inline))]
     except SeveralLosses as several:
         found, keys = [], []
         player = kind or code.kind or player_of(name.rsplit(".")[-1])
@@ -140,7 +140,15 @@ def _identify_one(code: Code, also: tuple[str, ...], kind: str | None, on: str |
                     raise LossError(f"cannot tell which of {', '.join(parameters)} is D's output", "signature-unclear")
                 return one
 
-            return _most_likely(ways, identify)
+            try:
+                return _most_likely(ways, identify)
+            except LossError as error:
+                if code.on != "logits" or on or "between 0 and 1" not in str(error):
+                    raise
+            domain = "probabilities"
+            fault = SENTENCES["logits-in-bce"]
+            return replace(_most_likely(ways, identify), faults=("logits-in-bce",), wrong=(fault,), notes=(),
+                           code="nn.BCEWithLogitsLoss()")  # fmt: skip
     except SeveralLosses:
         raise
     except LossError as error:

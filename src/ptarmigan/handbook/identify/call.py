@@ -43,6 +43,7 @@ SHAPES = [(8, 10), *((n, 10) for n in (64, 32, 128, 16, 100, 256)), *((8, k) for
 SECONDS_TO_TRY = 3.0
 LATENT_DIM = 16
 EMBEDDING_DIM = 6
+MARK = 0.123  # the last pixel of an image
 PIXELS = 28 * 28  # of an image that a stub of D reads: thirds of path, side and number
 TYPES = {"FloatTensor", "HalfTensor", "DoubleTensor", "BFloat16Tensor", "Tensor"}
 
@@ -160,7 +161,20 @@ class Config(float):
 
 
 def config(settings: dict[str, Any], name: str = "") -> Any:
-    if {"dim", "size", "nz", "num", "channels", "nc", "classes", "batch", "width"} & set(words_of(name)):
+    if {
+        "dim",
+        "dimension",
+        "size",
+        "nz",
+        "num",
+        "channels",
+        "nc",
+        "classes",
+        "batch",
+        "width",
+        "latent",
+        "hidden",
+    } & set(words_of(name)):
         return 10 if "classes" in name else LATENT_DIM
     if harmless_role(name) == "off":
         return None
@@ -174,7 +188,7 @@ def harmless(name: str, settings: dict[str, Any]) -> Any:
     role = harmless_role(name)
     if "fake_label" in name:
         return 0.0
-    return {"device": "cpu", "zero": 0.0, "off": False, "one": 1, "config": config(settings)}.get(role, 1.0)
+    return {"device": "cpu", "zero": 0.0, "off": 0, "one": 1, "config": config(settings)}.get(role, 1.0)
 
 
 class Stub(nn.Module):
@@ -185,6 +199,14 @@ class Stub(nn.Module):
         self.setup, self.answers = setup, answers  # how many values it returns
         self.shifts = nn.ParameterDict({role: torch.zeros_like(value) for role, value in like.items()})
         self.images = torch.zeros(0)
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            if name.startswith("__"):
+                raise
+            return lambda *_, **__: torch.randn(self.setup.size, LATENT_DIM)  # a method of the user's network
 
 
 class StubD(Stub):
@@ -203,14 +225,21 @@ class StubD(Stub):
             x for x in (*given, *more.values()) if isinstance(x, Tensor) and x.ndim > 1 and x.is_floating_point()
         ]
         planes = [x.flatten(2) if x.ndim > 2 else x.unsqueeze(1) for x in tensors if x[0].numel() > 8]
-        length = max(x.shape[-1] for x in planes)
+        if not planes:  # a head on another network's output
+            return next(iter(given), None)
+        length = max((x.shape[-1] for x in planes if is_image(x).any()), default=max(x.shape[-1] for x in planes))
         rows = torch.cat([x for x in planes if x.shape[-1] == length], 1)
         third = length // 3
-        sides = rows[:, :, third : 2 * third].detach().mean(-1)
-        row = rows[torch.arange(len(rows)), sides.argmin(1)]
-        side = ((sides.min(1).values + 1) / 2).clamp(0, 1)
+        base = rows[:, :, :third].detach().mean(-1, keepdim=True)  # undo a rescaling, of pixels 0 and MARK to others
+        scale = torch.where(is_image(rows).unsqueeze(-1), (rows[:, :, -1:].detach() - base) / MARK, 1)
+        marks = (rows.detach() - torch.where(is_image(rows).unsqueeze(-1), base, 0)) / scale
+        sides = marks[:, :, third : 2 * third].mean(-1)
+        which = torch.where(is_image(rows) | ~is_image(rows).any(1, keepdim=True), sides, torch.inf).argmin(1)
+        each = torch.arange(len(rows))
+        row, mark = rows[each, which], marks[each, which]
+        side = ((mark[:, third : 2 * third].mean(-1) + 1) / 2).clamp(0, 1)
         side = torch.where((side - side.round()).abs() < 0.2, side.round(), side)
-        number = (row[:, 2 * third :].detach().mean(-1) * self.setup.size).round().long().clamp(0, self.setup.size - 1)
+        number = (mark[:, 2 * third : -1].mean(-1) * self.setup.size).round().long().clamp(0, self.setup.size - 1)
 
         def output(role: str, weights: Tensor) -> Tensor:
             halves = [self.leaves.get(f"{role}{half}") for half in ("real", "fake")]
@@ -235,6 +264,12 @@ class StubD(Stub):
         return {"features": (source, features), "maps": (source, [features]), "first": (features, source)}.get(
             self.setup.head, source
         )
+
+
+def is_image(planes: Tensor) -> Tensor:
+    """Which of the planes [N, C, P] are an image of _images, rescaled perhaps: a flat third, then another value."""
+    first, last = planes[:, :, : max(planes.shape[-1] // 3, 1)].detach(), planes[:, :, -1].detach()
+    return (first.amax(-1) - first.amin(-1) < 1e-6) & (last - first[:, :, 0] > 1e-3)
 
 
 class StubG(Stub):
@@ -264,8 +299,10 @@ class Nets:
 class Criterion(nn.Module):
     """Cross-entropy of D's output and a target, which may be a flag or a number."""
 
-    def __init__(self, on: str) -> None:
+    def __init__(self, on: str, name: str) -> None:
         super().__init__()
+        if {"mse", "l1", "l2", "hinge"} & set(words_of(name)):
+            raise LossError(f"{name} is not in the file: define it there")
         self.loss = nn.BCELoss() if on == "probabilities" else nn.BCEWithLogitsLoss()
 
     def forward(self, output: Any, target: Any, *more: Any, **named: Any) -> Any:
@@ -476,7 +513,10 @@ class LossFunction:
                 role: max((n for name, n in unpacked if self.reading.roles.get(name) == role), default=1)
                 for role in "DG"
             }
-            stubs = {"D": StubD(setup, answers["D"], leaves, in_image), "G": StubG(setup, answers["G"], {"zero": torch.zeros(())})}
+            stubs = {
+                "D": StubD(setup, answers["D"], leaves, in_image),
+                "G": StubG(setup, answers["G"], {"zero": torch.zeros(())}),
+            }
             stubs["G"].images = _images("fake", setup, leaves)
         pictures = {
             role: _images(role[6:], setup, leaves).detach().requires_grad_() for role in FIXED[-2:] if self.extras
@@ -530,9 +570,11 @@ class LossFunction:
         if role in ("latents", *FIXED):
             values: dict[str, Any] = {
                 "latents": torch.randn(setup.size, LATENT_DIM), "width": LATENT_DIM, "classes": setup.classes,
-                "size": setup.size, "criterion": Criterion(setup.on), "net": Nets({}),
+                "size": setup.size, "net": Nets({}),
                 "other_loss": lambda *_, **__: torch.zeros(()),
             }  # fmt: skip
+            if role == "criterion":
+                return Criterion(setup.on, name)
             return values[role] if role in values else harmless(name, self.code.settings | {"": setup.size})
         if role == "is_real":
             return bool(given["target"][0] == 1)
@@ -564,6 +606,7 @@ def _images(side: str, setup: Setup, leaves: dict[str, Tensor]) -> Tensor:
     path = (leaf - leaf.detach()).unsqueeze(1).expand(-1, third) / third**0.5
     number = (torch.arange(setup.size) / setup.size).unsqueeze(1).expand(-1, PIXELS - 2 * third)
     flat = torch.cat([path, torch.full((setup.size, third), 1.0 if side == "real" else -1.0), number], 1)
+    flat[:, -1] = MARK
     return flat if setup.flat_images else flat.view(-1, 1, 28, 28)
 
 
@@ -578,7 +621,9 @@ def loss_value(out: Any, size: int) -> Array:
     if not isinstance(out, int | float | np.ndarray | np.number) or isinstance(out, bool):
         raise LossError(f"it returns {type(out).__name__}, not a number")
     if type(out) in (int, float) and out == 0:
-        raise LossError("it returns the number 0 here: nothing was added to it, as where a loop runs over an empty list")
+        raise LossError(
+            "it returns the number 0 here: nothing was added to it, as where a loop runs over an empty list"
+        )
     value = np.asarray(out)
     if value.dtype.kind not in "fiu":
         raise LossError(f"it returns an array of {value.dtype}, not of numbers")

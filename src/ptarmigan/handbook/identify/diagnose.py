@@ -230,9 +230,7 @@ def _uneven(verdict: Verdict, real: Term, fake: Term) -> None:
         verdict.fault("uneven-halves", real=a, fake=b)
 
 
-def _smoothing(
-    verdict: Verdict, real: Term | None, fake: Term | None, drawn: dict[str, tuple[float, float]]
-) -> None:
+def _smoothing(verdict: Verdict, real: Term | None, fake: Term | None, drawn: dict[str, tuple[float, float]]) -> None:
     """Targets of a cross-entropy that are not 1 and 0."""
     a = 1.0 if real is None else real.target
     b = 0.0 if fake is None else fake.target
@@ -348,7 +346,7 @@ def _g_line(verdict: Verdict, fake: Term) -> None:
 
 def _g_hinge(verdict: Verdict, fake: Term) -> None:
     if fake.direction > 0:
-        verdict.fault("hinge-in-g")
+        verdict.note("hinge-in-g")
     else:
         verdict.owner = "D"
         verdict.fault("hinge-of-d", helps=HELPS["G"])
@@ -358,8 +356,11 @@ def _difference(seen: Measurement, player: str) -> Verdict:
     """A loss of r - f."""
     term = seen.difference
     targets = {"cross_entropy": (0, 1), "least_squares": (-1, 1), "hinge": (-1, 1)}
-    if term is None or term.behind_sigmoid or term.leak or not any(
-        close(term.target, target) for target in targets.get(term.undirected, ())
+    if (
+        term is None
+        or term.behind_sigmoid
+        or term.leak
+        or not any(close(term.target, target) for target in targets.get(term.undirected, ()))
     ):
         verdict = _unknown(seen, player)
         if seen.joint == "difference":
@@ -373,7 +374,6 @@ def _difference(seen: Measurement, player: str) -> Verdict:
     verdict.form = "" if term.shape == "cross_entropy" else f", with {WORDS[term.undirected]}"
     if seen.joint == "average":
         verdict.name, verdict.scale = "relativistic_average", abs(term.weight) / (1 if seen.half else 2)
-        verdict.note("average")
         if seen.half:
             verdict.note("half-of-average", half=seen.half, other="real" if seen.half == "fake" else "fake")
     if (term.direction > 0) != (player == "D"):
@@ -393,14 +393,13 @@ def _targets(seen: Measurement, player: str) -> Verdict:
     one, zero, minus = (seen.terms.get(f"output@{target}") for target in ("1", "0", "-1"))
     if one is not None and set(seen.terms) == {"output@1"}:
         verdict = _g(None, one, "")
-        verdict.note("flag-of-g")
         return verdict
     if one is None or zero is None:
         return _unknown(seen, player)
     is_product = one.shape == "linear" and not one.behind_sigmoid and zero.shape == "flat"
     if is_product and minus is not None and close(minus.weight, -one.weight) and close(one.offset, zero.offset):
         verdict = Verdict("wasserstein", abs(one.weight), entry="wasserstein")
-        verdict.targets = "-1 real, 1 fake" if one.weight > 0 else "1 real, -1 fake"
+        verdict.targets = f"a target ({'-1 real, 1 fake' if one.weight > 0 else '1 real, -1 fake'})"
         return verdict
     is_hinge = one.shape == "hinge" and minus is not None and minus.shape == "hinge_down"
     verdict = _d(one, minus if is_hinge else zero)
@@ -412,9 +411,12 @@ def _targets(seen: Measurement, player: str) -> Verdict:
         verdict.notes, verdict.faults, verdict.half = [], [("target-ignored", {})], ""
         if "is_real" in seen.loss.reading.roles.values() and one.direction > 0:
             verdict = _g(None, one, "")
-            verdict.note("flag-of-g")
             return verdict
-    verdict.targets = f"1 real, {-1 if is_hinge else 0} fake"
+    if one.shape == "linear" and [code for code, _ in verdict.faults] == ["sign"]:  # it has no direction of its own
+        verdict.faults = []
+        verdict.note("both-swapped")
+    is_flag = "is_real" in seen.loss.reading.roles.values()
+    verdict.targets = "a flag (true for real)" if is_flag else f"a target (1 real, {-1 if is_hinge else 0} fake)"
     return verdict
 
 
@@ -459,7 +461,7 @@ def _class_term(seen: Measurement, role: str, player: str, parameter: str) -> Ve
         verdict.fault("class-input", given=given, floor=floor, classes=classes)
     elif shape == "nll_of_softmax":
         verdict.fault("nll-of-softmax")
-    elif shape == "nll" and "logits" in words:
+    elif shape == "nll" and "logits" in words and role in seen.loss.reading.roles.values():
         verdict.fault("nll-of-logits")
     elif shape == "nll" and "log" not in words:
         verdict.note("nll")
@@ -489,7 +491,10 @@ def _class_term(seen: Measurement, role: str, player: str, parameter: str) -> Ve
 def _whole(seen: Measurement, player: str) -> Verdict:
     """Reduction, coupling and gradients."""
     whole = Verdict()
-    reductions = set(seen.reductions.values())
+    terms = {**seen.terms, **seen.classes}
+    reductions = {
+        kind for key, kind in seen.reductions.items() if (one := terms.get(key)) is None or one.shape != "flat"
+    }
     if "sum" in reductions:
         whole.fault("sum", part="" if len(reductions) == 1 else "in part ")
     if "other" in reductions and seen.known:

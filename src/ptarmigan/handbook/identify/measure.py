@@ -23,6 +23,7 @@ from ptarmigan.handbook.identify.terms import (
 )
 
 CLASS_ROWS = 24  # rows of class logits to which a class term is fitted
+AT = 0.01  # the logit at which random targets are read: beside 0, where a formula may have a kink
 DRAWS = 64  # calls over which a random loss is averaged
 RARE = re.compile(r"random|choice|bernoulli|flip|\brand\(1?\)")  # in the source: what may happen in few calls
 
@@ -132,16 +133,17 @@ def _measure_curves(seen: Measurement, player: str | None) -> None:
 
 
 def _measure_drawn_targets(seen: Measurement) -> None:
-    """The range of the targets of a cross-entropy: at logit 0 its slope is weight (1/2 - target)."""
+    """The range of the targets of a cross-entropy: at logit AT its slope is weight (s - target)."""
     for role, term in seen.terms.items():
         if term is None or term.shape != "cross_entropy" or role == "output@1" or seen.setup.array:
             continue
         slopes = []
         for seed in range(DRAWS):
-            result = seen.loss.call_once(seen.setup, seen.loss.inputs(seen.setup, scale=0.0), gradients=True, seed=seed)
+            given = seen.loss.inputs(seen.setup, scale=0.0) | {role: np.full(seen.setup.size, AT)}
+            result = seen.loss.call_once(seen.setup, given, gradients=True, seed=seed)
             slopes.append((result.d_gradients or result.gradients or {}).get(role, np.zeros(0)))
         size = 1 if seen.reductions[role] in ("sum", "none") else seen.setup.size
-        targets = 0.5 - size * np.concatenate(slopes) / term.weight
+        targets = sigmoid(AT) - size * np.concatenate(slopes) / term.weight
         if np.ptp(targets) > 1e-6:
             seen.drawn[role] = (round(float(targets.min()), 6), round(float(targets.max()), 6))
 

@@ -32,7 +32,6 @@ SENTENCES = {  # of faults and notes
     "symmetric": "it is the same when real and fake are exchanged, so D is not told which is which",
     # G's loss
     "hinge-of-d": "this is D's hinge on generated images: {helps}",
-    "hinge-in-g": "G's loss has no hinge: this one drops the gradient of images past the margin",
     "smoothed-in-g": "G's target is {target:.4g}; smooth only D's target of real images, and keep G's target at 1",
     "target-of-g": "its target for fakes is {target:.4g}{sign}: {helps}",
     "name": "it is named {promised}, but it computes {name}",
@@ -43,6 +42,7 @@ SENTENCES = {  # of faults and notes
     "nll-of-softmax": "nll_loss takes log_softmax, not softmax; apply log_softmax, or use cross_entropy on the logits",
     "nll-of-logits": "nll_loss takes log_softmax; on logits it has no minimum: use cross_entropy",
     "class-flat": "{parameter} has no effect",
+    "logits-in-bce": "D ends without a sigmoid, and BCELoss takes probabilities: use BCEWithLogitsLoss",
     "class-sign": "the sign of its class term is wrong: both players minimise it and differ only in the source term",
     "twin-sign": "the sign of its twin term is wrong: D minimises CE(T), G maximises it",
     "class-labels": "it uses the labels of the other half; a generated image has the label requested from G",
@@ -59,7 +59,6 @@ SENTENCES = {  # of faults and notes
     # notes
     "g-not-detached": "G is not detached: right if G's gradients are zeroed before its step; use D(G(z).detach())",
     "half-of-average": "it is the {half} half alone; the {other} half, which has a gradient for G too, is missing",
-    "flag-of-g": "G calls it with the target of real images",
     "given": "held fixed: {given}",
     "criterion": "{name} is not in the file: it was taken to be cross-entropy",
     "more": "it has more than D's outputs: the terms of {names} are held fixed and not judged",
@@ -70,7 +69,6 @@ SENTENCES = {  # of faults and notes
     "saturating": "its slope is 0 where D is sure of a fake; to train, use the non-saturating F.softplus(-fake).mean()",
     "target-0-in-g": "right if D's targets are -1 and 1; if they are 0 and 1, it is D's own term and helps D",
     "relativistic-form": "it depends only on r - f, so it has the form of a relativistic loss",
-    "average": "it compares each logit with the mean of the other half; for pairs see `ptarmigan losses relativistic`",
     "negative-pairs": "it is the negative of the other player's loss: no gradient where {player} has most to learn",
     "class-unknown": "its term of {parameter} is not a known class loss",
     "nll": "right on log-probabilities (log_softmax); on logits it has no minimum: use cross_entropy",
@@ -83,5 +81,7 @@ SENTENCES = {  # of faults and notes
     "random": "it is random: the numbers are averages of {draws} calls",
     "float32": "use BCEWithLogitsLoss on logits: float32 loses a probability beyond logit 16",
     "both-swapped": "right as a pair: both players exchange the labels of real and fake",
+    "turned-alone": "right only if the other player, whose loss was not judged, exchanges real and fake as well",
+    "hinge-in-g": "it drops the gradient of images past the margin; the usual loss of G is -fake.mean()",
     "guessed": "its parameters were taken as {roles}",
 }

@@ -11,7 +11,7 @@ import builtins
 import contextlib
 import copy
 import functools
-import importlib
+import importlib.util
 import inspect
 import json
 import re
@@ -26,7 +26,9 @@ from ptarmigan.handbook.identify.signature import (
     PLAYERS,
     LossError,
     Uses,
+    describe_error,
     dotted,
+    harmless_role,
     is_batch_size,
     is_other_loss,
     network_of,
@@ -41,11 +43,16 @@ LOSS_NAMES = re.compile(
     r"wasserstein|least_?squares|relativistic|discriminator_|generator_|(^|_)(d|g|class|cls|aux|ce)(_|$)",
     re.I,
 )
-ACTIONS = re.compile(r"(train|test|eval|fit|plot|show|save|load|make|build|init|sample|update|run|main|log)(_|$)", re.I)
+ACTIONS = re.compile(
+    r"(train|test|eval|fit|make|build|init|sample|update|run|main|define|create|get|weights)(_|$)", re.I
+)
 UNSAFE = {"load", "open", "parse_args", "parse_known_args", "DataLoader", "ArgumentParser", "next", "iter",
           "input",
           "run", "train", "fit", "read", "imread", "download", "makedirs", "mkdir", "get", "init", "system", "exit",
           "Popen", "load_state_dict", "urlopen", "ImageFolder", "sleep"}  # fmt: skip
+LIBRARIES = {"tensorflow", "keras", "jax", "flax", "torchvision", "torchaudio", "monai", "pytorch_lightning",
+             "lightning", "scipy", "einops", "kornia", "numpy", "accelerate", "transformers", "timm"}  # fmt: skip
+CELL = "# ptarmigan: code cell {}"
 CASTS = {"to", "cuda", "type", "float", "cpu"}
 USUAL = {  # imports that a pasted fragment leaves out
     "torch": "import torch", "nn": "from torch import nn", "F": "import torch.nn.functional as F",
@@ -71,7 +78,7 @@ class Code:
     outer: tuple[str, ...] = ()  # names of globals, or "self.x", that are given like parameters
     place: Callable[[str, Any], None] = lambda name, value: None  # sets one of them
     kind: str | None = None  # the player, where its statements show it
-    on: str | None = None  # "probabilities", where D's definition ends in a sigmoid
+    on: str | None = None  # "probabilities", where D's definition ends in a sigmoid; "logits", where in a linear layer
     class_on: str | None = None  # the same, where its class output ends in a softmax
     inline: str = ""  # the statements of a training loop, as a function
     settings: dict[str, Any] = field(default_factory=dict)  # the defaults of the command line
@@ -117,11 +124,11 @@ def read_source(path: Path) -> str:
     except (ValueError, KeyError, TypeError):
         raise UserError(f"{path} is not a notebook: it has no list of cells", "file-unreadable") from None
     kept = []
-    for source in sources:
+    for number, source in enumerate(sources, 1):
         lines = ["pass" if line.lstrip()[:1] in ("%", "!", "?") else line for line in source.splitlines()]
         with contextlib.suppress(SyntaxError):
             ast.parse("\n".join(lines))
-            kept.append(re.sub(r"(?m)^(\s*)([%!?].*)$", r"\1pass", source))
+            kept += [CELL.format(number), re.sub(r"(?m)^(\s*)([%!?].*)$", r"\1pass", source)]
     return "\n".join(kept)
 
 
@@ -136,8 +143,10 @@ class Missing(type):
     def __call__(cls, *given: Any, **named: Any) -> Any:
         if "module" in vars(cls):
             module = vars(cls)["module"]
-            raise LossError(f"it needs {module}, which cannot be imported here: install {module}, or write the loss "
-                            "with torch or numpy")  # fmt: skip
+            remedy = (
+                f"install {module}" if module in LIBRARIES else f"put {module}, a module of your project, beside it"
+            )
+            raise LossError(f"it needs {module}, which cannot be imported here: {remedy}")
         return super().__call__(*given, **named)
 
 
@@ -151,12 +160,43 @@ def stand_in(module: str, name: str) -> Any:
     )
 
 
+def is_missing(statement: ast.stmt) -> bool:
+    """Whether it imports a module that is not installed, nor beside the file."""
+    if isinstance(statement, ast.ImportFrom):
+        modules = [statement.module] if statement.module and not statement.level else []
+    else:
+        modules = [one.name for one in statement.names] if isinstance(statement, ast.Import) else []
+    return any(importlib.util.find_spec(str(one).split(".")[0]) is None for one in modules)
+
+
+class Quiet(ast.NodeTransformer):
+    """Without the calls of missing modules whose result is not used: they log."""
+
+    def __init__(self, missing: set[str]) -> None:
+        self.missing = missing
+
+    def _is_missing(self, node: ast.AST) -> bool:
+        while isinstance(node, ast.Call | ast.Attribute):
+            node = node.func if isinstance(node, ast.Call) else node.value
+        return isinstance(node, ast.Name) and node.id in self.missing
+
+    def visit_Expr(self, node: ast.Expr) -> ast.stmt:
+        is_call = isinstance(node.value, ast.Call) and self._is_missing(node.value)
+        return ast.copy_location(ast.Pass(), node) if is_call else node
+
+    def visit_With(self, node: ast.With) -> ast.stmt:
+        self.generic_visit(node)
+        node.items = [item for item in node.items if not self._is_missing(item.context_expr)]
+        return node if node.items else ast.copy_location(ast.If(ast.Constant(True), node.body, []), node)
+
+
 class Program:
     """A file's syntax tree, and the part of the module that was needed so far."""
 
     def __init__(self, path: Path, text: str) -> None:
         self.path, self.tree = path, _clean(ast.parse(text, str(path)))
-        self.scope: dict[str, Any] = {"__name__": f"ptarmigan_runs_{path.stem}", "__ptarmigan_user__": True}
+        self.lines = text.splitlines()
+        self.scope: dict[str, Any] = {"__name__": f"ptarmigan_runs_{path.stem}", "__ptarmigan_place__": self.place}
         self.bound: dict[str, ast.stmt] = {}
         self.stars: list[str] = []
         for statement in _flat(self.tree.body):
@@ -165,12 +205,21 @@ class Program:
             for name in _stores(statement):
                 self.bound.setdefault(name, statement)
         self.free: dict[str, set[str]] = {}
+        Quiet({name for name, s in self.bound.items() if is_missing(s)}).visit(self.tree)
+        ast.fix_missing_locations(self.tree)
         self.settings = _settings(self.tree)
         networks = [s for s in self.tree.body if isinstance(s, ast.ClassDef) and network_of(s.name) == "D"]
-        self.on, self.class_on = (
-            "probabilities" if networks and all(_ends_in(one, layer) for one in networks) else None
-            for layer in ("sigmoid", "softmax")
-        )
+        ends = {layer: bool(networks) and all(_ends_in(one, layer) for one in networks)
+                for layer in ("sigmoid", "softmax", "linear", "conv2d")}  # fmt: skip
+        self.on = "probabilities" if ends["sigmoid"] else "logits" if ends["linear"] or ends["conv2d"] else None
+        self.class_on = "probabilities" if ends["softmax"] else None
+
+    def place(self, line: int) -> str:
+        """line 7, or in a notebook: code cell 3, line 7."""
+        for i in range(line - 1, -1, -1):
+            if marker := re.fullmatch(CELL.format(r"(\d+)"), self.lines[i]):
+                return f"code cell {marker[1]}, line {line - 1 - i}"
+        return f"line {line}"
 
     def imports(self) -> set[str]:
         """The imported names that definitions use."""
@@ -182,7 +231,7 @@ class Program:
         open_names = set[str]()
         for name in sorted(names):
             statement = self.bound.get(name)
-            if is_batch_size(name) and isinstance(statement, ast.Assign | ast.AnnAssign):
+            if isinstance(statement, ast.Assign | ast.AnnAssign) and is_stand_in(name, statement):
                 open_names.add(name)
             elif name in self.scope or hasattr(builtins, name):
                 open_names |= self.free.get(name, set())
@@ -233,12 +282,13 @@ class Program:
 
     def is_safe(self, statement: ast.stmt) -> bool:
         """Whether an assignment may be executed: it makes no network, reads no data and starts nothing."""
-        value = getattr(statement, "value", statement)
+        value = getattr(statement, "value", None) or statement
         first = value
         while isinstance(first, ast.Call | ast.Attribute):
             first = first.func if isinstance(first, ast.Call) else first.value
         is_network = isinstance(first, ast.Name) and network_of(first.id) and not re.match("[A-Z][a-z]{2}", first.id)
-        is_network = is_network and not isinstance(self.bound.get(first.id), ast.ClassDef | ast.Import | ast.ImportFrom)
+        made = isinstance(self.bound.get(dotted(first)), ast.ClassDef | ast.Import | ast.ImportFrom)
+        is_network = is_network and not made
         if (
             isinstance(value, ast.Call | ast.Tuple)
             and not is_network
@@ -249,7 +299,8 @@ class Program:
             if not isinstance(node, ast.Call):
                 continue
             name = dotted(node.func) or (node.func.attr if isinstance(node.func, ast.Attribute) else "")
-            if name.rsplit(".")[-1] in UNSAFE:
+            last = name.rsplit(".")[-1].strip("_")
+            if last in UNSAFE or re.match(r"(next|read|load|download)_", last):
                 return False
         return True
 
@@ -261,9 +312,12 @@ class Program:
             yield name, functools.partial(self.named, name)
         for statement in [] if names else _flat(self.tree.body):
             if isinstance(statement, Function):
-                if list(_roots(statement.body)):
-                    yield from self.inline(statement.body, statement)
-                elif _is_loss(statement.name):
+                loops = [one for one in ast.walk(statement) if isinstance(one, Function) and list(_roots(one.body))]
+                for one in loops:
+                    yield from self.inline(one.body, one)
+                if loops:
+                    continue
+                if _is_loss(statement.name):
                     yield statement.name, functools.partial(self.named, statement.name)
             elif isinstance(statement, ast.ClassDef):
                 yield from self._losses_of_class(statement)
@@ -277,6 +331,8 @@ class Program:
 
     def _losses_of_class(self, node: ast.ClassDef) -> Iterator[tuple[str, Callable[[], list[Code]]]]:
         methods = [one for one in node.body if isinstance(one, Function)]
+        forward = [one for one in methods if one.name in ("forward", "__call__", "call")]
+        inner = {dotted(n.func)[5:] for one in forward for n in ast.walk(one) if isinstance(n, ast.Call)}
         is_loss = bool(LOSS_NAMES.search(node.name)) and not network_of(node.name) and not _networks(node)
         is_loss = is_loss or "loss" in node.name.lower()
         for method in methods:
@@ -284,6 +340,8 @@ class Program:
                 yield from self.inline(method.body, method, node)
             elif method.name in ("forward", "__call__", "call") and is_loss:
                 yield node.name, functools.partial(self.named, node.name)
+            elif is_loss and method.name in inner:
+                continue  # a part of the whole
             elif method.name[0] != "_" and method.name != "forward" and _is_loss(method.name):
                 yield f"{node.name}.{method.name}", functools.partial(self.named, f"{node.name}.{method.name}")
 
@@ -300,6 +358,16 @@ class Program:
             open_names = self.need([head])
             if head not in self.scope:
                 raise LossError("it is not defined where the file's constants and definitions alone are executed")
+            inner = [one for one in ast.walk(node) if isinstance(one, Function) and one is not node]
+            if inner and not inspect.signature(self.scope[head]).parameters:  # it makes losses
+                made = self.scope[head]()
+                made = [one for one in (made if isinstance(made, tuple | list) else [made]) if callable(one)]
+                nodes = {one.name: one for one in inner}
+                return [
+                    self._code(f"{name}.{one.__name__}", one, uses_of(nodes[one.__name__]), open_names)
+                    for one in made
+                    if one.__name__ in nodes
+                ]
             uses = uses_of(node)
             return [self._code(name, self.scope[head], uses, open_names)]
         self.need(self.need([head]))
@@ -370,8 +438,11 @@ class Program:
         found = []
         for choice in choices:
             label = cls.__name__ + (f"({next(iter(choice.values()))!r})" if choice else "").replace("'", '"')
-            with contextlib.suppress(Exception):
+            try:
                 found.append((label, self._instance(cls, node, [p.name for p in needed], choice)))
+            except Exception as error:
+                if len(choices) == 1:
+                    raise LossError(f"an instance cannot be made: {describe_error(error, cls)}") from None
         return found
 
     def _instance(self, cls: Any, node: ast.ClassDef, needed: list[str], choice: dict[str, Any]) -> Any:
@@ -401,6 +472,18 @@ class Program:
                         self.scope,
                         {"self": instance} | defaults | values,
                     )
+        for method in node.body:
+            for statement in method.body if isinstance(method, Function) else []:
+                names = {name[5:] for name in _stores(statement) if name.startswith("self.")}
+                is_made = re.search(r"\bnn\.|Loss\(", ast.unparse(statement)) and self.is_safe(statement)
+                if is_made and names and not any(hasattr(instance, name) or network_of(name, True) for name in names):
+                    with contextlib.suppress(Exception):
+                        self.need(free_names(statement))
+                        exec(
+                            compile(ast.Module([statement], []), str(self.path), "exec"),
+                            self.scope,
+                            {"self": instance},
+                        )
         return instance
 
     # --- training loops ---
@@ -412,7 +495,8 @@ class Program:
         for group in _groups(list(_roots(body, function.name if function else "")), body):
             lines = sorted({statement.lineno for statement, _, _ in group})
             known = dotted(group[0][1]).rsplit(".")[-1] or "loss"
-            where = f"line {lines[0]}" if len(lines) == 1 else f"lines {', '.join(map(str, lines))}"
+            where = ", ".join(map(self.place, lines)).replace(", line ", ", ")
+            where = where.replace("line ", "lines ", 1) if len(lines) > 1 and "cell" not in where else where
             maker = functools.partial(self._fragment, f"{known} ({where})", known, body, group, function, node)
             if self._asks_a_network(body, group):
                 yield f"{known} ({where})", maker
@@ -449,7 +533,9 @@ class Program:
             if not targets & needed or isinstance(statement, (*SCOPES, ast.Import, ast.ImportFrom)):
                 continue
             if isinstance(statement, ast.Assign | ast.AnnAssign) and (
-                not self.is_safe(statement) or _takes_data(statement) or all(map(is_batch_size, targets))
+                not self.is_safe(statement)
+                or _takes_data(statement)
+                or all(is_stand_in(name, statement) for name in targets)
             ):
                 continue
             if isinstance(statement, ast.If | ast.With | ast.For | ast.While | ast.Try):
@@ -587,7 +673,10 @@ def _targets(statement: ast.stmt) -> set[str]:
         ):
             call = node.value.func
             if (call.attr.endswith("_") and not call.attr.endswith("grad_")) or call.attr in ("append", "extend"):
-                found.add(dotted(call.value).removesuffix(".data"))
+                owner = call.value
+                while isinstance(owner, ast.Call) and isinstance(owner.func, ast.Attribute):
+                    owner = owner.func.value  # x.resize_(n).fill_(1)
+                found.add(dotted(owner).removesuffix(".data"))
     return found - {""}
 
 
@@ -629,6 +718,12 @@ def free_names(node: ast.AST) -> set[str]:
     return used
 
 
+def is_stand_in(name: str, statement: ast.Assign | ast.AnnAssign) -> bool:
+    """Whether the probe's own value takes the place of an assigned one: a batch size, an empty configuration."""
+    is_empty = ast.unparse(statement.value or ast.Name("")) in ("dict()", "{}")
+    return is_batch_size(name) or (is_empty and harmless_role(name) == "config")
+
+
 def _assign(name: str, value: ast.expr) -> ast.stmt:
     return ast.Assign([ast.Name(name, ast.Store())], value, lineno=getattr(value, "lineno", 1))
 
@@ -639,8 +734,13 @@ def _in_place(statement: ast.Expr, name: str) -> ast.stmt:
     assert isinstance(call, ast.Call)
     if not isinstance(call.func, ast.Attribute) or not call.func.attr.endswith("_") or name.startswith("self."):
         return statement
-    start = ast.Call(ast.Attribute(ast.Name(name, ast.Load()), "clone", ast.Load()), [], [])
-    return _assign(name, ast.Call(ast.Attribute(start, call.func.attr, ast.Load()), call.args, call.keywords))
+    if call.func.attr == "copy_":
+        return _assign(name, call.args[0])
+    start = call.func  # of x.data.resize_(n).fill_(1)
+    while isinstance(start.value, ast.Call) and isinstance(start.value.func, ast.Attribute):
+        start = start.value.func
+    start.value = ast.Call(ast.Attribute(ast.Name(name, ast.Load()), "clone", ast.Load()), [], [])
+    return _assign(name, call)
 
 
 def _takes_data(statement: ast.stmt) -> bool:
@@ -651,6 +751,7 @@ def _takes_data(statement: ast.stmt) -> bool:
             isinstance(node, ast.Subscript)
             and isinstance(node.slice, ast.Constant)
             and (isinstance(node.slice.value, str) or {"data", "batch", "sample"} & set(words_of(dotted(node.value))))
+            and not (is_batch_size(str(node.slice.value)) or harmless_role(dotted(node.value)) == "config")
         ):
             return True
     is_unpacked = isinstance(statement, ast.Assign) and isinstance(statement.targets[0], ast.Tuple)
@@ -786,8 +887,12 @@ def _trail(body: list[ast.stmt], target: ast.stmt) -> tuple[list[ast.stmt], bool
 def _is_loss(name: str) -> bool:
     if name.startswith("_"):
         return False
-    is_named = bool(LOSS_NAMES.search(name)) or is_other_loss(name, [])
-    return is_named and not (ACTIONS.match(name) and "loss" not in name.lower())
+    is_named = bool(LOSS_NAMES.search(name)) or "penalty" in name.lower()
+    return (
+        is_named
+        and not re.match(r"(plot|show|save|load|log|print)_", name)
+        and not (ACTIONS.match(name) and "loss" not in name.lower())
+    )
 
 
 def _all_methods(cls: type) -> set[str]:
@@ -813,7 +918,7 @@ def _settings(tree: ast.Module) -> dict[str, Any]:
 
 
 def _ends_in(node: ast.ClassDef, layer: str) -> bool:
-    """Whether a part of what a network returns comes from this layer: sigmoid, or softmax."""
+    """Whether a part of what a network returns comes from this layer: sigmoid, softmax, linear."""
     methods = {one.name: one for one in node.body if isinstance(one, Function)}
     forward = methods.get("forward", methods.get("__call__", methods.get("call")))
     made = {dotted(n.targets[0]): n.value for n in ast.walk(node) if isinstance(n, ast.Assign)}
