@@ -415,7 +415,7 @@ def test_a_file_is_run_in_a_child_and_all_that_could_be_losses_are_answered(
 
 HOSTILE = {
     "syntax": ("def d_loss(real, fake) return", ":d_loss", "import-failed", "SyntaxError"),
-    "import": ("import no_such as n\ndef g_loss(fake): return n.f(fake)", ":g_loss", "loss-failed", "install no_such"),
+    "import": ("import no_such as n\ndef g_loss(fake): return n.f(fake)", ":g_loss", "loss-failed", "no_such"),
     "raises": ("def g_loss(fake): raise RuntimeError('a\\nb')", ":g_loss", "loss-failed", "RuntimeError: a b (line 1)"),
     "exits": ("import sys\ndef g_loss(fake): sys.exit(3)", ":g_loss", "loss-failed", "SystemExit: 3"),
     "dies": ("import os\ndef g_loss(fake): os._exit(5)", ":g_loss", "child-died", "g_loss ended the process"),

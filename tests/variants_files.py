@@ -241,7 +241,7 @@ def d_loss(fake, real):
 def g_loss(fake):
     return F.binary_cross_entropy_with_logits(fake, torch.zeros_like(fake))
 """,
-        {"d_loss": "target-range", "g_loss": ""},
+        {"d_loss": "drawn-range", "g_loss": ""},
     ),
     "5 % of the labels are flipped": (
         """

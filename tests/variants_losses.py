@@ -871,7 +871,7 @@ def g_feature_matching(real_features, fake_features):
     return (real_features.mean(0) - fake_features.mean(0)).abs().mean()
 
 
-@right("unknown", "D")
+@right("relativistic_average", "D")
 def d_relativistic_average_squares(real, fake):
     return ((real - fake.mean() - 1) ** 2).mean() + ((fake - real.mean() + 1) ** 2).mean()
 
@@ -888,7 +888,7 @@ def d_exponential(real, fake):
     return torch.exp(-real).mean() + torch.exp(fake).mean()
 
 
-@right("unknown", "D")
+@right("relativistic", "D")
 def d_relativistic_squares(real, fake):
     return (real - fake - 1).square().mean()
 

@@ -402,7 +402,9 @@ class LossFunction:
         class_domains = ("logits",) if not classy else (on,) if on and not self.scores else both
         if self.code.class_on:
             class_domains = (self.code.class_on,)
-        heads = ("", "features", "maps", "first") if self.has_networks else ("",)
+        heads: tuple[str, ...] = ("", "features", "maps", "first") if self.has_networks else ("",)
+        if any(n == 2 and self.reading.roles.get(name) == "D" for name, n in self.code.uses.unpacked.items()):
+            heads = heads[1:]
         uses, names = self.code.uses, self.reading.roles
         forms = ["flat", "column", "patch", "scales", "nested"] if self.scores else ["flat"]
         if any(name in uses.listed and role in SCORES for name, role in names.items()) and not self.has_networks:

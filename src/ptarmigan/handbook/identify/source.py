@@ -30,7 +30,6 @@ from ptarmigan.handbook.identify.signature import (
     dotted,
     harmless_role,
     is_batch_size,
-    is_other_loss,
     network_of,
     player_of,
     side_of,
@@ -143,9 +142,7 @@ class Missing(type):
     def __call__(cls, *given: Any, **named: Any) -> Any:
         if "module" in vars(cls):
             module = vars(cls)["module"]
-            remedy = (
-                f"install {module}" if module in LIBRARIES else f"put {module}, a module of your project, beside it"
-            )
+            remedy = f"install {module}" if module in LIBRARIES else "a module of your project belongs beside the file"
             raise LossError(f"it needs {module}, which cannot be imported here: {remedy}")
         return super().__call__(*given, **named)
 
@@ -371,6 +368,8 @@ class Program:
             uses = uses_of(node)
             return [self._code(name, self.scope[head], uses, open_names)]
         self.need(self.need([head]))
+        if head not in self.scope:
+            raise LossError("it is not defined where the file's constants and definitions alone are executed")
         cls, found = self.scope[head], []
         if method and not hasattr(cls, method):
             raise unknown("function", name, [f"{head}.{one.name}" for one in node.body if isinstance(one, Function)])
@@ -475,8 +474,12 @@ class Program:
         for method in node.body:
             for statement in method.body if isinstance(method, Function) else []:
                 names = {name[5:] for name in _stores(statement) if name.startswith("self.")}
-                is_made = re.search(r"\bnn\.|Loss\(", ast.unparse(statement)) and self.is_safe(statement)
-                if is_made and names and not any(hasattr(instance, name) or network_of(name, True) for name in names):
+                makes_layer = re.search(r"\bnn\.|Loss\(", ast.unparse(statement)) and self.is_safe(statement)
+                if (
+                    makes_layer
+                    and names
+                    and not any(hasattr(instance, name) or network_of(name, True) for name in names)
+                ):
                     with contextlib.suppress(Exception):
                         self.need(free_names(statement))
                         exec(
@@ -719,9 +722,9 @@ def free_names(node: ast.AST) -> set[str]:
 
 
 def is_stand_in(name: str, statement: ast.Assign | ast.AnnAssign) -> bool:
-    """Whether the probe's own value takes the place of an assigned one: a batch size, an empty configuration."""
-    is_empty = ast.unparse(statement.value or ast.Name("")) in ("dict()", "{}")
-    return is_batch_size(name) or (is_empty and harmless_role(name) == "config")
+    """Whether the probe's own value takes the place of an assigned one: a batch size, a configuration."""
+    is_made = isinstance(statement.value, ast.Call) or ast.unparse(statement.value or ast.Name("")) == "{}"
+    return is_batch_size(name) or (is_made and harmless_role(name) == "config")
 
 
 def _assign(name: str, value: ast.expr) -> ast.stmt:
