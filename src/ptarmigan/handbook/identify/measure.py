@@ -25,7 +25,9 @@ from ptarmigan.handbook.identify.terms import (
 CLASS_ROWS = 24  # rows of class logits to which a class term is fitted
 AT = 0.01  # the logit at which random targets are read: beside 0, where a formula may have a kink
 DRAWS = 64  # calls over which a random loss is averaged
-RARE = re.compile(r"random|choice|bernoulli|flip|\brand\(1?\)")  # in the source: what may happen in few calls
+RARE = re.compile(
+    r"random\.(random|rand|choice|binomial)\(\)?|bernoulli|flip|\brand\(1?\)"
+)  # in the source: what may happen in few calls
 
 
 @dataclass
@@ -98,7 +100,7 @@ def _measure(loss: LossFunction, setup: Setup, told: bool, player: str | None) -
     first = loss(setup, given).value
     if not np.array_equal(first, loss(setup, given).value, equal_nan=True):
         raise LossError("it returns different values for the same input and seed, so it keeps a state")
-    seen, calls = Measurement(loss, setup, told=told), 64 if RARE.search(loss.code.uses.text) else 9
+    seen, calls = Measurement(loss, setup, told=told), 64 if RARE.search(loss.code.uses.text) else 5
     if any((loss.call_once(setup, given, seed=seed).value != first).any() for seed in range(1, calls)):
         seen.random, seen.setup = True, replace(setup, draws=8 if loss.has_networks else DRAWS)
     _measure_curves(seen, player)

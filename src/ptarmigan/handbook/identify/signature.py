@@ -1,4 +1,4 @@
-"""Stage 2 of source -> signature -> call -> fit -> diagnose -> answer: which role each parameter of a loss has.
+"""Stage 2 of source -> signature -> call -> measure -> diagnose -> answer: which role each parameter of a loss has.
 
 The roles: real, fake and output are D's outputs, or images where a network D is given; target belongs to output,
 real_target and fake_target to the halves; class, class_real, class_fake and twin_fake are class logits, with labels,
