@@ -19,6 +19,7 @@ from ptarmigan.handbook.identify.families import (
     handbook_value,
 )
 from ptarmigan.handbook.identify.sentences import SENTENCES
+from ptarmigan.handbook.identify.signature import LossError
 
 if TYPE_CHECKING:
     from ptarmigan.handbook.identify.diagnose import Diagnosis, Verdict
@@ -120,8 +121,10 @@ def compose(seen: Measurement, diagnosis: Diagnosis, function: str, is_turned: b
     if seen.coupled == "other" and not diagnosis.faults:
         name = "unknown"
     found = diagnosis.faults
+    if any(code == "flat" for code, _ in found) and seen.loss.code.inline:
+        raise LossError("no output of D reaches it here")
     if any(code == "flat" for code, _ in found) and (
-        seen.loss.code.inline or "grad(" in seen.loss.code.uses.text or seen.gradients.penalty or seen.loss.extras
+        "grad(" in seen.loss.code.uses.text or seen.gradients.penalty or seen.loss.extras
     ):
         return other(function)
     if is_turned:  # targets as the user wrote them

@@ -155,6 +155,10 @@ def _d(real: Term | None, fake: Term | None, drawn: dict[str, tuple[float, float
             verdict.fault("target-first", half=missing)
         else:
             verdict.fault(f"{missing}-half-missing")
+    elif real and not fake and shape == "least_squares" and real.weight > 0 and real.target > 20:
+        verdict.rename("wasserstein")
+        verdict.scale, verdict.shift = 2 * real.weight * real.target, real.weight * real.target**2
+        verdict.note("drift", weight=real.weight)
     elif real and fake and _is_drift(real, fake):
         verdict.rename("wasserstein")
         verdict.scale, verdict.shift = fake.weight, real.weight * real.target**2

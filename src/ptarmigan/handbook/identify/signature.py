@@ -172,7 +172,7 @@ def uses_of(node: ast.AST) -> Uses:
     uses, checked = Uses(ast.unparse(node)), set[str]()
     for n in ast.walk(node):
         if isinstance(n, ast.Call):
-            name = dotted(n.func).removesuffix(".module")
+            name = dotted(n.func).removesuffix(".forward").removesuffix(".module")
             uses.called.setdefault(name, []).append(n)
             arguments = [dotted(argument) for argument in n.args]
             if name in ("zip", "enumerate", "len"):

@@ -1,4 +1,4 @@
-"""Stage 1 of source -> signature -> call -> measure -> diagnose -> answer: the losses of a file, without running the file.
+"""Stage 1 of source -> signature -> call -> measure -> diagnose -> answer: the losses of a file, without running it.
 
 A Program holds the syntax tree.  Of the module's statements it executes the imports, constants and definitions that a
 loss needs, and nothing else.  The statements of a training loop from which a `.backward()` follows become a function.
@@ -461,8 +461,9 @@ class Program:
         for group in groups_of(list(backward_calls(body, function.name if function else "")), body):
             lines = sorted({statement.lineno for statement, _, _ in group})
             known = dotted(group[0][1]).rsplit(".")[-1] or "loss"
-            where = ", ".join(map(self.place, lines)).replace(", line ", ", ")
-            where = where.replace("line ", "lines ", 1) if len(lines) > 1 and "cell" not in where else where
+            where = ", ".join(map(self.place, lines))
+            if len(lines) > 1 and "cell" not in where:
+                where = f"lines {', '.join(map(str, lines))}"
             maker = functools.partial(self._fragment, f"{known} ({where})", known, body, group, function, node)
             if self._asks_a_network(body, group):
                 yield f"{known} ({where})", maker
