@@ -24,40 +24,16 @@ CLASSES = ("class", "class_real", "class_fake", "twin_fake", "embedding")
 LABEL_ROLES = ("labels", "labels_real", "labels_fake")
 HARMLESS = {  # role -> the words of its names; the values are in call.py
     "weight": {
-        "lam",
-        "lambda",
-        "lmbda",
-        "weight",
-        "weights",
-        "coef",
-        "coeff",
-        "alpha",
-        "beta",
-        "gamma",
-        "factor",
-        "scale",
+        "lam", "lambda", "lmbda", "weight", "weights", "coef", "coeff", "alpha", "beta", "gamma", "factor", "scale",
     },
     "zero": {"gp", "penalty", "r1", "reg", "regularizer", "regularization"},
     "one": {"epoch", "epochs", "step", "steps", "iter", "iteration", "margin", "idx", "i", "depth", "stage", "level"},
     "off": {"cuda", "ddp", "rank", "verbose", "debug", "distributed", "gpu", "gpus"},
     "config": {
-        "cfg",
-        "config",
-        "param",
-        "params",
-        "conf",
-        "opt",
-        "opts",
-        "args",
-        "hparams",
-        "hps",
-        "hp",
-        "flags",
-        "gain",
-        "sync",
-        "phase",
+        "cfg", "config", "param", "params", "conf", "opt", "opts", "args", "hparams", "hps", "hp", "flags", "gain",
+        "sync", "phase",
     },
-}
+}  # fmt: skip
 NAMED = ("criterion", "other_loss", "net")  # given a stand-in, and named in a note
 FIXED = (*HARMLESS, *NAMED, "classes", "device", "width", "size", "image_real", "image_fake")
 
@@ -67,7 +43,10 @@ OUTPUTS = {
     "inputs", "sigmoid",
 }  # fmt: skip
 LABELS = {"label", "labels", "lbl", "lbls", "y", "digits", "onehot", "hot", "lab"}
-CLASS_WORDS = {"class", "classes", "cls", "clf", "aux", "auxiliary", "category", "c", "classifier"}
+CLASS_WORDS = {
+    "class", "classes", "cls", "clf", "aux", "auxiliary", "category", "c", "classifier", "condition", "conditions",
+    "cond",
+}  # fmt: skip
 TARGETS = {"target", "targets", "true", "tgt", "gt", "ones", "zeros", "valid"}
 EMBEDDINGS = {"embedding", "embeddings", "embed", "proxy", "proxies"}
 WHOLE_NAMES = {  # without underscores, in lower case
