@@ -24,18 +24,13 @@ from hypothesis import strategies as st
 import ptarmigan
 from ptarmigan.handbook.entries import ENTRIES
 from ptarmigan.handbook.identify import child_process, diagnose, identify
-from ptarmigan.handbook.identify.answer import (
-    CODE_ON_PROBABILITIES,
-    SENTENCES,
-    Identity,
-    compare_players,
-    identify_callable,
-    identify_code,
-)
-from ptarmigan.handbook.identify.diagnose import SHARED_D, SHARED_G
-from ptarmigan.handbook.identify.fit import LOGITS, Term, fit_curve, sigmoid, softplus
+from ptarmigan.handbook.identify.answer import Identity, compare_players
+from ptarmigan.handbook.identify.attempts import identify_callable, identify_code
+from ptarmigan.handbook.identify.families import ON_PROBABILITIES, SHARED_D, SHARED_G
+from ptarmigan.handbook.identify.sentences import SENTENCES
 from ptarmigan.handbook.identify.signature import player_of, readings
 from ptarmigan.handbook.identify.source import Program
+from ptarmigan.handbook.identify.terms import LOGITS, Term, fit_curve, sigmoid, softplus
 from ptarmigan.losses.adversarial import OBJECTIVES, cross_entropy_d
 from support import call, raises
 from variants_files import FILES
@@ -43,7 +38,7 @@ from variants_losses import CROSS_ENTROPY, VARIANTS, Variant, d_loss, g_loss
 
 REMEDIES = [line for entry in ENTRIES.values() for line in entry.code.splitlines()]
 REMEDIES += ["F.binary_cross_entropy_with_logits(output, target)", "F.cross_entropy(class_logits, labels)"]
-REMEDIES += CODE_ON_PROBABILITIES.values()
+REMEDIES += ON_PROBABILITIES.values()
 
 
 def one(function: Any, name: str | None = None, **told: Any) -> Identity:
@@ -175,7 +170,7 @@ def test_a_curve_gives_back_its_family_weight_target_and_offset(
     }[family]  # fmt: skip
     found = fit_curve(weight * shape + offset)
     assert found is not None
-    assert (found.family, found.behind_sigmoid) == (family, False)
+    assert (found.shape, found.behind_sigmoid) == (family, False)
     assert found.weight == pytest.approx(weight, rel=1e-4)
     if family != "linear":
         assert found.target == pytest.approx(target, abs=1e-4)
@@ -205,25 +200,6 @@ def test_curves_of_no_family_have_none() -> None:
     )  # a cross-entropy of target 6, were it one
 
 
-def test_float32_is_measured_to_give_out_where_the_sigmoid_rounds_to_one() -> None:
-    def d_log(real: torch.Tensor, fake: torch.Tensor) -> torch.Tensor:
-        return -torch.log(real).mean() - torch.log(1 - fake).mean()
-
-    (note,) = [note for note in one(d_log).notes if "float32" in note]
-    at = float(note.split("logit ")[1].split()[0])
-    assert at == pytest.approx(16.3, abs=0.1)
-    logit = torch.tensor(at + 1)
-    assert torch.isinf(torch.log(1 - logit.sigmoid()))
-    assert "is inf" in note
-    assert not [note for note in one(d_loss).notes if "float32" in note]  # softplus holds to any logit
-
-
-def test_a_naive_softplus_overflows_where_exp_does() -> None:
-    found = one(lambda fake: torch.log(1 + torch.exp(-fake)).mean(), "g_loss")
-    (note,) = [note for note in found.notes if "float32" in note]
-    assert float(note.split("logit ")[1].split()[0]) == pytest.approx(-88.7, abs=0.2)
-
-
 def test_the_value_at_the_equilibrium_is_scaled_with_the_loss() -> None:
     found = one(lambda real, fake: 3 * cross_entropy_d(real, fake).mean() + 1, "d_loss")
     assert found.equilibrium_value == pytest.approx(6 * np.log(2) + 1)
@@ -233,7 +209,7 @@ def test_the_value_at_the_equilibrium_is_scaled_with_the_loss() -> None:
 def test_each_finding_has_a_sentence_with_its_facts() -> None:
     calls = [node for node in ast.walk(ast.parse(inspect.getsource(diagnose))) if isinstance(node, ast.Call)]
     findings = [node for node in calls if isinstance(node.func, ast.Attribute) and node.func.attr in ("fault", "note")]
-    assert len(findings) > 50
+    assert len(findings) > 40
     for node in findings:
         if isinstance(node.args[0], ast.JoinedStr):
             continue
@@ -282,11 +258,11 @@ def test_several_losses_that_one_function_returns_are_each_answered() -> None:
     assert [(half.name, half.right) for half in halves] == [("hinge", True)] * 2
 
 
-@pytest.mark.parametrize(("sign", "targets"), [(1, "-1 for real, 1 for fake"), (-1, "1 for real, -1 for fake")])
+@pytest.mark.parametrize(("sign", "targets"), [(1, "-1 real, 1 fake"), (-1, "1 real, -1 fake")])
 def test_a_product_with_the_target_is_right_with_the_targets_that_it_names(sign: int, targets: str) -> None:
     found = one(lambda y_true, y_pred: sign * (y_true * y_pred).mean(), "wasserstein_loss")
     assert found.right
-    assert targets in found.notes[0]
+    assert targets in found.what
 
 
 def test_a_class_is_made_without_arguments() -> None:
@@ -439,7 +415,7 @@ def test_a_file_is_run_in_a_child_and_all_that_could_be_losses_are_answered(
 
 HOSTILE = {
     "syntax": ("def d_loss(real, fake) return", ":d_loss", "import-failed", "SyntaxError"),
-    "import": ("import no_such as n\ndef g_loss(fake): return n.f(fake)", ":g_loss", "loss-failed", "install no_such"),
+    "import": ("import no_such as n\ndef g_loss(fake): return n.f(fake)", ":g_loss", "loss-failed", "no_such"),
     "raises": ("def g_loss(fake): raise RuntimeError('a\\nb')", ":g_loss", "loss-failed", "RuntimeError: a b (line 1)"),
     "exits": ("import sys\ndef g_loss(fake): sys.exit(3)", ":g_loss", "loss-failed", "SystemExit: 3"),
     "dies": ("import os\ndef g_loss(fake): os._exit(5)", ":g_loss", "child-died", "g_loss ended the process"),

@@ -241,7 +241,7 @@ def d_loss(fake, real):
 def g_loss(fake):
     return F.binary_cross_entropy_with_logits(fake, torch.zeros_like(fake))
 """,
-        {"d_loss": "target-range", "g_loss": ""},
+        {"d_loss": "drawn-range", "g_loss": ""},
     ),
     "5 % of the labels are flipped": (
         """
@@ -350,5 +350,35 @@ def d_half(real): return -(real - 1).square().mean()
 """,
         {"d_concave": "concave-hinge", "d_leaky": "leaky-hinge", "d_max": "max", "d_distance": "symmetric",
          "d_mean_first": "mean-first", "d_half": "no-minimum"},
+    ),
+    "a softmax at D's end before a cross-entropy over classes, and a batch size of the script": (
+        """
+batch_size = 100
+class Discriminator(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.source = nn.Sequential(nn.Linear(9, 1), nn.Sigmoid())
+        self.aux = nn.Sequential(nn.Linear(9, 5), nn.Softmax(dim=1))
+    def forward(self, x):
+        return self.source(x), self.aux(x)
+D = Discriminator()
+bce, ce = nn.BCELoss(), nn.CrossEntropyLoss()
+for x, labels in loader:
+    answer, classes = D(G(torch.randn(batch_size, 4), labels))
+    g_loss = bce(answer, torch.ones(batch_size, 1)) + ce(classes, labels)
+    g_loss.backward()
+    opt_g.step()
+""",
+        {"g_loss (line 15)": "class-input"},
+    ),
+    "halves in branches, one of which cannot be run": (
+        LOOP
+        + """
+    real_loss = F.relu(1 - D(images)).mean()
+    real_loss.backward()
+    fake_loss = F.relu(1 + D(unknown.method(fake.detach()))).mean()
+    opt_d.step()
+""",
+        {"real_loss (line 8)": ""},
     ),
 }  # fmt: skip

@@ -468,7 +468,7 @@ def contrastive_class_loss(embedding, proxy, labels):
 
 @right("reacgan", "", reduction="none")
 def contrastive_class_loss_of_all_proxies(embeddings, proxies, labels):
-    margin, tau = 0.9, 0.25
+    margin, tau = 0.98, 0.5
     a = ((embeddings * proxies[labels]).sum(1) - margin).clamp(max=0) / tau
     b = (embeddings @ embeddings.T - 1 + margin).clamp(min=0) / tau
     b = b.masked_fill(labels[:, None] == labels, -torch.inf)
@@ -578,7 +578,7 @@ def g_wgan_maximised(fake):
     return fake.mean()
 
 
-@wrong("hinge", "hinge-in-g", "G")
+@right("hinge", "G")
 def g_hinge_with_a_hinge(fake):
     return F.relu(1 - fake).mean()
 
@@ -871,7 +871,7 @@ def g_feature_matching(real_features, fake_features):
     return (real_features.mean(0) - fake_features.mean(0)).abs().mean()
 
 
-@right("unknown", "D")
+@right("relativistic_average", "D")
 def d_relativistic_average_squares(real, fake):
     return ((real - fake.mean() - 1) ** 2).mean() + ((fake - real.mean() + 1) ** 2).mean()
 
@@ -888,7 +888,7 @@ def d_exponential(real, fake):
     return torch.exp(-real).mean() + torch.exp(fake).mean()
 
 
-@right("unknown", "D")
+@right("relativistic", "D")
 def d_relativistic_squares(real, fake):
     return (real - fake - 1).square().mean()
 

@@ -1,8 +1,8 @@
 """`ptarmigan losses identify`: which loss your code computes, and what is wrong with it.
 
 There are six stages, each in a module: source (the losses of a file, without running it) -> signature (the role of
-each parameter) -> call (the loss as a function of numbers) -> fit (the terms that reproduce its values) -> diagnose
-(their names and faults) -> answer (an Identity).  child_process runs them on a file.
+each parameter) -> call (the loss as a function of numbers) -> measure (the terms that reproduce its values) ->
+diagnose (their names and faults) -> answer (an Identity).  attempts runs them on one loss, child_process on a file.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ptarmigan.core.types import UserError, unknown
-from ptarmigan.handbook.identify.answer import Identity, compare_players, identify_callable
+from ptarmigan.handbook.identify.answer import Identity, compare_players
 from ptarmigan.handbook.identify.child_process import identify_file
 from ptarmigan.handbook.identify.signature import describe_error
 
@@ -48,6 +48,8 @@ def identify(*losses: Any, kind: str | None = None, on: str | None = None) -> An
         if isinstance(loss, str | Path):
             found += identify_file(str(loss), kind, on)
         else:
+            from ptarmigan.handbook.identify.attempts import identify_callable  # imports torch
+
             name = _name_of(loss)
             found += identify_callable(_instance_of(loss, name) if inspect.isclass(loss) else loss, name, kind, on)
     return Answers(compare_players(found))

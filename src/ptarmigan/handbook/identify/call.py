@@ -10,6 +10,7 @@ import contextlib
 import io
 import itertools
 import random
+import re
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -18,7 +19,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
@@ -32,17 +32,19 @@ from ptarmigan.handbook.identify.signature import (
     SeveralLosses,
     describe_error,
     harmless_role,
+    is_batch_size,
     network_of,
     parameters_of,
     words_of,
 )
 from ptarmigan.handbook.identify.source import Code
+from ptarmigan.handbook.identify.terms import Array
 
-Array = NDArray[np.float64]
 SHAPES = [(8, 10), *((n, 10) for n in (64, 32, 128, 16, 100, 256)), *((8, k) for k in (4, 2, 5, 100, 1000))]
 SECONDS_TO_TRY = 3.0
 LATENT_DIM = 16
 EMBEDDING_DIM = 6
+MARK = 0.123  # the last pixel of an image
 PIXELS = 28 * 28  # of an image that a stub of D reads: thirds of path, side and number
 TYPES = {"FloatTensor", "HalfTensor", "DoubleTensor", "BFloat16Tensor", "Tensor"}
 
@@ -85,7 +87,7 @@ class Result:
 
     value: Array  # [] or [N]
     gradients: dict[str, Array] | None = None  # with respect to each role's logits, if autograd gives them
-    d_gradient: float | None = None  # with respect to D's parameter, if the loss takes D
+    d_gradients: dict[str, Array] = field(default_factory=dict)  # the same through the parameters of a given D
     slope_gradient: float = 0.0  # with respect to D's slope in the image, on which penalties alone depend
 
 
@@ -96,7 +98,6 @@ class Gradients:
     plain: bool = False  # the loss returns a number instead of a tensor: there is nothing to differentiate
     detached: list[str] = field(default_factory=list)  # roles that the value depends on and the gradient does not
     detached_from_d: list[str] = field(default_factory=list)  # outputs of a given D that have no gradient in D
-    wrong: list[str] = field(default_factory=list)  # roles whose gradient is not the slope of the value
     in_g: float = 0.0  # the size of the gradient that reaches a given G
     penalty: str = ""  # of D's slope in the image: right, dead (without create_graph) or subtracted
 
@@ -150,6 +151,8 @@ class Config(float):
         if name.startswith("__"):
             raise AttributeError(name)
         settings = self.__dict__.get("settings", {})
+        if is_batch_size(name) and "" in settings:
+            return settings[""]  # the probe's
         return settings[name] if settings.get(name) is not None else config(settings, name)
 
     __getitem__ = __getattr__
@@ -159,9 +162,24 @@ class Config(float):
 
 
 def config(settings: dict[str, Any], name: str = "") -> Any:
-    if {"dim", "size", "nz", "num", "channels", "nc", "classes", "batch", "width"} & set(words_of(name)):
-        return 8 if "batch" in name else 10 if "classes" in name else LATENT_DIM
-    made = Config(0.0 if harmless_role(name) in ("zero", "off") else 1.0)
+    if {
+        "dim",
+        "dimension",
+        "size",
+        "nz",
+        "num",
+        "channels",
+        "nc",
+        "classes",
+        "batch",
+        "width",
+        "latent",
+        "hidden",
+    } & set(words_of(name)):
+        return 10 if "classes" in name else LATENT_DIM
+    if harmless_role(name) == "off":
+        return None
+    made = Config(0.0 if harmless_role(name) == "zero" else 1.0)
     made.settings = settings
     return made
 
@@ -171,17 +189,25 @@ def harmless(name: str, settings: dict[str, Any]) -> Any:
     role = harmless_role(name)
     if "fake_label" in name:
         return 0.0
-    return {"device": "cpu", "zero": 0.0, "off": False, "one": 1, "config": config(settings)}.get(role, 1.0)
+    return {"device": "cpu", "zero": 0.0, "off": 0, "one": 1, "config": config(settings)}.get(role, 1.0)
 
 
 class Stub(nn.Module):
-    """A network with one parameter, which is 1 and multiplies its output."""
+    """A network whose parameters are 0 and are added to its outputs, one for each value of each role."""
 
-    def __init__(self, setup: Setup, answers: int) -> None:
+    def __init__(self, setup: Setup, answers: int, like: dict[str, Tensor]) -> None:
         super().__init__()
         self.setup, self.answers = setup, answers  # how many values it returns
-        self.scale = nn.Parameter(torch.ones(()))
+        self.shifts = nn.ParameterDict({role: torch.zeros_like(value) for role, value in like.items()})
         self.images = torch.zeros(0)
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            if name.startswith("__"):
+                raise
+            return lambda *_, **__: torch.randn(self.setup.size, LATENT_DIM)  # a method of the user's network
 
 
 class StubD(Stub):
@@ -191,7 +217,7 @@ class StubD(Stub):
     """
 
     def __init__(self, setup: Setup, answers: int, leaves: dict[str, Tensor], slope: Tensor) -> None:
-        super().__init__(setup, answers)
+        super().__init__(setup, answers, leaves)
         self.leaves, self.slope = leaves, slope
 
     @without_mode
@@ -200,28 +226,38 @@ class StubD(Stub):
             x for x in (*given, *more.values()) if isinstance(x, Tensor) and x.ndim > 1 and x.is_floating_point()
         ]
         planes = [x.flatten(2) if x.ndim > 2 else x.unsqueeze(1) for x in tensors if x[0].numel() > 8]
-        length = max(x.shape[-1] for x in planes)
+        if not planes:  # a head on another network's output
+            return next(iter(given), None)
+        length = max((x.shape[-1] for x in planes if is_image(x).any()), default=max(x.shape[-1] for x in planes))
         rows = torch.cat([x for x in planes if x.shape[-1] == length], 1)
         third = length // 3
-        sides = rows[:, :, third : 2 * third].detach().mean(-1)
-        row = rows[torch.arange(len(rows)), sides.argmin(1)]
-        side = ((sides.min(1).values + 1) / 2).clamp(0, 1)
+        base = rows[:, :, :third].detach().mean(-1, keepdim=True)  # undo a rescaling, of pixels 0 and MARK to others
+        scale = torch.where(is_image(rows).unsqueeze(-1), (rows[:, :, -1:].detach() - base) / MARK, 1)
+        marks = (rows.detach() - torch.where(is_image(rows).unsqueeze(-1), base, 0)) / scale
+        sides = marks[:, :, third : 2 * third].mean(-1)
+        which = torch.where(is_image(rows) | ~is_image(rows).any(1, keepdim=True), sides, torch.inf).argmin(1)
+        each = torch.arange(len(rows))
+        row, mark = rows[each, which], marks[each, which]
+        side = ((mark[:, third : 2 * third].mean(-1) + 1) / 2).clamp(0, 1)
         side = torch.where((side - side.round()).abs() < 0.2, side.round(), side)
-        number = (row[:, 2 * third :].detach().mean(-1) * self.setup.size).round().long().clamp(0, self.setup.size - 1)
+        number = (mark[:, 2 * third : -1].mean(-1) * self.setup.size).round().long().clamp(0, self.setup.size - 1)
 
         def output(role: str, weights: Tensor) -> Tensor:
             halves = [self.leaves.get(f"{role}{half}") for half in ("real", "fake")]
             known = next(half for half in halves if half is not None)
-            a, b = (torch.zeros_like(known) if half is None else half.detach() for half in halves)
+            a, b = (
+                torch.zeros_like(known) if half is None else half.detach() + self.shifts[f"{role}{side}"]
+                for side, half in zip(("real", "fake"), halves, strict=True)
+            )
             return torch.where(weights > 0, weights * a[number], 0) + torch.where(
                 weights < 1, (1 - weights) * b[number], 0
             )
 
         path = row[:, :third].sum(-1) / third**0.5
-        logits = output("", side) * self.scale + self.slope * (path - path.detach())
+        logits = output("", side) + self.slope * (path - path.detach())
         source = self.setup.shaped(logits.sigmoid() if self.setup.on == "probabilities" else logits)
         if self.setup.head == "class":
-            c = output("class_", side.unsqueeze(1)) * self.scale
+            c = output("class_", side.unsqueeze(1))
             return source, c.softmax(1) if self.setup.class_on == "probabilities" else c
         features = rows.flatten(1).detach()
         if self.answers > 2:
@@ -231,6 +267,12 @@ class StubD(Stub):
         )
 
 
+def is_image(planes: Tensor) -> Tensor:
+    """Which of the planes [N, C, P] are an image of _images, rescaled perhaps: a flat third, then another value."""
+    first, last = planes[:, :, : max(planes.shape[-1] // 3, 1)].detach(), planes[:, :, -1].detach()
+    return (first.amax(-1) - first.amin(-1) < 1e-6) & (last - first[:, :, 0] > 1e-3)
+
+
 class StubG(Stub):
     """A generator that returns the images that were put into it."""
 
@@ -238,7 +280,7 @@ class StubG(Stub):
     def forward(self, *given: Any, **more: Any) -> Any:
         x = next(iter(given), None)
         x = x[0] if isinstance(x, list | tuple) and x else x
-        images = self.images[: len(x) if isinstance(x, Tensor) and x.ndim else None] * self.scale
+        images = self.images[: len(x) if isinstance(x, Tensor) and x.ndim else None] + self.shifts["zero"]
         return (images, *[x] * (self.answers - 1)) if self.answers > 1 else images
 
 
@@ -258,8 +300,10 @@ class Nets:
 class Criterion(nn.Module):
     """Cross-entropy of D's output and a target, which may be a flag or a number."""
 
-    def __init__(self, on: str) -> None:
+    def __init__(self, on: str, name: str) -> None:
         super().__init__()
+        if {"mse", "l1", "l2", "hinge"} & set(words_of(name)):
+            raise LossError(f"{name} is not in the file: define it there")
         self.loss = nn.BCELoss() if on == "probabilities" else nn.BCEWithLogitsLoss()
 
     def forward(self, output: Any, target: Any, *more: Any, **named: Any) -> Any:
@@ -321,7 +365,7 @@ class LossFunction:
     def setups(self, on: str | None) -> list[Setup]:
         """The setups in which the loss can be called, one for each domain; raises LossError if there are none."""
         failures: dict[tuple[bool, str], LossError] = {}
-        until = time.monotonic() + SECONDS_TO_TRY
+        until = time.process_time() + SECONDS_TO_TRY
         for tried, candidates in enumerate(self._candidates(on)):
             working: list[Setup] = []
             for setup in candidates:
@@ -337,7 +381,7 @@ class LossFunction:
                         raise
             if working:
                 return working
-            if tried > 16 and time.monotonic() > until:
+            if tried > 16 and time.process_time() > until:
                 break
         first = self._arrays()[0]
         told = [e for (array, text), e in failures.items() if array == first and "between 0 and 1" not in text]
@@ -357,15 +401,23 @@ class LossFunction:
         both = ("logits", "probabilities")
         on_domains = (on,) if on else both if self.scores else ("logits",)
         class_domains = ("logits",) if not classy else (on,) if on and not self.scores else both
-        heads = ("", "features", "maps", "first") if self.has_networks else ("",)
+        if self.code.class_on:
+            class_domains = (self.code.class_on,)
+        heads: tuple[str, ...] = ("", "features", "maps", "first") if self.has_networks else ("",)
+        if any(n == 2 and self.reading.roles.get(name) == "D" for name, n in self.code.uses.unpacked.items()):
+            heads = heads[1:]
         uses, names = self.code.uses, self.reading.roles
         forms = ["flat", "column", "patch", "scales", "nested"] if self.scores else ["flat"]
         if any(name in uses.listed and role in SCORES for name, role in names.items()) and not self.has_networks:
             forms = ["scales", "nested", "flat", "column", "patch"]
         elif any(uses.ranks.get(name) == 4 for name in names):
             forms = ["patch", *forms]
+        fixed = rf"\b(?:ones|zeros|randn|rand|full|view)\([(\[]*({'|'.join(str(n) for n, _ in SHAPES[1:7])})\b"
+        shapes = sorted(
+            SHAPES, key=lambda shape: str(shape[0]) not in re.findall(fixed, uses.text)
+        )  # torch.ones(64, 1)
         for (size, classes), double, onehot, head, array, form, flat_images in itertools.product(
-            SHAPES if labels or classy else [shape for shape in SHAPES if shape[1] == 10],
+            shapes if labels or classy else [shape for shape in shapes if shape[1] == 10],
             (True, False),
             (False, True) if labels else (False,),
             ("class", *heads) if self.has_networks and labels else heads,
@@ -419,7 +471,7 @@ class LossFunction:
         return {1.0: "mean", 2.0: "sum"}.get(ratio, "other")
 
     def gradients(self, setup: Setup) -> Gradients:
-        """Compare autograd's gradients with finite differences along a random direction for each role."""
+        """Compare autograd's gradients with differences of the values."""
         if setup.array:
             return Gradients()
         given = self.inputs(setup, seed=5)
@@ -428,30 +480,19 @@ class LossFunction:
             return Gradients(plain=True)
         through_g = self.has_networks and self.has_g and "fake" in result.gradients
         found = Gradients(in_g=float(np.abs(result.gradients["fake"]).sum()) if through_g else 0.0)
-        rng = np.random.default_rng(6)
-        slopes: dict[str, float] = {}
         for role in (*self.scores, *self.class_roles(setup)):
-            way = given[role] if self.has_networks else rng.standard_normal(given[role].shape)
-            ends = [self(setup, given | {role: given[role] + h * way}).value.sum() for h in (1e-3, -1e-3)]
-            slopes[role] = slope = float(ends[0] - ends[1]) / 2e-3
-            gradient = result.gradients[role]
-            if self.has_networks and not (role == "fake" and self.has_g):
+            moved = self(setup, given | {role: 1.001 * given[role]}).value
+            if np.abs(moved - result.value).max() <= 1e-7:
                 continue
-            if abs(slope) > 1e-4 and not gradient.any():
+            if not result.gradients[role].any() and (not self.has_networks or (role == "fake" and self.has_g)):
                 found.detached.append(role)
-            elif abs(slope - (gradient * way).sum()) > 1e-2 * abs(slope) + 2e-3:
-                found.wrong.append(role)
-        if result.d_gradient is not None:  # the sum over D's outputs, except those that were detached
-            for role, slope in slopes.items():
-                others = sum(slopes.values()) - slope
-                tolerance = 1e-3 * max(1e-3, abs(others), abs(result.d_gradient))
-                if abs(slope) > 1e-3 and abs(others - result.d_gradient) <= tolerance:
-                    found.detached_from_d.append(role)
+            if role in result.d_gradients and not result.d_gradients[role].any():
+                found.detached_from_d.append(role)
         if self.has_networks or self.extras:
             ends = [self.call_once(setup, given, slope=3 + h).value.sum() for h in (1e-3, -1e-3)]
             rise = float(ends[0] - ends[1]) / 2e-3
-            autograd = self.call_once(setup, given, gradients=True, slope=3.0).slope_gradient
             if abs(rise) > 1e-6:
+                autograd = self.call_once(setup, given, gradients=True, slope=3.0).slope_gradient
                 found.penalty = "subtracted" if rise < 0 else "right" if abs(autograd) > 0.1 * rise else "dead"
         return found
 
@@ -479,7 +520,10 @@ class LossFunction:
                 role: max((n for name, n in unpacked if self.reading.roles.get(name) == role), default=1)
                 for role in "DG"
             }
-            stubs = {"D": StubD(setup, answers["D"], leaves, in_image), "G": StubG(setup, answers["G"])}
+            stubs = {
+                "D": StubD(setup, answers["D"], leaves, in_image),
+                "G": StubG(setup, answers["G"], {"zero": torch.zeros(())}),
+            }
             stubs["G"].images = _images("fake", setup, leaves)
         pictures = {
             role: _images(role[6:], setup, leaves).detach().requires_grad_() for role in FIXED[-2:] if self.extras
@@ -502,11 +546,14 @@ class LossFunction:
         except LossError:
             raise
         except (Exception, SystemExit) as error:
+            if re.search("(dtype|output type) Long", str(error)):
+                raise LossError("its targets are integers, as torch.full((n,), 1) makes them: write 1.0") from None
             raise LossError(describe_error(error, self.function)) from None
         value = loss_value(out, setup.size)
         if not gradients or not isinstance(out, Tensor):
             return Result(value)
-        wanted = [*leaves.values(), *(stub.scale for stub in stubs.values()), in_image]
+        shifts = dict(stubs["D"].shifts) if stubs else {}
+        wanted = [*leaves.values(), *shifts.values(), in_image]
         found: tuple[Tensor | None, ...] = (None,) * len(wanted)
         if out.requires_grad:
             try:
@@ -514,13 +561,8 @@ class LossFunction:
             except RuntimeError as error:
                 raise LossError(describe_error(error, self.function)) from None
         known = [np.zeros(w.shape) if f is None else f.double().numpy() for f, w in zip(found, wanted, strict=True)]
-        by_role = dict(zip((*leaves, *stubs, "slope"), known, strict=True))
-        return Result(
-            value,
-            {role: by_role[role] for role in leaves},
-            float(by_role["D"]) if self.has_networks else None,
-            float(by_role["slope"]),
-        )
+        of_leaves, of_shifts = dict(zip(leaves, known, strict=False)), known[len(leaves) : -1]
+        return Result(value, of_leaves, dict(zip(shifts, of_shifts, strict=True)), float(known[-1]))
 
     def _argument(
         self, name: str, role: str, setup: Setup, given: dict[str, Array], leaves: dict[str, Tensor],
@@ -535,10 +577,12 @@ class LossFunction:
         if role in ("latents", *FIXED):
             values: dict[str, Any] = {
                 "latents": torch.randn(setup.size, LATENT_DIM), "width": LATENT_DIM, "classes": setup.classes,
-                "size": setup.size, "criterion": Criterion(setup.on), "net": Nets({}),
+                "size": setup.size, "net": Nets({}),
                 "other_loss": lambda *_, **__: torch.zeros(()),
             }  # fmt: skip
-            return values[role] if role in values else harmless(name, self.code.settings)
+            if role == "criterion":
+                return Criterion(setup.on, name)
+            return values[role] if role in values else harmless(name, self.code.settings | {"": setup.size})
         if role == "is_real":
             return bool(given["target"][0] == 1)
         if self.has_networks and role in ("real", "fake"):
@@ -569,6 +613,7 @@ def _images(side: str, setup: Setup, leaves: dict[str, Tensor]) -> Tensor:
     path = (leaf - leaf.detach()).unsqueeze(1).expand(-1, third) / third**0.5
     number = (torch.arange(setup.size) / setup.size).unsqueeze(1).expand(-1, PIXELS - 2 * third)
     flat = torch.cat([path, torch.full((setup.size, third), 1.0 if side == "real" else -1.0), number], 1)
+    flat[:, -1] = MARK
     return flat if setup.flat_images else flat.view(-1, 1, 28, 28)
 
 
@@ -582,6 +627,10 @@ def loss_value(out: Any, size: int) -> Array:
         out = np.asarray(out)
     if not isinstance(out, int | float | np.ndarray | np.number) or isinstance(out, bool):
         raise LossError(f"it returns {type(out).__name__}, not a number")
+    if type(out) in (int, float) and out == 0:
+        raise LossError(
+            "it returns the number 0 here: nothing was added to it, as where a loop runs over an empty list"
+        )
     value = np.asarray(out)
     if value.dtype.kind not in "fiu":
         raise LossError(f"it returns an array of {value.dtype}, not of numbers")

@@ -22,7 +22,7 @@ from typing import Any
 
 from ptarmigan.core.paths import user_path
 from ptarmigan.core.types import UserError, printable
-from ptarmigan.handbook.identify.answer import Identity, identify_code
+from ptarmigan.handbook.identify.answer import Identity
 from ptarmigan.handbook.identify.signature import LossError, describe_error
 from ptarmigan.handbook.identify.source import Code, Program, read_source
 
@@ -94,14 +94,26 @@ def _read_report(path: Path, report: list[dict[str, Any]], status: int | None) -
         raise UserError(f"{path}: {at} ended the process ({_ending(status)})", "child-died")
     for item in report:
         if "skipped" in item:
-            print(printable(f"not identified: {item['skipped']}"), file=sys.stderr)
+            for line in f"not identified: {item['skipped']}".split("\n"):
+                print(printable(line), file=sys.stderr)
     found = [_identity(item["identity"]) for item in report if "identity" in item]
+    if any("skipped" in item for item in report):  # the other player's loss may be among those
+        found = [
+            one.turned_alone() if len({other.player for other in found} & {"D", "G"}) < 2 else one for one in found
+        ]
     if not found:
         public: list[str] = next((item["public"] for item in report if "public" in item), [])
         others = f"; it defines {', '.join(public[:8])}" if public else ""
+        why = (
+            "the reasons stand above"
+            if any("skipped" in item for item in report)
+            else (
+                "a loss is a function or class with loss, hinge, bce or adv in its name, or stands before a .backward()"
+            )
+        )
         raise UserError(
-            f"{path} has no loss that can be identified{others}; name one, {path.name}:FUNCTION, or put the lines that "
-            "compute it into a function of real and fake, D's outputs", "no-loss",
+            f"{path} has no loss that could be judged ({why}){others}; name one, {path.name}:FUNCTION, or write "
+            "def d_loss(real, fake) and def g_loss(fake), of D's outputs", "no-loss",
         )  # fmt: skip
     return found
 
@@ -154,9 +166,14 @@ def child_main() -> None:
 
 def _judge(name: str, make: Callable[[], list[Code]], order: dict[str, Any], tell: Callable[..., None]) -> None:
     """Write the answers on one loss, or why there is none, into the report."""
+    from ptarmigan.handbook.identify.attempts import identify_code
+
     code = None
     try:
-        for code in make():
+        codes = make()
+        if not codes:
+            raise LossError("an instance cannot be made")
+        for code in codes:
             for one in identify_code(code, order["kind"], order["on"]):
                 tell(identity=asdict(one))
     except (Exception, SystemExit) as error:
@@ -200,8 +217,10 @@ def _load_torch() -> None:
     """Import torch before the processes divide; its types with a precision of their own become the probe's."""
     import torch
 
-    import ptarmigan.handbook.identify.diagnose  # noqa: F401
+    import ptarmigan.handbook.identify.attempts  # noqa: F401
 
+    from_numpy = torch.from_numpy
+    setattr(torch, "from_numpy", lambda x: x if isinstance(x, torch.Tensor) else from_numpy(x))  # noqa: B010
     for module in (torch, torch.cuda):
         for name in ("FloatTensor", "HalfTensor"):
             setattr(module, name, torch.DoubleTensor)

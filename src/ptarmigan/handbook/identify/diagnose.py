@@ -1,6 +1,6 @@
 """Stage 5 of source -> ... -> answer: name the fitted terms, and say what is wrong with them.
 
-A finding is a code and the values to insert into its sentence in answer.SENTENCES.
+A finding is a code and the values to insert into its sentence in sentences.SENTENCES.
 """
 
 from __future__ import annotations
@@ -11,35 +11,16 @@ from math import log
 
 import numpy as np
 
-from ptarmigan.handbook.identify.call import Array
-from ptarmigan.handbook.identify.fit import (
-    LOGITS,
-    Measurement,
-    Term,
-    class_bases,
-    close,
-    least_squares,
-    softplus,
-)
+from ptarmigan.handbook.identify.families import FAMILIES, OF_SHAPE, SHARED_D, SHARED_G, WORDS
+from ptarmigan.handbook.identify.measure import Measurement
 from ptarmigan.handbook.identify.signature import player_of, words_of
+from ptarmigan.handbook.identify.terms import Term, class_bases, close
 
-SHARED_D, SHARED_G = "minimax, non_saturating", "hinge, wasserstein"  # one formula, two losses
 HELPS = {"D": "a D that minimises it helps G", "G": "a G that minimises it helps D"}
-PROMISES = {  # pattern in a function's name -> the losses that it may compute
-    r"non_?sat": ("non_saturating",),
-    r"(?<!non)(?<!non_)saturating": ("minimax",),
-    r"hinge": ("hinge",),
-    r"wgan|wasserstein": ("wasserstein",),
-    r"lsgan|least_?squares": ("least_squares", "least_squares_pearson"),
-    r"rpgan|relativistic": ("relativistic", "relativistic_average"),
-}
 STAND_INS = {
-    "weight": "1", "zero": "0", "one": "1", "off": "False", "config": "its defaults, else 1", "net": "the identity",
-    "criterion": "cross-entropy", "other_loss": "0",
+    "weight": "1", "zero": "0", "net": "the identity", "other_loss": "0",
 }  # fmt: skip
 Finding = tuple[str, dict[str, object]]  # a code, and the values in its sentence
-ENTRY = {"cross_entropy": "non_saturating", "least_squares": "least_squares", "hinge": "hinge", "linear": "wasserstein"}
-PARTS = {"cross_entropy": "cross-entropy", "least_squares": "a parabola", "hinge": "a hinge", "linear": "a line"}
 
 
 @dataclass
@@ -51,6 +32,9 @@ class Verdict:
     smoothing: float | None = None
     shift: float = 0.0  # to add to the measured offset, if the named loss differs from the fitted term by a constant
     owner: str = ""  # D or G, if it is the loss of the other player
+    half: str = ""  # real or fake, if it is that half of D's loss alone
+    targets: str = ""  # those of real and fake, if it takes them
+    form: str = ""  # of a relativistic loss other than the handbook's
     what: str = ""  # a description, if no name fits
     faults: list[Finding] = field(default_factory=list)
     notes: list[Finding] = field(default_factory=list)
@@ -63,7 +47,8 @@ class Verdict:
         self.notes.append((code, facts))
 
     def rename(self, name: str) -> None:
-        self.name = self.entry = name
+        self.name = name
+        self.entry = FAMILIES[name].entry or name
 
 
 @dataclass(frozen=True)
@@ -79,7 +64,7 @@ class Diagnosis:
 
 
 ORIENTATION = {"targets-swapped", "sign", "sign-of-half", "direction", "other-player", "hinge-of-d", "hinge-in-g",
-               "target-of-g", "pairs-reversed"}  # fmt: skip
+               "target-of-g"}  # fmt: skip
 
 
 def diagnose(seen: Measurement, function: str, kind: str | None) -> Diagnosis:
@@ -95,8 +80,7 @@ def diagnose(seen: Measurement, function: str, kind: str | None) -> Diagnosis:
     for about in (0.0, 1.0):
         terms = {key: term and term.turned(about) for key, term in seen.terms.items()}
         mirrored = replace(seen, terms=terms, difference=seen.difference and seen.difference.turned(0.0),
-                           curves={key: curve[::-1] for key, curve in seen.curves.items()},
-                           far={key: far[::-1] for key, far in seen.far.items()})  # fmt: skip
+                           curves={key: curve[::-1] for key, curve in seen.curves.items()})  # fmt: skip
         turned = _diagnose(mirrored, player, function)
         if not (ORIENTATION | {"same-targets"}) & {code for code, _ in turned.faults}:
             return replace(found, turned=turned)
@@ -109,14 +93,17 @@ def _diagnose(seen: Measurement, player: str, function: str) -> Diagnosis:
     classes = [
         _class_term(seen, role, player, parameter.get(role, "class logits"))
         for role, term in seen.classes.items()
-        if not (seen.loss.has_networks and term is not None and term.family == "flat")
+        if not (seen.loss.has_networks and term is not None and term.shape == "flat")
     ]
     weights = sorted({round(part.scale, 6) for part in classes})
     if len(weights) > 1 and all(part.name == "auxiliary_classifier" and not part.faults for part in classes):
         classes[-1].note("class-weights", weights=" and ".join(f"{weight:.4g}" for weight in weights))
-    parts = [_whole(seen, player), *([source] if source else []), *classes, _float32(seen)]
+    parts = [_whole(seen, player), *([source] if source else []), *classes]
     faults = [fault for part in parts for fault in part.faults]
     notes = [note for part in parts for note in part.notes]
+    on_probabilities = seen.setup.on == "probabilities" and not seen.setup.array and not faults
+    if on_probabilities and any(term and term.shape == "cross_entropy" for term in seen.terms.values()):
+        notes.append(("float32", {}))
     return Diagnosis(player, source, classes, faults, notes)
 
 
@@ -125,11 +112,11 @@ def _player(seen: Measurement) -> str:
     if seen.joint:
         return "G" if seen.difference and seen.difference.direction == -1 else "D"
     real, fake = seen.terms.get("real"), seen.terms.get("fake")
-    if "fake" not in seen.terms or (real is not None and real.family != "flat"):
+    if "fake" not in seen.terms or (real is not None and real.shape != "flat"):
         return "D"
     if fake is None:
         return "G" if seen.curves["fake"][0] > seen.curves["fake"][-1] else "D"
-    return "G" if fake.direction > 0 or fake.family == "least_squares" or fake.weight < 0 else "D"
+    return "G" if fake.direction > 0 or fake.shape == "least_squares" or fake.weight < 0 else "D"
 
 
 # --- D's outputs ---
@@ -143,35 +130,41 @@ def _source(seen: Measurement, player: str, function: str) -> Verdict:
     if None in seen.terms.values():
         return _unknown(seen, player)
     real, fake = seen.terms.get("real"), seen.terms.get("fake")
-    return _g(real, fake, function) if player == "G" else _d(real, fake)
+    if player == "G":
+        verdict = _g(real, fake, function)
+        low, high = seen.drawn.get("fake", (1.0, 1.0))
+        if high > 1 + 1e-3 and not verdict.owner:
+            verdict.faults = [("drawn-range", {"low": low, "high": high})]
+        return verdict
+    return _d(real, fake, seen.drawn)
 
 
-def _d(real: Term | None, fake: Term | None) -> Verdict:
+def _d(real: Term | None, fake: Term | None, drawn: dict[str, tuple[float, float]] | None = None) -> Verdict:
     """D's loss from its terms of real and of generated images, one of which may be in another function."""
     given = [term for term in (real, fake) if term is not None]
-    live = [term for term in given if term.family != "flat"]
+    live = [term for term in given if term.shape != "flat"]
     if not live:
-        return Verdict(what="flat loss", faults=[("flat", {"what": "D's outputs"})], entry="non_saturating")
-    family = live[0].undirected_family
-    name = SHARED_D if family == "cross_entropy" else ENTRY[family]
-    verdict = Verdict(name, _scale(live[0]), entry=ENTRY[family])
-    if fake is None:
-        verdict.note("real-half", use="" if family == "hinge" else "; on generated images it is what G minimises")
-    if real is None:
-        verdict.note("fake-half")
+        return Verdict(faults=[("flat", {"what": "D's outputs"})], entry="non_saturating")
+    shape = live[0].undirected
+    verdict = Verdict(scale=live[0].scale, half="real" if fake is None else "fake" if real is None else "")
+    verdict.rename(OF_SHAPE[shape].name)
     if len(live) < len(given):
-        missing = "real" if real is not None and real.family == "flat" else "fake"
-        if family == "linear":
+        missing = "real" if real is not None and real.shape == "flat" else "fake"
+        if shape == "linear":
             verdict.name, verdict.entry = "unknown", "non_saturating"
             verdict.fault("target-first", half=missing)
         else:
             verdict.fault(f"{missing}-half-missing")
+    elif real and not fake and shape == "least_squares" and real.weight > 0 and real.target > 20:
+        verdict.rename("wasserstein")
+        verdict.scale, verdict.shift = 2 * real.weight * real.target, real.weight * real.target**2
+        verdict.note("drift", weight=real.weight)
     elif real and fake and _is_drift(real, fake):
         verdict.rename("wasserstein")
         verdict.scale, verdict.shift = fake.weight, real.weight * real.target**2
         verdict.note("drift", weight=real.weight)
-    elif len({(term.undirected_family, term.behind_sigmoid) for term in live}) > 1:
-        of_real, of_fake = (PARTS[term.undirected_family] for term in live)
+    elif len({(term.undirected, term.behind_sigmoid) for term in live}) > 1:
+        of_real, of_fake = (WORDS[term.undirected] for term in live)
         verdict.name, verdict.what = "unknown", f"{of_real} for real, {of_fake} for fake"
         verdict.fault("mixed-halves")
     elif live[0].behind_sigmoid:
@@ -180,30 +173,22 @@ def _d(real: Term | None, fake: Term | None) -> Verdict:
         _check_directions(verdict, real, fake)
         if real and fake and not close(abs(real.weight), abs(fake.weight)):
             _uneven(verdict, real, fake)
-        checks = {"cross_entropy": _smoothing, "least_squares": _square_targets, "hinge": _margins}
-        if family in checks and not verdict.faults:
-            checks[family](verdict, real, fake)
+        if not verdict.faults and shape == "cross_entropy":
+            _smoothing(verdict, real, fake, drawn or {})
+        elif not verdict.faults and shape != "linear":
+            {"least_squares": _square_targets, "hinge": _margins}[shape](verdict, real, fake)
     return verdict
-
-
-def _scale(term: Term) -> float:
-    """The weight in units of the handbook's loss, which halves least squares."""
-    return abs(term.weight) * (2 if term.family == "least_squares" else 1)
 
 
 def _is_drift(real: Term, fake: Term) -> bool:
     """Whether the halves are c r^2 - k r and k f: the Wasserstein loss with a drift penalty (Karras et al. 2018)."""
-    families = (real.family, fake.family) == ("least_squares", "linear")
-    return families and min(real.weight, fake.weight) > 0 and close(2 * real.weight * real.target / fake.weight, 1)
+    shapes = (real.shape, fake.shape) == ("least_squares", "linear")
+    return shapes and min(real.weight, fake.weight) > 0 and close(2 * real.weight * real.target / fake.weight, 1)
 
 
 def _behind_sigmoid(verdict: Verdict, term: Term) -> None:
-    verdict.name = "unknown"
-    verdict.what = {
-        "cross_entropy": "cross-entropy on logits of a probability", "linear": "a line in the probability",
-        "least_squares": "least squares of a probability",
-    }[term.family]  # fmt: skip
-    if term.family == "cross_entropy":
+    verdict.name, verdict.what = "unknown", f"{WORDS[term.shape]} of a probability"
+    if term.shape == "cross_entropy":
         verdict.fault("sigmoid-first", floor=log(1 + np.exp(-1)) * abs(term.weight))
     else:
         verdict.fault("sigmoid-before-score")
@@ -212,7 +197,7 @@ def _behind_sigmoid(verdict: Verdict, term: Term) -> None:
 def _check_directions(verdict: Verdict, real: Term | None, fake: Term | None) -> None:
     """D raises the logits of real images and lowers those of fakes."""
     terms = [term for term in (real, fake) if term is not None]
-    if terms[0].family == "least_squares":
+    if terms[0].shape == "least_squares":
         if real is None or fake is None:
             if terms[0].weight < 0:
                 verdict.fault("no-minimum")
@@ -230,9 +215,9 @@ def _check_directions(verdict: Verdict, real: Term | None, fake: Term | None) ->
     up = fake is not None and fake.direction > 0
     if not (down or up):
         return
-    if terms[0].family == "linear" and not (down and (up or fake is None)):
+    if terms[0].shape == "linear" and not (down and (up or fake is None)):
         verdict.fault("sign-of-half")
-    elif terms[0].family == "linear" or all(term.weight < 0 for term in terms):
+    elif terms[0].shape == "linear" or all(term.weight < 0 for term in terms):
         verdict.fault("sign", helps=HELPS["D"])
     elif down and up:
         verdict.fault("targets-swapped", helps=HELPS["D"])
@@ -243,17 +228,22 @@ def _check_directions(verdict: Verdict, real: Term | None, fake: Term | None) ->
 def _uneven(verdict: Verdict, real: Term, fake: Term) -> None:
     a, b = abs(real.weight), abs(fake.weight)
     targets = close(real.target, 1) and close(fake.target, 0)
-    if real.family == "cross_entropy" and targets and close(a + b, 1):
+    if real.shape == "cross_entropy" and targets and close(a + b, 1):
         verdict.fault("one-target-for-both", a=a, b=b, ratio=a / b)
     else:
         verdict.fault("uneven-halves", real=a, fake=b)
 
 
-def _smoothing(verdict: Verdict, real: Term | None, fake: Term | None) -> None:
+def _smoothing(verdict: Verdict, real: Term | None, fake: Term | None, drawn: dict[str, tuple[float, float]]) -> None:
     """Targets of a cross-entropy that are not 1 and 0."""
     a = 1.0 if real is None else real.target
     b = 0.0 if fake is None else fake.target
     a_smoothed, b_smoothed = not close(a, 1), not close(b, 0)
+    for low, high in drawn.values():
+        if low < -1e-3 or high > 1 + 1e-3:
+            verdict.entry = "smoothing"
+            verdict.fault("drawn-range", low=low, high=high)
+            return
     if (a > 1 and a_smoothed) or (b < 0 and b_smoothed):
         verdict.entry = "smoothing"
         verdict.fault("target-range", target=a if a > 1 and a_smoothed else b)
@@ -291,32 +281,31 @@ def _g(real: Term | None, fake: Term | None, function: str) -> Verdict:
     if fake is None:
         real, fake = None, real
     assert fake is not None
-    if fake.family == "flat":
-        return Verdict(what="flat loss", faults=[("flat", {"what": "G's images"})], entry="non_saturating")
+    if fake.shape == "flat":
+        return Verdict(faults=[("flat", {"what": "G's images"})], entry="non_saturating")
     verdict = Verdict(scale=abs(fake.weight))
-    if real is not None and real.family != "flat":
+    if real is not None and real.shape != "flat":
         whole = _d(real, fake)
-        squares = fake.family == "least_squares"
+        squares = fake.shape == "least_squares"
         if close(fake.target, 0) if squares else not whole.faults:
-            whole.faults, whole.notes, whole.what, whole.shift, whole.owner = [], [], "", 0.0, "D"
+            whole.faults, whole.notes, whole.what, whole.shift, whole.owner, whole.half = [], [], "", 0.0, "D", ""
             whole.fault("other-player", owner="D", where="", helps=HELPS["G"])
             whole.note("real-term-in-g")
             return whole
         verdict.note("real-term-in-g")
-    verdict.rename(ENTRY[fake.undirected_family])
+    verdict.rename("non_saturating" if fake.shape == "cross_entropy" else OF_SHAPE[fake.undirected].name)
     if fake.behind_sigmoid:
         _behind_sigmoid(verdict, fake)
         return verdict
     checks = {"cross_entropy": _g_cross_entropy, "least_squares": _g_squares, "linear": _g_line, "hinge": _g_hinge}
-    checks[fake.undirected_family](verdict, fake)
-    for pattern, names in PROMISES.items():
-        if verdict.faults or not re.search(pattern, function.lower()) or set(names) & set(verdict.name.split(", ")):
-            continue
+    checks[fake.undirected](verdict, fake)
+    promised = [one.name for one in FAMILIES.values() if one.promised and re.search(one.promised, function.lower())]
+    if promised and not verdict.faults and not set(promised) & {verdict.name, *verdict.name.split(", ")}:
         if verdict.name == "minimax":  # where D is sure of a fake it has no slope
-            verdict.fault("name", promised=names[0], name=verdict.name)
-            verdict.entry = names[0]
-        else:
-            verdict.note("name", promised=names[0], name=verdict.name)
+            verdict.fault("name", promised=promised[0], name=verdict.name)
+            verdict.entry = promised[0]
+        elif promised[0] != "minimax":
+            verdict.note("name", promised=promised[0], name=verdict.name)
     return verdict
 
 
@@ -341,7 +330,7 @@ def _g_cross_entropy(verdict: Verdict, fake: Term) -> None:
 
 
 def _g_squares(verdict: Verdict, fake: Term) -> None:
-    verdict.scale = _scale(fake)
+    verdict.scale = fake.scale
     if fake.weight < 0:
         verdict.fault("no-minimum")
     elif close(fake.target, 0):
@@ -354,14 +343,14 @@ def _g_squares(verdict: Verdict, fake: Term) -> None:
 
 
 def _g_line(verdict: Verdict, fake: Term) -> None:
-    verdict.name, verdict.entry = SHARED_G, "hinge"
+    verdict.rename(SHARED_G)
     if fake.weight > 0:
         verdict.fault("sign", helps=HELPS["G"])
 
 
 def _g_hinge(verdict: Verdict, fake: Term) -> None:
     if fake.direction > 0:
-        verdict.fault("hinge-in-g")
+        verdict.note("hinge-in-g")
     else:
         verdict.owner = "D"
         verdict.fault("hinge-of-d", helps=HELPS["G"])
@@ -370,8 +359,13 @@ def _g_hinge(verdict: Verdict, fake: Term) -> None:
 def _difference(seen: Measurement, player: str) -> Verdict:
     """A loss of r - f."""
     term = seen.difference
-    is_cross_entropy = term is not None and (term.family, term.behind_sigmoid) == ("cross_entropy", False)
-    if term is None or not is_cross_entropy or not (close(term.target, 0) or close(term.target, 1)):
+    targets = {"cross_entropy": (0, 1), "least_squares": (-1, 1), "hinge": (-1, 1)}
+    if (
+        term is None
+        or term.behind_sigmoid
+        or term.leak
+        or not any(close(term.target, target) for target in targets.get(term.undirected, ()))
+    ):
         verdict = _unknown(seen, player)
         if seen.joint == "difference":
             verdict.note("relativistic-form")
@@ -379,13 +373,11 @@ def _difference(seen: Measurement, player: str) -> Verdict:
             curve = seen.curves["difference"]
             if player == "D" and np.ptp(curve) > 1e-9 and np.abs(curve - curve[::-1]).max() <= 1e-6 * np.ptp(curve):
                 verdict.fault("symmetric")
-            elif term and term.family == "least_squares" and (term.target > 0) != (player == "D") and term.target:
-                verdict.fault("pairs-reversed", helps=HELPS[player])
         return verdict
     verdict = Verdict("relativistic", abs(term.weight), entry="relativistic")
+    verdict.form = "" if term.shape == "cross_entropy" else f", with {WORDS[term.undirected]}"
     if seen.joint == "average":
         verdict.name, verdict.scale = "relativistic_average", abs(term.weight) / (1 if seen.half else 2)
-        verdict.note("average")
         if seen.half:
             verdict.note("half-of-average", half=seen.half, other="real" if seen.half == "fake" else "fake")
     if (term.direction > 0) != (player == "D"):
@@ -405,84 +397,44 @@ def _targets(seen: Measurement, player: str) -> Verdict:
     one, zero, minus = (seen.terms.get(f"output@{target}") for target in ("1", "0", "-1"))
     if one is not None and set(seen.terms) == {"output@1"}:
         verdict = _g(None, one, "")
-        verdict.note("flag-of-g")
         return verdict
     if one is None or zero is None:
         return _unknown(seen, player)
-    is_product = one.family == "linear" and not one.behind_sigmoid and zero.family == "flat"
+    is_product = one.shape == "linear" and not one.behind_sigmoid and zero.shape == "flat"
     if is_product and minus is not None and close(minus.weight, -one.weight) and close(one.offset, zero.offset):
         verdict = Verdict("wasserstein", abs(one.weight), entry="wasserstein")
-        targets = "-1 for real, 1 for fake" if one.weight > 0 else "1 for real, -1 for fake"
-        verdict.note("targets-of-product", targets=targets)
+        verdict.targets = f"a target ({'-1 real, 1 fake' if one.weight > 0 else '1 real, -1 fake'})"
         return verdict
-    is_hinge = one.family == "hinge" and minus is not None and minus.family == "hinge_down"
+    is_hinge = one.shape == "hinge" and minus is not None and minus.shape == "hinge_down"
     verdict = _d(one, minus if is_hinge else zero)
-    same_terms = one.family == zero.family and close(one.weight, zero.weight) and close(one.target, zero.target)
-    if zero.family == "flat" and one.family == "cross_entropy":
+    same_terms = one.shape == zero.shape and close(one.weight, zero.weight) and close(one.target, zero.target)
+    if zero.shape == "flat" and one.shape == "cross_entropy":
         verdict.faults = [("half-of-bce-missing", {})]
     elif same_terms and not is_hinge:
         verdict = _d(one, None)
-        verdict.notes, verdict.faults = [], [("target-ignored", {})]
+        verdict.notes, verdict.faults, verdict.half = [], [("target-ignored", {})], ""
         if "is_real" in seen.loss.reading.roles.values() and one.direction > 0:
             verdict = _g(None, one, "")
-            verdict.note("flag-of-g")
             return verdict
-    if player == "D":
-        fake, g = (-1, "-fake.mean()") if is_hinge else (0, "the fakes with target 1")
-        verdict.note("targets-of-d", fake=fake, g=g)
+    if one.shape == "linear" and [code for code, _ in verdict.faults] == ["sign"]:  # it has no direction of its own
+        verdict.faults = []
+        verdict.note("both-swapped")
+    is_flag = "is_real" in seen.loss.reading.roles.values()
+    verdict.targets = "a flag (true for real)" if is_flag else f"a target (1 real, {-1 if is_hinge else 0} fake)"
     return verdict
 
 
 def _unknown(seen: Measurement, player: str) -> Verdict:
-    """The shape of a loss that is not known, and the nearest known one."""
+    """A loss that is not known can still be seen to push the wrong way."""
     verdict = Verdict()
-    for key, far in seen.far.items():
-        values = seen.curves[key]
-        if np.ptp(values) <= 1e-9:
-            continue
-        trend, shape = _shape(values, far)
-        of = {"difference": "r - f", "real": "r", "fake": "f"}.get(key, key.replace("output@", "the output at target "))
-        verdict.note("shape", of=of, shape=shape, nearest=_nearest_loss(values))
-        wrong = {"D": {"real": "rising", "fake": "falling"}, "G": {"fake": "rising"}}[player].get(key)
-        if trend == wrong and not seen.joint:
+    wrong = {("D", "real"): 1, ("D", "fake"): -1, ("G", "fake"): 1}
+    for key, values in seen.curves.items():
+        sign = wrong.get((player, key), 0)
+        step = sign * np.diff(values)
+        if sign and not seen.joint and (step >= 0).all() and step.any():
             way = "real images down" if key == "real" else "fakes up" if player == "D" else "fakes down"
             verdict.fault("direction", way=way, helps=HELPS[player])
-    if seen.joint == "other":
-        verdict.note("joint")
     return verdict
-
-
-def _shape(values: Array, far: Array) -> tuple[str, str]:
-    """Whether a curve is rising, falling or neither, and a description of it."""
-    step = np.diff(values)
-    trend = "rising" if (step >= 0).all() else "falling" if (step <= 0).all() else "not monotone"
-    low, high = _limit(far[1], far[0]), _limit(far[2], far[3])
-    bounds = {(True, True): "bounded", (True, False): "bounded below", (False, True): "bounded above"}
-    bounded = bounds.get(("-inf" not in (low, high), "inf" not in (low, high)), "unbounded")
-    centre = len(LOGITS) // 2
-    slope = (values[centre + 1] - values[centre - 1]) / (LOGITS[centre + 1] - LOGITS[centre - 1])
-    at_zero = f"value {values[centre]:.4g} and slope {slope:.3g} at logit 0"
-    return trend, f"{trend} and {bounded}, with limits {low} at -inf and {high} at +inf, {at_zero}"
-
-
-def _limit(near: float, far: float) -> str:
-    if np.isnan(near) or np.isnan(far):
-        return "not finite"
-    if np.isinf(near) or np.isinf(far):
-        return "inf" if far > 0 else "-inf"
-    if abs(far - near) <= 1e-2 * max(1.0, abs(near)):
-        return f"{far:.4g}"
-    return "inf" if far > near else "-inf"
-
-
-def _nearest_loss(values: Array) -> str:
-    """The loss whose curve, scaled and shifted, comes closest."""
-    t = LOGITS
-    curves = {
-        "non_saturating": (softplus(t), softplus(-t)), "least_squares": ((t - 1) ** 2, (t + 1) ** 2, t**2),
-        "hinge": (np.maximum(0, 1 - t), np.maximum(0, 1 + t)), "wasserstein": (t,),
-    }  # fmt: skip
-    return min(curves, key=lambda name: min(least_squares(values, [curve])[1] for curve in curves[name]))
 
 
 # --- class terms ---
@@ -495,43 +447,42 @@ def _class_term(seen: Measurement, role: str, player: str, parameter: str) -> Ve
         verdict.name = "unknown"
         verdict.note("class-unknown", parameter=parameter)
         return verdict
-    family, classes, words = term.family, seen.setup.classes, words_of(parameter)
+    shape, classes, words = term.shape, seen.setup.classes, words_of(parameter)
     verdict.scale = term.weight
     if role == "twin_fake":
         verdict.rename("twin_classifier")
-    if family == "contrast":
+    if shape == "contrast":
         verdict.rename("reacgan")
-        verdict.note("contrast", detail=term.detail)
-    elif family in ("adc_d", "adc_g"):
+    elif shape in ("adc_d", "adc_g"):
         verdict.rename("discriminative_classifier")
-        if family == "adc_d" and (player == "G" or role == "class_real"):
+        if shape == "adc_d" and (player == "G" or role == "class_real"):
             verdict.fault("class-label")
-    elif family in ("softmax_first", "sigmoid_first"):
+    elif shape in ("softmax_first", "sigmoid_first"):
         certain = np.array([[60.0] + [-60.0] * (classes - 1)])
-        floor = class_bases(certain, np.zeros(1, np.int64))[family][0][0]
+        floor = class_bases(certain, np.zeros(1, np.int64))[shape][0][0]
         on_probabilities = seen.setup.class_on == "probabilities"
-        given = "probabilities" if on_probabilities else f"a {family.removesuffix('_first')}"
+        given = "probabilities" if on_probabilities else f"a {shape.removesuffix('_first')}"
         verdict.fault("class-input", given=given, floor=floor, classes=classes)
-    elif family == "nll_of_softmax":
+    elif shape == "nll_of_softmax":
         verdict.fault("nll-of-softmax")
-    elif family == "nll" and "logits" in words:
+    elif shape == "nll" and "logits" in words and role in seen.loss.reading.roles.values():
         verdict.fault("nll-of-logits")
-    elif family == "nll" and "log" not in words:
+    elif shape == "nll" and "log" not in words:
         verdict.note("nll")
-    elif family in ("brier", "squares", "one_vs_all"):
+    elif shape in ("brier", "squares", "one_vs_all"):
         verdict.name = "unknown"
         verdict.what = {
             "brier": "squared error of probabilities", "squares": "squared error of raw class logits",
             "one_vs_all": f"{classes} sigmoid cross-entropies",
-        }[family]  # fmt: skip
+        }[shape]  # fmt: skip
         verdict.note("class-other", what=verdict.what)
-    elif family == "flat":
+    elif shape == "flat":
         verdict.fault("class-flat", parameter=parameter)
-    elif family == "cross_entropy" and term.smoothing > 1e-6:
+    elif shape == "cross_entropy" and term.smoothing > 1e-6:
         verdict.note("class-smoothed", smoothing=term.smoothing)
     if term.weight * (-1 if role == "twin_fake" and player == "G" else 1) < 0:
         verdict.fault("twin-sign" if role == "twin_fake" else "class-sign")
-    if family == "cross_entropy" and classes > 2 and close(abs(term.weight) * classes, 1):
+    if shape == "cross_entropy" and classes > 2 and close(abs(term.weight) * classes, 1):
         verdict.note("class-averaged", classes=classes)
     if role in seen.wrong_labels:
         verdict.fault("class-labels")
@@ -544,7 +495,10 @@ def _class_term(seen: Measurement, role: str, player: str, parameter: str) -> Ve
 def _whole(seen: Measurement, player: str) -> Verdict:
     """Reduction, coupling and gradients."""
     whole = Verdict()
-    reductions = set(seen.reductions.values())
+    terms = {**seen.terms, **seen.classes}
+    reductions = {
+        kind for key, kind in seen.reductions.items() if (one := terms.get(key)) is None or one.shape != "flat"
+    }
     if "sum" in reductions:
         whole.fault("sum", part="" if len(reductions) == 1 else "in part ")
     if "other" in reductions and seen.known:
@@ -565,8 +519,6 @@ def _whole(seen: Measurement, player: str) -> Verdict:
             whole.fault("no-gradient-in-d", role=role)
         elif role not in ("real", "class_real"):
             whole.fault("no-gradient-in-g")
-    for role in seen.gradients.wrong:
-        whole.note("wrong-gradient", role=role)
     if seen.gradients.plain:
         whole.fault("not-differentiable")
     if player == "D" and abs(seen.gradients.in_g) > 1e-12:
@@ -578,21 +530,11 @@ def _whole(seen: Measurement, player: str) -> Verdict:
     )
     if given:
         whole.note("given", given=given)
+    for name, role in seen.loss.reading.roles.items():
+        if role == "criterion":
+            whole.note("criterion", name=name)
     if seen.loss.extras:
         whole.note("more", names=" and ".join(seen.loss.extras))
-    if seen.setup.form in ("scales", "nested"):
-        whole.note("scales")
-    if player == "D" and not seen.loss.has_networks and "fake" in seen.terms and not seen.setup.array:
-        whole.note("detach-not-seen")
     if seen.random:
         whole.note("random", draws=seen.setup.draws)
     return whole
-
-
-def _float32(seen: Measurement) -> Verdict:
-    verdict = Verdict()
-    if seen.float32:
-        key, logit, how = seen.float32
-        remedy = "" if seen.setup.on == "logits" else "; pass logits and remove the sigmoid"
-        verdict.note("float32", logit=logit, of=key.replace("output@", "the output at target "), how=how, remedy=remedy)
-    return verdict

@@ -1,4 +1,4 @@
-"""Stage 2 of source -> signature -> call -> fit -> diagnose -> answer: which role each parameter of a loss has.
+"""Stage 2 of source -> signature -> call -> measure -> diagnose -> answer: which role each parameter of a loss has.
 
 The roles: real, fake and output are D's outputs, or images where a network D is given; target belongs to output,
 real_target and fake_target to the halves; class, class_real, class_fake and twin_fake are class logits, with labels,
@@ -23,26 +23,17 @@ SCORES = ("real", "fake", "output")
 CLASSES = ("class", "class_real", "class_fake", "twin_fake", "embedding")
 LABEL_ROLES = ("labels", "labels_real", "labels_fake")
 HARMLESS = {  # role -> the words of its names; the values are in call.py
-    "weight": {"lam", "lambda", "lmbda", "weight", "weights", "coef", "coeff", "alpha", "beta", "gamma", "factor"},
-    "zero": {"gp", "penalty", "r1", "reg", "regularizer", "regularization"},
-    "one": {"epoch", "epochs", "step", "steps", "iter", "iteration", "margin", "idx", "i"},
-    "off": {"cuda", "ddp", "rank", "verbose", "debug", "distributed"},
-    "config": {
-        "cfg",
-        "config",
-        "conf",
-        "opt",
-        "opts",
-        "args",
-        "hparams",
-        "hps",
-        "hp",
-        "flags",
-        "gain",
-        "sync",
-        "phase",
+    "weight": {
+        "lam", "lambda", "lmbda", "weight", "weights", "coef", "coeff", "alpha", "beta", "gamma", "factor", "scale",
     },
-}
+    "zero": {"gp", "penalty", "r1", "reg", "regularizer", "regularization"},
+    "one": {"epoch", "epochs", "step", "steps", "iter", "iteration", "margin", "idx", "i", "depth", "stage", "level"},
+    "off": {"cuda", "ddp", "rank", "verbose", "debug", "distributed", "gpu", "gpus"},
+    "config": {
+        "cfg", "config", "param", "params", "conf", "opt", "opts", "args", "hparams", "hps", "hp", "flags", "gain",
+        "sync", "phase",
+    },
+}  # fmt: skip
 NAMED = ("criterion", "other_loss", "net")  # given a stand-in, and named in a note
 FIXED = (*HARMLESS, *NAMED, "classes", "device", "width", "size", "image_real", "image_fake")
 
@@ -52,7 +43,10 @@ OUTPUTS = {
     "inputs", "sigmoid",
 }  # fmt: skip
 LABELS = {"label", "labels", "lbl", "lbls", "y", "digits", "onehot", "hot", "lab"}
-CLASS_WORDS = {"class", "classes", "cls", "clf", "aux", "auxiliary", "category", "c", "classifier"}
+CLASS_WORDS = {
+    "class", "classes", "cls", "clf", "aux", "auxiliary", "category", "c", "classifier", "condition", "conditions",
+    "cond",
+}  # fmt: skip
 TARGETS = {"target", "targets", "true", "tgt", "gt", "ones", "zeros", "valid"}
 EMBEDDINGS = {"embedding", "embeddings", "embed", "proxy", "proxies"}
 WHOLE_NAMES = {  # without underscores, in lower case
@@ -60,7 +54,21 @@ WHOLE_NAMES = {  # without underscores, in lower case
     "criterion": ("criterion", "lossfn", "advloss", "advcriterion", "criteriongan", "adversarialloss"),
     "device": ("device",),
     "width": ("zdim", "latentdim", "nz", "noisedim", "zsize", "codedim"),
-    "size": ("batchsize", "numimages", "bs", "nimages", "bsize", "batch_num"),
+    "size": (
+        "batchsize",
+        "numimages",
+        "bs",
+        "nimages",
+        "bsize",
+        "batchnum",
+        "minibatch",
+        "minibatchsize",
+        "batchsz",
+        "nbatch",
+        "trainbatchsize",
+        "curbatchsize",
+        "currentbatchsize",
+    ),
 }
 LATENTS = {"z", "noise", "latent", "latents", "noises", "znoise"}
 NETWORK_WORDS = {
@@ -117,12 +125,17 @@ class Uses:
     listed: set[str] = field(default_factory=set)  # iterated over
     words: dict[str, list[str]] = field(default_factory=dict)  # compared with these strings
     ranks: dict[str, int] = field(default_factory=dict)  # how many sizes its shape is unpacked into
+    aliases: dict[str, str] = field(default_factory=dict)  # of y = x, or y = x.to(device)
     unpacked: dict[str, int] = field(default_factory=dict)  # how many values a call's result is unpacked into
     returned: list[str] = field(default_factory=list)  # the names in the tuple that it returns
 
     def inputs_of(self, network: str) -> set[str]:
         """The names that are handed to a network."""
-        return {a.id for c in self.called.get(network, ()) for a in c.args if isinstance(a, ast.Name)}
+        found = {a.id for c in self.called.get(network, ()) for a in c.args if isinstance(a, ast.Name)}
+        for name in list(found):
+            while (name := self.aliases.get(name, "")) and name not in found:
+                found.add(name)
+        return found
 
 
 def dotted(node: ast.AST | None) -> str:
@@ -138,7 +151,7 @@ def uses_of(node: ast.AST) -> Uses:
     uses, checked = Uses(ast.unparse(node)), set[str]()
     for n in ast.walk(node):
         if isinstance(n, ast.Call):
-            name = dotted(n.func).removesuffix(".module")
+            name = dotted(n.func).removesuffix(".forward").removesuffix(".module")
             uses.called.setdefault(name, []).append(n)
             arguments = [dotted(argument) for argument in n.args]
             if name in ("zip", "enumerate", "len"):
@@ -148,7 +161,7 @@ def uses_of(node: ast.AST) -> Uses:
                 uses.sizes |= {part.id for part in parts if isinstance(part, ast.Name)}
             if name == "isinstance":
                 checked |= {*arguments[:1]}
-            elif name in ("float", "int", "bool") or name.rsplit(".")[-1] in ("full", "full_like", "fill_"):
+            elif name in ("float", "int", "bool") or name.rsplit(".")[-1] in ("full", "full_like", "new_full", "fill_"):
                 given = [dotted(word.value) for word in n.keywords if word.arg == "fill_value"]
                 uses.flags |= {*(given or arguments[-1:])}
         elif isinstance(n, ast.For | ast.comprehension):
@@ -166,6 +179,13 @@ def uses_of(node: ast.AST) -> Uses:
             uses.ranks[dotted(n.value).removesuffix(".shape")] = len(n.targets[0].elts)
         elif isinstance(n, ast.Assign) and isinstance(n.targets[0], ast.Tuple) and isinstance(n.value, ast.Call):
             uses.unpacked[dotted(n.value.func)] = len(n.targets[0].elts)
+        elif isinstance(n, ast.Assign) and dotted(n.targets[0]):
+            value: ast.AST = n.value
+            while isinstance(value, ast.Call):
+                is_variable = dotted(value.func) == "Variable" and value.args
+                value = value.args[0] if is_variable else getattr(value.func, "value", ast.Constant(None))
+            if dotted(value) != dotted(n.targets[0]):
+                uses.aliases[dotted(n.targets[0])] = dotted(value)
         elif isinstance(n, ast.Return) and isinstance(n.value, ast.Tuple):
             uses.returned = [dotted(part).rsplit(".")[-1] for part in n.value.elts]
     uses.listed -= checked | {""}
@@ -412,7 +432,7 @@ def _sort(name: str) -> str:
     if {"is", "real"} <= words or whole.startswith(("isreal", "realorfake", "targetisreal")):
         return "is_real"
     for role, names in WHOLE_NAMES.items():
-        if whole in names:
+        if whole in names or (role == "classes" and whole.endswith(("numclasses", "nclasses"))):
             return role
     if role := harmless_role(name):
         return role
@@ -432,11 +452,17 @@ def _sort(name: str) -> str:
     return "class" if is_class or (is_label and words & {"label", "labels"}) else "score"
 
 
+def is_batch_size(name: str) -> bool:
+    return name.removeprefix("self.").lower().replace("_", "") in WHOLE_NAMES["size"]
+
+
 def harmless_role(name: str) -> str:
     """The role of what stands beside D's outputs and gets a harmless value, or ""."""
     words = set(words_of(name))
     if words & {"real", "fake", "pred", "logits"}:
         return ""
+    if name and (not words or words_of(name)[0] in ("use", "with", "enable")):
+        return "off"
     return "device" if "device" in words else next((role for role, known in HARMLESS.items() if words & known), "")
 
 
@@ -467,9 +493,9 @@ def describe_error(error: BaseException, function: Callable[..., Any]) -> str:
     where, trace = "", error.__traceback__
     while trace is not None:
         frame = trace.tb_frame
-        users = frame.f_globals.get("__ptarmigan_user__")
-        if users or (code is not None and frame.f_code.co_filename == code.co_filename):
-            where = f" (line {trace.tb_lineno})"
+        place = frame.f_globals.get("__ptarmigan_place__")
+        if place or (code is not None and frame.f_code.co_filename == code.co_filename):
+            where = f" ({place(trace.tb_lineno) if place else f'line {trace.tb_lineno}'})"
         trace = trace.tb_next
     text = "".join(c if c.isprintable() else "?" for c in " ".join(str(error).split()))
     return f"{type(error).__name__}: {text[:160]}{where}" if text else f"{type(error).__name__}{where}"

@@ -1,4 +1,4 @@
-"""Stage 1 of source -> signature -> call -> fit -> diagnose -> answer: the losses of a file, without running the file.
+"""Stage 1 of source -> signature -> call -> measure -> diagnose -> answer: the losses of a file, without running it.
 
 A Program holds the syntax tree.  Of the module's statements it executes the imports, constants and definitions that a
 loss needs, and nothing else.  The statements of a training loop from which a `.backward()` follows become a function.
@@ -11,7 +11,7 @@ import builtins
 import contextlib
 import copy
 import functools
-import importlib
+import importlib.util
 import inspect
 import json
 import re
@@ -22,17 +22,40 @@ from pathlib import Path
 from typing import Any
 
 from ptarmigan.core.types import UserError, unknown
+from ptarmigan.handbook.identify.loops import (
+    assignment,
+    backward_calls,
+    groups_of,
+    is_stand_in,
+    out_of_place,
+    player_after,
+    takes_data,
+    trail_before,
+)
+from ptarmigan.handbook.identify.missing import Quiet, is_missing, stand_in
 from ptarmigan.handbook.identify.signature import (
-    PLAYERS,
     LossError,
     Uses,
+    describe_error,
     dotted,
-    is_other_loss,
+    is_batch_size,
     network_of,
     player_of,
-    side_of,
     uses_of,
-    words_of,
+)
+from ptarmigan.handbook.identify.syntax import (
+    SCOPES,
+    Function,
+    assigned_names,
+    changed_names,
+    cleaned,
+    ends_in,
+    flat_statements,
+    free_names,
+    reached_methods,
+    read_names,
+    settings_of,
+    stored_names,
 )
 
 LOSS_NAMES = re.compile(
@@ -40,12 +63,14 @@ LOSS_NAMES = re.compile(
     r"wasserstein|least_?squares|relativistic|discriminator_|generator_|(^|_)(d|g|class|cls|aux|ce)(_|$)",
     re.I,
 )
-ACTIONS = re.compile(r"(train|test|eval|fit|plot|show|save|load|make|build|init|sample|update|run|main|log)(_|$)", re.I)
+ACTIONS = re.compile(
+    r"(train|test|eval|fit|make|build|init|sample|update|run|main|define|create|get|weights)(_|$)", re.I
+)
 UNSAFE = {"load", "open", "parse_args", "parse_known_args", "DataLoader", "ArgumentParser", "next", "iter",
           "input",
           "run", "train", "fit", "read", "imread", "download", "makedirs", "mkdir", "get", "init", "system", "exit",
           "Popen", "load_state_dict", "urlopen", "ImageFolder", "sleep"}  # fmt: skip
-CASTS = {"to", "cuda", "type", "float", "cpu"}
+CELL = "# ptarmigan: code cell {}"
 USUAL = {  # imports that a pasted fragment leaves out
     "torch": "import torch", "nn": "from torch import nn", "F": "import torch.nn.functional as F",
     "math": "import math",
@@ -55,9 +80,6 @@ USUAL = {  # imports that a pasted fragment leaves out
     "FloatTensor": "from torch import FloatTensor", "partial": "from functools import partial",
     "functools": "import functools",
 }  # fmt: skip
-DECORATORS = {"staticmethod", "classmethod", "property", "dataclass", "no_grad", "inference_mode", "contextmanager"}
-SCOPES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)
-Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
 @dataclass
@@ -70,7 +92,8 @@ class Code:
     outer: tuple[str, ...] = ()  # names of globals, or "self.x", that are given like parameters
     place: Callable[[str, Any], None] = lambda name, value: None  # sets one of them
     kind: str | None = None  # the player, where its statements show it
-    on: str | None = None  # "probabilities", where D's definition ends in a sigmoid
+    on: str | None = None  # "probabilities", where D's definition ends in a sigmoid; "logits", where in a linear layer
+    class_on: str | None = None  # the same, where its class output ends in a softmax
     inline: str = ""  # the statements of a training loop, as a function
     settings: dict[str, Any] = field(default_factory=dict)  # the defaults of the command line
     fixed: dict[str, Any] = field(default_factory=dict)  # the values of outer names that the source compares with words
@@ -115,59 +138,44 @@ def read_source(path: Path) -> str:
     except (ValueError, KeyError, TypeError):
         raise UserError(f"{path} is not a notebook: it has no list of cells", "file-unreadable") from None
     kept = []
-    for source in sources:
+    for number, source in enumerate(sources, 1):
         lines = ["pass" if line.lstrip()[:1] in ("%", "!", "?") else line for line in source.splitlines()]
         with contextlib.suppress(SyntaxError):
             ast.parse("\n".join(lines))
-            kept.append(re.sub(r"(?m)^(\s*)([%!?].*)$", r"\1pass", source))
+            kept += [CELL.format(number), re.sub(r"(?m)^(\s*)([%!?].*)$", r"\1pass", source)]
     return "\n".join(kept)
-
-
-class Missing(type):
-    """The type of stand-ins for what cannot be imported: they can be inherited from, but not called."""
-
-    def __getattr__(cls, name: str) -> Any:
-        if name.startswith("__"):
-            raise AttributeError(name)
-        return stand_in(cls.__dict__.get("module", "a module"), name)
-
-    def __call__(cls, *given: Any, **named: Any) -> Any:
-        if "module" in vars(cls):
-            module = vars(cls)["module"]
-            raise LossError(f"it needs {module}, which cannot be imported here: install {module}, or write the loss "
-                            "with torch or numpy")  # fmt: skip
-        return super().__call__(*given, **named)
-
-
-def stand_in(module: str, name: str) -> Any:
-    from torch import nn
-
-    return Missing(
-        name,
-        (nn.Module,),
-        {"module": module.split(".")[0], "__init__": lambda self, *_, **__: nn.Module.__init__(self)},
-    )
 
 
 class Program:
     """A file's syntax tree, and the part of the module that was needed so far."""
 
     def __init__(self, path: Path, text: str) -> None:
-        self.path, self.tree = path, _clean(ast.parse(text, str(path)))
-        self.scope: dict[str, Any] = {"__name__": f"ptarmigan_runs_{path.stem}", "__ptarmigan_user__": True}
+        self.path, self.tree = path, cleaned(ast.parse(text, str(path)))
+        self.lines = text.splitlines()
+        self.scope: dict[str, Any] = {"__name__": f"ptarmigan_runs_{path.stem}", "__ptarmigan_place__": self.place}
         self.bound: dict[str, ast.stmt] = {}
         self.stars: list[str] = []
-        for statement in _flat(self.tree.body):
+        for statement in flat_statements(self.tree.body):
             if isinstance(statement, ast.ImportFrom) and statement.names[0].name == "*":
                 self.stars.append(statement.module or "")
-            for name in _stores(statement):
+            for name in stored_names(statement):
                 self.bound.setdefault(name, statement)
         self.free: dict[str, set[str]] = {}
-        self.settings = _settings(self.tree)
-        ends = [
-            _ends_in_sigmoid(s) for s in self.tree.body if isinstance(s, ast.ClassDef) and network_of(s.name) == "D"
-        ]
-        self.on = "probabilities" if ends and all(ends) else None
+        Quiet({name for name, s in self.bound.items() if is_missing(s)}).visit(self.tree)
+        ast.fix_missing_locations(self.tree)
+        self.settings = settings_of(self.tree)
+        networks = [s for s in self.tree.body if isinstance(s, ast.ClassDef) and network_of(s.name) == "D"]
+        ends = {layer: bool(networks) and all(ends_in(one, layer) for one in networks)
+                for layer in ("sigmoid", "softmax", "linear", "conv2d")}  # fmt: skip
+        self.on = "probabilities" if ends["sigmoid"] else "logits" if ends["linear"] or ends["conv2d"] else None
+        self.class_on = "probabilities" if ends["softmax"] else None
+
+    def place(self, line: int) -> str:
+        """line 7, or in a notebook: code cell 3, line 7."""
+        for i in range(line - 1, -1, -1):
+            if marker := re.fullmatch(CELL.format(r"(\d+)"), self.lines[i]):
+                return f"code cell {marker[1]}, line {line - 1 - i}"
+        return f"line {line}"
 
     def imports(self) -> set[str]:
         """The imported names that definitions use."""
@@ -179,7 +187,9 @@ class Program:
         open_names = set[str]()
         for name in sorted(names):
             statement = self.bound.get(name)
-            if name in self.scope or hasattr(builtins, name):
+            if isinstance(statement, ast.Assign | ast.AnnAssign) and is_stand_in(name, statement):
+                open_names.add(name)
+            elif name in self.scope or hasattr(builtins, name):
                 open_names |= self.free.get(name, set())
             elif isinstance(statement, ast.Import | ast.ImportFrom):
                 self._import(name, statement)
@@ -228,22 +238,25 @@ class Program:
 
     def is_safe(self, statement: ast.stmt) -> bool:
         """Whether an assignment may be executed: it makes no network, reads no data and starts nothing."""
-        value = getattr(statement, "value", statement)
+        value = getattr(statement, "value", None) or statement
         first = value
         while isinstance(first, ast.Call | ast.Attribute):
             first = first.func if isinstance(first, ast.Call) else first.value
         is_network = isinstance(first, ast.Name) and network_of(first.id) and not re.match("[A-Z][a-z]{2}", first.id)
+        made = isinstance(self.bound.get(dotted(first)), ast.ClassDef | ast.Import | ast.ImportFrom)
+        is_network = is_network and not made
         if (
             isinstance(value, ast.Call | ast.Tuple)
             and not is_network
-            and any(network_of(one, True) for one in _targets(statement))
+            and any(network_of(one, True) for one in changed_names(statement))
         ):
             return False
         for node in ast.walk(value):
             if not isinstance(node, ast.Call):
                 continue
             name = dotted(node.func) or (node.func.attr if isinstance(node.func, ast.Attribute) else "")
-            if name.rsplit(".")[-1] in UNSAFE:
+            last = name.rsplit(".")[-1].strip("_")
+            if last in UNSAFE or re.match(r"(next|read|load|download)_", last):
                 return False
         return True
 
@@ -253,17 +266,22 @@ class Program:
         """(name, what makes its codes) of each loss, or of those named.  Raises UserError for an unknown name."""
         for name in names:
             yield name, functools.partial(self.named, name)
-        for statement in [] if names else _flat(self.tree.body):
+        for statement in [] if names else flat_statements(self.tree.body):
             if isinstance(statement, Function):
-                if list(_roots(statement.body)):
-                    yield from self.inline(statement.body, statement)
-                elif _is_loss(statement.name):
+                loops = [
+                    one for one in ast.walk(statement) if isinstance(one, Function) and list(backward_calls(one.body))
+                ]
+                for one in loops:
+                    yield from self.inline(one.body, one)
+                if loops:
+                    continue
+                if _is_loss(statement.name):
                     yield statement.name, functools.partial(self.named, statement.name)
             elif isinstance(statement, ast.ClassDef):
                 yield from self._losses_of_class(statement)
             elif isinstance(statement, ast.Assign) and isinstance(statement.value, ast.Lambda | ast.Call):
                 is_partial = isinstance(statement.value, ast.Lambda) or dotted(statement.value.func).endswith("partial")
-                for name in _targets(statement):
+                for name in changed_names(statement):
                     if is_partial and _is_loss(name):
                         yield name, functools.partial(self.named, name)
         if not names:
@@ -271,18 +289,24 @@ class Program:
 
     def _losses_of_class(self, node: ast.ClassDef) -> Iterator[tuple[str, Callable[[], list[Code]]]]:
         methods = [one for one in node.body if isinstance(one, Function)]
+        forward = [one for one in methods if one.name in ("forward", "__call__", "call")]
+        inner = {dotted(n.func)[5:] for one in forward for n in ast.walk(one) if isinstance(n, ast.Call)}
         is_loss = bool(LOSS_NAMES.search(node.name)) and not network_of(node.name) and not _networks(node)
         is_loss = is_loss or "loss" in node.name.lower()
         for method in methods:
-            if list(_roots(method.body, method.name)):
+            if list(backward_calls(method.body, method.name)):
                 yield from self.inline(method.body, method, node)
             elif method.name in ("forward", "__call__", "call") and is_loss:
                 yield node.name, functools.partial(self.named, node.name)
+            elif is_loss and method.name in inner:
+                continue  # a part of the whole
             elif method.name[0] != "_" and method.name != "forward" and _is_loss(method.name):
                 yield f"{node.name}.{method.name}", functools.partial(self.named, f"{node.name}.{method.name}")
 
     def public(self) -> list[str]:
-        return [s.name for s in _flat(self.tree.body) if isinstance(s, SCOPES) and not isinstance(s, ast.Lambda)]
+        return [
+            s.name for s in flat_statements(self.tree.body) if isinstance(s, SCOPES) and not isinstance(s, ast.Lambda)
+        ]
 
     def named(self, name: str) -> list[Code]:
         """The codes of FUNCTION, CLASS, CLASS("argument") or CLASS.METHOD; raises UserError."""
@@ -294,9 +318,21 @@ class Program:
             open_names = self.need([head])
             if head not in self.scope:
                 raise LossError("it is not defined where the file's constants and definitions alone are executed")
+            inner = [one for one in ast.walk(node) if isinstance(one, Function) and one is not node]
+            if inner and not inspect.signature(self.scope[head]).parameters:  # it makes losses
+                made = self.scope[head]()
+                made = [one for one in (made if isinstance(made, tuple | list) else [made]) if callable(one)]
+                nodes = {one.name: one for one in inner}
+                return [
+                    self._code(f"{name}.{one.__name__}", one, uses_of(nodes[one.__name__]), open_names)
+                    for one in made
+                    if one.__name__ in nodes
+                ]
             uses = uses_of(node)
             return [self._code(name, self.scope[head], uses, open_names)]
         self.need(self.need([head]))
+        if head not in self.scope:
+            raise LossError("it is not defined where the file's constants and definitions alone are executed")
         cls, found = self.scope[head], []
         if method and not hasattr(cls, method):
             raise unknown("function", name, [f"{head}.{one.name}" for one in node.body if isinstance(one, Function)])
@@ -308,7 +344,7 @@ class Program:
             uses, whole = uses_of(part), uses_of(node)
             uses.words |= whole.words
             uses.flags |= whole.flags
-            for one in _reached(part, node):
+            for one in reached_methods(part, node):
                 uses.called |= uses_of(one).called | uses.called
             outer = self.need(free_names(part)) | self._attributes(instance, part, node)
             label = f"{label}.{method}" if method else label
@@ -331,16 +367,19 @@ class Program:
             key for key in uses.words if key.startswith("self.") and type(made.get(key[5:])).__name__ == "Config"
         }
         on = self.on if any(network_of(one) == "D" for one in outer) else None
-        return Code(name, function, uses, tuple(sorted(outer)), place, on=on, settings=self.settings, **more)
+        class_on = self.class_on if any(network_of(one) == "D" for one in outer) else None
+        return Code(name, function, uses, tuple(sorted(outer)), place, on=on, class_on=class_on,
+                    settings=self.settings, **more)  # fmt: skip
 
     def _attributes(self, instance: Any, part: ast.AST, node: ast.ClassDef) -> set[str]:
         """The attributes of self that have to be given: the networks, and what __init__ could not make."""
-        attributes = [n for one in _reached(part, node) for n in ast.walk(one) if isinstance(n, ast.Attribute)]
+        attributes = [n for one in reached_methods(part, node) for n in ast.walk(one) if isinstance(n, ast.Attribute)]
         made = {dotted(n) for n in attributes if isinstance(n.ctx, ast.Store)}
         read = {dotted(n) for n in attributes if isinstance(n.ctx, ast.Load)} - made
         read = {name for name in read if name.startswith("self.") and name.count(".") == 1}
         read -= {f"self.{one.name}" for one in node.body if isinstance(one, Function)}
-        return {name for name in read if network_of(name, True) or not hasattr(instance, name[5:])}
+        return {name for name in read
+                if network_of(name, True) or is_batch_size(name) or not hasattr(instance, name[5:])}  # fmt: skip
 
     def instances(self, cls: Any, node: ast.ClassDef, arguments: str | None = None) -> list[tuple[str, Any]]:
         """(label, instance) of a class: with the arguments told, else with each choice that the source shows."""
@@ -361,8 +400,11 @@ class Program:
         found = []
         for choice in choices:
             label = cls.__name__ + (f"({next(iter(choice.values()))!r})" if choice else "").replace("'", '"')
-            with contextlib.suppress(Exception):
+            try:
                 found.append((label, self._instance(cls, node, [p.name for p in needed], choice)))
+            except Exception as error:
+                if len(choices) == 1:
+                    raise LossError(f"an instance cannot be made: {describe_error(error, cls)}") from None
         return found
 
     def _instance(self, cls: Any, node: ast.ClassDef, needed: list[str], choice: dict[str, Any]) -> Any:
@@ -379,7 +421,7 @@ class Program:
         start = next((one for one in node.body if isinstance(one, Function) and one.name == "__init__"), None)
         for statement in start.body if start else []:
             is_made = isinstance(statement, ast.Assign | ast.AnnAssign | ast.If) and self.is_safe(statement)
-            if is_made and not any(network_of(name, True) for name in _targets(statement)):
+            if is_made and not any(network_of(name, True) for name in changed_names(statement)):
                 with contextlib.suppress(Exception):
                     self.need(free_names(statement))
                     defaults = {
@@ -392,6 +434,22 @@ class Program:
                         self.scope,
                         {"self": instance} | defaults | values,
                     )
+        for method in node.body:
+            for statement in method.body if isinstance(method, Function) else []:
+                names = {name[5:] for name in stored_names(statement) if name.startswith("self.")}
+                makes_layer = re.search(r"\bnn\.|Loss\(", ast.unparse(statement)) and self.is_safe(statement)
+                if (
+                    makes_layer
+                    and names
+                    and not any(hasattr(instance, name) or network_of(name, True) for name in names)
+                ):
+                    with contextlib.suppress(Exception):
+                        self.need(free_names(statement))
+                        exec(
+                            compile(ast.Module([statement], []), str(self.path), "exec"),
+                            self.scope,
+                            {"self": instance},
+                        )
         return instance
 
     # --- training loops ---
@@ -400,10 +458,12 @@ class Program:
         self, body: list[ast.stmt], function: Function | None, node: ast.ClassDef | None = None
     ) -> Iterator[tuple[str, Callable[[], list[Code]]]]:
         """The losses of a training loop: for each optimiser's step, the statements from which its gradients follow."""
-        for group in _groups(list(_roots(body, function.name if function else "")), body):
+        for group in groups_of(list(backward_calls(body, function.name if function else "")), body):
             lines = sorted({statement.lineno for statement, _, _ in group})
             known = dotted(group[0][1]).rsplit(".")[-1] or "loss"
-            where = f"line {lines[0]}" if len(lines) == 1 else f"lines {', '.join(map(str, lines))}"
+            where = ", ".join(map(self.place, lines))
+            if len(lines) > 1 and "cell" not in where:
+                where = f"lines {', '.join(map(str, lines))}"
             maker = functools.partial(self._fragment, f"{known} ({where})", known, body, group, function, node)
             if self._asks_a_network(body, group):
                 yield f"{known} ({where})", maker
@@ -418,14 +478,14 @@ class Program:
         for statement, value, factor in group:
             value = ast.BinOp(value, ast.Mult(), factor) if factor else value
             parts[statement] = ast.BinOp(parts[statement], ast.Add(), value) if statement in parts else value
-        trail, _ = _trail(body, group[-1][0])
+        trail, _ = trail_before(body, group[-1][0])
         steps: list[ast.stmt] = []
         for number, statement in enumerate([*trail, group[-1][0]]):
             if statement in parts:
-                steps.append(_assign(f"_part{number}", parts[statement]))
+                steps.append(assignment(f"_part{number}", parts[statement]))
             else:
                 steps.append(statement)
-        wanted = {name for s in steps for name in _targets(s) if name.startswith("_part")}
+        wanted = {name for s in steps for name in changed_names(s) if name.startswith("_part")}
         names: list[ast.expr] = [ast.Name(name, ast.Load()) for name in sorted(wanted, key=lambda n: int(n[5:]))]
         total = functools.reduce(lambda a, b: ast.BinOp(a, ast.Add(), b), names)
         kept = self._slice(steps, wanted)
@@ -436,22 +496,24 @@ class Program:
         """The statements that define the needed names; `needed` becomes the names that they read from outside."""
         kept: list[ast.stmt] = []
         for statement in reversed(statements):
-            targets = _targets(statement)
+            targets = changed_names(statement)
             if not targets & needed or isinstance(statement, (*SCOPES, ast.Import, ast.ImportFrom)):
                 continue
             if isinstance(statement, ast.Assign | ast.AnnAssign) and (
-                not self.is_safe(statement) or _takes_data(statement)
+                not self.is_safe(statement)
+                or takes_data(statement)
+                or all(is_stand_in(name, statement) for name in targets)
             ):
                 continue
             if isinstance(statement, ast.If | ast.With | ast.For | ast.While | ast.Try):
                 statement = self._prune(statement, needed)
             elif isinstance(statement, ast.Expr):
-                statement = _in_place(statement, next(iter(targets)))
-                needed |= _reads(statement)
+                statement = out_of_place(statement, next(iter(targets)))
+                needed |= read_names(statement)
             else:
                 if isinstance(statement, ast.Assign):
-                    needed -= {name for target in statement.targets for name in _names(target)}
-                needed |= _reads(statement)
+                    needed -= {name for target in statement.targets for name in assigned_names(target)}
+                needed |= read_names(statement)
             kept.append(statement)
         return kept[::-1]
 
@@ -462,7 +524,7 @@ class Program:
             statement = ast.If(ast.Constant(True), statement.body, [])
         if isinstance(statement, ast.With):
             statement.body = self._slice(statement.body, needed) or [ast.Pass()]
-            needed |= set().union(*map(_reads, statement.items))
+            needed |= set().union(*map(read_names, statement.items))
             return statement
         after = set(needed)
         if isinstance(statement, ast.For | ast.While):
@@ -473,8 +535,8 @@ class Program:
             block = self._slice(getattr(statement, part), inner)
             setattr(statement, part, block or ([ast.Pass()] if part == "body" else []))
             needed |= inner
-        needed |= _reads(statement.iter if isinstance(statement, ast.For) else statement.test)  # type: ignore[attr-defined]
-        needed -= _names(statement.target) if isinstance(statement, ast.For) else set()
+        needed |= read_names(statement.iter if isinstance(statement, ast.For) else statement.test)  # type: ignore[attr-defined]
+        needed -= assigned_names(statement.target) if isinstance(statement, ast.For) else set()
         return statement
 
     def _fragment(
@@ -493,8 +555,8 @@ class Program:
         if node is not None:
             self.need(self.need([node.name]))
             instance = next(iter(self.instances(self.scope[node.name], node)))[1]
-        firsts = {name: next(s for s in steps if name in _targets(s)) for s in steps for name in _targets(s)}
-        made = {name for name, s in firsts.items() if name in self.live and name in _reads(s)}
+        firsts = {name: next(s for s in steps if name in changed_names(s)) for s in steps for name in changed_names(s)}
+        made = {name for name, s in firsts.items() if name in self.live and name in read_names(s)}
         inside = ast.parse(f"def {name}(): pass").body[0]
         assert isinstance(inside, ast.FunctionDef)
         inside.body = steps
@@ -509,81 +571,14 @@ class Program:
         exec(compile(ast.Module([inside], []), str(self.path), "exec"), self.scope, scope)
         loss = types.MethodType(scope[name], instance) if node else scope[name]
         outer = self._attributes(instance, inside, node) if node else set()
-        player = player_of(known) if player_of(known) in ("d", "g") else _player_after(body, group, function)
+        player = player_of(known) if player_of(known) in ("d", "g") else player_after(body, group, function)
         uses = uses_of(inside)
-        for one in _reached(inside, node) if node else []:
+        for one in reached_methods(inside, node) if node else []:
             uses.called = uses_of(one).called | uses.called
         code = self._code(label, loss, uses, outer, instance, kind=player, inline=ast.unparse(inside))
         if any(network_of(one) == "D" for one in arguments):
-            code.on = self.on
+            code.on, code.class_on = self.on, self.class_on
         return [code]
-
-
-# --- the syntax tree ---
-
-
-def _clean(tree: ast.Module) -> ast.Module:
-    """The tree without annotations, and without decorators that change no value."""
-    for node in ast.walk(tree):
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-            names = [dotted(d.func if isinstance(d, ast.Call) else d).rsplit(".")[-1] for d in node.decorator_list]
-            node.decorator_list = [d for d, name in zip(node.decorator_list, names, strict=True) if name in DECORATORS]
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            node.returns = None
-            for argument in ast.walk(node.args):
-                if isinstance(argument, ast.arg):
-                    argument.annotation = None
-    return tree
-
-
-def _flat(body: list[ast.stmt]) -> Iterator[ast.stmt]:
-    """The statements of a module, and those inside its if, try and with."""
-    for statement in body:
-        yield statement
-        if isinstance(statement, ast.If | ast.Try | ast.With):
-            for block in _blocks(statement):
-                yield from _flat(block)
-
-
-def _blocks(statement: ast.stmt) -> list[list[ast.stmt]]:
-    blocks = [getattr(statement, part, []) for part in ("body", "orelse", "finalbody")]
-    return [*blocks, *(handler.body for handler in getattr(statement, "handlers", []))]
-
-
-def _names(node: ast.AST) -> set[str]:
-    """The names and attributes of self to which a target assigns."""
-    return {dotted(n) for n in ast.walk(node) if isinstance(getattr(n, "ctx", None), ast.Store) and dotted(n)}
-
-
-def _stores(statement: ast.stmt) -> set[str]:
-    if isinstance(statement, ast.Import | ast.ImportFrom):
-        return {(a.asname or a.name.split(".")[0]) for a in statement.names} - {"*"}
-    if isinstance(statement, SCOPES):
-        return {statement.name}
-    return _targets(statement) if isinstance(statement, ast.Assign | ast.AnnAssign) else set()
-
-
-def _targets(statement: ast.stmt) -> set[str]:
-    """The names that a statement changes, in place as well."""
-    found = set[str]()
-    for node in ast.walk(statement):
-        if isinstance(node, ast.Name | ast.Attribute) and isinstance(node.ctx, ast.Store):
-            found.add(dotted(node))
-        elif isinstance(node, ast.Subscript) and isinstance(node.ctx, ast.Store):
-            found.add(dotted(node.value))
-        elif (
-            isinstance(node, ast.Expr)
-            and isinstance(node.value, ast.Call)
-            and isinstance(node.value.func, ast.Attribute)
-        ):
-            call = node.value.func
-            if (call.attr.endswith("_") and not call.attr.endswith("grad_")) or call.attr in ("append", "extend"):
-                found.add(dotted(call.value).removesuffix(".data"))
-    return found - {""}
-
-
-def _reads(node: ast.AST) -> set[str]:
-    return {dotted(n) for n in ast.walk(node) if isinstance(getattr(n, "ctx", None), ast.Load) and dotted(n)}
 
 
 def _networks(node: ast.ClassDef) -> set[str]:
@@ -592,193 +587,15 @@ def _networks(node: ast.ClassDef) -> set[str]:
     return {name for name in calls if name.startswith("self.") and network_of(name)}
 
 
-def _reached(part: ast.AST, node: ast.ClassDef) -> list[ast.AST]:
-    """A method, and the methods of its class that it calls."""
-    methods = {f"self.{one.name}": one for one in node.body if isinstance(one, Function) and one.name != "__init__"}
-    methods["self"] = methods.get("self.forward", methods.get("self.__call__"))  # type: ignore[assignment]
-    found: list[ast.AST] = [part]
-    for one in found:
-        for n in ast.walk(one):
-            method = methods.get(dotted(n.func)) if isinstance(n, ast.Call) else None
-            if method is not None and method not in found:
-                found.append(method)
-    return found
-
-
-def free_names(node: ast.AST) -> set[str]:
-    """The names that a statement or an expression reads and does not bind itself."""
-    if isinstance(node, ast.Name):
-        return {node.id} if isinstance(node.ctx, ast.Load) else set()
-    used = set[str]().union(*map(free_names, ast.iter_child_nodes(node)))
-    if isinstance(node, (*SCOPES, ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)):
-        inner = list(ast.walk(node))
-        bound = {n.id for n in inner if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
-        bound |= {n.arg for n in inner if isinstance(n, ast.arg)}
-        bound |= {n.name for n in inner if isinstance(n, ast.FunctionDef | ast.ClassDef | ast.ExceptHandler) and n.name}
-        bound |= set().union(*(_stores(n) for n in inner if isinstance(n, ast.Import | ast.ImportFrom)))
-        used -= bound
-    return used
-
-
-def _assign(name: str, value: ast.expr) -> ast.stmt:
-    return ast.Assign([ast.Name(name, ast.Store())], value, lineno=getattr(value, "lineno", 1))
-
-
-def _in_place(statement: ast.Expr, name: str) -> ast.stmt:
-    """x.fill_(1) as x = x.clone().fill_(1): what an earlier loss of the step saw stays as it was."""
-    call = statement.value
-    assert isinstance(call, ast.Call)
-    if not isinstance(call.func, ast.Attribute) or not call.func.attr.endswith("_") or name.startswith("self."):
-        return statement
-    start = ast.Call(ast.Attribute(ast.Name(name, ast.Load()), "clone", ast.Load()), [], [])
-    return _assign(name, ast.Call(ast.Attribute(start, call.func.attr, ast.Load()), call.args, call.keywords))
-
-
-def _takes_data(statement: ast.stmt) -> bool:
-    """Whether an assignment takes a part of a batch: images, _ = data, or data[0].to(device)."""
-    value = getattr(statement, "value", None)
-    for node in ast.walk(value) if value else []:
-        if (
-            isinstance(node, ast.Subscript)
-            and isinstance(node.slice, ast.Constant)
-            and (isinstance(node.slice.value, str) or {"data", "batch", "sample"} & set(words_of(dotted(node.value))))
-        ):
-            return True
-    is_unpacked = isinstance(statement, ast.Assign) and isinstance(statement.targets[0], ast.Tuple)
-    while isinstance(value, ast.Call | ast.Attribute):
-        value = value.func if isinstance(value, ast.Call) else value.value
-    is_part = (
-        isinstance(value, ast.Subscript) and isinstance(value.value, ast.Name) and isinstance(value.slice, ast.Constant)
-    )
-    wrapped = getattr(statement, "value", None)
-    while isinstance(wrapped, ast.Call) and (
-        dotted(wrapped.func) == "Variable" or (isinstance(wrapped.func, ast.Attribute) and wrapped.func.attr in CASTS)
-    ):
-        wrapped = wrapped.args[0] if dotted(wrapped.func) == "Variable" else wrapped.func.value  # type: ignore[attr-defined]
-    is_real = any(side_of(name) == "real" for name in _targets(statement))
-    if is_real and isinstance(wrapped, ast.Name) and isinstance(getattr(statement, "value", None), ast.Call):
-        return True
-    labels = {"labels", "label", "y", "c", "classes"}
-    if (
-        value is not None
-        and "randint(" in ast.unparse(statement)
-        and any(labels & set(words_of(n)) for n in _targets(statement))
-    ):
-        return True
-    random = isinstance(getattr(statement, "value", None), ast.AST) and re.search(
-        r"\b(rand|randn|uniform|normal)\(", ast.unparse(statement.value))  # type: ignore[attr-defined]  # fmt: skip
-    if random and any(
-        side_of(name) == "real" or {"imgs", "images", "img"} & set(words_of(name)) for name in _targets(statement)
-    ):
-        return True
-    return is_part or (is_unpacked and isinstance(value, ast.Name) and value is getattr(statement, "value", None))
-
-
-def _roots(body: list[ast.stmt], function: str = "") -> Iterator[tuple[ast.stmt, ast.expr, ast.expr | None]]:
-    """(statement, loss, factor) of each .backward() in the order of the source."""
-    for statement in body:
-        if isinstance(statement, SCOPES):
-            continue
-        blocks = _blocks(statement)
-        if any(blocks):
-            for block in blocks:
-                yield from _roots(block, function)
-            continue
-        if isinstance(statement, ast.Return) and function in ("training_step", "train_step"):
-            value = statement.value
-            value = value.args[0] if isinstance(value, ast.Call) and value.args else value
-            if isinstance(value, ast.Dict):
-                value = next((v for k, v in zip(value.keys, value.values, strict=True) if _is_word(k, "loss")), None)
-            if value is not None and "loss" in dotted(value).lower():
-                yield statement, value, None
-        for node in ast.walk(statement):
-            if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
-                continue
-            owner, attribute = node.func.value, node.func.attr
-            if (
-                attribute == "manual_backward"
-                or (attribute == "gradient" and "tape" in dotted(owner))
-                or (
-                    attribute == "backward"
-                    and node.args
-                    and words_of(dotted(owner))[-1:]
-                    in (["accelerator"], ["fabric"], ["engine"], ["self"], ["optimizer"])
-                )
-            ):
-                yield statement, node.args[0], None
-            elif attribute == "backward":
-                if isinstance(owner, ast.Call) and dotted(owner.func).endswith(".scale") and owner.args:
-                    owner = owner.args[0]
-                yield statement, owner, node.args[0] if node.args else None
-
-
-def _is_word(node: ast.expr | None, word: str) -> bool:
-    return isinstance(node, ast.Constant) and node.value == word
-
-
-def _steps(body: list[ast.stmt]) -> list[tuple[int, str]]:
-    """(line, optimiser) of each .step()."""
-    calls = [n for s in body for n in ast.walk(s) if isinstance(n, ast.Call) and isinstance(n.func, ast.Attribute)]
-    found = [(n.lineno, dotted(n.args[0] if n.args and n.func.attr == "step" else n.func.value))  # type: ignore[attr-defined]
-             for n in calls if n.func.attr == "step"]  # type: ignore[attr-defined]  # fmt: skip
-    return sorted(found)
-
-
-def _groups(roots: list[Any], body: list[ast.stmt]) -> list[list[Any]]:
-    """The losses between two steps belong to one player, if the last of them comes after the others."""
-    groups: list[list[Any]] = []
-    steps = _steps(body)
-    for root in roots:
-        step = next((line for line, _ in steps if line >= root[0].lineno), 0)
-        player = player_of(dotted(root[1]).rsplit(".")[-1])
-        if groups and step:
-            last = groups[-1][-1]
-            same = next((line for line, _ in steps if line >= last[0].lineno), 0) == step
-            same = same and player_of(dotted(last[1]).rsplit(".")[-1]) == player
-            if same and last[0] in _trail(body, root[0])[0]:
-                groups[-1].append(root)
-                continue
-        groups.append([root])
-    return groups
-
-
-def _player_after(body: list[ast.stmt], group: list[Any], function: Function | None) -> str | None:
-    """The player whose optimiser steps next, or that the function's name shows."""
-    optimiser = next((name for line, name in _steps(body) if line >= group[-1][0].lineno), "")
-    for words in (words_of(optimiser), words_of(function.name if function else "")):
-        for kind in ("d", "g"):
-            if any(
-                word in PLAYERS[kind] or (word[-1:] == kind and word[:-1] in ("opt", "optim", "optimizer"))
-                for word in words
-            ):
-                return kind
-    return None
-
-
-def _trail(body: list[ast.stmt], target: ast.stmt) -> tuple[list[ast.stmt], bool]:
-    """The statements that run before `target`; loops that hold training steps count once."""
-    before: list[ast.stmt] = []
-    for statement in body:
-        if statement is target:
-            return before, True
-        blocks = _blocks(statement) if not isinstance(statement, SCOPES) else []
-        for block in blocks:
-            inner, found = _trail(block, target)
-            if found:
-                return [*before, *inner], True
-        if any(blocks) and any(True for block in blocks for _ in _roots(block)):
-            for block in blocks:
-                before += _trail(block, target)[0]
-        else:
-            before.append(statement)
-    return before, False
-
-
 def _is_loss(name: str) -> bool:
     if name.startswith("_"):
         return False
-    is_named = bool(LOSS_NAMES.search(name)) or is_other_loss(name, [])
-    return is_named and not (ACTIONS.match(name) and "loss" not in name.lower())
+    is_named = bool(LOSS_NAMES.search(name)) or "penalty" in name.lower()
+    return (
+        is_named
+        and not re.match(r"(plot|show|save|load|log|print)_", name)
+        and not (ACTIONS.match(name) and "loss" not in name.lower())
+    )
 
 
 def _all_methods(cls: type) -> set[str]:
@@ -786,30 +603,3 @@ def _all_methods(cls: type) -> set[str]:
         "forward",
         "__call__",
     }
-
-
-def _settings(tree: ast.Module) -> dict[str, Any]:
-    """The defaults of a command line that argparse reads."""
-    found: dict[str, Any] = {}
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "add_argument":
-            name = next(
-                (a.value for a in node.args if isinstance(a, ast.Constant) and str(a.value).startswith("--")), ""
-            )
-            for word in node.keywords:
-                if word.arg == "default" and name:
-                    with contextlib.suppress(ValueError):
-                        found[str(name).lstrip("-").replace("-", "_")] = ast.literal_eval(word.value)
-    return found
-
-
-def _ends_in_sigmoid(node: ast.ClassDef) -> bool:
-    """Whether the definition of D applies a sigmoid to its answer."""
-    forward = next(
-        (one for one in node.body if isinstance(one, Function) and one.name in ("forward", "__call__")), node
-    )
-    returns = [n.value for n in ast.walk(forward) if isinstance(n, ast.Return) and n.value is not None]
-    if any("sigmoid" in ast.unparse(value).lower() for value in returns):
-        return True
-    layers = [ast.unparse(n) for n in ast.walk(node) if isinstance(n, ast.Call) and "Sigmoid" in dotted(n.func)]
-    return any(".Sigmoid" in layer or layer.startswith("Sigmoid") for layer in layers)

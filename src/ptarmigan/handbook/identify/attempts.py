@@ -1,0 +1,182 @@
+"""Run the stages on one loss: on each player and choice that the source shows, and each reading of the parameters."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import inspect
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+from ptarmigan.core.types import UserError
+from ptarmigan.handbook.identify.answer import Identity, compose, other
+from ptarmigan.handbook.identify.call import LossFunction, borrowed_state
+from ptarmigan.handbook.identify.diagnose import diagnose
+from ptarmigan.handbook.identify.families import WITH_TARGET
+from ptarmigan.handbook.identify.measure import measure
+from ptarmigan.handbook.identify.sentences import SENTENCES
+from ptarmigan.handbook.identify.signature import (
+    LossError,
+    Reading,
+    SeveralLosses,
+    is_other_loss,
+    names_probabilities,
+    parameters_of,
+    player_of,
+    readings,
+    side_of,
+    words_of,
+)
+from ptarmigan.handbook.identify.source import Code, code_of
+
+
+def identify_callable(function: Callable[..., Any], name: str, kind: str | None, on: str | None) -> list[Identity]:
+    """The identity of a callable of this process, or of each loss if it returns several.  Raises UserError."""
+    if not callable(function):
+        raise UserError(f"{name}: {type(function).__name__} cannot be called", LossError.code)
+    return identify_code(code_of(function, name), kind, on)
+
+
+def identify_code(code: Code, kind: str | None, on: str | None) -> list[Identity]:
+    """The identities of a loss: for each player, if a flag or an optional argument says whose it is."""
+    found, failures = list[Identity](), list[UserError]()
+    for word, fixed, settings in code.choices():
+        chosen = replace(code, name=f"{code.name} ({word!r})" if word else code.name, fixed=fixed, settings=settings)
+        for label, function, also, player in _ways(chosen):
+            try:
+                found += _identify_several(replace(chosen, name=label, function=function), also, kind or player, on)
+            except UserError as error:
+                failures.append(error)
+    if not found:
+        raise failures[0]
+    return found
+
+
+def _ways(code: Code) -> Iterator[tuple[str, Callable[..., Any], tuple[str, ...], str | None]]:
+    """(name, function, optional parameters to give, player) for each player and each choice that the source shows."""
+    function, uses = code.function, code.uses
+    try:
+        parameters = inspect.signature(getattr(function, "forward", function)).parameters.values()
+    except (TypeError, ValueError):
+        parameters = inspect.Signature().parameters.values()
+    for p in parameters:
+        flags = {"disc", "discriminator", "d", "dis", "critic"}, {"generator", "gen", "g"}
+        asked = [player for player, words in zip("dg", flags, strict=True) if words & set(words_of(p.name))]
+        if asked and p.name in uses.flags and p.name not in uses.called and len(words_of(p.name)) > 1:
+            for value in (True, False):
+                bound = functools.partial(function, **{p.name: value})
+                yield f"{code.name} ({p.name}={value})", bound, (), "d" if value == (asked[0] == "d") else "g"
+            return
+        if p.default is p.empty and (words := uses.words.get(p.name)):
+            for word in dict.fromkeys(words):
+                whose = player_of(word) if player_of(word) in ("d", "g") else None
+                yield f"{code.name} ({p.name}={word!r})", functools.partial(function, **{p.name: word}), (), whose
+            return
+        if p.default is None and p.name in uses.optional | uses.flags and side_of(p.name):
+            yield code.name, function, (p.name,), player_of(code.name) or "d"
+            if player_of(code.name) != "d":
+                yield f"{code.name} ({p.name}=None)", function, (), "g"
+            return
+    yield code.name, function, (), None
+
+
+def _identify_several(code: Code, also: tuple[str, ...], kind: str | None, on: str | None) -> list[Identity]:
+    name, function = code.name, code.function
+    try:
+        return [_identify_one(code, also, kind, on, part=bool(code.inline))]
+    except SeveralLosses as several:
+        found, keys = [], []
+        player = kind or code.kind or player_of(name.rsplit(".")[-1])
+
+        def picked(keys: list[Any]) -> Code:
+            def pick(*given: Any, **named: Any) -> Any:
+                out = function(*given, **named)
+                return functools.reduce(lambda a, b: a + b, [out[key] for key in keys])
+
+            return replace(code, function=functools.update_wrapper(pick, function))
+
+        for place, key in enumerate(several.keys):
+            called = code.uses.returned[place] if place < len(code.uses.returned) else str(key)
+            part = replace(picked([key]), name=f"{name}[{key!r}]")
+            with contextlib.suppress(UserError):
+                whose = kind or (player_of(called) if called else None) or player
+                one = _identify_one(part, also, whose, on, part=True)
+                if (is_other_loss(called, []) and len(called) > 2) or "flat" in one.faults:
+                    one = other(part.name)
+                found.append(one)
+                keys.append(key)
+        halves = [key for key, one in zip(keys, found, strict=True) if len(one.sides) == 1]
+        if player == "d" and len(halves) == 2 and not any(len(one.sides) > 1 for one in found):
+            return [_identify_one(picked(halves), also, "d", on)]
+        if not found:
+            raise UserError(f"{name}: {several}", several.code) from None
+        return found
+
+
+def _identify_one(code: Code, also: tuple[str, ...], kind: str | None, on: str | None, part: bool = False) -> Identity:
+    """Run all stages on a callable that returns one loss, or on one `part` of what it returns.
+
+    Raises UserError, or SeveralLosses if it returns more than one loss.
+    """
+    name = code.name
+    last = name.split(" (")[0].split("(")[0].rsplit(".")[-1] if "." in name else name
+    try:
+        with borrowed_state():
+            outer = [one for one in code.outer if one not in code.fixed]
+            parameters = [*parameters_of(code.function, also), *outer]
+            if not parameters:
+                raise LossError("it has no required parameter; a loss takes D's outputs")
+            player = kind or code.kind or player_of(last)
+            if not kind and is_other_loss(last, parameters):
+                return other(name)
+            ways = readings(parameters, last, player, code.uses)
+            domain = on or code.on or ("probabilities" if names_probabilities([*parameters, name]) else None)
+
+            def identify(way: Reading) -> Identity:
+                seen = measure(LossFunction(code, code.function, way, also), domain, player, part)
+                one = compose(seen, diagnose(seen, last, player if player in ("d", "g") else kind), name)
+                if way.guessed and "flat" in one.faults:
+                    raise LossError(f"cannot tell which of {', '.join(parameters)} is D's output", "signature-unclear")
+                return one
+
+            try:
+                return _most_likely(ways, identify)
+            except LossError as error:
+                if code.on != "logits" or on or "between 0 and 1" not in str(error):
+                    raise
+            domain = "probabilities"
+            fault = SENTENCES["logits-in-bce"]
+            return replace(_most_likely(ways, identify), faults=("logits-in-bce",), wrong=(fault,), notes=(),
+                           code="nn.BCEWithLogitsLoss()")  # fmt: skip
+    except SeveralLosses:
+        raise
+    except LossError as error:
+        raise UserError(f"{name}: {error}", error.code) from None
+
+
+def _most_likely(ways: list[Reading], identify: Callable[[Reading], Identity]) -> Identity:
+    """The identity under the first reading whose loss is known and right, else known, else can be measured."""
+    found: list[tuple[Reading, Identity]] = []
+    failures: list[LossError] = []
+    for way in ways:
+        try:
+            found.append((way, identify(way)))
+        except SeveralLosses:
+            raise
+        except LossError as error:
+            failures.append(error)
+    exchange = {"output": "target", "target": "output"}
+    roles = ways[0].roles
+    if set(exchange) <= set(roles.values()) and not any(one.right and one.name != "unknown" for _, one in found):
+        with contextlib.suppress(LossError):
+            one = identify(Reading({name: exchange.get(role, role) for name, role in roles.items()}))
+            if one.right and one.name != "unknown":
+                return replace(one, faults=("exchanged",), wrong=(SENTENCES["exchanged"],), code=WITH_TARGET)
+    if not found:
+        raise failures[0]
+    way, best = min(found, key=lambda pair: (pair[1].name.startswith("unknown"), not pair[1].right))
+    if not way.guessed:
+        return best
+    guess = ", ".join(f"{parameter} = {role}" for parameter, role in way.roles.items())
+    return replace(best, notes=(*best.notes, SENTENCES["guessed"].format(roles=guess)))

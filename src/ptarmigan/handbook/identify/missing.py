@@ -1,0 +1,70 @@
+"""Modules that a file imports and that are not here: stand-ins that can be inherited from, but not called."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+from typing import Any
+
+from ptarmigan.handbook.identify.signature import (
+    LossError,
+)
+
+LIBRARIES = {"tensorflow", "keras", "jax", "flax", "torchvision", "torchaudio", "monai", "pytorch_lightning",
+             "lightning", "scipy", "einops", "kornia", "numpy", "accelerate", "transformers", "timm"}  # fmt: skip
+
+
+class Missing(type):
+    """The type of stand-ins for what cannot be imported: they can be inherited from, but not called."""
+
+    def __getattr__(cls, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return stand_in(cls.__dict__.get("module", "a module"), name)
+
+    def __call__(cls, *given: Any, **named: Any) -> Any:
+        if "module" in vars(cls):
+            module = vars(cls)["module"]
+            remedy = f"install {module}" if module in LIBRARIES else "a module of your project belongs beside the file"
+            raise LossError(f"it needs {module}, which cannot be imported here: {remedy}")
+        return super().__call__(*given, **named)
+
+
+def stand_in(module: str, name: str) -> Any:
+    from torch import nn
+
+    return Missing(
+        name,
+        (nn.Module,),
+        {"module": module.split(".")[0], "__init__": lambda self, *_, **__: nn.Module.__init__(self)},
+    )
+
+
+def is_missing(statement: ast.stmt) -> bool:
+    """Whether it imports a module that is not installed, nor beside the file."""
+    if isinstance(statement, ast.ImportFrom):
+        modules = [statement.module] if statement.module and not statement.level else []
+    else:
+        modules = [one.name for one in statement.names] if isinstance(statement, ast.Import) else []
+    return any(importlib.util.find_spec(str(one).split(".")[0]) is None for one in modules)
+
+
+class Quiet(ast.NodeTransformer):
+    """Without the calls of missing modules whose result is not used: they log."""
+
+    def __init__(self, missing: set[str]) -> None:
+        self.missing = missing
+
+    def _is_missing(self, node: ast.AST) -> bool:
+        while isinstance(node, ast.Call | ast.Attribute):
+            node = node.func if isinstance(node, ast.Call) else node.value
+        return isinstance(node, ast.Name) and node.id in self.missing
+
+    def visit_Expr(self, node: ast.Expr) -> ast.stmt:
+        is_call = isinstance(node.value, ast.Call) and self._is_missing(node.value)
+        return ast.copy_location(ast.Pass(), node) if is_call else node
+
+    def visit_With(self, node: ast.With) -> ast.stmt:
+        self.generic_visit(node)
+        node.items = [item for item in node.items if not self._is_missing(item.context_expr)]
+        return node if node.items else ast.copy_location(ast.If(ast.Constant(True), node.body, []), node)

@@ -1,0 +1,159 @@
+"""What a syntax tree says: its statements, the names that they read and change, the layers in which a network ends."""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+from ptarmigan.handbook.identify.signature import (
+    dotted,
+)
+
+DECORATORS = {"staticmethod", "classmethod", "property", "dataclass", "no_grad", "inference_mode", "contextmanager"}
+SCOPES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)
+Function = ast.FunctionDef | ast.AsyncFunctionDef
+
+
+def cleaned(tree: ast.Module) -> ast.Module:
+    """The tree without annotations, and without decorators that change no value."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            names = [dotted(d.func if isinstance(d, ast.Call) else d).rsplit(".")[-1] for d in node.decorator_list]
+            node.decorator_list = [d for d, name in zip(node.decorator_list, names, strict=True) if name in DECORATORS]
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            node.returns = None
+            for argument in ast.walk(node.args):
+                if isinstance(argument, ast.arg):
+                    argument.annotation = None
+    return tree
+
+
+def flat_statements(body: list[ast.stmt]) -> Iterator[ast.stmt]:
+    """The statements of a module, and those inside its if, try and with."""
+    for statement in body:
+        yield statement
+        if isinstance(statement, ast.If | ast.Try | ast.With):
+            for block in blocks_of(statement):
+                yield from flat_statements(block)
+
+
+def blocks_of(statement: ast.stmt) -> list[list[ast.stmt]]:
+    blocks = [getattr(statement, part, []) for part in ("body", "orelse", "finalbody")]
+    return [*blocks, *(handler.body for handler in getattr(statement, "handlers", []))]
+
+
+def assigned_names(node: ast.AST) -> set[str]:
+    """The names and attributes of self to which a target assigns."""
+    return {dotted(n) for n in ast.walk(node) if isinstance(getattr(n, "ctx", None), ast.Store) and dotted(n)}
+
+
+def stored_names(statement: ast.stmt) -> set[str]:
+    if isinstance(statement, ast.Import | ast.ImportFrom):
+        return {(a.asname or a.name.split(".")[0]) for a in statement.names} - {"*"}
+    if isinstance(statement, SCOPES):
+        return {statement.name}
+    return changed_names(statement) if isinstance(statement, ast.Assign | ast.AnnAssign) else set()
+
+
+def changed_names(statement: ast.stmt) -> set[str]:
+    """The names that a statement changes, in place as well."""
+    found = set[str]()
+    for node in ast.walk(statement):
+        if isinstance(node, ast.Name | ast.Attribute) and isinstance(node.ctx, ast.Store):
+            found.add(dotted(node))
+        elif isinstance(node, ast.Subscript) and isinstance(node.ctx, ast.Store):
+            found.add(dotted(node.value))
+        elif (
+            isinstance(node, ast.Expr)
+            and isinstance(node.value, ast.Call)
+            and isinstance(node.value.func, ast.Attribute)
+        ):
+            call = node.value.func
+            if (call.attr.endswith("_") and not call.attr.endswith("grad_")) or call.attr in ("append", "extend"):
+                owner = call.value
+                while isinstance(owner, ast.Call) and isinstance(owner.func, ast.Attribute):
+                    owner = owner.func.value  # x.resize_(n).fill_(1)
+                found.add(dotted(owner).removesuffix(".data"))
+    return found - {""}
+
+
+def read_names(node: ast.AST) -> set[str]:
+    return {dotted(n) for n in ast.walk(node) if isinstance(getattr(n, "ctx", None), ast.Load) and dotted(n)}
+
+
+def free_names(node: ast.AST) -> set[str]:
+    """The names that a statement or an expression reads and does not bind itself."""
+    if isinstance(node, ast.Name):
+        return {node.id} if isinstance(node.ctx, ast.Load) else set()
+    used = set[str]().union(*map(free_names, ast.iter_child_nodes(node)))
+    if isinstance(node, (*SCOPES, ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)):
+        inner = list(ast.walk(node))
+        bound = {n.id for n in inner if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
+        bound |= {n.arg for n in inner if isinstance(n, ast.arg)}
+        bound |= {n.name for n in inner if isinstance(n, ast.FunctionDef | ast.ClassDef | ast.ExceptHandler) and n.name}
+        bound |= set().union(*(stored_names(n) for n in inner if isinstance(n, ast.Import | ast.ImportFrom)))
+        used -= bound
+    return used
+
+
+def reached_methods(part: ast.AST, node: ast.ClassDef) -> list[ast.AST]:
+    """A method, and the methods of its class that it calls."""
+    methods = {f"self.{one.name}": one for one in node.body if isinstance(one, Function) and one.name != "__init__"}
+    methods["self"] = methods.get("self.forward", methods.get("self.__call__"))  # type: ignore[assignment]
+    found: list[ast.AST] = [part]
+    for one in found:
+        for n in ast.walk(one):
+            method = methods.get(dotted(n.func)) if isinstance(n, ast.Call) else None
+            if method is not None and method not in found:
+                found.append(method)
+    return found
+
+
+def settings_of(tree: ast.Module) -> dict[str, Any]:
+    """The defaults of a command line that argparse reads."""
+    found: dict[str, Any] = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "add_argument":
+            name = next(
+                (a.value for a in node.args if isinstance(a, ast.Constant) and str(a.value).startswith("--")), ""
+            )
+            for word in node.keywords:
+                if word.arg == "default" and name:
+                    with contextlib.suppress(ValueError):
+                        found[str(name).lstrip("-").replace("-", "_")] = ast.literal_eval(word.value)
+    return found
+
+
+def ends_in(node: ast.ClassDef, layer: str) -> bool:
+    """Whether a part of what a network returns comes from this layer: sigmoid, softmax, linear."""
+    methods = {one.name: one for one in node.body if isinstance(one, Function)}
+    forward = methods.get("forward", methods.get("__call__", methods.get("call")))
+    made = {dotted(n.targets[0]): n.value for n in ast.walk(node) if isinstance(n, ast.Assign)}
+
+    def ends(value: ast.AST | None, seen: tuple[str, ...] = ()) -> bool:
+        if isinstance(value, ast.Tuple | ast.List):
+            return any(ends(part, seen) for part in value.elts)
+        if isinstance(value, ast.Name | ast.Attribute):
+            name = dotted(value)
+            return name not in seen and ends(made.get(name), (*seen, name))
+        if not isinstance(value, ast.Call):
+            return False
+        name = dotted(value.func) or (value.func.attr if isinstance(value.func, ast.Attribute) else "")
+        last = name.rsplit(".")[-1]
+        if last.lower() == layer:
+            return True
+        if last == "Sequential" and value.args and isinstance(value.args[-1], ast.Starred):
+            layers = ast.unparse(node).lower()
+            return layers.rfind(f"nn.{layer}(") > layers.rfind("conv") if f"nn.{layer}(" in layers else False
+        if last == "Sequential" and value.args:
+            return ends(value.args[-1], seen)
+        if name.startswith("self.") or name in made:
+            return ends(value.func, seen)
+        if isinstance(value.func, ast.Attribute) and last in ("view", "squeeze", "reshape", "mean", "flatten"):
+            return ends(value.func.value, seen)
+        return False
+
+    returns = [n.value for n in ast.walk(forward) if isinstance(n, ast.Return)] if forward else []
+    return any(ends(value) for value in returns)
