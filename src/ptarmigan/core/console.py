@@ -73,7 +73,7 @@ class Display:
         before, self.outer_activity = self.outer_activity, what
         self._set_activity(what)
         self._update(what, None, "")
-        if at_once and not self.terminal.is_terminal:
+        if at_once and not self.shows_bar:
             self.say(what)
         try:
             yield
