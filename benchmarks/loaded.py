@@ -59,16 +59,14 @@ def child(name: str, extra: dict[str, str]) -> Iterator[subprocess.Popen[str]]:
     """A process with these variables, once it is ready to train."""
     env = {key: value for key, value in os.environ.items() if key not in VARIABLES} | extra
     kind = name.split()[0] if not extra else "ptarmigan's"
-    process = subprocess.Popen(
-        [sys.executable, __file__, "--child", kind], env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
-    try:
-        assert process.stdout is not None
-        process.stdout.readline()
-        yield process
-    finally:
-        process.kill()
-        process.wait()
+    command = [sys.executable, __file__, "--child", kind]
+    with subprocess.Popen(command, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            process.stdout.readline()
+            yield process
+        finally:
+            process.kill()
 
 
 def measure(process: subprocess.Popen[str], seconds: float, busy: int) -> float:
