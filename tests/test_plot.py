@@ -79,3 +79,14 @@ def test_what_cannot_be_drawn_is_refused(tmp_path: Path) -> None:
     with raises("value-invalid", tmp_path / "x.png"):
         plot(tmp_path, out=tmp_path / "x.png")
     assert plot(tmp_path, out=tmp_path / "x.svg").exists()
+
+
+def test_values_that_no_run_logs_are_left_out(tmp_path: Path) -> None:
+    write(tmp_path / "metrics.jsonl", *({"images_seen": at, "d_adv": 1.0} for at in (8, 16)))
+    write(
+        tmp_path / "metrics.jsonl",
+        {"images_seen": 24, "d_adv": 10**400, "g_adv": float("inf")},
+        {"images_seen": 32, "select_kid": 1.0, "select_kid_error": "none"},  # a damaged line
+        {"images_seen": 40, "select_kid": 1.0, "d_adv": -1e308},
+    )
+    assert curves_of(tmp_path / "metrics.jsonl") == {"adversarial loss": {"d_adv": ([8, 16], [1, 1])}}

@@ -478,6 +478,15 @@ def test_the_best_is_the_last_that_is_not_worse_than_the_lowest_beyond_noise(sco
     assert progress.scored_at == len(scores)
 
 
+def test_a_run_of_an_older_version_keeps_its_best_until_a_snapshot_is_not_worse_beyond_noise() -> None:
+    progress = Progress(best_kid=1.0, best_images=80)  # as older checkpoints have it, without the noise
+    for number, kid, best in ((160, 2.0, 80), (240, 1.5, 80), (320, 1.01, 320), (400, 1.5, 320)):
+        left_out = [kid + (-1) ** block * 0.01 for block in range(20)]
+        snapshot.choose_best(progress, number, JackknifedKid(kid, left_out))
+        assert progress.best_images == best
+    assert progress.least_kid == 1.0
+
+
 def test_the_end_says_whether_the_best_differs_from_the_last(tmp_path: Path) -> None:
     said: list[str] = []
     state = SimpleNamespace(images_seen=96, progress=Progress(best_kid=0.5, best_error=0.1, scored_at=96))

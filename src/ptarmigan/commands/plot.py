@@ -25,6 +25,7 @@ TITLES = {  # of the panels; a term d_NAME or g_NAME that is not here has a pane
 NOT_DRAWN = ("images_seen", "attempt", "clock", "end", "retry", "lr_scale", "back_from", "finished", "select_kid_error")
 STYLES = ("real", "fake", "generator")  # of the curves of a panel, in their order
 LOOK = "".join(f".{style}{{stroke-width:1.5}}" for style in STYLES) + ".other{stroke-width:1;stroke-dasharray:3 3}"
+LARGEST = 1e100  # value that is drawn; NaN is not below it
 POINTS = 300  # of a curve; each is a mean of neighbouring values
 HEAD, ROW = 44, 240  # heights of the title and of a row of two panels
 
@@ -56,7 +57,7 @@ def curves_of(log: Path) -> dict[str, dict[str, Curve]]:
     columns: dict[str, Curve] = {}
     for seen, row in read_rows(log).items():
         for name, value in row.items():
-            drawn = name not in NOT_DRAWN and isinstance(value, int | float) and math.isfinite(value)
+            drawn = name not in NOT_DRAWN and isinstance(value, int | float) and abs(value) < LARGEST
             for key, number in ((name, value), *band(name, row)) if drawn else ():
                 columns.setdefault(key, ([], []))
                 columns[key][0].append(float(seen))

@@ -248,6 +248,7 @@ class LogLine(TypedDict):
     images_seen: Count
     attempt: Count
     select_kid: NotRequired[float]
+    select_kid_error: NotRequired[float]
     end: NotRequired[int | None]
 
 

@@ -141,9 +141,12 @@ def save_snapshot(
 def choose_best(progress: Progress, images_seen: int, score: JackknifedKid) -> None:
     """Record a snapshot's score, and make its generator the best unless the least score so far is better beyond noise.
 
-    So an early snapshot that was lucky does not stay the best, and a run that gets worse keeps its good generator.
+    So an early snapshot that was lucky does not stay the best, and a run that gets worse keeps its good generator.  A
+    run of an older version has recorded the least score without its noise.
     """
     progress.scored_at = images_seen
+    if progress.best_kid is not None and not progress.least_left_out:
+        progress.least_kid, progress.least_left_out = progress.best_kid, [progress.best_kid] * len(score.left_out)
     least = JackknifedKid(progress.least_kid, progress.least_left_out) if progress.least_left_out else score
     above, error = score.above(least)
     if above <= NOISE * error:
