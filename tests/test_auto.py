@@ -133,6 +133,8 @@ def test_for_few_images_d_sees_changed_ones_unless_it_was_asked_otherwise() -> N
         assert fields["r1"] == fields["r2"] < 0.4
     assert enough.reasons[AUGMENT].startswith("augmentation none: 199 to 201 images per class, each seen about ")
     assert f"below {FEW_PER_CLASS}" in enough.reasons[AUGMENT]
+    for images, often in ((199, "less than once;"), (400, "about once;"), (800, "about 2 times;")):
+        assert f"each seen {often}" in choice_of(images, fewest=FEW_PER_CLASS).reasons[AUGMENT]
     assert few.reasons[LOSS].partition(": ")[2] != enough.reasons[LOSS].partition(": ")[2]
     for asked in ({"augment": "ada"}, {"augment": "none"}, {"augment": "diffaugment"}):
         choice = choice_of(seen, fewest=FEW_PER_CLASS - 1, **asked)

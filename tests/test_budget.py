@@ -155,9 +155,10 @@ def test_a_budget_that_start_up_has_spent_ends_after_one_tick_without_a_score() 
 
 
 def test_a_number_of_snapshots_that_a_time_cannot_hold_is_said() -> None:
-    for seconds, number, said in ((60, 40, True), (3600, 4, False)):
+    for seconds, number, said in ((60, 40, True), (3600, 4, False), (60, 1, False)):
         for state, schedule, _ in simulate(given=True, time=f"{seconds}s", snapshots=number):
             lines = describe_snapshots(state, schedule)
             assert any(line.startswith("note: ") and f" {number}," in line for line in lines) == said
             assert "the newest 2" in lines[0]
+            assert ("each" in lines[0]) == (not lines[0].startswith("1 snapshot,"))
             break

@@ -112,7 +112,7 @@ def test_seeds_are_one_group_and_its_figures_have_students_interval(runs: Runs) 
     expected = {
         "FD-Projection": [30, 40, 80],
         "KID": kids,
-        "KID excess": [0.05, 0.15, 0.55],
+        "KID gap": [0.05, 0.15, 0.55],
         "coverage": [0.7, 0.6, 0.2],
         "class accuracy": [0.15, 0.2, 0.4],
         "diversity": [0.8 / 3, 0.9 / 3, 1.3 / 3],
@@ -195,6 +195,9 @@ def test_a_live_score_that_the_run_went_back_from_does_not_count(runs: Runs) -> 
     assert found.groups[0].figures["select KID, best"].mean == pytest.approx((0.3 + 0.2) / 2)
     assert any(str(a) in note and "40 images" in note and "48" in note for note in found.notes)
     assert len(found.notes) == 3  # the two numbers of images differ, and no run has been scored
+    other = compare(a, runs("c", live=(0.3, 0.2), images="2k"))
+    assert "The budgets differ" in other.verdict
+    assert len(other.notes) == 2  # the verdict says that the numbers of images differ
     Metrics(a / "metrics.jsonl").write(48, select_kid=0.1)
     again = compare(a, b)
     assert again.groups[0].figures["select KID, last"].mean == pytest.approx(0.15)
@@ -356,7 +359,7 @@ def test_runs_that_were_trained_and_scored_are_compared(
     assert all(fact in out for fact in ("Projection", "55555555", "20 images", "36 held-out images"))
     assert f"A: seeds 0, 1; 48 images seen; {names[0]}, {names[1]}" in out
     for figure in (
-        "FD-Projection", "KID", "precision", "recall", "density", "coverage", "KID excess", "class accuracy",
+        "FD-Projection", "KID", "precision", "recall", "density", "coverage", "KID gap", "class accuracy",
         "diversity", "C_T", "KID of across", "KID of down", "KID of blot",
     ):  # fmt: skip
         assert f"│ {figure} " in out

@@ -390,6 +390,11 @@ def test_info_says_that_a_run_was_stopped_and_the_command_resumes_it(shapes: Pat
     given = {key.removeprefix("--"): value for key, value in zip(options[::2], options[1::2], strict=True)}
     assert train(**given) == run  # type: ignore[arg-type]
     assert info(run)["run"] == "finished"
+    log = run / "metrics.jsonl"
+    last = json.loads(log.read_text().splitlines()[-1])
+    score = {"images_seen": last["images_seen"], "attempt": last["attempt"], "select_kid": 0.5}
+    log.write_text(log.read_text() + json.dumps(score) + "\n")
+    assert info(run)["run"] == "finished"
     assert "run" not in info(run / "generator")
 
 

@@ -93,7 +93,6 @@ def compare(*runs: str | Path) -> Comparison:
     check_same_images(records)
     by_choices = group_by_config(records)
     source, scores, notes = choose_scores(records)
-    notes += other_differences(records, scores)
     groups: list[Group] = []
     first: dict[str, list[float]] = {}
     for letter, members in zip(group_names(), by_choices.values(), strict=False):
@@ -116,6 +115,9 @@ def compare(*runs: str | Path) -> Comparison:
     choices = [dict(key) for key in by_choices]
     fields = {field: tuple(values[field] for values in choices) for field in choices[0]}
     differing = {field: values for field, values in fields.items() if len(set(values)) > 1}
+    notes += other_differences(records, scores)
+    if not {"time", "images"} & differing.keys() and len({of_run.images_seen for of_run in scores.values()}) > 1:
+        notes.append("the runs have not seen the same number of images, which may explain part of a difference")
     return Comparison(conclude(groups, differing), source, tuple(groups), differing, tuple(notes))
 
 
@@ -300,7 +302,7 @@ def report_figures(report: dict[str, Any]) -> dict[str, float]:
         label = {"frechet": report["protocol"]["frechet_is_called"], "kid": "KID"}.get(name, name)
         out[label] = row["held_out"]["mean"]
         if name == "kid":
-            out["KID excess"] = row["excess"]["mean"]
+            out["KID gap"] = row["excess"]["mean"]
     if "generated" in report.get("accuracy", {}):
         out["class accuracy"] = report["accuracy"]["generated"]["mean"]
     classes = report.get("classes", {})
@@ -315,14 +317,12 @@ def report_figures(report: dict[str, Any]) -> dict[str, float]:
 
 
 def other_differences(runs: Sequence[RunRecord], scores: dict[str, RunScores]) -> list[str]:
-    """Notes on runs that have not ended, and on differing numbers of images seen, precision and versions."""
+    """Notes on runs that have not ended, and on differing precision and versions."""
     notes = []
     for run in runs:
         seen = scores[run.name].images_seen
         if run.end is None or seen < run.end:
             notes.append(f"{run.name} has not ended: {seen:,} images seen{f' of {run.end:,}' if run.end else ''}")
-    if len({of_run.images_seen for of_run in scores.values()}) > 1:
-        notes.append("the runs have not seen the same number of images, which may explain part of a difference")
     for name in ("precision", "ptarmigan", "torch"):
         values = {run.name: {**run.record["versions"], "precision": run.record["precision"]}[name] for run in runs}
         if len(set(values.values())) > 1:

@@ -145,18 +145,18 @@ class _FolderReader:
         coloured, transparent = (sum(getattr(one, of) for one in looks.values()) for of in Look._fields)
         grey = len(looks) - coloured
         stored = sum(headers[i].colour and not one.coloured for i, one in looks.items())
-        of = f"of {len(looks)} images" + (f" looked at, among {len(headers)}," if len(chosen) < len(headers) else "")
+        of = f"of {len(looks):,} images" + (f" (a sample of {len(headers):,})" if len(chosen) < len(headers) else "")
         if channels == 4:
-            text = f"{transparent} {of} have transparency, so it is kept (--channels 3 puts them on white instead)"
+            text = f"{transparent:,} {of} have transparency, so it is kept (--channels 3 puts them on white instead)"
             self.notices.append(text)
         elif transparent:
-            self.notices.append(f"{transparent} {of} have transparency and are put on white (--channels 4 keeps it)")
+            self.notices.append(f"{transparent:,} {of} have transparency and are put on white (--channels 4 keeps it)")
         if channels == 3 and grey:
-            self.notices.append(f"{grey} {of} are grey and get three equal channels (--channels 1 makes all grey)")
+            self.notices.append(f"{grey:,} {of} are grey and get three equal channels (--channels 1 makes all grey)")
         if channels == 1 and coloured:
-            self.notices.append(f"{coloured} {of} are in colour and become grey (--channels 3 keeps their colour)")
+            self.notices.append(f"{coloured:,} {of} are in colour and become grey (--channels 3 keeps their colour)")
         if channels == 1 and stored:
-            self.notices.append(f"{stored} {of} are stored in colour but are grey: they get one channel")
+            self.notices.append(f"{stored:,} {of} are stored in colour but are grey: they get one channel")
         return channels
 
     def _window(self, deep: list[int]) -> Window:

@@ -194,9 +194,6 @@ def class_scores(sets: ComparedSets, notes: list[str], on_stage: OnStage) -> Rep
         )
     if equal := [name for name, entry in out.items() if entry.get("told_apart") is False]:
         notes.append(f"KID does not tell these classes from real images at this N: {shorten(equal)}")
-    if apart := {name: e["kid"]["excess"]["mean"] for name, e in out.items() if e.get("told_apart")}:
-        worst = max(apart, key=lambda name: apart[name])
-        notes.append(f"the class with the largest KID excess over real images is {worst} ({apart[worst]:.2g})")
     return out
 
 

@@ -168,7 +168,9 @@ class TrainedGenerator:
             raise UserError(f"z: expected numbers [N, {size}], got {reprlib.repr(z)}", "value-invalid") from None
         if latents.dim() != 2 or latents.shape[1] != size or not len(latents) or not latents.isfinite().all():
             got = "NaN or infinite values" if latents.shape[1:] == (size,) and len(latents) else [*latents.shape]
-            raise UserError(f"z: expected finite numbers [N, {size}], latent_dim, got {got}", "value-invalid")
+            raise UserError(
+                f"z: expected finite numbers [N, {size}], where {size} is latent_dim, got {got}", "value-invalid"
+            )
         return latents
 
     def labels_of(self, label: str | Sequence[str] | None) -> list[int]:

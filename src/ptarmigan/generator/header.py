@@ -12,7 +12,7 @@ from filelock import FileLock, Timeout
 
 from ptarmigan.config import Config, config_of, parse_time
 from ptarmigan.core.files import Damaged, load_header, load_json
-from ptarmigan.core.log import read_log
+from ptarmigan.core.log import read_rows
 from ptarmigan.core.paths import user_path
 from ptarmigan.core.records import CheckpointHeader, GeneratorHeader, RunRecord, Scores, check
 from ptarmigan.core.types import ImageSpec, UserError, check_whole, shorten
@@ -130,15 +130,16 @@ def read_scores(folder: Path, sha256: str) -> dict[str, Any]:
 
 def state_of(run: Path) -> str | None:
     """Whether a run is finished, goes on or was stopped, and the command that resumes it; None for another folder."""
-    lines = [*read_log(run / "metrics.jsonl")] if (run / "config.json").is_file() else []
-    if not lines:
+    rows = read_rows(run / "metrics.jsonl") if (run / "config.json").is_file() else {}
+    trained = [row for row in rows.values() if "clock" in row]  # a live score can be the log's last line
+    if not trained:
         return None
-    last = lines[-1]
+    last = trained[-1]
     if last.get("finished"):
         return "finished"
     config, _ = config_and_spec(run / "config.json", load_run_record(run))
     budget = parse_time(config.train.time)
-    done, whole = (last["images_seen"], last["end"]) if last.get("end") else (last.get("clock", 0.0), budget)
+    done, whole = (last["images_seen"], last["end"]) if last.get("end") else (last["clock"], budget)
     share = f"{min(done / whole, 0.99):.0%} of its budget" if whole else f"{last['images_seen']:,} images"
     if is_locked(run):
         return f"training, at {share}"

@@ -170,7 +170,8 @@ def why_augment(augment: str, setting: Setting) -> str:
     mean, times = sum(counts) / len(counts), setting.images / sum(counts)
     fewest, most = min(counts), max(counts)
     of_class = f"{fewest:,}" if fewest == most else f"{fewest:,} to {most:,}"
-    text = f"{of_class} images per class, each seen about {times:,.0f} times"
+    often = "less than once" if times < 1 else "about once" if times < 1.5 else f"about {times:,.0f} times"
+    text = f"{of_class} images per class, each seen {often}"
     if augment != "none":
         return f"{text}: D would memorise them without it"
     if mean >= FEW_PER_CLASS:

@@ -54,7 +54,8 @@ def describe_snapshots(state: TrainState, schedule: Schedule) -> list[str]:
     train = state.config.train
     count = (train.snapshots or 0) - snapshots_due(state) if schedule.exact else schedule.left
     size = f"a checkpoint takes {checkpoint.size(state) / 1e6:.3g} MB, and the newest {train.keep} are kept"
-    lines = [f"{counted(count, 'snapshot')}, about {duration(max(1.0, schedule.cost))} each; {size}"]
+    cost = f"about {duration(max(1.0, schedule.cost))}" + (" each" if count > 1 else "")
+    lines = [f"{counted(count, 'snapshot')}, {cost}; {size}"]
     if count < schedule.given and not schedule.exact:
         lines.append(
             f"note: {counted(count, 'snapshot')} instead of {schedule.given}, because together they may take at most "
