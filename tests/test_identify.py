@@ -245,6 +245,18 @@ def test_what_only_a_pair_shows() -> None:
     assert not any(found.right for found in (identify(d_loss, g_turned)[1], identify(d_turned, g_loss)[0]))
 
 
+def test_a_half_that_stands_alone_is_said() -> None:
+    def d_fake(fake: torch.Tensor) -> torch.Tensor:
+        return F.softplus(fake).mean()
+
+    def d_real(real: torch.Tensor) -> torch.Tensor:
+        return F.softplus(-real).mean()
+
+    (alone,) = identify(d_fake)
+    assert any("real half" in note for note in alone.notes)
+    assert not any("half alone" in note for one in identify(d_fake, d_real) for note in one.notes)
+
+
 def test_several_losses_that_one_function_returns_are_each_answered() -> None:
     def losses(real: torch.Tensor, fake: torch.Tensor) -> dict[str, torch.Tensor]:
         return {"d": d_loss(real, fake), "g": F.softplus(fake).mean()}

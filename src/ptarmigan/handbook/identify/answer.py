@@ -238,6 +238,10 @@ def compare_players(found: list[Identity]) -> list[Identity]:
             wrong = SENTENCES["other-player"].format(owner="D", where=where, helps=helps)
             right_code = handbook_code("least_squares", "G")
             one = replace(one, faults=("other-player",), wrong=(wrong,), notes=(), code=right_code)
+        absent = {"real", "fake"} - {side for other in of_d for side in other.sides}
+        if one.player == "D" and one.right and set(one.sides) <= {"real", "fake"} and len(absent) == 1:
+            note = SENTENCES["half-alone"].format(half=one.sides[0], other=absent.pop())
+            one = replace(one, notes=(*one.notes, note))
         if any(once in other.notes for other in answers):
             one = replace(one, notes=tuple(note for note in one.notes if note != once))
         answers.append(one)
