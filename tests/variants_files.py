@@ -381,4 +381,49 @@ for x, labels in loader:
 """,
         {"real_loss (line 8)": ""},
     ),
+    "arguments that are exchanged inside a loop": (
+        LOOP
+        + """
+    d_loss = nn.BCELoss()(torch.ones(8), D(images)) + nn.BCELoss()(torch.zeros(8), D(fake.detach()))
+    d_loss.backward()
+    opt_d.step()
+""",
+        {"d_loss (line 8)": "exchanged"},
+    ),
+    "a loss of G on real images": (
+        LOOP
+        + """
+    g_loss = F.softplus(-D(images)).mean()
+    g_loss.backward()
+    opt_g.step()
+""",
+        {"g_loss (line 8)": "g-of-real"},
+    ),
+    "targets that are integers": (
+        LOOP
+        + """
+    g_loss = nn.BCELoss()(D(fake), torch.full((8,), 1))
+    g_loss.backward()
+    opt_g.step()
+""",
+        {"g_loss (line 8)": "integer-targets"},
+    ),
+    "a relativistic D beside a plain G": (
+        """
+def d_loss(real, fake): return F.softplus(fake - real).mean()
+def g_loss(fake): return F.softplus(-fake).mean()
+""",
+        {"d_loss": "", "g_loss": "plain-g"},
+    ),
+    "latents and casts that come from another module of the project, and targets named labels": (
+        """
+import no_such_helpers
+def train(D, G, images, real_labels, fake_labels):
+    images = no_such_helpers.make_variable(images)
+    fake = G(no_such_helpers.latent_batch(8, "cpu"))
+    d_loss = nn.BCELoss()(D(images), real_labels) + nn.BCELoss()(D(fake.detach()), fake_labels)
+    d_loss.backward()
+""",
+        {"d_loss (line 7)": ""},
+    ),
 }  # fmt: skip

@@ -735,7 +735,7 @@ def bce_swapped(output, target):
     return F.binary_cross_entropy(output, 1 - target)
 
 
-@wrong("unknown", "target-first", "D")
+@wrong("minimax, non_saturating", "exchanged", "D")
 def discriminator_loss_as_tensorflow_has_it_in_pytorch(real_output, fake_output):
     cross_entropy = nn.BCEWithLogitsLoss()
     real_loss = cross_entropy(torch.ones_like(real_output), real_output)

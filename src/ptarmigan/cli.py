@@ -421,7 +421,7 @@ def identify(*losses: str, kind: str | None = None, on: str | None = None) -> in
     """Identify the loss that your code computes and report mistakes in it; exit status 1 if there are any.
 
     Only the imports, constants and definitions that the losses need are run,
-    in a child process with limits on time and memory; training code is not run.
+    with your rights, in a child process that gets 60 s and 4 GiB; training code is not run.
     Do not name a file that you would not run yourself.
 
     Whether G is detached is checked only if a function takes D, G and latents,
@@ -442,7 +442,7 @@ def identify(*losses: str, kind: str | None = None, on: str | None = None) -> in
     from ptarmigan.handbook.identify import identify
 
     answers = identify(*losses, kind=kind, on=on)
-    say(*"\n".join(map(str, answers)).split("\n"))
+    say(*repr(answers).split("\n"))
     return 0 if all(answer.right for answer in answers) else 1
 
 

@@ -22,8 +22,10 @@ CHOICES = {"kind": ("d", "g", "bce", "class"), "on": ("logits", "probabilities")
 class Answers(list[Identity]):
     """Answers that a notebook and the Python prompt show as the command line prints them."""
 
+    skipped: list[str]  # a line on each loss that could not be judged
+
     def __repr__(self) -> str:
-        return "\n".join(map(str, self))
+        return "\n".join([*map(str, self), *self.skipped])
 
 
 def identify(*losses: Any, kind: str | None = None, on: str | None = None) -> Answers:
@@ -44,15 +46,20 @@ def identify(*losses: Any, kind: str | None = None, on: str | None = None) -> An
     if not losses:
         raise UserError("name a loss: FILE.py, FILE.py:FUNCTION or, in Python, a function", "no-loss")
     found: list[Identity] = []
+    skipped: list[str] = []
     for loss in losses:
         if isinstance(loss, str | Path):
-            found += identify_file(str(loss), kind, on)
+            of_file, lines = identify_file(str(loss), kind, on)
+            found += of_file
+            skipped += lines
         else:
             from ptarmigan.handbook.identify.attempts import identify_callable  # imports torch
 
             name = _name_of(loss)
             found += identify_callable(_instance_of(loss, name) if inspect.isclass(loss) else loss, name, kind, on)
-    return Answers(compare_players(found))
+    answers = Answers(compare_players(found))
+    answers.skipped = skipped
+    return answers
 
 
 def _instance_of(cls: type, name: str) -> Any:

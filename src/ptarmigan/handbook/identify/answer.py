@@ -69,7 +69,7 @@ class Identity:
         state = "WRONG: " if self.wrong else "Right: " if known else ""
         what = self.what.replace(" + -", " - ")
         if known and self.equilibrium_value is not None and not self.wrong:
-            what += f"; {self.equilibrium_value:.4g} at p = q"
+            what += f"; {self.equilibrium_value:.4g} where D cannot tell real from fake"
         lines = _wrap(f"{self.function}: {state}{what}.", "")
         for text in self.wrong:
             lines += _wrap(text, "  wrong  ")
@@ -209,6 +209,8 @@ def compare_players(found: list[Identity]) -> list[Identity]:
     of_g = [one for one in found if one.player == "G"]
     targets_are_0_and_1 = any(one.name == "least_squares" and one.right for one in of_d)
     answers, once = list[Identity](), SENTENCES["float32"]
+    is_relativistic = bool(of_d) and all(one.name.startswith("relativistic") for one in of_d)
+    is_plain = all(one.name.split(" + ")[0] in FAMILIES and "relativistic" not in one.name for one in of_g)
 
     def families(one: Identity) -> set[str]:
         found = {*one.name.split(" + ")[0].split(", "), *(one.turned.name.split(", ") if one.turned else ())}
@@ -224,6 +226,9 @@ def compare_players(found: list[Identity]) -> list[Identity]:
 
     turned_squares = any(one.turned and "least_squares" in one.turned.name for one in of_d)
     for one in found:
+        if is_relativistic and is_plain and one.player == "G" and one.right:
+            right_code = handbook_code(of_d[0].name.split(" + ")[0], "G")
+            one = replace(one, faults=("plain-g",), wrong=(SENTENCES["plain-g"],), notes=(), code=right_code)
         if one.turned and partner(one):
             one = replace(one.turned, notes=(SENTENCES["both-swapped"], *one.turned.notes))
         elif one.player == "G" and one.name == "least_squares_pearson" and one.right and turned_squares:
@@ -233,6 +238,10 @@ def compare_players(found: list[Identity]) -> list[Identity]:
             wrong = SENTENCES["other-player"].format(owner="D", where=where, helps=helps)
             right_code = handbook_code("least_squares", "G")
             one = replace(one, faults=("other-player",), wrong=(wrong,), notes=(), code=right_code)
+        absent = {"real", "fake"} - {side for other in of_d for side in other.sides}
+        if one.player == "D" and one.right and set(one.sides) <= {"real", "fake"} and len(absent) == 1:
+            note = SENTENCES["half-alone"].format(half=one.sides[0], other=absent.pop())
+            one = replace(one, notes=(*one.notes, note))
         if any(once in other.notes for other in answers):
             one = replace(one, notes=tuple(note for note in one.notes if note != once))
         answers.append(one)

@@ -13,10 +13,11 @@ from ptarmigan.core.types import UserError
 from ptarmigan.handbook.identify.answer import Identity, compose, other
 from ptarmigan.handbook.identify.call import LossFunction, borrowed_state
 from ptarmigan.handbook.identify.diagnose import diagnose
-from ptarmigan.handbook.identify.families import WITH_TARGET
+from ptarmigan.handbook.identify.families import ON_PROBABILITIES, SHARED_D, WITH_TARGET, handbook_code
 from ptarmigan.handbook.identify.measure import measure
 from ptarmigan.handbook.identify.sentences import SENTENCES
 from ptarmigan.handbook.identify.signature import (
+    IntegerTargets,
     LossError,
     Reading,
     SeveralLosses,
@@ -134,10 +135,23 @@ def _identify_one(code: Code, also: tuple[str, ...], kind: str | None, on: str |
             domain = on or code.on or ("probabilities" if names_probabilities([*parameters, name]) else None)
 
             def identify(way: Reading) -> Identity:
-                seen = measure(LossFunction(code, code.function, way, also), domain, player, part)
+                loss = LossFunction(code, code.function, way, also)
+                seen = measure(loss, domain, player, part)
                 one = compose(seen, diagnose(seen, last, player if player in ("d", "g") else kind), name)
                 if way.guessed and "flat" in one.faults:
                     raise LossError(f"cannot tell which of {', '.join(parameters)} is D's output", "signature-unclear")
+                drawn = next((name for name, role in way.roles.items() if role == "real"), "")
+                of_data = drawn in code.data or (code.inline and "real" in words_of(drawn))
+                if player == "g" and of_data and loss.scores == ["real"] and "net" not in way.roles.values():
+                    wrong = SENTENCES["g-of-real"].format(name=drawn)
+                    right = handbook_code(one.name.split(", ")[-1], "G")
+                    return replace(one, faults=("g-of-real",), wrong=(wrong,), notes=(), code=right)
+                if loss.exchanged:
+                    right = ON_PROBABILITIES["target"] if seen.setup.on == "probabilities" else WITH_TARGET
+                    return replace(
+                        one, name=SHARED_D, what=f"a cross-entropy, on {seen.setup.on}", scale=1.0, offset=0.0,
+                        faults=("exchanged",), wrong=(SENTENCES["exchanged"],), notes=(), code=right,
+                    )  # fmt: skip
                 return one
 
             try:
@@ -151,6 +165,9 @@ def _identify_one(code: Code, also: tuple[str, ...], kind: str | None, on: str |
                            code="nn.BCEWithLogitsLoss()")  # fmt: skip
     except SeveralLosses:
         raise
+    except IntegerTargets:
+        wrong, right = SENTENCES["integer-targets"], "torch.full((n,), 1.0)"
+        return replace(other(name), what="a cross-entropy", faults=("integer-targets",), wrong=(wrong,), code=right)
     except LossError as error:
         raise UserError(f"{name}: {error}", error.code) from None
 
@@ -166,13 +183,6 @@ def _most_likely(ways: list[Reading], identify: Callable[[Reading], Identity]) -
             raise
         except LossError as error:
             failures.append(error)
-    exchange = {"output": "target", "target": "output"}
-    roles = ways[0].roles
-    if set(exchange) <= set(roles.values()) and not any(one.right and one.name != "unknown" for _, one in found):
-        with contextlib.suppress(LossError):
-            one = identify(Reading({name: exchange.get(role, role) for name, role in roles.items()}))
-            if one.right and one.name != "unknown":
-                return replace(one, faults=("exchanged",), wrong=(SENTENCES["exchanged"],), code=WITH_TARGET)
     if not found:
         raise failures[0]
     way, best = min(found, key=lambda pair: (pair[1].name.startswith("unknown"), not pair[1].right))

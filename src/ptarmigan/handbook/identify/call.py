@@ -27,6 +27,7 @@ from ptarmigan.handbook.identify.signature import (
     FIXED,
     LABEL_ROLES,
     SCORES,
+    IntegerTargets,
     LossError,
     Reading,
     SeveralLosses,
@@ -108,6 +109,7 @@ class Neutral(TorchFunctionMode):
     def __init__(self, dtype: torch.dtype) -> None:
         super().__init__()
         self.dtype = dtype
+        self.exchanged = False  # a cross-entropy got D's output as its target
 
     def _plain(self, x: Any) -> Any:
         if isinstance(x, torch.dtype):
@@ -118,6 +120,8 @@ class Neutral(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name, kwargs = getattr(func, "__name__", ""), dict(kwargs or {})
+        if name.startswith("binary_cross_entropy") and len(args) > 1:
+            self.exchanged |= args[1].requires_grad and not args[0].requires_grad
         if name == "cuda":
             return args[0]
         if name in ("float", "half", "double", "bfloat16"):
@@ -157,25 +161,16 @@ class Config(float):
 
     __getitem__ = __getattr__
 
+    def __call__(self, *given: Any, **named: Any) -> Any:
+        return config(self.__dict__.get("settings", {}), str(given[-1]) if given else "")
+
     def __bool__(self) -> bool:
         return False
 
 
 def config(settings: dict[str, Any], name: str = "") -> Any:
-    if {
-        "dim",
-        "dimension",
-        "size",
-        "nz",
-        "num",
-        "channels",
-        "nc",
-        "classes",
-        "batch",
-        "width",
-        "latent",
-        "hidden",
-    } & set(words_of(name)):
+    sizes = {"dim", "dimension", "size", "nz", "num", "channels", "nc", "classes", "batch", "width", "latent", "hidden"}
+    if sizes & set(words_of(name)):
         return 10 if "classes" in name else LATENT_DIM
     if harmless_role(name) == "off":
         return None
@@ -338,6 +333,7 @@ class LossFunction:
 
     def __init__(self, code: Code, function: Callable[..., Any], reading: Reading, also: tuple[str, ...] = ()) -> None:
         self.code, self.function, self.reading = code, function, reading
+        self.exchanged = False  # the arguments of a cross-entropy
         self.keyword_only = parameters_of(function, also)
         roles = set(reading.roles.values())
         self.has_networks, self.has_g = bool({"D", "nets"} & roles), bool({"G", "nets"} & roles)
@@ -384,7 +380,8 @@ class LossFunction:
             if tried > 16 and time.process_time() > until:
                 break
         first = self._arrays()[0]
-        told = [e for (array, text), e in failures.items() if array == first and "between 0 and 1" not in text]
+        told = [e for (array, text), e in failures.items()
+                if array == first and ("between 0 and 1" in text) == (on == "logits")]  # fmt: skip
         raise (told or list(failures.values()))[0]
 
     def _arrays(self) -> tuple[bool, ...]:
@@ -541,13 +538,14 @@ class LossFunction:
         np.random.seed(seed)
         random.seed(seed)
         try:
-            with torch.enable_grad(), Neutral(dtype):
+            with torch.enable_grad(), Neutral(dtype) as neutral:
                 out = self.function(*positional, **named)
+            self.exchanged |= neutral.exchanged
         except LossError:
             raise
         except (Exception, SystemExit) as error:
-            if re.search("(dtype|output type) Long", str(error)):
-                raise LossError("its targets are integers, as torch.full((n,), 1) makes them: write 1.0") from None
+            if re.search("(dtype|output type) Long", str(error)) and self._makes_integers():
+                raise IntegerTargets("it needs targets of 1.0 and 0.0, not integers") from None
             raise LossError(describe_error(error, self.function)) from None
         value = loss_value(out, setup.size)
         if not gradients or not isinstance(out, Tensor):
@@ -563,6 +561,10 @@ class LossFunction:
         known = [np.zeros(w.shape) if f is None else f.double().numpy() for f, w in zip(found, wanted, strict=True)]
         of_leaves, of_shifts = dict(zip(leaves, known, strict=False)), known[len(leaves) : -1]
         return Result(value, of_leaves, dict(zip(shifts, of_shifts, strict=True)), float(known[-1]))
+
+    def _makes_integers(self) -> bool:
+        """Whether targets of integers are the user's own, not the probe's labels."""
+        return "full(" in self.code.uses.text and not any("labels" in role for role in self.reading.roles.values())
 
     def _argument(
         self, name: str, role: str, setup: Setup, given: dict[str, Array], leaves: dict[str, Tensor],

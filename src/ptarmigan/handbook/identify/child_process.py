@@ -23,6 +23,7 @@ from typing import Any
 from ptarmigan.core.paths import user_path
 from ptarmigan.core.types import UserError, printable
 from ptarmigan.handbook.identify.answer import Identity
+from ptarmigan.handbook.identify.missing import missing_library
 from ptarmigan.handbook.identify.signature import LossError, describe_error
 from ptarmigan.handbook.identify.source import Code, Program, read_source
 
@@ -31,19 +32,16 @@ SECONDS_EACH = 15
 GIBIBYTES = 4
 
 
-def identify_file(target: str, kind: str | None, on: str | None) -> list[Identity]:
+def identify_file(target: str, kind: str | None, on: str | None) -> tuple[list[Identity], list[str]]:
     """The identities of the losses in FILE.py, FILE.ipynb or "-" (standard input), or of those named: FILE.py:F,G.
 
-    Prints to standard error what it could not judge.  Raises UserError if that fails, or if the file has no loss.
+    Also returns a line on each loss that could not be judged.  Raises UserError if none could.
     """
     path, names = split_target(target)
     if str(path) != "-":
         path = user_path(path, "losses")
     order: dict[str, Any] = {"path": str(path), "names": names, "kind": kind, "on": on, "text": read_source(path)}
-    print(
-        printable(f"reading {path}; its losses run with your rights, for {SECONDS} s and in {GIBIBYTES} GiB at most"),
-        file=sys.stderr, flush=True,
-    )  # fmt: skip
+    print(printable(f"reading {path}"), file=sys.stderr, flush=True)
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report"
         order |= {"report": str(report), "seconds": SECONDS, "each": SECONDS_EACH}
@@ -82,8 +80,11 @@ def _run_child(order: str) -> int | None:
         process.wait()
 
 
-def _read_report(path: Path, report: list[dict[str, Any]], status: int | None) -> list[Identity]:
-    """The identities in the report; raises UserError if the child failed or did not finish."""
+def _read_report(path: Path, report: list[dict[str, Any]], status: int | None) -> tuple[list[Identity], list[str]]:
+    """The identities in the report, and a line on each loss that was skipped.
+
+    Raises UserError if the child failed or did not finish.
+    """
     error = next((item for item in report if "error" in item), None)
     if error:
         raise UserError(f"{path}: {error['error']}", error["code"])
@@ -92,30 +93,28 @@ def _read_report(path: Path, report: list[dict[str, Any]], status: int | None) -
         if status is None:
             raise UserError(f"{path}: {at} did not finish in {SECONDS} s", "child-timeout")
         raise UserError(f"{path}: {at} ended the process ({_ending(status)})", "child-died")
-    for item in report:
-        if "skipped" in item:
-            for line in f"not identified: {item['skipped']}".split("\n"):
-                print(printable(line), file=sys.stderr)
+    skipped = [item for item in report if "skipped" in item]
     found = [_identity(item["identity"]) for item in report if "identity" in item]
-    if any("skipped" in item for item in report):  # the other player's loss may be among those
-        found = [
-            one.turned_alone() if len({other.player for other in found} & {"D", "G"}) < 2 else one for one in found
-        ]
+    if skipped and len({one.player for one in found} & {"D", "G"}) < 2:  # the other player's loss may be among those
+        found = [one.turned_alone() for one in found]
     if not found:
-        public: list[str] = next((item["public"] for item in report if "public" in item), [])
+        about: dict[str, Any] = next((item for item in report if "public" in item), {})
+        public, library = about.get("public"), about.get("library")
+        if library:
+            raise UserError(f"{path} needs {library}, which cannot be imported here: install {library}", "no-loss")
+        for item in skipped:
+            lines = f"not identified: {item['skipped']}{item['hint']}".split("\n")
+            print(*map(printable, lines), sep="\n", file=sys.stderr)
         others = f"; it defines {', '.join(public[:8])}" if public else ""
-        why = (
-            "the reasons stand above"
-            if any("skipped" in item for item in report)
-            else (
-                "a loss is a function or class with loss, hinge, bce or adv in its name, or stands before a .backward()"
-            )
+        looked = (
+            "a loss is a function or class with loss, hinge, bce or adv in its name, or stands before a .backward()"
         )
         raise UserError(
-            f"{path} has no loss that could be judged ({why}){others}; name one, {path.name}:FUNCTION, or write "
-            "def d_loss(real, fake) and def g_loss(fake), of D's outputs", "no-loss",
-        )  # fmt: skip
-    return found
+            f"{path} has no loss that could be judged ({'the reasons stand above' if skipped else looked}){others}; "
+            f"name one, {path.name}:FUNCTION, or write def d_loss(real, fake) and def g_loss(fake), of D's outputs",
+            "no-loss",
+        )
+    return found, [f"not identified: {item['skipped']}" for item in skipped]
 
 
 def _identity(item: dict[str, Any]) -> Identity:
@@ -148,7 +147,7 @@ def child_main() -> None:
         sys.path.insert(0, str(path.resolve().parent))
         try:
             program = Program(path, order["text"])
-            tell(public=program.public())
+            tell(public=program.public(), library=missing_library(program.tree))
             losses = list(program.losses(order["names"]))
             _load_torch()
             program.need(program.imports(), True)
@@ -184,7 +183,7 @@ def _judge(name: str, make: Callable[[], list[Code]], order: dict[str, Any], tel
             tell(error=text, code=error.code if isinstance(error, UserError) else LossError.code)
             return
         hint = f"; as a function that you can mend and name:\n{code.inline}" if code and code.inline else ""
-        tell(skipped=text + hint)
+        tell(skipped=text, hint=hint)
 
 
 def _guarded(
@@ -200,7 +199,7 @@ def _guarded(
         os._exit(0)
 
     def fail(text: str, code: str) -> None:
-        tell(error=text, code=code) if order["names"] else tell(skipped=text)
+        tell(error=text, code=code) if order["names"] else tell(skipped=text, hint="")
 
     end = min(until, time.monotonic() + order["each"])
     while (ended := os.waitpid(child, os.WNOHANG)) == (0, 0) and time.monotonic() < end:

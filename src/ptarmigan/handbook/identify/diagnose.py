@@ -150,11 +150,7 @@ def _d(real: Term | None, fake: Term | None, drawn: dict[str, tuple[float, float
     verdict.rename(OF_SHAPE[shape].name)
     if len(live) < len(given):
         missing = "real" if real is not None and real.shape == "flat" else "fake"
-        if shape == "linear":
-            verdict.name, verdict.entry = "unknown", "non_saturating"
-            verdict.fault("target-first", half=missing)
-        else:
-            verdict.fault(f"{missing}-half-missing")
+        verdict.fault(f"{missing}-half-missing")
     elif real and not fake and shape == "least_squares" and real.weight > 0 and real.target > 20:
         verdict.rename("wasserstein")
         verdict.scale, verdict.shift = 2 * real.weight * real.target, real.weight * real.target**2

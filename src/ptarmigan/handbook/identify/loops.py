@@ -55,6 +55,7 @@ def takes_data(statement: ast.stmt) -> bool:
             and isinstance(node.slice, ast.Constant)
             and (isinstance(node.slice.value, str) or {"data", "batch", "sample"} & set(words_of(dotted(node.value))))
             and not (is_batch_size(str(node.slice.value)) or harmless_role(dotted(node.value)) == "config")
+            and not dotted(node.value).endswith(".shape")
         ):
             return True
     is_unpacked = isinstance(statement, ast.Assign) and isinstance(statement.targets[0], ast.Tuple)

@@ -3,8 +3,11 @@
 SENTENCES = {  # of faults and notes
     # D's loss, or that of an output and a target
     "flat": "it does not depend on {what}",
-    "target-first": "D's {half} output has no effect: cross-entropy takes D's output first, then the target",
     "exchanged": "output and target are exchanged: the loss takes D's output first, then the target",
+    "integer-targets": "its targets are integers, as torch.full((n,), 1) makes them: PyTorch stops; write 1.0 and 0.0",
+    "g-of-real": "D gets the real images {name}, so no gradient reaches G: use D(G(z))",
+    "plain-g": "D's loss is relativistic: it depends only on D(real) - D(fake), so D(fake) alone has no fixed zero; "
+    "G needs the relativistic loss of real and fake",
     "target-ignored": "it ignores its target: D learns the same from both halves",
     "fake-half-missing": "its fake half is missing, as where y_true = 1 for both halves",
     "real-half-missing": "its real half is missing: D learns nothing from real images",
@@ -24,7 +27,7 @@ SENTENCES = {  # of faults and notes
     "log({ratio:.3g} p/q), is unbounded; for label smoothing see `ptarmigan losses smoothing`",
     "uneven-halves": "its real half has the weight {real:.4g} and its fake half {fake:.4g}, which shifts D's optimum",
     "target-range": "a target of {target:.4g} is outside [0, 1]: the loss has no minimum",
-    "drawn-range": "its random targets, from {low:.3g} to {high:.3g}, leave [0, 1]: beyond it the loss has no minimum",
+    "drawn-range": "its random targets, from {low:.3g} to {high:.3g}, leave [0, 1]: outside it the loss has no minimum",
     "smoothed-fakes": "labels are smoothed on {where} (real {real:.4g}, fake {fake:.4g}); do not smooth the target of "
     "fakes, because otherwise D is flat where there are no data, and bad samples get no gradient",
     "concave-hinge": "its hinge is flat where D is wrong and has no minimum: use relu(1 - real) and relu(1 + fake)",
@@ -60,6 +63,7 @@ SENTENCES = {  # of faults and notes
     "g-not-detached": "G is not detached: right if G's gradients are zeroed before its step; use D(G(z).detach())",
     "half-of-average": "it is the {half} half alone; the {other} half, which has a gradient for G too, is missing",
     "given": "held fixed: {given}",
+    "half-alone": "it is the {half} half alone, and no other loss judged here has the {other} half, which D needs too",
     "criterion": "{name} is not in the file: it was taken to be cross-entropy",
     "more": "it has more than D's outputs: the terms of {names} are held fixed and not judged",
     "drift": "it adds {weight:.3g} r^2, which keeps D's outputs from drifting",

@@ -54,22 +54,9 @@ WHOLE_NAMES = {  # without underscores, in lower case
     "criterion": ("criterion", "lossfn", "advloss", "advcriterion", "criteriongan", "adversarialloss"),
     "device": ("device",),
     "width": ("zdim", "latentdim", "nz", "noisedim", "zsize", "codedim"),
-    "size": (
-        "batchsize",
-        "numimages",
-        "bs",
-        "nimages",
-        "bsize",
-        "batchnum",
-        "minibatch",
-        "minibatchsize",
-        "batchsz",
-        "nbatch",
-        "trainbatchsize",
-        "curbatchsize",
-        "currentbatchsize",
-    ),
-}
+    "size": ("batchsize", "numimages", "bs", "nimages", "bsize", "batchnum", "minibatch", "minibatchsize", "batchsz",
+             "nbatch", "trainbatchsize", "curbatchsize", "currentbatchsize"),
+}  # fmt: skip
 LATENTS = {"z", "noise", "latent", "latents", "noises", "znoise"}
 NETWORK_WORDS = {
     "D": {"d", "dis", "disc", "discriminator", "discriminators", "critic", "netd", "dnet", "msd", "mpd", "discrim"},
@@ -100,6 +87,10 @@ class LossError(UserError):
     """The callable is not a loss that can be identified; the caller adds its name to the message."""
 
     code = "loss-failed"
+
+
+class IntegerTargets(LossError):
+    """A cross-entropy gets integers as targets, at which PyTorch stops."""
 
 
 class SeveralLosses(LossError):
@@ -338,7 +329,11 @@ def readings(parameters: list[str], function: str, kind: str | None, uses: Uses 
         return [Reading({n: {"target": "labels"}.get(fixed.get(n, ""), fixed.get(n, "class")) for n in parameters})]
     if "latents" in fixed.values() and not networks:
         raise LossError("it takes latents but no discriminator, so it is not a loss", "signature-unclear")
-    return _complete(parameters, fixed, unclear, function, kind)
+    ways = _complete(parameters, fixed, unclear, function, kind)
+    as_targets = {"labels_real": "real_target", "labels_fake": "fake_target"}
+    if networks and as_targets.keys() & {*fixed.values()}:
+        ways += [Reading({name: as_targets.get(role, role) for name, role in way.roles.items()}) for way in ways]
+    return ways
 
 
 def _complete(
@@ -402,19 +397,8 @@ def _networks(parameters: list[str], uses: Uses) -> dict[str, str]:
         elif is_called:
             found[name] = "net"
     if not {"D", "nets"} & {*found.values()}:
-        beside = {
-            *CRITERIA,
-            *OTHER_LOSSES,
-            "network",
-            "encoder",
-            "enc",
-            "extractor",
-            "augment",
-            "aug",
-            "transform",
-            "e",
-        }
-        beside |= {"noise", "mixing", "variable", "classifier", "inception", "sample", "to"}
+        beside = {*CRITERIA, *OTHER_LOSSES, "network", "encoder", "enc", "extractor", "augment", "aug", "transform",
+                  "e", "noise", "mixing", "variable", "classifier", "inception", "sample", "to"}  # fmt: skip
         one = [name for name, role in found.items() if role == "net" and not beside & set(words_of(name))]
         found |= {one[0]: "D"} if len(one) == 1 else {}
     context = any(_sort(name) == "latents" or (IMAGES - {"x"}) & set(words_of(name)) for name in parameters)

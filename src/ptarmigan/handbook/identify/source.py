@@ -10,6 +10,7 @@ import ast
 import builtins
 import contextlib
 import copy
+import difflib
 import functools
 import importlib.util
 import inspect
@@ -95,6 +96,7 @@ class Code:
     on: str | None = None  # "probabilities", where D's definition ends in a sigmoid; "logits", where in a linear layer
     class_on: str | None = None  # the same, where its class output ends in a softmax
     inline: str = ""  # the statements of a training loop, as a function
+    data: frozenset[str] = frozenset()  # the names of the batches that its loops draw
     settings: dict[str, Any] = field(default_factory=dict)  # the defaults of the command line
     fixed: dict[str, Any] = field(default_factory=dict)  # the values of outer names that the source compares with words
 
@@ -329,6 +331,10 @@ class Program:
                     if one.__name__ in nodes
                 ]
             uses = uses_of(node)
+            unread = changed_names(node) - read_names(node)
+            for called in open_names & uses.called.keys():
+                if close := difflib.get_close_matches(called, unread, 1):
+                    raise LossError(f"{called} is not defined; {close[0]} is assigned and never used: is it misspelt?")
             return [self._code(name, self.scope[head], uses, open_names)]
         self.need(self.need([head]))
         if head not in self.scope:
@@ -378,8 +384,10 @@ class Program:
         read = {dotted(n) for n in attributes if isinstance(n.ctx, ast.Load)} - made
         read = {name for name in read if name.startswith("self.") and name.count(".") == 1}
         read -= {f"self.{one.name}" for one in node.body if isinstance(one, Function)}
+        called = {name for name in uses_of(part).called if not callable(getattr(instance, name[5:], None))}
         return {name for name in read
-                if network_of(name, True) or is_batch_size(name) or not hasattr(instance, name[5:])}  # fmt: skip
+                if network_of(name, True) or is_batch_size(name) or name in called or not hasattr(instance, name[5:])
+                }  # fmt: skip
 
     def instances(self, cls: Any, node: ast.ClassDef, arguments: str | None = None) -> list[tuple[str, Any]]:
         """(label, instance) of a class: with the arguments told, else with each choice that the source shows."""
@@ -575,7 +583,9 @@ class Program:
         uses = uses_of(inside)
         for one in reached_methods(inside, node) if node else []:
             uses.called = uses_of(one).called | uses.called
-        code = self._code(label, loss, uses, outer, instance, kind=player, inline=ast.unparse(inside))
+        loops = [n.target for s in body for n in ast.walk(s) if isinstance(n, ast.For)]
+        data = frozenset().union(*map(assigned_names, loops))
+        code = self._code(label, loss, uses, outer, instance, kind=player, inline=ast.unparse(inside), data=data)
         if any(network_of(one) == "D" for one in arguments):
             code.on, code.class_on = self.on, self.class_on
         return [code]
