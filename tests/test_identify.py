@@ -203,7 +203,7 @@ def test_curves_of_no_family_have_none() -> None:
 def test_the_value_at_the_equilibrium_is_scaled_with_the_loss() -> None:
     found = one(lambda real, fake: 3 * cross_entropy_d(real, fake).mean() + 1, "d_loss")
     assert found.equilibrium_value == pytest.approx(6 * np.log(2) + 1)
-    assert "5.159 where D cannot tell real from fake" in str(found)
+    assert "5.159 at equilibrium" in str(found)
 
 
 def test_each_finding_has_a_sentence_with_its_facts() -> None:

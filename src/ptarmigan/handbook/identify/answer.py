@@ -69,7 +69,7 @@ class Identity:
         state = "WRONG: " if self.wrong else "Right: " if known else ""
         what = self.what.replace(" + -", " - ")
         if known and self.equilibrium_value is not None and not self.wrong:
-            what += f"; {self.equilibrium_value:.4g} where D cannot tell real from fake"
+            what += f"; {self.equilibrium_value:.4g} at equilibrium"
         lines = _wrap(f"{self.function}: {state}{what}.", "")
         for text in self.wrong:
             lines += _wrap(text, "  wrong  ")
