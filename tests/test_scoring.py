@@ -468,7 +468,8 @@ def test_each_snapshot_is_scored_and_the_best_generator_kept(few: None, shapes: 
 def test_the_best_is_the_last_that_is_not_worse_than_the_lowest_beyond_noise(scores: list[float], best: int) -> None:
     progress, noise = Progress(), random.Random(0)
     for number, kid in enumerate(scores, 1):
-        left_out = [kid + noise.gauss(0, 0.01) for _ in range(20)]  # a difference has a standard error of about .06
+        # the difference of two such scores has a standard error of about .06
+        left_out = [kid + noise.gauss(0, 0.01) for _ in range(20)]
         snapshot.choose_best(progress, number, JackknifedKid(kid, left_out))
     assert progress.best_images == best
     assert progress.best_kid == scores[best - 1]

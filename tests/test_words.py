@@ -1,4 +1,4 @@
-"""Words of other papers, libraries and tools: what means one of ours is taken, and the rest says what to use."""
+"""Words of other papers, libraries and tools: synonyms are taken, and for other words a sentence says what to use."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ MIN_SKILL = 0.5  # a classifier with a lower chance-corrected accuracy on held-o
 TOO_EASY = 0.9  # diversity below this share of real images', with an accuracy above theirs: samples too easy
 COPIED = -3.0, 0.8  # C_T and distance ratio to the training set (see `copying_scores`) below which images are copies
 SUSPECTS = 12  # generated images that are listed with the training image they may be copies of
-ALIKE = 0.01  # of the median spacing of training images: two images that are closer count as one
+ALIKE = 0.01  # two images count as one where they are nearer than this share of the `spacing` of training images
 
 OnStage = Callable[[str], None]  # is called with the name of what is computed next
 Report = dict[str, Any]  # JSON

@@ -70,8 +70,8 @@ def end_fixed_after(config: Config) -> float:
     """The share of a time budget after which its end is fixed: where the learning rates start to fall, 0.5 at most.
 
     A machine's speed varies, so the end is not fixed before the rates need it.  It is fixed at half of the budget at
-    the latest, because a resumed run is bit-identical to an uninterrupted one only if it was stopped after that.  A
-    ramp needs the end from the first step, so with a ramp it is fixed at 0.05.
+    the latest, and then moves only where the speed changes (`Schedule.move_end`).  A ramp needs the end from the first
+    step, so with a ramp it is fixed at 0.05.
     """
     if has_ramp(tuple(config.flat().values())):
         return EARLIEST
@@ -79,7 +79,7 @@ def end_fixed_after(config: Config) -> float:
 
 
 def steps_per_tick(config: Config, seconds: float) -> int:
-    """Steps between two ticks, if a step takes `seconds`: about 2 seconds, with at least 20 ticks per budget.
+    """Steps between two ticks, if a step takes `seconds`: TICK_SECONDS, with at least 20 ticks per budget.
 
     A tick of `penalty_every` steps or more is a multiple of it, so that each tick's mean has its share of penalties.
     """

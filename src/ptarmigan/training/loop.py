@@ -162,13 +162,13 @@ def images_given(data: str | Path | Dataset | None, labels: Any, given: dict[str
     return user_path(data, "data")
 
 
-def fields_of(config: str | Path | Mapping[str, Any] | Config | None) -> dict[str, Any]:
+def fields_of(config: Path | Mapping[str, Any] | Config | None) -> dict[str, Any]:
     """The fields that `config` gives, as {field: value}, in which `recipe` may be; raises UserError."""
     if config is None:
         return {}
     if isinstance(config, Config):
         return {"recipe": config.recipe, **{key: value for key, value in config.flat().items() if key in config.asked}}
-    return convert_fields(config) if isinstance(config, Mapping) else read_yaml(user_path(config, "config", pipe=True))
+    return convert_fields(config) if isinstance(config, Mapping) else read_yaml(config)
 
 
 def apply_auto(job: Job) -> tuple[Job, Choice | None]:

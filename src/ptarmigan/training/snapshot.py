@@ -88,8 +88,7 @@ def save_snapshot(
 
     Returns the live score, if there is one.  What cannot be written is noted, and the next snapshot tries again; only
     the last checkpoint before training ends or stops must succeed.  A run killed before the checkpoint repeats the
-    steps before it; one killed after it writes the outputs when it resumes.  Snapshots may move to other steps only
-    before a time budget's end is fixed.
+    steps before it; one killed after it writes the outputs when it resumes.
 
     Raises UserError if the ranks do not hold the same weights, or the last checkpoint cannot be written.
     """

@@ -142,7 +142,7 @@ def fit_classes(c: Array, y: NDArray[np.int64], values: Array) -> ClassTerm | No
 
 
 def class_bases(c: Array, y: NDArray[np.int64]) -> dict[str, list[Array]]:
-    """{shape of class terms: the functions [M] of which it is a weighted sum}."""
+    """For each shape of class terms: the functions, each with its values [M], of which the terms are a weighted sum."""
     row, classes = np.arange(len(y)), c.shape[1]
     other = (y + classes // 2) % classes  # discriminative_classifier's K + y
     p, onehot = np.exp(_log_softmax(c)), np.eye(classes)[y]
