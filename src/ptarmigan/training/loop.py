@@ -125,7 +125,7 @@ def train(
     given = {key: value for key, value in {"recipe": recipe, **fields}.items() if value is not None}
     data = images_given(data, labels, given)
     out, init = (None if path is None else user_path(path, what) for path, what in ((out, "out"), (init, "from")))
-    if isinstance(config, str | os.PathLike):
+    if config is not None and not isinstance(config, Mapping | Config):
         config = user_path(config, "config", pipe=True)
         data, init = of_run(config, data, init)
     asked = override(fields_of(config), given)
