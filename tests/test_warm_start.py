@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
@@ -110,14 +111,14 @@ def test_all_is_copied_and_the_rows_of_classes_follow_their_names(shapes: Path, 
 
 
 @pytest.mark.parametrize("names", [("new", "blot", "across", "down"), ("blot", "new", "other"), ("down", "across")])
-def test_a_new_class_starts_with_its_own_initial_values(
+def test_a_new_class_starts_at_the_mean_of_the_models_classes_and_its_own_initial_values(
     names: tuple[str, ...], shapes: Path, base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = train(named(shapes, tmp_path, *names), out=tmp_path / "run", init=base, **ONE_STEP)
     (tensors, meta), given, own = first(run), last(base), fresh(names)
     for key in CLASS_ROWS:
         for row, name in enumerate(names):
-            expected = given[key][NAMES.index(name)] if name in NAMES else own[key][row]
+            expected = given[key][NAMES.index(name)] if name in NAMES else own[key][row] + given[key].mean(0)
             assert torch.equal(tensors[key][row], expected), (key, name)
     others = tensors.keys() - {*CLASS_ROWS}
     assert all(torch.equal(tensors[key], given[key]) for key in others)
@@ -134,11 +135,15 @@ def test_a_new_class_starts_with_its_own_initial_values(
         assert fact in line
 
 
-def test_no_class_in_common_leaves_the_rows_alone(shapes: Path, base: Path, tmp_path: Path) -> None:
+def test_with_no_class_in_common_every_class_starts_at_the_mean(shapes: Path, base: Path, tmp_path: Path) -> None:
     run = train(named(shapes, tmp_path, "x", "y"), out=tmp_path / "run", init=base, **ONE_STEP)
-    tensors, meta = first(run)
-    assert all(torch.equal(tensors[key], fresh("xy")[key]) for key in CLASS_ROWS)
-    assert meta["record"]["init"]["not_copied"].keys() == {*CLASS_ROWS[::2]}
+    (tensors, meta), given = first(run), last(base)
+    assert all(torch.equal(tensors[key], fresh("xy")[key] + given[key].mean(0)) for key in CLASS_ROWS)
+    init = meta["record"]["init"]
+    of_players = {key: value for key, value in tensors.items() if not key.startswith("ema.")}
+    of_classes = sum(of_players[key].numel() for key in CLASS_ROWS[::2])
+    assert init["copied_share"] == pytest.approx(1 - of_classes / sum(value.numel() for value in of_players.values()))
+    assert (init["shared_classes"], init["not_copied"]) == ([], {})
 
 
 def test_the_rows_of_a_classifier_and_its_biases_follow_too(shapes: Path, acgan: Path, tmp_path: Path) -> None:
@@ -147,7 +152,8 @@ def test_the_rows_of_a_classifier_and_its_biases_follow_too(shapes: Path, acgan:
     tensors, given = first(run)[0], last(acgan)
     for key in ("D.head.classifier.weight", "D.head.classifier.bias", "G.embedding.weight"):
         assert torch.equal(tensors[key][[0, 2]], given[key][[2, 1]])
-        assert torch.equal(tensors[key][1], fresh(("blot", "new", "down"), recipe="acgan")[key][1])
+        own = fresh(("blot", "new", "down"), recipe="acgan")[key][1]
+        assert torch.equal(tensors[key][1], own + given[key].mean(0))
 
 
 @pytest.mark.parametrize("place", ["generator", "generator/model.safetensors"])
@@ -178,11 +184,16 @@ def test_another_size_copies_what_has_the_same_shape_and_lists_the_rest(
     (tensors, meta), given = first(run), last(base)
     init = meta["record"]["init"]
     own = TrainState.create(resolve(SMALL), ImageSpec(32, 32, 1, NAMES), CPU).tensors()
+    copied = set()
     for key, tensor in tensors.items():
-        fits = key in given and given[key].shape == tensor.shape
-        assert torch.equal(tensor, given[key] if fits else own[key]), key
-        if not key.startswith("ema."):
-            assert (key in init["copied"] or key in init["copied_by_class"]) is fits
+        of_g = re.fullmatch(r"((?:G|ema)\.\w+\.)(\d+)(\..*)", key)  # one stage more here, before the first of the model
+        there = f"{of_g[1]}{int(of_g[2]) - 1}{of_g[3]}" if of_g else key
+        fits = there in given and given[there].shape == tensor.shape
+        assert torch.equal(tensor, given[there] if fits else own[key]), key
+        copied |= {key} if fits and not key.startswith("ema.") else set()
+    assert {*init["copied"], *init["copied_by_class"]} == copied
+    assert {"G.stages.1.weight", "G.stages.2.weight", "G.stages.2.bias", "G.blocks.1.0.conv.weight"} < copied
+    assert {"D.body.stages.0.weight", "D.body.stages.1.weight"} < copied
     shapes_of = {"G.project.weight": ("128x10", "256x10"), "D.head.embedding.weight": ("3x128", "3x256")}
     assert all(each in init["not_copied"][key] for key, pair in shapes_of.items() for each in pair)
     assert "missing" in init["not_copied"]["D.body.stages.2.weight"]
@@ -198,10 +209,10 @@ def test_classes_along_another_dimension_and_several_entries_a_class() -> None:
     here, there = ("b", "new", "a"), ("a", "b")
     tensor, given = torch.zeros(2, 3, 4), torch.arange(16.0).view(2, 2, 4)
     assert copy_classes(tensor, given, 1, here, there) == (2 / 3, "")
-    assert torch.equal(tensor, torch.stack([given[:, 1], torch.zeros(2, 4), given[:, 0]], 1))
+    assert torch.equal(tensor, torch.stack([given[:, 1], given.mean(1), given[:, 0]], 1))
     blocks = torch.zeros(2, 6)
     assert copy_classes(blocks, torch.arange(8.0).view(2, 4), 1, here, there) == (2 / 3, "")
-    assert blocks.tolist() == [[1, 0, 0, 3, 0, 2], [5, 0, 4, 7, 0, 6]]
+    assert blocks.tolist() == [[1, 0.5, 0, 3, 2.5, 2], [5, 4.5, 4, 7, 6.5, 6]]
     pair = torch.zeros(4)
     for target, source, facts in (
         (tensor, given[:, :, :3], ("2x2x3", "2x3x4")),
@@ -643,7 +654,8 @@ def test_from_the_command_line(
     (start,) = [number for number, line in enumerate(lines) if line.startswith(f"warm start from {base}")]
     assert "30 of 30 tensors, 97%" in lines[start]
     assert "network dcgan, width 4, " in lines[start + 1]
-    assert lines[start + 2].endswith("blot, across; new: new; dropped: down")
+    for part in (": blot, across; ", ": new; ", ": down"):
+        assert part in lines[start + 2]
     assert "not copied" not in out
     assert "would give" not in out
     status, out, _ = call(monkeypatch, capsys, "train", data, "--from", base, "--out", tmp_path / "run", *flags)

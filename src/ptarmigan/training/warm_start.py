@@ -1,4 +1,9 @@
-"""Warm start: copy weights of another model into a new run, tensor by tensor; classes are matched by name."""
+"""Warm start: copy weights of another model into a new run, tensor by tensor.
+
+Stages are matched by their distance from the image, at which networks for images of any size have the same channels.
+The layers next to the image are converted from the model's colours to those of the run.  Classes are matched by name,
+and a new class starts at the mean of the model's classes.
+"""
 
 from __future__ import annotations
 
@@ -13,12 +18,13 @@ from torch import Tensor
 from ptarmigan.config import OF_DCGAN, Config, Model, flatten
 from ptarmigan.core import dist
 from ptarmigan.core.files import Damaged
+from ptarmigan.core.tensor_files import load_tensors
 from ptarmigan.core.types import ImageSpec, UserError, shorten
 from ptarmigan.game.state import TrainState
 from ptarmigan.generator import generator as sampling
-from ptarmigan.generator.header import config_and_spec
+from ptarmigan.generator.header import config_and_spec, header_of
 from ptarmigan.networks import build, without_weights
-from ptarmigan.networks.layers import FIRST_POWER_ITERATIONS, power_iteration
+from ptarmigan.networks.layers import FIRST_POWER_ITERATIONS, power_iteration, sides
 from ptarmigan.training import checkpoint
 from ptarmigan.training.run_folder import read_record
 
@@ -26,12 +32,15 @@ SHAPE_FIELDS = (
     "network", "width", "latent_dim", "class_dim", "least_side", "g_blocks", "g_modulation", "latent", "size",
     "channels", "conditioning", "d_norm",
 )  # fmt: skip
+BASE = Path("base")  # what --from calls the model that comes with ptarmigan
+BASE_FILE = Path(__file__).parents[1] / "assets" / "base.safetensors"  # tools/base/pack.py writes it
+MODES = {1: "grey", 3: "RGB", 4: "RGBA"}
 SHOWN = 3  # tensors named on the terminal; config.json names all
 
 
 @dataclass(frozen=True)
 class SourceModel:
-    """The model to start from: a run's newest good checkpoint, or a generator, checked against its header."""
+    """The model to start from: a run's newest good checkpoint, a generator, checked against its header, or the base."""
 
     path: Path
     has_discriminator: bool  # a run has D and the live G; a generator has the moving average of G alone
@@ -44,7 +53,12 @@ class SourceModel:
 
     @classmethod
     def open(cls, path: Path) -> SourceModel:
-        """Read a model; raises UserError if there is none, it is damaged, or it has a NaN or infinite value."""
+        """Read a model; raises UserError if there is none, it is damaged, or it has a NaN or infinite value.
+
+        The path `base` is the model that comes with ptarmigan, unless there is a file or folder of this name.
+        """
+        if is_base(path):
+            return cls.from_base()
         source = cls.from_run(path) if checkpoint.checkpoints(path) else cls.from_generator(path)
         if name := sampling.first_not_finite(source.tensors):
             raise UserError(f"from: {name} in {path} has NaN or infinite values: name another model", "model-invalid")
@@ -82,6 +96,25 @@ class SourceModel:
         return cls(
             path, False, generator.config, generator.spec, generator.images_seen, generator.sha256, tensors, ()
         )  # fmt: skip
+
+    @classmethod
+    def from_base(cls) -> SourceModel:
+        """The model that comes with ptarmigan: the moving average of G, and D, stored in fp16."""
+        if not BASE_FILE.exists():
+            text = "from: this installation of ptarmigan has no base model: leave --from out, or name a run"
+            raise UserError(text, "path-not-found")
+        try:
+            stored, meta = load_tensors(BASE_FILE)
+            header = header_of(BASE_FILE, meta)
+        except Damaged as error:
+            raise UserError(f"from: {error}: install ptarmigan again", "model-invalid") from None
+        tensors = {name: tensor.float() for name, tensor in stored.items()}
+        tensors |= {f"ema.{name[2:]}": tensor for name, tensor in tensors.items() if name.startswith("G.")}
+        return cls(BASE, True, header.config, header.spec, header.images_seen, header.sha256, tensors, ())
+
+
+def is_base(path: Path) -> bool:
+    return path == BASE and not path.exists()
 
 
 def shape_of(config: Config, spec: ImageSpec) -> dict[str, Any]:
@@ -152,6 +185,8 @@ def start_record(source: SourceModel, asked: Mapping[str, Any]) -> dict[str, Any
         own.update(OF_DCGAN)  # fields of one family alone
     if "recipe" in own:
         own.add("conditioning")  # it belongs to the loss, which the given recipe decides
+    if is_base(source.path):
+        own.update(("size", "channels"))  # it is for images of any shape
     return {
         "model": str(source.path),
         "sha256": source.sha256,
@@ -165,9 +200,11 @@ def start_record(source: SourceModel, asked: Mapping[str, Any]) -> dict[str, Any
 def copy_weights(state: TrainState, source: SourceModel) -> dict[str, Any]:
     """Copy the tensors of `source` into G, its moving average and D; returns what was copied and what was not, as JSON.
 
-    A tensor is copied if its name and shape are the same.  A tensor with a row per class is copied class by class, by
-    name; the rows of new classes keep their initial values.  The moving average has the half-life of a new run, which
-    is short while few images have been seen, so little of the source's own average is left after the first steps.
+    A tensor is copied if the model has one of its name and shape, where the stages of G are counted from the image and
+    the model's layers at the image are converted to the colours of the run.  A tensor with a row per class is copied
+    class by class, by name; the row of a new class is its own initial value plus the mean of the model's rows.  The
+    moving average has the half-life of a new run, which is short while few images have been seen, so little of the
+    source's own average is left after the first steps.
 
     Raises UserError if no kernel or matrix fits.
     """
@@ -178,12 +215,15 @@ def copy_weights(state: TrainState, source: SourceModel) -> dict[str, Any]:
         for player, network in (("G", state.G), ("ema", state.ema), ("D", state.D))
         for name, tensor in network.state_dict().items()
     }
+    given = in_colours(source, state.spec.channels)
+    deeper = len(sides(source.spec, source.config.model)) - len(sides(state.spec, state.config.model))
     results: dict[str, tuple[float, str]] = {}  # tensor -> the share that was copied, and why no more
     for key, tensor in tensors.items():
+        found = given.get(counterpart(key, deeper))
         if key in dims:
-            results[key] = copy_classes(tensor, source.tensors.get(key), dims[key], here, there)
+            results[key] = copy_classes(tensor, found, dims[key], here, there)
         else:
-            results[key] = copy_tensor(tensor, source.tensors.get(key))
+            results[key] = copy_tensor(tensor, found)
     sizes = {key: tensor.numel() for key, tensor in tensors.items() if not key.startswith("ema.")}  # ema is as G is
     not_copied = {key: results[key][1] for key in sizes if results[key][1]}
     kernels = [key for key in sizes if key not in dims and tensors[key].ndim > 1]
@@ -206,8 +246,59 @@ def copy_weights(state: TrainState, source: SourceModel) -> dict[str, Any]:
         "new_classes": [name for name in here if name not in there],
         "dropped_classes": [name for name in there if name not in here],
         "differing_fields": differing,
+        "colours": [MODES[source.spec.channels], MODES[state.spec.channels]],
         "notes": list(source.notes),
     }
+
+
+def counterpart(key: str, deeper: int) -> str:
+    """The model's name of a tensor, where the model's networks have `deeper` stages more than these.
+
+    G numbers its stages from the smallest map and D from the image.
+    """
+    player, layer, *rest = key.split(".")
+    if player != "D" and rest and rest[0].isdecimal():
+        rest[0] = str(int(rest[0]) + deeper)
+    return ".".join((player, layer, *rest))
+
+
+def in_colours(source: SourceModel, channels: int) -> dict[str, Tensor]:
+    """The model's tensors for images of other channels: G's images are converted, and D sees images converted back.
+
+    This is exact but for the tanh of a G that has one, and for the borders that D pads with zeros.
+    """
+    there, tensors = source.spec.channels, dict(source.tensors)
+    if channels == there:
+        return tensors
+    shapes = differing_shapes(source.spec, replace(source.spec, channels=channels), source.config.model)
+    for key, (shape, other) in shapes.items():
+        dims = [dim for dim, size in enumerate(shape) if size != other[dim]]
+        if key not in tensors or len(dims) > 1:  # a generator has no D
+            continue
+        by_channel = tensors[key].movedim(dims[0], 0)  # [channels, ...]
+        if key.startswith("D."):
+            matrix, offset = conversion(channels, there)
+            converted = torch.tensordot(matrix.T, by_channel, 1)
+            if (bias := f"{key.removesuffix('weight')}bias") in tensors:
+                tensors[bias] = tensors[bias] + torch.tensordot(offset, by_channel, 1).flatten(1).sum(1)
+        else:
+            matrix, offset = conversion(there, channels)
+            converted = torch.tensordot(matrix, by_channel, 1)
+            if len(shape) == 1:
+                converted += offset
+        tensors[key] = converted.movedim(0, dims[0])
+    return tensors
+
+
+def conversion(of: int, to: int) -> tuple[Tensor, Tensor]:
+    """The matrix [to, of] and the offset [to] that convert pixels in [-1, 1] of 1, 3 or 4 channels to others.
+
+    Grey is the luma that Pillow computes; alpha is left out, or opaque.
+    """
+    to_rgb = {1: torch.ones(3, 1), 3: torch.eye(3), 4: torch.eye(3, 4)}
+    from_rgb = {1: torch.tensor([[0.299, 0.587, 0.114]]), 3: torch.eye(3), 4: torch.eye(4, 3)}
+    opaque = torch.tensor([0.0, 0.0, 0.0, 1.0]) if to == 4 and of != 4 else torch.zeros(to)
+    return from_rgb[to] @ to_rgb[of], opaque
 
 
 @torch.no_grad()
@@ -227,19 +318,20 @@ def copy_classes(
 ) -> tuple[float, str]:
     """Copy the entries of shared classes along `dim`, which has one entry for each class, or several such blocks.
 
-    If `dim` is None, no dimension is ordered by class, and the tensor is copied whole if the classes are the same.
+    A new class keeps its initial values, to which the mean over the source's classes is added.  If `dim` is None, no
+    dimension is ordered by class, and the tensor is copied whole if the classes are the same.
     """
     if source is None or dim is None:
         return copy_tensor(tensor, source) if source is None or here == there else (0.0, "other classes")
     before, blocks, after = tensor.shape[:dim], tensor.shape[dim] // len(here), tensor.shape[dim + 1 :]
     if source.shape != (*before, blocks * len(there), *after):
         return 0.0, shapes_differ(source, tensor)
+    rows = source.to(tensor.device).view(*before, blocks, -1, *after)
+    own = tensor.view(*before, blocks, -1, *after)
+    own += rows.mean(dim + 1, keepdim=True)
     both = [name for name in here if name in there]
-    if not both:
-        return 0.0, "no class in common"
-    to, of = (torch.tensor([names.index(name) for name in both]) for names in (here, there))
-    rows = source.view(*before, blocks, -1, *after).index_select(dim + 1, of).to(tensor.device)
-    tensor.view(*before, blocks, -1, *after).index_copy_(dim + 1, to.to(tensor.device), rows)
+    to, of = (torch.tensor([names.index(name) for name in both], device=tensor.device) for names in (here, there))
+    own.index_copy_(dim + 1, to, rows.index_select(dim + 1, of))
     return len(both) / len(here), ""
 
 
@@ -247,21 +339,30 @@ def class_dims(spec: ImageSpec, model: Model) -> dict[str, int | None]:
     """{name in TrainState.tensors: dimension} for the tensors whose shape depends on the number of classes.
 
     The dimension has one entry for each class, or several blocks of such entries (ADC's real and generated classes);
-    it is None if the shape depends on the number of classes in another way.  It is found by building both networks on
-    the meta device for one class more.
+    it is None if the shape depends on the number of classes in another way.
     """
     more = replace(spec, class_names=(*spec.class_names, ""))
-    with without_weights():
-        (g, d), (wider_g, wider_d) = build(spec, model, 0), build(more, model, 0)
     out: dict[str, int | None] = {}
-    for player, network, wider in (("G", g, wider_g), ("ema", g, wider_g), ("D", d, wider_d)):
-        shapes = {name: tensor.shape for name, tensor in wider.state_dict().items()}
+    for key, (shape, wider) in differing_shapes(spec, more, model).items():
+        dim, *others = (dim for dim, size in enumerate(shape) if wider[dim] != size)
+        of_classes = not others and wider[dim] * spec.classes == shape[dim] * more.classes
+        out[key] = dim if of_classes else None
+    return out
+
+
+def differing_shapes(spec: ImageSpec, other: ImageSpec, model: Model) -> dict[str, tuple[torch.Size, torch.Size]]:
+    """{name in TrainState.tensors: its shape for each of two specs}, for the tensors whose shapes differ.
+
+    Both networks are built on the meta device.
+    """
+    with without_weights():
+        (g, d), (other_g, other_d) = build(spec, model, 0), build(other, model, 0)
+    out: dict[str, tuple[torch.Size, torch.Size]] = {}
+    for player, network, changed in (("G", g, other_g), ("ema", g, other_g), ("D", d, other_d)):
+        shapes = {name: tensor.shape for name, tensor in changed.state_dict().items()}
         for name, tensor in network.state_dict().items():
-            grown = [dim for dim, size in enumerate(tensor.shape) if shapes[name][dim] != size]
-            if grown:
-                (dim, *others), size = grown, tensor.shape[grown[0]]
-                of_classes = not others and shapes[name][dim] * spec.classes == size * more.classes
-                out[f"{player}.{name}"] = dim if of_classes else None
+            if tensor.shape != shapes[name]:
+                out[f"{player}.{name}"] = tensor.shape, shapes[name]
     return out
 
 
@@ -273,6 +374,7 @@ def shapes_differ(source: Tensor, tensor: Tensor) -> str:
 def differing_fields(state: TrainState, source: SourceModel) -> dict[str, Any]:
     """Shape fields whose value here is not the model's -> the model's value."""
     here, there = shape_of(state.config, state.spec), shape_of(source.config, source.spec)
+    del here["channels"]  # they are converted
     if state.spec.classes == 1:
         del here["conditioning"]  # there is nothing to condition on
     return {key: there[key] for key, value in here.items() if value != there[key]}
@@ -289,10 +391,17 @@ def describe_warm_start(init: dict[str, Any]) -> list[str]:
     )
     if shape := init["shape"]:
         lines.append(f"  settings from the model: {', '.join(f'{key} {value}' for key, value in shape.items())}")
+    there, here = init["colours"]
+    if there != here:
+        lines.append(f"  the layers at the image are converted from {there} to {here}")
     if init["copied_by_class"]:
-        parts = (("", "shared_classes"), ("new: ", "new_classes"), ("dropped: ", "dropped_classes"))
-        named = [word + shorten(init[key]) for word, key in parts if init[key]]
-        lines.append(f"  classes copied by name: {'; '.join(named)}")
+        parts = (
+            ("copied by name", "shared_classes"),
+            ("new, from the mean of the model's", "new_classes"),
+            ("not needed", "dropped_classes"),
+        )
+        named = [f"{words}: {shorten(init[key])}" for words, key in parts if init[key]]
+        lines.append(f"  classes {'; '.join(named)}")
     not_copied = {
         key: why for key, why in init["not_copied"].items() if init["has_discriminator"] or not key.startswith("D.")
     }
