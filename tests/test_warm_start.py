@@ -26,7 +26,8 @@ from ptarmigan.core.types import DiscriminatorOutput, ImageSpec, UserError
 from ptarmigan.game.state import TrainState
 from ptarmigan.losses import conditioning
 from ptarmigan.training import checkpoint
-from ptarmigan.training.loop import Stopped, train
+from ptarmigan.training.loop import train
+from ptarmigan.training.signals import Stopped
 from ptarmigan.training.warm_start import (
     SHAPE_FIELDS,
     SourceModel,
