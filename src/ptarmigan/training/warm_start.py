@@ -23,8 +23,8 @@ from ptarmigan.training import checkpoint
 from ptarmigan.training.run_folder import read_record
 
 SHAPE_FIELDS = (
-    "network", "width", "latent_dim", "class_dim", "least_side", "g_blocks", "g_modulation", "latent", "size",
-    "channels", "conditioning", "d_norm",
+    "network", "width", "latent_dim", "class_dim", "least_side", "g_blocks", "g_modulation", "resampling", "latent",
+    "size", "channels", "conditioning", "d_norm",
 )  # fmt: skip
 SHOWN = 3  # tensors named on the terminal; config.json names all
 
