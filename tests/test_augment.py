@@ -52,7 +52,8 @@ from ptarmigan.game.step import d_step, g_step
 from ptarmigan.losses.adversarial import OBJECTIVES, objective
 from ptarmigan.losses.conditioning import Unconditional
 from ptarmigan.training import checkpoint
-from ptarmigan.training.loop import Stopped, train
+from ptarmigan.training.loop import train
+from ptarmigan.training.signals import Stopped
 from support import GivenDraws, raises
 
 N, HEIGHT, WIDTH = 5, 17, 24  # neither square nor even

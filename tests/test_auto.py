@@ -84,9 +84,12 @@ def test_for_large_images_d_learns_more_slowly_in_small_batches_and_g_has_blocks
         choice = choice_of(images, spec=large)
         fields = [choice.config.flat()[key] for key in ("batch", "g_blocks", "g_lr", "d_lr", "r1")]
         assert fields == [32, 1, 2e-3, 1e-3, 0.4]
+        assert choice.config.model.resampling == "smooth"
+        assert "smooth resampling" in choice.reasons[NETWORK]
         assert "batch 32, learning rates 0.002 for G and 0.001 for D" in choice.reasons[BATCH]
         other = choice_of(images, spec=small)
-        assert other.config.train.d_lr == 2e-3
+        assert (other.config.train.d_lr, other.config.model.resampling) == (2e-3, "strided")
+        assert "smooth" not in other.reasons[NETWORK]
         assert choice.reasons[BATCH].partition(": ")[2] != other.reasons[BATCH].partition(": ")[2]
     assert chosen(LARGE_BATCH_FROM, spec=small)["batch"] == 64
     assert chosen(LARGE_BATCH_FROM, spec=large, g_lr=1e-3)["d_lr"] == 1e-3
@@ -94,6 +97,8 @@ def test_for_large_images_d_learns_more_slowly_in_small_batches_and_g_has_blocks
     assert [asked.config.flat()[key] for key in ("d_lr", "r1", "r2")] == [3e-3, 0.2, 0.4]
     assert "rates 0.002 for G and 0.003 for D" in asked.reasons[BATCH]
     assert asked_for(asked.reasons[BATCH]) == "d_lr"
+    assert chosen(LARGE_BATCH_FROM, spec=large, network="r3gan")["resampling"] == "strided"
+    assert chosen(LARGE_BATCH_FROM, spec=large, resampling="strided")["resampling"] == "strided"
 
 
 def test_what_was_asked_for_stays_and_is_said() -> None:

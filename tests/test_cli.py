@@ -34,7 +34,7 @@ from ptarmigan.config import (
     readable,
     resolve,
 )  # fmt: skip
-from ptarmigan.training.setup import read_yaml
+from ptarmigan.training.given import read_yaml
 from support import call, raises
 
 COMMANDS = ("train", "sample", "score", "compare", "info", "replay", "losses")
@@ -418,7 +418,7 @@ def test_budgets_and_sizes_are_read_as_written() -> None:
 def test_a_stopped_run_is_resumed_by_the_command_that_is_printed(
     shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from ptarmigan.training.loop import Stopped
+    from ptarmigan.training.signals import Stopped
 
     run = tmp_path / "a run"
     stopped = Stopped("stopped at 24 images", signal.SIGINT, run)

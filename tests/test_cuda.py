@@ -22,7 +22,7 @@ from ptarmigan.data import Batches
 from ptarmigan.game.batch import eager_step, train_batch
 from ptarmigan.game.cuda_graph import GraphStep
 from ptarmigan.game.state import TrainState
-from ptarmigan.training.loop import Stopped
+from ptarmigan.training.signals import Stopped
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
 

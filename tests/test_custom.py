@@ -35,9 +35,10 @@ from ptarmigan.losses import custom
 from ptarmigan.losses.custom import LossFile, open_loss
 from ptarmigan.networks.layers import power_iteration
 from ptarmigan.training import checkpoint, probe
-from ptarmigan.training.loop import Stopped, train
+from ptarmigan.training.loop import train
 from ptarmigan.training.probe import report_out_of_memory, smaller_micro_batch
 from ptarmigan.training.setup import train_batches
+from ptarmigan.training.signals import Stopped
 from support import GivenDraws, raises
 
 LECAM = Path(__file__).parent.parent / "examples" / "lecam.py"

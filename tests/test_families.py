@@ -22,7 +22,7 @@ from ptarmigan.game.batch import generate_fakes
 from ptarmigan.game.state import TrainState
 from ptarmigan.game.step import d_step, g_step
 from ptarmigan.generator.generator import generate_images
-from ptarmigan.networks import build, build_generator, r3gan, resnet
+from ptarmigan.networks import build, build_generator, r3gan, resampling, resnet
 from ptarmigan.networks.layers import (
     LEAK,
     SpectralConv2d,
@@ -324,14 +324,14 @@ def test_both_networks_of_r3gan_by_hand_at_28() -> None:
     z, labels = draws(model)
     x = G.project(torch.cat([z.double(), G.embedding.weight[labels]], 1)).view(4, 16, 4, 4)
     x = F.conv2d(G.blocks[0](x), G.changes[0].weight)
-    x = G.blocks[1](r3gan.double(x)[:, :, :7, :7])
-    x = G.blocks[2](r3gan.double(F.conv2d(x, G.changes[1].weight)))
-    x = F.conv2d(F.leaky_relu(r3gan.double(x), LEAK), G.last.weight, G.last.bias, padding=1)
+    x = G.blocks[1](resampling.double(x)[:, :, :7, :7])
+    x = G.blocks[2](resampling.double(F.conv2d(x, G.changes[1].weight)))
+    x = F.conv2d(F.leaky_relu(resampling.double(x), LEAK), G.last.weight, G.last.bias, padding=1)
     torch.testing.assert_close(G(z.double(), labels), x)
 
     x = D.body.blocks[0](F.conv2d(x, D.body.first.weight, D.body.first.bias, stride=2, padding=1))
-    x = D.body.blocks[1](F.conv2d(r3gan.halve(x), D.body.changes[0].weight))
-    x = F.conv2d(r3gan.halve(F.pad(x, (0, 1, 0, 1))), D.body.changes[1].weight)
+    x = D.body.blocks[1](F.conv2d(resampling.halve(x), D.body.changes[0].weight))
+    x = F.conv2d(resampling.halve(F.pad(x, (0, 1, 0, 1))), D.body.changes[1].weight)
     torch.testing.assert_close(D.body(G(z.double(), labels)), D.body.blocks[2](x).flatten(1))
 
 
@@ -352,10 +352,10 @@ def test_its_images_leave_the_range_and_samples_are_clamped() -> None:
 @pytest.mark.parametrize("size", [(6, 8), (5, 8), (7, 7)])
 def test_doubling_is_the_transpose_of_halving(size: tuple[int, int]) -> None:
     x = numbers(2, 3, *size)
-    small = r3gan.halve(x)
+    small = resampling.halve(x)
     assert small.shape[2:] == tuple(-(-side // 2) for side in size)
     y = numbers(*small.shape, seed=1)
-    back = r3gan.double(y)[:, :, : size[0], : size[1]]
+    back = resampling.double(y)[:, :, : size[0], : size[1]]
     assert (small * y).sum().item() == pytest.approx((x * back).sum().item() / 4, rel=1e-12)
 
 
@@ -363,15 +363,24 @@ def test_resampling_is_the_linear_filter_away_from_the_edges() -> None:
     x = numbers(2, 3, 12, 10)
     inner = (slice(None), slice(None), slice(2, -2), slice(2, -2))
     doubled = F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
-    torch.testing.assert_close(r3gan.double(x)[inner], doubled[inner])
+    torch.testing.assert_close(resampling.double(x)[inner], doubled[inner])
     halved = F.interpolate(x, scale_factor=0.5, mode="bilinear", align_corners=False, antialias=True)
-    torch.testing.assert_close(r3gan.halve(x)[inner], halved[inner])
+    torch.testing.assert_close(resampling.halve(x)[inner], halved[inner])
     flat = torch.full((1, 2, 9, 12), 0.7)
-    for out in (r3gan.halve(flat)[:, :, 1:-1, 1:-1], r3gan.double(flat)[:, :, 1:-1, 1:-1]):
+    for out in (resampling.halve(flat)[:, :, 1:-1, 1:-1], resampling.double(flat)[:, :, 1:-1, 1:-1]):
         torch.testing.assert_close(out, torch.full_like(out, 0.7))
 
 
-@pytest.mark.parametrize("resample", [r3gan.halve, r3gan.double])
+def test_the_blur_is_a_triangle_with_zeros_beyond_the_edges() -> None:
+    x = torch.zeros(1, 2, 4, 4)
+    x[0, 0, 1, 1] = x[0, 1, 0, 0] = 16
+    expected = torch.zeros(1, 2, 4, 4)
+    expected[0, 0, :3, :3] = torch.tensor([[1, 2, 1], [2, 4, 2], [1, 2, 1]])
+    expected[0, 1, :2, :2] = torch.tensor([[4, 2], [2, 1]])
+    torch.testing.assert_close(resampling.blur(x), expected)
+
+
+@pytest.mark.parametrize("resample", [resampling.blur, resampling.halve, resampling.double])
 def test_resampling_differentiates_any_number_of_times(resample: Callable[[Tensor], Tensor]) -> None:
     x = numbers(2, 3, 5, 4).requires_grad_()
     assert gradcheck(resample, x)

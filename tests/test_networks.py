@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
@@ -16,9 +17,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from ptarmigan.config import Model, resolve
 from ptarmigan.core.types import ImageSpec
 from ptarmigan.losses.conditioning import HEADS, ConditionalDiscriminator
-from ptarmigan.networks import build, build_generator
+from ptarmigan.networks import build, build_generator, resampling
 from ptarmigan.networks.dcgan import Generator
-from ptarmigan.networks.layers import BatchNorm, initialise, recalibrate_batch_norm, sides, widths
+from ptarmigan.networks.layers import LEAK, BatchNorm, initialise, recalibrate_batch_norm, sides, widths
 from support import raises
 
 SMALL = Model(width=4, latent_dim=6, class_dim=5)
@@ -126,11 +127,27 @@ def test_modulation_scales_and_shifts_each_norm_of_a_stage_and_changes_nothing_a
 
 
 def test_what_belongs_to_dcgan_alone() -> None:
-    for key, value in (("g_blocks", 1), ("g_modulation", True)):
+    for key, value in (("g_blocks", 1), ("g_modulation", True), ("resampling", "smooth")):
         with raises("options-conflict", key, "r3gan", "--network dcgan"):
             resolve({"network": "r3gan", key: value})
-        assert getattr(resolve({}).model, key) == value
-        assert not getattr(resolve({"network": "r3gan"}).model, key)
+        assert getattr(resolve({"network": "r3gan"}).model, key) == getattr(Model(), key)
+
+
+def test_smooth_resampling_by_hand() -> None:
+    """G doubles a map bilinearly before each 3x3 convolution, and D blurs the map before each stage but the first."""
+    G, D = (net.double() for net in build(spec(28, 20, 3), replace(SMALL, resampling="smooth", g_blocks=0), 0))
+    z, labels = draws(SMALL)
+    x = G.project(torch.cat([z.double(), G.embedding.weight[labels]], 1)).view(4, *G.first)
+    for norm, stage, (height, width) in zip(G.norms, G.stages, G.sides[1:], strict=True):
+        assert stage.kernel_size == (3, 3)
+        x = F.conv2d(resampling.double(F.relu(norm(x))), stage.weight, stage.bias, padding=1)[:, :, :height, :width]
+    images = torch.tanh(x)
+    torch.testing.assert_close(G(z.double(), labels), images)
+    for place, stage in enumerate(D.body.stages):
+        x = images if not place else resampling.blur(x)
+        x = F.pad(x, (0, x.shape[3] % 2, 0, x.shape[2] % 2))
+        x = F.leaky_relu(F.conv2d(x, stage.weight, stage.bias, stride=2, padding=1), LEAK)
+    torch.testing.assert_close(D.body(images), x.flatten(1))
 
 
 @pytest.mark.parametrize("size", [28, 32])

@@ -51,7 +51,7 @@ def test_another_type_is_no_path(given: Any) -> None:
 
 @POSIX
 def test_a_config_may_come_through_a_pipe(tmp_path: Path) -> None:
-    from ptarmigan.training.setup import read_yaml
+    from ptarmigan.training.given import read_yaml
 
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)

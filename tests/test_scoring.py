@@ -39,8 +39,8 @@ from ptarmigan.evaluation.metrics import JackknifedKid
 from ptarmigan.evaluation.report import Score, format_interval, markdown, print_report, score_rows, sentences
 from ptarmigan.game.progress import Progress
 from ptarmigan.training.checkpoint import newest
-from ptarmigan.training.loop import Stopped
 from ptarmigan.training.messages import finish
+from ptarmigan.training.signals import Stopped
 from support import raises, random_projection
 
 COUNTS = {"sky": 1200, "sea": 800, "sand": 500, "rock": 300, "moss": 140, "ice": 60}

@@ -33,9 +33,9 @@ from ptarmigan.core.types import UserError
 from ptarmigan.data import open_dataset
 from ptarmigan.data.pack import ARRAYS, cache_folder
 from ptarmigan.training import checkpoint
+from ptarmigan.training.given import read_yaml
 from ptarmigan.training.loop import train
 from ptarmigan.training.run_folder import holder
-from ptarmigan.training.setup import read_yaml
 from support import at_most, raises
 
 

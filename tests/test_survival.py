@@ -23,6 +23,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import ptarmigan.training.loop as training
+import ptarmigan.training.signals as signals
 from conftest import SMALL
 from ptarmigan import load
 from ptarmigan.core import console
@@ -33,8 +34,9 @@ from ptarmigan.core.tensor_files import load_tensors
 from ptarmigan.core.types import UserError
 from ptarmigan.generator import export
 from ptarmigan.training import checkpoint, snapshot
-from ptarmigan.training.loop import Diverged, Stopped, train
+from ptarmigan.training.loop import Diverged, train
 from ptarmigan.training.run_folder import lock, new_run
+from ptarmigan.training.signals import Stopped
 from support import at_step, before_steps, interrupt, plant_nan, raises, random_projection
 
 ROOT = Path(__file__).parent.parent
@@ -210,8 +212,8 @@ def test_a_signal_that_is_passed_on_twice_counts_once_and_a_later_one_ends_the_p
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     clock = [100.0]
-    monkeypatch.setattr(training.time, "monotonic", lambda: clock[0])
-    with training.catch_signals() as received:
+    monkeypatch.setattr(signals.time, "monotonic", lambda: clock[0])
+    with signals.catch_signals() as received:
         signal.raise_signal(signal.SIGINT)
         signal.raise_signal(signal.SIGHUP)
         signal.raise_signal(signal.SIGINT)
@@ -224,7 +226,7 @@ def test_a_signal_that_is_passed_on_twice_counts_once_and_a_later_one_ends_the_p
 def test_a_signal_that_is_ignored_stays_ignored() -> None:
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # nohup
     try:
-        with training.catch_signals() as received:
+        with signals.catch_signals() as received:
             signal.raise_signal(signal.SIGHUP)
             assert received == []
     finally:

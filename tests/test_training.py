@@ -32,7 +32,8 @@ from ptarmigan.game.state import TrainState
 from ptarmigan.generator.generator import load
 from ptarmigan.training import checkpoint
 from ptarmigan.training.budget import steps_per_tick
-from ptarmigan.training.loop import Diverged, Stopped, train
+from ptarmigan.training.loop import Diverged, train
+from ptarmigan.training.signals import Stopped
 from support import at_step, interrupt, raises
 
 

@@ -27,7 +27,8 @@ from ptarmigan.core.types import DiscriminatorOutput, ImageSpec, UserError
 from ptarmigan.game.state import TrainState
 from ptarmigan.losses import conditioning
 from ptarmigan.training import checkpoint
-from ptarmigan.training.loop import Stopped, train
+from ptarmigan.training.loop import train
+from ptarmigan.training.signals import Stopped
 from ptarmigan.training.warm_start import (
     SHAPE_FIELDS,
     SourceModel,
@@ -259,12 +260,16 @@ def test_the_shape_is_the_models_where_no_other_was_asked_for(
     record = load_json(run / "config.json")
     assert record["init"]["shape"] == {
         "network": "dcgan", "width": 4, "latent_dim": 6, "class_dim": 4, "least_side": 3, "g_blocks": 1,
-        "g_modulation": True, "latent": "normal", "size": "16x16", "channels": 1, "conditioning": "projection",
+        "g_modulation": True, "resampling": "strided", "latent": "normal", "size": "16x16", "channels": 1,
+        "conditioning": "projection",
     }  # fmt: skip
     assert record["init"]["copied_share"] > 0.9
     assert record["spec"]["height"] == 16
     line = "network dcgan, width 4, latent_dim 6, class_dim 4, least_side 3, g_blocks 1, g_modulation True,"
-    assert f"{line} latent normal, size 16x16, channels 1, conditioning projection\n" in capsys.readouterr().out
+    assert (
+        f"{line} resampling strided, latent normal, size 16x16, channels 1, conditioning projection\n"
+        in capsys.readouterr().out
+    )
 
 
 def test_all_of_the_model_on_which_tensors_depend_is_in_the_shape() -> None:

@@ -133,19 +133,24 @@ class Model:
     least_side: int = option(4, "halve maps while both sides stay at this many pixels or more", 2, 4)
     g_blocks: int = option(0, "dcgan: residual blocks in G before each doubling of its maps but the last", 0, 16)
     g_modulation: bool = option(False, "dcgan: compute the scale and shift of G's batch norms from z and the class")
+    resampling: Literal["strided", "smooth"] = option(
+        "strided",
+        "dcgan: how maps are doubled in G and halved in D: by strided convolutions alone, as in DCGAN's paper, or "
+        "smooth, with a low-pass filter at each, which leaves no chessboard pattern in the images",
+    )
     dropout: float = option(0.0, "fraction of D's activations that are set to 0 after each stage", 0, 0.95)
     weight_init: Literal["fan_in", "dcgan"] = option(
         "fan_in", "distribution of the initial weights: by each layer's fan-in, or N(0, 0.02) as in DCGAN's paper"
     )
 
 
-OF_DCGAN = ("g_blocks", "g_modulation")  # fields of Model that the other families do not read
+OF_DCGAN = ("g_blocks", "g_modulation", "resampling")  # fields of Model that the other families do not read
 
 
 def check_networks(config: Config) -> None:
     model = config.model
     for key in OF_DCGAN:
-        if getattr(model, key) and model.network != "dcgan":
+        if getattr(model, key) != getattr(Model(), key) and model.network != "dcgan":
             raise conflict(
                 f"{key} works with network dcgan only, not with {model.network}; leave it out, or use --network dcgan"
             )

@@ -34,6 +34,7 @@ class FieldsButLoss(TypedDict, total=False):
     least_side: int
     g_blocks: int
     g_modulation: bool
+    resampling: Literal["strided", "smooth"]
     dropout: float
     weight_init: Literal["fan_in", "dcgan"]
     smoothing: float

@@ -4,9 +4,13 @@ They follow the guidelines of the paper's section 3: strided convolutions and no
 output, and in D (with --d-norm batch) except at its input; no hidden fully connected layer; ReLU in G and tanh at its
 output; LeakyReLU .2 in D.  Half of an odd side is rounded up, 7 -> 4: D pads a row of zeros, and G crops a row after
 doubling, so 28x28 becomes 28-14-7-4.  With 4x4 kernels at stride 2 each output pixel is a sum of equally many terms.
-Two options are not in the paper and off by default: residual blocks in G on its smaller maps, where they cost little
-(`g_blocks`), and feeding z and the class to each norm of G instead of its first layer only (`g_modulation`; Chen et
-al. 2019, 1810.01365).
+Three options are not in the paper and off by default: residual blocks in G on its smaller maps, where they cost little
+(`g_blocks`), feeding z and the class to each norm of G instead of its first layer only (`g_modulation`; Chen et al.
+2019, 1810.01365), and low-pass filters where maps change their size (`resampling smooth`).  A transposed convolution
+has weights of its own for each of the four pixels of a 2x2 block, whose differences show as a chessboard; smooth, G
+doubles a map bilinearly before a 3x3 convolution (Odena et al. 2016, "Deconvolution and checkerboard artifacts").  A
+strided convolution lets fine detail alias into the halved map, and its gradient has the pattern of the stride; smooth,
+D blurs a map before it (Zhang 2019, 1904.11486).
 """
 
 from __future__ import annotations
@@ -22,6 +26,7 @@ from ptarmigan.config import Model
 from ptarmigan.core.conv import Conv2d, ConvTranspose2d
 from ptarmigan.core.types import ImageSpec
 from ptarmigan.networks.layers import LEAK, BatchNorm, ConditionalBatchNorm, pad_to_even, sides, widths
+from ptarmigan.networks.resampling import blur, double
 
 
 def crop(x: Tensor, height: int, width: int) -> Tensor:
@@ -67,10 +72,12 @@ class Generator(nn.Module):
         self.norms = nn.ModuleList(
             ConditionalBatchNorm(c, inputs) if model.g_modulation else BatchNorm(c) for c in channels[:-1]
         )
+        self.smooth = model.resampling == "smooth"
         self.stages = nn.ModuleList(
-            ConvTranspose2d(a, b, 4, stride=2, padding=1, bias=stage == len(channels) - 2)
+            Conv2d(a, b, 3, padding=1, bias=stage == len(channels) - 2) if self.smooth
+            else ConvTranspose2d(a, b, 4, stride=2, padding=1, bias=stage == len(channels) - 2)
             for stage, (a, b) in enumerate(pairwise(channels))
-        )
+        )  # fmt: skip
 
     def forward(self, z: Tensor, labels: Tensor) -> Tensor:
         if self.embedding is not None:
@@ -80,7 +87,8 @@ class Generator(nn.Module):
         for block, norm, stage, (height, width) in parts:
             x = block(x)
             x = norm(x, z) if self.modulation else norm(x)
-            x = crop(stage(F.relu(x)), height, width)
+            x = double(F.relu(x)) if self.smooth else F.relu(x)
+            x = crop(stage(x), height, width)
         return torch.tanh(x.to(torch.promote_types(x.dtype, torch.float32)))
 
 
@@ -93,6 +101,7 @@ class Body(nn.Module):
         channels = [spec.channels, *widths(model, len(places) - 1)]
         batch_norm = model.d_norm == "batch"
         normed = [batch_norm and stage > 0 for stage in range(len(channels) - 1)]
+        self.smooth = model.resampling == "smooth"
         self.stages = nn.ModuleList(
             Conv2d(a, b, 4, stride=2, padding=1, bias=not norm)
             for (a, b), norm in zip(pairwise(channels), normed, strict=True)
@@ -107,6 +116,7 @@ class Body(nn.Module):
         """`masks`: one dropout mask [N, *mask_shapes[i]] per stage, or None."""
         x = images
         for place, (stage, norm) in enumerate(zip(self.stages, self.norms, strict=True)):
+            x = blur(x) if self.smooth and place else x
             x = F.leaky_relu(norm(stage(pad_to_even(x))), LEAK)
             if masks is not None:
                 x = x * masks[place]

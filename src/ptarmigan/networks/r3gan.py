@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import math
 from itertools import pairwise
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -24,56 +23,11 @@ from torch import Tensor, nn
 from ptarmigan.config import Model
 from ptarmigan.core.types import ImageSpec
 from ptarmigan.networks.layers import LEAK, pad_to_even, sides, widths
+from ptarmigan.networks.resampling import double, halve
 
 EXPANSION = 2  # channels inside a block, as a multiple of its input's
 GROUP = 16  # channels per group of the 3x3 convolution
 GAIN = math.sqrt(2 / (1 + LEAK**2))  # keeps the second moment through LeakyReLU (He et al. 2015, eq. 14)
-
-
-def triangle(x: Tensor) -> Tensor:
-    """The outer product of [1, 3, 3, 1] / 8 with itself for each channel of x: [C, 1, 4, 4]; it sums to 1."""
-    k = (2 - (torch.arange(4, dtype=x.dtype, device=x.device) - 1.5).abs()) / 4
-    return torch.outer(k, k).expand(x.shape[1], 1, 4, 4)
-
-
-class _Halve(torch.autograd.Function):
-    """_Halve and _Double are each other's backward pass; under R1, PyTorch's would also differentiate the kernel."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        return F.conv2d(x, triangle(x), stride=2, padding=1, groups=x.shape[1])
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        return double(gradient) / 4
-
-
-class _Double(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        full = x.to(torch.promote_types(x.dtype, torch.float32))  # oneDNN has no fast kernel for this in bf16
-        with torch.autocast(x.device.type, enabled=False):
-            out = F.conv_transpose2d(full, 4 * triangle(full), stride=2, padding=1, groups=x.shape[1])
-        return out.to(x.dtype)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        return 4 * halve(gradient)
-
-
-def halve(x: Tensor) -> Tensor:
-    """[N, C, H, W] -> [N, C, ceil(H/2), ceil(W/2)], low-passed by [1, 3, 3, 1] / 8 along both axes.
-
-    It is a convolution, since the backward pass of F.interpolate is not deterministic on CUDA.
-    """
-    out: Tensor = _Halve.apply(pad_to_even(x))  # type: ignore[no-untyped-call]
-    return out
-
-
-def double(x: Tensor) -> Tensor:
-    """[N, C, H, W] -> [N, C, 2H, 2W], bilinear: 4 times the transpose of `halve`."""
-    out: Tensor = _Double.apply(x)  # type: ignore[no-untyped-call]
-    return out
 
 
 def scaled(layer: nn.Conv2d | nn.Linear, gain: float = 1.0) -> nn.Module:

@@ -18,7 +18,7 @@ WIDE_FROM = 500_000  # images seen; from here width 64 is better for the same im
 FEW_PER_CLASS = 200  # images; below, D may memorise them; measured at 100
 SEEN_OFTEN = 50  # epochs; from here a small data set needs stronger penalties; measured at 50 and 100
 GENTLE_FROM = 150  # epochs; from here gentle augmentation is worth its time on a CPU; measured at 100, 150 and 225
-LARGE_PIXELS = 32 * 32  # above: a lower rate for D, batches of 32, blocks in G; measured at 48x64
+LARGE_PIXELS = 32 * 32  # above: a lower rate for D, batches of 32, blocks in G, smooth; measured at 48x64 and 64x64
 
 
 class Curve(NamedTuple):
@@ -103,6 +103,7 @@ def decide(config: Config, given: Collection[str], setting: Setting) -> dict[str
         fields["g_blocks"] = 0
     if large:
         fields["d_lr"] = 1e-3
+        fields["resampling"] = "smooth" if config.model.network == "dcgan" else config.model.resampling
     return fields
 
 
@@ -124,14 +125,15 @@ def reasons(config: Config, given: Collection[str], setting: Setting) -> list[st
 
     model, loss, train, data = config.model, config.loss, config.train, config.data
     height, width = sides(setting.spec, model)[-1]
+    smooth = ", smooth resampling" if model.resampling == "smooth" else ""
     blocks = ", no blocks in G" if model.network == "dcgan" and not model.g_blocks else ""
     penalties = " and ".join(f"{name} {value}" for name, value in (("R1", loss.r1), ("R2", loss.r2)) if value)
     share = f", a share of {data.augment_p}" if data.augment_p != 1 else ""
     return [
         line(
-            f"network {model.network}, width {model.width}{blocks}, smallest maps {height}x{width}",
+            f"network {model.network}, width {model.width}{blocks}{smooth}, smallest maps {height}x{width}",
             why_width(model.width, setting) + (f"; blocks pay off from {BLOCKS_FROM:,} images seen" if blocks else ""),
-            "network", "width", "g_blocks", "least_side",
+            "network", "width", "g_blocks", "least_side", "resampling",
         ),
         line(
             f"loss {loss.loss}, penalties {penalties or 'none'}, conditioning {model.conditioning}",
@@ -160,7 +162,7 @@ def why_batch(batch: int, setting: Setting) -> str:
     if batch == 64:
         return f"it sees more images per second than batch 32, and is better from {LARGE_BATCH_FROM:,} images seen"
     if setting.large:
-        return "a small batch gives more updates; a lower rate for D keeps large images from getting grainy"
+        return "a small batch gives more updates; with a lower rate for D large images get better"
     return f"a small batch gives more updates, which a budget below {LARGE_BATCH_FROM:,} images needs"
 
 

@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import math
-import os
 import signal
-import threading
-import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 from functools import partial
-from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
 import torch
 from torch import Tensor
 
-from ptarmigan.config import Config, convert_fields, flatten, override, parse_images, parse_time, resolve
+from ptarmigan.config import Config, flatten, override, parse_images, parse_time, resolve
 from ptarmigan.core import dist
 from ptarmigan.core.clock import Clock
 from ptarmigan.core.console import Display, Terminal
@@ -43,10 +39,12 @@ from ptarmigan.training.budget import (
     share_done,
     steps_per_tick,
 )
+from ptarmigan.training.given import fields_of, images_given, of_run
 from ptarmigan.training.messages import describe, describe_snapshots, finish
 from ptarmigan.training.probe import Probed, probe, report_memory, report_out_of_memory, snapshot_cost
 from ptarmigan.training.run_folder import lock, open_run, record_of, recorded_auto, write_record
-from ptarmigan.training.setup import Job, of_run, open_job, read_yaml, train_batches
+from ptarmigan.training.setup import Job, open_job, train_batches
+from ptarmigan.training.signals import Stopped, catch_signals, signals_stop
 from ptarmigan.training.snapshot import (
     LAST,
     LiveScore,
@@ -64,33 +62,12 @@ if TYPE_CHECKING:
 
     from ptarmigan.core.fields import Fields
 
-ENDING = (  # signals that end a process unless it handles them, but for those of its own faults
-    "SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2", "SIGALRM", "SIGVTALRM", "SIGPROF", "SIGXCPU",
-    "SIGIO", "SIGPWR", "SIGBREAK",
-)  # fmt: skip
-ECHO_SECONDS = 1.0
-
 
 class Diverged(UserError):
     """A term, a gradient, a weight or a moment was NaN or infinite; the last good checkpoint is intact."""
 
     code = "diverged"
     status = 1
-
-
-class Stopped(UserError):
-    """A signal stopped the run early, and its state was saved.  The exit status is 128 plus the signal's number."""
-
-    code = "stopped"
-
-    def __init__(self, text: str, number: int, run: Path | None = None) -> None:
-        super().__init__(text)
-        self.status = 128 + number
-        self.run = run
-
-
-class Interrupted(KeyboardInterrupt):
-    """What a signal raises outside of training steps."""
 
 
 def train(
@@ -144,31 +121,6 @@ def train(
             state = train_run(job, choice)
         finish(job.run, state, display.say)
     return job.run
-
-
-def images_given(data: str | Path | Dataset | None, labels: Any, given: dict[str, Any]) -> Path | Dataset | None:
-    """The path or the data set to train on, which may be made of an array `images`, then removed from the fields."""
-    images = given.get("images")
-    if labels is not None or not (images is None or isinstance(images, str | Real)):
-        if data is not None or images is None or isinstance(images, str | Real):
-            text = "labels: give them with the array of images, as train(images=x, labels=y), and leave data out"
-            raise UserError(text, "options-conflict")
-        return Dataset.from_arrays(given.pop("images"), labels)
-    if data is None or isinstance(data, Dataset):
-        return data
-    if not isinstance(data, str | os.PathLike):
-        text = f"data: expected a path or a Dataset, got {type(data).__name__}; for arrays write"
-        raise UserError(f"{text} train(ptarmigan.Dataset.from_arrays(images, labels))", "value-invalid")
-    return user_path(data, "data")
-
-
-def fields_of(config: Path | Mapping[str, Any] | Config | None) -> dict[str, Any]:
-    """The fields that `config` gives, as {field: value}, in which `recipe` may be; raises UserError."""
-    if config is None:
-        return {}
-    if isinstance(config, Config):
-        return {"recipe": config.recipe, **{key: value for key, value in config.flat().items() if key in config.asked}}
-    return convert_fields(config) if isinstance(config, Mapping) else read_yaml(config)
 
 
 def apply_auto(job: Job) -> tuple[Job, Choice | None]:
@@ -494,73 +446,3 @@ def roll_back(job: Job, state: TrainState, record: dict[str, Any], error: Diverg
         f"{progress.lr_scale:g} (rollback {progress.rollbacks} of at most {train.retries})"
     )
     return restored
-
-
-@contextmanager
-def signals_stop() -> Iterator[None]:
-    """Let a signal that would end the process raise Stopped instead, so that no lock or unfinished file is left.
-
-    Ctrl-C raises KeyboardInterrupt as usual.  Several ranks are left to torchrun, because a rank that waits for others
-    in C++ handles no signal.
-    """
-    numbers = [] if dist.world() > 1 else [n for n in ending_signals() if signal.getsignal(n) is signal.SIG_DFL]
-    try:
-        with handled(numbers, leave):
-            yield
-    except Interrupted as error:
-        name = signal.Signals(error.args[0]).name
-        raise Stopped(
-            f"stopped by {name} outside of training; what was saved before is complete", error.args[0]
-        ) from None
-
-
-def leave(number: int, _: object) -> None:
-    raise Interrupted(number)
-
-
-@contextmanager
-def catch_signals() -> Iterator[list[int]]:
-    """Record the first signal that would end the process in a list; a later one is handled as usual.
-
-    What follows within ECHO_SECONDS is taken for the same one, because shells and torchrun pass on what the process has
-    received already.  Signals that are ignored (nohup) or that have a handler of the caller's stay as they are, except
-    that Ctrl-C and SIGTERM are always recorded.
-    """
-    received: list[int] = []
-    first = 0.0
-
-    def note(number: int, _: object) -> None:
-        nonlocal first
-        if not received:
-            received.append(number)
-            first = time.monotonic()
-        elif time.monotonic() - first > ECHO_SECONDS:
-            restore()
-            signal.raise_signal(number)
-
-    always = signal.SIGINT, signal.SIGTERM
-    numbers = [n for n in ending_signals() if n in always or signal.getsignal(n) in (signal.SIG_DFL, leave)]
-    with handled(numbers, note) as restore:
-        yield received
-
-
-def ending_signals() -> list[signal.Signals]:
-    """The signals of ENDING that this system has; none outside of the main thread, which alone may handle them."""
-    if threading.current_thread() is not threading.main_thread():
-        return []
-    return [getattr(signal, name) for name in ENDING if hasattr(signal, name)]
-
-
-@contextmanager
-def handled(numbers: list[signal.Signals], handler: Callable[[int, Any], None]) -> Iterator[Callable[[], None]]:
-    """Handle these signals with `handler` while the block runs; yields what restores the handlers of before."""
-    before = {number: signal.signal(number, handler) for number in numbers}
-
-    def restore() -> None:
-        for number, previous in before.items():
-            signal.signal(number, previous)
-
-    try:
-        yield restore
-    finally:
-        restore()

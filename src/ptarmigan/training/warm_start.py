@@ -29,8 +29,8 @@ from ptarmigan.training import checkpoint
 from ptarmigan.training.run_folder import read_record
 
 SHAPE_FIELDS = (
-    "network", "width", "latent_dim", "class_dim", "least_side", "g_blocks", "g_modulation", "latent", "size",
-    "channels", "conditioning", "d_norm",
+    "network", "width", "latent_dim", "class_dim", "least_side", "g_blocks", "g_modulation", "resampling", "latent",
+    "size", "channels", "conditioning", "d_norm",
 )  # fmt: skip
 BASE = Path("base")  # what --from calls the model that comes with ptarmigan
 BASE_FILE = Path(__file__).parents[1] / "assets" / "base.safetensors"  # tools/base/pack.py writes it
