@@ -20,14 +20,16 @@ from ptarmigan.core.types import UserError
 from ptarmigan.data import Dataset, recorded_data
 
 
-def images_given(data: str | Path | Dataset | None, labels: Any, given: dict[str, Any]) -> Path | Dataset | None:
-    """The path or the data set to train on, which may be made of an array `images`, then removed from the fields."""
-    images = given.get("images")
+def images_given(data: str | Path | Dataset | None, given: dict[str, Any]) -> Path | Dataset | None:
+    """The path or the data set to train on, which may be made of arrays `images` and `labels`, then no fields."""
+    images, labels = given.get("images"), given.get("labels")
+    if isinstance(labels, str | os.PathLike):
+        given["labels"], labels = os.fspath(labels), None
     if labels is not None or not (images is None or isinstance(images, str | Real)):
         if data is not None or images is None or isinstance(images, str | Real):
             text = "labels: give them with the array of images, as train(images=x, labels=y), and leave data out"
             raise UserError(text, "options-conflict")
-        return Dataset.from_arrays(given.pop("images"), labels)
+        return Dataset.from_arrays(given.pop("images"), given.pop("labels", None))
     if data is None or isinstance(data, Dataset):
         return data
     if not isinstance(data, str | os.PathLike):

@@ -58,8 +58,6 @@ from ptarmigan.training.snapshot import (
 from ptarmigan.training.warm_start import describe_warm_start
 
 if TYPE_CHECKING:
-    from numpy.typing import ArrayLike
-
     from ptarmigan.core.fields import Fields
 
 
@@ -73,7 +71,6 @@ class Diverged(UserError):
 def train(
     data: str | Path | Dataset | None = None,
     *,
-    labels: ArrayLike | None = None,
     recipe: str | None = None,
     out: str | Path | None = None,
     config: str | Path | Mapping[str, Any] | Config | None = None,
@@ -82,8 +79,8 @@ def train(
 ) -> Path:
     """Train a generator on a folder of class folders, an IDX folder, an .npz or a Dataset (default: the embedded set).
 
-    `images` is the budget, a number of images as "500k".  It may also be an array of images, with `labels`: then
-    `train(images=x, labels=y)` does what `train(Dataset.from_arrays(x, y))` does.
+    `images` is the budget, a number of images as "500k", and `labels` is the path of a table.  They may also be arrays:
+    then `train(images=x, labels=y)` does what `train(Dataset.from_arrays(x, y))` does.
 
     `recipe` names the settings: auto (default), acgan, dcgan.  `out` is the run folder, by default a new
     runs/NAME-NUMBER; an existing run is resumed where it stopped, or extended if the budget is longer.  The result is
@@ -100,7 +97,7 @@ def train(
     `retries` rollbacks, Stopped after Ctrl-C, SIGTERM or another signal that ends processes.
     """
     given = {key: value for key, value in {"recipe": recipe, **fields}.items() if value is not None}
-    data = images_given(data, labels, given)
+    data = images_given(data, given)
     out, init = (None if path is None else user_path(path, what) for path, what in ((out, "out"), (init, "from")))
     if config is not None and not isinstance(config, Mapping | Config):
         config = user_path(config, "config", pipe=True)
