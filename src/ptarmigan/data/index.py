@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files as package_files
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,9 +22,11 @@ from ptarmigan.core.paths import user_path
 from ptarmigan.core.types import OnProgress, UserError, counted, natural, shorten
 from ptarmigan.data.arrays import IDX_IMAGES, Arrays, as_array, read_idx, read_memory, read_npz
 from ptarmigan.data.decode import FORMATS
+from ptarmigan.data.disk import Disk, is_own, open_regular
 from ptarmigan.data.labels import TABLES, Finder, Labels, compared
 from ptarmigan.data.layout import ANNOTATION_FOLDERS, Layout, stem, understand
-from ptarmigan.data.scan import Scan, content_digest, is_own, open_regular, scan
+from ptarmigan.data.scan import Scan, content_digest, scan
+from ptarmigan.data.storage import Storage
 from ptarmigan.data.tables import MAX_TABLE
 
 READ = ", ".join(FORMATS).replace("WEBP", "WebP")
@@ -56,13 +58,18 @@ class DataSource:
 
 @dataclass(frozen=True)
 class FolderSource(DataSource):
-    """One file per image."""
+    """One file per image, in a folder or in an archive."""
 
-    paths: tuple[str, ...]  # [N] relative to root, with '/'
+    storage: Storage
+    paths: tuple[str, ...]  # [N] in the storage, with '/'
     labels: NDArray[np.int64]  # [N]
     source_part: NDArray[np.int8]  # [N] SELECT or HELD_OUT if the source says so, else UNDECIDED
     class_names: tuple[str, ...]
     groups: tuple[str, ...] = ()  # [N] what the column says that `Data.group` names, if it names one
+
+    def open(self, index: int) -> IO[bytes]:
+        """The file of an image; raises OSError."""
+        return self.storage.open(self.paths[index])
 
 
 @dataclass(frozen=True)
@@ -132,7 +139,10 @@ def _find(path: str | Path | None, on_progress: OnProgress | None, data: Data) -
     root = user_path(path, "data")
     try:
         if root.is_dir():
-            return _find_in_folder(root, on_progress, data)
+            if is_own(str(root)):
+                text = f"{root} is an output folder of ptarmigan, not data: give the folder of the images"
+                raise UserError(text, "no-images")
+            return _find_in_folder(Disk(root), root.resolve().name or "data", on_progress, data)
         if not root.exists():
             text = f"{root} does not exist: give a folder of class folders or IDX files, an .npz file, or nothing"
             raise UserError(text, "path-not-found")
@@ -157,19 +167,15 @@ def _find_file(path: Path) -> DataSource:
     raise UserError(f"{path} is a single file and not an .npz file: give its folder; {SUPPORTED}", "no-images")
 
 
-def _find_in_folder(root: Path, on_progress: OnProgress | None, data: Data) -> DataSource:
-    if is_own(str(root)):
-        text = f"{root} is an output folder of ptarmigan, not data: give the folder of the images"
-        raise UserError(text, "no-images")
-    found = scan(root, on_progress)
-    full_name = root.resolve().name or "data"
+def _find_in_folder(storage: Storage, full_name: str, on_progress: OnProgress | None, data: Data) -> DataSource:
+    root, found = storage.root, scan(storage, on_progress)
     name = _safe_name(full_name)
     if (source := _find_idx(root, name, found)) is not None:
         return source
     others = [path for folder in found.tree.walk() for path in folder.others]
     if not found.digests:
         raise _nothing(root, found, Counter(map(_suffix, others)))
-    finder = Finder(found.digests, others, lambda path: _content(root / path), data)
+    finder = Finder(found.digests, others, lambda path: _content(storage.open(path)), data)
     layout, labels = _understand(root, full_name, found, finder, data)
     class_names = tuple(layout.order or sorted({group.name for group in layout.groups}, key=natural))
     number = {name: i for i, name in enumerate(class_names)}
@@ -185,7 +191,7 @@ def _find_in_folder(root: Path, on_progress: OnProgress | None, data: Data) -> D
         if layout.one_class:
             others = [path for path in others if path not in finder.unused]
             layout.notices += [*dict.fromkeys(finder.unused.values())][:3]
-        layout.notices += _other_notices(root, list(found.digests), others, layout.one_class)
+        layout.notices += _other_notices(storage, list(found.digests), others, layout.one_class)
     if labels is not None and labels.group and (lacking := [path for path in paths if not labels.group.get(path)]):
         text = f"group: {labels.where} has no {data.group} for {shorten(lacking, 3)}: every image needs a group"
         raise UserError(text, "value-invalid")
@@ -195,7 +201,7 @@ def _find_in_folder(root: Path, on_progress: OnProgress | None, data: Data) -> D
     ]
     return FolderSource(
         name, root, _digest([*facts, *class_names]), layout.understood, (*layout.notices, *found.notices),
-        tuple(paths), np.array(codes, np.int64), np.array(parts, np.int8), class_names, groups,
+        storage, tuple(paths), np.array(codes, np.int64), np.array(parts, np.int8), class_names, groups,
     )  # fmt: skip
 
 
@@ -229,17 +235,22 @@ def _given_labels(root: Path, finder: Finder, given: str) -> Labels:
     path = user_path(given, "labels")
     if path.is_file():
         folder = os.path.relpath(path.resolve().parent, root.resolve()).replace(os.sep, "/")
-        return finder.given(_content(path), given, "" if folder == "." or folder.startswith("..") else folder)
+        return finder.given(
+            _content(open_regular(path)), given, "" if folder == "." or folder.startswith("..") else folder
+        )
     inside = next((name for name in (given, path.name) if name in finder.others), None)
     if inside is None:
         raise UserError(f"labels: {given} does not exist, neither here nor in {root}", "path-not-found")
     return finder.given(finder.read(inside), inside, os.path.dirname(inside))
 
 
-def _content(path: Path) -> bytes:
+def _content(file: IO[bytes]) -> bytes:
     """The bytes of a table; of one that is too large, too many to be taken."""
-    with open_regular(path) as file:
-        return file.read(min(os.fstat(file.fileno()).st_size, MAX_TABLE) + 1)
+    content = bytearray()
+    with file:
+        while len(content) <= MAX_TABLE and (piece := file.read(1 << 20)):
+            content += piece
+    return bytes(content)
 
 
 def _find_idx(root: Path, name: str, found: Scan) -> ArraySource | None:
@@ -279,7 +290,7 @@ def _nothing(root: Path, found: Scan, kinds: Counter[str]) -> UserError:
     return UserError("; ".join([text, *found.notices]), "file-unreadable" if found.unreadable else "no-images")
 
 
-def _other_notices(root: Path, images: list[str], others: list[str], one_class: bool) -> list[str]:
+def _other_notices(storage: Storage, images: list[str], others: list[str], one_class: bool) -> list[str]:
     """On files that are no images: what may hold labels, such as labels.csv, what may hold images, and the rest."""
     names = {_base(path) for path in images}
     stems = {stem(name) for name in names}
@@ -299,7 +310,7 @@ def _other_notices(root: Path, images: list[str], others: list[str], one_class: 
             packed.append(path)
         elif suffix in LABEL_TEXTS:
             searched += 1
-            if searched <= SEARCHED_FILES and _may_hold_labels(root / path, names):
+            if searched <= SEARCHED_FILES and _may_hold_labels(storage, path, names):
                 tables.append(path)
         elif suffix not in DOCUMENTS and _base(path).lower() not in ("readme", "license"):
             kinds[suffix] += 1
@@ -317,12 +328,12 @@ def _other_notices(root: Path, images: list[str], others: list[str], one_class: 
     return notices
 
 
-def _may_hold_labels(path: Path, image_names: set[str]) -> bool:
+def _may_hold_labels(storage: Storage, path: str, image_names: set[str]) -> bool:
     """Whether a file's name or folder says that it holds labels, or its first bytes name an image file."""
-    if LABEL_WORDS.search(path.stem) or path.parent.name.lower() in ANNOTATION_FOLDERS:
+    if LABEL_WORDS.search(stem(path)) or path.rpartition("/")[0].rpartition("/")[2].lower() in ANNOTATION_FOLDERS:
         return True
     try:
-        with open_regular(path) as file:
+        with storage.open(path) as file:
             text = file.read(SEARCHED_BYTES).decode("utf-8", "replace")
     except OSError:
         return False
