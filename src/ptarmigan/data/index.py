@@ -244,10 +244,13 @@ def _given_labels(root: Path, finder: Finder, given: str) -> Labels:
     return finder.given(finder.read(inside), inside, os.path.dirname(inside))
 
 
-def _content(table: IO[bytes]) -> bytes:
-    """The bytes of a table, which is closed; of one that is too large, too many to be taken."""
-    with table:
-        return table.read(MAX_TABLE + 1)
+def _content(file: IO[bytes]) -> bytes:
+    """The bytes of a table; of one that is too large, too many to be taken."""
+    content = bytearray()
+    with file:
+        while len(content) <= MAX_TABLE and (piece := file.read(1 << 20)):
+            content += piece
+    return bytes(content)
 
 
 def _find_idx(root: Path, name: str, found: Scan) -> ArraySource | None:
