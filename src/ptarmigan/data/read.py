@@ -221,10 +221,10 @@ class _FolderReader:
             try:
                 return work(index)
             except Exception as error:  # a damaged file can make Pillow raise anything
-                self.failed[index] = _reason(error, self.paths[index])
+                self.failed[index] = reason_of(error, self.paths[index])
                 return None
 
-        with _pillow_without_warnings(), ThreadPoolExecutor(os.cpu_count()) as pool:
+        with pillow_without_warnings(), ThreadPoolExecutor(os.cpu_count()) as pool:
             for start in range(0, len(indices), CHUNK):
                 part = indices[start : start + CHUNK]
                 for done, (index, result) in enumerate(zip(part, pool.map(attempt, part), strict=True), start + 1):
@@ -255,7 +255,7 @@ def _crop_notice(sizes: list[tuple[int, int]], shape: TargetShape) -> list[str]:
 
 
 @contextmanager
-def _pillow_without_warnings() -> Iterator[None]:
+def pillow_without_warnings() -> Iterator[None]:
     """Silence Pillow's warnings about unusual files, and lift its limit of pixels: ours is checked instead."""
     limit = Image.MAX_IMAGE_PIXELS
     Image.MAX_IMAGE_PIXELS = None
@@ -267,7 +267,7 @@ def _pillow_without_warnings() -> Iterator[None]:
         Image.MAX_IMAGE_PIXELS = limit
 
 
-def _reason(error: Exception, path: Path) -> tuple[str, str]:
+def reason_of(error: Exception, path: Path) -> tuple[str, str]:
     """A reason in few words, which other files may share, and a detail of this file."""
     if isinstance(error, Refused):
         return str(error), error.detail
