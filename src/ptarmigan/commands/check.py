@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any, Unpack
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from ptarmigan.commands.score import shuffled
 from ptarmigan.config import parse_size, resolve
@@ -38,7 +40,7 @@ from ptarmigan.data.check.images import (
 )
 from ptarmigan.data.check.labels import doubtful_labels, outliers
 from ptarmigan.data.decode import TargetShape
-from ptarmigan.data.index import FolderSource
+from ptarmigan.data.index import ArraySource, FolderSource
 from ptarmigan.evaluation.features import load_extractor
 from ptarmigan.evaluation.features.cache import cached_features
 
@@ -133,7 +135,8 @@ def check(
                 f"fix: {source.root} holds arrays, and --fix needs image files with paths; leave --fix out",
                 "options-conflict",
             )
-        shape = TargetShape(*dataset.images.shape[1:], fit=config.fit)
+        height, width, channels = dataset.images.shape[1:]
+        shape = TargetShape(height, width, channels, config.fit)
         notices = dataset.notices
 
         def said(pattern: str, text: str) -> str:
@@ -178,8 +181,6 @@ def check(
 
 def stored_size(dataset: Dataset) -> tuple[int, int]:
     """Height and width of the images of an array source, as they are stored."""
-    from ptarmigan.data.index import ArraySource
-
     assert isinstance(dataset.source, ArraySource)
     height, width, _ = dataset.source.read().shape
     return height, width
@@ -195,7 +196,9 @@ def deep_findings(dataset: Dataset, display: Display) -> list[Finding]:
     extractor(dataset.images[:TIMED])
     most = max(TIMED, int(min(TIMED, len(dataset.images)) * DEEP_SECONDS / (clock.perf_counter() - begun)))
     total = min(most, len(dataset.images))
-    parts, features, done = [], [], 0
+    parts: list[NDArray[np.int64]] = []
+    features: list[Tensor] = []
+    done = 0
 
     def advance(count: int) -> None:
         nonlocal done
@@ -203,19 +206,15 @@ def deep_findings(dataset: Dataset, display: Display) -> list[Finding]:
         display.preparing("computing features", done, total)
 
     for part in (HELD_OUT, SELECT, TRAIN):  # in the order of `score`, which finds them in the cache
-        indices = shuffled(dataset.indices(part))[: most - sum(map(len, parts))]
+        indices = shuffled(dataset.indices(part))[: most - sum(len(taken) for taken in parts)]
         if len(indices):
             parts.append(indices)
             features.append(cached_features(extractor, dataset, indices, advance))
-    return judge(dataset, np.concatenate(parts), features, most, display)
+    return judge(dataset, np.concatenate(parts), features, display)
 
 
-def judge(
-    dataset: Dataset, indices: NDArray[np.int64], features: Sequence[Any], most: int, display: Display
-) -> list[Finding]:
+def judge(dataset: Dataset, indices: NDArray[np.int64], features: Sequence[Tensor], display: Display) -> list[Finding]:
     """The findings of --deep from the features of the images at indices [M]."""
-    import torch
-
     where, labels, names = places(dataset), dataset.labels, dataset.spec.class_names
     together = torch.cat([*features])
     findings = []

@@ -122,7 +122,7 @@ def image_findings(dataset: Dataset, on_progress: OnProgress | None = None) -> t
         "label-conflict", "error", f"{counted(len(mixed), 'image')}: in more than one class", mixed,
         "trains on each copy with its own label, and the labels contradict each other",
         "remove the copies in the wrong classes",
-        lambda of: {at: "equal to an image of another class" for at in of},
+        lambda of: dict.fromkeys(of, "equal to an image of another class"),
     )  # fmt: skip
     say(
         "duplicates", "warning" if extra > MANY * len(labels) else "note",
