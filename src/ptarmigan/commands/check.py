@@ -145,7 +145,7 @@ def check(
         facts: list[FileFacts] = []
         if isinstance(source, FolderSource):
             decoded = {int(at) for at in dataset.source_indices}
-            facts = look_at_files(source.root, source.paths, decoded, config.max_pixels, shape, display.preparing)
+            facts = look_at_files(source, decoded, config.max_pixels, shape, display.preparing)
             known = [(file.path, file.header) for file in facts if file.header is not None and not file.failure]
             sizes, paths = [(header.height, header.width) for _, header in known], [path for path, _ in known]
         else:

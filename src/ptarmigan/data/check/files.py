@@ -9,8 +9,7 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
-from pathlib import Path
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageCms
@@ -18,6 +17,7 @@ from PIL import Image, ImageCms
 from ptarmigan.core.types import OnProgress, counted, natural
 from ptarmigan.data.check.finding import Finding
 from ptarmigan.data.decode import FORMATS, TO_UPRIGHT, ImageHeader, Limits, TargetShape, decode, look, read_header
+from ptarmigan.data.index import FolderSource
 from ptarmigan.data.read import pillow_without_warnings, reason_of
 from ptarmigan.data.scan import SUFFIXES
 
@@ -42,26 +42,25 @@ class FileFacts(NamedTuple):
 
 
 def look_at_files(
-    root: Path,
-    paths: Sequence[str],
-    decoded: set[int],
-    max_pixels: int,
-    shape: TargetShape,
-    on_progress: OnProgress | None = None,
+    source: FolderSource, decoded: set[int], max_pixels: int, shape: TargetShape, on_progress: OnProgress | None = None
 ) -> list[FileFacts]:
-    """The facts of each file, read in threads.
+    """The facts of each file of a source, read in threads.
 
     decoded: the positions of the files that were decoded; the others are decoded here to learn why they cannot be.
     """
-    limits = Limits(max_pixels)
+    limits, paths = Limits(max_pixels), source.paths
 
     def look_at(position: int) -> FileFacts:
         try:
-            return _facts(root, paths[position], limits, None if position in decoded else shape)
-        except Exception as error:  # a damaged file can make Pillow raise anything
-            reason, detail = reason_of(error, root / paths[position])
-            size = os.path.getsize(root / paths[position]) if os.path.isfile(root / paths[position]) else -1
-            return FileFacts(paths[position], None, f"{detail}: {reason}" if detail else reason, size)
+            with source.open(position) as file:
+                length = file.seek(0, os.SEEK_END)
+                try:
+                    return _facts(paths[position], length, file, limits, None if position in decoded else shape)
+                except Exception as error:  # a damaged file can make Pillow raise anything
+                    reason, detail = reason_of(error, file)
+                    return FileFacts(paths[position], None, f"{detail}: {reason}" if detail else reason, length)
+        except OSError as error:
+            return FileFacts(paths[position], None, error.strerror or type(error).__name__, -1)
 
     facts: list[FileFacts] = []
     starts = range(0, len(paths), BATCH)
@@ -73,20 +72,20 @@ def look_at_files(
     return facts
 
 
-def _facts(root: Path, path: str, limits: Limits, shape: TargetShape | None) -> FileFacts:
-    full = root / path
-    header = read_header(full, limits)
-    with Image.open(full, formats=[name for name in FORMATS if name in Image.OPEN]) as image:
+def _facts(path: str, length: int, file: IO[bytes], limits: Limits, shape: TargetShape | None) -> FileFacts:
+    header = read_header(file, limits)
+    file.seek(0)
+    with Image.open(file, formats=[name for name in FORMATS if name in Image.OPEN]) as image:
         # Pillow looks for the EXIF data of a PNG behind its pixels, and decodes them for that
         exif = image.getexif() if image.format != "PNG" or "exif" in image.info else {}
         facts = FileFacts(
-            path, header, "", full.stat().st_size, image.mode, exif.get(ORIENTATION) in TO_UPRIGHT,
+            path, header, "", length, image.mode, exif.get(ORIENTATION) in TO_UPRIGHT,
             _other_profile(image.info.get("icc_profile") or b"", image.mode),
         )  # fmt: skip
     if shape is not None:
-        decode(full, shape, limits)
+        decode(file, shape, limits)
     if header.alpha:
-        facts = facts._replace(transparent=look(full, limits).transparent)
+        facts = facts._replace(transparent=look(file, limits).transparent)
     return facts
 
 
