@@ -1,7 +1,7 @@
 """Class-conditional image GANs whose losses are right.
 
-`train`, `sample`, `score`, `compare`, `info`, `plot`, `replay` and `identify` do what the commands of the same names
-do, and `explain` does what the command `losses` does.  `load` opens a generator, whose `sample` returns images.
+`train`, `check`, `sample`, `score`, `compare`, `info`, `plot`, `replay` and `identify` do what the commands of the same
+names do, and `explain` does what the command `losses` does.  `load` opens a generator, whose `sample` returns images.
 `losses` is the package of loss functions.  `Dataset` holds images, also of arrays in memory.  `Config` and `resolve`
 hold the options of a run.  `UserError` is every error that a user can fix.
 """
@@ -26,6 +26,7 @@ _HOMES = {
     "sample": "generator.generator",
     "info": "generator.header",
     "train": "training.loop",
+    "check": "commands.check",
     "score": "commands.score",
     "compare": "commands.compare",
     "plot": "commands.plot",

@@ -1,6 +1,7 @@
 """What `import ptarmigan` offers, for type checkers and completion in editors: __init__.py imports it at first use."""
 
 from ptarmigan import losses as losses
+from ptarmigan.commands.check import check as check
 from ptarmigan.commands.compare import compare as compare
 from ptarmigan.commands.plot import plot as plot
 from ptarmigan.commands.replay import replay as replay

@@ -33,7 +33,7 @@ from ptarmigan.boundary import (
     report,
     say,
 )
-from ptarmigan.config import HELP, RECIPES, SECTIONS, TYPES, Scheduled, as_number, default_in_words
+from ptarmigan.config import HELP, READING, RECIPES, SECTIONS, TYPES, Scheduled, as_number, default_in_words
 from ptarmigan.core.ranks_env import is_rank_0
 from ptarmigan.core.types import UserError, brief, shorten, shown
 from ptarmigan.core.version import __version__
@@ -140,23 +140,26 @@ def flag(name: str, text: str, section: Group = RUN, **more: Any) -> Parameter:
 FLAGS_WITHOUT_VALUE = {key for key, hint in TYPES.items() if hint is bool}
 
 if TYPE_CHECKING:
-    from ptarmigan.core.fields import Fields
+    from ptarmigan.core.fields import DataFields, Fields
 else:
     # every field of the config is a flag of the same name
     # cyclopts takes one value for a number or A..B, two for a pair
     AS_TEXT = {Scheduled: (str, "FLOAT"), tuple[Scheduled, Scheduled]: (tuple[str, str], "FLOAT FLOAT")}
 
-    FLAGS = {}
-    for section, cls in zip(OF_SECTIONS, SECTIONS.values(), strict=True):
-        for key in cls.__dataclass_fields__:
-            hint, metavar = AS_TEXT.get(TYPES[key], (TYPES[key], None))
-            name, converter = f"--{key.replace('_', '-')}", None if hint is bool else as_written
-            options = flag(
-                name, HELP[key], section, metavar=metavar, negative_iterable=(), converter=converter,
-                show_default=default_in_words(key) or False,
-            )  # fmt: skip
-            FLAGS[key] = Annotated[hint, options]
-    Fields = TypedDict("Fields", FLAGS, total=False)
+    def as_flag(key, section):
+        hint, metavar = AS_TEXT.get(TYPES[key], (TYPES[key], None))
+        name, converter = f"--{key.replace('_', '-')}", None if hint is bool else as_written
+        more = dict(metavar=metavar, negative_iterable=(), converter=converter)
+        shown = default_in_words(key) or False
+        make = Parameter if section is None else flag
+        text = {"help": HELP[key]} if section is None else {"text": HELP[key], "section": section}
+        return Annotated[hint, make(name, **text, **more, show_default=shown)]
+
+    SECTION_OF = {
+        key: s for s, cls in zip(OF_SECTIONS, SECTIONS.values(), strict=True) for key in cls.__dataclass_fields__
+    }
+    Fields = TypedDict("Fields", {key: as_flag(key, section) for key, section in SECTION_OF.items()}, total=False)
+    DataFields = TypedDict("DataFields", {key: as_flag(key, None) for key in READING}, total=False)
 
 
 @command(
@@ -200,6 +203,47 @@ def train(
                 say("next:", *(f"  {command}" for command in next_commands(run)))
     finally:
         abandon_broken_streams()  # a run ends by its own result, also where nobody reads what it prints
+
+
+@command("check photos", "check photos --deep --html photos.html", "check photos --fix list.csv")
+def check(
+    data: Path | None = None,
+    /,
+    *,
+    html: Path | None = None,
+    json: Path | None = None,
+    fail_on: Literal["error", "warning"] = "error",
+    deep: Annotated[bool, Parameter(negative=())] = False,
+    fix: Path | None = None,
+    **fields: Unpack[DataFields],
+) -> int:
+    """Look for what is wrong with DATA before training: files, labels, copies; nothing of it is changed.
+
+    The exit status is 1 if there is a finding at or above --fail-on, and 2 if the data cannot be read.
+
+    Parameters
+    ----------
+    data
+        the images, as for `train`; default: the embedded images of Fashion-MNIST
+    html
+        X.html: also write the report as a page with pictures, a new file
+    json
+        X.json: also write the report as JSON, a new file
+    fail_on
+        error or warning
+    deep
+        also look for wrong labels and outliers, by features of the images; takes minutes
+    fix
+        X.csv: also write a list of path, label, keep and reason, a new file that `train --labels` takes
+    """
+    from ptarmigan.core.console import Display, Terminal
+
+    with Display(Terminal(stderr=True)) as display, display.doing("loading PyTorch"):
+        from ptarmigan.commands.check import check, print_check
+
+    report = check(data, html=html, json=json, fail_on=fail_on, deep=deep, fix=fix, **fields)
+    print_check(report)
+    return int(report.failed)
 
 
 @command("sample runs/photos-1", "sample runs/photos-1 --class cat -n 64 --seed 1 --out cats.png")

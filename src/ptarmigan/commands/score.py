@@ -176,7 +176,7 @@ class Plan(NamedTuple):
         cls, source: ImageSource, dataset: Dataset, n: int | None, extractor: Extractor, time: float, notes: list[str]
     ) -> Plan:
         """All images, or as many as the time allows; raises UserError if that is too few."""
-        train, held_out = (_shuffled(dataset.indices(part)) for part in (TRAIN, HELD_OUT))
+        train, held_out = (shuffled(dataset.indices(part)) for part in (TRAIN, HELD_OUT))
         if min(len(held_out), len(train)) < MIN_IMAGES:
             text = f"too few images to judge: a score needs at least {MIN_IMAGES} training and {MIN_IMAGES} held-out "
             text += f"images, and there are {len(train):,} and {len(held_out):,}"
@@ -228,7 +228,7 @@ def first_of_each_class(labels: NDArray[np.int64], most: int) -> NDArray[np.int6
     return np.sort(np.concatenate([np.flatnonzero(labels == label)[:most] for label in np.unique(labels)]))
 
 
-def _shuffled(indices: NDArray[np.int64]) -> NDArray[np.int64]:
+def shuffled(indices: NDArray[np.int64]) -> NDArray[np.int64]:
     return indices[seeding.permute(0, "score", 0, np.arange(len(indices)), len(indices))]
 
 

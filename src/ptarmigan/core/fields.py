@@ -9,8 +9,8 @@ from numpy.typing import ArrayLike
 Scheduled = float | str | tuple[float, float]  # a number, or one that moves over the budget: "A..B" or (A, B)
 
 
-class FieldsButLoss(TypedDict, total=False):
-    """Every field but `loss`, which is a section of `Config` as well."""
+class DataFields(TypedDict, total=False):
+    """The fields that say how images are read and divided, as `check` takes them."""
 
     labels: str | ArrayLike
     label_column: str
@@ -22,6 +22,11 @@ class FieldsButLoss(TypedDict, total=False):
     max_pixels: int
     split: str
     group: str
+
+
+class FieldsButLoss(DataFields, total=False):
+    """Every field but `loss`, which is a section of `Config` as well."""
+
     flip: bool
     augment: Literal["none", "gentle", "diffaugment", "ada"]
     augment_p: Scheduled

@@ -223,12 +223,12 @@ class _FolderReader:
                     try:
                         return work(file)
                     except Exception as error:  # a damaged file can make Pillow raise anything
-                        self.failed[index] = _reason(error, file)
+                        self.failed[index] = reason_of(error, file)
             except OSError as error:
                 self.failed[index] = error.strerror or type(error).__name__, ""
             return None
 
-        with _pillow_without_warnings(), ThreadPoolExecutor(os.cpu_count()) as pool:
+        with pillow_without_warnings(), ThreadPoolExecutor(os.cpu_count()) as pool:
             for start in range(0, len(indices), CHUNK):
                 part = indices[start : start + CHUNK]
                 for done, (index, result) in enumerate(zip(part, pool.map(attempt, part), strict=True), start + 1):
@@ -259,7 +259,7 @@ def _crop_notice(sizes: list[tuple[int, int]], shape: TargetShape) -> list[str]:
 
 
 @contextmanager
-def _pillow_without_warnings() -> Iterator[None]:
+def pillow_without_warnings() -> Iterator[None]:
     """Silence Pillow's warnings about unusual files, and lift its limit of pixels: ours is checked instead."""
     limit = Image.MAX_IMAGE_PIXELS
     Image.MAX_IMAGE_PIXELS = None
@@ -271,7 +271,7 @@ def _pillow_without_warnings() -> Iterator[None]:
         Image.MAX_IMAGE_PIXELS = limit
 
 
-def _reason(error: Exception, file: IO[bytes]) -> tuple[str, str]:
+def reason_of(error: Exception, file: IO[bytes]) -> tuple[str, str]:
     """A reason in few words, which other files may share, and a detail of this file."""
     if isinstance(error, Refused):
         return str(error), error.detail
