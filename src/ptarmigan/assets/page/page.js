@@ -12,7 +12,7 @@ const show = (name, visible) => document.querySelectorAll(`[data-if="${name}"]`)
 const model = JSON.parse(find("#model").textContent);
 const tiles = [], chosen = { points: [], pixels: [] };
 const state = { label: 0, other: -1, share: 0.5, seed: 0n, variety: 1, tile: 0, from: null, walked: 1 };
-let network = null, drawing = 0, playing = 0;
+let network = null, drawing = 0, playing = 0, spoken = 0;
 
 // ---- what is drawn
 
@@ -75,7 +75,11 @@ async function draw() {
   choose(state.tile);
 }
 
-const say = (text) => { find('[role="status"]').textContent = text; };
+function say(text) {
+  find('[role="status"]').textContent = text;
+  clearTimeout(spoken);
+  spoken = setTimeout(() => say(""), 5000);
+}
 
 function paint(canvas, pixels) {
   canvas.getContext("2d").putImageData(new ImageData(pixels, model.width, model.height), 0, 0);
@@ -330,7 +334,7 @@ function begin() {
     }
   });
   for (const [name, action] of Object.entries(actions)) find(`[data-do="${name}"]`).addEventListener("click", action);
-  find("form").addEventListener("submit", (event) => event.preventDefault());
+  for (const form of document.forms) form.addEventListener("submit", (event) => event.preventDefault());
   find("#seed").value = "0";
   find("#seed").addEventListener("input", (event) => setSeed(event.target.value));
   slider("share", "share", redraw);
@@ -342,6 +346,7 @@ function begin() {
   show("classes", model.classes.length > 1);
   show("mixing", false);
   show("variety", model.latent === "normal");
+  show("more", model.classes.length > 1 || model.latent === "normal");
   find("main").hidden = false;
   if (model.classes.length) classControls();
   else redraw();
