@@ -1,7 +1,7 @@
 """Class-conditional image GANs whose losses are right.
 
-`train`, `check`, `sample`, `score`, `compare`, `info`, `plot`, `replay` and `identify` do what the commands of the same
-names do, and `explain` does what the command `losses` does.  `load` opens a generator, whose `sample` returns images.
+`train`, `check`, `sample`, `score`, `compare`, `info`, `plot`, `replay`, `export` and `identify` do what the commands of
+the same  do, and `explain` does what the command `losses` does.  `load` opens a generator, whose `sample` returns images.
 `losses` is the package of loss functions.  `Dataset` holds images, also of arrays in memory.  `Config` and `resolve`
 hold the options of a run.  `UserError` is every error that a user can fix.
 """
@@ -29,6 +29,7 @@ _HOMES = {
     "check": "commands.check",
     "score": "commands.score",
     "compare": "commands.compare",
+    "export": "commands.export",
     "plot": "commands.plot",
     "replay": "commands.replay",
 }

@@ -409,6 +409,33 @@ def replay(
     print_step(replay(run, at=at, data=data, loss=loss, out=out, device=device), layers)
 
 
+@command("export runs/photos-1", "export runs/photos-1 --out photos.html")
+def export(
+    model: Path,
+    /,
+    *,
+    to: str = "html",
+    out: Path | None = None,
+    at: Annotated[int | None, Parameter(converter=whole)] = None,
+) -> None:
+    """Write MODEL as one page that draws its images in any browser, also on a phone and without a network.
+
+    Parameters
+    ----------
+    model
+        run folder, generator folder, model.safetensors or a checkpoint of a run
+    to
+        html
+    out
+        X.html, a new file; default: the name of MODEL with the ending .html, in the current folder
+    at
+        export the run's checkpoint after this many images; default: the last generator
+    """
+    from ptarmigan.commands.export import export
+
+    say(str(export(model, to=to, out=out, at=at)))
+
+
 @app.command
 def plot(run: Path, /, *, out: Path | None = None) -> None:
     """Draw the log of RUN over the images seen: the losses, penalties, gradients and live scores.

@@ -1,0 +1,1 @@
+"""A trained generator outside of ptarmigan: as a page that draws images."""
