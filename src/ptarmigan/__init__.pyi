@@ -2,6 +2,7 @@
 
 from ptarmigan import losses as losses
 from ptarmigan.commands.compare import compare as compare
+from ptarmigan.commands.diagnose import diagnose as diagnose
 from ptarmigan.commands.plot import plot as plot
 from ptarmigan.commands.replay import replay as replay
 from ptarmigan.commands.score import score as score
