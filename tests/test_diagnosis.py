@@ -33,7 +33,7 @@ IMAGES = np.arange(1, 21) * 1000.0
 def log(columns: dict[str, Any], **fields: Any) -> Log:
     """20 rows of 1,000 images each; a number is the value of every row."""
     whole = {name: np.broadcast_to(np.asarray(value, float), 20) for name, value in columns.items()}
-    return Log(IMAGES, whole, FIELDS | fields, end=20_000.0, run="runs/x")
+    return Log(IMAGES, whole, FIELDS | fields, end=21_000.0, run="runs/x")
 
 
 def swinging(mean: float, share: float) -> Any:
@@ -50,7 +50,7 @@ PLANTED: list[tuple[str, dict[str, Any], dict[str, Any], dict[str, Any]]] = [
      {"d_adv": [1.0] * 9 + [30.0] + [1.0] * 10, "select_kid": [1.0] * 9 + [2.0] * 10 + [0.9]}, {}),
     ("d-too-strong", {"d_adv": 0.06 * 2 * LN2}, {"d_adv": 0.08 * 2 * LN2}, {}),
     ("d-too-strong", {"d_adv": 0.06 * LN2}, {"d_adv": 0.08 * LN2}, {"loss": "relativistic"}),
-    ("d-too-strong", {"d_adv": 0.33}, {"d_adv": 0.5}, {"smoothing": 0.9}),
+    ("d-too-strong", {"d_adv": 0.33}, {"d_adv": 0.5}, {"smoothing": 0.9, "loss": "non_saturating"}),
     ("d-too-weak", {"d_adv": 1.2 * 2 * LN2}, {"d_adv": 1.1 * 2 * LN2}, {}),
     ("g-gradient-vanishes", {"g_adv": -0.009}, {"g_adv": -0.011}, {"loss": "minimax"}),
     ("g-gradient-vanishes", {"g_grad": [1.0] * 10 + [9e-4] * 10}, {"g_grad": [1.0] * 10 + [2e-3] * 10}, {}),

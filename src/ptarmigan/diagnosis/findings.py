@@ -33,7 +33,7 @@ GAP, SIGNS = 0.5, 0.6
 CLOSE = 0.8
 SQUARES = 4.0
 TINT = 0.1
-NOISE = 2.0
+NOISE, LATELY = 2.0, 3  # standard errors; snapshots in the last third of the budget
 
 # D's loss where it answers every image alike, by the name of the loss
 UNDECIDED = {
@@ -257,7 +257,8 @@ def oscillates(log: Log) -> Finding | None:
     if swing <= SWING:
         return None
     return Finding(
-        "oscillates", "warning", f"D's loss changes by {swing:.2g} of its mean from line to line", f"above {SWING:g}", "d_adv",
+        "oscillates", "warning", f"D's loss changes by {swing:.2g} of its mean from line to line", f"above {SWING:g}",
+        "d_adv",
         log.train(
             "lower both learning rates; Adam's first beta 0; R1 and R2; a moving average of G",
             f"{lower(log, 'g_lr', 'd_lr')} --g-betas 0 0.99 --d-betas 0 0.99 {penalties(log)}",
@@ -368,10 +369,14 @@ def checkerboard(log: Log) -> Finding | None:
     values = log.snapshots("nyquist")
     if not len(values) or (ratio := float(values.min())) <= SQUARES:
         return None
+    if log.fields.get("network") == "dcgan":
+        options = "--network r3gan --d-norm none --weight-init fan_in"
+    else:
+        options = lower(log, "d_lr")
     return Finding(
         "checkerboard", "warning", f"generated images have {ratio:.3g} times the real power at the finest pattern",
         f"above {SQUARES:g}", "nyquist",
-        log.train("upsample by a kernel that is a multiple of its stride", "--network r3gan"),
+        log.train("upsample by a smooth filter, or by a kernel that is a multiple of its stride", options),
     )  # fmt: skip
 
 
@@ -389,24 +394,23 @@ def colour_shift(log: Log) -> Finding | None:
 
 def no_progress(log: Log) -> Finding | None:
     """The score has not improved beyond its noise for a third of the budget, so that stopping loses nothing."""
-    kids, errors = log.columns.get("select_kid", np.empty(0)), log.columns.get("select_kid_error", np.empty(0))
-    scored = np.flatnonzero(~np.isnan(kids)) if len(kids) and len(errors) else np.empty(0, int)
-    if not len(scored) or not log.end:
+    kids, errors = (log.columns.get(name, np.empty(0)) for name in ("select_kid", "select_kid_error"))
+    if not len(kids) or not len(errors) or not log.end or log.at[-1] >= log.end:
         return None
-    best = scored[0]
-    for now in scored:
-        if kids[best] - kids[now] > NOISE * math.hypot(errors[best], errors[now]):
-            best = now
-    if log.at[-1] - log.at[best] < log.end / 3 or scored[-1] == best:
+    scored = np.flatnonzero(~np.isnan(kids))
+    lately = log.at[scored] > log.at[-1] - log.end / 3
+    if lately.all() or np.count_nonzero(lately) < LATELY:
         return None
-    least = scored[int(np.argmin(kids[scored]))]
-    remedy = "stop, and use the best generator"
+    before, after = (part[int(np.argmin(kids[part]))] for part in (scored[~lately], scored[lately]))
+    if kids[before] - kids[after] > NOISE * math.hypot(errors[before], errors[after]):
+        return None
+    best = min(before, after, key=lambda row: kids[row])
     return Finding(
         "no-progress", "note",
-        f"select_kid was {kids[best]:.3g} at {log.at[best]:,.0f} images, and its least since is {kids[least]:.3g} at "
-        f"{log.at[least]:,.0f}",
-        f"no gain beyond {NOISE:g} standard errors in a third of the budget", "select_kid, select_kid_error",
-        remedy if log.run is None else f"ptarmigan sample {shlex.quote(f'{log.run}/best')}",
+        f"the least select_kid is {kids[after]:.3g} in the last third of the budget and {kids[before]:.3g} before it; "
+        f"the best snapshot is that at {log.at[best]:,.0f} images",
+        f"a gain of {NOISE:g} standard errors", "select_kid, select_kid_error",
+        "stop, and use the best generator" if log.run is None else f"ptarmigan sample {shlex.quote(f'{log.run}/best')}",
     )  # fmt: skip
 
 
@@ -436,7 +440,7 @@ KINDS: dict[str, Kind] = {
     "copies": Kind(copies, "images are copies of training images"),
     "colour-shift": Kind(colour_shift, "colours differ from the real ones"),
     "checkerboard": Kind(checkerboard, "images have a checkerboard pattern"),
-    "no-progress": Kind(no_progress, "no progress: stop, and use best/"),
+    "no-progress": Kind(no_progress, "no progress: you may stop and use best/"),
 }
 SEVERITIES = ("note", "warning", "error")
 
