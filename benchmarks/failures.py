@@ -15,7 +15,7 @@ import argparse
 import json
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -32,12 +32,16 @@ from ptarmigan import train
 from ptarmigan.core import seeding
 from ptarmigan.core.log import read_rows
 from ptarmigan.data import HELD_OUT, TRAIN, Dataset
+from ptarmigan.diagnosis.findings import Log
+from ptarmigan.diagnosis.story import events, now
+from ptarmigan.evaluation.metrics import wilson
 from ptarmigan.training.loop import Diverged
 
 RESULTS = Path(__file__).parent / "results" / "failures.jsonl"
 FIELDS: dict[str, Any] = dict(size="16", images="5k", width=8, batch=16, precision="fp32", snapshots=4, live_images=64)
 DATA: dict[str, dict[str, Any]] = {"fashion": {}, "emoji": {}}
 SEEDS = (0, 1)
+MOST_LINES = 40  # of a log that are kept
 BATCH_NORM = 256  # images for the statistics of batch norm, fewer than `train` uses, because it is done six times
 NO_PENALTY: dict[str, Any] = dict(r1=0.0, r2=0.0)
 
@@ -130,7 +134,7 @@ def rounded(value: Any) -> Any:
 
 def measure(data: str, path: str | None, kind: str, seed: int) -> dict[str, Any]:
     given, plant, _ = KINDS.get(kind) or (HEALTHY[kind], None, ())
-    with tempfile.TemporaryDirectory() as folder, plant() if plant else changed(np, "pi", lambda pi: pi):
+    with tempfile.TemporaryDirectory() as folder, plant() if plant else nullcontext():
         run, failed = Path(folder, "run"), None
         try:
             train(path, out=run, seed=seed, **FIELDS | DATA[data] | given)
@@ -140,14 +144,56 @@ def measure(data: str, path: str | None, kind: str, seed: int) -> dict[str, Any]
         fields = {
             key: value for section in config.values() if isinstance(section, dict) for key, value in section.items()
         }
-        rows = [
-            {key: rounded(value) for key, value in row.items()} for row in read_rows(run / "metrics.jsonl").values()
-        ]
+        lines = [*read_rows(run / "metrics.jsonl").values()]
+    rows = [{key: rounded(value) for key, value in line.items()} for line in thinned(lines)]
     return {"data": data, "kind": kind, "seed": seed, "failed": failed, "fields": fields, "rows": rows}
+
+
+def thinned(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """At most MOST_LINES lines of a log, besides those of its snapshots and rollbacks."""
+    every = -(-len(lines) // MOST_LINES)
+    return [line for at, line in enumerate(lines) if at % every == 0 or {"select_kid", "retry", "diverged"} & {*line}]
 
 
 def done() -> list[dict[str, Any]]:
     return [json.loads(line) for line in RESULTS.read_text().splitlines()] if RESULTS.exists() else []
+
+
+def named(row: dict[str, Any]) -> list[str]:
+    """The findings that hold at the end of a run, the worst first, without notes."""
+    log = Log.of_run({line["images_seen"]: line for line in row["rows"]}, row["fields"], "run")
+    return [finding.name for finding in now(events(log)) if finding.severity != "note"]
+
+
+def place(row: dict[str, Any]) -> int | None:
+    """Where the fault of a planted failure is named: 1 for first; None where it is not."""
+    return next((place for place, name in enumerate(named(row), 1) if name in KINDS[row["kind"]][2]), None)
+
+
+def share(count: int, of: int) -> str:
+    """A count with Wilson's interval."""
+    low, high = wilson(count / of, of)[1:]
+    return f"{count} of {of} ({low:.0%} to {high:.0%})"
+
+
+def table(rows: list[dict[str, Any]]) -> list[str]:
+    """The rows of the table of docs/diagnosis.md, and the rates over all runs but those of seed 0."""
+    lines, planted, healthy = ["| run | seed | named | all that is named |", "|---|---|---|---|"], [], []
+    for row in sorted(rows, key=lambda row: (row["kind"] not in KINDS, [*KINDS, *HEALTHY].index(row["kind"]))):
+        names = named(row)
+        if row["kind"] in KINDS:
+            at = place(row)
+            planted += [at] if row["seed"] else []
+            result = {None: "missed", 1: "first", 2: "second"}.get(at, "later")
+        else:
+            healthy += [len(names)] if row["seed"] else []
+            result = "false alarm" if names else "healthy"
+        lines.append(f"| {row['kind']} | {row['seed']} | {result} | {', '.join(names)} |")
+    if planted:
+        lines.append(f"named first or second: {share(sum(at in (1, 2) for at in planted), len(planted))}")
+    if healthy:
+        lines.append(f"healthy runs with an alarm: {share(sum(map(bool, healthy)), len(healthy))}")
+    return lines
 
 
 def main() -> None:
@@ -159,6 +205,9 @@ def main() -> None:
     torch.set_num_threads(1)
     ptarmigan.training.snapshot.STATISTICS_IMAGES = BATCH_NORM
     ptarmigan.training.loop.snapshot_cost = lambda state, live: (0.1, 0.1)  # the number of snapshots is given
+    if given.what == "judge":
+        print(*table(done()), sep="\n")
+        return
     data, path = given.data
     for seed in given.seeds:
         for kind in (*KINDS, *HEALTHY):

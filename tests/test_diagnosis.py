@@ -139,7 +139,7 @@ def test_the_story_says_since_when_and_what_explains_what() -> None:
     }))  # fmt: skip
     story = {event.finding.name: event for event in told}
     assert [event.finding.name for event in told] == ["colour-shift", "d-too-strong", "collapse"]
-    assert (story["d-too-strong"].since, story["d-too-strong"].until) == (7000, 13000)
+    assert (story["d-too-strong"].since, story["d-too-strong"].until) == (6000, 14000)
     assert (story["collapse"].since, story["collapse"].until) == (8000, None)
     assert [event.finding.name for event in story["d-too-strong"].explained] == ["collapse"]
     assert [finding.name for finding in now(told)] == ["collapse", "colour-shift"]

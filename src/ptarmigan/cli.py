@@ -404,7 +404,7 @@ def diagnose(
     """
     from ptarmigan.commands.diagnose import diagnose, story
 
-    diagnosis = diagnose(log, map=map or ())
+    diagnosis = diagnose(log, map=map)
     say(*story(diagnosis))
     return int(diagnosis.fails(fail_on))
 

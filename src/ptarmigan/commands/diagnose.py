@@ -47,7 +47,7 @@ class Diagnosis:
         return lacking
 
 
-def diagnose(log: str | Path, *, map: Sequence[str] = ()) -> Diagnosis:
+def diagnose(log: str | Path, *, map: Sequence[str] | None = None) -> Diagnosis:
     """Tell what went wrong in a run, from its folder or from the log of another tool, and since when.
 
     `log` is a run folder, a metrics.jsonl, StyleGAN's stats.jsonl, other JSON lines, a CSV, or a folder of
@@ -56,7 +56,7 @@ def diagnose(log: str | Path, *, map: Sequence[str] = ()) -> Diagnosis:
     Raises UserError: path-not-found, file-unreadable, log-empty, value-invalid, unknown-name, columns-unknown.
     """
     given = {}
-    for pair in [map] if isinstance(map, str) else map:
+    for pair in [map] if isinstance(map, str) else map or ():
         name, equals, column = pair.partition("=")
         if not (name and equals and column):
             raise UserError(f"map: expected NAME=COLUMN, as d_loss=loss/D, got {shown(pair)}", "value-invalid")

@@ -129,11 +129,11 @@ class Log:
         return float(-a * math.log(a) - (1 - a) * math.log(1 - a)) if a < 1 else 0.0
 
     def d_share(self) -> float | None:
-        """D's mean loss over the last images, as a share of the loss where it answers every image alike."""
+        """D's median loss over the last images, as a share of the loss where it answers every image alike."""
         values, undecided = self.recent("d_adv"), self.undecided
         if not len(values) or undecided is None:
             return None
-        return float((values.mean() - self.floor) / (undecided - self.floor))
+        return float((np.median(values) - self.floor) / (undecided - self.floor))
 
     def spike(self) -> int | None:
         """The row at which D's loss was largest, if that was far above the loss of a D that cannot decide."""
@@ -163,6 +163,14 @@ def lower(log: Log, *names: str, by: float = 4) -> str:
     return " ".join(f"--{name.replace('_', '-')} {log.fields[name] / by:.3g}" for name in names if name in log.fields)
 
 
+def lower_rates(log: Log) -> str:
+    """The larger learning rate down to the smaller where they are far apart; else both by a factor of 4."""
+    g, d = log.fields.get("g_lr", 0.0), log.fields.get("d_lr", 0.0)
+    if max(g, d) < 4 * min(g, d):
+        return lower(log, "g_lr", "d_lr")
+    return f"--g-lr {d:.3g}" if g > d else f"--d-lr {g:.3g}"
+
+
 def penalties(log: Log) -> str:
     """Options that bound D's gradient at real and at generated images, or bound it more."""
     options = []
@@ -177,7 +185,7 @@ def diverged(log: Log) -> Finding | None:
     """A value was NaN or infinite, or D's loss or a gradient has left every usual size."""
     remedy = log.train(
         "use a checkpoint from before; lower both learning rates; compute penalties in 32 bits",
-        f"{lower(log, 'g_lr', 'd_lr')} --precision fp32",
+        f"{lower_rates(log)} --precision fp32",
     )
     rollbacks = log.all("retry")
     if len(log.all("diverged")) or any(np.isinf(values).any() for values in log.columns.values()):
@@ -261,7 +269,7 @@ def oscillates(log: Log) -> Finding | None:
         "d_adv",
         log.train(
             "lower both learning rates; Adam's first beta 0; R1 and R2; a moving average of G",
-            f"{lower(log, 'g_lr', 'd_lr')} --g-betas 0 0.99 --d-betas 0 0.99 {penalties(log)}",
+            f"{lower_rates(log)} --g-betas 0 0.99 --d-betas 0 0.99 {penalties(log)}",
         ),
     )  # fmt: skip
 
