@@ -223,7 +223,7 @@ def test_help_and_losses_do_not_import_torch() -> None:
         subprocess.run([sys.executable, "-c", code.format(arguments=arguments)], check=True, stdout=subprocess.DEVNULL)
 
 
-@pytest.mark.parametrize("command", ["train", "sample", "info", "compare", "replay", "losses", "identify"])
+@pytest.mark.parametrize("command", ["train", "sample", "info", "compare", "replay", "diagnose", "losses", "identify"])
 def test_a_command_is_the_public_function_of_its_name_and_arguments(command: str) -> None:
     def shape(function: object) -> list[tuple[str, object]]:
         parameters = inspect.signature(function).parameters.values()  # type: ignore[arg-type]
@@ -234,6 +234,8 @@ def test_a_command_is_the_public_function_of_its_name_and_arguments(command: str
         other.remove(("labels", None))
     if command == "replay":  # what is printed
         one.remove(("layers", False))
+    if command == "diagnose":  # the exit status
+        one.remove(("fail_on", None))
     if command == "losses":  # its name may be several words
         (_, *one), (_, *other) = one, other
     assert one == other

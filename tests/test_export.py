@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import html
 import io
 import json
@@ -230,7 +229,7 @@ def test_every_control_of_the_page_works_in_a_browser(kind: str, tmp_path: Path)
     assert told["focused"] == 11
     words = shlex.split(told["command"])
     assert words[:3] == ["ptarmigan", "sample", "model"]
-    assert words[3:] == [*(["--class", NAMES[1]] if conditional else []), *"-n 16 --seed 3 --out set-3".split()]
+    assert words[3:] == [*(["--class", NAMES[1]] if conditional else []), *["-n", "16", "--seed", "3", "--out", "set-3"]]
     channels = generator.spec.channels
     saved = Image.open(io.BytesIO(bytes(told["png"])))
     assert saved.mode == {1: "L", 3: "RGB", 4: "RGBA"}[channels]

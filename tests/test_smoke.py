@@ -25,6 +25,7 @@ from ptarmigan.evaluation.features import Extractor
 ROOT = Path(__file__).parents[1]
 ELSEWHERE = {
     "kill": "test_survival.py",
+    "failures": "test_diagnosis.py",
     "shapes": "test_shapes.py",
     "judge_shapes": "test_shapes.py",
     "draw_layouts": "test_data_layouts.py",

@@ -589,7 +589,7 @@ def test_a_score_that_fails_does_not_end_the_run(
 
     monkeypatch.setattr(snapshot, "MIN_SELECT", 2)
     monkeypatch.setattr(snapshot.features, "load_extractor", lambda **_: random_projection())
-    monkeypatch.setattr(snapshot.LiveScore, "kid", fail)
+    monkeypatch.setattr(snapshot.LiveScore, "score", fail)
     run = train(shapes, out=tmp_path / "run", **{**SMALL, "split": "60/40/0"})
     assert "could not create a primitive" in capsys.readouterr().out
     assert len(checkpoint.checkpoints(run)) == 2

@@ -1,9 +1,9 @@
 """Class-conditional image GANs whose losses are right.
 
-`train`, `check`, `sample`, `score`, `compare`, `info`, `plot`, `replay`, `export` and `identify` do what the commands of
-the same  do, and `explain` does what the command `losses` does.  `load` opens a generator, whose `sample` returns images.
-`losses` is the package of loss functions.  `Dataset` holds images, also of arrays in memory.  `Config` and `resolve`
-hold the options of a run.  `UserError` is every error that a user can fix.
+`train`, `check`, `sample`, `score`, `compare`, `info`, `plot`, `diagnose`, `replay`, `export` and `identify` do what
+the commands of the same names do, and `explain` does what the command `losses` does.  `load` opens a generator, whose
+`sample` returns images.  `losses` is the package of loss functions.  `Dataset` holds images, also of arrays in memory.
+`Config` and `resolve` hold the options of a run.  `UserError` is every error that a user can fix.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ _HOMES = {
     "compare": "commands.compare",
     "export": "commands.export",
     "plot": "commands.plot",
+    "diagnose": "commands.diagnose",
     "replay": "commands.replay",
 }
 __all__ = [*_HOMES, "losses"]

@@ -3,6 +3,7 @@
 from ptarmigan import losses as losses
 from ptarmigan.commands.check import check as check
 from ptarmigan.commands.compare import compare as compare
+from ptarmigan.commands.diagnose import diagnose as diagnose
 from ptarmigan.commands.export import export as export
 from ptarmigan.commands.plot import plot as plot
 from ptarmigan.commands.replay import replay as replay

@@ -452,6 +452,34 @@ def plot(run: Path, /, *, out: Path | None = None) -> None:
     say(str(plot(run, out=out)))
 
 
+@command("diagnose runs/photos-1", "diagnose stats.jsonl --map d_loss=Loss/D/loss --fail-on error")
+def diagnose(
+    log: Path,
+    /,
+    *,
+    map: Annotated[list[str] | None, Parameter(negative_iterable=())] = None,
+    fail_on: Literal["note", "warning", "error"] | None = None,
+) -> int:
+    """Tell what went wrong in a run, since when, what else that explains, and what to do.
+
+    Parameters
+    ----------
+    log
+        run folder, of a finished run or of one that still trains; or the log of another tool: JSON lines, StyleGAN's
+        stats.jsonl, CSV or a folder of TensorBoard's event files
+    map
+        NAME=COLUMN for a column that is not recognised, such as d_loss=COLUMN or g_loss=COLUMN; may be given several
+        times
+    fail_on
+        exit with status 1 if a finding of this severity or a worse one holds at the end of the log
+    """
+    from ptarmigan.commands.diagnose import diagnose, story
+
+    diagnosis = diagnose(log, map=map)
+    say(*story(diagnosis))
+    return int(diagnosis.fails(fail_on))
+
+
 explaining = App(
     name="losses",
     help_flags=["--help", "-h"],

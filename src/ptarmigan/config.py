@@ -329,6 +329,13 @@ class Train:
     retries: int = option(
         3, "on NaN or infinity, roll back to the last checkpoint and halve the learning rates, at most N times", 0, 100
     )
+    stop_on: Literal[
+        "diverged", "labels-random", "g-gradient-vanishes", "d-too-strong", "d-too-weak", "collapse", "class-ignored",
+        "d-overfits", "oscillates", "too-easy", "copies", "colour-shift", "checkerboard", "no-progress", "warning",
+        "error",
+    ] | None = option(
+        None, "stop at a snapshot with this finding of `ptarmigan diagnose`, with any error, or any warning or error"
+    )  # fmt: skip
     keep: int = option(
         2, "newest checkpoints to keep; `sample --at` and `replay` need those of earlier steps", 1, 100_000
     )
@@ -336,7 +343,7 @@ class Train:
 
 BUDGET = ("time", "images")  # may change when a run is extended
 # May differ between two commands on one run folder
-UNTRACKED = (*BUDGET, "device", "micro_batch", "keep", "snapshots", "retries", "live_images")
+UNTRACKED = (*BUDGET, "device", "micro_batch", "keep", "snapshots", "retries", "live_images", "stop_on")
 
 
 def check_train(config: Config) -> None:

@@ -21,6 +21,8 @@ TITLES = {  # of the panels; a term d_NAME or g_NAME that is not here has a pane
     "adv": "adversarial loss", "class": "class loss", "r1": "gradient penalties", "r2": "gradient penalties",
     "gp": "gradient penalties", "grad": "norm of the gradient", "select_kid": "live score",
     "augment_p": "augmentation", "augment_r": "augmentation", "images_per_second": "images per second",
+    "variety": "samples", "movement": "samples", "copying": "samples", "class_accuracy": "class recognised",
+    "real_accuracy": "class recognised", "colour_gap": "gaps", "d_gap": "gaps",
 }  # fmt: skip
 NOT_DRAWN = ("images_seen", "attempt", "clock", "end", "retry", "lr_scale", "back_from", "finished", "select_kid_error")
 STYLES = ("real", "fake", "generator")  # of the curves of a panel, in their order

@@ -72,6 +72,24 @@ class FieldsButLoss(DataFields, total=False):
     snapshots: int
     live_images: int
     retries: int
+    stop_on: Literal[
+        "diverged",
+        "labels-random",
+        "g-gradient-vanishes",
+        "d-too-strong",
+        "d-too-weak",
+        "collapse",
+        "class-ignored",
+        "d-overfits",
+        "oscillates",
+        "too-easy",
+        "copies",
+        "colour-shift",
+        "checkerboard",
+        "no-progress",
+        "warning",
+        "error",
+    ]
     keep: int
 
 

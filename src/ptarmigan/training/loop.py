@@ -23,6 +23,7 @@ from ptarmigan.core.log import Metrics, damaged_lines
 from ptarmigan.core.paths import user_path
 from ptarmigan.core.types import UserError
 from ptarmigan.data import Batches, Dataset
+from ptarmigan.diagnosis.findings import Finding, is_wanted
 from ptarmigan.game.batch import rank_batch, train_batch
 from ptarmigan.game.cuda_graph import make_step
 from ptarmigan.game.progress import Progress
@@ -68,6 +69,20 @@ class Diverged(UserError):
     status = 1
 
 
+class Faulty(UserError):
+    """A snapshot had the finding of `stop_on`, and the run was saved."""
+
+    code = "stopped-on-finding"
+    status = 1
+
+    def __init__(self, images_seen: int, fault: Finding, run: Path) -> None:
+        super().__init__(
+            f"stopped at {images_seen:,} images, and everything is saved: {fault.name}: {fault.evidence} (limit: "
+            f"{fault.threshold}). What to do: {fault.remedy}"
+        )
+        self.run = run
+
+
 def train(
     data: str | Path | Dataset | None = None,
     *,
@@ -94,7 +109,8 @@ def train(
     executed (see `ptarmigan.losses.custom`); pass it again to resume.
 
     Returns the run folder.  Raises UserError for input that is not valid, Diverged for a NaN or infinite value after
-    `retries` rollbacks, Stopped after Ctrl-C, SIGTERM or another signal that ends processes.
+    `retries` rollbacks, Stopped after Ctrl-C, SIGTERM or another signal that ends processes,
+    Faulty at a snapshot with the finding of `stop_on`.
     """
     given = {key: value for key, value in {"recipe": recipe, **fields}.items() if value is not None}
     data = images_given(data, given)
@@ -297,7 +313,7 @@ def open_live_score(job: Job, state: TrainState) -> LiveScore | None:
         return None
     images = job.config.train.live_images
     with job.display.doing("preparing the live score"):
-        live = LiveScore.open(job.dataset, images, job.device)
+        live = LiveScore.open(job.dataset, job.config, job.device)
     if live is None and images and (few := job.dataset.counts()["select"]):
         job.display.say(f"note: no live score and no best generator: the select part has only {few} images")
     return live
@@ -313,12 +329,15 @@ def train_to_end(
     schedule: Schedule,
 ) -> None:
     """Train until the planned end or a signal; log at each tick, and save a snapshot at the ticks where one is due."""
-    step, scores = make_step(state), dict[str, float]()
+    step, scores, faults = make_step(state), dict[str, float](), list[list[str]]()
 
     def save(live: LiveScore | None, milestone: bool) -> float:
         """Save a snapshot -> seconds that it took."""
         check_tensors(state, metrics)
-        scores.update(save_snapshot(job.run, state, record, job.dataset, live, metrics, job.display, milestone))
+        score, found = save_snapshot(job.run, state, record, job.dataset, live, metrics, job.display, milestone)
+        scores.update(score)
+        wanted = job.config.train.stop_on
+        faults.extend(dist.broadcast([[*finding] for finding in found if wanted and is_wanted(finding, wanted)]))
         before, state.progress.clock = state.progress.clock, clock_of(job)
         return state.progress.clock - before
 
@@ -342,6 +361,10 @@ def train_to_end(
                 if live and not (scored or schedule.early):
                     job.display.say("note: no time is left for the live score of this snapshot")
                 schedule.snapshot_made(state, save(live if scored else None, milestone=True), scored)
+                if faults and not finished(state):
+                    with noted("the log", job.display):
+                        metrics.close()
+                    raise Faulty(state.images_seen, Finding(*faults[0]), job.run)
             elif moved:
                 save(None, milestone=False)
             if stop and not finished(state):

@@ -13,13 +13,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ptarmigan.config import Config
 from ptarmigan.core import dist, seeding
 from ptarmigan.core.console import Display
 from ptarmigan.core.files import Damaged, load_header, make_folder, write_atomic
-from ptarmigan.core.log import Metrics
-from ptarmigan.core.types import UserError
+from ptarmigan.core.log import Metrics, read_rows
+from ptarmigan.core.types import Batch, UserError
 from ptarmigan.data import SELECT, Dataset
+from ptarmigan.data.batches import to_float
 from ptarmigan.data.split import MIN_SELECT
+from ptarmigan.diagnosis.findings import Finding, Log, findings, in_words
+from ptarmigan.diagnosis.samples import Reference, d_gap, shrink
 from ptarmigan.evaluation import features, metrics
 from ptarmigan.evaluation.features import Extractor
 from ptarmigan.evaluation.features.cache import cached_features
@@ -37,6 +41,8 @@ GRID_COLUMNS = 10
 LATEST = "latest.png"  # a copy of the newest grid
 STATISTICS_IMAGES = 2048  # generated images from which batch norm's statistics are computed
 MAX_SELECT = 1000  # images of the select part that are used
+MAX_TRAIN, MAX_BYTES = 10_000, 1 << 28  # images of the train part up to which copies of them are looked for
+CHUNK = 256  # images that D judges at once
 LAST = "the last"  # how a generator of the run was selected
 BEST = "the best generator"
 RULE = "the last snapshot whose KID to the select part is not above the least by more than its noise"
@@ -53,25 +59,60 @@ class LiveScore:
     """
 
     extractor: Extractor
-    select: Tensor  # features [N, F] of images of the select part
+    real: Reference  # images of the select part
     labels: NDArray[np.int64]  # of the generated images: the labels of those images, repeated as needed
+    train: Batch  # as many images of the train part
+    select: Batch  # the images of the select part, as D takes them
 
     @classmethod
-    def open(cls, dataset: Dataset, images: int, device: torch.device) -> LiveScore | None:
-        """None where `images` is 0, or the select part is too small."""
+    def open(cls, dataset: Dataset, config: Config, device: torch.device) -> LiveScore | None:
+        """None where `live_images` is 0, or the select part is too small."""
+        images = config.train.live_images
         members = dataset.indices(SELECT)
         if not images or len(members) < MIN_SELECT:
             return None
         order = seeding.permute(0, "live", 0, np.arange(len(members)), len(members))
         used = members[order][:MAX_SELECT]
         extractor = features.load_extractor(device=device)
-        return cls(extractor, cached_features(extractor, dataset, used), dataset.labels[np.resize(used, images)])
+        in_train = dataset.indices()
+        order = seeding.permute(0, "live train", 0, np.arange(len(in_train)), len(in_train))
+        trained = in_train[order][: len(used)]
+        few = len(in_train) <= MAX_TRAIN and len(in_train) * dataset.images[0].nbytes <= MAX_BYTES
+        all_small = shrink(dataset.images[in_train]) if few else torch.empty(0, 0)
+        conditional = config.model.conditioning != "none"
+        real = Reference(
+            dataset.images[used], cached_features(extractor, dataset, used),
+            dataset.labels[used] if conditional else np.zeros(len(used), np.int64),
+            dataset.spec.classes if conditional else 1, all_small,
+        )  # fmt: skip
+        return cls(
+            extractor, real, dataset.labels[np.resize(used, images)], batch(dataset, trained), batch(dataset, used)
+        )
 
-    def kid(self, state: TrainState) -> JackknifedKid:
-        """KID of the moving average of G, whose batch norm statistics must be up to date."""
+    def score(self, state: TrainState) -> tuple[JackknifedKid, dict[str, float]]:
+        """KID of the moving average of G, whose batch norm statistics must be up to date, and what findings read."""
         indices = np.arange(len(self.labels))
         images = generate_images(state.ema, state.config.model, self.labels, indices, seed=0)
-        return metrics.kid_with_noise(self.select, self.extractor(images))
+        of_images = self.extractor(images)
+        labels = self.labels if self.real.classes > 1 else np.zeros_like(self.labels)
+        statistics = self.real.statistics(images, of_images, labels)
+        fake = Batch(to_float(torch.from_numpy(images)), torch.from_numpy(self.labels))
+        gap = d_gap(*(d_logits(state, of) for of in (self.train, self.select, fake)))
+        if gap is not None:
+            statistics["d_gap"] = gap
+        return metrics.kid_with_noise(self.real.features, of_images), statistics
+
+
+def batch(dataset: Dataset, indices: NDArray[np.int64]) -> Batch:
+    return Batch(to_float(torch.from_numpy(dataset.images[indices])), torch.from_numpy(dataset.labels[indices]))
+
+
+@torch.no_grad()
+def d_logits(state: TrainState, given: Batch) -> Tensor:
+    """D's logits [N] on the CPU, without augmentation and dropout."""
+    parts = zip(torch.split(given.images, CHUNK), torch.split(given.labels, CHUNK), strict=True)
+    with state.autocast():
+        return torch.cat([state.D(x.to(state.device), y.to(state.device)).logits.float().cpu() for x, y in parts])
 
 
 def save_snapshot(
@@ -83,12 +124,12 @@ def save_snapshot(
     log: Metrics,
     display: Display,
     milestone: bool,
-) -> dict[str, float]:
+) -> tuple[dict[str, float], list[Finding]]:
     """Save the checkpoint, at a milestone with the live score in it, and then write what is made from it.
 
-    Returns the live score, if there is one.  What cannot be written is noted, and the next snapshot tries again; only
-    the last checkpoint before training ends or stops must succeed.  A run killed before the checkpoint repeats the
-    steps before it; one killed after it writes the outputs when it resumes.
+    Returns the live score, if there is one, and at a milestone the findings.  What cannot be written is noted, and the
+    next snapshot tries again; only the last checkpoint before training ends or stops must succeed.  A run killed before
+    the checkpoint repeats the steps before it; one killed after it writes the outputs when it resumes.
 
     Raises UserError if the ranks do not hold the same weights, or the last checkpoint cannot be written.
     """
@@ -99,21 +140,28 @@ def save_snapshot(
             "ranks-differ",
         )
     if dist.rank() > 0:
-        return {}
+        return {}, []
     with display.doing("computing the statistics of batch norm"):
         settle_batch_norm(state, dataset)
-    progress, scores = state.progress, dict[str, float]()
+    progress, scores, found = state.progress, dict[str, float](), list[Finding]()
     best_before = (
         progress.best_kid, progress.best_error, progress.best_images, progress.least_kid, progress.least_left_out,
     )  # fmt: skip
     if milestone:
         progress.shown_at = state.images_seen
+        row: dict[str, Any] = {}
         if live is not None:
             with noted("the live score", display), display.doing(f"scoring {len(live.labels):,} images"):
-                score = live.kid(state)
+                score, statistics = live.score(state)
                 scores["select_kid"] = score.kid
-                log.write(state.images_seen, select_kid=score.kid, select_kid_error=score.error)
+                row = {"select_kid": score.kid, "select_kid_error": score.error, **statistics}
                 choose_best(progress, state.images_seen, score)
+        with noted("the diagnosis", display):
+            found = judge(run, state, row)
+            row["findings"] = [finding.name for finding in found]
+            more = f"; for what to do: ptarmigan diagnose {run}" if found else ""
+            display.say(f"verdict at {state.images_seen:,} images: {in_words(found)}{more}")
+        log.write(state.images_seen, **row)
     failed: Failures = {}
     unsaved: UserError | None = None
     try:
@@ -134,7 +182,14 @@ def save_snapshot(
     if failed:
         last = "" if finished(state) else "; training goes on, and the next snapshot tries again"
         display.say(f"note: {describe_failures(failed)}{last}")
-    return scores
+    return scores, found
+
+
+def judge(run: Path, state: TrainState, row: dict[str, Any]) -> list[Finding]:
+    """The findings on a run whose newest row is not in its log yet, the worst first."""
+    rows = read_rows(run / "metrics.jsonl")
+    rows[state.images_seen] = rows.get(state.images_seen, {}) | row
+    return findings(Log.of_run(rows, state.config.flat(), str(run)))
 
 
 def choose_best(progress: Progress, images_seen: int, score: JackknifedKid) -> None:

@@ -1,0 +1,222 @@
+"""Planted failures: how often the diagnosis names the fault of a run, and how often it finds one in a healthy run.
+
+    python benchmarks/failures.py train                    every run that is not in the results yet
+    python benchmarks/failures.py train --data emoji DIR   the same on the images of DIR
+    python benchmarks/failures.py judge                    print the tables of docs/diagnosis.md from the results
+
+A planted failure is a run of the shipped trainer with one thing changed: options, or one function replaced while it
+trains.  The log of each run is a line of results/failures.jsonl.  Thresholds are set on the runs of seed 0; rates are
+of those of the other seeds, with Wilson's 95 % intervals.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import ptarmigan.data.batches
+import ptarmigan.networks.dcgan
+import ptarmigan.training.loop
+import ptarmigan.training.setup
+import ptarmigan.training.snapshot
+from ptarmigan import train
+from ptarmigan.core import seeding
+from ptarmigan.core.log import read_rows
+from ptarmigan.data import HELD_OUT, TRAIN, Dataset
+from ptarmigan.diagnosis.findings import Log
+from ptarmigan.diagnosis.story import events, now
+from ptarmigan.evaluation.metrics import wilson
+from ptarmigan.training.loop import Diverged
+
+RESULTS = Path(__file__).parent / "results" / "failures.jsonl"
+FIELDS: dict[str, Any] = dict(size="16", images="5k", width=8, batch=16, precision="fp32", snapshots=4, live_images=64)
+DATA: dict[str, dict[str, Any]] = {"fashion": {}, "emoji": {}}
+SEEDS = (0, 1)
+MOST_LINES = 40  # of a log that are kept
+BATCH_NORM = 256  # images for the statistics of batch norm, fewer than `train` uses, because it is done six times
+NO_PENALTY: dict[str, Any] = dict(r1=0.0, r2=0.0)
+
+
+@contextmanager
+def changed(module: Any, name: str, value: Any) -> Iterator[None]:
+    before = getattr(module, name)
+    setattr(module, name, value(before))
+    try:
+        yield
+    finally:
+        setattr(module, name, before)
+
+
+def latents(change: Callable[[torch.Tensor], torch.Tensor]) -> Any:
+    return changed(seeding, "latents", lambda before: lambda *given: change(before(*given)))
+
+
+def two_of(z: torch.Tensor) -> torch.Tensor:
+    """One of two latents for each sample."""
+    both = torch.stack([torch.linspace(-1, 1, z.shape[1]), torch.linspace(1, -1, z.shape[1])])
+    return both[(z[:, 0] > 0).long()]
+
+
+def data_set(change: Callable[[Dataset], Dataset]) -> Any:
+    return changed(ptarmigan.training.setup, "open_dataset", lambda before: lambda *a, **k: change(before(*a, **k)))
+
+
+def shuffled(dataset: Dataset) -> Dataset:
+    return replace(dataset, labels=np.random.default_rng(0).permutation(dataset.labels))
+
+
+def only(count: int) -> Callable[[Dataset], Dataset]:
+    def few(dataset: Dataset) -> Dataset:
+        part = dataset.part.copy()
+        part[dataset.indices(TRAIN)[:: -(-len(dataset.indices(TRAIN)) // count)]] = 9
+        part[part == TRAIN] = HELD_OUT
+        return replace(dataset, part=np.where(part == 9, TRAIN, part).astype(np.uint8))
+
+    return few
+
+
+def kernel_3() -> Any:
+    def of(before: Any) -> Any:
+        return lambda a, b, kernel, stride, padding, bias: before(a, b, 3, stride=stride, padding=0, bias=bias)
+
+    return changed(ptarmigan.networks.dcgan, "ConvTranspose2d", of)
+
+
+def unit_range() -> Any:
+    return changed(ptarmigan.data.batches, "to_float", lambda before: lambda images: before(images).add_(1).div_(2))
+
+
+# kind -> the options that are changed, what replaces a function, and the findings that name the fault
+KINDS: dict[str, tuple[dict[str, Any], Callable[[], Any] | None, tuple[str, ...]]] = {
+    "D's learning rate 10x": (dict(d_lr=2e-2), None, ("d-too-strong", "oscillates", "diverged")),
+    "both learning rates 10x": (dict(d_lr=2e-2, g_lr=2e-2), None, ("oscillates", "diverged", "d-too-strong")),
+    "minimax, G's rate / 100": (
+        dict(loss="minimax", g_lr=2e-5, **NO_PENALTY), None, ("g-gradient-vanishes", "d-too-strong"),
+    ),
+    "G's rate / 100": (dict(g_lr=2e-5, **NO_PENALTY), None, ("d-too-strong",)),
+    "D is not trained": (dict(d_lr=1e-6), None, ("d-too-weak",)),
+    "no bound on a Wasserstein D": (dict(loss="wasserstein", **NO_PENALTY), None, ("diverged",)),
+    "learning rate 100x": (dict(d_lr=0.2, g_lr=0.2), None, ("diverged",)),
+    "two latents": ({}, lambda: latents(two_of), ("collapse",)),
+    "no latents": ({}, lambda: latents(torch.zeros_like), ("collapse",)),
+    "D is not told the class": (
+        dict(conditioning="auxiliary_classifier", class_weight=0.0), None, ("class-ignored",),
+    ),
+    "labels shuffled": ({}, lambda: data_set(shuffled), ("labels-random",)),
+    "trained on 40 images": ({}, lambda: data_set(only(40)), ("copies", "d-overfits")),
+    "trained on 300 images": (NO_PENALTY, lambda: data_set(only(300)), ("d-overfits", "copies")),
+    "kernel of 3, stride of 2": ({}, kernel_3, ("checkerboard",)),
+    "images on [0, 1]": ({}, unit_range, ("colour-shift",)),
+    "class weight 20 in ACGAN": (dict(conditioning="auxiliary_classifier", class_weight=20.0), None, ("too-easy",)),
+}  # fmt: skip
+HEALTHY: dict[str, dict[str, Any]] = {
+    "auto": {},
+    "relativistic": dict(loss="relativistic"),
+    "hinge, spectral norm": dict(loss="hinge", d_norm="spectral", **NO_PENALTY),
+    "least squares": dict(loss="least_squares"),
+    "WGAN-GP": dict(loss="wasserstein", gradient_penalty=10.0, d_steps=3, **NO_PENALTY),
+    "dcgan": dict(recipe="dcgan"),
+}
+
+
+def rounded(value: Any) -> Any:
+    return float(f"{value:.4g}") if isinstance(value, float) else value
+
+
+def measure(data: str, path: str | None, kind: str, seed: int) -> dict[str, Any]:
+    given, plant, _ = KINDS.get(kind) or (HEALTHY[kind], None, ())
+    with tempfile.TemporaryDirectory() as folder, plant() if plant else nullcontext():
+        run, failed = Path(folder, "run"), None
+        try:
+            train(path, out=run, seed=seed, **FIELDS | DATA[data] | given)
+        except Diverged as error:
+            failed = error.code
+        config = json.loads((run / "config.json").read_text())["config"]
+        fields = {
+            key: value for section in config.values() if isinstance(section, dict) for key, value in section.items()
+        }
+        lines = [*read_rows(run / "metrics.jsonl").values()]
+    rows = [{key: rounded(value) for key, value in line.items()} for line in thinned(lines)]
+    return {"data": data, "kind": kind, "seed": seed, "failed": failed, "fields": fields, "rows": rows}
+
+
+def thinned(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """At most MOST_LINES lines of a log, besides those of its snapshots and rollbacks."""
+    every = -(-len(lines) // MOST_LINES)
+    return [line for at, line in enumerate(lines) if at % every == 0 or {"select_kid", "retry", "diverged"} & {*line}]
+
+
+def done() -> list[dict[str, Any]]:
+    return [json.loads(line) for line in RESULTS.read_text().splitlines()] if RESULTS.exists() else []
+
+
+def named(row: dict[str, Any]) -> list[str]:
+    """The findings that hold at the end of a run, the worst first, without notes."""
+    log = Log.of_run({line["images_seen"]: line for line in row["rows"]}, row["fields"], "run")
+    return [finding.name for finding in now(events(log)) if finding.severity != "note"]
+
+
+def place(row: dict[str, Any]) -> int | None:
+    """Where the fault of a planted failure is named: 1 for first; None where it is not."""
+    return next((place for place, name in enumerate(named(row), 1) if name in KINDS[row["kind"]][2]), None)
+
+
+def share(count: int, of: int) -> str:
+    """A count with Wilson's interval."""
+    low, high = wilson(count / of, of)[1:]
+    return f"{count} of {of} ({low:.0%} to {high:.0%})"
+
+
+def table(rows: list[dict[str, Any]]) -> list[str]:
+    """The rows of the table of docs/diagnosis.md, and the rates over all runs but those of seed 0."""
+    lines, planted, healthy = ["| run | seed | named | all that is named |", "|---|---|---|---|"], [], []
+    for row in sorted(rows, key=lambda row: (row["kind"] not in KINDS, [*KINDS, *HEALTHY].index(row["kind"]))):
+        names = named(row)
+        if row["kind"] in KINDS:
+            at = place(row)
+            planted += [at] if row["seed"] else []
+            result = {None: "missed", 1: "first", 2: "second"}.get(at, "later")
+        else:
+            healthy += [len(names)] if row["seed"] else []
+            result = "false alarm" if names else "healthy"
+        lines.append(f"| {row['kind']} | {row['seed']} | {result} | {', '.join(names)} |")
+    if planted:
+        lines.append(f"named first or second: {share(sum(at in (1, 2) for at in planted), len(planted))}")
+    if healthy:
+        lines.append(f"healthy runs with an alarm: {share(sum(map(bool, healthy)), len(healthy))}")
+    return lines
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=["train", "judge"])
+    parser.add_argument("--data", nargs=2, metavar=("NAME", "DIR"), default=("fashion", None))
+    parser.add_argument("--seeds", nargs="+", type=int, default=SEEDS)
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    ptarmigan.training.snapshot.STATISTICS_IMAGES = BATCH_NORM
+    ptarmigan.training.loop.snapshot_cost = lambda state, live: (0.1, 0.1)  # the number of snapshots is given
+    if given.what == "judge":
+        print(*table(done()), sep="\n")
+        return
+    data, path = given.data
+    for seed in given.seeds:
+        for kind in (*KINDS, *HEALTHY):
+            if any((row["data"], row["kind"], row["seed"]) == (data, kind, seed) for row in done()):
+                continue
+            row = measure(data, path, kind, seed)
+            with RESULTS.open("a") as file:
+                file.write(json.dumps(row) + "\n")
+
+
+if __name__ == "__main__":
+    main()

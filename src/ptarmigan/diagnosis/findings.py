@@ -1,0 +1,471 @@
+"""Findings: what is wrong with a run, each from a few columns of its log by one pure function.
+
+docs/diagnosis.md states each statistic and its limit, and how often the limit is right.
+"""
+
+from __future__ import annotations
+
+import math
+import shlex
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+Values = NDArray[np.float64]
+
+LEAST_IMAGES = 2000  # over which a column of the log must be beyond its limit
+SHARE = 0.15  # of the images seen so far, over which it must be so in a longer run; SWINGING for swings
+LEAST_ROWS = 3  # of the log
+SNAPSHOTS = 2  # in a row whose statistic must be beyond its limit
+
+# Limits of the statistics
+LARGE, SPIKE = 100.0, 20.0
+STRONG, WEAK, WRONG = 0.07, 1.15, 3.0
+SATURATED, VANISHED = 0.01, 1e-3
+SWING, SWINGING = 0.5, 0.3
+VARIETY, SAME = 0.5, 0.1
+LABELLED, TOLD = 0.1, 0.1
+EASY = 0.9
+GAP, SIGNS = 0.5, 0.6
+CLOSE = 0.8
+SQUARES = 4.0
+TINT = 0.1
+NOISE, LATELY = 2.0, 3  # standard errors; snapshots in the last third of the budget
+
+# D's loss where it answers every image alike, by the name of the loss
+UNDECIDED = {
+    "minimax": 2 * math.log(2), "non_saturating": 2 * math.log(2), "relativistic": math.log(2), "hinge": 2.0,
+    "least_squares": 0.25, "least_squares_pearson": 1.0,
+}  # fmt: skip
+
+
+class Finding(NamedTuple):
+    name: str
+    severity: str  # error, warning or note
+    evidence: str  # the statistic in words, with its value
+    threshold: str  # the limit that it is beyond
+    source: str  # the columns of the log that it is computed from
+    remedy: str  # a command line, or in words where the log is not of a run of ptarmigan
+
+
+@dataclass(frozen=True)
+class Log:
+    """The columns of a log, each [T] with NaN where a row has no value, by ptarmigan's names.
+
+    `at` [T] counts the images seen, or the steps in the log of another tool.  `fields` are those of the run's config;
+    {} for another tool's log.
+    """
+
+    at: Values
+    columns: dict[str, Values]
+    fields: Mapping[str, Any] = field(default_factory=dict)
+    unit: str = "images"
+    end: float | None = None  # of the budget
+    run: str | None = None  # the run folder, as it was written
+
+    @classmethod
+    def of_run(cls, rows: Mapping[int, Mapping[str, Any]], fields: Mapping[str, Any], run: str) -> Log:
+        """From the rows of a run's metrics.jsonl, as `core.log.read_rows` returns them."""
+        names = {name for row in rows.values() for name, value in row.items() if isinstance(value, int | float)}
+        columns = {
+            name: np.array([as_float(row.get(name)) for row in rows.values()]) for name in names - {"images_seen"}
+        }
+        columns["diverged"] = np.array([1.0 if row.get("diverged") else math.nan for row in rows.values()])
+        ends = [row["end"] for row in rows.values() if row.get("end")]
+        return cls(np.array([*rows], float), columns, fields, end=ends[-1] if ends else None, run=run)
+
+    def until(self, at: float) -> Log:
+        kept = self.at <= at
+        return Log(
+            self.at[kept], {name: values[kept] for name, values in self.columns.items()}, self.fields, self.unit,
+            self.end, self.run,
+        )  # fmt: skip
+
+    def all(self, name: str) -> Values:
+        values = self.columns.get(name, np.empty(0))
+        return values[~np.isnan(values)]
+
+    def recent(self, name: str, share: float = SHARE) -> Values:
+        """The values of a column over the last images, finite or not; none where the log is too short to judge."""
+        if name not in self.columns or not len(self.at):
+            return np.empty(0)
+        span = share * self.at[-1]
+        if self.unit == "images":
+            span = max(span, LEAST_IMAGES)
+        if self.at[-1] - self.at[0] < span:
+            return np.empty(0)
+        there = ~np.isnan(self.columns[name])
+        rows = max(LEAST_ROWS, int(np.count_nonzero(there & (self.at > self.at[-1] - span))))
+        values = self.columns[name][there]
+        return values[-rows:] if len(values) >= rows else np.empty(0)
+
+    def snapshots(self, name: str) -> Values:
+        """The values of a statistic at the last snapshots; none where there are too few."""
+        values = self.all(name)
+        return values[-SNAPSHOTS:] if len(values) >= SNAPSHOTS else np.empty(0)
+
+    def train(self, words: str, options: str = "") -> str:
+        """The remedy: the command that repeats the run with other options, or the words."""
+        if self.run is None or not options:
+            return words
+        path = f"./{self.run}" if self.run.startswith("-") else self.run
+        return f"ptarmigan train --config {shlex.quote(f'{path}/config.json')} {options}"
+
+    @property
+    def undecided(self) -> float | None:
+        """D's loss where it answers every image alike: by the config, or a cross-entropy that starts there."""
+        if self.fields:
+            return UNDECIDED.get(self.fields["loss"])
+        first = np.median(self.all("d_adv")[:5]) if len(self.all("d_adv")) else 0.0
+        return next((value for value in (2 * math.log(2), math.log(2)) if abs(first / value - 1) < 0.15), None)
+
+    @property
+    def floor(self) -> float:
+        """The least that D's loss can be: above 0 with smoothed labels."""
+        a = self.fields.get("smoothing", 1.0)
+        return float(-a * math.log(a) - (1 - a) * math.log(1 - a)) if a < 1 else 0.0
+
+    def d_share(self) -> float | None:
+        """D's median loss over the last images, as a share of the loss where it answers every image alike."""
+        values, undecided = self.recent("d_adv"), self.undecided
+        if not len(values) or undecided is None:
+            return None
+        return float((np.median(values) - self.floor) / (undecided - self.floor))
+
+    def spike(self) -> int | None:
+        """The row at which D's loss was largest, if that was far above the loss of a D that cannot decide."""
+        values = self.columns.get("d_adv", np.empty(0))
+        if self.undecided is None or not len(values) or np.isnan(values).all():
+            return None
+        row = int(np.nanargmax(values))
+        return row if values[row] > SPIKE * self.undecided else None
+
+    def recovered(self, row: int) -> bool:
+        """Whether the live score after a row has become as good as the best before it; with none, D's loss is usual."""
+        kids = self.columns.get("select_kid", np.full(len(self.at), math.nan))
+        before, after = (part[~np.isnan(part)] for part in (kids[:row], kids[row:]))
+        if len(before):
+            return len(after) > 0 and bool(after.min() <= before.min())
+        return (share := self.d_share()) is not None and share <= WEAK
+
+
+def as_float(value: Any) -> float:
+    """NaN for what is no number, and infinity for a number that is not finite."""
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return math.nan
+    return float(value) if abs(value) < 1e300 else math.inf  # NaN is not below it
+
+
+def lower(log: Log, *names: str, by: float = 4) -> str:
+    return " ".join(f"--{name.replace('_', '-')} {log.fields[name] / by:.3g}" for name in names if name in log.fields)
+
+
+def lower_rates(log: Log) -> str:
+    """The larger learning rate down to the smaller where they are far apart; else both by a factor of 4."""
+    g, d = log.fields.get("g_lr", 0.0), log.fields.get("d_lr", 0.0)
+    if max(g, d) < 4 * min(g, d):
+        return lower(log, "g_lr", "d_lr")
+    return f"--g-lr {d:.3g}" if g > d else f"--d-lr {g:.3g}"
+
+
+def penalties(log: Log) -> str:
+    """Options that bound D's gradient at real and at generated images, or bound it more."""
+    options = []
+    for name in ("r1", "r2"):
+        value = log.fields.get(name, 0.0)
+        largest = max(value) if isinstance(value, list | tuple) else value
+        options.append(f"--{name} {4 * largest or 0.2:.3g}")
+    return " ".join([*options, *(["--d-norm none"] if log.fields.get("d_norm") == "batch" else [])])
+
+
+def diverged(log: Log) -> Finding | None:
+    """A value was NaN or infinite, or D's loss or a gradient has left every usual size."""
+    remedy = log.train(
+        "use a checkpoint from before; lower both learning rates; compute penalties in 32 bits",
+        f"{lower_rates(log)} --precision fp32",
+    )
+    rollbacks = log.all("retry")
+    if len(log.all("diverged")) or any(np.isinf(values).any() for values in log.columns.values()):
+        return Finding("diverged", "error", "a value was NaN or infinite", "none", "diverged", remedy)
+    if len(rollbacks):
+        text = f"{rollbacks.max():.0f} rollbacks from a NaN or infinite value"
+        return Finding("diverged", "warning", text, "none", "retry", remedy)
+    if log.fields.get("loss") == "wasserstein" and not log.fields.get("gradient_penalty"):
+        remedy = log.train("add the gradient penalty", "--gradient-penalty 10")
+    for name, what in (("d_adv", "D's loss"), ("d_grad", "D's gradient"), ("g_grad", "G's gradient")):
+        values = log.recent(name)
+        if len(values) and (size := float(np.median(np.abs(values)))) > LARGE:
+            return Finding("diverged", "error", f"the size of {what} is {size:.3g}", f"above {LARGE:g}", name, remedy)
+    share = log.d_share()
+    if share is not None and share > WRONG:
+        text = f"D's loss is {share:.3g} times that of a D that cannot decide"
+        return Finding("diverged", "error", text, f"above {WRONG:g}", "d_adv", remedy)
+    if (spike := log.spike()) is not None and not log.recovered(spike):
+        text = f"D's loss rose to {log.columns['d_adv'][spike]:.3g} at {log.at[spike]:,.0f} {log.unit}"
+        limit = f"above {SPIKE:g} times that of a D that cannot decide"
+        return Finding("diverged", "error", text, limit, "d_adv", remedy)
+    return None
+
+
+def d_too_strong(log: Log) -> Finding | None:
+    """D tells real from generated images almost without error, so that G learns little."""
+    share = log.d_share()
+    if share is None or share >= STRONG:
+        return None
+    return Finding(
+        "d-too-strong", "error", f"D's loss is {max(share, 0):.2g} of its value for a D that cannot decide",
+        f"below {STRONG:g}", "d_adv", log.train(
+            "lower D's learning rate; add R1 and R2, or a larger weight", f"{lower(log, 'd_lr')} {penalties(log)}"
+        ),
+    )  # fmt: skip
+
+
+def d_too_weak(log: Log) -> Finding | None:
+    """D is worse than one that answers every image alike, so that G learns nothing true."""
+    share = log.d_share()
+    if share is None or not WEAK < share <= WRONG:
+        return None
+    fields = log.fields
+    rate = max(fields["g_lr"], min(1.0, 4 * fields["d_lr"])) if fields else 0.0
+    return Finding(
+        "d-too-weak", "error", f"D's loss is {share:.3g} of its value for a D that cannot decide", f"above {WEAK:g}",
+        "d_adv", log.train("raise D's learning rate", f"--d-lr {rate:.3g}"),
+    )  # fmt: skip
+
+
+def g_gradient_vanishes(log: Log) -> Finding | None:
+    """G gets no signal: with the minimax loss its slope is below |g_adv|, since log(1 + e^f) exceeds sigmoid(f)."""
+    remedy = log.train("use the non-saturating loss for G", "--loss non_saturating")
+    values = log.recent("g_adv")
+    if log.fields.get("loss") == "minimax" and len(values) and (slope := float(np.abs(values).mean())) < SATURATED:
+        return Finding(
+            "g-gradient-vanishes", "error", f"the mean slope of G's loss is at most {slope:.2g}",
+            f"below {SATURATED:g}", "g_adv", remedy,
+        )  # fmt: skip
+    norms, early = log.recent("g_grad"), log.all("g_grad")[:10]
+    if not len(norms) or not (first := float(np.median(early))) or (rest := float(np.median(norms)) / first) > VANISHED:
+        return None
+    return Finding(
+        "g-gradient-vanishes", "error", f"the norm of G's gradient is {rest:.2g} of its first", f"below {VANISHED:g}",
+        "g_grad", remedy if log.fields.get("loss") == "minimax" else log.train(
+            "lower D's learning rate; add R1 and R2", f"{lower(log, 'd_lr')} {penalties(log)}"
+        ),
+    )  # fmt: skip
+
+
+def oscillates(log: Log) -> Finding | None:
+    """The game goes in circles: D's loss swings, or the images of the same latents keep changing."""
+    values = log.recent("d_adv", SWINGING)
+    if log.undecided is None or len(values) < 5 or (mean := float(values.mean())) <= 0:
+        return None
+    swing = float(np.median(np.abs(np.diff(values)))) / mean
+    if swing <= SWING:
+        return None
+    return Finding(
+        "oscillates", "warning", f"D's loss changes by {swing:.2g} of its mean from line to line", f"above {SWING:g}",
+        "d_adv",
+        log.train(
+            "lower both learning rates; Adam's first beta 0; R1 and R2; a moving average of G",
+            f"{lower_rates(log)} --g-betas 0 0.99 --d-betas 0 0.99 {penalties(log)}",
+        ),
+    )  # fmt: skip
+
+
+def collapse(log: Log) -> Finding | None:
+    """The images of a class are far more alike than real ones."""
+    values = log.snapshots("variety")
+    if not len(values) or (variety := float(values.max())) >= VARIETY:
+        return None
+    if log.fields.get("conditioning") == "auxiliary_classifier":
+        options = "--conditioning projection"
+    elif log.fields.get("loss") == "relativistic":
+        options = penalties(log)
+    else:
+        options = f"--loss relativistic --smoothing 1 {penalties(log)}"
+    return Finding(
+        "collapse", "error",
+        f"images of one class differ by {variety:.2g} of what real ones do"
+        + (", so the latent has almost no effect" if variety < SAME else ""),
+        f"below {VARIETY:g}", "variety",
+        log.train("use a relativistic loss with R1 and R2; a projection D in place of ACGAN's", options),
+    )  # fmt: skip
+
+
+def labels_random(log: Log) -> Finding | None:
+    """Real images do not show their label."""
+    real = log.snapshots("real_accuracy")
+    if not len(real) or (known := float(real.max())) >= LABELLED:
+        return None
+    return Finding(
+        "labels-random", "error", f"a classifier of real images is {known:.0%} of the way from chance to no errors",
+        f"below {LABELLED:.0%}", "real_accuracy",
+        "check that the folders or labels are the classes that you mean; then start a new run",
+    )  # fmt: skip
+
+
+def class_ignored(log: Log) -> Finding | None:
+    """Real images show their class, and generated ones do not."""
+    fake, real = log.snapshots("class_accuracy"), log.snapshots("real_accuracy")
+    if not len(fake) or not len(real) or (known := float(real.max())) < LABELLED:
+        return None
+    if (share := float(fake.max()) / known) >= TOLD:
+        return None
+    projection = log.fields.get("conditioning") == "projection"
+    plain = log.fields.get("network") == "dcgan" and not log.fields.get("g_modulation")
+    options = "--conditioning projection" if not projection else "--g-modulation" if plain else "--class-dim 256"
+    return Finding(
+        "class-ignored", "error", f"generated images show their class {max(share, 0):.2g} as often as real ones",
+        f"below {TOLD:g}", "class_accuracy, real_accuracy",
+        log.train("check the labels; give D the class by projection, and G by its norms", options),
+    )  # fmt: skip
+
+
+def too_easy(log: Log) -> Finding | None:
+    """Generated images show their class more clearly than real ones do, and vary less: ACGAN's fault."""
+    fake, real, variety = log.snapshots("class_accuracy"), log.snapshots("real_accuracy"), log.snapshots("variety")
+    if not len(fake) or not len(real) or not len(variety):
+        return None
+    if fake.min() <= real.max() or variety.max() >= EASY:
+        return None
+    return Finding(
+        "too-easy", "warning",
+        f"generated images show their class {fake[-1] / real[-1]:.3g} as often as real ones; variety {variety[-1]:.2g}",
+        f"above 1, and below {EASY:g}", "class_accuracy, real_accuracy, variety",
+        log.train("use projection or ADC in place of ACGAN's classifier", "--conditioning projection"),
+    )  # fmt: skip
+
+
+def d_overfits(log: Log) -> Finding | None:
+    """D knows its training images by heart: it takes new real images for generated ones."""
+    gaps, signs = log.snapshots("d_gap"), log.recent("augment_r")
+    if len(gaps) and (gap := float(gaps.min())) > GAP:
+        evidence, limit, source = f"D puts new real images {gap:.0%} of the way to generated ones", GAP, "d_gap"
+    elif len(signs) and log.fields.get("augment") != "ada" and (sign := float(signs.mean())) > SIGNS:
+        evidence, limit, source = f"the mean sign of D on real images is {sign:.2g}", SIGNS, "augment_r"
+    else:
+        return None
+    stronger = {"none": "diffaugment", "gentle": "diffaugment", "diffaugment": "ada", "ada": "ada"}
+    augment = f"--augment {stronger[log.fields['augment']]}" if log.fields else ""
+    if log.fields.get("augment_p", 1.0) != 1.0:
+        augment += " --augment-p 1"
+    return Finding(
+        "d-overfits",
+        "warning",
+        evidence,
+        f"above {limit:g}",
+        source,
+        log.train("augment the images that D sees; more images; an earlier checkpoint", augment),
+    )
+
+
+def copies(log: Log) -> Finding | None:
+    """Generated images are closer to training images than new real images are."""
+    values = log.snapshots("copying")
+    if not len(values) or (ratio := float(values.max())) >= CLOSE:
+        return None
+    return Finding(
+        "copies", "warning", f"generated images are {ratio:.2g} as far from training images as new real ones are",
+        f"below {CLOSE:g}", "copying", log.train("augment; stop earlier; more images", "--augment ada"),
+    )  # fmt: skip
+
+
+def checkerboard(log: Log) -> Finding | None:
+    """A pattern that changes its sign at every pixel."""
+    values = log.snapshots("nyquist")
+    if not len(values) or (ratio := float(values.min())) <= SQUARES:
+        return None
+    if log.fields.get("network") == "dcgan":
+        options = "--network r3gan --d-norm none --weight-init fan_in"
+    else:
+        options = lower(log, "d_lr")
+    return Finding(
+        "checkerboard", "warning", f"generated images have {ratio:.3g} times the real power at the finest pattern",
+        f"above {SQUARES:g}", "nyquist",
+        log.train("upsample by a smooth filter, or by a kernel that is a multiple of its stride", options),
+    )  # fmt: skip
+
+
+def colour_shift(log: Log) -> Finding | None:
+    """The colours or the contrast of generated images differ from those of real ones."""
+    values = log.snapshots("colour_gap")
+    if not len(values) or (gap := float(values.min())) <= TINT:
+        return None
+    return Finding(
+        "colour-shift", "warning", f"a channel's mean or deviation differs by {gap:.2g} on [-1, 1]",
+        f"above {TINT:g}", "colour_gap",
+        "check that G's images and the real ones have the same scale, [-1, 1]; use weaker augmentation",
+    )  # fmt: skip
+
+
+def no_progress(log: Log) -> Finding | None:
+    """The score has not improved beyond its noise for a third of the budget, so that stopping loses nothing."""
+    kids, errors = (log.columns.get(name, np.empty(0)) for name in ("select_kid", "select_kid_error"))
+    if not len(kids) or not len(errors) or not log.end or log.at[-1] >= log.end:
+        return None
+    scored = np.flatnonzero(~np.isnan(kids))
+    lately = log.at[scored] > log.at[-1] - log.end / 3
+    if lately.all() or np.count_nonzero(lately) < LATELY:
+        return None
+    before, after = (part[int(np.argmin(kids[part]))] for part in (scored[~lately], scored[lately]))
+    if kids[before] - kids[after] > NOISE * math.hypot(errors[before], errors[after]):
+        return None
+    best = min(before, after, key=lambda row: kids[row])
+    return Finding(
+        "no-progress", "note",
+        f"the least select_kid is {kids[after]:.3g} in the last third of the budget and {kids[before]:.3g} before it; "
+        f"the best snapshot is that at {log.at[best]:,.0f} images",
+        f"a gain of {NOISE:g} standard errors", "select_kid, select_kid_error",
+        "stop, and use the best generator" if log.run is None else f"ptarmigan sample {shlex.quote(f'{log.run}/best')}",
+    )  # fmt: skip
+
+
+# Name -> the function that finds it, in eight words at most what it means, and what it explains.  A cause comes before
+# its effects.
+class Kind(NamedTuple):
+    find: Callable[[Log], Finding | None]
+    verdict: str
+    explains: tuple[str, ...] = ()
+
+
+OF_SAMPLES = (
+    "collapse", "class-ignored", "too-easy", "copies", "checkerboard", "colour-shift", "no-progress",
+)  # fmt: skip
+OF_GAME = ("d-too-strong", "d-too-weak", "g-gradient-vanishes", "oscillates")
+KINDS: dict[str, Kind] = {
+    "diverged": Kind(diverged, "the losses have diverged", (*OF_GAME, *OF_SAMPLES)),
+    "labels-random": Kind(labels_random, "the labels do not describe the images", ("class-ignored",)),
+    "g-gradient-vanishes": Kind(g_gradient_vanishes, "G gets almost no gradient", ("d-too-strong", *OF_SAMPLES)),
+    "d-too-strong": Kind(d_too_strong, "D is too strong", ("oscillates", *OF_SAMPLES)),
+    "d-too-weak": Kind(d_too_weak, "D is too weak", OF_SAMPLES),
+    "collapse": Kind(collapse, "images of a class are too alike", ("colour-shift", "checkerboard")),
+    "class-ignored": Kind(class_ignored, "images do not show their class"),
+    "d-overfits": Kind(d_overfits, "D overfits its training images", ("copies", "no-progress")),
+    "oscillates": Kind(oscillates, "the losses swing without end", ("checkerboard", "no-progress")),
+    "too-easy": Kind(too_easy, "images are easier than real ones"),
+    "copies": Kind(copies, "images are copies of training images"),
+    "colour-shift": Kind(colour_shift, "colours differ from the real ones"),
+    "checkerboard": Kind(checkerboard, "images have a checkerboard pattern"),
+    "no-progress": Kind(no_progress, "no progress: you may stop and use best/"),
+}
+SEVERITIES = ("note", "warning", "error")
+
+
+def findings(log: Log) -> list[Finding]:
+    """What is wrong at the end of a log, the worst first; among equals a cause before what it explains."""
+    found = [finding for kind in KINDS.values() if (finding := kind.find(log)) is not None]
+    return sorted(found, key=lambda finding: -SEVERITIES.index(finding.severity))
+
+
+def is_wanted(finding: Finding, wanted: str) -> bool:
+    """Whether a finding has this name, or this severity or a worse one."""
+    if wanted in SEVERITIES:
+        return SEVERITIES.index(finding.severity) >= SEVERITIES.index(wanted)
+    return finding.name == wanted
+
+
+def in_words(found: list[Finding]) -> str:
+    """`healthy`, or the worst finding in at most eight words."""
+    return KINDS[found[0].name].verdict if found else "healthy"

@@ -1,0 +1,378 @@
+"""The diagnosis: each finding from the columns of a log, the story over time, other tools' logs, and live in a run."""
+
+from __future__ import annotations
+
+import json
+import math
+import shlex
+import struct
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
+
+import numpy as np
+import pytest
+import torch
+
+from conftest import SMALL
+from ptarmigan import diagnose, resolve, train
+from ptarmigan.config import RECIPES, Train
+from ptarmigan.core.log import read_rows
+from ptarmigan.core.tensor_files import load_tensors
+from ptarmigan.diagnosis import findings as module
+from ptarmigan.diagnosis.findings import KINDS, SEVERITIES, Finding, Log, findings, in_words, is_wanted
+from ptarmigan.diagnosis.samples import Reference, d_gap, nyquist_share, shrink
+from ptarmigan.diagnosis.story import events, now
+from ptarmigan.training import snapshot
+from support import call, raises, random_projection
+
+LN2 = math.log(2)
+FIELDS = resolve({}).flat()
+IMAGES = np.arange(1, 21) * 1000.0
+
+
+def log(columns: dict[str, Any], **fields: Any) -> Log:
+    """20 rows of 1,000 images each; a number is the value of every row."""
+    whole = {name: np.broadcast_to(np.asarray(value, float), 20) for name, value in columns.items()}
+    return Log(IMAGES, whole, FIELDS | fields, end=21_000.0, run="runs/x")
+
+
+def swinging(mean: float, share: float) -> Any:
+    return mean * (1 + share * np.where(np.arange(20) % 2, 1, -1))
+
+
+PLANTED: list[tuple[str, dict[str, Any], dict[str, Any], dict[str, Any]]] = [
+    # finding, columns that have it, columns just inside of the limit, fields
+    ("diverged", {"d_grad": 101.0}, {"d_grad": 99.0}, {}),
+    ("diverged", {"d_adv": 3.1 * 2 * LN2}, {"d_adv": 1.1 * 2 * LN2}, {}),
+    ("diverged", {"g_adv": [1.0] * 19 + [math.inf]}, {"g_adv": 1.0}, {}),
+    ("diverged", {"retry": [math.nan] * 19 + [1.0]}, {"retry": math.nan}, {}),
+    ("diverged", {"d_adv": [1.0] * 9 + [30.0] + [1.0] * 10, "select_kid": [1.0] * 9 + [2.0] * 11},
+     {"d_adv": [1.0] * 9 + [30.0] + [1.0] * 10, "select_kid": [1.0] * 9 + [2.0] * 10 + [0.9]}, {}),
+    ("d-too-strong", {"d_adv": 0.06 * 2 * LN2}, {"d_adv": 0.08 * 2 * LN2}, {}),
+    ("d-too-strong", {"d_adv": 0.06 * LN2}, {"d_adv": 0.08 * LN2}, {"loss": "relativistic"}),
+    ("d-too-strong", {"d_adv": 0.33}, {"d_adv": 0.5}, {"smoothing": 0.9, "loss": "non_saturating"}),
+    ("d-too-weak", {"d_adv": 1.2 * 2 * LN2}, {"d_adv": 1.1 * 2 * LN2}, {}),
+    ("g-gradient-vanishes", {"g_adv": -0.009}, {"g_adv": -0.011}, {"loss": "minimax"}),
+    ("g-gradient-vanishes", {"g_grad": [1.0] * 10 + [9e-4] * 10}, {"g_grad": [1.0] * 10 + [2e-3] * 10}, {}),
+    ("oscillates", {"d_adv": swinging(1.0, 0.3)}, {"d_adv": swinging(1.0, 0.2)}, {}),
+    ("collapse", {"variety": 0.45}, {"variety": [0.4] * 19 + [0.55]}, {}),
+    ("labels-random", {"real_accuracy": 0.05}, {"real_accuracy": 0.2}, {}),
+    ("class-ignored", {"real_accuracy": 0.8, "class_accuracy": 0.07}, {"real_accuracy": 0.8, "class_accuracy": 0.1},
+     {}),
+    ("too-easy", {"real_accuracy": 0.8, "class_accuracy": 0.9, "variety": 0.7},
+     {"real_accuracy": 0.8, "class_accuracy": 0.9, "variety": 0.95}, {}),
+    ("d-overfits", {"d_gap": 0.6}, {"d_gap": [0.6] * 19 + [0.4]}, {}),
+    ("d-overfits", {"augment_r": 0.7}, {"augment_r": 0.5}, {"augment": "gentle"}),
+    ("copies", {"copying": 0.7}, {"copying": 0.9}, {}),
+    ("colour-shift", {"colour_gap": 0.2}, {"colour_gap": 0.05}, {}),
+    ("checkerboard", {"nyquist": 5.0}, {"nyquist": 3.0}, {}),
+    ("no-progress", {"select_kid": 1.0, "select_kid_error": 0.1},
+     {"select_kid": 20 - np.arange(20), "select_kid_error": 0.1}, {}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "columns", "inside", "fields"), PLANTED)
+def test_each_finding_holds_beyond_its_limit_alone(
+    name: str, columns: dict[str, Any], inside: dict[str, Any], fields: dict[str, Any]
+) -> None:
+    found = findings(log(columns, **fields))
+    assert [finding.name for finding in found] == [name]
+    assert set(found[0].source.split(", ")) <= {*columns, "diverged"}
+    assert found[0].severity in SEVERITIES
+    assert findings(log(inside, **fields)) == []
+
+
+def test_every_finding_is_planted_and_can_be_named_to_stop_on() -> None:
+    assert {name for name, *_ in PLANTED} == {*KINDS}
+    choices = {choice for part in get_args(get_type_hints(Train)["stop_on"]) for choice in get_args(part)}
+    assert choices == {*KINDS, "warning", "error"}
+    for name, kind in KINDS.items():
+        assert len(kind.verdict.split()) <= 8
+        assert {*kind.explains} < {*KINDS} - {name}
+    assert in_words([]) == "healthy"
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("given", [{}, {"loss": "relativistic", "d_norm": "none"}, {"augment": "diffaugment"}])
+def test_every_remedy_is_a_command_that_is_valid(recipe: str, given: dict[str, Any]) -> None:
+    config = resolve({"recipe": recipe, **given})
+    for _, columns, _, fields in PLANTED:
+        for finding in findings(log(columns, **config.flat() | fields)):
+            if not finding.remedy.startswith("ptarmigan train"):
+                continue
+            words = shlex.split(finding.remedy)
+            assert words[2:4] == ["--config", "runs/x/config.json"]
+            options: dict[str, list[str]] = {}
+            for word in words[4:]:
+                options.setdefault(word, []) if word.startswith("--") else options[[*options][-1]].append(word)
+            chosen = {
+                name[2:].replace("-", "_"): tuple(values) if len(values) > 1 else values[0] if values else True
+                for name, values in options.items()
+            }
+            assert chosen
+            resolve({"recipe": recipe, **given, **fields, **chosen})
+
+
+def test_a_short_log_is_not_judged() -> None:
+    rows = {seen: {"images_seen": seen, "d_adv": 0.0, "variety": 0.1} for seen in (100, 2000)}
+    assert findings(Log.of_run(rows, FIELDS, "x").until(100)) == []
+    rows |= {seen: {"images_seen": seen, "d_adv": 0.0} for seen in (2040, 2080, 2120)}
+    assert [finding.name for finding in findings(Log.of_run(rows, FIELDS, "x"))] == ["d-too-strong", "collapse"]
+
+
+def test_the_worst_finding_comes_first_and_a_severity_means_it_or_worse() -> None:
+    found = findings(log({"nyquist": 9.0, "variety": 0.2, "select_kid": 1.0, "select_kid_error": 0.1}))
+    assert [finding.severity for finding in found] == ["error", "warning", "note"]
+    assert in_words(found) == KINDS["collapse"].verdict
+    error, warning, note = found
+    for wanted, finding, is_it in (
+        ("error", error, True), ("error", warning, False), ("warning", error, True), ("warning", note, False),
+        ("checkerboard", warning, True), ("copies", warning, False),
+    ):  # fmt: skip
+        assert is_wanted(finding, wanted) == is_it
+
+
+def test_the_story_says_since_when_and_what_explains_what() -> None:
+    strong, usual = [0.01] * 8, [1.2] * 8
+    told = events(log({
+        "d_adv": [*usual[:4], *strong, *usual], "variety": [0.9] * 6 + [0.3] * 14, "colour_gap": [0.5] * 20,
+    }))  # fmt: skip
+    story = {event.finding.name: event for event in told}
+    assert [event.finding.name for event in told] == ["colour-shift", "d-too-strong", "collapse"]
+    assert (story["d-too-strong"].since, story["d-too-strong"].until) == (6000, 14000)
+    assert (story["collapse"].since, story["collapse"].until) == (8000, None)
+    assert [event.finding.name for event in story["d-too-strong"].explained] == ["collapse"]
+    assert [finding.name for finding in now(told)] == ["collapse", "colour-shift"]
+
+
+# --- statistics of samples -------------------------------------------------------------------------------------------
+
+
+def reference(images: Any, labels: Any, train: Any = None) -> Reference:
+    extract = random_projection(64)
+    small = torch.empty(0, 0) if train is None else shrink(train)
+    return Reference(images, extract(images), labels, int(labels.max()) + 1, small)
+
+
+def drawn(count: int, seed: int) -> tuple[Any, Any]:
+    """Grey images of 16x16 in 3 classes: a mean of the class, and smooth noise."""
+    rng = np.random.default_rng(seed)
+    labels = np.arange(count) % 3
+    coarse = rng.normal(0, 25, (count, 8, 8, 1)).repeat(2, 1).repeat(2, 2)
+    means = np.random.default_rng(9).normal(128, 40, (3, 4, 4, 1)).repeat(4, 1).repeat(4, 2)
+    return (means[labels] + coarse + rng.normal(0, 2, (count, 16, 16, 1))).clip(0, 255).astype(np.uint8), labels
+
+
+def test_statistics_of_images_of_the_same_distribution_are_those_of_real_ones() -> None:
+    (real, labels), (fake, asked), (trained, _) = drawn(240, 0), drawn(240, 1), drawn(240, 2)
+    of = reference(real, labels, trained)
+    found = of.statistics(fake, random_projection(64)(fake), asked)
+    for name in ("variety", "nyquist", "copying"):
+        assert found[name] == pytest.approx(1, abs=0.1), name
+    assert found["colour_gap"] < 0.02
+    assert found["class_accuracy"] == pytest.approx(found["real_accuracy"], abs=0.05) == pytest.approx(1, abs=0.05)
+    assert "movement" not in found
+    again = of.statistics(fake, random_projection(64)(fake), asked)
+    assert again["movement"] == 0
+
+
+def test_statistics_show_what_they_are_made_to_show() -> None:
+    (real, labels), (trained, train_labels) = drawn(240, 0), drawn(240, 2)
+    of, extract = reference(real, labels, trained), random_projection(64)
+
+    def statistic(name: str, images: Any, asked: Any) -> float:
+        return of.statistics(images, extract(images), asked)[name]
+
+    assert statistic("copying", trained, train_labels) == 0
+    assert statistic("class_accuracy", trained, (train_labels + 1) % 3) == pytest.approx(-0.5, abs=0.05)
+    first = trained[[0, 1, 2]][train_labels]  # one image of each class
+    assert statistic("variety", first, train_labels) == pytest.approx(0, abs=1e-3)
+    assert statistic("colour_gap", (trained // 2) + 128, train_labels) > 0.3
+    squares = np.indices((16, 16)).sum(0)[None, :, :, None] % 2 * 30
+    assert statistic("nyquist", (trained.clip(0, 220) + squares).astype(np.uint8), train_labels) > 4
+
+
+def test_the_share_of_the_finest_pattern_is_exact() -> None:
+    rows, columns = np.indices((17, 16))
+    for wave, share in (((rows + columns) % 2, 1), (columns % 2, 1), (columns // 2 % 2, 0)):
+        assert nyquist_share((wave * 200).astype(np.uint8)[None, :, :, None]) == pytest.approx(share, abs=1e-6)
+    assert nyquist_share(np.zeros((2, 8, 8, 1), np.uint8)) == 0
+
+
+def test_d_gap_is_0_without_overfitting_and_1_where_d_takes_unseen_images_for_fakes() -> None:
+    noise = torch.linspace(-1, 1, 100)
+    for unseen, gap in ((2.0, 0.0), (-2.0, 1.0), (0.0, 0.5)):
+        assert d_gap(noise + 2, noise + unseen, noise - 2) == pytest.approx(gap)
+    assert d_gap(noise, noise, noise) is None
+    assert d_gap(noise - 2, noise, noise + 2) is None
+
+
+# --- logs of other tools ---------------------------------------------------------------------------------------------
+
+
+def varint(value: int) -> bytes:
+    out = b""
+    while value > 127:
+        out, value = out + bytes([value & 127 | 128]), value >> 7
+    return out + bytes([value])
+
+
+def part(number: int, content: bytes) -> bytes:
+    return varint(number << 3 | 2) + varint(len(content)) + content
+
+
+def event(step: int, tag: str, value: float, tensor: bool) -> bytes:
+    """A record of an event file, with a scalar as PyTorch writes it, or as a tensor as TensorFlow 2 does."""
+    number = struct.pack("<f", value)
+    inner = part(8, varint(1 << 3) + varint(1) + part(4, number)) if tensor else varint(2 << 3 | 5) + number
+    record = (
+        varint(1 << 3 | 1) + struct.pack("<d", 0.5) + varint(2 << 3) + varint(step)
+        + part(5, part(1, part(1, tag.encode()) + inner))
+    )  # fmt: skip
+    return struct.pack("<Q", len(record)) + b"\0" * 4 + record + b"\0" * 4
+
+
+D = [1.38] * 10 + [0.01] * 30
+
+
+@pytest.mark.parametrize("kind", ["csv", "tsv", "jsonl", "stats.jsonl", "events", "events of tensors"])
+def test_logs_of_other_tools_are_read(kind: str, tmp_path: Path) -> None:
+    path, unit = tmp_path / f"log.{kind}", "steps"
+    if kind in ("csv", "tsv"):
+        mark = "," if kind == "csv" else "\t"
+        path.write_text(mark.join(["Step", "D loss", "note"]) + "\n" + "".join(
+            f"{100 * at}{mark}{value}{mark}x\n" for at, value in enumerate(D)
+        ))  # fmt: skip
+    elif kind == "jsonl":
+        lines = [json.dumps({"iter": 100 * at, "train": {"loss_D": value}}) for at, value in enumerate(D)]
+        path.write_text("\n".join([*lines[:5], "{torn", *lines[5:]]))
+    elif kind == "stats.jsonl":
+        unit = "images"
+        path.write_text("\n".join(
+            json.dumps({
+                "Loss/D/loss": {"num": 4, "mean": value, "std": 0.1}, "Progress/kimg": {"num": 1, "mean": at, "std": 0},
+                "timestamp": 1.0,
+            })
+            for at, value in enumerate(D)
+        ))  # fmt: skip
+    else:
+        path.mkdir()
+        content = b"".join(event(100 * at, "Loss/D", value, "tensors" in kind) for at, value in enumerate(D))
+        (path / "events.out.tfevents.1.host").write_bytes(content + event(9999, "Loss/D", 1.0, False)[:-9])
+    found = diagnose(path)
+    assert found.log.unit == unit
+    assert found.log.columns["d_adv"] == pytest.approx(D)
+    assert found.log.at[-1] == (39_000 if unit == "images" else 3900)
+    assert [finding.name for finding in found.findings] == ["d-too-strong"]
+    assert "--" not in found.findings[0].remedy
+    assert {"collapse", "class-ignored", "copies", "no-progress"} <= {*found.unknown}
+
+
+def test_a_loss_that_is_not_known_to_be_a_cross_entropy_is_not_judged_by_its_size(tmp_path: Path) -> None:
+    path = tmp_path / "x.csv"
+    path.write_text("d_loss\n" + "\n".join(map(str, [0.5] * 10 + [0.01] * 30)))
+    found = diagnose(path)
+    assert found.findings == []
+    assert "d-too-strong" in found.unknown
+    path.write_text("d_loss\n" + "\n".join(map(str, [0.5] * 30 + ["nan"] * 5)))
+    assert [finding.name for finding in diagnose(path).findings] == ["diverged"]
+
+
+def test_columns_are_mapped_by_hand(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "x.csv"
+    path.write_text("a,b\n" + "\n".join(f"{at},{value}" for at, value in enumerate(D)))
+    with raises("columns-unknown", path, "a, b"):
+        diagnose(path)
+    assert diagnose(path, map=["d_loss=b", "step=a"]).verdict == KINDS["d-too-strong"].verdict
+    status, out, _ = call(monkeypatch, capsys, "diagnose", path, "--map", "d_loss=b", "--fail-on", "error")
+    assert status == 1
+    assert KINDS["d-too-strong"].verdict in out.splitlines()[0]
+    assert "without samples" in out.splitlines()[-1]
+    with raises("unknown-name", "c", "a, b"):
+        diagnose(path, map="d_loss=c")
+    with raises("value-invalid", "d_loss"):
+        diagnose(path, map="d_loss")
+
+
+def test_what_is_no_log_is_refused(tmp_path: Path) -> None:
+    with raises("path-not-found", tmp_path / "none"):
+        diagnose(tmp_path / "none")
+    with raises("log-empty", tmp_path):
+        diagnose(tmp_path)
+    for name, content in (("x.csv", b""), ("x.jsonl", b"{\n"), ("x.tfevents", b"\x05\0\0\0\0\0\0\0" + b"\xff" * 17)):
+        (tmp_path / name).write_bytes(content)
+        with raises("log-empty", tmp_path / name):
+            diagnose(tmp_path / name)
+    (tmp_path / "noise").write_bytes(np.random.default_rng(0).bytes(3000))
+    with raises("columns-unknown", tmp_path / "noise"):
+        diagnose(tmp_path / "noise")
+
+
+# --- in a run --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def scored(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """Fields of a small run whose snapshots are scored, at no cost, and judged after a few images."""
+    monkeypatch.setattr(snapshot, "MIN_SELECT", 2)
+    monkeypatch.setattr(snapshot.features, "load_extractor", lambda **_: random_projection())
+    monkeypatch.setattr(module, "LEAST_IMAGES", 8)
+    return {**SMALL, "split": "60/40/0", "snapshots": 3, "live_images": 30}
+
+
+def test_each_snapshot_has_statistics_a_verdict_and_findings(
+    scored: dict[str, Any], shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    run = train(shapes, out=tmp_path / "run", **scored)
+    assert sum(line.startswith("verdict at") for line in capsys.readouterr().out.splitlines()) == 3
+    rows = [row for row in read_rows(run / "metrics.jsonl").values() if "findings" in row]
+    assert len(rows) == 3
+    names = {"variety", "class_accuracy", "real_accuracy", "colour_gap", "nyquist", "copying"}
+    for row in rows:
+        assert names <= {*row}
+    found = diagnose(run)
+    assert [finding.name for finding in found.findings] == rows[-1]["findings"]
+    assert found.verdict in call(monkeypatch, capsys, "diagnose", run)[1].splitlines()[0]
+
+
+def test_the_diagnosis_changes_nothing_of_a_run(scored: dict[str, Any], shapes: Path, tmp_path: Path) -> None:
+    (first, _), (second, _) = (
+        load_tensors(train(shapes, out=tmp_path / name, **scored | given) / "checkpoints" / "000000048.safetensors")
+        for name, given in (("with", {}), ("without", {"live_images": 0}))
+    )
+    assert {*first} == {*second}
+    for name, tensor in first.items():
+        assert torch.equal(tensor, second[name]), name
+
+
+def test_a_run_stops_on_a_finding(
+    scored: dict[str, Any], shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    fault = Finding("collapse", "error", "images differ by 0.2", "below 0.5", "variety", "ptarmigan train --r1 1")
+    monkeypatch.setattr(snapshot, "findings", lambda log: [fault] if log.at[-1] > 20 else [])
+    with raises("stopped-on-finding", "32 images", "collapse", "--r1 1"):
+        train(shapes, out=tmp_path / "run", **scored, stop_on="error")
+    train(shapes, out=tmp_path / "run", **scored, stop_on="copies")
+    assert '"finished": true' in (tmp_path / "run" / "metrics.jsonl").read_text()
+    options = [f"--{name.replace('_', '-')}={value}" for name, value in scored.items()]
+    status, _, error = call(
+        monkeypatch, capsys, "train", shapes, "--out", tmp_path / "other", *options, "--stop-on", "collapse"
+    )
+    assert status == 1
+    assert "[stopped-on-finding]" in error
+
+
+def test_a_diagnosis_that_fails_does_not_end_the_run(
+    scored: dict[str, Any], shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    def fail(*_: Any) -> None:
+        raise RuntimeError("no such column")
+
+    monkeypatch.setattr(snapshot, "findings", fail)
+    run = train(shapes, out=tmp_path / "run", **scored)
+    assert "no such column" in capsys.readouterr().out
+    assert "select_kid" in (run / "metrics.jsonl").read_text()
