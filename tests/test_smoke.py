@@ -189,6 +189,19 @@ def test_finetune(run: Run, small_judge: dict[str, object], tmp_path: Path) -> N
     assert [bool(row["taken"]) for row in rows] == [False, True, True]
 
 
+@SLOW
+@pytest.mark.parametrize("model", ["flow", "auto"])
+def test_flow(run: Run, shapes: Path, tmp_path: Path, model: str) -> None:
+    arguments = [model, shapes, "--time", "2s", "--results", tmp_path / "rows.jsonl", "--methods", "euler", "heun"]
+    arguments += ["--steps", 2, "--guidance", 1, 2, "--width", 16, "--batch", 8]
+    constants = {"RUNS": tmp_path / "runs", "PER_SET": 30, "LEAST_SIDE": 4}
+    run("flow", *arguments, **constants)
+    rows = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
+    assert len(rows) == (4 if model == "flow" else 1)
+    assert all(row["ms_alone"] > 0 and row["kid"]["mean"] > -1 for row in rows)
+    assert "already" in run("flow", *arguments, **constants)
+
+
 @pytest.mark.slow
 def test_judge(
     small_judge: dict[str, object], fashion: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]

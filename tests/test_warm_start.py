@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 import shutil
 import subprocess
@@ -26,7 +27,7 @@ from ptarmigan.core.tensor_files import load_tensors, save_tensors
 from ptarmigan.core.types import DiscriminatorOutput, ImageSpec, UserError
 from ptarmigan.game.state import TrainState
 from ptarmigan.losses import conditioning
-from ptarmigan.training import checkpoint
+from ptarmigan.training import checkpoint, warm_start
 from ptarmigan.training.loop import train
 from ptarmigan.training.signals import Stopped
 from ptarmigan.training.warm_start import (
@@ -245,6 +246,132 @@ def test_tensors_of_classes_are_found_whatever_the_network(monkeypatch: pytest.M
         "G.embedding.weight": 0, "ema.embedding.weight": 0, "D.head.columns.weight": 1, "D.head.pairs.weight": 0,
         "D.head.pairs.bias": 0, "D.head.beside.weight": None, "D.head.beside.bias": None, "D.head.table": None,
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("network", ["dcgan", "r3gan"])
+def test_stages_are_matched_by_their_distance_from_the_image(network: str) -> None:
+    config = resolve({**SMALL, "network": network, "least_side": 4})
+    large, small = (TrainState.create(config, ImageSpec(side, side, 3, NAMES), CPU) for side in (64, 28))
+    with torch.no_grad():
+        for parameter in large.G.parameters():
+            parameter.add_(torch.randn_like(parameter))
+    found = copy_weights(small, of_state(large))
+    for player, one, other in (("G", small.G, large.G), ("D", small.D.body, large.D.body)):
+        for group in ("blocks", "stages", "norms", "changes"):
+            pair = list(getattr(one, group, [])), list(getattr(other, group, []))
+            for here, there in zip(*(parts if player == "D" else parts[::-1] for parts in pair), strict=False):
+                assert same(here.state_dict(), there.state_dict()), (player, group)
+    assert all(key.split(".")[1] in ("project", "head") for key in found["not_copied"])
+
+
+def of_state(state: TrainState) -> SourceModel:
+    return SourceModel(Path("model"), True, state.config, state.spec, 0, "", weights(state.tensors()), ())
+
+
+@pytest.mark.parametrize("network", ["dcgan", "r3gan", "resnet"])
+@pytest.mark.parametrize(("there", "here"), [(3, 1), (3, 4), (1, 3), (1, 4), (4, 3), (4, 1)])
+def test_other_colours_keep_the_function_of_g_and_d(network: str, there: int, here: int) -> None:
+    config = resolve({**SMALL, "network": network})
+    model, run = (TrainState.create(config, ImageSpec(16, 16, channels, NAMES), CPU) for channels in (there, here))
+    found = copy_weights(run, of_state(model))
+    assert (found["not_copied"], found["differing_fields"]) == ({}, {})
+    z, labels = torch.randn(3, config.model.latent_dim), torch.arange(3)
+
+    def converted(images: Tensor, of: int, to: int) -> Tensor:
+        rgb = images.expand(-1, 3, -1, -1) if of == 1 else images[:, :3]
+        luma = (rgb * torch.tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)).sum(1, keepdim=True) if to == 1 else rgb
+        return {1: luma, 3: rgb, 4: torch.cat([rgb, torch.ones_like(rgb[:, :1])], 1)}[to]
+
+    with torch.no_grad():
+        of_model, of_run = model.G(z, labels), run.G(z, labels)
+        if network != "r3gan":  # before the tanh
+            of_model, of_run = of_model.atanh(), of_run.atanh()
+        assert torch.allclose(of_run, converted(of_model, there, here), atol=1e-4)
+        images = torch.rand(3, here, 16, 16) * 2 - 1
+        pairs = [(model.D.body(converted(images, here, there)), run.D.body(images))]
+        if there == 4:  # D pads alpha with zeros, so the borders differ
+            first, own = (next(part for part in d.modules() if isinstance(part, nn.Conv2d)) for d in (model.D, run.D))
+            pairs = [(first(converted(images, here, there))[..., 1:-1, 1:-1], own(images)[..., 1:-1, 1:-1])]
+        assert all(torch.allclose(one, other, atol=1e-5) for one, other in pairs)
+
+
+# --- the base -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def packed(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The run `base` as the model that comes with ptarmigan."""
+    path = tmp_path / "assets" / "base.safetensors"
+    path.parent.mkdir()
+    monkeypatch.setattr(sys, "argv", ["pack.py", str(base), "--out", str(path)])
+    load_tool("pack").main()
+    monkeypatch.setattr(warm_start, "BASE_FILE", path)
+    monkeypatch.chdir(tmp_path)
+    return path
+
+
+def load_tool(name: str) -> Any:
+    spec = importlib.util.spec_from_file_location(name, Path(__file__).parents[1] / "tools" / "base" / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_base_is_for_images_of_any_shape_and_its_networks_are_of_half_precision(
+    packed: Path, shapes: Path, base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fields = {**SHAPELESS_STEP, "size": "32", "channels": 4}
+    run = train(named(shapes, tmp_path, "x", "down"), out=tmp_path / "run", init="base", **fields)
+    record = load_json(run / "config.json")
+    assert (record["spec"]["height"], record["spec"]["channels"]) == (32, 4)
+    assert record["init"]["model"] == "base"
+    assert record["init"]["colours"] == ["grey", "RGBA"]
+    assert record["init"]["shape"].keys().isdisjoint({"size", "channels"})
+    assert record["config"]["model"]["width"] == 4
+    (tensors, _), given = first(run), last(base)
+    for player in ("G", "ema"):
+        half = given["ema.stages.0.weight"].half().float()
+        assert torch.equal(tensors[f"{player}.stages.1.weight"], half)
+    assert torch.equal(tensors["D.body.stages.1.weight"], given["D.body.stages.1.weight"].half().float())
+    out = capsys.readouterr().out
+    for fact in ("warm start from base (", "48 images", "from grey to RGBA", "down", "--size 16x16 "):
+        assert fact in out
+    packed.unlink()  # a run does not need it again
+    train(named(shapes, tmp_path, "x", "down"), out=run, init="base", **{**fields, "images": "16"})
+
+
+def test_a_folder_named_base_comes_before_the_base(packed: Path, shapes: Path, base: Path, tmp_path: Path) -> None:
+    shutil.copytree(base, tmp_path / "base")
+    run = train(shapes, out=tmp_path / "run", init="base", **ONE_STEP)
+    assert "size" in load_json(run / "config.json")["init"]["shape"]
+
+
+def test_a_base_that_is_missing_damaged_or_does_not_fit_is_refused(packed: Path, shapes: Path, tmp_path: Path) -> None:
+    with raises("model-does-not-fit", "base", "--width 4"):
+        train(shapes, out=tmp_path / "run", init="base", **{**SMALL, "width": 8})
+    packed.write_bytes(packed.read_bytes()[:-1])
+    with raises("model-invalid", packed):
+        train(shapes, out=tmp_path / "run", init="base", **SMALL)
+    packed.unlink()
+    with raises("path-not-found", "base"):
+        train(shapes, out=tmp_path / "run", init="base", **SMALL)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_that_is_too_large_or_not_a_run_is_not_packed(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pack = load_tool("pack")
+    monkeypatch.setattr(pack, "MOST_BYTES", 1000)
+    for run, fact in ((base, "MB"), (tmp_path, str(tmp_path))):
+        monkeypatch.setattr(sys, "argv", ["pack.py", str(run), "--out", str(tmp_path / "x.safetensors")])
+        with pytest.raises(SystemExit) as ended:
+            pack.main()
+        assert ended.value.code == 2
+        assert fact in capsys.readouterr().err
+    assert not (tmp_path / "x.safetensors").exists()
 
 
 # --- the shape of the network -----------------------------------------------------------------------------------

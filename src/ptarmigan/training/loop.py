@@ -103,10 +103,10 @@ def train(
 
     `config` is a YAML file of fields, a dict, a `Config`, of which the fields count that it was made with, or the
     config.json of a run, whose fields, images and start are taken where none are given here.  `init` is a model to
-    start from: a run, whose G and D are copied, or a generator, whose G is copied; classes are matched by name, and the
-    network has the model's shape except where `fields` or `config` say otherwise.  `fields` are those of `Config` by
-    name, for example time="10m", batch=32, g_lr=1e-3; they override `config`.  `loss` may be a Python file, which is
-    executed (see `ptarmigan.losses.custom`); pass it again to resume.
+    start from: a run, whose G and D are copied, a generator, whose G is copied, or `base`, the model that comes with
+    ptarmigan; classes are matched by name, and the network has the model's shape except where `fields` or `config` say
+    otherwise.  `fields` are those of `Config` by name, for example time="10m", batch=32, g_lr=1e-3; they override
+    `config`.  `loss` may be a Python file, which is executed (see `ptarmigan.losses.custom`); pass it again to resume.
 
     Returns the run folder.  Raises UserError for input that is not valid, Diverged for a NaN or infinite value after
     `retries` rollbacks, Stopped after Ctrl-C, SIGTERM or another signal that ends processes,

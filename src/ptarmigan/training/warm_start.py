@@ -330,7 +330,10 @@ def copy_classes(
     own = tensor.view(*before, blocks, -1, *after)
     own += rows.mean(dim + 1, keepdim=True)
     both = [name for name in here if name in there]
-    to, of = (torch.tensor([names.index(name) for name in both], device=tensor.device) for names in (here, there))
+    to, of = (
+        torch.tensor([names.index(name) for name in both], dtype=torch.long, device=tensor.device)
+        for names in (here, there)
+    )
     own.index_copy_(dim + 1, to, rows.index_select(dim + 1, of))
     return len(both) / len(here), ""
 
