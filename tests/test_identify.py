@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 
 import ptarmigan
 from ptarmigan.handbook.entries import ENTRIES
-from ptarmigan.handbook.identify import child_process, diagnose, identify
+from ptarmigan.handbook.identify import child_process, diagnose, families, identify
 from ptarmigan.handbook.identify.answer import Identity, compare_players
 from ptarmigan.handbook.identify.attempts import identify_callable, identify_code
 from ptarmigan.handbook.identify.families import ON_PROBABILITIES, SHARED_D, SHARED_G
@@ -38,7 +38,7 @@ from variants_losses import CROSS_ENTROPY, VARIANTS, Variant, d_loss, g_loss
 
 REMEDIES = [line for entry in ENTRIES.values() for line in entry.code.splitlines()]
 REMEDIES += ["F.binary_cross_entropy_with_logits(output, target)", "F.cross_entropy(class_logits, labels)"]
-REMEDIES += ON_PROBABILITIES.values()
+REMEDIES += [*ON_PROBABILITIES.values(), *families.REMEDIES.values()]
 
 
 def one(function: Any, name: str | None = None, **told: Any) -> Identity:
@@ -198,6 +198,21 @@ def test_curves_of_no_family_have_none() -> None:
     assert (
         fit_curve(softplus(-sigmoid(LOGITS)) - 5 * sigmoid(LOGITS)) is None
     )  # a cross-entropy of target 6, were it one
+
+
+def test_the_code_that_is_wanted_is_on_probabilities_where_the_users_is() -> None:
+    def g_loss(c_fake: torch.Tensor, prob_fake: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return -(1 - prob_fake).log().mean() + F.cross_entropy(c_fake, y)
+
+    found = one(g_loss)
+    assert found.faults == ("other-player",)
+    assert found.code == ON_PROBABILITIES["G"]
+
+
+def test_a_sum_over_the_batch_is_said_and_not_accused() -> None:
+    found = one(lambda fake: F.softplus(-fake).sum(), "g_loss")
+    assert (found.right, found.reduction) == (True, "sum")
+    assert SENTENCES["sum"] in found.notes
 
 
 def test_the_value_at_the_equilibrium_is_scaled_with_the_loss() -> None:

@@ -11,6 +11,15 @@ for images, labels in loader:
     z = torch.randn(b, 64, device="cuda")
     fake = G(z)
 """
+COLUMN = """
+class Discriminator(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.main = nn.Sequential(nn.Flatten(), nn.Linear(784, 1){end})
+    def forward(self, x):
+        h = self.main(x)
+        return h
+"""
 FILES: dict[str, tuple[str, dict[str, str]]] = {
     "a loop with BCELoss": (
         """
@@ -407,6 +416,37 @@ for x, labels in loader:
     opt_g.step()
 """,
         {"g_loss (line 8)": "integer-targets"},
+    ),
+    "targets [N] for a D that returns [N, 1]": (
+        COLUMN.format(end="")
+        + LOOP
+        + """
+    g_loss = nn.BCEWithLogitsLoss()(D(fake), torch.ones(8))
+    g_loss.backward()
+    d_loss = F.softplus(-D(images)).mean() + F.softplus(D(fake.detach()).squeeze(1)).mean()
+    d_loss.backward()
+""",
+        {"g_loss (line 16)": "target-shape", "d_loss (line 18)": ""},
+    ),
+    "a softmax over one class": (
+        COLUMN.format(end="")
+        + LOOP
+        + """
+    g_loss = nn.CrossEntropyLoss()(D(fake), torch.ones(8, dtype=torch.long))
+    g_loss.backward()
+""",
+        {"g_loss (line 16)": "one-class"},
+    ),
+    "the absolute error of a probability, and a Wasserstein loss of one": (
+        COLUMN.format(end=", nn.Sigmoid()")
+        + LOOP
+        + """
+    d_loss = nn.L1Loss()(D(images), torch.ones(8, 1)) + nn.L1Loss()(D(fake.detach()), torch.zeros(8, 1))
+    d_loss.backward()
+    g_loss = -D(fake).mean()
+    g_loss.backward()
+""",
+        {"d_loss (line 16)": "unknown", "g_loss (line 18)": "sigmoid-before-score"},
     ),
     "a relativistic D beside a plain G": (
         """

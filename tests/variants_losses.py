@@ -593,7 +593,7 @@ def g_rpgan_of_d(real, fake):
     return F.softplus(fake - real).mean()
 
 
-@wrong("non_saturating", "sum", "G", reduction="sum")
+@right("non_saturating", "G", reduction="sum")
 def g_sum(fake):
     return F.softplus(-fake).sum()
 
@@ -720,7 +720,7 @@ def bce_half(y_true, y_pred):
     return -np.mean(y_true * np.log(y_pred))
 
 
-@wrong(CROSS_ENTROPY, "exchanged", "D", on=PROBABILITIES)
+@wrong(CROSS_ENTROPY, "exchanged", "D")
 def bce_exchanged(y_true, y_pred):
     return nn.BCELoss()(y_true, y_pred)
 
@@ -742,7 +742,7 @@ def discriminator_loss_as_tensorflow_has_it_in_pytorch(real_output, fake_output)
     return real_loss + cross_entropy(torch.zeros_like(fake_output), fake_output)
 
 
-@wrong(CROSS_ENTROPY, "sum", "D", reduction="mean and sum", facts=("in part",))
+@wrong(CROSS_ENTROPY, "sum-in-part", "D", reduction="mean and sum")
 def d_sum_and_mean(real, fake):
     return F.softplus(-real).mean() + F.softplus(fake).sum()
 
@@ -814,7 +814,7 @@ def g_acgan_of_the_real_labels(fake, c_fake, y_real, y_fake):
     return F.softplus(-fake).mean() + F.cross_entropy(c_fake, y_real)
 
 
-@wrong("non_saturating" + ACGAN, "sum", "G", class_weight=1.0, reduction="mean and sum", facts=("in part",))
+@wrong("non_saturating" + ACGAN, "sum-in-part", "G", class_weight=1.0, reduction="mean and sum")
 def g_acgan_class_summed(fake, c_fake, y_fake):
     return F.softplus(-fake).mean() + F.cross_entropy(c_fake, y_fake, reduction="sum")
 

@@ -189,9 +189,13 @@ def _right_code(seen: Measurement, diagnosis: Diagnosis) -> str:
     if source is None:
         return OF_CLASSES if entries[0] == "auxiliary_classifier" else handbook_code(entries[0], "D")
     is_cross_entropy = source.entry in ("", "non_saturating", "minimax", "smoothing")
-    faults = {code for code, _ in diagnosis.faults}
-    if seen.setup.on == "probabilities" and not entries and is_cross_entropy and "sigmoid-first" not in faults:
-        return ON_PROBABILITIES["target" if "output@1" in seen.terms else player or "D"]
+    if seen.setup.on == "probabilities" and is_cross_entropy:
+        lines = (
+            [ON_PROBABILITIES["target" if "output@1" in seen.terms else player or "D"]]
+            if source.faults or not entries
+            else []
+        )
+        return "\n".join(lines + [OF_CLASSES] * any(part.faults for part in diagnosis.classes))
     if "output@1" in seen.terms and is_cross_entropy:
         return WITH_TARGET
     if not entries:

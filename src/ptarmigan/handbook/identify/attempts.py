@@ -13,14 +13,14 @@ from ptarmigan.core.types import UserError
 from ptarmigan.handbook.identify.answer import Identity, compose, other
 from ptarmigan.handbook.identify.call import LossFunction, borrowed_state
 from ptarmigan.handbook.identify.diagnose import diagnose
-from ptarmigan.handbook.identify.families import ON_PROBABILITIES, SHARED_D, WITH_TARGET, handbook_code
+from ptarmigan.handbook.identify.families import REMEDIES, SHARED_D
 from ptarmigan.handbook.identify.measure import measure
 from ptarmigan.handbook.identify.sentences import SENTENCES
 from ptarmigan.handbook.identify.signature import (
-    IntegerTargets,
     LossError,
     Reading,
     SeveralLosses,
+    Stops,
     is_other_loss,
     names_probabilities,
     parameters_of,
@@ -140,34 +140,28 @@ def _identify_one(code: Code, also: tuple[str, ...], kind: str | None, on: str |
                 one = compose(seen, diagnose(seen, last, player if player in ("d", "g") else kind), name)
                 if way.guessed and "flat" in one.faults:
                     raise LossError(f"cannot tell which of {', '.join(parameters)} is D's output", "signature-unclear")
-                drawn = next((name for name, role in way.roles.items() if role == "real"), "")
-                of_data = drawn in code.data or (code.inline and "real" in words_of(drawn))
-                if player == "g" and of_data and loss.scores == ["real"] and "net" not in way.roles.values():
-                    wrong = SENTENCES["g-of-real"].format(name=drawn)
-                    right = handbook_code(one.name.split(", ")[-1], "G")
-                    return replace(one, faults=("g-of-real",), wrong=(wrong,), notes=(), code=right)
-                if loss.exchanged:
-                    right = ON_PROBABILITIES["target"] if seen.setup.on == "probabilities" else WITH_TARGET
-                    return replace(
-                        one, name=SHARED_D, what=f"a cross-entropy, on {seen.setup.on}", scale=1.0, offset=0.0,
-                        faults=("exchanged",), wrong=(SENTENCES["exchanged"],), notes=(), code=right,
-                    )  # fmt: skip
                 return one
 
             try:
                 return _most_likely(ways, identify)
-            except LossError as error:
-                if code.on != "logits" or on or "between 0 and 1" not in str(error):
+            except Stops as stop:
+                fault = str(stop)
+            except LossError:
+                if not code.form:
                     raise
-            domain = "probabilities"
-            fault = SENTENCES["logits-in-bce"]
-            return replace(_most_likely(ways, identify), faults=("logits-in-bce",), wrong=(fault,), notes=(),
-                           code="nn.BCEWithLogitsLoss()")  # fmt: skip
+                code = replace(code, form="")
+                return _most_likely(ways, identify)
+            code, domain = replace(code, form="", on=None), "probabilities" if fault == "logits-in-bce" else domain
+            known = replace(
+                other(name), name=SHARED_D, player="G" if player == "g" else "D", scale=1.0, what="a cross-entropy"
+            )
+            with contextlib.suppress(LossError):
+                known = _most_likely(ways, identify)
+            return replace(
+                known, turned=None, faults=(fault,), wrong=(SENTENCES[fault],), notes=(), code=REMEDIES[fault]
+            )
     except SeveralLosses:
         raise
-    except IntegerTargets:
-        wrong, right = SENTENCES["integer-targets"], "torch.full((n,), 1.0)"
-        return replace(other(name), what="a cross-entropy", faults=("integer-targets",), wrong=(wrong,), code=right)
     except LossError as error:
         raise UserError(f"{name}: {error}", error.code) from None
 

@@ -27,10 +27,10 @@ from ptarmigan.handbook.identify.signature import (
     FIXED,
     LABEL_ROLES,
     SCORES,
-    IntegerTargets,
     LossError,
     Reading,
     SeveralLosses,
+    Stops,
     describe_error,
     harmless_role,
     is_batch_size,
@@ -109,7 +109,6 @@ class Neutral(TorchFunctionMode):
     def __init__(self, dtype: torch.dtype) -> None:
         super().__init__()
         self.dtype = dtype
-        self.exchanged = False  # a cross-entropy got D's output as its target
 
     def _plain(self, x: Any) -> Any:
         if isinstance(x, torch.dtype):
@@ -120,8 +119,8 @@ class Neutral(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name, kwargs = getattr(func, "__name__", ""), dict(kwargs or {})
-        if name.startswith("binary_cross_entropy") and len(args) > 1:
-            self.exchanged |= args[1].requires_grad and not args[0].requires_grad
+        if name.startswith("binary_cross_entropy") and args[1].requires_grad and not args[0].requires_grad:
+            raise Stops("exchanged")
         if name == "cuda":
             return args[0]
         if name in ("float", "half", "double", "bfloat16"):
@@ -333,7 +332,6 @@ class LossFunction:
 
     def __init__(self, code: Code, function: Callable[..., Any], reading: Reading, also: tuple[str, ...] = ()) -> None:
         self.code, self.function, self.reading = code, function, reading
-        self.exchanged = False  # the arguments of a cross-entropy
         self.keyword_only = parameters_of(function, also)
         roles = set(reading.roles.values())
         self.has_networks, self.has_g = bool({"D", "nets"} & roles), bool({"G", "nets"} & roles)
@@ -368,7 +366,7 @@ class LossFunction:
                 try:
                     self(setup, self.inputs(setup), gradients=True)
                     working.append(setup)
-                except SeveralLosses:
+                except (SeveralLosses, Stops):
                     raise
                 except LossError as error:
                     error.__context__ = None  # whose traceback holds the tensors
@@ -405,7 +403,9 @@ class LossFunction:
             heads = heads[1:]
         uses, names = self.code.uses, self.reading.roles
         forms = ["flat", "column", "patch", "scales", "nested"] if self.scores else ["flat"]
-        if any(name in uses.listed and role in SCORES for name, role in names.items()) and not self.has_networks:
+        if self.code.form and self.has_networks:
+            forms = [self.code.form]
+        elif any(name in uses.listed and role in SCORES for name, role in names.items()) and not self.has_networks:
             forms = ["scales", "nested", "flat", "column", "patch"]
         elif any(uses.ranks.get(name) == 4 for name in names):
             forms = ["patch", *forms]
@@ -538,14 +538,13 @@ class LossFunction:
         np.random.seed(seed)
         random.seed(seed)
         try:
-            with torch.enable_grad(), Neutral(dtype) as neutral:
+            with torch.enable_grad(), Neutral(dtype):
                 out = self.function(*positional, **named)
-            self.exchanged |= neutral.exchanged
         except LossError:
             raise
         except (Exception, SystemExit) as error:
-            if re.search("(dtype|output type) Long", str(error)) and self._makes_integers():
-                raise IntegerTargets("it needs targets of 1.0 and 0.0, not integers") from None
+            if fault := self._fault_of(str(error), setup):
+                raise Stops(fault) from None
             raise LossError(describe_error(error, self.function)) from None
         value = loss_value(out, setup.size)
         if not gradients or not isinstance(out, Tensor):
@@ -562,9 +561,17 @@ class LossFunction:
         of_leaves, of_shifts = dict(zip(leaves, known, strict=False)), known[len(leaves) : -1]
         return Result(value, of_leaves, dict(zip(shifts, of_shifts, strict=True)), float(known[-1]))
 
-    def _makes_integers(self) -> bool:
-        """Whether targets of integers are the user's own, not the probe's labels."""
-        return "full(" in self.code.uses.text and not any("labels" in role for role in self.reading.roles.values())
+    def _fault_of(self, text: str, setup: Setup) -> str:
+        """The code of the fault for which PyTorch stops the loss with this text; "" if the probe may be the cause."""
+        is_known = setup.form == self.code.form
+        labels = any("labels" in role for role in self.reading.roles.values())
+        causes = {
+            "between 0 and 1": ("logits-in-bce", self.code.on == setup.on == "logits"),
+            "arget size": ("target-shape", is_known),
+            "Target 1 is out of bounds": ("one-class", is_known),
+            "ype Long": ("integer-targets", "full(" in self.code.uses.text and not labels),
+        }
+        return next((code for part, (code, is_cause) in causes.items() if part in text and is_cause), "")
 
     def _argument(
         self, name: str, role: str, setup: Setup, given: dict[str, Array], leaves: dict[str, Tensor],

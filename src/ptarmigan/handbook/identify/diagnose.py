@@ -130,8 +130,20 @@ def _source(seen: Measurement, player: str, function: str) -> Verdict:
     if None in seen.terms.values():
         return _unknown(seen, player)
     real, fake = seen.terms.get("real"), seen.terms.get("fake")
+    live = {key: term for key, term in seen.terms.items() if term and term.shape != "flat"}
+    up = {key for key, term in live.items() if term.weight < 0}
+    is_line = all(term.behind_sigmoid and term.shape == "linear" for term in live.values())
+    if is_line and up == {"fake" if player == "G" else "real"} and close(seen.offset, -live[up.pop()].weight):
+        verdict = Verdict(what="the absolute error of a probability (L1)")  # the Wasserstein loss has no offset
+        verdict.note("absolute-error")
+        return verdict
     if player == "G":
         verdict = _g(real, fake, function)
+        code, drawn = seen.loss.code, next((n for n, role in seen.loss.reading.roles.items() if role == "real"), "")
+        is_net = "net" in seen.loss.reading.roles.values()
+        if fake is None and not is_net and (drawn in code.data or (code.inline and "real" in words_of(drawn))):
+            verdict.faults, verdict.notes = [("g-of-real", {"name": drawn})], []
+            return verdict
         low, high = seen.drawn.get("fake", (1.0, 1.0))
         if high > 1 + 1e-3 and not verdict.owner:
             verdict.faults = [("drawn-range", {"low": low, "high": high})]
@@ -496,7 +508,7 @@ def _whole(seen: Measurement, player: str) -> Verdict:
         kind for key, kind in seen.reductions.items() if (one := terms.get(key)) is None or one.shape != "flat"
     }
     if "sum" in reductions:
-        whole.fault("sum", part="" if len(reductions) == 1 else "in part ")
+        (whole.note if reductions == {"sum"} else whole.fault)("sum" if reductions == {"sum"} else "sum-in-part")
     if "other" in reductions and seen.known:
         whole.fault("reduction")
     if seen.coupled == "mean" and seen.known:

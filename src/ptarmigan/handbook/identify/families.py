@@ -49,6 +49,13 @@ ON_PROBABILITIES = {  # the code of cross-entropy for who has probabilities
     "target": "F.binary_cross_entropy(output, target)",
 }
 WITH_TARGET = "F.binary_cross_entropy_with_logits(output, target)"
+REMEDIES = {  # of what PyTorch stops
+    "exchanged": "criterion(output, target)",
+    "logits-in-bce": "nn.BCEWithLogitsLoss()",
+    "target-shape": "target.view_as(output)",
+    "one-class": "nn.BCEWithLogitsLoss()",
+    "integer-targets": "torch.full((n,), 1.0)",
+}
 OF_CLASSES = "F.cross_entropy(class_logits, labels)"
 
 

@@ -5,6 +5,9 @@ SENTENCES = {  # of faults and notes
     "flat": "it does not depend on {what}",
     "exchanged": "output and target are exchanged: the loss takes D's output first, then the target",
     "integer-targets": "its targets are integers, as torch.full((n,), 1) makes them: PyTorch stops; write 1.0 and 0.0",
+    "target-shape": "D returns [N, 1] and the target is [N]: PyTorch stops; give the target the shape of D's output",
+    "one-class": "D has one output, and a softmax over one class is always 1: use BCEWithLogitsLoss",
+    "logits-in-bce": "D ends without a sigmoid, and BCELoss takes probabilities: use BCEWithLogitsLoss",
     "g-of-real": "D gets the real images {name}, so no gradient reaches G: use D(G(z))",
     "plain-g": "D's loss is relativistic: it depends only on D(real) - D(fake), so D(fake) alone has no fixed zero; "
     "G needs the relativistic loss of real and fake",
@@ -45,12 +48,11 @@ SENTENCES = {  # of faults and notes
     "nll-of-softmax": "nll_loss takes log_softmax, not softmax; apply log_softmax, or use cross_entropy on the logits",
     "nll-of-logits": "nll_loss takes log_softmax; on logits it has no minimum: use cross_entropy",
     "class-flat": "{parameter} has no effect",
-    "logits-in-bce": "D ends without a sigmoid, and BCELoss takes probabilities: use BCEWithLogitsLoss",
     "class-sign": "the sign of its class term is wrong: both players minimise it and differ only in the source term",
     "twin-sign": "the sign of its twin term is wrong: D minimises CE(T), G maximises it",
     "class-labels": "it uses the labels of the other half; a generated image has the label requested from G",
     # the whole loss
-    "sum": "it is {part}a sum over the batch, not a mean: twice the batch doubles the step and halves every penalty",
+    "sum-in-part": "one part is a sum over the batch and another a mean, so their ratio depends on the batch size",
     "reduction": "it is neither a mean nor a sum over the batch, so its scale depends on the batch size",
     "mean-first": "it averages the logits before the loss; compute the loss of each image, then average",
     "no-gradient-in-d": "no gradient reaches D through its {role} output; detach G's images, not D's output",
@@ -60,6 +62,8 @@ SENTENCES = {  # of faults and notes
     "penalty-dead": "its penalty teaches D nothing: autograd.grad needs create_graph=True",
     "penalty-subtracted": "its penalty is subtracted: it rewards a large gradient of D",
     # notes
+    "absolute-error": "its gradient vanishes where D is certain, right or wrong; that of a cross-entropy does not",
+    "sum": "it is a sum over the batch, N times the mean of N images: Adam cancels this factor, a penalty does not",
     "g-not-detached": "G is not detached: right if G's gradients are zeroed before its step; use D(G(z).detach())",
     "half-of-average": "it is the {half} half alone; the {other} half, which has a gradient for G too, is missing",
     "given": "held fixed: {given}",

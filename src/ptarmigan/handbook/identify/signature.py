@@ -89,8 +89,8 @@ class LossError(UserError):
     code = "loss-failed"
 
 
-class IntegerTargets(LossError):
-    """A cross-entropy gets integers as targets, at which PyTorch stops."""
+class Stops(LossError):
+    """PyTorch stops the loss, and the user's own code is the cause; `code` is that of the fault."""
 
 
 class SeveralLosses(LossError):

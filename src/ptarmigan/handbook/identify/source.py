@@ -55,6 +55,7 @@ from ptarmigan.handbook.identify.syntax import (
     free_names,
     reached_methods,
     read_names,
+    returns_column,
     settings_of,
     stored_names,
 )
@@ -71,6 +72,12 @@ UNSAFE = {"load", "open", "parse_args", "parse_known_args", "DataLoader", "Argum
           "input",
           "run", "train", "fit", "read", "imread", "download", "makedirs", "mkdir", "get", "init", "system", "exit",
           "Popen", "load_state_dict", "urlopen", "ImageFolder", "sleep"}  # fmt: skip
+D_RETURNS = (  # field of Code, its value, and what the class of D shows
+    ("on", "probabilities", lambda node: ends_in(node, "sigmoid")),
+    ("on", "logits", lambda node: ends_in(node, "sigmoid", "linear", "conv2d")),
+    ("class_on", "probabilities", lambda node: ends_in(node, "softmax")),
+    ("form", "column", returns_column),
+)
 CELL = "# ptarmigan: code cell {}"
 USUAL = {  # imports that a pasted fragment leaves out
     "torch": "import torch", "nn": "from torch import nn", "F": "import torch.nn.functional as F",
@@ -95,6 +102,7 @@ class Code:
     kind: str | None = None  # the player, where its statements show it
     on: str | None = None  # "probabilities", where D's definition ends in a sigmoid; "logits", where in a linear layer
     class_on: str | None = None  # the same, where its class output ends in a softmax
+    form: str = ""  # "column", where D's definition ends in a linear layer of one output
     inline: str = ""  # the statements of a training loop, as a function
     data: frozenset[str] = frozenset()  # the names of the batches that its loops draw
     settings: dict[str, Any] = field(default_factory=dict)  # the defaults of the command line
@@ -167,10 +175,10 @@ class Program:
         ast.fix_missing_locations(self.tree)
         self.settings = settings_of(self.tree)
         networks = [s for s in self.tree.body if isinstance(s, ast.ClassDef) and network_of(s.name) == "D"]
-        ends = {layer: bool(networks) and all(ends_in(one, layer) for one in networks)
-                for layer in ("sigmoid", "softmax", "linear", "conv2d")}  # fmt: skip
-        self.on = "probabilities" if ends["sigmoid"] else "logits" if ends["linear"] or ends["conv2d"] else None
-        self.class_on = "probabilities" if ends["softmax"] else None
+        self.ends: dict[str, Any] = {}  # what the file's D returns
+        for key, value, check in D_RETURNS:
+            if networks and all(map(check, networks)):
+                self.ends.setdefault(key, value)
 
     def place(self, line: int) -> str:
         """line 7, or in a notebook: code cell 3, line 7."""
@@ -372,10 +380,9 @@ class Program:
         outer = {*outer} | {
             key for key in uses.words if key.startswith("self.") and type(made.get(key[5:])).__name__ == "Config"
         }
-        on = self.on if any(network_of(one) == "D" for one in outer) else None
-        class_on = self.class_on if any(network_of(one) == "D" for one in outer) else None
-        return Code(name, function, uses, tuple(sorted(outer)), place, on=on, class_on=class_on,
-                    settings=self.settings, **more)  # fmt: skip
+        names = {*outer, *inspect.signature(getattr(function, "forward", function)).parameters}
+        ends = self.ends if any(network_of(one) == "D" for one in names) else {}
+        return Code(name, function, uses, tuple(sorted(outer)), place, settings=self.settings, **ends, **more)
 
     def _attributes(self, instance: Any, part: ast.AST, node: ast.ClassDef) -> set[str]:
         """The attributes of self that have to be given: the networks, and what __init__ could not make."""
@@ -585,10 +592,7 @@ class Program:
             uses.called = uses_of(one).called | uses.called
         loops = [n.target for s in body for n in ast.walk(s) if isinstance(n, ast.For)]
         data = frozenset().union(*map(assigned_names, loops))
-        code = self._code(label, loss, uses, outer, instance, kind=player, inline=ast.unparse(inside), data=data)
-        if any(network_of(one) == "D" for one in arguments):
-            code.on, code.class_on = self.on, self.class_on
-        return [code]
+        return [self._code(label, loss, uses, outer, instance, kind=player, inline=ast.unparse(inside), data=data)]
 
 
 def _networks(node: ast.ClassDef) -> set[str]:

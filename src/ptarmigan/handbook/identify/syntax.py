@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import re
 from collections.abc import Iterator
 from typing import Any
 
-from ptarmigan.handbook.identify.signature import (
-    dotted,
-)
+from ptarmigan.handbook.identify.signature import dotted
 
 DECORATORS = {"staticmethod", "classmethod", "property", "dataclass", "no_grad", "inference_mode", "contextmanager"}
 SCOPES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)
+RESHAPES = {"view", "squeeze", "reshape", "mean", "flatten"}
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
@@ -126,34 +126,48 @@ def settings_of(tree: ast.Module) -> dict[str, Any]:
     return found
 
 
-def ends_in(node: ast.ClassDef, layer: str) -> bool:
-    """Whether a part of what a network returns comes from this layer: sigmoid, softmax, linear."""
+def endings(node: ast.ClassDef) -> list[list[ast.Call]]:
+    """For each part of what a network returns: the calls that make it, the last of them first."""
     methods = {one.name: one for one in node.body if isinstance(one, Function)}
     forward = methods.get("forward", methods.get("__call__", methods.get("call")))
     made = {dotted(n.targets[0]): n.value for n in ast.walk(node) if isinstance(n, ast.Assign)}
 
-    def ends(value: ast.AST | None, seen: tuple[str, ...] = ()) -> bool:
-        if isinstance(value, ast.Tuple | ast.List):
-            return any(ends(part, seen) for part in value.elts)
-        if isinstance(value, ast.Name | ast.Attribute):
-            name = dotted(value)
-            return name not in seen and ends(made.get(name), (*seen, name))
+    def calls(value: ast.AST | None, seen: tuple[str, ...] = ()) -> list[ast.Call]:
+        name = dotted(value)
+        if name:
+            return [] if name in seen else calls(made.get(name), (*seen, name))
         if not isinstance(value, ast.Call):
-            return False
-        name = dotted(value.func) or (value.func.attr if isinstance(value.func, ast.Attribute) else "")
-        last = name.rsplit(".")[-1]
-        if last.lower() == layer:
-            return True
-        if last == "Sequential" and value.args and isinstance(value.args[-1], ast.Starred):
-            layers = ast.unparse(node).lower()
-            return layers.rfind(f"nn.{layer}(") > layers.rfind("conv") if f"nn.{layer}(" in layers else False
-        if last == "Sequential" and value.args:
-            return ends(value.args[-1], seen)
-        if name.startswith("self.") or name in made:
-            return ends(value.func, seen)
-        if isinstance(value.func, ast.Attribute) and last in ("view", "squeeze", "reshape", "mean", "flatten"):
-            return ends(value.func.value, seen)
-        return False
+            return []
+        if called_name(value) == "Sequential":
+            layers = [n for n in value.args if isinstance(n, ast.Call)]
+            if any(isinstance(n, ast.Starred) for n in value.args):
+                layers = [n for n in ast.walk(node) if isinstance(n, ast.Call) and dotted(n.func).startswith("nn.")]
+                layers = [n for n in layers if called_name(n) not in ("Sequential", "ModuleList")]
+            layers = sorted(layers, key=lambda n: (n.lineno, n.col_offset), reverse=True)
+            return [one for layer in layers[:2] for one in calls(layer, seen)]
+        inner = calls(value.args[0], seen) if value.args else []
+        if dotted(value.func).startswith("self.") or dotted(value.func) in made:
+            return [*calls(value.func, seen), *inner]
+        return [value, *(calls(value.func.value, seen) if called_name(value) in RESHAPES else inner)]  # type: ignore[attr-defined]
 
     returns = [n.value for n in ast.walk(forward) if isinstance(n, ast.Return)] if forward else []
-    return any(ends(value) for value in returns)
+    parts = [part for value in returns for part in getattr(value, "elts", [value])]
+    return [calls(part) for part in parts]
+
+
+def called_name(call: ast.Call) -> str:
+    return call.func.attr if isinstance(call.func, ast.Attribute) else dotted(call.func)
+
+
+def ends_in(node: ast.ClassDef, *layers: str) -> bool:
+    """Whether a part of what a network returns comes from one of these layers: Sigmoid, Softmax, Linear."""
+    ends = [[called_name(one).lower() for one in calls if called_name(one) not in RESHAPES] for calls in endings(node)]
+    return any(end[0] in map(str.lower, layers) for end in ends if end)
+
+
+def returns_column(node: ast.ClassDef) -> bool:
+    """Whether a network returns [N, 1]: it ends in a linear layer of one output, before a sigmoid perhaps."""
+    ends = [calls[1:] if calls and called_name(calls[0]).lower() == "sigmoid" else calls for calls in endings(node)]
+    return (
+        len(ends) == 1 and bool(ends[0]) and bool(re.search(r"Linear\(.*\b1(, bias=\w+)?\)$", ast.unparse(ends[0][0])))
+    )
