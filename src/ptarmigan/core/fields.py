@@ -19,6 +19,7 @@ class FieldsButLoss(TypedDict, total=False):
     max_pixels: int
     split: str
     group: str
+    balance: bool
     flip: bool
     augment: Literal["none", "gentle", "diffaugment", "ada"]
     augment_p: Scheduled

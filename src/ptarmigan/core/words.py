@@ -180,6 +180,11 @@ OTHER_OPTIONS = (
     ),
     # the images
     ("train", "img-size image-size imagesize imsize resolution res crop-size load-size", "use --size {SIDE}"),
+    (
+        "train",
+        "class-balance class-balanced balanced balance-classes balanced-sampling class-weights weighted-sampler oversample",
+        "use --balance",
+    ),
     ("train", "mirror xflip hflip horizontal-flip random-flip", "use --flip"),
     ("train", "nc num-channels n-channels in-channels img-channels", "use --channels {N}"),
     ("train", "gray grey grayscale greyscale", "use --channels 1"),
