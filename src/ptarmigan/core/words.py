@@ -182,7 +182,7 @@ OTHER_OPTIONS = (
     ("train", "img-size image-size imagesize imsize resolution res crop-size load-size", "use --size {SIDE}"),
     (
         "train",
-        "class-balance class-balanced balanced balance-classes balanced-sampling class-weights weighted-sampler oversample",
+        "class-balance class-balanced balanced balance-classes balanced-sampling weighted-sampler oversample",
         "use --balance",
     ),
     ("train", "mirror xflip hflip horizontal-flip random-flip", "use --flip"),

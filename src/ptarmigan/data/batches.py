@@ -59,8 +59,8 @@ class ClassOrder:
         of_epoch, each = np.unique(round_of // sizes * classes + class_of, return_inverse=True)
         keys = seeding.words(seed, f"{purpose}:members", of_epoch, seeding.ROUNDS)[each]
         members = seeding.permute_by(keys, round_of % sizes, sizes)
-        drawn = self.by_class[self.starts[class_of] + members]
-        return drawn[first - positions[0] :][:count]
+        start = first - int(positions[0])
+        return self.by_class[(self.starts[class_of] + members)[start : start + count]]
 
 
 def to_float(images: Tensor) -> Tensor:
