@@ -60,7 +60,8 @@ class ClassOrder:
         keys = seeding.words(seed, f"{purpose}:members", of_epoch, seeding.ROUNDS)[each]
         members = seeding.permute_by(keys, round_of % sizes, sizes)
         start = first - int(positions[0])
-        return self.by_class[(self.starts[class_of] + members)[start : start + count]]
+        drawn: NDArray[np.int64] = self.by_class[(self.starts[class_of] + members)[start : start + count]]
+        return drawn
 
 
 def to_float(images: Tensor) -> Tensor:
