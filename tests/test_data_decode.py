@@ -52,15 +52,23 @@ def shape(channels: int, height: int = 20, width: int = 24, fit: str = "crop") -
 
 
 def decode(path: Path, target: TargetShape) -> np.ndarray:
-    return module.decode(path, target, Limits())
+    with path.open("rb") as file:
+        return module.decode(file, target, Limits())
 
 
-def read_header(path: Path) -> ImageHeader:
-    return module.read_header(path, Limits())
+def read_header(path: Path, limits: Limits | None = None) -> ImageHeader:
+    with path.open("rb") as file:
+        return module.read_header(file, limits or Limits())
 
 
 def look(path: Path) -> Look:
-    return module.look(path, Limits())
+    with path.open("rb") as file:
+        return module.look(file, Limits())
+
+
+def read_values(path: Path) -> Values:
+    with path.open("rb") as file:
+        return module.read_values(file, Limits())
 
 
 # --- bit for bit -------------------------------------------------------------------------------------------
@@ -241,7 +249,7 @@ def test_sixteen_bit_by_a_given_window(tmp_path: Path) -> None:
 
 def test_a_constant_sixteen_bit_set_does_not_divide_by_zero(tmp_path: Path) -> None:
     path = saved(tmp_path, "x.png", Image.fromarray(np.full((20, 24), 7, np.uint16)))
-    assert choose_window([module.read_values(path, Limits())]) == (7, 7)
+    assert choose_window([read_values(path)]) == (7, 7)
     assert (decode(path, TargetShape(20, 24, 1, window=Window(7, 7))) == 0).all()
 
 
@@ -250,7 +258,7 @@ def test_whole_numbers_of_32_bits_and_floats_below_zero_and_below_one(tmp_path: 
     scale = 0.25 if kind is np.float32 else 200_000
     pixels = (np.linspace(-1, 3, 480) * scale).reshape(20, 24).astype(kind)
     path = saved(tmp_path, "x.tif", Image.fromarray(pixels))
-    values = module.read_values(path, Limits())
+    values = read_values(path)
     assert read_header(path).deep
     assert choose_window([values]) == pytest.approx((-scale, 3 * scale))
     out = decode(path, TargetShape(20, 24, 1, window=choose_window([values])))[..., 0]
@@ -261,13 +269,13 @@ def test_pixels_that_are_no_numbers(tmp_path: Path) -> None:
     pixels = np.linspace(0, 1, 480).reshape(20, 24).astype(np.float32)
     pixels[0, :3] = np.nan, np.inf, -np.inf
     path = saved(tmp_path, "x.tif", Image.fromarray(pixels))
-    values = module.read_values(path, Limits())
+    values = read_values(path)
     assert not values.finite
     assert 0 < values.low < values.high == 1
     assert decode(path, TargetShape(20, 24, 1, window=Window(0, 1)))[0, :3, 0].tolist() == [0, 255, 0]
     nothing = saved(tmp_path, "y.tif", Image.fromarray(np.full((20, 24), np.nan, np.float32)))
     with pytest.raises(Refused):
-        module.read_values(nothing, Limits())
+        read_values(nothing)
 
 
 def values_of(*images: np.ndarray) -> list[Values]:
@@ -557,9 +565,9 @@ def test_a_bmp_and_a_jpeg_that_promise_too_much(tmp_path: Path) -> None:
 
 def test_sides_and_pixels_are_bounded(tmp_path: Path) -> None:
     path = saved(tmp_path, "x.png", Image.new("L", (200, 100)))
-    assert module.read_header(path, Limits(20_000)).height == 100
+    assert read_header(path, Limits(20_000)).height == 100
     with pytest.raises(Refused, match="--max-pixels 19999"):
-        module.read_header(path, Limits(19_999))
+        read_header(path, Limits(19_999))
     with pytest.raises(Refused):
         read_header(saved(tmp_path, "y.png", Image.new("1", (1, 65_536))))
 

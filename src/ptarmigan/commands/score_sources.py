@@ -122,7 +122,10 @@ class Originals(NamedTuple):
     def of(cls, dataset: Dataset) -> Originals:
         chosen = np.linspace(0, len(dataset.labels) - 1, min(LOOKED_AT, len(dataset.labels))).astype(int)
         if isinstance(dataset.source, FolderSource):
-            headers = [read_header(Path(dataset.origin(index)), Limits(1 << 32)) for index in chosen.tolist()]
+            headers = []
+            for position in sorted(dataset.source_indices[chosen].tolist()):
+                with dataset.source.open(position) as file:
+                    headers.append(read_header(file, Limits(1 << 32)))
             height, width = (
                 float(np.median(sides)) for sides in ([h.height for h in headers], [h.width for h in headers])
             )

@@ -10,8 +10,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -142,10 +141,12 @@ class TargetShape:
 
 
 @contextmanager
-def _opened(path: Path, limits: Limits) -> Iterator[ImageFile.ImageFile]:
-    """The image of a file, its pixels not read; raises Pillow's exceptions, or Refused if its size is not plausible."""
+def _opened(file: IO[bytes], limits: Limits) -> Iterator[ImageFile.ImageFile]:
+    """The image in a file, its pixels not read; raises Pillow's exceptions, or Refused if its size is not plausible."""
     Image.init()
-    with Image.open(path, formats=[name for name in FORMATS if name in Image.OPEN]) as image:
+    length = file.seek(0, os.SEEK_END)
+    file.seek(0)
+    with Image.open(file, formats=[name for name in FORMATS if name in Image.OPEN]) as image:
         width, height = image.size
         if max(width, height) > MAX_SIDE:
             raise Refused(f"a side of more than {MAX_SIDE:,} pixels", f"{width}x{height}")
@@ -153,18 +154,18 @@ def _opened(path: Path, limits: Limits) -> Iterator[ImageFile.ImageFile]:
             raise Refused(f"more pixels than --max-pixels {limits.max_pixels} allows", f"{width * height} pixels")
         bits = 1 if image.mode in ("1", "L", "P") else 8  # or more
         inflation = INFLATION.get(image.tile[0][0]) if image.tile else None  # AVIF's tile is one of memory
-        if inflation and image.format != "AVIF" and width * height * bits > 8 * inflation * path.stat().st_size:
+        if inflation and image.format != "AVIF" and width * height * bits > 8 * inflation * length:
             raise Refused("its header promises more pixels than the file can hold", f"{width}x{height}")
         yield image
 
 
 @contextmanager
-def _loaded(path: Path, limits: Limits, ample: int | None = None) -> Iterator[ImageFile.ImageFile]:
+def _loaded(file: IO[bytes], limits: Limits, ample: int | None = None) -> Iterator[ImageFile.ImageFile]:
     """The image of a file with its pixels, while its memory is reserved.
 
     ample: a short side in pixels that is enough: the JPEG decoder skips detail that resizing would average away.
     """
-    with _opened(path, limits) as image:
+    with _opened(file, limits) as image:
         need = 0
         if image.format in ("JPEG", "MPO"):
             if image.info.get("progressive"):  # libjpeg keeps the coefficients of the whole image, 16 bits each
@@ -181,9 +182,9 @@ def _loaded(path: Path, limits: Limits, ample: int | None = None) -> Iterator[Im
                 image.close()  # frees the pixels before the next image gets its share
 
 
-def read_header(path: Path, limits: Limits) -> ImageHeader:
+def read_header(file: IO[bytes], limits: Limits) -> ImageHeader:
     """The header of an image file; raises Pillow's exceptions if it has none, or Refused."""
-    with _opened(path, limits) as image:
+    with _opened(file, limits) as image:
         height, width = image.height, image.width
         behind_pixels = image.format == "PNG" and "exif" not in image.info  # Pillow would decode them to look there
         if not behind_pixels and _orientation(image) in (5, 6, 7, 8):
@@ -203,9 +204,9 @@ def read_header(path: Path, limits: Limits) -> ImageHeader:
         )
 
 
-def look(path: Path, limits: Limits) -> Look:
+def look(file: IO[bytes], limits: Limits) -> Look:
     """Whether an image is really coloured and really transparent, judged by a thumbnail of it."""
-    with _loaded(path, limits, THUMBNAIL) as image:
+    with _loaded(file, limits, THUMBNAIL) as image:
         transparent = False
         small = _reduced(image, min(image.size) // THUMBNAIL)
         if small.has_transparency_data:
@@ -216,9 +217,9 @@ def look(path: Path, limits: Limits) -> Look:
         return Look(bool((pixels.max(2) - pixels.min(2) > TINT).any()), transparent)
 
 
-def read_values(path: Path, limits: Limits) -> Values:
+def read_values(file: IO[bytes], limits: Limits) -> Values:
     """The values of a deep image; raises Refused if none is finite."""
-    with _loaded(path, limits) as image:
+    with _loaded(file, limits) as image:
         pixels = np.asarray(image).ravel()
         good = np.isfinite(pixels)
         finite = bool(good.all())
@@ -292,13 +293,13 @@ def share_cut(height: int, width: int, shape: TargetShape) -> float:
 # --- decode ----------------------------------------------------------------------------------------------------------
 
 
-def decode(path: Path, shape: TargetShape, limits: Limits) -> NDArray[np.uint8]:
-    """The first frame of a file, upright, as [H,W,C] of `shape`; raises Pillow's exceptions, or Refused, if damaged."""
-    with _opened(path, limits) as image:
+def decode(file: IO[bytes], shape: TargetShape, limits: Limits) -> NDArray[np.uint8]:
+    """The first frame in a file, upright, as [H,W,C] of `shape`; raises Pillow's exceptions, or Refused, if damaged."""
+    with _opened(file, limits) as image:
         if image.format == "PNG":
             image.verify()  # the checksums, which decoding ignores
     ample = 4 * max(shape.height, shape.width)
-    with _loaded(path, limits, None if shape.fit == "pad" else ample) as image:
+    with _loaded(file, limits, None if shape.fit == "pad" else ample) as image:
         orientation = _orientation(image)
         upright: Image.Image = image
         if _is_deep(image):

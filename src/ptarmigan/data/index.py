@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files as package_files
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,8 +21,10 @@ from ptarmigan.core.paths import user_path
 from ptarmigan.core.types import OnProgress, UserError, counted, natural, shorten
 from ptarmigan.data.arrays import IDX_IMAGES, Arrays, as_array, read_idx, read_memory, read_npz
 from ptarmigan.data.decode import FORMATS
+from ptarmigan.data.disk import Disk, is_own, open_regular
 from ptarmigan.data.layout import ANNOTATION_FOLDERS, stem, understand
-from ptarmigan.data.scan import Scan, content_digest, is_own, open_regular, scan
+from ptarmigan.data.scan import Scan, content_digest, scan
+from ptarmigan.data.storage import Storage
 
 READ = ", ".join(FORMATS).replace("WEBP", "WebP")
 SUPPORTED = f"expected class folders or images ({READ}), IDX files (train-images-idx3-ubyte[.gz]) or an .npz"
@@ -53,12 +55,17 @@ class DataSource:
 
 @dataclass(frozen=True)
 class FolderSource(DataSource):
-    """One file per image."""
+    """One file per image, in a folder or in an archive."""
 
-    paths: tuple[str, ...]  # [N] relative to root, with '/'
+    storage: Storage
+    paths: tuple[str, ...]  # [N] in the storage, with '/'
     labels: NDArray[np.int64]  # [N]
     source_part: NDArray[np.int8]  # [N] SELECT or HELD_OUT if the source says so, else UNDECIDED
     class_names: tuple[str, ...]
+
+    def open(self, index: int) -> IO[bytes]:
+        """The file of an image; raises OSError."""
+        return self.storage.open(self.paths[index])
 
 
 @dataclass(frozen=True)
@@ -117,7 +124,10 @@ def find_source(path: str | Path | None, on_progress: OnProgress | None = None) 
     root = user_path(path, "data")
     try:
         if root.is_dir():
-            return _find_in_folder(root, on_progress)
+            if is_own(str(root)):
+                text = f"{root} is an output folder of ptarmigan, not data: give the folder of the images"
+                raise UserError(text, "no-images")
+            return _find_in_folder(Disk(root), root.resolve().name or "data", on_progress)
         if not root.exists():
             text = f"{root} does not exist: give a folder of class folders or IDX files, an .npz file, or nothing"
             raise UserError(text, "path-not-found")
@@ -142,12 +152,8 @@ def _find_file(path: Path) -> DataSource:
     raise UserError(f"{path} is a single file and not an .npz file: give its folder; {SUPPORTED}", "no-images")
 
 
-def _find_in_folder(root: Path, on_progress: OnProgress | None) -> DataSource:
-    if is_own(str(root)):
-        text = f"{root} is an output folder of ptarmigan, not data: give the folder of the images"
-        raise UserError(text, "no-images")
-    found = scan(root, on_progress)
-    full_name = root.resolve().name or "data"
+def _find_in_folder(storage: Storage, full_name: str, on_progress: OnProgress | None) -> DataSource:
+    root, found = storage.root, scan(storage, on_progress)
     name = _safe_name(full_name)
     if (source := _find_idx(root, name, found)) is not None:
         return source
@@ -164,13 +170,13 @@ def _find_in_folder(root: Path, on_progress: OnProgress | None) -> DataSource:
         paths += sorted(group.paths)
         labels += [number[group.name]] * len(group.paths)
         parts += [group.part] * len(group.paths)
-    notices = [*layout.notices, *_other_notices(root, list(found.digests), others, layout.one_class), *found.notices]
+    notices = [*layout.notices, *_other_notices(storage, list(found.digests), others, layout.one_class), *found.notices]
     facts = [
         f"{label} {part} {path} {found.digests[path]}" for label, part, path in zip(labels, parts, paths, strict=True)
     ]
     return FolderSource(
         name, root, _digest([*facts, *class_names]), layout.understood, tuple(notices),
-        tuple(paths), np.array(labels, np.int64), np.array(parts, np.int8), class_names,
+        storage, tuple(paths), np.array(labels, np.int64), np.array(parts, np.int8), class_names,
     )  # fmt: skip
 
 
@@ -211,7 +217,7 @@ def _nothing(root: Path, found: Scan, kinds: Counter[str]) -> UserError:
     return UserError("; ".join([text, *found.notices]), "file-unreadable" if found.unreadable else "no-images")
 
 
-def _other_notices(root: Path, images: list[str], others: list[str], one_class: bool) -> list[str]:
+def _other_notices(storage: Storage, images: list[str], others: list[str], one_class: bool) -> list[str]:
     """On files that are no images: what may hold labels, such as labels.csv, what may hold images, and the rest."""
     names = {_base(path) for path in images}
     stems = {stem(name) for name in names}
@@ -231,7 +237,7 @@ def _other_notices(root: Path, images: list[str], others: list[str], one_class: 
             packed.append(path)
         elif suffix in LABEL_TEXTS:
             searched += 1
-            if searched <= SEARCHED_FILES and _may_hold_labels(root / path, names):
+            if searched <= SEARCHED_FILES and _may_hold_labels(storage, path, names):
                 tables.append(path)
         elif suffix not in DOCUMENTS and _base(path).lower() not in ("readme", "license"):
             kinds[suffix] += 1
@@ -249,12 +255,12 @@ def _other_notices(root: Path, images: list[str], others: list[str], one_class: 
     return notices
 
 
-def _may_hold_labels(path: Path, image_names: set[str]) -> bool:
+def _may_hold_labels(storage: Storage, path: str, image_names: set[str]) -> bool:
     """Whether a file's name or folder says that it holds labels, or its first bytes name an image file."""
-    if LABEL_WORDS.search(path.stem) or path.parent.name.lower() in ANNOTATION_FOLDERS:
+    if LABEL_WORDS.search(stem(path)) or path.rpartition("/")[0].rpartition("/")[2].lower() in ANNOTATION_FOLDERS:
         return True
     try:
-        with open_regular(path) as file:
+        with storage.open(path) as file:
             text = file.read(SEARCHED_BYTES).decode("utf-8", "replace")
     except OSError:
         return False

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from ptarmigan.core.types import UserError, class_name, counted, natural, shorten
 from ptarmigan.data.arrays import HELD_OUT, PART_WORDS, SELECT, UNDECIDED
-from ptarmigan.data.scan import Folder
+from ptarmigan.data.storage import Folder
 
 # Words that may stand beside a word of the above: train_images, seg_train, Final_Test.
 PLAIN_WORDS = {

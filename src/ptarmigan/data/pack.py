@@ -87,7 +87,7 @@ def open_pack(source: DataSource, data: Data, on_progress: OnProgress | None = N
     """
     folder = cache_folder() / "packs" / _cache_key(source, data)
     pack = _load_pack(folder, on_progress)
-    if pack is not None and not any(_can_read(source.root / path) for path in pack.unreadable):
+    if pack is not None and not any(_can_read(source, path) for path in pack.unreadable):
         return pack
     damaged = pack is None and folder.exists()
     try:
@@ -203,17 +203,17 @@ def _unreadable(source: DataSource, missing: NDArray[np.int64]) -> list[str]:
     """The paths of those of the files that the system does not let us read: later it may."""
     if not isinstance(source, FolderSource):
         return []
-    return [path for path in (source.paths[i] for i in missing) if not _can_read(source.root / path)]
+    return [path for path in (source.paths[i] for i in missing) if not _can_read(source, path)]
 
 
-def _can_read(path: Path) -> bool:
+def _can_read(source: DataSource, path: str) -> bool:
+    assert isinstance(source, FolderSource)
     try:
-        if path.is_file():  # reading a pipe could wait for ever
-            path.read_bytes()
+        with source.storage.open(path) as file:
+            file.read()
             return True
     except OSError:
-        pass
-    return False
+        return False
 
 
 def _load_pack(folder: Path, on_progress: OnProgress | None = None) -> Pack | None:

@@ -10,8 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import IO, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -104,14 +103,15 @@ class _FolderReader:
 
     def __init__(self, source: FolderSource, data: Data, on_progress: OnProgress | None) -> None:
         self.source, self.data, self.on_progress = source, data, on_progress
-        self.paths = [source.root / path for path in source.paths]
         self.limits = Limits(data.max_pixels)
         self.failed: dict[int, tuple[str, str]] = {}  # index -> reason, detail
         self.notices: list[str] = []
 
     def open(self) -> SourceReader:
-        source, data, path = self.source, self.data, self.paths
-        headers = dict(self._map("reading headers", lambda i: read_header(path[i], self.limits), range(len(path))))
+        source, data = self.source, self.data
+        headers = dict(
+            self._map("reading headers", lambda file: read_header(file, self.limits), range(len(source.paths)))
+        )
         channels = self._channels(headers)
         window = self._window([i for i, header in headers.items() if header.deep])
         good = [headers[i] for i in headers if i not in self.failed]
@@ -137,7 +137,7 @@ class _FolderReader:
             return data.channels or 1
         chosen = _spread(list(headers))
         doubtful = [i for i in chosen if headers[i].colour or headers[i].alpha]
-        found = dict(self._map("looking for colour", lambda i: look(self.paths[i], self.limits), doubtful))
+        found = dict(self._map("looking for colour", lambda file: look(file, self.limits), doubtful))
         looks = {i: found.get(i, Look(False, False)) for i in chosen if i not in self.failed}
         if not looks:
             return 1
@@ -164,7 +164,7 @@ class _FolderReader:
         if not deep:
             return OF_16_BITS
         chosen = _spread(deep)
-        found = self._map("reading the range of values", lambda i: read_values(self.paths[i], self.limits), chosen)
+        found = self._map("reading the range of values", lambda file: read_values(file, self.limits), chosen)
         values = [one for _, one in found]
         if not values:
             return OF_16_BITS
@@ -188,10 +188,10 @@ class _FolderReader:
         return window
 
     def _chunks(self, shape: TargetShape) -> Iterator[Chunk]:
-        count = len(self.paths)
+        count = len(self.source.paths)
         part: dict[int, NDArray[np.uint8]] = {}
         todo = [i for i in range(count) if i not in self.failed]
-        for i, image in self._map("decoding images", lambda i: decode(self.paths[i], shape, self.limits), todo):
+        for i, image in self._map("decoding images", lambda file: decode(file, shape, self.limits), todo):
             part[i] = image
             if len(part) == CHUNK:
                 yield Chunk(np.array(list(part)), np.stack(list(part.values())))
@@ -214,15 +214,19 @@ class _FolderReader:
         kinds = ", ".join(f"{count} {reason}" for reason, count in counts.most_common())
         return (f" ({kinds}): " if len(counts) > 1 else ": ") + shorten(names, 3)
 
-    def _map(self, what: str, work: Callable[[int], T], indices: Sequence[int]) -> Iterator[tuple[int, T]]:
+    def _map(self, what: str, work: Callable[[IO[bytes]], T], indices: Sequence[int]) -> Iterator[tuple[int, T]]:
         """(index, result) in order, computed in threads (Pillow releases Python's lock); failures are collected."""
 
         def attempt(index: int) -> T | None:
             try:
-                return work(index)
-            except Exception as error:  # a damaged file can make Pillow raise anything
-                self.failed[index] = _reason(error, self.paths[index])
-                return None
+                with self.source.open(index) as file:
+                    try:
+                        return work(file)
+                    except Exception as error:  # a damaged file can make Pillow raise anything
+                        self.failed[index] = _reason(error, file)
+            except OSError as error:
+                self.failed[index] = error.strerror or type(error).__name__, ""
+            return None
 
         with _pillow_without_warnings(), ThreadPoolExecutor(os.cpu_count()) as pool:
             for start in range(0, len(indices), CHUNK):
@@ -267,12 +271,12 @@ def _pillow_without_warnings() -> Iterator[None]:
         Image.MAX_IMAGE_PIXELS = limit
 
 
-def _reason(error: Exception, path: Path) -> tuple[str, str]:
+def _reason(error: Exception, file: IO[bytes]) -> tuple[str, str]:
     """A reason in few words, which other files may share, and a detail of this file."""
     if isinstance(error, Refused):
         return str(error), error.detail
     if isinstance(error, UnidentifiedImageError):
-        return ("damaged" if begins_as_image(path) else "not an image"), ""
+        return ("damaged" if begins_as_image(file) else "not an image"), ""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror, ""
     text = " ".join(str(error).split()) or type(error).__name__
