@@ -37,6 +37,7 @@ GAMES: dict[str, dict[str, Any]] = {  # without batch norm, so that parts of a b
         "r2": 0,
         "d_steps": 2,
         "flip": True,
+        "balance": True,
         "augment": "diffaugment",
         "augment_p": "0..1",
         "g_betas": (0, "0.99..0.95"),

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ptarmigan.core import seeding
-from ptarmigan.data.batches import Batches, LoadedBatch, shuffled_order, to_float
+from ptarmigan.data.batches import Batches, ClassOrder, LoadedBatch, shuffled_order, to_float
 
 IMAGES = np.arange(12 * 3 * 4 * 3, dtype=np.uint8).reshape(12, 3, 4, 3)
 LABELS = np.arange(12, dtype=np.int64) % 5
@@ -197,3 +197,46 @@ def test_an_error_in_the_thread_reaches_the_caller() -> None:
         batches.get(4)
         with pytest.raises(IndexError):
             batches.get(8)
+
+
+@given(st.lists(st.integers(1, 40), min_size=1, max_size=12), st.integers(0, 10**9), st.integers(1, 300))
+@settings(max_examples=60, deadline=None)
+def test_the_balanced_order_gives_each_class_its_share_within_one(sizes: list[int], first: int, count: int) -> None:
+    labels = np.random.default_rng(0).permutation(np.repeat(np.arange(len(sizes)) * 3, sizes))
+    order, classes = ClassOrder(labels), len(sizes)
+    start = first // classes * classes
+    drawn = np.unique(labels[order.draw(0, "order", start, count)], return_counts=True)[1]
+    assert drawn.max() <= -(-count // classes)
+    assert drawn.sum() == count
+    assert len(drawn) == min(classes, count) or count < classes
+    assert drawn.min() >= count // classes
+    cut = count // 3 + 1
+    parts = [order.draw(0, "order", start + a, min(cut, count - a)) for a in range(0, count, cut)]
+    assert (np.concatenate(parts) == order.draw(0, "order", start, count)).all()
+
+
+def test_the_balanced_order_draws_each_image_of_a_class_before_one_comes_again() -> None:
+    labels = np.array([0] * 50 + [1] * 3 + [2])
+    rounds = ClassOrder(labels).draw(1, "order", 0, 3 * 100).reshape(100, 3)
+    assert (np.sort(labels[rounds]) == [0, 1, 2]).all()
+    assert len({tuple(row) for row in labels[rounds]}) == 6
+    large, small = rounds[labels[rounds] == 0], rounds[labels[rounds] == 1][:99]
+    assert sorted(large[:50]) == sorted(large[50:]) == list(range(50))
+    assert (large[:50] != large[50:]).any()
+    assert (np.sort(small.reshape(-1, 3)) == [50, 51, 52]).all()
+    assert len({tuple(row) for row in small.reshape(-1, 3)}) == 6
+    others = ClassOrder(labels).draw(2, "order", 0, 300), ClassOrder(labels).draw(1, "extra", 0, 300)
+    assert all((other != rounds.reshape(-1)).any() for other in others)
+
+
+@pytest.mark.parametrize("block", [1, 7, 64])
+def test_balanced_batches_are_addressed_by_position(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ptarmigan.data.batches.BLOCK", block)
+    with some(balance=True, batch=10) as batches:
+        order = ClassOrder(LABELS[1:])
+        for seen in (0, 4, 61, 0, 10**6):
+            got = batches.load(seen)
+            assert (got.indices == 1 + order.draw(0, "order", seen, 10)).all()
+            assert got.labels.tolist() == LABELS[got.indices].tolist()
+            if seen % 5 == 0:
+                assert sorted(got.labels.tolist()) == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]

@@ -311,7 +311,8 @@ def test_small_classes_are_told_what_to_expect(tmp_path: Path) -> None:
     put(folder / "eel/2.png")
     data = open_dataset(folder, Data(split="90/5/5"))
     assert data.part[data.labels == 2].tolist() == [TRAIN, TRAIN]
-    share, few = data.notices
+    share, unequal, few = data.notices
+    assert "--balance" in unequal
     assert ": eel;" in share
     assert all(fact in few for fact in ("100 training images", "1 of 3 classes", "(eel: 2)", "--flip"))
     count = len(data.indices())
@@ -365,3 +366,20 @@ def test_many_files_do_not_pile_up_in_memory(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(read, "decode", counted)
     assert len(open_dataset(folder, Data()).images) == 80
     assert most <= 12
+
+
+def test_classes_of_unequal_size_are_named_with_what_training_does_about_it(tmp_path: Path) -> None:
+    images = RNG.integers(0, 256, (1310, 28, 28), np.uint8)
+    names = np.array(["cat", "dog", "eel"])
+    np.savez(tmp_path / "x.npz", arr_0=images, arr_1=np.repeat([0, 1, 2], [1100, 110, 100]), class_names=names)
+    (unequal,) = open_dataset(tmp_path / "x.npz", Data(split="none")).notices
+    assert all(fact in unequal for fact in ("cat has 11 times", "of eel", "--balance"))
+    (balanced,) = open_dataset(tmp_path / "x.npz", Data(split="none", balance=True)).notices
+    assert all(fact in balanced for fact in ("eel is seen 11 times as often", "of cat", "scores"))
+    np.savez(tmp_path / "y.npz", arr_0=images[:1200], arr_1=np.repeat([0, 1, 2], [1000, 100, 100]))
+    assert open_dataset(tmp_path / "y.npz", Data(split="none")).notices == ()
+    np.savez(tmp_path / "z.npz", arr_0=images[:200], arr_1=np.repeat([0, 1], 100))
+    (equal,) = open_dataset(tmp_path / "z.npz", Data(split="none", balance=True)).notices
+    assert "as often" not in equal
+    np.savez(tmp_path / "one.npz", arr_0=images[:100])
+    assert "--balance changes nothing" in str(open_dataset(tmp_path / "one.npz", Data(balance=True)).notices)

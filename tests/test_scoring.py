@@ -361,8 +361,10 @@ def test_a_run_without_its_record_is_said_to_lack_it(tiny: Path, tmp_path: Path)
 def test_an_unconditional_generator_is_scored_over_all_classes(
     few_of_a_class: None, shapes: Path, tmp_path: Path
 ) -> None:
-    plain = train(shapes, out=tmp_path / "plain", **{**SPLIT, "recipe": "dcgan", "width": 4, "batch": 8})
+    fields = {**SPLIT, "recipe": "dcgan", "width": 4, "batch": 8, "balance": True}
+    plain = train(shapes, out=tmp_path / "plain", **fields)
     found = score(plain, n=10, seeds=2, device="cpu")
+    assert any("--balance" in note and "without classes" in note for note in found.notes)
     assert found.classes is None
     assert found.protocol["weights"] == "the last, no average"
 

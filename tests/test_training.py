@@ -58,8 +58,10 @@ RUNS: dict[str, dict[str, Any]] = {
     "auto": {"g_blocks": 1},
     "brief auto": {},
     "acgan": {"recipe": "acgan", "ema_half_life": 100},
-    "dcgan": {"recipe": "dcgan"},
-    "wgan-gp": {"loss": "wasserstein", "gradient_penalty": 10, "r1": 0, "r2": 0, "d_steps": 2, "flip": True},
+    "dcgan": {"recipe": "dcgan", "balance": True},
+    "wgan-gp": {
+        "loss": "wasserstein", "gradient_penalty": 10, "r1": 0, "r2": 0, "d_steps": 2, "flip": True, "balance": True,
+    },
     "tac": {"conditioning": "twin_classifier"},
     "adc": {"conditioning": "discriminative_classifier", "loss": "hinge"},
     "reacgan": {"conditioning": "reacgan", "class_weight": 0.5},

@@ -93,6 +93,9 @@ class Data:
         "column of a table beside the images, or regular expression, searched in each path: images with the same "
         "text in it stay in one part of the split; default: each image by itself",
     )
+    balance: bool = option(
+        False, "draw every class equally often; default: in proportion to its training images. Scores keep those shares"
+    )
     flip: bool = option(False, "mirror each training image left to right with probability 0.5")
     augment: Literal["none", "gentle", "diffaugment", "ada"] = option(
         "none", "augment the images that D sees, against overfitting: gentle, stronger (diffaugment), adaptive (ada)"

@@ -91,6 +91,10 @@ def score(
     notes: list[str] = []
     with ProgressBar() as bar:
         source, dataset = open_images(model, data, size, seeds, device, notes, bar)
+        if isinstance(source, GeneratedImages) and source.generator.config.data.balance:
+            text = "trained with --balance; the scores are for the held-out images' own share of each class"
+            unequal = ", which a generator without classes does not follow" * (not source.conditional)
+            notes.append(text + unequal)
         feature_extractor = load_extractor(
             "efficientnet-lite0" if extractor == CLASSIFIER else extractor, weights, device
         )

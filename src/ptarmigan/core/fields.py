@@ -27,6 +27,7 @@ class DataFields(TypedDict, total=False):
 class FieldsButLoss(DataFields, total=False):
     """Every field but `loss`, which is a section of `Config` as well."""
 
+    balance: bool
     flip: bool
     augment: Literal["none", "gentle", "diffaugment", "ada"]
     augment_p: Scheduled

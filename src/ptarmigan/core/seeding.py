@@ -55,23 +55,33 @@ def masks(seed: int, purpose: str, indices: NDArray[np.int64], count: int, drop:
 
 
 def permute(seed: int, purpose: str, epoch: int, positions: NDArray[np.int64], size: int) -> NDArray[np.int64]:
-    """Map positions in [0, size) one to one to indices in [0, size), in an order keyed by (seed, purpose, epoch).
+    """Map positions in [0, size) one to one to indices in [0, size), in an order keyed by (seed, purpose, epoch)."""
+    keys = words(seed, f"{purpose}:{epoch}", np.zeros(1, np.int64), ROUNDS)
+    return permute_by(keys, positions, np.array([size]))
 
-    The map is a Feistel network on the smallest even number of bits that holds `size`.  A result outside the range is
-    mapped again until it is inside (cycle walking: Black and Rogaway, CT-RSA 2002), so no list of indices is needed.
+
+def permute_by(keys: NDArray[np.uint64], positions: NDArray[np.int64], sizes: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Map each position [N] in [0, size) to an index in [0, size); those of one key and size are mapped one to one.
+
+    keys [N or 1, ROUNDS], sizes [N or 1].  The map is a Feistel network on the smallest even number of bits that holds
+    the size.  A result outside the range is mapped again until it is inside (cycle walking: Black and Rogaway, CT-RSA
+    2002), so no list of indices is needed.
     """
-    assert not len(positions) or 0 <= positions.min() <= positions.max() < size
-    half = max(1, -(-max(1, (size - 1).bit_length()) // 2))
-    mask = np.uint64((1 << half) - 1)
-    keys = words(seed, f"{purpose}:{epoch}", np.zeros(1, np.int64), ROUNDS)[0]
+    assert ((positions >= 0) & (positions < sizes)).all()
+    bits = np.frexp(np.maximum(sizes - 1, 1))[1]  # that hold the largest index
+    halves = np.broadcast_to((-(-bits // 2)).astype(np.uint64), positions.shape)
+    limits = np.broadcast_to(sizes.astype(np.uint64), positions.shape)
+    keys = np.broadcast_to(keys, (len(positions), ROUNDS))
     out = positions.astype(np.uint64)
     outside = np.ones(len(out), bool)
     while outside.any():
-        left, right = out[outside] >> np.uint64(half), out[outside] & mask
-        for key in keys:
+        half = halves[outside]
+        mask = (np.uint64(1) << half) - np.uint64(1)
+        left, right = out[outside] >> half, out[outside] & mask
+        for key in keys[outside].T:
             left, right = right, left ^ (_mix(right ^ key) & mask)
-        out[outside] = (left << np.uint64(half)) | right
-        outside = out >= size
+        out[outside] = (left << half) | right
+        outside = out >= limits
     return out.astype(np.int64)
 
 

@@ -32,6 +32,7 @@ from ptarmigan.data.split import (
 __all__ = ["HELD_OUT", "SELECT", "TRAIN", "Batches", "Dataset", "open_dataset", "recorded_data"]
 
 FEW_IMAGES = 100  # training images of a class; with fewer, a GAN mostly memorises them
+UNEQUAL = 10  # times the training images of the smallest class that the largest has; from here it is said
 MANY_COPIES = 0.01  # of the images are copies of others; fewer are not worth a notice
 
 
@@ -158,7 +159,7 @@ def _open(source: DataSource, data: config.Data, on_progress: OnProgress | None)
         source_indices=pack.source_indices,
     )
     more = [*_notices_of_split(dataset, pack.source_part, data), *_notices_of_copies(dataset, keys)]
-    return replace(dataset, notices=(*dataset.notices, *more, *_notices_of_counts(dataset)))
+    return replace(dataset, notices=(*dataset.notices, *more, *_notices_of_counts(dataset, data.balance)))
 
 
 def _fingerprint(pack: Pack) -> str:
@@ -212,13 +213,29 @@ def _notices_of_copies(dataset: Dataset, keys: NDArray[np.uint64]) -> list[str]:
     return notices
 
 
-def _notices_of_counts(dataset: Dataset) -> list[str]:
+def _notices_of_counts(dataset: Dataset, balance: bool) -> list[str]:
     counts = dataset.class_counts()
+    notices = []
+    least, most = min(counts, key=counts.__getitem__), max(counts, key=counts.__getitem__)
+    times = f"{counts[most] / counts[least]:.3g} times" if counts[least] else ""
+    if balance and len(counts) > 1:
+        often = (
+            f": an image of {least} is seen {times} as often as one of {most}" if counts[most] > counts[least] else ""
+        )
+        notices.append(f"batches draw every class equally often{often}; scores keep each class's share of the images")
+    elif balance:
+        notices.append("the images have one class, so --balance changes nothing")
+    elif counts[most] > UNEQUAL * counts[least]:
+        notices.append(
+            f"{most} has {times} the training images of {least}, and is drawn that much more often (--balance draws "
+            "every class equally often)"
+        )
     few = [f"{name}: {count}" for name, count in counts.items() if count < FEW_IMAGES]
     if not few:
-        return []
+        return notices
     return [
+        *notices,
         f"fewer than {FEW_IMAGES} training images in {len(few):,} of {counted(len(counts), 'class')} ({shorten(few)}): "
         "expect samples that copy the training images or look alike; use more images, or --flip if mirrored images are "
-        "valid"
+        "valid",
     ]

@@ -36,6 +36,34 @@ def shuffled_order(seed: int, purpose: str, first: int, count: int, size: int) -
     return np.concatenate(parts)
 
 
+class ClassOrder:
+    """An order that draws every class equally often, as `shuffled_order` does every image.
+
+    labels [N]: the K classes are those that have labels.  Each round of K positions holds every class once, in a random
+    order; round r has element r % n of permutation r // n of the n images of a class.
+    """
+
+    def __init__(self, labels: NDArray[np.int64]) -> None:
+        self.by_class = labels.argsort(kind="stable")
+        self.sizes = np.unique(labels, return_counts=True)[1]
+        self.starts = self.sizes.cumsum() - self.sizes
+
+    def draw(self, seed: int, purpose: str, first: int, count: int) -> NDArray[np.int64]:
+        """Indices in [0, N) at the global positions first .. first+count-1."""
+        classes = len(self.sizes)
+        rounds = np.arange(first // classes, (first + count - 1) // classes + 1)
+        positions = np.arange(rounds[0] * classes, (rounds[-1] + 1) * classes)
+        order = seeding.words(seed, f"{purpose}:classes", positions, 1).reshape(-1, classes).argsort(kind="stable")
+        round_of, class_of = np.repeat(rounds, classes), order.reshape(-1)
+        sizes = self.sizes[class_of]
+        of_epoch, each = np.unique(round_of // sizes * classes + class_of, return_inverse=True)
+        keys = seeding.words(seed, f"{purpose}:members", of_epoch, seeding.ROUNDS)[each]
+        members = seeding.permute_by(keys, round_of % sizes, sizes)
+        start = first - int(positions[0])
+        drawn: NDArray[np.int64] = self.by_class[(self.starts[class_of] + members)[start : start + count]]
+        return drawn
+
+
 def to_float(images: Tensor) -> Tensor:
     """uint8 [N,H,W,C] -> float32 [N,C,H,W] in [-1, 1], channels_last: 0 is -1, 255 is 1."""
     return images.permute(0, 3, 1, 2).float().div_(127.5).sub_(1)
@@ -54,8 +82,8 @@ def copy_to_device(images: NDArray[np.uint8], device: torch.device | str) -> Ten
 class Batches:
     """Batches of some images of a data set; a thread prepares the next batch while the current one is used.
 
-    images [N,H,W,C] uint8, labels [N]; each of `indices` is drawn once per epoch.  With `flip`, an image is mirrored
-    with probability 1/2.
+    images [N,H,W,C] uint8, labels [N]; each of `indices` is drawn once per epoch, or with `balance` every class equally
+    often.  With `flip`, an image is mirrored with probability 1/2.
     """
 
     def __init__(
@@ -67,11 +95,13 @@ class Batches:
         batch: int,
         seed: int,
         flip: bool = False,
+        balance: bool = False,
         device: torch.device | str = "cpu",
     ) -> None:
         assert len(indices), "no image to draw from"
         self.images, self.labels, self.indices = images, labels, indices
         self.batch, self.seed, self.flip, self.device = batch, seed, flip, device
+        self.classes = ClassOrder(labels[indices]) if balance else None
         self.resident = copy_to_device(images, device)
         self._pool = ThreadPoolExecutor(1, "batches")
         self._blocks: dict[tuple[str, int], NDArray[np.int64]] = {}
@@ -101,13 +131,14 @@ class Batches:
         return loaded
 
     def _order(self, purpose: str, first: int) -> NDArray[np.int64]:
-        """`shuffled_order` for one batch; computed in blocks, of which the newest 8 or 9 are kept."""
+        """The order of one batch; computed in blocks, of which the newest 8 or 9 are kept."""
         numbers = range(first // BLOCK, (first + self.batch - 1) // BLOCK + 1)
         blocks = []
         for number in numbers:
             block = self._blocks.get((purpose, number))
             if block is None:
-                block = shuffled_order(self.seed, purpose, number * BLOCK, BLOCK, len(self.indices))
+                where = self.seed, purpose, number * BLOCK, BLOCK
+                block = self.classes.draw(*where) if self.classes else shuffled_order(*where, len(self.indices))
                 for old in list(self._blocks)[:-8]:
                     self._blocks.pop(old, None)
                 self._blocks[purpose, number] = block

@@ -146,7 +146,7 @@ def reasons(config: Config, given: Collection[str], setting: Setting) -> list[st
             why_batch(train.batch, setting),
             "batch", "g_lr", "d_lr", "anneal",
         ),
-        line(f"augmentation {data.augment}{share}", why_augment(data.augment, setting), "augment"),
+        line(f"augmentation {data.augment}{share}", why_augment(data.augment, setting, data.balance), "augment"),
     ]  # fmt: skip
 
 
@@ -166,14 +166,14 @@ def why_batch(batch: int, setting: Setting) -> str:
     return f"a small batch gives more updates, which a budget below {LARGE_BATCH_FROM:,} images needs"
 
 
-def why_augment(augment: str, setting: Setting) -> str:
+def why_augment(augment: str, setting: Setting, balance: bool) -> str:
     """How many images a class has and how often each is seen, and what follows from that."""
     counts = setting.counts
     mean, times = sum(counts) / len(counts), setting.images / sum(counts)
     fewest, most = min(counts), max(counts)
     of_class = f"{fewest:,}" if fewest == most else f"{fewest:,} to {most:,}"
     often = "less than once" if times < 1 else "about once" if times < 1.5 else f"about {times:,.0f} times"
-    text = f"{of_class} images per class, each seen {often}"
+    text = f"{of_class} images per class, {'on average' if balance else 'each'} seen {often}"
     if augment != "none":
         return f"{text}: D would memorise them without it"
     if mean >= FEW_PER_CLASS:

@@ -150,5 +150,5 @@ def train_batches(config: Config, dataset: Dataset, device: torch.device) -> Bat
     train = config.train
     return Batches(
         dataset.images, dataset.labels, dataset.indices(), batch=rank_batch(train.batch), seed=train.seed,
-        flip=config.data.flip, device=device,
+        flip=config.data.flip, balance=config.data.balance, device=device,
     )  # fmt: skip

@@ -20,7 +20,7 @@ from ptarmigan.core.files import Damaged, load_header, make_folder, write_atomic
 from ptarmigan.core.log import Metrics, read_rows
 from ptarmigan.core.types import Batch, UserError
 from ptarmigan.data import SELECT, Dataset
-from ptarmigan.data.batches import to_float
+from ptarmigan.data.batches import ClassOrder, to_float
 from ptarmigan.data.split import MIN_SELECT
 from ptarmigan.diagnosis.findings import Finding, Log, findings, in_words
 from ptarmigan.diagnosis.samples import Reference, d_gap, shrink
@@ -289,7 +289,10 @@ def settle_batch_norm(state: TrainState, dataset: Dataset) -> None:
     indices = np.arange(STATISTICS_IMAGES)
     z = seeding.latents(train.seed, "settle", indices, model.latent_dim, model.latent).to(state.device)
     members = dataset.indices()
-    order = seeding.permute(train.seed, "settle", 0, indices % len(members), len(members))
+    if state.config.data.balance:
+        order = ClassOrder(dataset.labels[members]).draw(train.seed, "settle", 0, len(indices))
+    else:
+        order = seeding.permute(train.seed, "settle", 0, indices % len(members), len(members))
     labels = torch.from_numpy(dataset.labels[members[order]]).to(state.device)
     recalibrate_batch_norm(state.ema, zip(torch.split(z, 256), torch.split(labels, 256), strict=True))
 
