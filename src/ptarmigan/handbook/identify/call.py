@@ -119,7 +119,12 @@ class Neutral(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name, kwargs = getattr(func, "__name__", ""), dict(kwargs or {})
-        if name.startswith("binary_cross_entropy") and args[1].requires_grad and not args[0].requires_grad:
+        if (
+            name.startswith("binary_cross_entropy")
+            and len(args) > 1
+            and args[1].requires_grad
+            and not args[0].requires_grad
+        ):
             raise Stops("exchanged")
         if name == "cuda":
             return args[0]

@@ -72,17 +72,11 @@ def takes_data(statement: ast.stmt) -> bool:
     is_real = any(side_of(name) == "real" for name in changed_names(statement))
     if is_real and isinstance(wrapped, ast.Name) and isinstance(getattr(statement, "value", None), ast.Call):
         return True
-    labels = {"labels", "label", "y", "c", "classes"}
-    if (
-        value is not None
-        and "randint(" in ast.unparse(statement)
-        and any(labels & set(words_of(n)) for n in changed_names(statement))
-    ):
+    words = {word for name in changed_names(statement) for word in words_of(name)}
+    if "randint(" in ast.unparse(statement) and words & {"labels", "label", "y", "c", "classes"}:
         return True
-    random = isinstance(getattr(statement, "value", None), ast.AST) and re.search(
-        r"\b(rand|randn|uniform|normal)\(", ast.unparse(statement.value))  # type: ignore[attr-defined]  # fmt: skip
-    if random and any(
-        side_of(name) == "real" or {"imgs", "images", "img"} & set(words_of(name)) for name in changed_names(statement)
+    if re.search(r"\b(rand|randn|uniform|normal)\(", ast.unparse(statement)) and (
+        is_real or words & {"imgs", "images", "img"}
     ):
         return True
     return is_part or (is_unpacked and isinstance(value, ast.Name) and value is getattr(statement, "value", None))

@@ -23,16 +23,18 @@ class Missing(type):
         return stand_in(cls.__dict__.get("module", "a module"), name)
 
     def __call__(cls, *given: Any, **named: Any) -> Any:
-        if "module" in vars(cls):
-            module, words = vars(cls)["module"], set(words_of(cls.__name__))
-            if words & LATENTS and not named.keys() - {"device"}:  # they go into G, whose stub ignores them
-                return importlib.import_module("torch").randn(16, 16)
-            is_image = len(given) == 1 and getattr(given[0], "ndim", 0) > 1 and given[0][0].numel() > 8
-            if len(given) == 1 and (is_image or words & MOVES):
-                return given[0]
-            remedy = f"install {module}" if module in LIBRARIES else "a module of your project belongs beside the file"
-            raise LossError(f"it needs {module}, which cannot be imported here: {remedy}")
-        return super().__call__(*given, **named)
+        if "module" not in vars(cls):  # a class of the user that inherits from it
+            return super().__call__(*given, **named)
+        torch, module, words = importlib.import_module("torch"), vars(cls)["module"], set(words_of(cls.__name__))
+        if words & LATENTS and not named.keys() - {"device"}:  # they go into G, whose stub ignores them
+            return torch.randn(16, 16)
+        is_image = len(given) == 1 and getattr(given[0], "ndim", 0) > 1 and given[0][0].numel() > 8
+        if len(given) == 1 and (is_image or words & MOVES):
+            return given[0]
+        library, file = module.split(".")[0], module.replace(".", "/") + ".py"
+        if library in LIBRARIES:
+            raise LossError(f"it needs {library}, which cannot be imported here: install {library}")
+        raise LossError(f"it needs {cls.__name__} of {file}, which is not here: put {file} beside the file")
 
 
 def stand_in(module: str, name: str) -> Any:
@@ -41,7 +43,10 @@ def stand_in(module: str, name: str) -> Any:
     return Missing(
         name,
         (nn.Module,),
-        {"module": module.split(".")[0], "__init__": lambda self, *_, **__: nn.Module.__init__(self)},
+        {
+            "module": module,
+            "__init__": lambda self, *_, **__: nn.Module.__init__(self),
+        },
     )
 
 

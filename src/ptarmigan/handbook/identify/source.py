@@ -219,10 +219,13 @@ class Program:
                     open_names.add(name)
                     continue
                 try:
-                    exec(compile(ast.Module([statement], []), str(self.path), "exec"), self.scope)
+                    self._run(statement)
                 except Exception:
                     open_names.add(name)
         return open_names
+
+    def _run(self, statement: ast.stmt, local: dict[str, Any] | None = None) -> None:
+        exec(compile(ast.Module([statement], []), str(self.path), "exec"), self.scope, local)
 
     def _import(self, name: str, statement: ast.Import | ast.ImportFrom) -> None:
         one = next(a for a in statement.names if (a.asname or a.name.split(".")[0]) == name)
@@ -230,7 +233,7 @@ class Program:
         single = copy.copy(statement)
         single.names = [one]
         try:
-            exec(compile(ast.Module([single], []), str(self.path), "exec"), self.scope)
+            self._run(single)
         except Exception:
             self.scope[name] = stand_in(module or one.name, one.name)
 
@@ -351,9 +354,7 @@ class Program:
         if method and not hasattr(cls, method):
             raise unknown("function", name, [f"{head}.{one.name}" for one in node.body if isinstance(one, Function)])
         for label, instance in self.instances(cls, node, arguments):
-            key = method or next(key for key in ("forward", "call", "__call__") if key in _all_methods(cls))
-            if "__call__" in vars(cls) and not method:
-                key = "__call__"
+            key = method or ("__call__" if "__call__" in vars(cls) else "forward")
             part = next((one for one in node.body if isinstance(one, Function) and one.name == key), node)
             uses, whole = uses_of(part), uses_of(node)
             uses.words |= whole.words
@@ -433,38 +434,22 @@ class Program:
         instance = cls.__new__(cls)
         with contextlib.suppress(Exception):
             importlib.import_module("torch.nn").Module.__init__(instance)
-        start = next((one for one in node.body if isinstance(one, Function) and one.name == "__init__"), None)
-        for statement in start.body if start else []:
-            is_made = isinstance(statement, ast.Assign | ast.AnnAssign | ast.If) and self.is_safe(statement)
-            if is_made and not any(network_of(name, True) for name in changed_names(statement)):
-                with contextlib.suppress(Exception):
-                    self.need(free_names(statement))
-                    defaults = {
-                        p.name: p.default
-                        for p in inspect.signature(cls).parameters.values()
-                        if p.default is not p.empty
-                    }
-                    exec(
-                        compile(ast.Module([statement], []), str(self.path), "exec"),
-                        self.scope,
-                        {"self": instance} | defaults | values,
-                    )
-        for method in node.body:
-            for statement in method.body if isinstance(method, Function) else []:
+        methods = [one for one in node.body if isinstance(one, Function)]
+        defaults = {p.name: p.default for p in inspect.signature(cls).parameters.values() if p.default is not p.empty}
+        local = {"self": instance} | defaults | values
+        for method in sorted(methods, key=lambda one: one.name != "__init__"):
+            for statement in method.body:
                 names = {name[5:] for name in stored_names(statement) if name.startswith("self.")}
-                makes_layer = re.search(r"\bnn\.|Loss\(", ast.unparse(statement)) and self.is_safe(statement)
-                if (
-                    makes_layer
-                    and names
-                    and not any(hasattr(instance, name) or network_of(name, True) for name in names)
-                ):
+                if method.name == "__init__":
+                    is_wanted = isinstance(statement, ast.Assign | ast.AnnAssign | ast.If)
+                else:
+                    is_layer = bool(re.search(r"\bnn\.|Loss\(", ast.unparse(statement)))
+                    is_wanted = is_layer and bool(names) and not any(hasattr(instance, name) for name in names)
+                is_network = any(network_of(name, True) for name in changed_names(statement))
+                if is_wanted and not is_network and self.is_safe(statement):
                     with contextlib.suppress(Exception):
                         self.need(free_names(statement))
-                        exec(
-                            compile(ast.Module([statement], []), str(self.path), "exec"),
-                            self.scope,
-                            {"self": instance},
-                        )
+                        self._run(statement, local)
         return instance
 
     # --- training loops ---
@@ -583,7 +568,7 @@ class Program:
                 one.lineno = one.end_lineno = getattr(one, "lineno", 1)  # type: ignore[attr-defined]
                 one.col_offset = one.end_col_offset = 0  # type: ignore[attr-defined]
         scope: dict[str, Any] = {}
-        exec(compile(ast.Module([inside], []), str(self.path), "exec"), self.scope, scope)
+        self._run(inside, scope)
         loss = types.MethodType(scope[name], instance) if node else scope[name]
         outer = self._attributes(instance, inside, node) if node else set()
         player = player_of(known) if player_of(known) in ("d", "g") else player_after(body, group, function)
@@ -602,18 +587,6 @@ def _networks(node: ast.ClassDef) -> set[str]:
 
 
 def _is_loss(name: str) -> bool:
-    if name.startswith("_"):
-        return False
     is_named = bool(LOSS_NAMES.search(name)) or "penalty" in name.lower()
-    return (
-        is_named
-        and not re.match(r"(plot|show|save|load|log|print)_", name)
-        and not (ACTIONS.match(name) and "loss" not in name.lower())
-    )
-
-
-def _all_methods(cls: type) -> set[str]:
-    return {key for c in cls.__mro__ if not c.__module__.startswith("torch") for key in vars(c)} | {
-        "forward",
-        "__call__",
-    }
+    is_action = bool(ACTIONS.match(name)) and "loss" not in name.lower()
+    return is_named and not is_action and not re.match(r"_|(plot|show|save|load|log|print)_", name)
