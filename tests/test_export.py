@@ -75,7 +75,7 @@ def embedded(text: str, name: str) -> str:
 
 def in_node(code: str, *given: object) -> Any:
     """What an expression of latents.js and network.js gives; `given` is its list of values."""
-    program = f'{asset("latents.js")}\n{asset("network.js")}\nconst given = {json.dumps(given)};\n'
+    program = f"{asset('latents.js')}\n{asset('network.js')}\nconst given = {json.dumps(given)};\n"
     assert NODE
     done = subprocess.run(
         [NODE, "-"], input=f"{program}console.log(JSON.stringify({code}));", capture_output=True, text=True, check=True,
@@ -229,7 +229,10 @@ def test_every_control_of_the_page_works_in_a_browser(kind: str, tmp_path: Path)
     assert told["focused"] == 11
     words = shlex.split(told["command"])
     assert words[:3] == ["ptarmigan", "sample", "model"]
-    assert words[3:] == [*(["--class", NAMES[1]] if conditional else []), *["-n", "16", "--seed", "3", "--out", "set-3"]]
+    assert words[3:] == [
+        *(["--class", NAMES[1]] if conditional else []),
+        *["-n", "16", "--seed", "3", "--out", "set-3"],
+    ]
     channels = generator.spec.channels
     saved = Image.open(io.BytesIO(bytes(told["png"])))
     assert saved.mode == {1: "L", 3: "RGB", 4: "RGBA"}[channels]
@@ -270,7 +273,9 @@ def test_the_command_writes_one_file_that_asks_for_nothing(
     assert (out_folder / model["classes"][1]["folder"]).is_dir()
     with raises("file-exists", "my run.html"):
         export("my run")
-    assert json.loads(embedded(export(tmp_path / "my run", out="b.html").read_text(), "model"))["argument"] == "'my run'"
+    assert (
+        json.loads(embedded(export(tmp_path / "my run", out="b.html").read_text(), "model"))["argument"] == "'my run'"
+    )
 
 
 def test_what_no_page_can_hold_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

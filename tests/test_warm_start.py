@@ -319,6 +319,35 @@ def load_tool(name: str) -> Any:
     return module
 
 
+def test_auto_starts_from_the_base_for_large_images_unless_told_otherwise(
+    packed: Path, shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fields = {**SHAPELESS_STEP, "size": "40"}
+    run = train(shapes, out=tmp_path / "run", **fields)
+    out = capsys.readouterr().out
+    assert "warm start from base" in out
+    assert "network dcgan, width 4, smallest maps 3x3: as the model has it that the run starts from" in out
+    record = load_json(run / "config.json")
+    assert record["init"]["model"] == "base"
+    assert "width" not in record["asked"]
+    train(shapes, out=run, **{**fields, "images": "16"})  # goes on without --from
+    assert "16 images" in capsys.readouterr().out
+    again = train(config=run / "config.json", out=tmp_path / "again")
+    assert load_json(again / "config.json")["init"]["model"] == "base"
+    for name, other in (
+        ("small", {"size": "32"}), ("huge", {"size": "160"}), ("wide", {"width": 4}), ("recipe", {"recipe": "dcgan"}),
+        ("scratch", {"init": "none"}), ("family", {"network": "resnet"}),
+    ):  # fmt: skip
+        cold = train(shapes, out=tmp_path / name, **{**fields, **other})
+        assert load_json(cold / "config.json")["init"] is None, name
+    train(shapes, out=tmp_path / "scratch", **{**fields, "images": "16"})  # a run keeps its start
+    with raises("run-differs", "base"):
+        train(shapes, out=tmp_path / "scratch", **fields, init="base")
+    (tmp_path / "none").mkdir()  # a folder of this name does not change what is repeated
+    repeated = train(config=tmp_path / "scratch" / "config.json", out=tmp_path / "repeated")
+    assert load_json(repeated / "config.json")["init"] is None
+
+
 def test_the_base_is_for_images_of_any_shape_and_its_networks_are_of_half_precision(
     packed: Path, shapes: Path, base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

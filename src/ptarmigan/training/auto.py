@@ -68,15 +68,17 @@ class Choice(NamedTuple):
     setting: Setting
 
 
-def choose(config: Config, given: Collection[str], setting: Setting) -> Choice:
-    """The config with the fields that `auto` chooses, except those in `given`, and the reasons.
+def choose(config: Config, given: Collection[str], setting: Setting, of_model: Collection[str] = ()) -> Choice:
+    """The config with the fields that `auto` chooses, except those in `given` and `of_model`, and the reasons.
+
+    `of_model` are the fields of a warm start's model.
 
     Raises UserError if the choice conflicts with the given fields.
     """
-    fields = {key: value for key, value in decide(config, given, setting).items() if key not in given}
+    fields = {key: value for key, value in decide(config, given, setting).items() if key not in {*given, *of_model}}
     chosen = with_fields(config, fields)
     check(chosen)
-    return Choice(chosen, reasons(chosen, given, setting), setting)
+    return Choice(chosen, reasons(chosen, given, of_model, setting), setting)
 
 
 def decide(config: Config, given: Collection[str], setting: Setting) -> dict[str, Any]:
@@ -116,11 +118,13 @@ def with_fields(config: Config, fields: dict[str, Any]) -> Config:
     return replace(config, **sections)
 
 
-def reasons(config: Config, given: Collection[str], setting: Setting) -> list[str]:
-    """One line each for network, loss, batch and augmentation: the choice, and the reason or that the user set it."""
+def reasons(config: Config, given: Collection[str], of_model: Collection[str], setting: Setting) -> list[str]:
+    """A line each for network, loss, batch and augmentation: the choice, and the reason or who else set it."""
 
     def line(what: str, why: str, *fields: str) -> str:
         yours = [field for field in fields if field in given]
+        if not yours and fields[0] in of_model:
+            why = "as the model has it that the run starts from"
         return f"{what}: " + (f"{', '.join(yours)} as given" if yours else why)
 
     model, loss, train, data = config.model, config.loss, config.train, config.data

@@ -18,6 +18,7 @@ from ptarmigan.core.paths import user_path
 from ptarmigan.core.records import RunRecord, check
 from ptarmigan.core.types import UserError
 from ptarmigan.data import Dataset, recorded_data
+from ptarmigan.training.warm_start import SCRATCH
 
 
 def images_given(data: str | Path | Dataset | None, given: dict[str, Any]) -> Path | Dataset | None:
@@ -120,8 +121,8 @@ def of_run(config: Path, data: Path | Dataset | None, init: Path | None) -> tupl
     record = read_run_config(config)
     if record is not None and data is None and (source := recorded_data(config.parent, record["data"]["source"])):
         data = Path(source)
-    if record is not None and init is None and record.get("init"):
-        init = Path(record["init"]["model"])
+    if record is not None and init is None:
+        init = Path(record["init"]["model"]) if record.get("init") else SCRATCH
     return data, init
 
 

@@ -44,7 +44,7 @@ from ptarmigan.training.given import fields_of, images_given, of_run
 from ptarmigan.training.messages import describe, describe_snapshots, finish
 from ptarmigan.training.probe import Probed, probe, report_memory, report_out_of_memory, snapshot_cost
 from ptarmigan.training.run_folder import lock, open_run, record_of, recorded_auto, write_record
-from ptarmigan.training.setup import Job, open_job, train_batches
+from ptarmigan.training.setup import Job, given_fields, open_job, train_batches
 from ptarmigan.training.signals import Stopped, catch_signals, signals_stop
 from ptarmigan.training.snapshot import (
     LAST,
@@ -147,7 +147,9 @@ def apply_auto(job: Job) -> tuple[Job, Choice | None]:
     dataset = job.dataset
     labels = torch.from_numpy(dataset.labels[dataset.indices()])
     counts = torch.bincount(labels, minlength=dataset.spec.classes).tolist()
-    choice = choose(job.config, job.given, Setting(dataset.spec, counts, job.device.type, images_in_budget(job)))
+    setting = Setting(dataset.spec, counts, job.device.type, images_in_budget(job))
+    given = given_fields(job.asked)
+    choice = choose(job.config, given, setting, job.given - given)
     return replace(job, config=choice.config), choice
 
 

@@ -17,9 +17,10 @@ from ptarmigan.core.types import UserError, shorten
 from ptarmigan.data import Batches, Dataset, open_dataset
 from ptarmigan.game.batch import rank_batch
 from ptarmigan.losses.custom import LossFile, open_loss
+from ptarmigan.training.auto import with_fields
 from ptarmigan.training.budget import DEFAULT_TIME
 from ptarmigan.training.run_folder import MARKER, new_run
-from ptarmigan.training.warm_start import WarmStart
+from ptarmigan.training.warm_start import WarmStart, chosen_start, is_scratch
 
 SHOWN_CLASSES = 10
 DECODING = "decoding images"  # what data/ calls the work that its cache spares the next run
@@ -43,8 +44,7 @@ class Job:
     @property
     def given(self) -> set[str]:
         """Fields that the user or the warm start has set, so that recipe `auto` does not choose them."""
-        given = {key for key, value in flatten(self.asked).items() if value is not None}
-        return given | set(self.warm_start.record["shape"]) if self.warm_start else given
+        return given_fields(self.asked) | set(self.warm_start.record["shape"] if self.warm_start else ())
 
     @property
     def init(self) -> dict[str, Any] | None:
@@ -55,11 +55,16 @@ class Job:
         return self.loss_file.sha256 if self.loss_file else None
 
 
+def given_fields(asked: dict[str, Any]) -> set[str]:
+    """The names of the fields that the user has set."""
+    return {key for key, value in flatten(asked).items() if value is not None}
+
+
 def open_job(
     data: Path | Dataset | None,
     asked: dict[str, Any],
     out: str | Path | None,
-    init: str | Path | None,
+    init: Path | None,
     device: torch.device,
     display: Display,
     clock: Clock,
@@ -70,7 +75,8 @@ def open_job(
     if isinstance(data, Path) and looks_like_run(data):
         text = f"{data} is a run, not images: name the images, and --out {data} to resume it or --from {data} to start"
         raise UserError(f"{text} from its weights", "no-images")
-    warm_start = WarmStart.find(Path(init), Path(out) if out else None, asked) if init else None
+    existing = Path(out) if out else None
+    warm_start = WarmStart.find(init, existing, asked) if init and not is_scratch(init) else None
     shape = warm_start.record["shape"] if warm_start else {}
     config, loss_file = open_loss(resolve({**shape, **asked}))
     given_loss = flatten(asked).get("loss", config.loss.loss)
@@ -84,6 +90,12 @@ def open_job(
         display.say(line)
     if note := conditioning_dropped(config, asked, dataset):
         display.say(f"note: {note}")
+    start = None
+    if init is None:
+        start = dist.on_first(lambda: chosen_start(existing, config, given_fields(asked), dataset.spec, device.type))
+    if start is not None:
+        warm_start = WarmStart.find(start, existing, asked)
+        config = with_fields(config, warm_start.record["shape"])
     config = fit_to_data(config, dataset)
     source = str(dataset.source.root) if isinstance(data, Dataset) else str(data or "embedded")
     run = Path(dist.on_first(lambda: str(out or new_run(dataset.name))))

@@ -7,7 +7,7 @@ and a new class starts at the mean of the model's classes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from ptarmigan.generator.header import config_and_spec, header_of
 from ptarmigan.networks import build, without_weights
 from ptarmigan.networks.layers import FIRST_POWER_ITERATIONS, power_iteration, sides
 from ptarmigan.training import checkpoint
+from ptarmigan.training.auto import LARGE_PIXELS
 from ptarmigan.training.run_folder import read_record
 
 SHAPE_FIELDS = (
@@ -33,7 +34,9 @@ SHAPE_FIELDS = (
     "size", "channels", "conditioning", "d_norm",
 )  # fmt: skip
 BASE = Path("base")  # what --from calls the model that comes with ptarmigan
+SCRATCH = Path("none")  # what --from calls random weights
 BASE_FILE = Path(__file__).parents[1] / "assets" / "base.safetensors"  # tools/base/pack.py writes it
+BASE_PIXELS = 128 * 128  # up to which `auto` starts from the base; measured at 48x64 and 64x64
 MODES = {1: "grey", 3: "RGB", 4: "RGBA"}
 SHOWN = 3  # tensors named on the terminal; config.json names all
 
@@ -115,6 +118,28 @@ class SourceModel:
 
 def is_base(path: Path) -> bool:
     return path == BASE and not path.exists()
+
+
+def is_scratch(path: Path) -> bool:
+    """Whether this is SCRATCH itself, or the same name where no file or folder has it."""
+    return path is SCRATCH or (path == SCRATCH and not path.exists())
+
+
+def chosen_start(run: Path | None, config: Config, given: Set[str], spec: ImageSpec, device: str) -> Path | None:
+    """The model that a run starts from if none is named: BASE where it was measured to help, else None.
+
+    A run that has started keeps its start.  A new one takes the base with recipe `auto`, on a CPU, for images between
+    32x32 and 128x128, if no field is given that the base's networks depend on.
+    """
+    try:
+        record = read_record(run) if run is not None else None
+    except UserError:  # `open_run` reports it
+        return None
+    if record is not None:
+        return BASE if (record.get("init") or {}).get("model") == str(BASE) else None
+    fits = not given & {*SHAPE_FIELDS} - {"size", "channels"}
+    helps = config.recipe == "auto" and device == "cpu" and LARGE_PIXELS < spec.height * spec.width <= BASE_PIXELS
+    return BASE if fits and helps and is_base(BASE) and BASE_FILE.exists() else None
 
 
 def shape_of(config: Config, spec: ImageSpec) -> dict[str, Any]:
