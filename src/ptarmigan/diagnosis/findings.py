@@ -90,17 +90,27 @@ class Log:
 
     def recent(self, name: str, share: float = SHARE) -> Values:
         """The values of a column over the last images, finite or not; none where the log is too short to judge."""
-        if name not in self.columns or not len(self.at):
-            return np.empty(0)
-        span = share * self.at[-1]
-        if self.unit == "images":
-            span = max(span, LEAST_IMAGES)
-        if self.at[-1] - self.at[0] < span:
+        span = self.span(share)
+        if name not in self.columns or self.at[-1] - self.at[0] < span:
             return np.empty(0)
         there = ~np.isnan(self.columns[name])
         rows = max(LEAST_ROWS, int(np.count_nonzero(there & (self.at > self.at[-1] - span))))
         values = self.columns[name][there]
         return values[-rows:] if len(values) >= rows else np.empty(0)
+
+    def span(self, share: float = SHARE) -> float:
+        """The images, or steps, over which a column must be beyond its limit."""
+        return float(max(share * self.at[-1], LEAST_IMAGES if self.unit == "images" else 0))
+
+    @property
+    def long_enough(self) -> bool:
+        """Whether there is enough of the log to judge, and of its snapshots if they are scored."""
+        scored = len(self.all("select_kid"))
+        return (
+            len(self.at) >= LEAST_ROWS
+            and self.at[-1] - self.at[0] >= self.span()
+            and (scored == 0 or scored >= SNAPSHOTS)
+        )
 
     def snapshots(self, name: str) -> Values:
         """The values of a statistic at the last snapshots; none where there are too few."""
@@ -466,6 +476,8 @@ def is_wanted(finding: Finding, wanted: str) -> bool:
     return finding.name == wanted
 
 
-def in_words(found: list[Finding]) -> str:
-    """`healthy`, or the worst finding in at most eight words."""
-    return KINDS[found[0].name].verdict if found else "healthy"
+def verdict(log: Log, found: list[Finding]) -> str:
+    """The worst finding in at most eight words, `healthy`, or that it is too early to say so."""
+    if found:
+        return KINDS[found[0].name].verdict
+    return "healthy" if log.long_enough else "too early to judge"
