@@ -43,8 +43,8 @@ EVENTS = "*tfevents*"
 def read(path: Path, given: Mapping[str, str]) -> Log:
     """The log of a run folder, or the log at a path; `given` maps a name to the column of the log that it stands for.
 
-    Raises UserError: path-not-found, file-unreadable, log-empty, log-unclear, and columns-unknown where neither D's loss nor G's is
-    found.
+    Raises UserError: path-not-found, file-unreadable, log-empty, log-unclear, and columns-unknown where neither D's
+    loss nor G's is found.
     """
     if not path.exists():
         raise UserError(f"{path} does not exist: name a run folder or a log", "path-not-found")
