@@ -191,6 +191,15 @@ def penalties(log: Log) -> str:
     return " ".join([*options, *(["--d-norm none"] if log.fields.get("d_norm") == "batch" else [])])
 
 
+def more_augmentation(log: Log) -> str:
+    """The next stronger augmentation; none after ada."""
+    augment = log.fields.get("augment", "ada")
+    if augment == "ada":
+        return ""
+    scheduled = log.fields["augment_p"] != 1.0  # which diffaugment alone takes
+    return f"--augment {'ada' if augment == 'diffaugment' else 'diffaugment'}{' --augment-p 1' if scheduled else ''}"
+
+
 def diverged(log: Log) -> Finding | None:
     """A value was NaN or infinite, or D's loss or a gradient has left every usual size."""
     remedy = log.train(
@@ -357,18 +366,10 @@ def d_overfits(log: Log) -> Finding | None:
         evidence, limit, source = f"the mean sign of D on real images is {sign:.2g}", SIGNS, "augment_r"
     else:
         return None
-    stronger = {"none": "diffaugment", "gentle": "diffaugment", "diffaugment": "ada", "ada": "ada"}
-    augment = f"--augment {stronger[log.fields['augment']]}" if log.fields else ""
-    if log.fields.get("augment_p", 1.0) != 1.0:
-        augment += " --augment-p 1"
     return Finding(
-        "d-overfits",
-        "warning",
-        evidence,
-        f"above {limit:g}",
-        source,
-        log.train("augment the images that D sees; more images; an earlier checkpoint", augment),
-    )
+        "d-overfits", "warning", evidence, f"above {limit:g}", source,
+        log.train("augment the images that D sees; more images; an earlier checkpoint", more_augmentation(log)),
+    )  # fmt: skip
 
 
 def copies(log: Log) -> Finding | None:
@@ -378,7 +379,7 @@ def copies(log: Log) -> Finding | None:
         return None
     return Finding(
         "copies", "warning", f"generated images are {ratio:.2g} as far from training images as new real ones are",
-        f"below {CLOSE:g}", "copying", log.train("augment; stop earlier; more images", "--augment ada"),
+        f"below {CLOSE:g}", "copying", log.train("augment; stop earlier; more images", more_augmentation(log)),
     )  # fmt: skip
 
 
