@@ -362,7 +362,12 @@ def d_overfits(log: Log) -> Finding | None:
     gaps, signs = log.snapshots("d_gap"), log.recent("augment_r")
     if len(gaps) and (gap := float(gaps.min())) > GAP:
         evidence, limit, source = f"D puts new real images {gap:.0%} of the way to generated ones", GAP, "d_gap"
-    elif len(signs) and log.fields.get("augment") != "ada" and (sign := float(signs.mean())) > SIGNS:
+    elif (
+        not len(log.all("d_gap"))
+        and len(signs)
+        and log.fields.get("augment") != "ada"
+        and (sign := float(signs.mean())) > SIGNS
+    ):
         evidence, limit, source = f"the mean sign of D on real images is {sign:.2g}", SIGNS, "augment_r"
     else:
         return None
