@@ -26,7 +26,7 @@ from ptarmigan.training import snapshot
 from support import call, raises, random_projection
 
 LN2 = math.log(2)
-FIELDS = resolve({}).flat()
+FIELDS = resolve({"batch": 8}).flat()
 IMAGES = np.arange(1, 21) * 1000.0
 
 
@@ -95,7 +95,7 @@ def test_every_finding_is_planted_and_can_be_named_to_stop_on() -> None:
 @pytest.mark.parametrize("recipe", RECIPES)
 @pytest.mark.parametrize("given", [{}, {"loss": "relativistic", "d_norm": "none"}, {"augment": "diffaugment"}])
 def test_every_remedy_is_a_command_that_is_valid(recipe: str, given: dict[str, Any]) -> None:
-    config = resolve({"recipe": recipe, **given})
+    config = resolve({"recipe": recipe, "batch": 8, **given})
     for _, columns, _, fields in PLANTED:
         for finding in findings(log(columns, **config.flat() | fields)):
             if not finding.remedy.startswith("ptarmigan train"):
@@ -120,6 +120,8 @@ def test_a_short_log_is_not_judged() -> None:
     assert verdict(short, []) != verdict(log({"d_adv": 1.0}), [])
     rows |= {seen: {"images_seen": seen, "d_adv": 0.0} for seen in (2040, 2080, 2120)}
     assert [finding.name for finding in findings(Log.of_run(rows, FIELDS, "x"))] == ["d-too-strong", "collapse"]
+    large = Log.of_run(rows, FIELDS | {"batch": 128}, "x")  # 16 updates
+    assert [finding.name for finding in findings(large)] == ["d-too-strong"]
 
 
 def test_the_worst_finding_comes_first_and_a_severity_means_it_or_worse() -> None:
@@ -326,6 +328,7 @@ def scored(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     monkeypatch.setattr(snapshot, "MIN_SELECT", 2)
     monkeypatch.setattr(snapshot.features, "load_extractor", lambda **_: random_projection())
     monkeypatch.setattr(module, "LEAST_IMAGES", 8)
+    monkeypatch.setattr(module, "LEAST_UPDATES", 2)
     return {**SMALL, "split": "60/40/0", "snapshots": 3, "live_images": 30}
 
 

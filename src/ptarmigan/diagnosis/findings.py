@@ -20,6 +20,7 @@ LEAST_IMAGES = 2000  # over which a column of the log must be beyond its limit
 SHARE = 0.15  # of the images seen so far, over which it must be so in a longer run; SWINGING for swings
 LEAST_ROWS = 3  # of the log
 SNAPSHOTS = 2  # in a row whose statistic must be beyond its limit
+LEAST_UPDATES = 200  # of G, before which its samples are not judged
 
 # Limits of the statistics
 LARGE, SPIKE = 100.0, 20.0
@@ -106,16 +107,23 @@ class Log:
     def long_enough(self) -> bool:
         """Whether there is enough of the log to judge, and of its snapshots if they are scored."""
         scored = len(self.all("select_kid"))
+        if scored and not self.trained:
+            return False
         return (
             len(self.at) >= LEAST_ROWS
             and self.at[-1] - self.at[0] >= self.span()
             and (scored == 0 or scored >= SNAPSHOTS)
         )
 
+    @property
+    def trained(self) -> bool:
+        """Whether G has been updated so often that its samples say something."""
+        return bool(self.at[-1] >= LEAST_UPDATES * self.fields.get("batch", 1))
+
     def snapshots(self, name: str) -> Values:
         """The values of a statistic at the last snapshots; none where there are too few."""
         values = self.all(name)
-        return values[-SNAPSHOTS:] if len(values) >= SNAPSHOTS else np.empty(0)
+        return values[-SNAPSHOTS:] if len(values) >= SNAPSHOTS and self.trained else np.empty(0)
 
     def train(self, words: str, options: str = "") -> str:
         """The remedy: the command that repeats the run with other options, or the words."""
@@ -360,14 +368,11 @@ def too_easy(log: Log) -> Finding | None:
 def d_overfits(log: Log) -> Finding | None:
     """D knows its training images by heart: it takes new real images for generated ones."""
     gaps, signs = log.snapshots("d_gap"), log.recent("augment_r")
+    if log.fields.get("augment") == "ada" or len(log.all("d_gap")):
+        signs = np.empty(0)
     if len(gaps) and (gap := float(gaps.min())) > GAP:
         evidence, limit, source = f"D puts new real images {gap:.0%} of the way to generated ones", GAP, "d_gap"
-    elif (
-        not len(log.all("d_gap"))
-        and len(signs)
-        and log.fields.get("augment") != "ada"
-        and (sign := float(signs.mean())) > SIGNS
-    ):
+    elif len(signs) and (sign := float(signs.mean())) > SIGNS:
         evidence, limit, source = f"the mean sign of D on real images is {sign:.2g}", SIGNS, "augment_r"
     else:
         return None
