@@ -19,14 +19,14 @@ from ptarmigan.config import RECIPES, Train
 from ptarmigan.core.log import read_rows
 from ptarmigan.core.tensor_files import load_tensors
 from ptarmigan.diagnosis import findings as module
-from ptarmigan.diagnosis.findings import KINDS, SEVERITIES, Finding, Log, findings, in_words, is_wanted
+from ptarmigan.diagnosis.findings import KINDS, SEVERITIES, Finding, Log, findings, is_wanted, verdict
 from ptarmigan.diagnosis.samples import Reference, d_gap, nyquist_share, shrink
 from ptarmigan.diagnosis.story import events, now
 from ptarmigan.training import snapshot
 from support import call, raises, random_projection
 
 LN2 = math.log(2)
-FIELDS = resolve({}).flat()
+FIELDS = resolve({"batch": 8}).flat()
 IMAGES = np.arange(1, 21) * 1000.0
 
 
@@ -89,13 +89,13 @@ def test_every_finding_is_planted_and_can_be_named_to_stop_on() -> None:
     for name, kind in KINDS.items():
         assert len(kind.verdict.split()) <= 8
         assert {*kind.explains} < {*KINDS} - {name}
-    assert in_words([]) == "healthy"
+    assert verdict(log({"d_adv": 1.0}), []) == "healthy"
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
 @pytest.mark.parametrize("given", [{}, {"loss": "relativistic", "d_norm": "none"}, {"augment": "diffaugment"}])
 def test_every_remedy_is_a_command_that_is_valid(recipe: str, given: dict[str, Any]) -> None:
-    config = resolve({"recipe": recipe, **given})
+    config = resolve({"recipe": recipe, "batch": 8, **given})
     for _, columns, _, fields in PLANTED:
         for finding in findings(log(columns, **config.flat() | fields)):
             if not finding.remedy.startswith("ptarmigan train"):
@@ -115,15 +115,19 @@ def test_every_remedy_is_a_command_that_is_valid(recipe: str, given: dict[str, A
 
 def test_a_short_log_is_not_judged() -> None:
     rows = {seen: {"images_seen": seen, "d_adv": 0.0, "variety": 0.1} for seen in (100, 2000)}
-    assert findings(Log.of_run(rows, FIELDS, "x").until(100)) == []
+    short = Log.of_run(rows, FIELDS, "x").until(100)
+    assert findings(short) == []
+    assert verdict(short, []) != verdict(log({"d_adv": 1.0}), [])
     rows |= {seen: {"images_seen": seen, "d_adv": 0.0} for seen in (2040, 2080, 2120)}
     assert [finding.name for finding in findings(Log.of_run(rows, FIELDS, "x"))] == ["d-too-strong", "collapse"]
+    large = Log.of_run(rows, FIELDS | {"batch": 128}, "x")  # 16 updates
+    assert [finding.name for finding in findings(large)] == ["d-too-strong"]
 
 
 def test_the_worst_finding_comes_first_and_a_severity_means_it_or_worse() -> None:
     found = findings(log({"nyquist": 9.0, "variety": 0.2, "select_kid": 1.0, "select_kid_error": 0.1}))
     assert [finding.severity for finding in found] == ["error", "warning", "note"]
-    assert in_words(found) == KINDS["collapse"].verdict
+    assert verdict(log({}), found) == KINDS["collapse"].verdict
     error, warning, note = found
     for wanted, finding, is_it in (
         ("error", error, True), ("error", warning, False), ("warning", error, True), ("warning", note, False),
@@ -301,6 +305,11 @@ def test_what_is_no_log_is_refused(tmp_path: Path) -> None:
         diagnose(tmp_path / "none")
     with raises("log-empty", tmp_path):
         diagnose(tmp_path)
+    for name in ("a", "b"):
+        (tmp_path / "two" / name).mkdir(parents=True)
+        (tmp_path / "two" / name / "events.out.tfevents.1").write_bytes(event(1, "d_loss", 1.0, False))
+    with raises("log-unclear", tmp_path / "two" / "a"):
+        diagnose(tmp_path / "two")
     for name, content in (("x.csv", b""), ("x.jsonl", b"{\n"), ("x.tfevents", b"\x05\0\0\0\0\0\0\0" + b"\xff" * 17)):
         (tmp_path / name).write_bytes(content)
         with raises("log-empty", tmp_path / name):
@@ -319,6 +328,7 @@ def scored(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     monkeypatch.setattr(snapshot, "MIN_SELECT", 2)
     monkeypatch.setattr(snapshot.features, "load_extractor", lambda **_: random_projection())
     monkeypatch.setattr(module, "LEAST_IMAGES", 8)
+    monkeypatch.setattr(module, "LEAST_UPDATES", 2)
     return {**SMALL, "split": "60/40/0", "snapshots": 3, "live_images": 30}
 
 

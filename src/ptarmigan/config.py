@@ -337,7 +337,7 @@ class Train:
         "d-overfits", "oscillates", "too-easy", "copies", "colour-shift", "checkerboard", "no-progress", "warning",
         "error",
     ] | None = option(
-        None, "stop at a snapshot with this finding of `ptarmigan diagnose`, with any error, or any warning or error"
+        None, "stop at a snapshot with this finding of `diagnose`, or with an error, or a warning; default: never"
     )  # fmt: skip
     keep: int = option(
         2, "newest checkpoints to keep; `sample --at` and `replay` need those of earlier steps", 1, 100_000

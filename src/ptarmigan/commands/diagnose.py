@@ -9,7 +9,7 @@ from pathlib import Path
 from ptarmigan.core.console import duration
 from ptarmigan.core.paths import user_path
 from ptarmigan.core.types import UserError, shown
-from ptarmigan.diagnosis.findings import KINDS, OF_SAMPLES, Finding, Log, in_words, is_wanted
+from ptarmigan.diagnosis.findings import KINDS, OF_SAMPLES, Finding, Log, is_wanted, verdict
 from ptarmigan.diagnosis.logs import read
 from ptarmigan.diagnosis.story import Event, events, now
 
@@ -31,8 +31,8 @@ class Diagnosis:
 
     @property
     def verdict(self) -> str:
-        """`healthy`, or the worst finding that holds at the end, in at most eight words."""
-        return in_words(self.findings)
+        """The worst finding that holds at the end in at most eight words, `healthy`, or `too early to judge`."""
+        return verdict(self.log, self.findings)
 
     def fails(self, severity: str | None) -> bool:
         """Whether a finding that holds at the end is at least so severe."""
@@ -53,7 +53,8 @@ def diagnose(log: str | Path, *, map: Sequence[str] | None = None) -> Diagnosis:
     `log` is a run folder, a metrics.jsonl, StyleGAN's stats.jsonl, other JSON lines, a CSV, or a folder of
     TensorBoard's event files.  `map` names columns that are not recognised: ["d_loss=COLUMN"].
 
-    Raises UserError: path-not-found, file-unreadable, log-empty, value-invalid, unknown-name, columns-unknown.
+    Raises UserError: path-not-found, file-unreadable, log-empty, log-unclear, value-invalid, unknown-name,
+    columns-unknown.
     """
     given = {}
     for pair in [map] if isinstance(map, str) else map or ():

@@ -20,6 +20,7 @@ LEAST_IMAGES = 2000  # over which a column of the log must be beyond its limit
 SHARE = 0.15  # of the images seen so far, over which it must be so in a longer run; SWINGING for swings
 LEAST_ROWS = 3  # of the log
 SNAPSHOTS = 2  # in a row whose statistic must be beyond its limit
+LEAST_UPDATES = 200  # of G, before which its samples are not judged
 
 # Limits of the statistics
 LARGE, SPIKE = 100.0, 20.0
@@ -90,22 +91,39 @@ class Log:
 
     def recent(self, name: str, share: float = SHARE) -> Values:
         """The values of a column over the last images, finite or not; none where the log is too short to judge."""
-        if name not in self.columns or not len(self.at):
-            return np.empty(0)
-        span = share * self.at[-1]
-        if self.unit == "images":
-            span = max(span, LEAST_IMAGES)
-        if self.at[-1] - self.at[0] < span:
+        span = self.span(share)
+        if name not in self.columns or self.at[-1] - self.at[0] < span:
             return np.empty(0)
         there = ~np.isnan(self.columns[name])
         rows = max(LEAST_ROWS, int(np.count_nonzero(there & (self.at > self.at[-1] - span))))
         values = self.columns[name][there]
         return values[-rows:] if len(values) >= rows else np.empty(0)
 
+    def span(self, share: float = SHARE) -> float:
+        """The images, or steps, over which a column must be beyond its limit."""
+        return float(max(share * self.at[-1], LEAST_IMAGES if self.unit == "images" else 0))
+
+    @property
+    def long_enough(self) -> bool:
+        """Whether there is enough of the log to judge, and of its snapshots if they are scored."""
+        scored = len(self.all("select_kid"))
+        if scored and not self.trained:
+            return False
+        return (
+            len(self.at) >= LEAST_ROWS
+            and self.at[-1] - self.at[0] >= self.span()
+            and (scored == 0 or scored >= SNAPSHOTS)
+        )
+
+    @property
+    def trained(self) -> bool:
+        """Whether G has been updated so often that its samples say something."""
+        return bool(self.at[-1] >= LEAST_UPDATES * self.fields.get("batch", 1))
+
     def snapshots(self, name: str) -> Values:
         """The values of a statistic at the last snapshots; none where there are too few."""
         values = self.all(name)
-        return values[-SNAPSHOTS:] if len(values) >= SNAPSHOTS else np.empty(0)
+        return values[-SNAPSHOTS:] if len(values) >= SNAPSHOTS and self.trained else np.empty(0)
 
     def train(self, words: str, options: str = "") -> str:
         """The remedy: the command that repeats the run with other options, or the words."""
@@ -179,6 +197,15 @@ def penalties(log: Log) -> str:
         largest = max(value) if isinstance(value, list | tuple) else value
         options.append(f"--{name} {4 * largest or 0.2:.3g}")
     return " ".join([*options, *(["--d-norm none"] if log.fields.get("d_norm") == "batch" else [])])
+
+
+def more_augmentation(log: Log) -> str:
+    """The next stronger augmentation; none after ada."""
+    augment = log.fields.get("augment", "ada")
+    if augment == "ada":
+        return ""
+    scheduled = log.fields["augment_p"] != 1.0  # which diffaugment alone takes
+    return f"--augment {'ada' if augment == 'diffaugment' else 'diffaugment'}{' --augment-p 1' if scheduled else ''}"
 
 
 def diverged(log: Log) -> Finding | None:
@@ -341,24 +368,18 @@ def too_easy(log: Log) -> Finding | None:
 def d_overfits(log: Log) -> Finding | None:
     """D knows its training images by heart: it takes new real images for generated ones."""
     gaps, signs = log.snapshots("d_gap"), log.recent("augment_r")
+    if log.fields.get("augment") == "ada" or len(log.all("d_gap")):
+        signs = np.empty(0)
     if len(gaps) and (gap := float(gaps.min())) > GAP:
         evidence, limit, source = f"D puts new real images {gap:.0%} of the way to generated ones", GAP, "d_gap"
-    elif len(signs) and log.fields.get("augment") != "ada" and (sign := float(signs.mean())) > SIGNS:
+    elif len(signs) and (sign := float(signs.mean())) > SIGNS:
         evidence, limit, source = f"the mean sign of D on real images is {sign:.2g}", SIGNS, "augment_r"
     else:
         return None
-    stronger = {"none": "diffaugment", "gentle": "diffaugment", "diffaugment": "ada", "ada": "ada"}
-    augment = f"--augment {stronger[log.fields['augment']]}" if log.fields else ""
-    if log.fields.get("augment_p", 1.0) != 1.0:
-        augment += " --augment-p 1"
     return Finding(
-        "d-overfits",
-        "warning",
-        evidence,
-        f"above {limit:g}",
-        source,
-        log.train("augment the images that D sees; more images; an earlier checkpoint", augment),
-    )
+        "d-overfits", "warning", evidence, f"above {limit:g}", source,
+        log.train("augment the images that D sees; more images; an earlier checkpoint", more_augmentation(log)),
+    )  # fmt: skip
 
 
 def copies(log: Log) -> Finding | None:
@@ -368,7 +389,7 @@ def copies(log: Log) -> Finding | None:
         return None
     return Finding(
         "copies", "warning", f"generated images are {ratio:.2g} as far from training images as new real ones are",
-        f"below {CLOSE:g}", "copying", log.train("augment; stop earlier; more images", "--augment ada"),
+        f"below {CLOSE:g}", "copying", log.train("augment; stop earlier; more images", more_augmentation(log)),
     )  # fmt: skip
 
 
@@ -466,6 +487,8 @@ def is_wanted(finding: Finding, wanted: str) -> bool:
     return finding.name == wanted
 
 
-def in_words(found: list[Finding]) -> str:
-    """`healthy`, or the worst finding in at most eight words."""
-    return KINDS[found[0].name].verdict if found else "healthy"
+def verdict(log: Log, found: list[Finding]) -> str:
+    """The worst finding in at most eight words, `healthy`, or that it is too early to say so."""
+    if found:
+        return KINDS[found[0].name].verdict
+    return "healthy" if log.long_enough else "too early to judge"

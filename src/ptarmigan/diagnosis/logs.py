@@ -30,9 +30,11 @@ ALIASES = {
     "augment_r": "loss_signs_real signs_real r_t",
     "images_seen": "images progress_images samples_seen",
     "kimg": "progress_kimg",
-    "step": "steps global_step iteration iterations iter epoch batch progress_tick",
+    "step": "steps global_step iteration iterations iter progress_tick",
+    "epoch": "epochs",
 }
 KNOWN = {plain: name for name, others in ALIASES.items() for plain in (name, *others.split())}
+PLACES = {"images_seen": "images", "kimg": "images", "step": "steps", "epoch": "epochs"}  # the first that is there
 PREFIXES = ("train_", "training_", "losses_", "loss_")
 NEEDED = ("d_adv", "g_adv")
 EVENTS = "*tfevents*"
@@ -41,8 +43,8 @@ EVENTS = "*tfevents*"
 def read(path: Path, given: Mapping[str, str]) -> Log:
     """The log of a run folder, or the log at a path; `given` maps a name to the column of the log that it stands for.
 
-    Raises UserError: path-not-found, file-unreadable, log-empty, and columns-unknown where neither D's loss nor G's is
-    found.
+    Raises UserError: path-not-found, file-unreadable, log-empty, log-unclear, and columns-unknown where neither D's
+    loss nor G's is found.
     """
     if not path.exists():
         raise UserError(f"{path} does not exist: name a run folder or a log", "path-not-found")
@@ -52,6 +54,8 @@ def read(path: Path, given: Mapping[str, str]) -> Log:
     files = sorted(path.rglob(EVENTS)) if path.is_dir() else [path]
     if not files:
         raise UserError(f"{path} holds neither a run of ptarmigan nor TensorBoard's event files", "log-empty")
+    if len(folders := sorted({str(file.parent) for file in files})) > 1:
+        raise UserError(f"{path} holds the event files of several runs: name one, as {folders[0]}", "log-unclear")
     try:
         rows = [row for file in files for row in rows_of(file)]
     except OSError as error:
@@ -128,17 +132,16 @@ def of_columns(path: Path, rows: list[dict[str, Any]], given: Mapping[str, str])
             f"columns are {listed(columns)}",
             "columns-unknown",
         )
-    place = next((name for name in ("images_seen", "kimg", "step") if name in names), None)
+    place = next((name for name in PLACES if name in names), None)
     scale = 1000.0 if place == "kimg" else 1.0
     at = [as_float(row.get(names[place])) * scale if place else float(count) for count, row in enumerate(rows)]
     table = merged_rows(at, rows)
     values = {
         name: np.array([as_float(row.get(column)) for row in table.values()])
         for name, column in names.items()
-        if name and name not in ("images_seen", "kimg", "step")
+        if name and name not in PLACES
     }
-    unit = "images" if place in ("images_seen", "kimg") else "steps"
-    return Log(np.array([*table], float), values, unit=unit)
+    return Log(np.array([*table], float), values, unit=PLACES[place] if place else "lines")
 
 
 def merged_rows(at: list[float], rows: list[dict[str, Any]]) -> dict[float, dict[str, Any]]:

@@ -22,7 +22,7 @@ from ptarmigan.core.types import Batch, UserError
 from ptarmigan.data import SELECT, Dataset
 from ptarmigan.data.batches import ClassOrder, to_float
 from ptarmigan.data.split import MIN_SELECT
-from ptarmigan.diagnosis.findings import Finding, Log, findings, in_words
+from ptarmigan.diagnosis.findings import Finding, Log, findings, verdict
 from ptarmigan.diagnosis.samples import Reference, d_gap, shrink
 from ptarmigan.evaluation import features, metrics
 from ptarmigan.evaluation.features import Extractor
@@ -157,10 +157,11 @@ def save_snapshot(
                 row = {"select_kid": score.kid, "select_kid_error": score.error, **statistics}
                 choose_best(progress, state.images_seen, score)
         with noted("the diagnosis", display):
-            found = judge(run, state, row)
+            judged = log_so_far(run, state, row)
+            found = findings(judged)
             row["findings"] = [finding.name for finding in found]
             more = f"; for what to do: ptarmigan diagnose {run}" if found else ""
-            display.say(f"verdict at {state.images_seen:,} images: {in_words(found)}{more}")
+            display.say(f"verdict at {state.images_seen:,} images: {verdict(judged, found)}{more}")
         log.write(state.images_seen, **row)
     failed: Failures = {}
     unsaved: UserError | None = None
@@ -185,11 +186,11 @@ def save_snapshot(
     return scores, found
 
 
-def judge(run: Path, state: TrainState, row: dict[str, Any]) -> list[Finding]:
-    """The findings on a run whose newest row is not in its log yet, the worst first."""
+def log_so_far(run: Path, state: TrainState, row: dict[str, Any]) -> Log:
+    """The log of a run whose newest row is not written yet."""
     rows = read_rows(run / "metrics.jsonl")
     rows[state.images_seen] = rows.get(state.images_seen, {}) | row
-    return findings(Log.of_run(rows, state.config.flat(), str(run)))
+    return Log.of_run(rows, state.config.flat(), str(run))
 
 
 def choose_best(progress: Progress, images_seen: int, score: JackknifedKid) -> None:
