@@ -19,6 +19,7 @@ from torch import Tensor, nn
 import ptarmigan.game.batch
 import ptarmigan.training.loop
 from ptarmigan import UserError, cli
+from ptarmigan.core.log import read_log
 from ptarmigan.core.types import Batch
 from ptarmigan.evaluation.features import Extractor
 
@@ -174,3 +175,8 @@ class RandomProjection(nn.Module):
 def random_projection(dim: int = 16) -> Extractor:
     """An extractor that costs nothing."""
     return Extractor("Projection", "FD-Projection", 64 * "5", size=4, dim=dim, network=RandomProjection(dim).eval())
+
+
+def read_ticks(run: Path) -> list[dict[str, Any]]:
+    """The lines of a run's log that have the terms of a tick."""
+    return [line for line in read_log(run / "metrics.jsonl") if "clock" in line]

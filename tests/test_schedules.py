@@ -37,7 +37,7 @@ from ptarmigan.training import budget, checkpoint
 from ptarmigan.training.budget import plan_end, snapshots_due
 from ptarmigan.training.loop import train
 from ptarmigan.training.setup import train_batches
-from support import GivenDraws, call, raises
+from support import GivenDraws, call, raises, read_ticks
 from test_augment import Linear
 
 CPU = torch.device("cpu")
@@ -202,7 +202,7 @@ def test_gamma_of_a_linear_d_is_that_of_the_place_in_the_budget(
 
 def test_a_ramp_from_or_to_0_is_a_term_of_every_step_where_it_is_due(shapes: Path, tmp_path: Path) -> None:
     run = train(shapes, out=tmp_path / "run", **SMALL, r1="0..0.2", r2="0.2..0", penalty_every=2)
-    lines = list(read_log(run / "metrics.jsonl"))
+    lines = read_ticks(run)
     assert len(lines) == 6
     assert [{"d_r1", "d_r2"} <= line.keys() for line in lines] == [True, False] * 3
     assert lines[0]["d_r1"] == 0

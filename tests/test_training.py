@@ -34,7 +34,7 @@ from ptarmigan.training import checkpoint
 from ptarmigan.training.budget import steps_per_tick
 from ptarmigan.training.loop import Diverged, train
 from ptarmigan.training.signals import Stopped
-from support import at_step, interrupt, raises
+from support import at_step, interrupt, raises, read_ticks
 
 
 def newest(run: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
@@ -117,7 +117,7 @@ def test_a_conditioning_trains_both_players_logs_its_term_and_samples(name: str,
     assert len(heads) > 2
     still = {key for key in heads if torch.equal(first[key], last[key])}
     assert still <= {"D.head.source.bias"}  # a constant in D is nothing to a relativistic loss
-    for line in read_log(run / "metrics.jsonl"):
+    for line in read_ticks(run):
         assert {"d_class", "g_class"} <= line.keys()
     images, labels = load(run).sample("blot", n=3, seed=1)
     assert images.shape == (3, 16, 16, 1)
@@ -315,7 +315,7 @@ def test_one_class_is_unconditional_and_a_time_budget_fixes_its_end(shapes: Path
     assert "G.embedding.weight" not in tensors
     assert meta["images_seen"] == meta["progress"]["ends"][0]
     assert 0.3 < meta["progress"]["clock"] < 10
-    ends = {line["end"] for line in read_log(run / "metrics.jsonl")} - {None}
+    ends = {line["end"] for line in read_ticks(run)} - {None}
     assert len(ends) == 1
 
 
@@ -415,7 +415,7 @@ def test_a_stopped_run_keeps_its_time_budget(shapes: Path, tmp_path: Path, monke
 
     at_step(monkeypatch, 3, stop)
     run = train(shapes, out=tmp_path / "run", **fields, time="4s")
-    lines = list(read_log(run / "metrics.jsonl"))
+    lines = read_ticks(run)
     assert 1.5 < lines[-1]["clock"] < 10
     assert lines[-1]["images_seen"] > 3 * 8
 
@@ -482,7 +482,7 @@ def test_the_log_has_the_mean_of_a_penalty_over_the_steps_where_it_was_due(
     fields = {**SMALL, "images": "128", "snapshots": 1, "live_images": 0, "penalty_every": 4, "r1": 1.0}
     run = train(shapes, out=tmp_path / "run", **fields)
     assert [place for place, terms in enumerate(steps) if terms["d_r1"]] == [0, 4, 8, 12]
-    for line in read_log(run / "metrics.jsonl"):
+    for line in read_ticks(run):
         end = line["images_seen"] // 8
         part = steps[(end - 1) // tick * tick : end]
         due = [terms["d_r1"] / 4 for terms in part if terms["d_r1"]]
