@@ -243,7 +243,7 @@ def gan_sampler(generator: TrainedGenerator) -> Sampler:
 # --- judging ----------------------------------------------------------------------------------------------------
 
 
-def judged(sample: Sampler, dataset: Dataset, data: Path | None, size: str | None, out: Path) -> dict[str, Any]:
+def judged(sample: Sampler, dataset: Dataset, size: str | None, out: Path) -> dict[str, Any]:
     """The scores of samples whose classes are as frequent as those of the training images, and their cost."""
     spec = dataset.spec
     known = dataset.labels[dataset.indices()]
@@ -260,7 +260,7 @@ def judged(sample: Sampler, dataset: Dataset, data: Path | None, size: str | Non
     shown = np.repeat(np.arange(min(spec.classes, 12)), 8)
     save_png(image_grid(sample(shown), 8), out.with_suffix(".png"))
     np.savez(out, arr_0=images, arr_1=labels, class_names=np.array(spec.class_names))
-    report = score(out, data, n=PER_SET, seeds=SETS, size=size)
+    report = score(out, dataset, n=PER_SET, seeds=SETS, size=size)
     accuracy = report.accuracy
     return {
         "kid": report.figures["kid"]["held_out"],
@@ -315,7 +315,7 @@ def main() -> None:
     for way in ways:
         sample = flow_sampler(network, dataset.spec, **way) if settings.model == "flow" else gan_sampler(generator)
         out = RUNS / "-".join([name, *map(str, way.values()), "samples.npz"])
-        line = {"row": row | way, **seen, **judged(sample, dataset, data, settings.size, out), **provenance()}
+        line = {"row": row | way, **seen, **judged(sample, dataset, settings.size, out), **provenance()}
         append(line, settings.results)
         print(json.dumps(line), flush=True)
 

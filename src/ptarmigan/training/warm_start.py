@@ -403,6 +403,8 @@ def differing_fields(state: TrainState, source: SourceModel) -> dict[str, Any]:
     """Shape fields whose value here is not the model's -> the model's value."""
     here, there = shape_of(state.config, state.spec), shape_of(source.config, source.spec)
     del here["channels"]  # they are converted
+    if is_base(source.path):
+        del here["size"]  # it is for images of any size
     if state.spec.classes == 1:
         del here["conditioning"]  # there is nothing to condition on
     return {key: there[key] for key, value in here.items() if value != there[key]}
