@@ -142,8 +142,9 @@ addEventListener("error", (event) => faults.push(event.message));
 addEventListener("unhandledrejection", (event) => faults.push(String(event.reason)));
 addEventListener("securitypolicyviolation", (event) => faults.push(event.violatedDirective));
 (async () => {
-  const settled = () => new Promise((done) => setTimeout(done, 300));
-  const bytes = async (blob) => [...new Uint8Array(await blob.arrayBuffer())];
+  const settled = async () => {
+    do await new Promise((done) => setTimeout(done, 100)); while (due);
+  };
   const input = (id, value) => {
     find(id).value = value;
     find(id).dispatchEvent(new Event("input"));
@@ -161,8 +162,8 @@ addEventListener("securitypolicyviolation", (event) => faults.push(event.violate
   told.large = [...chosen.large];
   told.caption = find('[data-role="caption"]').textContent;
   told.command = find('[data-role="command"]').textContent;
-  told.png = await bytes(await png(chosen.large, model.width, model.height, { picture: "x" }));
-  told.sheet = await bytes(await png(...sheet(), {}));
+  told.png = (await png(chosen.large, model.width, model.height, { picture: "x" })).flatMap((part) => [...part]);
+  told.sheet = (await png(...sheet(), {})).flatMap((part) => [...part]);
   tiles[7].dispatchEvent(new KeyboardEvent("keydown", { key: "ArrowDown", bubbles: true }));
   told.focused = tiles.indexOf(document.activeElement);
   if (classes.length) {
