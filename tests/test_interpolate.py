@@ -62,8 +62,10 @@ def test_every_form_of_file_has_all_frames(
     solid = walk[4, :, :, 3] > 0
     assert (shown[solid] == walk[4][solid]).all()  # of the WebP
     assert [path.name for path in sorted(Path("x").iterdir())] == [f"{i:06d}.png" for i in range(5)]
-    assert (np.asarray(Image.open("x/000004.png")) == walk[4]).all()
-    assert Image.open("x.png").size == (3 * 35 + 2, 2 * 19 + 2)
+    with Image.open("x/000004.png") as picture:
+        assert (np.asarray(picture) == walk[4]).all()
+    with Image.open("x.png") as picture:
+        assert picture.size == (3 * 35 + 2, 2 * 19 + 2)
 
 
 def test_what_cannot_be_walked_is_refused(tmp_path: Path) -> None:
