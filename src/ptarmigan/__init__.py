@@ -1,7 +1,8 @@
 """Class-conditional image GANs whose losses are right.
 
-`train`, `check`, `sample`, `score`, `compare`, `info`, `plot`, `diagnose`, `replay`, `export` and `identify` do what
-the commands of the same names do, and `explain` does what the command `losses` does.  `load` opens a generator, whose
+`train`, `check`, `sample`, `interpolate`, `score`, `compare`, `info`, `plot`, `diagnose`, `replay`, `export` and
+`identify` do what the commands of the same names do, and `explain` does what the command `losses` does.  `load` opens a
+generator, whose
 `sample` returns images.  `losses` is the package of loss functions.  `Dataset` holds images, also of arrays in memory.
 `Config` and `resolve` hold the options of a run.  `UserError` is every error that a user can fix.
 """
@@ -24,6 +25,7 @@ _HOMES = {
     "identify": "handbook.identify",
     "load": "generator.generator",
     "sample": "generator.generator",
+    "interpolate": "generator.interpolate",
     "info": "generator.header",
     "train": "training.loop",
     "check": "commands.check",

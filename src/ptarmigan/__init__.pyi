@@ -16,6 +16,7 @@ from ptarmigan.data import Dataset as Dataset
 from ptarmigan.generator.generator import load as load
 from ptarmigan.generator.generator import sample as sample
 from ptarmigan.generator.header import info as info
+from ptarmigan.generator.interpolate import interpolate as interpolate
 from ptarmigan.handbook.entries import explain as explain
 from ptarmigan.handbook.identify import identify as identify
 from ptarmigan.training.loop import train as train

@@ -283,6 +283,42 @@ def sample(
     say(str(sample(model, label=label, n=n, seed=seed, out=out, at=at, device=device)))
 
 
+@command("interpolate runs/photos-1 --from cat --to dog:7 --out walk.gif")
+def interpolate(
+    model: Path,
+    /,
+    *,
+    init: Annotated[str, Parameter(name="--from")],
+    to: str,
+    frames: Annotated[int, Parameter(converter=whole)] = 60,
+    out: Path | None = None,
+    at: Annotated[int | None, Parameter(converter=whole)] = None,
+    device: str = "auto",
+) -> None:
+    """Save the images on the way from one image of MODEL to another, of the same class or of two.
+
+    Parameters
+    ----------
+    model
+        run folder, generator folder, model.safetensors or a checkpoint of a run
+    init
+        CLASS or CLASS:SEED, the first image that `sample` draws of it; SEED for a generator without classes
+    to
+        the same for the last image
+    frames
+        number of images, both ends included
+    out
+        X.gif or X.webp, an animation; X.png, all images side by side; or a folder; default: walk.gif
+    at
+        use the run's checkpoint after this many images; default: the last generator
+    device
+        auto, cpu, cuda or mps
+    """
+    from ptarmigan.generator.interpolate import interpolate
+
+    say(str(interpolate(model, init=init, to=to, frames=frames, out=out, at=at, device=device)))
+
+
 @command("score runs/photos-1", "score runs/photos-1 --extractor inception -n 5000")
 def score(
     model: Path,

@@ -35,7 +35,7 @@ def export(model: str | Path, *, to: str = "html", out: str | Path | None = None
 
 
 def sample_argument(model: Path, at: int | None) -> str:
-    """The model as `ptarmigan sample` takes it; of an absolute path the name alone, which says nothing private."""
-    path = Path(model.name) if model.is_absolute() else model
+    """The model as `ptarmigan sample` takes it; of a path outside the current folder the name alone."""
+    path = Path(model.name) if model.is_absolute() or ".." in model.parts else model
     given = shlex.quote(f"./{path}" if str(path).startswith("-") else str(path))
     return given if at is None else f"{given} --at {at}"

@@ -81,6 +81,13 @@ def to_uint8(images: Tensor) -> NDArray[np.uint8]:
     return pixels
 
 
+def pixels_of(images: Tensor) -> NDArray[np.uint8]:
+    """`to_uint8` of images that a user asked for; raises UserError (not-finite) if a pixel is NaN or infinite."""
+    if not torch.isfinite(images).all():
+        raise UserError("the generator draws NaN or infinite pixels: use another one", "not-finite")
+    return to_uint8(images)
+
+
 def image_grid(images: NDArray[np.uint8], columns: int, gap: int = GAP) -> Image.Image:
     """uint8 [N, H, W, C] -> one picture, row by row, on a white (RGBA: transparent) background."""
     n, height, width, channels = images.shape
@@ -197,9 +204,7 @@ class TrainedGenerator:
                 images = forward(
                     self.network, self.config.model, labels, indices, seed, None if z is None else z[indices]
                 )
-            if not torch.isfinite(images).all():
-                raise UserError("the generator draws NaN or infinite pixels: use another one", "not-finite")
-            yield Chunk(to_uint8(images), labels, indices)
+            yield Chunk(pixels_of(images), labels, indices)
 
 
 def check_numbers(n: int, seed: int) -> None:
@@ -347,11 +352,12 @@ def grid_classes(classes: int) -> list[int]:
     return [round(place) for place in np.linspace(0, classes - 1, min(classes, MAX_ROWS)).tolist()]
 
 
-def check_picture(spec: ImageSpec, classes: int, n: int) -> None:
+def check_picture(spec: ImageSpec, classes: int, n: int, option: str = "-n") -> None:
     """Raise UserError (value-out-of-range) if a grid of `n` images of each class is too large for one picture."""
     if classes * n * spec.height * spec.width > MAX_PIXELS:
-        text = f"-n {n}: {classes * n:,} images are more than one picture of at most {MAX_PIXELS:,} pixels can show"
-        raise UserError(f"{text}; name a folder or X.npz with --out, or lower -n", "value-out-of-range")
+        text = f"{option} {n}: {classes * n:,} images are more than a picture of at most {MAX_PIXELS:,} pixels can show"
+        other = "name a folder or X.npz with --out, or " if option == "-n" else ""
+        raise UserError(f"{text}; {other}lower {option}", "value-out-of-range")
 
 
 def save_grid(
@@ -417,15 +423,24 @@ def save_folder(
     """Write OUT/CLASS/INDEX.png for each image, all or none; '_' replaces characters that file names cannot have."""
     conditional = generator.config.model.conditioning != "none"
     names = folder_names(generator.spec.class_names) if conditional else ["images"]
+    with new_folder(out) as folder:
+        for label in classes:
+            (folder / names[label]).mkdir(parents=True)
+        for images, labels, indices in chunks:
+            for image, label, index in zip(images, labels.tolist(), indices.tolist(), strict=True):
+                picture = image_grid(image[None], 1, gap=0)
+                save_png(picture, folder / names[label] / f"{index:06d}.png", seed=seed, generator=generator.sha256)
+
+
+@contextmanager
+def new_folder(out: Path) -> Iterator[Path]:
+    """A folder that is `out` once the block has written all of it; raises UserError (file-unwritable)."""
     try:
+        files.make_folder(out.parent)
         with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name[:200]}.") as temporary:
             folder = Path(temporary) / "images"
-            for label in classes:
-                (folder / names[label]).mkdir(parents=True)
-            for images, labels, indices in chunks:
-                for image, label, index in zip(images, labels.tolist(), indices.tolist(), strict=True):
-                    picture = image_grid(image[None], 1, gap=0)
-                    save_png(picture, folder / names[label] / f"{index:06d}.png", seed=seed, generator=generator.sha256)
+            folder.mkdir()
+            yield folder
             folder.replace(out)
     except OSError as error:
         raise UserError(f"out: cannot write {out}: {error.strerror}", "file-unwritable") from None

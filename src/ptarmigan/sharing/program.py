@@ -105,7 +105,7 @@ class Program:
             case "modulate":
                 return {**step, "by": self._with_weights(step["by"])}
             case "scale":
-                return {**step, "scale": self._stored(step["scale"], "<f4"), "shift": self._stored(step["shift"], "<f4")}
+                return {**step, **{name: self._stored(step[name], "<f4") for name in ("scale", "shift")}}
             case "spread":
                 outputs, height, width, inner = step["weight"].shape
                 groups = step["groups"]

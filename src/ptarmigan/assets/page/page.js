@@ -139,7 +139,8 @@ function chunk(type, content) {
   return bytes;
 }
 
-// A PNG of RGBA pixels with as many channels as the images have.  A canvas would not keep colours behind transparency.
+// The parts of a PNG of RGBA pixels, with as many channels as the images have.  A canvas would not keep colours behind
+// transparency.
 async function png(pixels, width, height, texts) {
   const channels = model.channels, line = 1 + width * channels;
   const rows = new Uint8Array(height * line);
@@ -149,20 +150,23 @@ async function png(pixels, width, height, texts) {
       rows.set(pixels.subarray(from, from + channels), y * line + 1 + x * channels);
     }
   }
-  const packed = new Blob([rows]).stream().pipeThrough(new CompressionStream("deflate"));
+  const packed = new CompressionStream("deflate"), writer = packed.writable.getWriter();
+  writer.write(rows);
+  writer.close();
   const head = new Uint8Array(13), view = new DataView(head.buffer);
   view.setUint32(0, width);
   view.setUint32(4, height);
   head.set([8, { 1: 0, 3: 2, 4: 6 }[channels]], 8);
   const signature = Uint8Array.of(137, 80, 78, 71, 13, 10, 26, 10);
   const words = Object.entries(texts).map(([key, text]) => chunk("iTXt", new TextEncoder().encode(`${key}\0\0\0\0\0${text}`)));
-  const data = chunk("IDAT", new Uint8Array(await new Response(packed).arrayBuffer()));
-  return new Blob([signature, chunk("IHDR", head), ...words, data, chunk("IEND", new Uint8Array())], { type: "image/png" });
+  const data = chunk("IDAT", new Uint8Array(await new Response(packed.readable).arrayBuffer()));
+  return [signature, chunk("IHDR", head), ...words, data, chunk("IEND", new Uint8Array())];
 }
 
 async function save(pixels, width, height, picture) {
   const link = document.createElement("a");
-  link.href = URL.createObjectURL(await png(pixels, width, height, { picture, generator: model.sha256 }));
+  const parts = await png(pixels, width, height, { picture, generator: model.sha256 });
+  link.href = URL.createObjectURL(new Blob(parts, { type: "image/png" }));
   link.download = `${picture.replace(/[^\p{L}\p{N}]+/gu, "-")}.png`;
   link.click();
   setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
