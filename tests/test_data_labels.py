@@ -307,13 +307,11 @@ def test_a_run_remembers_its_table(
         (tmp_path / "set" / f"{i}.png").write_bytes(picture(i))
     (tmp_path / "own.csv").write_text(rows(40, lambda i: f"{i}.png,{i // 3},{PETS[i % 2]}", "image,age,kind"))
     monkeypatch.chdir(tmp_path)
-    small = (
-        "--images 64 --width 4 --batch 8 --latent-dim 6 --class-dim 4 --precision fp32 --snapshots 2 --live-images 0"
-    )
-    train = ["train", "set", "--labels", "own.csv", "--label-column", "kind", "--split", "50/25/25", *small.split()]
-    status, out, err = call(monkeypatch, capsys, *train, "--out", "run")
+    options = "--width 4 --batch 8 --latent-dim 6 --class-dim 4 --precision fp32 --snapshots 2 --live-images 0"
+    train = "train set --labels own.csv --label-column kind --split 50/25/25 --out run".split() + options.split()
+    status, out, err = call(monkeypatch, capsys, *train, "--images", 64)
     assert (status, "own.csv (column kind)" in out + err) == (0, True)
-    assert call(monkeypatch, capsys, *train[:-8], "--images", "96", *small.split()[2:], "--out", "run")[0] == 0
+    assert call(monkeypatch, capsys, *train, "--images", 96)[0] == 0
     assert call(monkeypatch, capsys, "score", "run", "-n", "40")[0] == 0
     assert call(monkeypatch, capsys, "replay", "run")[0] == 0
     assert str(tmp_path) not in (Path("run") / "generator" / "config.json").read_text()
