@@ -225,7 +225,8 @@ def _understand(root: Path, name: str, found: Scan, finder: Finder, data: Data) 
         labels: Labels | None = _given_labels(root, finder, data.labels)
     else:
         labels = finder.beside()
-    asked = data.labels is not None or data.label_column is not None or (labels is not None and labels.keeps)
+    given = (data.labels, data.label_column, data.path_column)
+    asked = given != (None, None, None) or (labels is not None and labels.keeps)
     if labels is not None and (asked or (labels.said and (layout is None or layout.one_class))):
         layout = finder.applied(labels, layout)
     elif fault is not None or layout is None:

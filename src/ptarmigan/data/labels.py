@@ -176,7 +176,8 @@ class Finder:
             if hot := _one_hot(named, columns):
                 return hot
             divide = [column for column in columns if _divides(named.table.column(column))]
-            if len(divide) == 1:
+            ids = [column for column in columns if len(set(table.column(column))) == len(table.rows)]
+            if len(divide) == 1 and len(columns) == 1 + len(ids):  # the others have a text of its own for each image
                 return named.values(divide[0]), divide
             if not divide:
                 text = f"{table.where} has no column of labels (its columns are {listed(table.columns)})"
