@@ -36,6 +36,7 @@ MOST_NAME = 1024  # characters of a member's path
 MOST_RATIO = 200  # of the size of a member, or of a whole archive, to its compressed size
 SMALL = 16 << 20  # bytes; smaller members and archives may have any ratio
 KEPT_BYTES = 128 << 20  # of members that a stream has passed
+SMALL_FILE, SMALL_FILES = 4096, 64 << 20  # bytes of a file that is kept for good, and of all such files
 BLOCK = 512  # bytes; a tar consists of blocks of this size
 MOST_PAX = 1 << 20  # bytes of a header with a long name
 DAMAGED = "damaged in the archive"
@@ -100,7 +101,7 @@ class InOrder:
     """Files that can only be read one after another, such as those of a compressed .tar.
 
     A file that lies behind the last one is reached by reading on, an earlier one by beginning again, unless it is among
-    the last ones, of which KEPT_BYTES are kept.
+    the last ones, of which KEPT_BYTES are kept, or small.
     """
 
     def __init__(
@@ -121,6 +122,8 @@ class InOrder:
         self.end: int | None = None  # the place from which on nothing can be read
         self.kept: OrderedDict[int, bytes] = OrderedDict()
         self.kept_bytes = 0
+        self.small: dict[int, bytes] = {}  # files such as labels, which are read in any order
+        self.small_bytes = 0
         self.damaged: set[int] = set()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -136,7 +139,7 @@ class InOrder:
     def open(self, path: str) -> IO[bytes]:
         wanted = self.order[path]
         with self.lock:
-            if (content := self.kept.get(wanted)) is None:
+            if (content := self.kept.get(wanted, self.small.get(wanted))) is None:
                 content = self.fetch(wanted)
         if content is None:
             raise OSError(errno.EIO, DAMAGED, path)
@@ -163,6 +166,9 @@ class InOrder:
         return None
 
     def keep(self, place: int, content: bytes) -> None:
+        if len(content) <= SMALL_FILE and place not in self.small and self.small_bytes < SMALL_FILES:
+            self.small[place] = content
+            self.small_bytes += len(content) + 150  # as much as Python needs beside
         self.kept_bytes += len(content) - len(self.kept.pop(place, b""))
         self.kept[place] = content
         while self.kept_bytes > KEPT_BYTES:
