@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from ptarmigan.config import Data
 from ptarmigan.core.paths import user_path
 from ptarmigan.core.types import OnProgress, UserError, counted, natural, shorten
+from ptarmigan.data.archive import archive_name, open_archive, open_archives
 from ptarmigan.data.arrays import Arrays, as_array, read_memory
 from ptarmigan.data.cifar import CIFAR_IMAGES, CIFAR_NAMES, check_no_pickles, read_cifar
 from ptarmigan.data.decode import FORMATS
@@ -62,7 +63,7 @@ class DataSource:
 
 @dataclass(frozen=True)
 class FolderSource(DataSource):
-    """One file per image, in a folder or in an archive."""
+    """One file per image, in a folder or in archives."""
 
     storage: Storage
     paths: tuple[str, ...]  # [N] in the storage, with '/'
@@ -153,13 +154,13 @@ def _find(path: str | Path | None, on_progress: OnProgress | None, data: Data) -
         if not root.exists():
             text = f"{root} does not exist: give a folder of class folders or IDX files, an .npz file, or nothing"
             raise UserError(text, "path-not-found")
-        return _find_file(root)
+        return _find_file(root, on_progress, data)
     except OSError as error:
         text = f"cannot read {error.filename or path}: {error.strerror or error}"
         raise UserError(text, "file-unreadable") from error
 
 
-def _find_file(path: Path) -> DataSource:
+def _find_file(path: Path, on_progress: OnProgress | None, data: Data) -> DataSource:
     if not stat.S_ISREG(path.stat().st_mode):
         raise UserError(f"{path} is a FIFO, socket or device, not a file or folder: {SUPPORTED}", "no-images")
     if path.suffix.lower() == ".npz":
@@ -168,22 +169,27 @@ def _find_file(path: Path) -> DataSource:
     if path.suffix.lower() == ".npy":
         text = f"{path} is one array without names: save images and labels by numpy.savez('x.npz', arr_0=images, "
         raise UserError(f"{text}arr_1=labels), and give that file", "no-images")
+    if (archive := open_archive(path, on_progress)) is not None:
+        return _find_in_folder(archive, archive_name(path), on_progress, data)
     if path.name.lower().endswith(ARCHIVES):
-        text = f"{path} is an archive, which is not read: unpack it into a folder of class folders and give that"
-        raise UserError(text, "no-images")
-    raise UserError(f"{path} is a single file and not an .npz file: give its folder; {SUPPORTED}", "no-images")
+        text = f"{path} is an archive of a kind that is not read: pack its files as .zip or .tar and give that, or "
+        raise UserError(f"{text}unpack it into a folder and give the folder", "no-images")
+    raise UserError(f"{path} is a single file, and neither an .npz file nor an archive: {SUPPORTED}", "no-images")
 
 
 def _find_in_folder(storage: Storage, full_name: str, on_progress: OnProgress | None, data: Data) -> DataSource:
     root, found = storage.root, scan(storage, on_progress)
     name = _safe_name(full_name)
-    for kind in KINDS:
-        if (source := _find_arrays(root, name, found, kind)) is not None:
-            return source
     others = [path for folder in found.tree.walk() for path in folder.others]
+    if isinstance(storage, Disk):
+        for kind in KINDS:
+            if (source := _find_arrays(root, name, found, kind)) is not None:
+                return source
+        if not found.digests and (bundle := open_archives(root, others, on_progress)) is not None:
+            return _find_in_folder(bundle, full_name, on_progress, data)
     if not found.digests:
         check_no_pickles(root, [*map(_base, others)])
-        raise _nothing(root, found, Counter(map(_suffix, others)))
+        raise _nothing(storage, found, Counter(map(_suffix, others)))
     finder = Finder(found.digests, others, lambda path: _content(storage.open(path)), data)
     layout, labels = _understand(root, full_name, found, finder, data)
     class_names = tuple(layout.order or sorted({group.name for group in layout.groups}, key=natural))
@@ -195,6 +201,9 @@ def _find_in_folder(storage: Storage, full_name: str, on_progress: OnProgress | 
         paths += sorted(group.paths)
         codes += [number[group.name]] * len(group.paths)
         parts += [group.part] * len(group.paths)
+    if (order := storage.order) is not None:
+        rows = sorted(zip(paths, codes, parts, strict=True), key=lambda row: order[row[0]])
+        paths, codes, parts = [row[0] for row in rows], [row[1] for row in rows], [row[2] for row in rows]
     if data.labels is None:
         others = [path for path in others if path not in finder.used]
         if layout.one_class:
@@ -306,14 +315,17 @@ def _find_arrays(root: Path, name: str, found: Scan, kind: ArrayKind) -> ArraySo
     return ArraySource(name, folder, stamp, understood, tuple(notices), tuple(used), kind.read)
 
 
-def _nothing(root: Path, found: Scan, kinds: Counter[str]) -> UserError:
-    """The error for a folder without a single image: what was looked for, and what was found."""
+def _nothing(storage: Storage, found: Scan, kinds: Counter[str]) -> UserError:
+    """The error for a folder or archive without a single image: what was looked for, and what was found."""
     hint = ""
-    if kinds[".npz"]:
+    if not isinstance(storage, Disk):
+        if any(kind in (*ARCHIVES, ".npz") or kind.endswith("-ubyte") for kind in kinds):
+            hint = " (arrays and archives in an archive are not read: unpack it, and give the file or folder in it)"
+    elif kinds[".npz"]:
         hint = " (give the path of the .npz file)"
     elif any(kind in ARCHIVES for kind in kinds):
-        hint = " (archives are not read: unpack them first)"
-    text = f"{root} has no images: {SUPPORTED}; found {_listed(kinds) or 'nothing'}{hint}"
+        hint = " (archives of these kinds are not read: unpack them first)"
+    text = f"{storage.root} has no images: {SUPPORTED}; found {_listed(kinds) or 'nothing'}{hint}"
     return UserError("; ".join([text, *found.notices]), "file-unreadable" if found.unreadable else "no-images")
 
 
