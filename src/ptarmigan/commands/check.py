@@ -39,16 +39,12 @@ from ptarmigan.data.check.images import (
     why_size,
 )
 from ptarmigan.data.check.labels import doubtful_labels, outliers
+from ptarmigan.data.check.summary import COVERED
 from ptarmigan.data.decode import TargetShape
 from ptarmigan.data.index import ArraySource, FolderSource
 from ptarmigan.evaluation.features import load_extractor
 from ptarmigan.evaluation.features.cache import cached_features
 
-# Notices of `train` whose facts are in findings of their own
-COVERED = re.compile(
-    "cannot be decoded|are cropped to|first frame or page|upper 8 bits|of 16 bits or more|have transparency|"
-    "in more than one class|are copies of|fewer than .* training images"
-)
 FAIL_ON = ("error", "warning")
 DEEP_SECONDS = 300.0  # for the features of --deep; of more images, a sample is judged
 TIMED = 32  # images that the speed of the extractor is measured on
@@ -64,6 +60,7 @@ class CheckReport:
     data: str  # the path, or what else the images are
     understood: str  # what was found there, and where the labels come from
     size: str  # the size of the images in training, and why
+    sizes: tuple[tuple[int, int], ...]  # height and width of the images as they are stored
     classes: tuple[tuple[str, int, int, int], ...]  # name, training, select and held-out images
     findings: tuple[Finding, ...]  # errors first
     failed: bool  # whether there is a finding at or above `fail_on`
@@ -163,6 +160,7 @@ def check(
         "the embedded images" if data is None else str(source.root),
         dataset.understood,
         why_size(sizes, shape, parse_size(config.size) is not None),
+        tuple(sizes),
         tuple(class_bars(dataset)),
         findings,
         any(finding.severity in failing for finding in findings),
