@@ -214,6 +214,7 @@ def test_help_and_losses_do_not_import_torch() -> None:
         ["--help"],
         ["train", "--help"],
         ["train", "--help-all"],
+        ["check", "--help"],
         ["sample", "--help"],
         ["losses"],
         ["losses", "hinge"],
@@ -223,7 +224,7 @@ def test_help_and_losses_do_not_import_torch() -> None:
         subprocess.run([sys.executable, "-c", code.format(arguments=arguments)], check=True, stdout=subprocess.DEVNULL)
 
 
-@pytest.mark.parametrize("command", ["train", "sample", "info", "compare", "replay", "losses", "identify"])
+@pytest.mark.parametrize("command", ["train", "check", "sample", "info", "compare", "replay", "losses", "identify"])
 def test_a_command_is_the_public_function_of_its_name_and_arguments(command: str) -> None:
     def shape(function: object) -> list[tuple[str, object]]:
         parameters = inspect.signature(function).parameters.values()  # type: ignore[arg-type]
