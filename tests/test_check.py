@@ -21,7 +21,7 @@ from ptarmigan.data import open_dataset
 from ptarmigan.data.check import near
 from ptarmigan.data.check.finding import Finding, by_severity
 from ptarmigan.data.check.images import flat_images
-from ptarmigan.data.check.labels import doubtful_labels, outliers
+from ptarmigan.data.check.labels import doubtful_labels
 from ptarmigan.data.check.summary import summary
 from support import call, raises
 
@@ -153,6 +153,17 @@ def test_arrays_are_checked_too_but_have_no_list(shapes: Path, tmp_path: Path) -
         check(shapes, fix=tmp_path / "x.csv")
 
 
+def test_what_is_not_read_is_a_warning(tmp_path: Path) -> None:
+    for number in range(3):
+        path = tmp_path / "photos" / "cat" / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torture.healthy(number).save(path)
+    torture.healthy(9).save(tmp_path / "outside.png")
+    (path.parent / "link.png").symlink_to(tmp_path / "outside.png")
+    warnings = [f.text for f in check(tmp_path / "photos").findings if f.code == "notice" and f.severity == "warning"]
+    assert any("cat/link.png" in text for text in warnings)
+
+
 def test_copies_in_the_source_s_own_parts_are_an_error(tmp_path: Path) -> None:
     for number in range(12):
         for part in ("train", "test"):
@@ -249,12 +260,6 @@ def test_planted_wrong_labels_are_found_and_copies_do_not_hide_them() -> None:
     assert len(doubts.indices) < 10
     assert doubts.better[doubts.indices.tolist().index(10)] == truth[10]
     assert len(doubtful_labels(features, np.zeros(300, np.int64), keys).indices) == 0
-
-
-def test_an_outlier_is_far_from_all_others() -> None:
-    features = torch.randn(200, 8, generator=torch.Generator().manual_seed(0))
-    features[17] += 40
-    assert outliers(features).tolist() == [17]
 
 
 def test_errors_come_first() -> None:
