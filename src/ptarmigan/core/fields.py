@@ -12,6 +12,9 @@ Scheduled = float | str | tuple[float, float]  # a number, or one that moves ove
 class DataFields(TypedDict, total=False):
     """The fields that say how images are read and divided, as `check` takes them."""
 
+    labels: str | ArrayLike
+    label_column: str
+    path_column: str
     size: str | int
     channels: Literal[1, 3, 4]
     fit: Literal["crop", "pad", "stretch"]

@@ -180,6 +180,12 @@ OTHER_OPTIONS = (
     ),
     # the images
     ("train", "img-size image-size imagesize imsize resolution res crop-size load-size", "use --size {SIDE}"),
+    (
+        "train", "csv csv-file metadata metadata-csv annotations annotation-file label-file labels-file labels-csv df",
+        "use --labels {FILE}",
+    ),
+    ("train", "x-col path-col image-col image-column file-column filename-column", "use --path-column {NAME}"),
+    ("train", "y-col label-col class-col class-column target target-column label-key", "use --label-column {NAME}"),
     ("train", "mirror xflip hflip horizontal-flip random-flip", "use --flip"),
     ("train", "nc num-channels n-channels in-channels img-channels", "use --channels {N}"),
     ("train", "gray grey grayscale greyscale", "use --channels 1"),
