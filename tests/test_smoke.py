@@ -21,6 +21,7 @@ import mutate
 import solved_games
 from conftest import SMALL
 from ptarmigan.evaluation.features import Extractor
+from support import random_projection
 
 ROOT = Path(__file__).parents[1]
 ELSEWHERE = {
@@ -141,6 +142,16 @@ def test_many(run: Run, tmp_path: Path, fashion: Path) -> None:
 def test_metrics(run: Run) -> None:
     pytest.importorskip("sklearn")
     assert run("metrics", "--samples", 60, "--features", 8).count("plain") == 1
+
+
+@SLOW
+def test_planted(run: Run, fashion: Path, monkeypatch: pytest.MonkeyPatch, shapes: Path) -> None:
+    import planted
+
+    monkeypatch.setattr(planted, "load_extractor", random_projection)
+    assert run("planted", "copies", fashion, "--images", 40, "--planted", 5).count(" of 5\n") == len(planted.COPIES)
+    assert "precision" in run("planted", "labels", fashion, "--images", 120, "--seeds", 1)
+    assert "few-images" in run("planted", "alarms", shapes)
 
 
 @SLOW

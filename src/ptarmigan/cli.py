@@ -232,7 +232,7 @@ def check(
     fail_on
         error or warning
     deep
-        also look for wrong labels and outliers, by features of the images; takes minutes
+        also look for wrong labels, by features of the images; takes minutes
     fix
         X.csv: also write a list of path, label, keep and reason, a new file that `train --labels` takes
     """

@@ -38,17 +38,13 @@ from ptarmigan.data.check.images import (
     size_findings,
     why_size,
 )
-from ptarmigan.data.check.labels import doubtful_labels, outliers
+from ptarmigan.data.check.labels import doubtful_labels
+from ptarmigan.data.check.summary import COVERED
 from ptarmigan.data.decode import TargetShape
 from ptarmigan.data.index import ArraySource, FolderSource
 from ptarmigan.evaluation.features import load_extractor
 from ptarmigan.evaluation.features.cache import cached_features
 
-# Notices of `train` whose facts are in findings of their own
-COVERED = re.compile(
-    "cannot be decoded|are cropped to|first frame or page|upper 8 bits|of 16 bits or more|have transparency|"
-    "in more than one class|are copies of|fewer than .* training images"
-)
 FAIL_ON = ("error", "warning")
 DEEP_SECONDS = 300.0  # for the features of --deep; of more images, a sample is judged
 TIMED = 32  # images that the speed of the extractor is measured on
@@ -64,6 +60,7 @@ class CheckReport:
     data: str  # the path, or what else the images are
     understood: str  # what was found there, and where the labels come from
     size: str  # the size of the images in training, and why
+    sizes: tuple[tuple[int, int], ...]  # height and width of the images as they are stored
     classes: tuple[tuple[str, int, int, int], ...]  # name, training, select and held-out images
     findings: tuple[Finding, ...]  # errors first
     failed: bool  # whether there is a finding at or above `fail_on`
@@ -115,7 +112,7 @@ def check(
     """Look for what is wrong with the images at `data`, which `train` would train on; nothing of theirs is changed.
 
     html, json: new files for the report as a page and as JSON.  fix: a new CSV file of path, label, keep and reason,
-    which `train --labels` takes.  deep: also look for wrong labels and outliers, by features of the images.
+    which `train --labels` takes.  deep: also look for wrong labels, by features of the images.
     fields: the options of `train` that say how images are read and divided.
 
     Raises UserError: those of `open_dataset`; file-exists; options-conflict where `fix` is given for arrays.
@@ -163,6 +160,7 @@ def check(
         "the embedded images" if data is None else str(source.root),
         dataset.understood,
         why_size(sizes, shape, parse_size(config.size) is not None),
+        tuple(sizes),
         tuple(class_bars(dataset)),
         findings,
         any(finding.severity in failing for finding in findings),
@@ -187,7 +185,7 @@ def stored_size(dataset: Dataset) -> tuple[int, int]:
 
 
 def deep_findings(dataset: Dataset, display: Display) -> list[Finding]:
-    """Labels that are likely wrong, and outliers, by the features that `score` uses.
+    """Labels that are likely wrong, by the features that `score` uses.
 
     Of more images than the extractor sees in DEEP_SECONDS, a sample is judged, and a finding says so.
     """
@@ -234,19 +232,9 @@ def judge(dataset: Dataset, indices: NDArray[np.int64], features: Sequence[Tenso
                 tuple((i,) for i in said), tuple(said.values()), {where[i]: text for i, text in said.items()},
             )
         )  # fmt: skip
-    with display.doing("looking for outliers"):
-        far = indices[outliers(together)]
-    if len(far):
-        findings.append(
-            Finding(
-                "outliers", "note", f"{counted(len(far), 'image')}: unlike all others", len(far),
-                tuple(where[i] for i in far), "trains on them", "look at them: do they belong to their class?",
-                tuple((int(i),) for i in far), tuple(names[labels[i]] for i in far),
-            )
-        )  # fmt: skip
     if len(indices) < len(labels):
         text = (
-            f"labels and outliers were judged in a sample of {len(indices):,} of {len(labels):,} images, to end in time"
+            f"labels are judged in a sample of {len(indices):,} of {len(labels):,} images, to end in time"
         )
         findings.append(Finding("deep-sampled", "note", text, len(labels) - len(indices)))
     return findings

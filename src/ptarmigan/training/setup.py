@@ -15,6 +15,7 @@ from ptarmigan.core.console import Display, duration
 from ptarmigan.core.devices import little_memory
 from ptarmigan.core.types import UserError, shorten
 from ptarmigan.data import Batches, Dataset, open_dataset
+from ptarmigan.data.check.summary import summary
 from ptarmigan.game.batch import rank_batch
 from ptarmigan.losses.custom import LossFile, open_loss
 from ptarmigan.training.auto import with_fields
@@ -133,7 +134,8 @@ def describe_data(dataset: Dataset) -> list[str]:
     images = f"images of {size}: {parts}"
     named = [f"{name} ({count:,})" for name, count in dataset.class_counts().items()]
     classes = f"training images by class: {shorten(named, SHOWN_CLASSES)}"
-    return [dataset.understood, classes, images, *(f"note: {notice}" for notice in dataset.notices)]
+    notices = [*dataset.notices, *summary(dataset)]
+    return [dataset.understood, classes, images, *(f"note: {notice}" for notice in notices)]
 
 
 def conditioning_dropped(config: Config, asked: dict[str, Any], dataset: Dataset) -> str | None:

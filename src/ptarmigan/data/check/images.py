@@ -210,4 +210,4 @@ def class_bars(dataset: Dataset) -> list[tuple[str, int, int, int]]:
     """(name, training, select and held-out images) of each class."""
     table = np.zeros((dataset.spec.classes, 3), np.int64)
     np.add.at(table, (dataset.labels, dataset.part), 1)
-    return [(name, *row) for name, row in zip(dataset.spec.class_names, table.tolist(), strict=True)]
+    return [(name, int(a), int(b), int(c)) for name, (a, b, c) in zip(dataset.spec.class_names, table, strict=True)]

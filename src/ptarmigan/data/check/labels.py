@@ -1,4 +1,4 @@
-"""Labels that are likely to be wrong, and images unlike all others, judged by features of the images.
+"""Labels that are likely to be wrong, judged by features of the images.
 
 A linear classifier is trained on four fifths of the images and says how well each label of the last fifth fits; this is
 done five times.  As in confident learning (Northcutt, Jiang and Chuang, 2021), a label is doubted where the classifier
@@ -20,9 +20,6 @@ DECAY = 3e-4  # of the weights
 STEPS = 30  # of L-BFGS
 DOUBTED = 0.05  # of the mean probability that the images of a class give their label
 LEAST = 2 * FOLDS  # images of a class; the labels of a smaller one are not judged
-NEIGHBOURS = 5
-FAR = 5.0  # robust standard deviations of the logarithm of the distance to the neighbours
-ROWS = 512  # images whose distances to all are computed at once
 
 
 class Doubts(NamedTuple):
@@ -73,22 +70,3 @@ def fit_linear(x: Tensor, target: Tensor, classes: int) -> tuple[Tensor, Tensor]
 
     optimizer.step(loss)  # type: ignore[no-untyped-call]
     return weight.detach(), bias.detach()
-
-
-def outliers(features: Tensor) -> NDArray[np.int64]:
-    """The indices of images whose features [N, F] are far from all others, the farthest first.
-
-    The measure is the mean distance to the nearest neighbours; its logarithm is compared with the median over the set.
-    """
-    if len(features) <= 2 * NEIGHBOURS:
-        return np.empty(0, np.int64)
-    parts = [
-        torch.cdist(part, features).topk(NEIGHBOURS + 1, largest=False).values[:, 1:].mean(1)
-        for part in torch.split(features, ROWS)
-    ]
-    distance = torch.cat(parts).clamp_min(1e-12).log()
-    middle = distance.median()
-    spread = 1.4826 * (distance - middle).abs().median().clamp_min(1e-6)
-    score = ((distance - middle) / spread).numpy()
-    far = np.flatnonzero(score > FAR)
-    return far[np.argsort(-score[far], kind="stable")]

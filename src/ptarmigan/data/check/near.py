@@ -105,7 +105,7 @@ def on_white(images: NDArray[np.uint8]) -> NDArray[np.float32]:
     """[N, H, W, 1 or 3] the images, those of four channels on white."""
     pixels = images.astype(np.float32)
     if pixels.shape[3] == 4:
-        pixels = 255 + (pixels[..., :3] - 255) * (pixels[..., 3:] / 255)
+        return np.float32(255) + (pixels[..., :3] - np.float32(255)) * (pixels[..., 3:] / np.float32(255))
     return pixels
 
 

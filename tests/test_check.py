@@ -1,0 +1,276 @@
+"""`ptarmigan check`: planted faults are named, healthy files are not accused, and the report says so in four forms."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from scipy.fft import dctn
+
+import torture
+from ptarmigan import Dataset
+from ptarmigan.commands.check import CheckReport, check
+from ptarmigan.config import Data
+from ptarmigan.data import open_dataset
+from ptarmigan.data.check import near
+from ptarmigan.data.check.finding import Finding, by_severity
+from ptarmigan.data.check.images import flat_images
+from ptarmigan.data.check.labels import doubtful_labels
+from ptarmigan.data.check.summary import summary
+from support import call, raises
+
+
+def accused(report: CheckReport, code: str) -> set[str]:
+    """The paths that a finding names."""
+    found = [finding for finding in report.findings if finding.code == code]
+    return {path for finding in found for one in finding.where for path in re.sub(r" \(.*", "", one).split(" and ")}
+
+
+@pytest.fixture(scope="module")
+def planted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, set[str]]]:
+    root = tmp_path_factory.mktemp("torture") / "photos"
+    return root, torture.build(root)
+
+
+# --- the torture set -------------------------------------------------------------------------------------------------
+
+
+def test_every_planted_fault_is_named_and_no_healthy_file_is_accused(planted: tuple[Path, dict[str, set[str]]]) -> None:
+    root, faults = planted
+    report = check(root)
+    for code, paths in faults.items():
+        assert accused(report, code) == paths, code
+    assert {finding.code for finding in report.findings if finding.severity != "note"} <= {*faults, "few-images"}
+    assert report.failed
+    severities = [finding.severity for finding in report.findings]
+    assert severities == sorted(severities, key=["error", "warning", "note"].index)
+
+
+def test_the_list_keeps_what_is_healthy_and_leaves_one_of_each_copy(
+    planted: tuple[Path, dict[str, set[str]]], tmp_path: Path
+) -> None:
+    root, faults = planted
+    before = {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}
+    check(root, fix=tmp_path / "list.csv", json=tmp_path / "report.json", html=tmp_path / "report.html")
+    with open(tmp_path / "list.csv", encoding="utf-8", newline="") as file:
+        rows = {row["path"]: row for row in csv.DictReader(file)}
+    assert len(rows) == len(before)
+    gone = {path for path, row in rows.items() if row["keep"] == "0"}
+    broken = {path for code, paths in faults.items() if code.startswith("file-") for path in paths}
+    assert gone >= broken | faults["label-conflict"] | faults["flat"]
+    assert len(gone & faults["duplicates"]) == torture.EACH
+    assert gone <= broken | faults["label-conflict"] | faults["flat"] | faults["duplicates"]
+    assert all(rows[path]["reason"] for path in gone)
+    assert rows["bark/000.png"] == dict(path="bark/000.png", label="bark", keep="1", reason="", group="bark/000.png")
+    assert rows["bark/near-0.png"]["group"] == rows["bark/near-0b.jpg"]["group"]
+    assert {path: path.read_bytes() for path in root.rglob("*") if path.is_file()} == before
+    record = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
+    assert record["images"]["train"] + record["images"]["select"] + record["images"]["held-out"] > 100
+    (conflict,) = [finding for finding in record["findings"] if finding["code"] == "label-conflict"]
+    assert conflict["severity"] == "error"
+    assert conflict["count"] == torture.EACH == len(conflict["where"])
+    check_page(tmp_path / "report.html")
+
+
+def check_page(path: Path) -> None:
+    """The page is whole, and nothing in it needs the network."""
+    page = path.read_text(encoding="utf-8")
+    opened: list[str] = []
+
+    class Reader(HTMLParser):
+        def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+            named = dict(attributes)
+            assert not re.match("https?:|//", named.get("src") or named.get("href") or "")
+            if tag == "img":
+                assert named["alt"]
+                assert str(named["src"]).startswith("data:image/png;base64,")
+            if tag not in ("meta", "link", "img"):
+                opened.append(tag)
+
+        def handle_endtag(self, tag: str) -> None:
+            assert opened.pop() == tag
+
+    Reader().feed(page)
+    assert not opened
+    assert "url(" not in page
+    assert "label-conflict" in page
+
+
+# --- the command -----------------------------------------------------------------------------------------------------
+
+
+def test_the_exit_status_says_whether_there_is_a_finding(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number in range(12):
+        path = tmp_path / "photos" / ("cat", "dog")[number % 2] / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torture.healthy(number).save(path)
+    photos = tmp_path / "photos"
+    status, out, _ = call(monkeypatch, capsys, "check", photos)
+    assert status == 0
+    assert "few-images" in out
+    assert call(monkeypatch, capsys, "check", photos, "--fail-on", "warning")[0] == 1
+    (photos / "cat" / "empty.png").write_bytes(b"")
+    status, out, _ = call(monkeypatch, capsys, "check", photos, "--split", "none")
+    assert status == 1
+    assert "cat/empty.png" in out
+    assert call(monkeypatch, capsys, "check", tmp_path / "nothing")[0] == 2
+    (tmp_path / "there.json").write_text("mine", encoding="utf-8")
+    status, _, err = call(monkeypatch, capsys, "check", photos, "--json", tmp_path / "there.json")
+    assert status == 2
+    assert "file-exists" in err
+    assert (tmp_path / "there.json").read_text(encoding="utf-8") == "mine"
+
+
+def test_a_name_cannot_forge_the_report(tmp_path: Path) -> None:
+    folder = tmp_path / "photos" / "<script>alert(1)</script>"[:8]
+    folder.mkdir(parents=True)
+    for number in range(3):
+        torture.healthy(number).save(folder / f"{number}.png")
+    (folder / '"><b>x\x1b[31m.png').write_bytes(b"")
+    check(tmp_path / "photos", html=tmp_path / "x.html")
+    page = (tmp_path / "x.html").read_text(encoding="utf-8")
+    assert "<script>" not in page
+    assert "<b>x" not in page
+    assert "\x1b" not in page
+
+
+def test_arrays_are_checked_too_but_have_no_list(shapes: Path, tmp_path: Path) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (40, 16, 16, 1), np.uint8)
+    images[1], images[2] = images[0], 7
+    report = check(Dataset.from_arrays(images, np.arange(40) % 2))
+    assert accused(report, "label-conflict") == {"image 0", "image 1"}
+    assert accused(report, "flat") == {"image 2"}
+    assert not check(shapes).failed
+    with raises("options-conflict", "fix", shapes):
+        check(shapes, fix=tmp_path / "x.csv")
+
+
+def test_what_is_not_read_is_a_warning(tmp_path: Path) -> None:
+    for number in range(3):
+        path = tmp_path / "photos" / "cat" / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torture.healthy(number).save(path)
+    torture.healthy(9).save(tmp_path / "outside.png")
+    (path.parent / "link.png").symlink_to(tmp_path / "outside.png")
+    warnings = [f.text for f in check(tmp_path / "photos").findings if f.code == "notice" and f.severity == "warning"]
+    assert any("cat/link.png" in text for text in warnings)
+
+
+def test_copies_in_the_source_s_own_parts_are_an_error(tmp_path: Path) -> None:
+    for number in range(12):
+        for part in ("train", "test"):
+            path = tmp_path / part / ("cat", "dog")[number % 2] / f"{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            torture.healthy(number if number < 2 else number + 50 * (part == "test")).save(path)
+    report = check(tmp_path)
+    assert accused(report, "leak") == {
+        f"{p}/{c}/{n}.png" for p in ("train", "test") for n, c in ((0, "cat"), (1, "dog"))
+    }
+
+
+def test_crops_small_images_and_unequal_classes_are_said(tmp_path: Path) -> None:
+    for number in range(30):
+        path = tmp_path / ("cat", "dog")[number < 2] / f"{number}.png"
+        path.parent.mkdir(exist_ok=True)
+        image = torture.healthy(number, 64)
+        (image.resize((64, 128)) if number == 5 else image.resize((20, 20)) if number == 6 else image).save(path)
+    report = check(tmp_path, split="none")
+    assert accused(report, "cropped") == {"cat/5.png"}
+    assert accused(report, "enlarged") == {"cat/6.png"}
+    assert accused(report, "imbalance") == {"dog"}
+
+
+# --- near duplicates -------------------------------------------------------------------------------------------------
+
+
+def test_the_hash_is_that_of_its_definition() -> None:
+    """The 8x8 lowest frequencies of the cosine transform of the grey image, above their median."""
+    images = np.stack([np.asarray(torture.healthy(seed, 32)) for seed in range(20)])
+    for image, found in zip(images, near.dct_hashes(images), strict=True):
+        grey = image @ np.array([0.299, 0.587, 0.114])
+        low = dctn(grey, norm="ortho")[:8, :8].ravel()
+        expected = np.packbits(low > np.median(low)).view(np.uint64)[0]
+        assert np.bitwise_count(expected ^ found) <= 1  # rounding of a value at the median
+
+
+def test_the_search_finds_all_hashes_that_are_near_and_no_others() -> None:
+    rng = np.random.default_rng(0)
+    a = rng.integers(0, 2**64, 300, np.uint64, endpoint=False)
+    flips = np.array(
+        [np.bitwise_or.reduce(np.uint64(1) << rng.choice(64, n % 12, False).astype(np.uint64)) for n in range(300)]
+    )
+    b = a ^ flips
+    found = {pair for left, right in near.candidates(a, b) for pair in zip(left.tolist(), right.tolist(), strict=True)}
+    distance = np.bitwise_count(a[:, None] ^ b)
+    assert found == {*zip(*(axis.tolist() for axis in np.nonzero(distance <= near.MOST_BITS)), strict=True)}
+
+
+def test_a_crop_s_transform_is_that_of_the_cropped_image() -> None:
+    row = np.random.default_rng(0).random(40)
+    cropped = near.cosines(36, 16, 0, 1) @ row[2:38]
+    np.testing.assert_allclose(near.cosines(40, 16, 0.05, 0.95) @ row, cropped, rtol=1e-4, atol=1e-5)
+
+
+def test_groups_are_connected_components() -> None:
+    pairs = np.array([[7, 8], [0, 3], [3, 5], [5, 9], [8, 9]])
+    assert near.groups_of(pairs, 11).tolist() == [0, 1, 2, 0, 4, 0, 6, 0, 0, 0, 10]
+    assert near.groups_of(np.empty((0, 2), np.int64), 3).tolist() == [0, 1, 2]
+    chain = np.stack([np.arange(99), np.arange(1, 100)], 1)
+    assert (near.groups_of(chain[::-1], 100) == 0).all()
+
+
+def test_colour_tells_images_apart_that_are_equal_in_grey() -> None:
+    image = np.asarray(torture.healthy(3, 32))
+    assert len(near.near_pairs(np.stack([image, image[..., ::-1]]))) == 0
+    brighter = np.clip(image * 1.1, 0, 255).astype(np.uint8)
+    assert near.near_pairs(np.stack([image, brighter])).tolist() == [[0, 1]]
+
+
+def test_an_image_is_flat_by_what_it_shows_on_white() -> None:
+    images = np.full((3, 16, 16, 4), 255, np.uint8)
+    images[0, ..., :3] = np.random.default_rng(0).integers(0, 256, (16, 16, 3))  # hidden, because it is transparent
+    images[0, ..., 3] = 0
+    images[1, :8, :, 0] = 0
+    assert flat_images(images).tolist() == [True, False, True]
+
+
+# --- labels ----------------------------------------------------------------------------------------------------------
+
+
+def test_planted_wrong_labels_are_found_and_copies_do_not_hide_them() -> None:
+    rng = np.random.default_rng(0)
+    truth = np.arange(300) % 3
+    features = torch.from_numpy((np.eye(3)[truth] * 4 + rng.normal(size=(300, 3))).astype(np.float32))
+    labels = truth.copy()
+    labels[[10, 11]] = (truth[[10, 11]] + 1) % 3
+    features[11] = features[10]
+    labels[11] = labels[10]
+    keys = rng.integers(0, 2**63, 300).astype(np.uint64)
+    keys[11] = keys[10]
+    doubts = doubtful_labels(features, labels, keys)
+    assert {10, 11} <= {*doubts.indices.tolist()}
+    assert len(doubts.indices) < 10
+    assert doubts.better[doubts.indices.tolist().index(10)] == truth[10]
+    assert len(doubtful_labels(features, np.zeros(300, np.int64), keys).indices) == 0
+
+
+def test_errors_come_first() -> None:
+    findings = [Finding("a", "note", "", 9), Finding("b", "error", "", 1), Finding("c", "error", "", 5)]
+    assert [finding.code for finding in by_severity(findings)] == ["c", "b", "a"]
+
+
+def test_train_says_what_its_notices_do_not(planted: tuple[Path, dict[str, set[str]]], shapes: Path) -> None:
+    root, _ = planted
+    lines = summary(open_dataset(root, Data()))
+    assert len(lines) == 2
+    assert f"{torture.EACH} images" in lines[0]
+    assert "ptarmigan check" in lines[1]
+    assert summary(open_dataset(shapes, Data())) == []
