@@ -19,7 +19,8 @@ from ptarmigan.core.devices import little_memory
 from ptarmigan.core.files import load_json
 from ptarmigan.core.records import RunRecord, check
 from ptarmigan.core.types import UserError, shorten
-from ptarmigan.data import Batches, Dataset, open_dataset, recorded_data
+from ptarmigan.data import Dataset, open_dataset, recorded_data
+from ptarmigan.data.batches import Batches
 from ptarmigan.game.batch import rank_batch
 from ptarmigan.losses.custom import LossFile, open_loss
 from ptarmigan.training.budget import DEFAULT_TIME
