@@ -171,7 +171,8 @@ def test_the_limit_removes_nothing_that_is_in_use_and_says_so(
 ) -> None:
     used = open_dataset(sets[0], Data()).images
     monkeypatch.setenv("PTARMIGAN_CACHE_LIMIT", "1")
-    np.savez(tmp_path / "dogs.npz", arr_0=np.zeros((20, 16, 16), np.uint8), arr_1=np.arange(20) % 2)
+    images = np.random.default_rng(9).integers(0, 256, (20, 16, 16), np.uint8)
+    np.savez(tmp_path / "dogs.npz", arr_0=images, arr_1=np.arange(20) % 2)
     (said, *_) = open_dataset(tmp_path / "dogs.npz", Data()).notices
     assert kept() == ["ants", "dogs"]
     assert used.any()

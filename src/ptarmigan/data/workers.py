@@ -35,6 +35,7 @@ BATCH = 16  # files that are read in one go
 IN_FLIGHT = 256  # files whose results may wait for their turn, which bounds the memory used
 START = "import sys; sys.path.insert(0, sys.argv[1]); from ptarmigan.data.workers import main; main()"
 READY = b"\1"
+DAMAGED = re.compile("broken|decoder|failed to read|checksum|data stream|invalid literal|too long in file header")
 
 
 class Failure(NamedTuple):
@@ -223,4 +224,4 @@ def _reason(error: Exception, file: IO[bytes]) -> Failure:
         return Failure("truncated")
     if "MAX_TEXT" in text:
         return Failure("its texts or colour profile are too large")
-    return Failure("damaged" if re.search("broken|decoder|failed to read|checksum|data stream", text) else text)
+    return Failure("damaged" if DAMAGED.search(text) else text)
