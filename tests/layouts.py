@@ -114,11 +114,31 @@ LAYOUTS: dict[str, list[str]] = {
     ],
     "a run beside images": ["*.png 10", "run/{checkpoints/000.json,config.json}", "run/samples/*.png 20"],
     # labels in files
-    "metadata.csv": ["*.png 40", "metadata.csv = file_name,label"],
-    "labels.csv beside class folders": ["{cat,dog}/*.png 20", "labels.csv"],
-    "images spread over numbered folders": ["images_part_{1,2}/*.jpg 20", "metadata.csv"],
-    "dataset.json and shards": ["{00000,00001}/*.png 20", "dataset.json"],
-    "a label file for each image": ["*.jpg 40", "*.cls 40"],
+    "metadata.csv": ["*.png 4", "metadata.csv = file_name,label\n0.png,cat\n1.png,dog\n2.png,cat\n3.png,dog"],
+    "labels.csv with ids and parts": [
+        "images/*.png 6", "labels.csv = id;breed;split\n0;cat;train\n1;dog;train\n2;cat;val\n3;dog;test\n4;dog;train",
+    ],
+    "train.csv and test.csv": [
+        "*.png 6", "train.csv = 0.png,cat\n1.png,dog\n2.png,cat\n3.png,dog", "test.csv = 4.png,cat\n5.png,dog",
+    ],
+    "one-hot columns": ["*.png 4", "truth.csv = image,cat,dog\n0,1,0\n1,0,1\n2,1,0\n3,0,1"],
+    "several columns": ["*.png 4", "table.csv = image,age,sex\n0,20,f\n1,30,m\n2,20,m\n3,30,f"],
+    "no column of labels": ["*.png 3", "captions.csv = image,text\n0.png,a cat\n1.png,a dog\n2.png,a hat"],
+    "numbers named by classes.txt": [
+        "*.png 4", "labels.txt = 0.png 0\n1.png 1\n2.png 0\n3.png 1", "classes.txt = cat\ndog",
+    ],
+    "labels.csv beside class folders": [
+        "{cat,dog}/*.png 2", "labels.csv = path,label\ncat/0.png,cat\ncat/1.png,cat\ndog/0.png,cat\ndog/1.png,dog",
+    ],
+    "images spread over numbered folders": [
+        "images_part_1/a*.jpg 2", "images_part_2/b*.jpg 2", "metadata.csv = image_id,dx\na0,nv\na1,mel\nb0,nv\nb1,mel",
+    ],
+    "dataset.json and shards": [
+        "{00000,00001}/*.png 2",
+        'dataset.json = {"labels": [["00000/0.png", 0], ["00000/1.png", 1], ["00001/0.png", 1], ["00001/1.png", 0]]}',
+    ],
+    "a label file for each image": ["*.jpg 4", "{0,2}.cls = 0", "{1,3}.cls = 1"],
+    "tables that are not read": ["*.png 4", "labels.xlsx", "labels.csv = a,b\n1,2,3"],
     # kinds of files
     "other endings": ["scan/*.tif 10", "sign/*.ppm 10", "web/*.jfif 10", "move/*.webp 10"],
     "no endings": ["{a,b}/* 20"],

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ptarmigan.data.arrays import HELD_OUT, SELECT, TRAIN, UNDECIDED
-from ptarmigan.data.split import assign_parts, classes_missing_a_part, group_keys
+from ptarmigan.data.split import assign_parts, classes_missing_a_part, group_keys, matches
 from support import raises
 
 SHARES = (0.9, 0.05, 0.05)
@@ -209,16 +209,16 @@ def test_a_million_images_take_seconds() -> None:
 def test_groups_are_the_match_or_its_first_group() -> None:
     paths = ["cat/p1_a.png", "dog/p1_b.png", "cat/p2_a.png"]
     for pattern in (r"p\d+", r"/(p\d+)_", r"/(p\d+)_(.)"):
-        keys = group_keys(paths, pattern)
+        keys = group_keys(matches(paths, pattern))
         assert keys.dtype == np.uint64
         assert keys[0] == keys[1] != keys[2]
-    assert len(set(group_keys(paths, r"_(.)").tolist())) == 2
+    assert len(set(group_keys(matches(paths, r"_(.)")).tolist())) == 2
 
 
 @pytest.mark.parametrize("pattern", [r"p\d+", r"(p\d+)?\.png$"])
 def test_a_file_without_a_group_is_named(pattern: str) -> None:
     with raises("value-invalid", "group", pattern, "cat/b.png"):
-        group_keys(["cat/p1.png", "cat/b.png"], pattern)
+        matches(["cat/p1.png", "cat/b.png"], pattern)
 
 
 def test_classes_that_miss_a_part_are_named() -> None:

@@ -64,6 +64,13 @@ def conflict(text: str) -> UserError:
 
 @dataclass(frozen=True)
 class Data:
+    labels: str | None = option(
+        None,
+        "table of paths and labels (CSV, TSV, JSON, JSON Lines), here or in the data folder; default: one in the data "
+        "folder, if there are no class folders",
+    )
+    label_column: str | None = option(None, "column of the table with the labels; default: found by its name")
+    path_column: str | None = option(None, "column of the table with the images; default: found by its values")
     size: str | None = option(
         None,
         "height x width in pixels, 64 or 48x64, each 16 to 256; default: near the images' own, short side at most 64",
@@ -83,8 +90,8 @@ class Data:
     )
     group: str | None = option(
         None,
-        "regular expression, searched in each path: images whose matches are equal stay in one part of the split; "
-        "default: each image by itself",
+        "column of a table beside the images, or regular expression, searched in each path: images with the same "
+        "text in it stay in one part of the split; default: each image by itself",
     )
     balance: bool = option(
         False, "draw every class equally often; default: in proportion to its training images. Scores keep those shares"

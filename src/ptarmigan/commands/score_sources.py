@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ptarmigan.config import config_of
 from ptarmigan.core import seeding
 from ptarmigan.core.files import Damaged
 from ptarmigan.core.tensor_files import check_arrays, load_tensors
@@ -204,7 +205,9 @@ def open_training_data(
 
     Raises UserError if the data set is not known or not found, or has other classes than the generator.
     """
-    run, spec = find_run(model), generator.spec
+    run, spec, options = find_run(model), generator.spec, generator.config.data
+    if run is not None and options.labels is not None:  # of which a generator records only the name
+        options = replace(options, labels=config_of(load_run_record(run)).data.labels)
     usage = f"name the images, as in `ptarmigan score {model} photos/`"
     if data is None:
         if run is None:
@@ -215,9 +218,9 @@ def open_training_data(
         data = recorded_data(run, load_run_record(run)["data"]["source"])
         if data is not None and not Path(data).exists():
             raise UserError(f"{run} was trained on {data}, which does not exist: {usage}", "data-missing")
-    dataset = open_dataset(data, generator.config.data, on_progress)
+    dataset = open_dataset(data, options, on_progress)
     if (dataset.spec.height, dataset.spec.width, dataset.spec.channels) != (spec.height, spec.width, spec.channels):
-        shape = replace(generator.config.data, size=f"{spec.height}x{spec.width}", channels=spec.channels)  # type: ignore[arg-type]
+        shape = replace(options, size=f"{spec.height}x{spec.width}", channels=spec.channels)  # type: ignore[arg-type]
         dataset = open_dataset(data, shape, on_progress)
     if dataset.spec.class_names != spec.class_names:
         found, expected = (shorten(list(names), 8) for names in (dataset.spec.class_names, spec.class_names))

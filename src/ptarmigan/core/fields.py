@@ -12,6 +12,9 @@ Scheduled = float | str | tuple[float, float]  # a number, or one that moves ove
 class FieldsButLoss(TypedDict, total=False):
     """Every field but `loss`, which is a section of `Config` as well."""
 
+    labels: str | ArrayLike
+    label_column: str
+    path_column: str
     size: str | int
     channels: Literal[1, 3, 4]
     fit: Literal["crop", "pad", "stretch"]

@@ -181,6 +181,11 @@ OTHER_OPTIONS = (
     # the images
     ("train", "img-size image-size imagesize imsize resolution res crop-size load-size", "use --size {SIDE}"),
     (
+        "train", "csv csv-file metadata metadata-csv annotations annotation-file label-file labels-file labels-csv df",
+        "use --labels {FILE}",
+    ),
+    ("train", "x-col path-col image-col image-column file-column filename-column", "use --path-column {NAME}"),
+    ("train", "y-col label-col class-col class-column target target-column label-key", "use --label-column {NAME}"),
         "train",
         "class-balance class-balanced balanced balance-classes balanced-sampling weighted-sampler oversample",
         "use --balance",

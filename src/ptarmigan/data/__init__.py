@@ -24,6 +24,7 @@ from ptarmigan.data.split import (
     assign_parts,
     classes_missing_a_part,
     group_keys,
+    matches,
     useful_split,
 )
 
@@ -114,7 +115,7 @@ def open_dataset(
     """
     if isinstance(path, Dataset):
         return _open(path.source.again() if isinstance(path.source, MemorySource) else path.source, data, on_progress)
-    return _open(find_source(path, on_progress), data, on_progress)
+    return _open(find_source(path, on_progress, data), data, on_progress)
 
 
 def recorded_data(run: Path, source: str) -> str | None:
@@ -134,7 +135,8 @@ def _open(source: DataSource, data: config.Data, on_progress: OnProgress | None)
     keys = pack.hashes
     if data.group is not None:
         assert isinstance(source, FolderSource)
-        keys = group_keys([source.paths[position] for position in pack.source_indices], data.group)
+        groups = source.groups or matches(source.paths, data.group)
+        keys = group_keys([groups[position] for position in pack.source_indices])
     split = data.split or DEFAULT_SPLIT
     part = assign_parts(pack.labels, keys, pack.source_part, config.parse_split(split))
     if data.split is None and (useful := useful_split(part, pack.source_part)) != split:

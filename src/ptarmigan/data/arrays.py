@@ -535,7 +535,7 @@ def _assemble(
     order = _class_order(values, where)
     labels = np.argsort(order)[np.concatenate(codes)]
     values = [values[i] for i in order]
-    names, renamed = _class_names(values, class_names, names_from, where)
+    names, renamed = names_of_labels(values, class_names, names_from, where)
     if len(labels) >= 100 and len(values) > len(labels) / 2:
         text = f"{where} has {len(values):,} different labels for {len(labels):,} images"
         raise UserError(f"{text}: give the images of a class one label", "labels-invalid")
@@ -566,7 +566,7 @@ def _class_order(values: list[Any], where: str) -> list[int]:
     return sorted(range(len(values)), key=lambda i: natural(values[i]) if isinstance(values[i], str) else values[i])
 
 
-def _class_names(
+def names_of_labels(
     values: list[Any], given: list[str] | dict[int, str] | None, names_from: str, where: str
 ) -> tuple[list[str], str]:
     """The name of each label, the labels in order, and what to say about them.

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import IO, ClassVar, NamedTuple
 
 from ptarmigan.core.types import OnProgress
-from ptarmigan.data.storage import FORBIDDEN, OWN, Folder, Listing, Omission, is_litter
+from ptarmigan.data.storage import FORBIDDEN, OWN, Folder, Listing, Omission, is_litter, is_written_by_us
 
 OPEN_FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
 OUTSIDE = Omission("not followed", "link", " out of the folder; to use its files, copy them into the folder")
@@ -136,13 +136,7 @@ class _Walk:
 
 def is_own(folder: str) -> bool:
     """Whether ptarmigan wrote this folder: a run, whatever state it is in, or a generator."""
-
-    def has(name: str) -> bool:
-        return os.path.exists(f"{folder}/{name}")
-
-    if has(".ptarmigan-run"):
-        return True
-    return has("config.json") and (has("checkpoints") or has("metrics.jsonl") or has("model.safetensors"))
+    return is_written_by_us(lambda name: os.path.exists(f"{folder}/{name}"))
 
 
 def open_regular(path: str | Path) -> IO[bytes]:

@@ -17,14 +17,18 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ptarmigan.config import Data
 from ptarmigan.core.paths import user_path
 from ptarmigan.core.types import OnProgress, UserError, counted, natural, shorten
+from ptarmigan.data.archive import archive_name, open_archive, open_archives
 from ptarmigan.data.arrays import IDX_IMAGES, Arrays, as_array, read_idx, read_memory, read_npz
 from ptarmigan.data.decode import FORMATS
 from ptarmigan.data.disk import Disk, is_own, open_regular
-from ptarmigan.data.layout import ANNOTATION_FOLDERS, stem, understand
+from ptarmigan.data.labels import TABLES, Finder, Labels, compared
+from ptarmigan.data.layout import ANNOTATION_FOLDERS, Layout, stem, understand
 from ptarmigan.data.scan import Scan, content_digest, scan
 from ptarmigan.data.storage import Storage
+from ptarmigan.data.tables import MAX_TABLE
 
 READ = ", ".join(FORMATS).replace("WEBP", "WebP")
 SUPPORTED = f"expected class folders or images ({READ}), IDX files (train-images-idx3-ubyte[.gz]) or an .npz"
@@ -32,7 +36,7 @@ ARCHIVES = (
     ".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".zst", ".7z", ".rar", ".parquet", ".arrow", ".tfrecord", ".h5",
     ".hdf5", ".mdb", ".tfrec",
 )  # fmt: skip
-LABEL_TABLES = (".csv", ".tsv", ".jsonl", ".ndjson", ".xls", ".xlsx", ".mat")
+LABEL_TABLES = (*TABLES, ".xls", ".xlsx", ".mat")
 LABEL_TEXTS = (".json", ".txt", ".xml", ".lst", ".yaml", ".yml", ".cls")
 DOCUMENTS = (".md", ".rst", ".pdf", ".htm", ".html", ".doc", ".docx", ".rtf", ".log", ".py", ".ipynb", ".sh")
 LABEL_WORDS = re.compile("label|class|anno|metadata|dataset|target|categor|attribute|caption", re.IGNORECASE)
@@ -55,13 +59,14 @@ class DataSource:
 
 @dataclass(frozen=True)
 class FolderSource(DataSource):
-    """One file per image, in a folder or in an archive."""
+    """One file per image, in a folder or in archives."""
 
     storage: Storage
     paths: tuple[str, ...]  # [N] in the storage, with '/'
     labels: NDArray[np.int64]  # [N]
     source_part: NDArray[np.int8]  # [N] SELECT or HELD_OUT if the source says so, else UNDECIDED
     class_names: tuple[str, ...]
+    groups: tuple[str, ...] = ()  # [N] what the column says that `Data.group` names, if it names one
 
     def open(self, index: int) -> IO[bytes]:
         """The file of an image; raises OSError."""
@@ -111,12 +116,23 @@ class MemorySource(ArraySource):
         return read_memory(self.images, self.labels, self.class_names)
 
 
-def find_source(path: str | Path | None, on_progress: OnProgress | None = None) -> DataSource:
+def find_source(path: str | Path | None, on_progress: OnProgress | None = None, data: Data | None = None) -> DataSource:
     """List the images at `path`; None is the embedded data set.
 
+    data: its labels, label_column, path_column and group say which table the labels and groups of files come from.
     on_progress(what, done, total) is called while files are listed and read.  Raises UserError if there is nothing
     usable, or if it is not certain which images have labels.
     """
+    data = data or Data()
+    source = _find(path, on_progress, data)
+    for option in ("labels", "label_column", "path_column"):
+        if getattr(data, option) is not None and not isinstance(source, FolderSource):
+            text = f"{option}: {source.root} holds arrays, which have labels of their own; leave {option} out"
+            raise UserError(text, "options-conflict")
+    return source
+
+
+def _find(path: str | Path | None, on_progress: OnProgress | None, data: Data) -> DataSource:
     if path is None:
         asset = Path(str(package_files("ptarmigan") / "assets" / "fashion-mnist-10k.npz"))
         stamp = _array_stamp([asset])
@@ -127,17 +143,17 @@ def find_source(path: str | Path | None, on_progress: OnProgress | None = None) 
             if is_own(str(root)):
                 text = f"{root} is an output folder of ptarmigan, not data: give the folder of the images"
                 raise UserError(text, "no-images")
-            return _find_in_folder(Disk(root), root.resolve().name or "data", on_progress)
+            return _find_in_folder(Disk(root), root.resolve().name or "data", on_progress, data)
         if not root.exists():
             text = f"{root} does not exist: give a folder of class folders or IDX files, an .npz file, or nothing"
             raise UserError(text, "path-not-found")
-        return _find_file(root)
+        return _find_file(root, on_progress, data)
     except OSError as error:
         text = f"cannot read {error.filename or path}: {error.strerror or error}"
         raise UserError(text, "file-unreadable") from error
 
 
-def _find_file(path: Path) -> DataSource:
+def _find_file(path: Path, on_progress: OnProgress | None, data: Data) -> DataSource:
     if not stat.S_ISREG(path.stat().st_mode):
         raise UserError(f"{path} is a FIFO, socket or device, not a file or folder: {SUPPORTED}", "no-images")
     if path.suffix.lower() == ".npz":
@@ -146,38 +162,104 @@ def _find_file(path: Path) -> DataSource:
     if path.suffix.lower() == ".npy":
         text = f"{path} is one array without names: save images and labels by numpy.savez('x.npz', arr_0=images, "
         raise UserError(f"{text}arr_1=labels), and give that file", "no-images")
+    if (archive := open_archive(path, on_progress)) is not None:
+        return _find_in_folder(archive, archive_name(path), on_progress, data)
     if path.name.lower().endswith(ARCHIVES):
-        text = f"{path} is an archive, which is not read: unpack it into a folder of class folders and give that"
-        raise UserError(text, "no-images")
-    raise UserError(f"{path} is a single file and not an .npz file: give its folder; {SUPPORTED}", "no-images")
+        text = f"{path} is an archive of a kind that is not read: pack its files as .zip or .tar and give that, or "
+        raise UserError(f"{text}unpack it into a folder and give the folder", "no-images")
+    raise UserError(f"{path} is a single file, and neither an .npz file nor an archive: {SUPPORTED}", "no-images")
 
 
-def _find_in_folder(storage: Storage, full_name: str, on_progress: OnProgress | None) -> DataSource:
+def _find_in_folder(storage: Storage, full_name: str, on_progress: OnProgress | None, data: Data) -> DataSource:
     root, found = storage.root, scan(storage, on_progress)
     name = _safe_name(full_name)
-    if (source := _find_idx(root, name, found)) is not None:
-        return source
     others = [path for folder in found.tree.walk() for path in folder.others]
+    if isinstance(storage, Disk):
+        if (source := _find_idx(root, name, found)) is not None:
+            return source
+        if not found.digests and (bundle := open_archives(root, others, on_progress)) is not None:
+            return _find_in_folder(bundle, full_name, on_progress, data)
     if not found.digests:
-        raise _nothing(root, found, Counter(map(_suffix, others)))
-    layout = understand(found.tree, full_name)
-    class_names = tuple(sorted({group.name for group in layout.groups}, key=natural))
+        raise _nothing(storage, found, Counter(map(_suffix, others)))
+    finder = Finder(found.digests, others, lambda path: _content(storage.open(path)), data)
+    layout, labels = _understand(root, full_name, found, finder, data)
+    class_names = tuple(layout.order or sorted({group.name for group in layout.groups}, key=natural))
     number = {name: i for i, name in enumerate(class_names)}
     paths: list[str] = []
-    labels: list[int] = []
+    codes: list[int] = []
     parts: list[int] = []
     for group in sorted(layout.groups, key=lambda group: (number[group.name], group.part)):
         paths += sorted(group.paths)
-        labels += [number[group.name]] * len(group.paths)
+        codes += [number[group.name]] * len(group.paths)
         parts += [group.part] * len(group.paths)
-    notices = [*layout.notices, *_other_notices(storage, list(found.digests), others, layout.one_class), *found.notices]
+    if (order := storage.order) is not None:
+        rows = sorted(zip(paths, codes, parts, strict=True), key=lambda row: order[row[0]])
+        paths, codes, parts = [row[0] for row in rows], [row[1] for row in rows], [row[2] for row in rows]
+    if data.labels is None:
+        others = [path for path in others if path not in finder.used]
+        if layout.one_class:
+            others = [path for path in others if path not in finder.unused]
+            layout.notices += [*dict.fromkeys(finder.unused.values())][:3]
+        layout.notices += _other_notices(storage, list(found.digests), others, layout.one_class)
+    if labels is not None and labels.group and (lacking := [path for path in paths if not labels.group.get(path)]):
+        text = f"group: {labels.where} has no {data.group} for {shorten(lacking, 3)}: every image needs a group"
+        raise UserError(text, "value-invalid")
+    groups = tuple(labels.group[path] for path in paths) if labels is not None and labels.group else ()
     facts = [
-        f"{label} {part} {path} {found.digests[path]}" for label, part, path in zip(labels, parts, paths, strict=True)
+        f"{label} {part} {path} {found.digests[path]}" for label, part, path in zip(codes, parts, paths, strict=True)
     ]
     return FolderSource(
-        name, root, _digest([*facts, *class_names]), layout.understood, tuple(notices),
-        storage, tuple(paths), np.array(labels, np.int64), np.array(parts, np.int8), class_names,
+        name, root, _digest([*facts, *class_names]), layout.understood, (*layout.notices, *found.notices),
+        storage, tuple(paths), np.array(codes, np.int64), np.array(parts, np.int8), class_names, groups,
     )  # fmt: skip
+
+
+def _understand(root: Path, name: str, found: Scan, finder: Finder, data: Data) -> tuple[Layout, Labels | None]:
+    """The classes and parts of a folder, by its folders or by a table, and what tables say about its images."""
+    layout, fault = None, None
+    try:
+        layout = understand(found.tree, name)
+    except UserError as error:  # a table may say what the folders do not
+        fault = error
+    if data.labels is not None:
+        labels: Labels | None = _given_labels(root, finder, data.labels)
+    else:
+        labels = finder.beside()
+    asked = data.labels is not None or data.label_column is not None or (labels is not None and labels.keeps)
+    if labels is not None and (asked or (labels.said and (layout is None or layout.one_class))):
+        layout = finder.applied(labels, layout)
+    elif fault is not None or layout is None:
+        raise fault or AssertionError
+    elif labels is not None and labels.said:
+        agreed, notice = compared(labels, layout)
+        layout.understood = "; ".join(filter(None, [layout.understood, agreed]))
+        layout.notices += filter(None, [notice])
+    if labels is not None and labels.group:
+        layout.understood += f"; groups from column {data.group} of {labels.where}"
+    return layout, labels
+
+
+def _given_labels(root: Path, finder: Finder, given: str) -> Labels:
+    """The labels of the table that the user names, from the current folder on or from the data folder on."""
+    path = user_path(given, "labels")
+    if path.is_file():
+        folder = os.path.relpath(path.resolve().parent, root.resolve()).replace(os.sep, "/")
+        return finder.given(
+            _content(open_regular(path)), given, "" if folder == "." or folder.startswith("..") else folder
+        )
+    inside = next((name for name in (given, path.name) if name in finder.others), None)
+    if inside is None:
+        raise UserError(f"labels: {given} does not exist, neither here nor in {root}", "path-not-found")
+    return finder.given(finder.read(inside), inside, os.path.dirname(inside))
+
+
+def _content(file: IO[bytes]) -> bytes:
+    """The bytes of a table; of one that is too large, too many to be taken."""
+    content = bytearray()
+    with file:
+        while len(content) <= MAX_TABLE and (piece := file.read(1 << 20)):
+            content += piece
+    return bytes(content)
 
 
 def _find_idx(root: Path, name: str, found: Scan) -> ArraySource | None:
@@ -206,14 +288,17 @@ def _find_idx(root: Path, name: str, found: Scan) -> ArraySource | None:
     return ArraySource(name, folder, stamp, f"IDX files of images and labels{where}", tuple(notices), tuple(used))
 
 
-def _nothing(root: Path, found: Scan, kinds: Counter[str]) -> UserError:
-    """The error for a folder without a single image: what was looked for, and what was found."""
+def _nothing(storage: Storage, found: Scan, kinds: Counter[str]) -> UserError:
+    """The error for a folder or archive without a single image: what was looked for, and what was found."""
     hint = ""
-    if kinds[".npz"]:
+    if not isinstance(storage, Disk):
+        if any(kind in (*ARCHIVES, ".npz") or kind.endswith("-ubyte") for kind in kinds):
+            hint = " (arrays and archives in an archive are not read: unpack it, and give the file or folder in it)"
+    elif kinds[".npz"]:
         hint = " (give the path of the .npz file)"
     elif any(kind in ARCHIVES for kind in kinds):
-        hint = " (archives are not read: unpack them first)"
-    text = f"{root} has no images: {SUPPORTED}; found {_listed(kinds) or 'nothing'}{hint}"
+        hint = " (archives of these kinds are not read: unpack them first)"
+    text = f"{storage.root} has no images: {SUPPORTED}; found {_listed(kinds) or 'nothing'}{hint}"
     return UserError("; ".join([text, *found.notices]), "file-unreadable" if found.unreadable else "no-images")
 
 

@@ -46,6 +46,7 @@ class Layout:
     understood: str = ""
     notices: list[str] = field(default_factory=list)
     one_class: bool = False
+    order: list[str] = field(default_factory=list)  # of the classes, where it is not the natural one of their names
 
 
 def understand(tree: Folder, name: str) -> Layout:
@@ -80,8 +81,7 @@ class _Reader:
             kind = self.read_flat(level)
         else:
             kind = self.read_classes(level)
-        self.layout.groups = [group for group in self.layout.groups if group.paths]
-        self.promote()
+        self.layout.groups = promote([group for group in self.layout.groups if group.paths])
         self.merge_names()
         self.say(kind, annotations)
         return self.layout
@@ -302,12 +302,6 @@ class _Reader:
                 return class_name(piece)
         return class_name(self.name)
 
-    def promote(self) -> None:
-        """Without a training part, the part that comes nearest to it is divided as if it named none."""
-        first = min((group.part for group in self.layout.groups), key=_rank)
-        groups = self.layout.groups
-        self.layout.groups = [g._replace(part=UNDECIDED if g.part == first else g.part) for g in groups]
-
     def merge_names(self) -> None:
         """A class is written as the training part writes it; another part may write it in another case."""
         trained = {group.name for group in self.layout.groups if group.part == UNDECIDED}
@@ -339,9 +333,7 @@ class _Reader:
             text = f"{kind}: {images} of one class, {next(iter(names))!r}"
         else:
             text = f"{kind}: {images} in {counted(len(names), 'class')}"
-        parts = {group.part for group in groups}
-        said = ((SELECT, "val is the select part"), (HELD_OUT, "test is held out"))
-        self.layout.understood = "; ".join([text, *(words for part, words in said if part in parts)])
+        self.layout.understood = "; ".join([text, *said_parts({group.part for group in groups})])
         for folders, why in (
             (self.unlabelled, "without labels"),
             (self.extra, "in other folders"),
@@ -368,6 +360,24 @@ class _Reader:
             notices.append(
                 f"file names begin with {shorten(words)}: if these are classes, sort the images into a folder for each"
             )
+
+
+def promote(groups: list[Group]) -> list[Group]:
+    """Without a training part, the part that comes nearest to it is divided as if it named none."""
+    first = min((group.part for group in groups), key=_rank)
+    return [group._replace(part=UNDECIDED if group.part == first else group.part) for group in groups]
+
+
+def said_parts(parts: set[int]) -> list[str]:
+    """What to say about the parts that the source names."""
+    said = ((SELECT, "val is the select part"), (HELD_OUT, "test is held out"))
+    return [words for part, words in said if part in parts]
+
+
+def words_of_part(name: str) -> int | None:
+    """The part that a name says, whatever else it says: train_labels."""
+    found = _part_and_rest(name)
+    return None if found is None else found[0]
 
 
 def find_parts(folder: Folder) -> dict[str, int] | None:

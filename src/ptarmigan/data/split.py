@@ -20,18 +20,24 @@ MIN_SELECT = 50  # images; with fewer there is no live score
 MOST = 0.1  # of the images; one image of each small class would be more
 
 
-def group_keys(paths: Sequence[str], pattern: str) -> NDArray[np.uint64]:
-    """[N] the hash of what `pattern` matches in each path: its first group if it has one, else the whole match."""
+def matches(paths: Sequence[str], pattern: str) -> list[str]:
+    """[N] what `pattern` matches in each path: its first group if it has one, else the whole match."""
     regex = re.compile(pattern)
-    keys = []
+    texts = []
     for path in paths:
         match = regex.search(path)
         found = match and (match[1] if regex.groups else match[0])
         if found is None:
             text = f"group: '{pattern}' does not match {path}: every image needs a group"
             raise UserError(text, "value-invalid")
-        keys.append(int.from_bytes(hashlib.blake2b(found.encode("utf-8", "surrogateescape"), digest_size=8).digest()))
-    return np.array(keys, np.uint64)
+        texts.append(found)
+    return texts
+
+
+def group_keys(groups: Sequence[str]) -> NDArray[np.uint64]:
+    """[N] the hash of each text."""
+    texts = [text.encode("utf-8", "surrogateescape") for text in groups]
+    return np.array([int.from_bytes(hashlib.blake2b(text, digest_size=8).digest()) for text in texts], np.uint64)
 
 
 def useful_split(part: NDArray[np.uint8], source_part: NDArray[np.int8]) -> str:

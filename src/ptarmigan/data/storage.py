@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, NamedTuple, Protocol
@@ -89,6 +89,13 @@ class Storage(Protocol):
 def is_litter(name: str) -> bool:
     """Whether a file or folder of this name is no part of a data set."""
     return name.startswith((".", "~$")) or name.lower() in LITTER
+
+
+def is_written_by_us(has: Callable[[str], bool]) -> bool:
+    """Whether ptarmigan wrote a folder that has files or folders of these names: a run in any state, or a generator."""
+    if has(".ptarmigan-run"):
+        return True
+    return has("config.json") and (has("checkpoints") or has("metrics.jsonl") or has("model.safetensors"))
 
 
 def omission_notices(omitted: Omitted) -> list[str]:

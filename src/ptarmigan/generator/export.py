@@ -35,6 +35,8 @@ def export_generator(
     make_folder(folder)
     values = asdict(config)
     values["train"] |= {"time": None, "images": None, "device": "auto"}  # these describe a training run, not the model
+    if config.data.labels is not None:  # a generator is shared, and its maker's folders are nobody's business
+        values["data"]["labels"] = Path(config.data.labels).name
     meta = {
         "config": values,
         "spec": asdict(spec),

@@ -61,8 +61,6 @@ from ptarmigan.training.snapshot import (
 from ptarmigan.training.warm_start import describe_warm_start
 
 if TYPE_CHECKING:
-    from numpy.typing import ArrayLike
-
     from ptarmigan.core.fields import Fields
 
 ENDING = (  # signals that end a process unless it handles them, but for those of its own faults
@@ -97,7 +95,6 @@ class Interrupted(KeyboardInterrupt):
 def train(
     data: str | Path | Dataset | None = None,
     *,
-    labels: ArrayLike | None = None,
     recipe: str | None = None,
     out: str | Path | None = None,
     config: str | Path | Mapping[str, Any] | Config | None = None,
@@ -106,8 +103,8 @@ def train(
 ) -> Path:
     """Train a generator on a folder of class folders, an IDX folder, an .npz or a Dataset (default: the embedded set).
 
-    `images` is the budget, a number of images as "500k".  It may also be an array of images, with `labels`: then
-    `train(images=x, labels=y)` does what `train(Dataset.from_arrays(x, y))` does.
+    `images` is the budget, a number of images as "500k", and `labels` is the path of a table.  They may also be arrays:
+    then `train(images=x, labels=y)` does what `train(Dataset.from_arrays(x, y))` does.
 
     `recipe` names the settings: auto (default), acgan, dcgan.  `out` is the run folder, by default a new
     runs/NAME-NUMBER; an existing run is resumed where it stopped, or extended if the budget is longer.  The result is
@@ -124,7 +121,7 @@ def train(
     `retries` rollbacks, Stopped after Ctrl-C, SIGTERM or another signal that ends processes.
     """
     given = {key: value for key, value in {"recipe": recipe, **fields}.items() if value is not None}
-    data = images_given(data, labels, given)
+    data = images_given(data, given)
     out, init = (None if path is None else user_path(path, what) for path, what in ((out, "out"), (init, "from")))
     if config is not None and not isinstance(config, Mapping | Config):
         config = user_path(config, "config", pipe=True)
@@ -147,14 +144,16 @@ def train(
     return job.run
 
 
-def images_given(data: str | Path | Dataset | None, labels: Any, given: dict[str, Any]) -> Path | Dataset | None:
-    """The path or the data set to train on, which may be made of an array `images`, then removed from the fields."""
-    images = given.get("images")
+def images_given(data: str | Path | Dataset | None, given: dict[str, Any]) -> Path | Dataset | None:
+    """The path or the data set to train on, which may be made of arrays `images` and `labels`, then no fields."""
+    images, labels = given.get("images"), given.get("labels")
+    if isinstance(labels, str | os.PathLike):
+        given["labels"], labels = os.fspath(labels), None
     if labels is not None or not (images is None or isinstance(images, str | Real)):
         if data is not None or images is None or isinstance(images, str | Real):
             text = "labels: give them with the array of images, as train(images=x, labels=y), and leave data out"
             raise UserError(text, "options-conflict")
-        return Dataset.from_arrays(given.pop("images"), labels)
+        return Dataset.from_arrays(given.pop("images"), given.pop("labels", None))
     if data is None or isinstance(data, Dataset):
         return data
     if not isinstance(data, str | os.PathLike):
