@@ -12,7 +12,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, ClassVar
 
 import numpy as np
 import pytest
@@ -21,6 +21,7 @@ from PIL import Image
 from ptarmigan.config import Data
 from ptarmigan.data import open_dataset, pack
 from ptarmigan.data.cache import _host, cache_folder, partial_pack
+from ptarmigan.data.disk import Disk
 from ptarmigan.data.index import FolderSource, find_source
 from ptarmigan.data.pack import Pack, content_hash, open_pack
 from support import raises
@@ -401,3 +402,32 @@ def test_nothing_is_pickled(photos: Path, cache: Path) -> None:
     for path in entry(cache).glob("*.npy"):
         np.load(path, allow_pickle=False)
     assert json.loads((entry(cache) / "meta.json").read_text())["class_names"] == ["cat", "dog"]
+
+
+class Backwards(Disk):
+    """A folder whose files are to be read from the last to the first."""
+
+    opened: ClassVar[list[str]] = []
+
+    @property
+    def order(self) -> dict[str, int]:
+        return {path.relative_to(self.root).as_posix(): -n for n, path in enumerate(sorted(self.root.glob("*/*")))}
+
+    def open(self, path: str) -> IO[bytes]:
+        self.opened.append(path)
+        return super().open(path)
+
+
+def test_files_are_read_in_the_order_of_the_storage_and_stored_in_that_of_the_source(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted, source = made(photos)[0], find_source(photos)
+    assert isinstance(source, FolderSource)
+    monkeypatch.setenv("PTARMIGAN_CACHE", str(tmp_path / "other"))
+    monkeypatch.setattr("ptarmigan.data.workers.cores", lambda: 1)
+    monkeypatch.setattr("ptarmigan.data.read.CHUNK", 5)
+    Backwards.opened.clear()
+    out = open_pack(replace(source, storage=Backwards(photos)), Data())
+    for name in ("images", "labels", "hashes", "source_indices"):
+        assert np.array_equal(getattr(out, name), getattr(wanted, name))
+    assert Backwards.opened == [*source.paths[::-1]] * (len(Backwards.opened) // 12)

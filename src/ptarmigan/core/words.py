@@ -186,6 +186,7 @@ OTHER_OPTIONS = (
     ),
     ("train", "x-col path-col image-col image-column file-column filename-column", "use --path-column {NAME}"),
     ("train", "y-col label-col class-col class-column target target-column label-key", "use --label-column {NAME}"),
+    (
         "train",
         "class-balance class-balanced balanced balance-classes balanced-sampling weighted-sampler oversample",
         "use --balance",

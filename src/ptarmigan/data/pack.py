@@ -123,7 +123,7 @@ def _write_pack(folder: Path, reader: SourceReader, source: DataSource) -> str |
     done = np.concatenate(parts)
     if not len(done):
         raise UserError(f"no image in {source.root} can be decoded: {reader.notices[-1]}", "no-images")
-    order = done["index"].argsort()  # a file that could not be read before may have come last
+    order = done["index"].argsort()  # a storage may have an order of its own, and a file was perhaps read later
     indices = done["index"][order]
     unreadable = _unreadable(source, np.setdiff1d(np.arange(total), indices))
     keep, labels, class_names = _drop_classes(indices, reader, source)

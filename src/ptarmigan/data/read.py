@@ -114,7 +114,7 @@ class _FolderReader:
 
     def open(self) -> SourceReader:
         source, data = self.source, self.data
-        headers = dict(self._map("reading headers", read_header, range(len(source.paths))))
+        headers = dict(sorted(self._map("reading headers", read_header, range(len(source.paths)))))
         channels = self._channels(headers)
         window = self._window([i for i, header in headers.items() if header.deep])
         good = [headers[i] for i in headers if i not in self.failed]
@@ -221,7 +221,9 @@ class _FolderReader:
     def _map(
         self, what: str, work: Work[T], indices: Sequence[int], before: int = 0, in_processes: bool = False
     ) -> Iterator[tuple[int, T]]:
-        """(index, result) of work(file, limits=...) in order; failures are collected."""
+        """(index, result) of work(file, limits=...), in the order of the storage if it has one; collects failures."""
+        if (place := self.source.storage.order) is not None:
+            indices = sorted(indices, key=lambda index: place[self.source.paths[index]])
         paths = [self.source.paths[index] for index in indices]
         answers = read_files(self.source.storage, paths, work, self.limits, in_processes)
         for done, (index, answer) in enumerate(zip(indices, answers, strict=True), before + 1):
