@@ -53,7 +53,7 @@ def read_files(
     count, size = min(cores(), MOST), 1 if in_order else BATCH
     with _pillow_without_warnings(), ExitStack() as stack:
         processes = None
-        if in_processes and not in_order and count > 1 and len(paths) >= MANY:
+        if in_processes and not in_order and count > 1 and len(paths) >= MANY and sys.executable:
             processes = stack.enter_context(Processes(storage, work, limits.max_pixels, count))
 
         def read(batch: Sequence[str]) -> list[T | Failure]:
