@@ -20,7 +20,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from ptarmigan.config import resolve
 from ptarmigan.core.types import ImageSpec
-from ptarmigan.data import Batches
+from ptarmigan.data.batches import Batches
 from ptarmigan.game.batch import Step, eager_step, train_batch
 from ptarmigan.game.cuda_graph import GraphStep
 from ptarmigan.game.state import TrainState

@@ -94,7 +94,7 @@ def train_when_asked(kind: str) -> None:
     from ptarmigan.config import resolve
     from ptarmigan.core.devices import LOOK_AT, OtherProcesses
     from ptarmigan.core.types import ImageSpec
-    from ptarmigan.data import Batches
+    from ptarmigan.data.batches import Batches
     from ptarmigan.game.batch import train_batch
     from ptarmigan.game.state import TrainState
 

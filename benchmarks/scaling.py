@@ -22,7 +22,7 @@ import torch
 from ptarmigan.config import Config, resolve
 from ptarmigan.core import dist
 from ptarmigan.core.types import ImageSpec
-from ptarmigan.data import Batches
+from ptarmigan.data.batches import Batches
 from ptarmigan.game.batch import train_batch
 from ptarmigan.game.state import TrainState
 from ptarmigan.networks.layers import BatchNorm

@@ -24,7 +24,7 @@ import torch
 
 from ptarmigan.config import resolve
 from ptarmigan.core.types import ImageSpec
-from ptarmigan.data import Batches
+from ptarmigan.data.batches import Batches
 from ptarmigan.game.batch import train_batch
 from ptarmigan.game.state import TrainState
 from ptarmigan.training.probe import probe

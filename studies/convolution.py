@@ -22,7 +22,7 @@ from torch.nn.grad import conv2d_weight
 from ptarmigan.config import resolve
 from ptarmigan.core import conv as convolution
 from ptarmigan.core.types import ImageSpec
-from ptarmigan.data import Batches
+from ptarmigan.data.batches import Batches
 from ptarmigan.game.batch import train_batch
 from ptarmigan.game.state import TrainState
 

@@ -30,7 +30,7 @@ from ptarmigan.core import dist, seeding
 from ptarmigan.core.log import read_log
 from ptarmigan.core.tensor_files import load_tensors
 from ptarmigan.core.types import Batch, DiscriminatorOutput, ImageSpec
-from ptarmigan.data import Batches
+from ptarmigan.data.batches import Batches
 from ptarmigan.game.augment import (
     CAP,
     DRAWS,

@@ -226,7 +226,19 @@ def test_help_and_losses_do_not_import_torch() -> None:
 
 @pytest.mark.parametrize(
     "command",
-    ["train", "check", "sample", "interpolate", "info", "compare", "replay", "diagnose", "export", "losses", "identify"],
+    [
+        "train",
+        "check",
+        "sample",
+        "interpolate",
+        "info",
+        "compare",
+        "replay",
+        "diagnose",
+        "export",
+        "losses",
+        "identify",
+    ],
 )
 def test_a_command_is_the_public_function_of_its_name_and_arguments(command: str) -> None:
     def shape(function: object) -> list[tuple[str, object]]:

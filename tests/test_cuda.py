@@ -18,7 +18,7 @@ from ptarmigan import load, train
 from ptarmigan.config import resolve
 from ptarmigan.core.devices import deterministic
 from ptarmigan.core.types import ImageSpec
-from ptarmigan.data import Batches
+from ptarmigan.data.batches import Batches
 from ptarmigan.game.batch import eager_step, train_batch
 from ptarmigan.game.cuda_graph import GraphStep
 from ptarmigan.game.state import TrainState

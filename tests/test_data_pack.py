@@ -12,6 +12,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import IO, Any, ClassVar
 
 import numpy as np
 import pytest
@@ -19,8 +20,10 @@ from PIL import Image
 
 from ptarmigan.config import Data
 from ptarmigan.data import open_dataset, pack
+from ptarmigan.data.cache import _host, cache_folder, partial_pack
+from ptarmigan.data.disk import Disk
 from ptarmigan.data.index import FolderSource, find_source
-from ptarmigan.data.pack import Pack, cache_folder, content_hash, open_pack
+from ptarmigan.data.pack import Pack, content_hash, open_pack
 from support import raises
 
 
@@ -119,14 +122,102 @@ def test_a_damaged_pack_is_made_anew(photos: Path, cache: Path, name: str, damag
     assert [path.name for path in cache.iterdir()] == [entry(cache).name]
 
 
-def test_a_pack_cut_short_is_not_left_behind(photos: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def stop(what: str, done: int, total: int | None) -> None:
-        raise KeyboardInterrupt
+def stop(at: int, error: BaseException | int) -> Any:
+    """Progress that ends when `at` images have been decoded, by an error or a signal."""
 
-    with pytest.raises(KeyboardInterrupt):
-        open_pack(find_source(photos), Data(), stop)
+    def on_progress(what: str, done: int, total: int | None) -> None:
+        if what == "decoding images" and done == at:
+            if not isinstance(error, int):
+                raise error
+            os.kill(os.getpid(), error)
+
+    return on_progress
+
+
+@pytest.mark.parametrize(("at", "error"), [(1, KeyboardInterrupt()), (8, RuntimeError())])
+def test_a_pack_cut_short_before_its_first_chunk_or_by_an_error_is_not_left_behind(
+    photos: Path, cache: Path, at: int, error: BaseException, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ptarmigan.data.read.CHUNK", 5)
+    with pytest.raises(type(error)):
+        open_pack(find_source(photos), Data(), stop(at, error))
     assert list(cache.iterdir()) == []
     assert made(photos)[1]
+
+
+def decoded(path: Path) -> tuple[Pack, list[int]]:
+    """The pack, and the counts of images that the progress of decoding went through."""
+    calls: list[tuple[str, int]] = []
+    out = open_pack(find_source(path), Data(), lambda what, done, total: calls.append((what, done)))
+    return out, [done for what, done in calls if what == "decoding images"]
+
+
+@pytest.mark.parametrize("harm", ["none", "tail", "pixel", "journal", "shape", "more files"])
+def test_an_interrupted_pack_is_continued_with_what_of_it_is_whole(
+    photos: Path, cache: Path, harm: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ptarmigan.data.read.CHUNK", 5)
+    with pytest.raises(KeyboardInterrupt):
+        open_pack(find_source(photos), Data(), stop(12, KeyboardInterrupt()))
+    partial, first = entry(cache), 11
+    images, size = partial / "images", 32 * 32 * 3
+    if harm == "tail":
+        with open(images, "ab") as file:
+            file.write(b"half an image")
+        with open(partial / "journal", "ab") as file:
+            file.write(b"half a record")
+    elif harm == "pixel":
+        content = bytearray(images.read_bytes())
+        content[7 * size + 5] ^= 1
+        images.write_bytes(content)
+        first = 8
+    elif harm == "journal":
+        os.truncate(partial / "journal", 3 * 16 + 2)
+        first = 4
+    elif harm == "shape":
+        (partial / "shape").write_text("another")
+        first = 1
+    elif harm == "more files":
+        (partial / "labels.npy").write_bytes(b"from a kill at the end")
+    out, counts = decoded(photos)
+    assert counts == list(range(first, 13))
+    monkeypatch.setenv("PTARMIGAN_CACHE", str(tmp_path / "other"))
+    fresh = made(photos)[0]
+    for name in ("images", "labels", "hashes", "source_indices"):
+        assert np.array_equal(getattr(out, name), getattr(fresh, name))
+    assert out.notices == fresh.notices
+    assert {path.name for path in entry(cache).iterdir()} == {
+        "images", "labels.npy", "hashes.npy", "source_part.npy", "source_indices.npy", "meta.json", "used",
+    }  # fmt: skip
+
+
+def test_a_file_that_can_be_read_when_the_pack_is_continued_takes_its_place(
+    photos: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ptarmigan.data.read.CHUNK", 5)
+    fresh, source = made(photos)[0], find_source(photos)
+    monkeypatch.setenv("PTARMIGAN_CACHE", str(tmp_path / "other"))
+    (photos / "cat" / "04.png").rename(tmp_path / "away.png")
+    with pytest.raises(KeyboardInterrupt):
+        open_pack(source, Data(), stop(11, KeyboardInterrupt()))
+    (tmp_path / "away.png").rename(photos / "cat" / "04.png")
+    calls: list[int] = []
+    out = open_pack(source, Data(), lambda what, done, total: what == "decoding images" and calls.append(done))
+    assert calls == [11, 12]
+    assert out.source_indices.tolist() == list(range(12))
+    assert np.array_equal(out.images, fresh.images)
+    assert np.array_equal(out.hashes, fresh.hashes)
+
+
+def test_a_pack_of_arrays_is_continued_too(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (40, 70, 70), np.uint8)
+    np.savez(tmp_path / "x.npz", arr_0=images, arr_1=np.arange(40) % 2)
+    monkeypatch.setattr("ptarmigan.data.arrays.CHUNK_BYTES", 70 * 70 * 10, raising=True)
+    with pytest.raises(KeyboardInterrupt):
+        open_pack(find_source(tmp_path / "x.npz"), Data(), stop(30, KeyboardInterrupt()))
+    out, counts = decoded(tmp_path / "x.npz")
+    assert counts == [30, 40]
+    assert out.source_indices.tolist() == list(range(40))
 
 
 def test_any_pixel_and_any_word_is_checked(photos: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -184,63 +275,46 @@ def test_a_file_that_could_not_be_read_is_tried_again(photos: Path, tmp_path: Pa
 
 
 def test_what_dead_processes_left_is_removed_and_what_live_ones_write_is_not(photos: Path, cache: Path) -> None:
-    with pack._partial_pack(cache / "live") as live, pack._partial_pack(cache / "other") as other:
-        (other / "images").touch()
-        names = (f"dead.{pack._host()}-1-00.tmp", "far.host-9-1-00.tmp", "near.host-9-1-00.tmp", "old.1-00.tmp")
+    cache.mkdir(parents=True)
+    with partial_pack(cache / "live") as live, partial_pack(cache / "other") as other:
+        names = (
+            f"dead.{_host()}-1-00.tmp", f"empty.{_host()}-1-00.tmp", "far.host-9-1-00.tmp",
+            f"kept.{_host()}-1-00.tmp", "near.host-9-1-00.tmp", "old.1-00.tmp",
+        )  # fmt: skip
         for name in names:
-            (cache / name).mkdir(parents=True)
-            (cache / name / "images").touch()
-        for path in (cache / names[1], cache / names[1] / "images", cache / names[2], other, other / "images"):
-            os.utime(path, (time.time() - 90_000,) * 2)
+            (cache / name).mkdir()
+            (cache / name / "journal").write_bytes(b"" if "empty" in name else bytes(16))
+        for folder in (cache / names[0], cache / names[2], other):
+            for path in (*folder.iterdir(), folder):
+                os.utime(path, (time.time() - 90_000,) * 2)
         made(photos)
-        assert {path.name for path in cache.glob("*.tmp")} == {live.name, other.name, names[2], names[3]}
-    assert {path.name for path in cache.glob("*.tmp")} == {names[2], names[3]}
+        assert {path.name for path in cache.glob("*.tmp")} == {live.name, other.name, *names[3:]}
+    assert {path.name for path in cache.glob("*.tmp")} == {*names[3:]}
     assert {path.name for path in cache.glob("*.lock")} == set()
-
-
-@pytest.mark.skipif(os.name != "posix", reason="signals")
-@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
-def test_a_signal_that_ends_the_process_leaves_no_partial_pack(photos: Path, cache: Path, name: str) -> None:
-    number = getattr(signal, name)
-    with pytest.raises(SystemExit) as left:
-        open_pack(find_source(photos), Data(), lambda *_: os.kill(os.getpid(), number))
-    assert left.value.code == 128 + number
-    assert list(cache.iterdir()) == []
-    assert signal.getsignal(number) == signal.SIG_DFL
 
 
 KILLED = """
 import os, signal, sys
+import ptarmigan.data.read
 from ptarmigan.config import Data
 from ptarmigan.data import open_dataset
-open_dataset(sys.argv[1], Data(), lambda what, *_: what == "decoding images" and os.kill(os.getpid(), signal.SIGKILL))
+ptarmigan.data.read.CHUNK = 5
+number = int(sys.argv[2])
+open_dataset(
+    sys.argv[1], Data(), lambda what, done, _: what == "decoding images" and done == 8 and os.kill(os.getpid(), number)
+)
 """
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="signals")
-def test_what_a_killed_process_left_is_removed_by_the_next(photos: Path, cache: Path) -> None:
-    run = subprocess.run([sys.executable, "-c", KILLED, photos], timeout=100)
-    assert run.returncode == -signal.SIGKILL
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_what_a_killed_process_decoded_is_not_decoded_again(photos: Path, cache: Path, number: int) -> None:
+    run = subprocess.run([sys.executable, "-c", KILLED, photos, str(number)], timeout=100)
+    assert run.returncode == -number
     assert len(list(cache.glob("*.tmp"))) == 1
-    made(photos)
+    assert decoded(photos)[1] == list(range(6, 13))
     assert [path.name for path in cache.iterdir()] == [entry(cache).name]
-
-
-def test_a_handler_of_the_callers_own_stays(photos: Path) -> None:
-    def mine(*_: object) -> None:
-        received.append(1)
-
-    received: list[int] = []
-    before = signal.signal(signal.SIGTERM, mine)
-    try:
-        open_pack(find_source(photos), Data(), lambda *_: os.kill(os.getpid(), signal.SIGTERM))
-        assert signal.getsignal(signal.SIGTERM) is mine
-    finally:
-        signal.signal(signal.SIGTERM, before)
-    assert received
-    made(photos, Data(size="28"))
-    assert signal.getsignal(signal.SIGTERM) == before
 
 
 def test_threads_may_race(photos: Path, cache: Path) -> None:
@@ -328,3 +402,32 @@ def test_nothing_is_pickled(photos: Path, cache: Path) -> None:
     for path in entry(cache).glob("*.npy"):
         np.load(path, allow_pickle=False)
     assert json.loads((entry(cache) / "meta.json").read_text())["class_names"] == ["cat", "dog"]
+
+
+class Backwards(Disk):
+    """A folder whose files are to be read from the last to the first."""
+
+    opened: ClassVar[list[str]] = []
+
+    @property
+    def order(self) -> dict[str, int]:
+        return {path.relative_to(self.root).as_posix(): -n for n, path in enumerate(sorted(self.root.glob("*/*")))}
+
+    def open(self, path: str) -> IO[bytes]:
+        self.opened.append(path)
+        return super().open(path)
+
+
+def test_files_are_read_in_the_order_of_the_storage_and_stored_in_that_of_the_source(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted, source = made(photos)[0], find_source(photos)
+    assert isinstance(source, FolderSource)
+    monkeypatch.setenv("PTARMIGAN_CACHE", str(tmp_path / "other"))
+    monkeypatch.setattr("ptarmigan.data.workers.cores", lambda: 1)
+    monkeypatch.setattr("ptarmigan.data.read.CHUNK", 5)
+    Backwards.opened.clear()
+    out = open_pack(replace(source, storage=Backwards(photos)), Data())
+    for name in ("images", "labels", "hashes", "source_indices"):
+        assert np.array_equal(getattr(out, name), getattr(wanted, name))
+    assert Backwards.opened == [*source.paths[::-1]] * (len(Backwards.opened) // 12)

@@ -12,7 +12,7 @@ from unittest.mock import Mock
 import pytest
 
 from ptarmigan.core.paths import user_path
-from ptarmigan.data.pack import cache_folder
+from ptarmigan.data.cache import cache_folder
 from support import raises
 
 POSIX = pytest.mark.skipif(os.name != "posix", reason="these files are POSIX's")

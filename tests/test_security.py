@@ -31,7 +31,8 @@ from ptarmigan.core.log import read_log
 from ptarmigan.core.tensor_files import load_tensors, save_tensors
 from ptarmigan.core.types import UserError
 from ptarmigan.data import open_dataset
-from ptarmigan.data.pack import ARRAYS, cache_folder
+from ptarmigan.data.cache import cache_folder
+from ptarmigan.data.pack import ARRAYS
 from ptarmigan.training import checkpoint
 from ptarmigan.training.given import read_yaml
 from ptarmigan.training.loop import train

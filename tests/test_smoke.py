@@ -139,6 +139,12 @@ def test_many(run: Run, tmp_path: Path, fashion: Path) -> None:
 
 
 @SLOW
+@SLOW
+def test_pack(run: Run) -> None:
+    out = run("pack", "--images", 130, "--files", 30, "--rounds", 1)
+    assert all(fact in out for fact in ("130 JPEGs", "listing 30 files", "a batch of 64"))
+
+
 def test_metrics(run: Run) -> None:
     pytest.importorskip("sklearn")
     assert run("metrics", "--samples", 60, "--features", 8).count("plain") == 1

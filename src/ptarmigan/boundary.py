@@ -157,7 +157,7 @@ def write_report(error: Exception) -> Path:
     import traceback
 
     def in_cache() -> Path:
-        from ptarmigan.data.pack import cache_folder
+        from ptarmigan.data.cache import cache_folder
 
         return cache_folder() / "reports"
 

@@ -516,6 +516,30 @@ def diagnose(
     return int(diagnosis.fails(fail_on))
 
 
+@command("cache", "cache --clear 1a2b3c4d")
+def cache(*pack: str, clear: Annotated[bool, Parameter(negative=(), show_default="off")] = False) -> int:
+    """List the decoded images that are kept for each data set: how many, their size and when they were last used.
+
+    The environment variable PTARMIGAN_CACHE moves them to another folder.  PTARMIGAN_CACHE_LIMIT, such as 20GB, sets
+    their total size: the longest unused make room for new ones.  Your own images are never touched.
+
+    Parameters
+    ----------
+    pack
+        with --clear: names of the packs to remove, as the list shows them; default: all
+    clear
+        remove the packs, and without names the features that `score` keeps; exit status 1 if a process uses one
+    """
+    from ptarmigan.commands.cache import clear_cache, list_cache
+
+    if clear:
+        return 0 if clear_cache(pack) else 1
+    if pack:
+        raise UserError(f"to remove {shorten([*pack])}, add --clear: ptarmigan cache --clear PACK", "usage")
+    list_cache()
+    return 0
+
+
 explaining = App(
     name="losses",
     help_flags=["--help", "-h"],

@@ -1,4 +1,4 @@
-"""From a path to training batches: index -> decode -> pack -> split -> batches."""
+"""From a path to labelled images: index -> decode -> pack -> split.  batches.py goes on from there, with torch."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from ptarmigan import config
 from ptarmigan.core.console import Display, Terminal
 from ptarmigan.core.types import ImageSpec, OnProgress, UserError, counted, shorten
 from ptarmigan.data.arrays import HELD_OUT, SELECT, TRAIN, UNDECIDED
-from ptarmigan.data.batches import Batches
 from ptarmigan.data.index import IN_MEMORY, DataSource, FolderSource, MemorySource, find_source
 from ptarmigan.data.pack import Pack, open_pack
 from ptarmigan.data.split import (
@@ -29,7 +28,7 @@ from ptarmigan.data.split import (
     useful_split,
 )
 
-__all__ = ["HELD_OUT", "SELECT", "TRAIN", "Batches", "Dataset", "open_dataset", "recorded_data"]
+__all__ = ["HELD_OUT", "SELECT", "TRAIN", "Dataset", "open_dataset", "recorded_data"]
 
 FEW_IMAGES = 100  # training images of a class; with fewer, a GAN mostly memorises them
 UNEQUAL = 10  # times the training images of the smallest class that the largest has; from here it is said

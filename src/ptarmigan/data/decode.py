@@ -34,6 +34,8 @@ THUMBNAIL = 64  # colour that is not visible in an image of this short side is n
 TINT = 8  # difference between the channels of a pixel, of 255, above which it is coloured
 SAMPLED = 8192  # pixels of an image that its set's window is computed from
 MAX_SIDE = 65_535  # pixels
+HUGE = 1 << 25  # pixels, which take about 500 MB while they are decoded
+EMPTY = 1000  # pixels that a byte stands for; photographs have fewer than 100, and of a huge image more is a bomb
 DECODING_BYTES = 1 << 30  # memory for decoded images of all threads together; a larger image is decoded alone
 LARGE = 1 << 26  # bytes of one image from which on they are given back to the system at once
 TO_UPRIGHT = {  # EXIF orientation (tag 274) -> the transposition that makes the image upright
@@ -159,6 +161,10 @@ def _opened(file: IO[bytes], limits: Limits) -> Iterator[ImageFile.ImageFile]:
         inflation = INFLATION.get(image.tile[0][0]) if image.tile else None  # AVIF's tile is one of memory
         if inflation and image.format != "AVIF" and width * height * bits > 8 * inflation * length:
             raise Refused("its header promises more pixels than the file can hold", f"{width}x{height}")
+        if width * height > max(HUGE, EMPTY * length):
+            raise Refused(
+                f"a huge image with more than {EMPTY:,} pixels for each byte of the file", f"{width}x{height}"
+            )
         yield image
 
 

@@ -6,39 +6,42 @@ import errno
 import hashlib
 import json
 import os
-import platform
 import random
-import re
-import secrets
 import shutil
-import signal
-import sys
-import threading
-import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from ptarmigan.config import Data, parse_size
 from ptarmigan.core.files import sync_folder
-from ptarmigan.core.paths import user_path
 from ptarmigan.core.types import OnProgress, UserError, counted, shorten
 from ptarmigan.data.arrays import UNDECIDED
-from ptarmigan.data.index import DataSource, FolderSource
+from ptarmigan.data.cache import (
+    JOURNAL,
+    cache_folder,
+    hold,
+    in_bytes,
+    make_room,
+    mark_used,
+    partial_pack,
+    remove_left_behind,
+    remove_pack,
+)
+from ptarmigan.data.decode import TargetShape
+from ptarmigan.data.index import DataSource, FolderSource, MemorySource
 from ptarmigan.data.read import SourceReader, read_source
 
 FORMAT = 2  # of a pack; part of its key, so packs of another format are not found
 ARRAYS = ("labels", "source_part", "hashes", "source_indices")
 CHECKED_BYTES = 4_000_000_000  # checked each time a pack is opened: 1.2 GB a second on 2 cores, for 64x64 RGB
 BLOCK_BYTES = 8 << 20  # pixels that are read at once
-A_DAY = 24 * 3600
+SHAPE = "shape"  # in a partial pack: the shape of its images
+RECORD = np.dtype([("index", "<i8"), ("hash", "<u8")])  # of an image in the journal of a partial pack
 
 
 @dataclass(frozen=True)
@@ -55,57 +58,37 @@ class Pack:
     unreadable: tuple[str, ...]  # paths in the source of files that the system did not let us read
 
 
-def cache_folder() -> Path:
-    """PTARMIGAN_CACHE if it is set, else `ptarmigan` in the system's folder for caches."""
-    if chosen := os.environ.get("PTARMIGAN_CACHE"):
-        return user_path(chosen, "PTARMIGAN_CACHE")
-    if sys.platform == "win32":
-        base = os.environ.get("LOCALAPPDATA") or _home() / "AppData" / "Local"
-    elif sys.platform == "darwin":
-        base = _home() / "Library" / "Caches"
-    else:
-        base = os.environ.get("XDG_CACHE_HOME") or _home() / ".cache"
-    return Path(base) / "ptarmigan"
-
-
-def _home() -> Path:
-    try:
-        return Path.home()
-    except RuntimeError:
-        text = "your home folder is not known, so there is no place for the cache: set PTARMIGAN_CACHE to a folder"
-        raise UserError(text, "value-invalid") from None
-
-
 def open_pack(source: DataSource, data: Data, on_progress: OnProgress | None = None) -> Pack:
     """The pack of a source in the configured shape, from the cache or newly written.
 
     A pack appears whole or not at all: of several processes that write one at the same time, the first to finish
-    wins and the others use its pack.  A damaged pack is replaced, with a notice: all pixels are checked up to 4 GB, and
-    4 GB of random images of a larger pack.  A pack that lacks files that could not be read is replaced as soon as one
-    of them can be read.  Raises UserError if the source has no usable image, or the cache folder cannot be written or
-    is too small.
+    wins and the others use its pack.  What a killed process has decoded is not decoded again.  A damaged pack is
+    replaced, with a notice: all pixels are checked up to 4 GB, and 4 GB of random images of a larger pack.  A pack that
+    lacks files that could not be read is replaced as soon as one of them can be read.  Where PTARMIGAN_CACHE_LIMIT is
+    set, packs that are not in use make room for a new one, with a notice.  Raises UserError if the source has no usable
+    image, or the cache folder cannot be written or is too small.
     """
     folder = cache_folder() / "packs" / _cache_key(source, data)
     pack = _load_pack(folder, on_progress)
-    if pack is not None and not any(_can_read(source, path) for path in pack.unreadable):
-        return pack
-    damaged = pack is None and folder.exists()
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        _remove_partial_packs(folder.parent)
-        _remove_pack(folder)
-        with _partial_pack(folder) as partial:
-            _write_pack(partial, read_source(source, data, on_progress), source)
-            _publish(partial, folder)
-    except OSError as error:  # the reader's errors are UserErrors already
-        raise _cannot_write(folder.parent, error) from error
-    pack = _load_pack(folder)
-    if pack is None:
-        raise UserError(f"{folder} was written but cannot be read back: check the disk", "file-damaged")
-    if damaged:
-        notice = f"the decoded images in {folder} were damaged and have been made anew: check the disk"
-        pack = replace(pack, notices=(notice, *pack.notices))
-    return pack
+    notices = []
+    if pack is None or any(_can_read(source, path) for path in pack.unreadable):
+        if pack is None and folder.exists():
+            notices = [f"the decoded images in {folder} were damaged and have been made anew: check the disk"]
+        try:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            remove_left_behind(folder.parent)
+            remove_pack(folder)
+            with partial_pack(folder) as partial:
+                if made_room := _write_pack(partial, read_source(source, data, on_progress), source):
+                    notices.append(made_room)
+                _publish(partial, folder)
+        except OSError as error:  # the reader's errors are UserErrors already
+            raise _cannot_write(folder.parent, error) from error
+        pack = _load_pack(folder)
+        if pack is None:
+            raise UserError(f"{folder} was written but cannot be read back: check the disk", "file-damaged")
+    mark_used(folder, str(source.root if isinstance(source, MemorySource) else source.root.absolute()))
+    return replace(pack, notices=(*notices, *pack.notices))
 
 
 def _cache_key(source: DataSource, data: Data) -> str:
@@ -113,34 +96,44 @@ def _cache_key(source: DataSource, data: Data) -> str:
     return hashlib.blake2b(json.dumps(choices).encode(), digest_size=16).hexdigest()
 
 
-def content_hash(image: NDArray[np.uint8]) -> int:
+def content_hash(image: NDArray[np.uint8] | bytes) -> int:
     """64 bits of BLAKE2b over an image's bytes."""
-    return int.from_bytes(hashlib.blake2b(np.ascontiguousarray(image).data, digest_size=8).digest(), "little")
+    content = image if isinstance(image, bytes) else np.ascontiguousarray(image).data
+    return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "little")
 
 
-def _write_pack(folder: Path, reader: SourceReader, source: DataSource) -> None:
+def _write_pack(folder: Path, reader: SourceReader, source: DataSource) -> str | None:
+    """Write a pack, but for what of it is there already; returns a sentence if others were removed to make room."""
     shape = reader.shape
     total = len(reader.labels)
-    _check_space(folder, total * (shape.height * shape.width * shape.channels + 32))
-    chunk_indices, hashes = [], [np.empty(0, np.uint64)]
-    with open(folder / "images", "xb") as file:
-        for chunk in reader.chunks:
+    parts = [_continue_partial(folder, shape)]
+    needed = (total - len(parts[0])) * (shape.height * shape.width * shape.channels + 32)
+    made_room = make_room(needed, folder)
+    _check_space(folder, needed)
+    with open(folder / "images", "ab") as file, open(folder / JOURNAL, "ab") as journal:
+        for chunk in reader.chunks(parts[0]["index"]):
+            records = np.empty(len(chunk.images), RECORD)
+            records["index"], records["hash"] = chunk.source_indices, [*map(content_hash, chunk.images)]
             file.write(np.ascontiguousarray(chunk.images).data)
-            hashes.append(np.fromiter(map(content_hash, chunk.images), np.uint64, len(chunk.images)))
-            chunk_indices.append(chunk.source_indices)
+            file.flush()  # before the journal names them
+            journal.write(records.data)
+            journal.flush()
+            parts.append(records)
         _sync(file)
-    if not chunk_indices:
+    done = np.concatenate(parts)
+    if not len(done):
         raise UserError(f"no image in {source.root} can be decoded: {reader.notices[-1]}", "no-images")
-    indices = np.concatenate(chunk_indices)
+    order = done["index"].argsort()  # a storage may have an order of its own, and a file was perhaps read later
+    indices = done["index"][order]
     unreadable = _unreadable(source, np.setdiff1d(np.arange(total), indices))
     keep, labels, class_names = _drop_classes(indices, reader, source)
-    if len(keep) < len(indices):
-        _keep_images(folder, keep, (len(indices), shape.height, shape.width, shape.channels))
+    if not np.array_equal(order[keep], np.arange(len(order))):
+        _keep_images(folder, order[keep], (len(order), shape.height, shape.width, shape.channels))
     arrays: dict[str, NDArray[Any]] = {
         "labels": labels,
         "source_part": reader.source_part[indices[keep]],
-        "hashes": np.concatenate(hashes)[keep],
-        "source_indices": indices[keep].astype(np.int64),
+        "hashes": done["hash"][order[keep]],
+        "source_indices": indices[keep],
     }
     for name, array in arrays.items():
         with open(folder / f"{name}.npy", "xb") as file:
@@ -157,6 +150,28 @@ def _write_pack(folder: Path, reader: SourceReader, source: DataSource) -> None:
     with open(folder / "meta.json", "x", encoding="utf-8") as text:
         json.dump({**meta, "digest": _digest(folder, meta)}, text)
         _sync(text)
+    for name in (JOURNAL, SHAPE):
+        (folder / name).unlink()
+    return made_room
+
+
+def _continue_partial(folder: Path, shape: TargetShape) -> NDArray[Any]:
+    """The records [M] of the images in a partial pack that are whole and of this shape; the rest is removed."""
+    done, whole, size = np.empty(0, RECORD), 0, shape.height * shape.width * shape.channels
+    with suppress(OSError):
+        if (folder / SHAPE).read_text(encoding="utf-8") == str(shape):
+            done = np.fromfile(folder / JOURNAL, RECORD)
+            with open(folder / "images", "rb") as file:
+                while whole < len(done) and content_hash(file.read(size)) == done["hash"][whole]:
+                    whole += 1
+    for path in folder.iterdir():
+        if path.name not in ("images", JOURNAL):
+            path.unlink()
+    for name, length in (("images", whole * size), (JOURNAL, whole * RECORD.itemsize)):
+        with open(folder / name, "ab") as file:
+            file.truncate(length)
+    (folder / SHAPE).write_text(str(shape), encoding="utf-8")
+    return done[:whole]
 
 
 def _drop_classes(
@@ -226,7 +241,9 @@ def _load_pack(folder: Path, on_progress: OnProgress | None = None) -> Pack | No
         arrays = {name: np.load(folder / f"{name}.npy", allow_pickle=False) for name in ARRAYS}
         if not _images_are_whole(folder / "images", shape, arrays["hashes"], on_progress):
             return None
-        images = np.asarray(np.memmap(folder / "images", np.uint8, "r", shape=shape))
+        with open(folder / "images", "rb") as file:
+            hold(file)
+            images = np.asarray(np.memmap(file, np.uint8, "r", shape=shape))
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
     return Pack(
@@ -286,91 +303,12 @@ def _publish(partial: Path, folder: Path) -> None:
     sync_folder(folder.parent)
 
 
-def _remove_pack(folder: Path) -> None:
-    """Remove a pack if there is one; it is renamed first, so that no process reads one that is half removed."""
-    trash = folder.with_name(_partial_name(folder))
-    with suppress(FileNotFoundError):  # there is none, or another process removes it
-        os.rename(folder, trash)
-        shutil.rmtree(trash)
-
-
-@contextmanager
-def _partial_pack(folder: Path) -> Iterator[Path]:
-    """A new folder beside `folder`, in which a pack is written; it is removed at the end if it still exists.
-
-    A lock beside it, taken first, shows that the process lives, so other processes leave the folder alone.
-    """
-    partial = folder.with_name(_partial_name(folder))
-    lock = FileLock(partial.with_suffix(".lock"))
-    with suppress(Timeout, NotImplementedError):  # a file system without locks
-        lock.acquire(timeout=0)
-    try:
-        with _termination_raises():
-            partial.mkdir()
-            yield partial
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-        Path(lock.lock_file).unlink(missing_ok=True)
-        lock.release()
-
-
-def _partial_name(folder: Path) -> str:
-    return f"{folder.name}.{_host()}-{os.getpid()}-{secrets.token_hex(4)}.tmp"
-
-
-def _host() -> str:
-    return re.sub(r"[^\w-]", "_", platform.node())
-
-
-@contextmanager
-def _termination_raises() -> Iterator[None]:
-    """SIGTERM and SIGHUP end the process by SystemExit, unless the caller handles them itself.
-
-    By default they would end it at once, and leave the partial pack until the next one is made.
-    """
-
-    def leave(number: int, _: object) -> None:
-        raise SystemExit(128 + number)
-
-    numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
-    if threading.current_thread() is not threading.main_thread():  # only the main thread may set handlers
-        numbers = []
-    ours = [number for number in numbers if signal.getsignal(number) == signal.SIG_DFL]
-    for number in ours:
-        signal.signal(number, leave)
-    try:
-        yield
-    finally:
-        for number in ours:
-            signal.signal(number, signal.SIG_DFL)
-
-
-def _remove_partial_packs(packs: Path) -> None:
-    """Remove the partial packs that dead processes left.
-
-    A process of this machine is dead when its lock is free.  Locks may not reach from one machine to another, so what
-    other machines left has to be without a change for a day as well.
-    """
-    for partial in packs.glob("*.tmp"):
-        ours = partial.name.partition(".")[2].rpartition("-")[0].rpartition("-")[0] == _host()
-        with suppress(OSError, Timeout, NotImplementedError):  # another process removes it, or holds it
-            changed = max(path.stat().st_mtime for path in (partial, *partial.iterdir()))
-            if ours or time.time() - changed > A_DAY:
-                lock = FileLock(partial.with_suffix(".lock"))
-                with lock.acquire(timeout=0):
-                    shutil.rmtree(partial, ignore_errors=True)
-                    Path(lock.lock_file).unlink(missing_ok=True)
-
-
 def _check_space(folder: Path, needed: int) -> None:
     free = shutil.disk_usage(folder).free
     if free < needed:
-        room = f"{folder.parent} has {_format_bytes(free)} free and the decoded images need {_format_bytes(needed)}"
-        raise UserError(f"{room}: free some space, or set PTARMIGAN_CACHE to another folder", "file-unwritable")
-
-
-def _format_bytes(count: int) -> str:
-    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.2f} MB"
+        room = f"{folder.parent} has {in_bytes(free)} free and the decoded images need {in_bytes(needed)}"
+        text = f"{room}: free some space, as with `ptarmigan cache --clear`, or set PTARMIGAN_CACHE to another folder"
+        raise UserError(text, "file-unwritable")
 
 
 def _sync(file: Any) -> None:

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import re
-import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import IO, NamedTuple, TypeVar
+from functools import partial
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from ptarmigan.config import Data, parse_window
 from ptarmigan.core.types import OnProgress, UserError, counted, shorten
@@ -23,7 +19,6 @@ from ptarmigan.data.decode import (
     ImageHeader,
     Limits,
     Look,
-    Refused,
     TargetShape,
     Window,
     choose_channels,
@@ -37,10 +32,10 @@ from ptarmigan.data.decode import (
     to_shape,
 )
 from ptarmigan.data.index import ArraySource, DataSource, FolderSource
-from ptarmigan.data.scan import begins_as_image
+from ptarmigan.data.workers import Failure, Work, read_files
 
 T = TypeVar("T")
-CHUNK = 256  # files decoded before their pixels are passed on, which bounds the memory used
+CHUNK = 256  # images that are passed on at once, which bounds the memory used
 LOOKED_AT = 1000  # images, evenly spread over the source, whose pixels decide on colour, transparency and the window
 CUT = 0.03  # of an image's area; less is lost where the sides are rounded to multiples of 4
 
@@ -52,13 +47,16 @@ class Chunk(NamedTuple):
 
 @dataclass
 class SourceReader:
-    """A source of known image shape.  Its chunks can be read once, and reading them may add `notices`."""
+    """A source of known image shape.  Its chunks can be read once, and reading them may add `notices`.
+
+    chunks(done): the images but for those at the indices `done` [M], which have been read before.
+    """
 
     shape: TargetShape
     labels: NDArray[np.int64]  # [N]
     source_part: NDArray[np.int8]  # [N]
     class_names: tuple[str, ...]
-    chunks: Iterator[Chunk]
+    chunks: Callable[[NDArray[np.int64]], Iterator[Chunk]]
     formats: tuple[str, ...] = ()  # of the image files, most frequent first
     understood: str = ""  # how arrays were understood
     notices: list[str] = field(default_factory=list)
@@ -77,7 +75,7 @@ def read_source(source: DataSource, data: Data, on_progress: OnProgress | None =
     size = choose_size([(height, width)], data)
     shape = TargetShape(*size, choose_channels([Look(channels > 1, channels == 4)], data), data.fit)
     notices = [*arrays.notices, *_crop_notice([(height, width)] * len(arrays.labels), shape)]
-    chunks = _resize_arrays(arrays.chunks(), shape, len(arrays.labels), on_progress)
+    chunks = partial(_resize_arrays, arrays.chunks(), shape, len(arrays.labels), on_progress)
     return SourceReader(
         shape, arrays.labels, arrays.source_part, arrays.class_names, chunks, understood=arrays.understood,
         notices=notices,
@@ -85,10 +83,17 @@ def read_source(source: DataSource, data: Data, on_progress: OnProgress | None =
 
 
 def _resize_arrays(
-    chunks: Iterable[NDArray[np.uint8]], shape: TargetShape, total: int, on_progress: OnProgress | None
+    chunks: Iterable[NDArray[np.uint8]],
+    shape: TargetShape,
+    total: int,
+    on_progress: OnProgress | None,
+    before: NDArray[np.int64],
 ) -> Iterator[Chunk]:
     done = 0
     for images in chunks:
+        if done < len(before):  # these were read from the start, and in the same chunks
+            done += len(images)
+            continue
         if images.shape[1:] != (shape.height, shape.width, shape.channels):
             squeezed = images[..., 0] if images.shape[3] == 1 else images
             images = np.stack([to_shape(Image.fromarray(image), shape) for image in squeezed])
@@ -99,19 +104,17 @@ def _resize_arrays(
 
 
 class _FolderReader:
-    """Reads the image files of a source in threads; collects which of them failed, and why."""
+    """Reads the image files of a source; collects which of them failed, and why."""
 
     def __init__(self, source: FolderSource, data: Data, on_progress: OnProgress | None) -> None:
         self.source, self.data, self.on_progress = source, data, on_progress
         self.limits = Limits(data.max_pixels)
-        self.failed: dict[int, tuple[str, str]] = {}  # index -> reason, detail
+        self.failed: dict[int, Failure] = {}  # by index
         self.notices: list[str] = []
 
     def open(self) -> SourceReader:
         source, data = self.source, self.data
-        headers = dict(
-            self._map("reading headers", lambda file: read_header(file, self.limits), range(len(source.paths)))
-        )
+        headers = dict(sorted(self._map("reading headers", read_header, range(len(source.paths)))))
         channels = self._channels(headers)
         window = self._window([i for i, header in headers.items() if header.deep])
         good = [headers[i] for i in headers if i not in self.failed]
@@ -126,7 +129,7 @@ class _FolderReader:
             self.notices.append(f"only the upper 8 bits are used of {counted(count, 'image')} with colours of 16 bits")
         formats = tuple(name for name, _ in Counter(header.format for header in good).most_common())
         return SourceReader(
-            shape, source.labels, source.source_part, source.class_names, self._chunks(shape), formats,
+            shape, source.labels, source.source_part, source.class_names, partial(self._chunks, shape), formats,
             notices=self.notices,
         )  # fmt: skip
 
@@ -137,7 +140,7 @@ class _FolderReader:
             return data.channels or 1
         chosen = _spread(list(headers))
         doubtful = [i for i in chosen if headers[i].colour or headers[i].alpha]
-        found = dict(self._map("looking for colour", lambda file: look(file, self.limits), doubtful))
+        found = dict(self._map("looking for colour", look, doubtful))
         looks = {i: found.get(i, Look(False, False)) for i in chosen if i not in self.failed}
         if not looks:
             return 1
@@ -164,7 +167,7 @@ class _FolderReader:
         if not deep:
             return OF_16_BITS
         chosen = _spread(deep)
-        found = self._map("reading the range of values", lambda file: read_values(file, self.limits), chosen)
+        found = self._map("reading the range of values", read_values, chosen)
         values = [one for _, one in found]
         if not values:
             return OF_16_BITS
@@ -189,11 +192,12 @@ class _FolderReader:
             self.notices.append(f"NaN becomes 0 in {counted(broken, 'image')} with NaN or infinite pixels")
         return window
 
-    def _chunks(self, shape: TargetShape) -> Iterator[Chunk]:
+    def _chunks(self, shape: TargetShape, before: NDArray[np.int64]) -> Iterator[Chunk]:
         count = len(self.source.paths)
         part: dict[int, NDArray[np.uint8]] = {}
-        todo = [i for i in range(count) if i not in self.failed]
-        for i, image in self._map("decoding images", lambda file: decode(file, shape, self.limits), todo):
+        done = {*before.tolist()}
+        todo = [i for i in range(count) if i not in self.failed and i not in done]
+        for i, image in self._map("decoding images", partial(decode, shape=shape), todo, len(done), in_processes=True):
             part[i] = image
             if len(part) == CHUNK:
                 yield Chunk(np.array(list(part)), np.stack(list(part.values())))
@@ -216,28 +220,21 @@ class _FolderReader:
         kinds = ", ".join(f"{count} {reason}" for reason, count in counts.most_common())
         return (f" ({kinds}): " if len(counts) > 1 else ": ") + shorten(names, 3)
 
-    def _map(self, what: str, work: Callable[[IO[bytes]], T], indices: Sequence[int]) -> Iterator[tuple[int, T]]:
-        """(index, result) in order, computed in threads (Pillow releases Python's lock); failures are collected."""
-
-        def attempt(index: int) -> T | None:
-            try:
-                with self.source.open(index) as file:
-                    try:
-                        return work(file)
-                    except Exception as error:  # a damaged file can make Pillow raise anything
-                        self.failed[index] = reason_of(error, file)
-            except OSError as error:
-                self.failed[index] = error.strerror or type(error).__name__, ""
-            return None
-
-        with pillow_without_warnings(), ThreadPoolExecutor(os.cpu_count()) as pool:
-            for start in range(0, len(indices), CHUNK):
-                part = indices[start : start + CHUNK]
-                for done, (index, result) in enumerate(zip(part, pool.map(attempt, part), strict=True), start + 1):
-                    if self.on_progress is not None:
-                        self.on_progress(what, done, len(indices))
-                    if result is not None:
-                        yield index, result
+    def _map(
+        self, what: str, work: Work[T], indices: Sequence[int], before: int = 0, in_processes: bool = False
+    ) -> Iterator[tuple[int, T]]:
+        """(index, result) of work(file, limits=...), in the order of the storage if it has one; collects failures."""
+        if (place := self.source.storage.order) is not None:
+            indices = sorted(indices, key=lambda index: place[self.source.paths[index]])
+        paths = [self.source.paths[index] for index in indices]
+        answers = read_files(self.source.storage, paths, work, self.limits, in_processes)
+        for done, (index, answer) in enumerate(zip(indices, answers, strict=True), before + 1):
+            if self.on_progress is not None:
+                self.on_progress(what, done, before + len(indices))
+            if isinstance(answer, Failure):
+                self.failed[index] = answer
+            else:
+                yield index, answer
 
 
 def _spread(indices: list[int]) -> list[int]:
@@ -258,32 +255,3 @@ def _crop_notice(sizes: list[tuple[int, int]], shape: TargetShape) -> list[str]:
         f"{100 * cut[cut > CUT].mean():.2g} % of their area on average (--fit pad or --fit stretch keeps all of it; "
         "--size HEIGHTxWIDTH sets another shape)"
     ]
-
-
-@contextmanager
-def pillow_without_warnings() -> Iterator[None]:
-    """Silence Pillow's warnings about unusual files, and lift its limit of pixels: ours is checked instead."""
-    limit = Image.MAX_IMAGE_PIXELS
-    Image.MAX_IMAGE_PIXELS = None
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        Image.MAX_IMAGE_PIXELS = limit
-
-
-def reason_of(error: Exception, file: IO[bytes]) -> tuple[str, str]:
-    """A reason in few words, which other files may share, and a detail of this file."""
-    if isinstance(error, Refused):
-        return str(error), error.detail
-    if isinstance(error, UnidentifiedImageError):
-        return ("damaged" if begins_as_image(file) else "not an image"), ""
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror, ""
-    text = " ".join(str(error).split()) or type(error).__name__
-    if "truncated" in text.lower():
-        return "truncated", ""
-    if "MAX_TEXT" in text:
-        return "its texts or colour profile are too large", ""
-    return "damaged" if re.search("broken|decoder|failed to read|checksum|data stream", text) else text, ""

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ptarmigan.core import dist
 from ptarmigan.core.types import Batch, UserError
-from ptarmigan.data import Batches
+from ptarmigan.data.batches import Batches
 from ptarmigan.game.augment import INTERVAL, adapt
 from ptarmigan.game.draws import Draws
 from ptarmigan.game.micro_batch import Terms, slices

@@ -22,7 +22,8 @@ from ptarmigan.core.devices import OtherProcesses, deterministic, keep_freed_mem
 from ptarmigan.core.log import Metrics, damaged_lines
 from ptarmigan.core.paths import user_path
 from ptarmigan.core.types import UserError
-from ptarmigan.data import Batches, Dataset
+from ptarmigan.data import Dataset
+from ptarmigan.data.batches import Batches
 from ptarmigan.diagnosis.findings import Finding, is_wanted
 from ptarmigan.game.batch import rank_batch, train_batch
 from ptarmigan.game.cuda_graph import make_step

@@ -14,7 +14,8 @@ from ptarmigan.core.clock import Clock
 from ptarmigan.core.console import Display, duration
 from ptarmigan.core.devices import little_memory
 from ptarmigan.core.types import UserError, shorten
-from ptarmigan.data import Batches, Dataset, open_dataset
+from ptarmigan.data import Dataset, open_dataset
+from ptarmigan.data.batches import Batches
 from ptarmigan.data.check.summary import summary
 from ptarmigan.game.batch import rank_batch
 from ptarmigan.losses.custom import LossFile, open_loss

@@ -18,8 +18,8 @@ from ptarmigan.core.types import OnProgress, counted, natural
 from ptarmigan.data.check.finding import Finding
 from ptarmigan.data.decode import FORMATS, TO_UPRIGHT, ImageHeader, Limits, TargetShape, decode, look, read_header
 from ptarmigan.data.index import FolderSource
-from ptarmigan.data.read import pillow_without_warnings, reason_of
 from ptarmigan.data.scan import SUFFIXES
+from ptarmigan.data.workers import pillow_without_warnings, reason_of
 
 BATCH = 32  # files that a thread looks at before progress is reported
 SAME_COLOUR = 8  # of 255: a profile that moves no colour further is that of sRGB

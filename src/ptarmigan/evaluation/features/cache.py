@@ -15,7 +15,7 @@ from ptarmigan.core import files
 from ptarmigan.core.tensor_files import load_tensors, save_tensors
 from ptarmigan.core.types import UserError
 from ptarmigan.data import Dataset
-from ptarmigan.data.pack import cache_folder
+from ptarmigan.data.cache import cache_folder
 from ptarmigan.evaluation.features import Extractor
 
 BLOCK = 256  # images between two reports of progress

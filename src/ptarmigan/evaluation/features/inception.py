@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from ptarmigan.core import files
 from ptarmigan.core.types import UserError
-from ptarmigan.data.pack import cache_folder
+from ptarmigan.data.cache import cache_folder
 from ptarmigan.evaluation.features import weights
 
 SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
