@@ -33,6 +33,7 @@ from ptarmigan.training.signals import Stopped
 from ptarmigan.training.warm_start import (
     SHAPE_FIELDS,
     SourceModel,
+    chosen_start,
     class_dims,
     copy_classes,
     copy_weights,
@@ -334,18 +335,32 @@ def test_auto_starts_from_the_base_for_large_images_unless_told_otherwise(
     assert "16 images" in capsys.readouterr().out
     again = train(config=run / "config.json", out=tmp_path / "again")
     assert load_json(again / "config.json")["init"]["model"] == "base"
-    for name, other in (
-        ("small", {"size": "32"}), ("huge", {"size": "160"}), ("wide", {"width": 4}), ("recipe", {"recipe": "dcgan"}),
-        ("scratch", {"init": "none"}), ("family", {"network": "resnet"}),
-    ):  # fmt: skip
-        cold = train(shapes, out=tmp_path / name, **{**fields, **other})
-        assert load_json(cold / "config.json")["init"] is None, name
+    fields |= {"width": 4}
+    train(shapes, out=tmp_path / "scratch", init="none", **fields)
     train(shapes, out=tmp_path / "scratch", **{**fields, "images": "16"})  # a run keeps its start
     with raises("run-differs", "base"):
         train(shapes, out=tmp_path / "scratch", **fields, init="base")
     (tmp_path / "none").mkdir()  # a folder of this name does not change what is repeated
     repeated = train(config=tmp_path / "scratch" / "config.json", out=tmp_path / "repeated")
     assert load_json(repeated / "config.json")["init"] is None
+
+
+@pytest.mark.parametrize(
+    ("asked", "size", "device", "starts"),
+    [
+        ({}, (40, 40), "cpu", True), ({"batch": 8, "size": "33x32"}, (33, 32), "cpu", True),
+        ({}, (32, 32), "cpu", False), ({}, (129, 128), "cpu", False), ({}, (40, 40), "cuda", False),
+        ({"recipe": "dcgan"}, (40, 40), "cpu", False), ({"width": 4}, (40, 40), "cpu", False),
+        ({"network": "resnet"}, (40, 40), "cpu", False), ({"d_norm": "spectral"}, (40, 40), "cpu", False),
+    ],
+)  # fmt: skip
+def test_what_starts_from_the_base(
+    asked: dict[str, Any], size: tuple[int, int], device: str, starts: bool, packed: Path
+) -> None:
+    spec = ImageSpec(*size, 3, NAMES)
+    assert (chosen_start(None, resolve(asked), asked.keys(), spec, device) is not None) is starts
+    packed.unlink()  # an installation without the file
+    assert chosen_start(None, resolve(asked), asked.keys(), spec, device) is None
 
 
 def test_the_base_is_for_images_of_any_shape_and_its_networks_are_of_half_precision(
