@@ -128,7 +128,8 @@ def test_for_few_images_d_sees_changed_ones_unless_it_was_asked_otherwise() -> N
     plate = ImageSpec(48, 64, 3, SPEC.class_names)
     for images, augment in ((seen, "none"), (memorised, "gentle")):
         fields = chosen(images, fewest=FEW_PER_CLASS - 1, spec=plate)
-        assert (fields["augment"], fields["r1"]) == (augment, 0.4)
+        assert (fields["augment"], fields["r1"]) == (augment, 1.5)
+    assert "memorising" in choice_of(10, fewest=FEW_PER_CLASS - 1, spec=plate).reasons[LOSS]
     on_cuda = chosen(memorised, "cuda", fewest=FEW_PER_CLASS - 1)
     assert (on_cuda["augment"], on_cuda["r1"]) == ("none", 1.0)
     enough, seldom = choice_of(2 * memorised, fewest=FEW_PER_CLASS), choice_of(seen - 1, fewest=FEW_PER_CLASS - 1)

@@ -183,7 +183,8 @@ def train(
         Path | None, flag("--config", "YAML file of options, or the config.json of a run to repeat; flags override it")
     ] = None,
     init: Annotated[
-        Path | None, flag("--from", "run or generator to take the initial weights from, `base` or `none`; default: chosen by auto")
+        Path | None,
+        flag("--from", "run or generator to take the initial weights from, `base` or `none`; default: chosen by auto"),
     ] = None,
     **fields: Unpack[Fields],
 ) -> None:

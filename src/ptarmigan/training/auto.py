@@ -56,10 +56,13 @@ class Setting:
         return self.spec.height * self.spec.width > LARGE_PIXELS
 
     @property
+    def few_per_class(self) -> bool:
+        return sum(self.counts) < FEW_PER_CLASS * len(self.counts)
+
+    @property
     def few(self) -> bool:
         """Whether D could memorise the training images: there are few of them per class, and each is seen often."""
-        total = sum(self.counts)
-        return total < FEW_PER_CLASS * len(self.counts) and self.images >= SEEN_OFTEN * total
+        return self.few_per_class and self.images >= SEEN_OFTEN * sum(self.counts)
 
 
 class Choice(NamedTuple):
@@ -89,7 +92,7 @@ def decide(config: Config, given: Collection[str], setting: Setting) -> dict[str
     gentle = few and images >= GENTLE_FROM * sum(setting.counts) and not on_cuda
     augment = config.data.augment if "augment" in given else "gentle" if gentle else "none"
     if large:
-        gamma = 0.4
+        gamma = 1.5 if setting.few_per_class else 0.4
     elif few:
         gamma = 1.0 if augment == "none" else 0.4
     else:
@@ -141,7 +144,8 @@ def reasons(config: Config, given: Collection[str], of_model: Collection[str], s
         ),
         line(
             f"loss {loss.loss}, penalties {penalties or 'none'}, conditioning {model.conditioning}",
-            "strong penalties keep D from memorising images that it sees many times" if setting.few
+            "strong penalties keep D from memorising images that it sees many times"
+            if setting.few or (setting.large and setting.few_per_class)
             else "both penalties keep D smooth; without them the samples were much worse",
             "loss", "r1", "r2", "conditioning",
         ),
