@@ -737,14 +737,13 @@ RAMP = np.arange(32 * 32, dtype=np.int16).reshape(32, 32)
 
 
 def test_dicom_of_the_same_window(tmp_path: Path) -> None:
-    tags = dict(RescaleSlope=2, RescaleIntercept=-1000, WindowCenter=40.5, WindowWidth=401)
+    tags = dict(RescaleSlope=2, RescaleIntercept=-1000, WindowCenter=40.5, WindowWidth=256)
     for i in range(3):
         dicom(tmp_path / "ct" / f"IM{i}", RAMP + i, **tags)
     data = open_dataset(tmp_path / "ct", Data(size="32"))
-    values = 2.0 * RAMP - 1000
-    expected = np.rint((values - -160) * 255 / 400).clip(0, 255)
+    expected = np.rint(2.0 * RAMP - 1000 + 87.5).clip(0, 255)
     assert np.array_equal(data.images[0, ..., 0], expected)
-    assert any(all(fact in notice for fact in ("-160", "240", "the files state")) for notice in data.notices)
+    assert any(all(fact in notice for fact in ("-87.5", "167.5", "the files state")) for notice in data.notices)
     assert data.formats == ("DICOM",)
 
 

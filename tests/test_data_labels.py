@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -316,11 +315,13 @@ def test_a_run_remembers_its_table(
     options = "--width 4 --batch 8 --latent-dim 6 --class-dim 4 --precision fp32 --snapshots 2 --live-images 0"
     options += " --labels own.csv --label-column kind --split 50/25/25 --out run"
     train = ["train", "set", *options.split()]
-    status, out, err = call(monkeypatch, capsys, *train, "--images", 64)
-    assert (status, "own.csv (column kind)" in out + err) == (0, True)
-    assert call(monkeypatch, capsys, *train, "--images", 96)[0] == 0
-    assert call(monkeypatch, capsys, "score", "run", "-n", "40")[0] == 0
-    assert call(monkeypatch, capsys, "replay", "run")[0] == 0
+    for command in (
+        [*train, "--images", "64"],
+        [*train, "--images", "96"],
+        ["score", "run", "-n", "20"],
+        ["replay", "run"],
+    ):
+        status, out, err = call(monkeypatch, capsys, *command)
+        assert status == 0, err
+        assert command[0] != "train" or "own.csv (column kind)" in out + err
     assert str(tmp_path) not in (Path("run") / "generator" / "config.json").read_text()
-    os.chdir("set")
-    assert call(monkeypatch, capsys, "score", "../run", "../set", "-n", "40")[0] != 0  # own.csv is not here

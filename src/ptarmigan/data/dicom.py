@@ -75,7 +75,7 @@ class DicomImage(ImageFile.ImageFile):
     def _rescaled(self, values: NDArray[Any]) -> NDArray[Any]:
         from pydicom.pixels import apply_modality_lut
 
-        return apply_modality_lut(values, self.header)
+        return np.asarray(apply_modality_lut(values, self.header))
 
     def _window(self) -> tuple[float, float] | None:
         """The values between which the file says that an image is shown; the first of several."""
@@ -85,9 +85,11 @@ class DicomImage(ImageFile.ImageFile):
         centre, width = (float(np.ravel(one)[0]) for one in (centre, width))
         if not width > 1:
             return None
+        low, high = centre - 0.5 - (width - 1) / 2, centre - 0.5 + (width - 1) / 2
         if self.inverted:
-            centre = float(self._rescaled(np.array(self._range())).sum()) - centre
-        return centre - 0.5 - (width - 1) / 2, centre - 0.5 + (width - 1) / 2
+            total = float(self._rescaled(np.array(self._range())).sum())
+            low, high = total - high, total - low
+        return low, high
 
 
 def register() -> None:
