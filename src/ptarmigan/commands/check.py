@@ -233,9 +233,7 @@ def judge(dataset: Dataset, indices: NDArray[np.int64], features: Sequence[Tenso
             )
         )  # fmt: skip
     if len(indices) < len(labels):
-        text = (
-            f"labels are judged in a sample of {len(indices):,} of {len(labels):,} images, to end in time"
-        )
+        text = f"labels are judged in a sample of {len(indices):,} of {len(labels):,} images, to end in time"
         findings.append(Finding("deep-sampled", "note", text, len(labels) - len(indices)))
     return findings
 
