@@ -23,7 +23,7 @@ from ptarmigan.data.check.finding import Finding, by_severity
 from ptarmigan.data.check.images import flat_images
 from ptarmigan.data.check.labels import doubtful_labels
 from ptarmigan.data.check.summary import summary
-from support import call, raises
+from support import call, raises, random_projection
 
 
 def accused(report: CheckReport, code: str) -> set[str]:
@@ -274,3 +274,17 @@ def test_train_says_what_its_notices_do_not(planted: tuple[Path, dict[str, set[s
     assert f"{torture.EACH} images" in lines[0]
     assert "ptarmigan check" in lines[1]
     assert summary(open_dataset(shapes, Data())) == []
+
+
+def test_deep_names_planted_wrong_labels(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ptarmigan.commands.check.load_extractor", lambda device: random_projection(48))
+    rng = np.random.default_rng(0)
+    truth = np.arange(240) % 2
+    images = rng.integers(0, 90, (240, 16, 16), np.uint8)
+    images[truth == 1, :8] += np.uint8(120)
+    labels = truth.copy()
+    labels[[30, 71]] = 1 - labels[[30, 71]]
+    report = check(Dataset.from_arrays(images, labels), deep=True)
+    assert accused(report, "label-doubtful") == {"image 30", "image 71"}
+    (finding,) = [finding for finding in report.findings if finding.code == "label-doubtful"]
+    assert "in 1, looks like 0" in finding.where[0] + finding.where[1]

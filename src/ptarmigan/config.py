@@ -103,7 +103,7 @@ class Data:
     augment_p: Scheduled = option(1.0, "diffaugment: probability of each change; A..B moves over the budget", 0, 1)
 
 
-READING = tuple(key for key in Data.__dataclass_fields__ if key not in ("flip", "augment", "augment_p"))
+READING = tuple(key for key in Data.__dataclass_fields__ if key not in ("balance", "flip", "augment", "augment_p"))
 """The fields that say how images are read and divided; the others change them in each batch."""
 
 

@@ -167,15 +167,15 @@ def file_findings(facts: Sequence[FileFacts], said: Callable[[str, str], str]) -
             "16-bit", "note", "16 bits or more",
             [file for file, header in good if header.deep or header.deep_colour],
             said("of 16 bits or more", said("upper 8 bits", "converts them to 8 bits")),
-            "nothing, unless another scale is wanted: --window LOW,HIGH",
+            "--window LOW,HIGH sets another scale",
         ),
         found(
             "transparent", "note", "transparent pixels", [file for file, _ in good if file.transparent],
-            said("have transparency", "puts them on white"), "nothing, unless --channels should be another",
+            said("have transparency", "puts them on white"), "--channels 3 puts them on white, --channels 4 keeps them",
         ),
         found(
             "exif-turned", "note", "turned or mirrored, as EXIF data say", [file for file, _ in good if file.turned],
-            "turns them upright", "nothing",
+            "turns them upright", "",
         ),
         _colliding_names([file.path for file in facts]),
     ]  # fmt: skip

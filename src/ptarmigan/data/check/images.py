@@ -168,7 +168,8 @@ def image_findings(dataset: Dataset, on_progress: OnProgress | None = None) -> t
     say(
         "near-leak", "warning", f"{counted(len(split), 'group')} of nearly equal images in train and held-out parts",
         split, "keeps them where they are, so that scores may be better than they should be",
-        "keep each group in one part: check DATA --fix X.csv, then train DATA --labels X.csv --group group",
+        "keep each group in one part: check DATA --fix X.csv, then train DATA --labels X.csv --group group"
+        if isinstance(dataset.source, FolderSource) else "take the copies out of the arrays",
     )  # fmt: skip
     return findings, group
 
