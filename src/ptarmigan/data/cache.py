@@ -122,11 +122,11 @@ def make_room(needed: int, partial: Path) -> str | None:
     limit = cache_limit()
     if limit is None:
         return None
-    packs = [pack for pack in cached_packs() if pack.folder != partial]
+    packs = cached_packs()
     over = sum(pack.size for pack in packs) + needed - limit
     removed = []
     for pack in packs:
-        if over > 0 and pack.remove():
+        if over > 0 and pack.folder != partial and pack.remove():
             over -= pack.size
             removed.append(pack)
     text = []
