@@ -105,7 +105,7 @@ def images_between(generator: TrainedGenerator, start: Place, end: Place, frames
     if isinstance(network.embedding, nn.Embedding):  # its table gets a row for each frame
         one, other = network.embedding.weight[[start.label, end.label]].cpu()
         embeddings = {"embedding.weight": torch.lerp(one, other, shares[:, None]).to(network.embedding.weight)}
-    parts = torch.arange(frames).split(FRAMES_AT_ONCE)
+    parts = [torch.arange(frames)[at : at + FRAMES_AT_ONCE] for at in range(0, frames, FRAMES_AT_ONCE)]
     device = next(network.parameters()).device
     with torch.no_grad():
         drawn = [functional_call(network, embeddings, (z[part].to(device), part.to(device))) for part in parts]
