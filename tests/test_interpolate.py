@@ -78,6 +78,8 @@ def test_what_cannot_be_walked_is_refused(tmp_path: Path) -> None:
         interpolate(tmp_path / "m", init="boot:x", to="boot", out=out)
     with raises("value-invalid", "to", "boot"):
         interpolate(tmp_path / "u", init="1", to="boot", out=out)
+    with raises("value-invalid", "from", "3"):
+        interpolate(tmp_path / "m", init=3, to="boot", out=out)  # type: ignore[arg-type]
     with raises("value-out-of-range", "--frames"):
         interpolate(tmp_path / "m", init="boot", to="boot", frames=1, out=out)
     with raises("value-out-of-range", "--frames"):

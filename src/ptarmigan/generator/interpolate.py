@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,7 +16,7 @@ from torch.func import functional_call
 from ptarmigan.core import files
 from ptarmigan.core.console import Display, Terminal
 from ptarmigan.core.paths import user_path
-from ptarmigan.core.types import UserError, check_whole
+from ptarmigan.core.types import UserError, check_whole, shown
 from ptarmigan.generator.generator import (
     TrainedGenerator,
     check_picture,
@@ -29,6 +30,7 @@ from ptarmigan.generator.generator import (
 
 MILLISECONDS = 50  # that a frame of an animation is shown
 FRAMES_AT_ONCE = 32  # of one forward
+Mix = Callable[[Tensor, Tensor, Tensor], Tensor]  # of two latents [Z], by the share of the second
 ENDINGS = (".gif", ".webp", ".png", "")
 
 
@@ -41,8 +43,11 @@ class Place(NamedTuple):
     @classmethod
     def named(cls, generator: TrainedGenerator, given: str, option: str) -> Place:
         """The place that CLASS, CLASS:SEED or, without classes, SEED names; a class may have a colon in its name."""
+        if not isinstance(given, str):
+            raise UserError(f"{option}: expected text, got {shown(given)}", "value-invalid")
+        name: str | None = None
         if generator.config.model.conditioning == "none":
-            name, seed = None, given
+            seed = given
         elif given in generator.spec.class_names or ":" not in given:
             name, seed = given, "0"
         else:
@@ -93,13 +98,14 @@ def images_between(generator: TrainedGenerator, start: Place, end: Place, frames
     """Images uint8 [frames, H, W, C] on the way from one place to another, both included."""
     shares = torch.linspace(0, 1, frames)
     first, last = (generator.latents(1, place.seed)[0] for place in (start, end))
-    mix = along_sphere if generator.config.model.latent == "normal" else torch.lerp
+    mix: Mix = along_sphere if generator.config.model.latent == "normal" else torch.lerp
     z = torch.stack([mix(first, last, share) for share in shares])  # [frames, Z]
-    network, embeddings = generator.network, {}
+    network = generator.network
+    embeddings: dict[str, Tensor] = {}
     if isinstance(network.embedding, nn.Embedding):  # its table gets a row for each frame
         one, other = network.embedding.weight[[start.label, end.label]].cpu()
         embeddings = {"embedding.weight": torch.lerp(one, other, shares[:, None]).to(network.embedding.weight)}
-    parts = torch.arange(frames).split(FRAMES_AT_ONCE)
+    parts = [torch.arange(frames)[at : at + FRAMES_AT_ONCE] for at in range(0, frames, FRAMES_AT_ONCE)]
     device = next(network.parameters()).device
     with torch.no_grad():
         drawn = [functional_call(network, embeddings, (z[part].to(device), part.to(device))) for part in parts]
