@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 
+import failures
 from conftest import SMALL
 from ptarmigan import diagnose, resolve, train
 from ptarmigan.config import RECIPES, Train
@@ -147,6 +148,18 @@ def test_the_story_says_since_when_and_what_explains_what() -> None:
     assert (story["collapse"].since, story["collapse"].until) == (8000, None)
     assert [event.finding.name for event in story["d-too-strong"].explained] == ["collapse"]
     assert [finding.name for finding in now(told)] == ["collapse", "colour-shift"]
+
+
+@pytest.mark.parametrize("row", failures.done(), ids=lambda row: f"{row['kind']}, {row['fields']['images']}")
+def test_the_logs_of_planted_failures_are_judged_as_the_docs_say(row: Any) -> None:
+    if row["kind"] == "D is not told the class":  # missed: docs/diagnosis.md
+        assert failures.place(row) is None
+    elif row["kind"] == "dcgan":  # a false alarm
+        assert failures.named(row) == ["colour-shift"]
+    elif row["kind"] in failures.KINDS:
+        assert failures.place(row) == 1
+    else:
+        assert failures.named(row) == []
 
 
 # --- statistics of samples -------------------------------------------------------------------------------------------

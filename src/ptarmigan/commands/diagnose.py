@@ -90,7 +90,7 @@ def paragraph(event: Event, log: Log) -> list[str]:
     lines += [
         f"  it explains {other.finding.name}, {span(other, log)}: {other.finding.evidence}" for other in event.explained
     ]
-    if event.until is None:
+    if None in (event.until, *(other.until for other in event.explained)):  # it, or what it explains, still holds
         lines.append(f"  what to do: {finding.remedy}")
         if "--config" in finding.remedy and (seconds := log.all("clock")).size:
             lines.append(f"  it costs a new run: {duration(seconds[-1] * (log.end or log.at[-1]) / log.at[-1])}")
