@@ -456,3 +456,89 @@ def test_a_header_that_promises_more_than_there_is(tmp_path: Path) -> None:
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("arr_0.npy", header + b"\n" + bytes(100))
     refused(path, "file-damaged", "[arr_0]", "100 bytes", "uint8 [999999999, 999, 999]")
+
+
+# --- .npy files ----------------------------------------------------------------------------------------------
+
+
+def npy_files(folder: Path, **arrays: np.ndarray) -> Path:
+    folder.mkdir(exist_ok=True)
+    for name, array in arrays.items():
+        np.save(folder / f"{name}.npy", array)
+    return folder
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_npy_files_side_by_side(tmp_path: Path, order: str) -> None:
+    arrays = read(npy_files(tmp_path / "set", images=np.asarray(IMAGES, order=order), labels=LABELS))
+    assert np.array_equal(pixels(arrays)[..., 0], IMAGES)
+    assert arrays.labels.tolist() == LABELS.tolist()
+    assert "images with labels" in arrays.understood
+
+
+def test_npy_files_in_parts_with_names(tmp_path: Path) -> None:
+    folder = npy_files(tmp_path / "set", x_train=IMAGES, y_train=LABELS, x_test=IMAGES[:3], y_test=LABELS[:3])
+    (folder / "classes.txt").write_text("ant\nbee\ncat\n")
+    arrays = read(tmp_path)  # in the only folder below
+    assert arrays.class_names == ("ant", "bee", "cat")
+    assert arrays.source_part.tolist() == [UNDECIDED] * 6 + [HELD_OUT] * 3
+    np.save(folder / "class_names.npy", np.array(["x", "y", "z"]))
+    assert read(folder).class_names == ("x", "y", "z")
+
+
+def test_npy_files_that_are_not_certain(tmp_path: Path) -> None:
+    refused(npy_files(tmp_path / "a", left=IMAGES, right=IMAGES), "data-incomplete", "left, right")
+    folder = npy_files(tmp_path / "b", images=IMAGES, labels=LABELS)
+    np.save(folder / "labels.npy", np.array([{}] * 6, object), allow_pickle=True)
+    refused(folder, "data-invalid", "labels.npy", "pickle")
+    (folder / "labels.npy").write_bytes((folder / "images.npy").read_bytes()[:-1])
+    refused(folder, "file-damaged", "labels.npy")
+
+
+# --- CIFAR's binary version ----------------------------------------------------------------------------------
+
+COLOURED = np.random.default_rng(1).integers(0, 256, (6, 3, 32, 32), np.uint8)
+
+
+def records(*labels: np.ndarray) -> bytes:
+    columns = [one.astype(np.uint8)[:, None] for one in labels]
+    return np.concatenate([*columns, COLOURED[: len(labels[0])].reshape(len(labels[0]), -1)], 1).tobytes()
+
+
+def test_cifar_10(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ptarmigan.data.arrays.CHUNK_BYTES", 4 * 3073)
+    folder = tmp_path / "cifar" / "cifar-10-batches-bin"
+    folder.mkdir(parents=True)
+    for name, labels in (("data_batch_1", LABELS), ("data_batch_2", LABELS[::-1]), ("test_batch", LABELS[:2])):
+        (folder / f"{name}.bin").write_bytes(records(labels))
+    (folder / "batches.meta.txt").write_text("airplane\nautomobile\nbird\n\n")
+    arrays = read(tmp_path / "cifar")
+    assert arrays.class_names == ("airplane", "automobile", "bird")
+    assert arrays.labels.tolist() == [*LABELS, *LABELS[::-1], *LABELS[:2]]
+    assert arrays.source_part.tolist() == [UNDECIDED] * 12 + [HELD_OUT] * 2
+    assert np.array_equal(pixels(arrays)[:6], COLOURED.transpose(0, 2, 3, 1))
+    assert "test_batch.bin (held out)" in arrays.understood
+    (folder / "test_batch.bin").write_bytes(records(LABELS)[:-1])
+    refused(folder, "file-damaged", "test_batch.bin", "3,073")
+    for name in ("data_batch_1", "data_batch_2"):
+        (folder / f"{name}.bin").unlink()
+    refused(folder, "data-incomplete", "test_batch.bin")
+
+
+def test_cifar_100_has_two_labels(tmp_path: Path) -> None:
+    (tmp_path / "train.bin").write_bytes(records(LABELS % 2, LABELS))
+    (tmp_path / "test.bin").write_bytes(records(LABELS[:3] % 2, LABELS[:3]))
+    (tmp_path / "fine_label_names.txt").write_text("apple\nbeaver\ncamel")
+    (tmp_path / "coarse_label_names.txt").write_text("a\nb")
+    arrays = read(tmp_path)
+    assert arrays.class_names == ("apple", "beaver", "camel")
+    assert arrays.labels.tolist() == [*LABELS, *LABELS[:3]]
+    assert np.array_equal(pixels(arrays)[6:], COLOURED[:3].transpose(0, 2, 3, 1))
+    assert "fine" in arrays.notices[0]
+
+
+@pytest.mark.parametrize("names", [["data_batch_1", "data_batch_2", "batches.meta"], ["train", "test", "meta"]])
+def test_cifars_pickles_are_never_opened(tmp_path: Path, names: list[str]) -> None:
+    for name in names:
+        (tmp_path / name).write_bytes(b"\x80\x03cos\nsystem\n.")
+    refused(tmp_path, "no-images", "pickles", "binary version", "data_batch_1.bin")

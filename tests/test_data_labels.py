@@ -70,6 +70,11 @@ def test_tables_that_are_certain(tmp_path: Path, name: str, text: str) -> None:
     assert source.notices == ()
 
 
+def test_a_file_that_is_called_as_a_column(tmp_path: Path) -> None:
+    source = labelled(tmp_path, "*.png 8", "image.png", f"l.csv = {simple(8).replace('file_name', 'image')}")
+    assert of(source) == EXPECTED
+
+
 def test_utf_16_as_spreadsheets_write_it(tmp_path: Path) -> None:
     make(tmp_path, ["*.png 8"])
     (tmp_path / "a.csv").write_bytes(simple(8).replace(",", "\t").encode("utf-16"))
@@ -196,6 +201,7 @@ def test_several_columns_are_listed_and_one_can_be_chosen(tmp_path: Path) -> Non
         ("image,label\n0.png,cat\n0.png,dog\n1.png,cat\n2.png,cat\n3.png,dog", ["0.png", "cat", "dog"]),
         ("image,label\n0.png,cat,dog", ["row 1", "3 values"]),
         ("image,image\n0.png,cat", ["'image'", "twice"]),
+        (rows(8, lambda i: f"{i}.png,9,{8 + i % 2}", "image,height,width"), ["height, width"]),
         ("\0", ["x.csv"]),
     ],
 )
@@ -307,13 +313,12 @@ def test_a_run_remembers_its_table(
         (tmp_path / "set" / f"{i}.png").write_bytes(picture(i))
     (tmp_path / "own.csv").write_text(rows(40, lambda i: f"{i}.png,{i // 3},{PETS[i % 2]}", "image,age,kind"))
     monkeypatch.chdir(tmp_path)
-    small = (
-        "--images 64 --width 4 --batch 8 --latent-dim 6 --class-dim 4 --precision fp32 --snapshots 2 --live-images 0"
-    )
-    train = ["train", "set", "--labels", "own.csv", "--label-column", "kind", "--split", "50/25/25", *small.split()]
-    status, out, err = call(monkeypatch, capsys, *train, "--out", "run")
+    options = "--width 4 --batch 8 --latent-dim 6 --class-dim 4 --precision fp32 --snapshots 2 --live-images 0"
+    options += " --labels own.csv --label-column kind --split 50/25/25 --out run"
+    train = ["train", "set", *options.split()]
+    status, out, err = call(monkeypatch, capsys, *train, "--images", 64)
     assert (status, "own.csv (column kind)" in out + err) == (0, True)
-    assert call(monkeypatch, capsys, *train[:-8], "--images", "96", *small.split()[2:], "--out", "run")[0] == 0
+    assert call(monkeypatch, capsys, *train, "--images", 96)[0] == 0
     assert call(monkeypatch, capsys, "score", "run", "-n", "40")[0] == 0
     assert call(monkeypatch, capsys, "replay", "run")[0] == 0
     assert str(tmp_path) not in (Path("run") / "generator" / "config.json").read_text()

@@ -1,4 +1,4 @@
-"""Images in arrays: IDX files and .npz archives, read in chunks and never unpickled, and arrays in memory.
+"""Images in arrays, of files that are read in chunks or in memory.
 
 What a file means is decided by its key names, shapes, types and values.  Where the meaning is certain, the
 file is read and one sentence says how (`Arrays.understood`); otherwise a UserError says what to do.
@@ -6,17 +6,14 @@ file is read and one sentence says how (`Arrays.understood`); otherwise a UserEr
 
 from __future__ import annotations
 
-import gzip
 import io
 import re
-import struct
-import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from math import prod
 from pathlib import Path
-from typing import IO, Any, NamedTuple, cast
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,19 +29,12 @@ MAX_IMAGE_BYTES = 64 << 20  # of one image, in the type that it is stored in
 MAX_TRANSPOSED_BYTES = 256 << 20  # of an array in column-major order, which is read whole
 MAX_TEXT = 1024  # bytes of a class name
 FILLED = 0.9  # of a range of values is reached by images that are certain to be in this range
-NPZ_HINT = (
-    "an .npz needs images uint8 [N,H,W,C] or [N,H,W] and labels [N], as arr_0 and arr_1, images and labels, x and y, "
-    "or for each part, as x_train, y_train, x_test, y_test or train_images, train_labels, ...; class_names is optional"
-)
-IMAGE_KEYS = ("arr_0", "images", "image", "imgs", "x", "data")
-LABEL_KEYS = ("arr_1", "labels", "label", "y", "targets", "target")
 PART_WORDS = {
     "train": UNDECIDED, "training": UNDECIDED, "trainval": UNDECIDED,
     "val": SELECT, "valid": SELECT, "validation": SELECT, "dev": SELECT,
     "test": HELD_OUT, "testing": HELD_OUT, "eval": HELD_OUT, "evaluation": HELD_OUT, "holdout": HELD_OUT,
     "heldout": HELD_OUT, "训练": UNDECIDED, "验证": SELECT, "测试": HELD_OUT,
 }  # fmt: skip
-IDX_IMAGES = re.compile(r"(.*?)(train|t10k|test)-images[-.]idx[34]-ubyte(\.gz)?", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -159,192 +149,6 @@ def as_user_error(where: str) -> Iterator[None]:
         raise UserError(text, "file-unreadable") from error
 
 
-# --- IDX ---------------------------------------------------------------------------------------------------
-
-
-def idx_tables(folder: Path, names: list[str]) -> dict[str, tuple[str, str]]:
-    """{'train' or 'test': (image file, label file)} among the file names of a folder; x is preferred to x.gz.
-
-    Raises UserError if a label file is missing or the folder holds several data sets.
-    """
-    images: dict[str, dict[str, str]] = {}
-    for name in sorted(names, reverse=True):  # x after x.gz, so that x overwrites it
-        if match := IDX_IMAGES.fullmatch(name):
-            images.setdefault(match[1], {})["train" if match[2].lower() == "train" else "test"] = name
-    if len(images) > 1:
-        found = ", ".join(sorted(images))
-        raise UserError(f"{folder} holds several IDX data sets ({found}): put each in its own folder", "data-invalid")
-    out = {}
-    for part, name in next(iter(images.values()), {}).items():
-        stem = re.sub(r"(\.gz)?$", "", re.sub(r"images([-.])idx[34]", r"labels\1idx1", name))
-        labels = next((n for n in (stem, stem + ".gz") if n in names), None)
-        if labels is None:
-            raise UserError(f"{folder / name} has no labels: {stem} or {stem}.gz is missing", "data-incomplete")
-        out[part] = (name, labels)
-    if out and "train" not in out:
-        text = f"{folder} holds only a test part ({out['test'][0]}): the train-images file is missing"
-        raise UserError(text, "data-incomplete")
-    return out
-
-
-def read_idx(folder: Path, names: list[str], on_progress: OnProgress | None = None) -> Arrays:
-    """The train part, then the test part, which is held out; class names from classes.txt or EMNIST's mapping.
-
-    EMNIST's files hold their images transposed, so these are turned upright.
-    """
-    pairs = idx_tables(folder, names)
-    tables = []
-    for part in sorted(pairs, reverse=True):
-        images, labels = (_open_idx(folder / name) for name in pairs[part])
-        tables.append(Table(images, labels, HELD_OUT if part == "test" else UNDECIDED))
-    prefix = cast(re.Match[str], IDX_IMAGES.fullmatch(pairs["train"][0]))[1]
-    mapping, names_file = folder / f"{prefix}mapping.txt", folder / "classes.txt"
-    class_names: list[str] | dict[int, str] | None = None
-    if names_file.exists():
-        with as_user_error(str(names_file)):
-            class_names = [line.strip() for line in names_file.read_text("utf-8").splitlines() if line.strip()]
-    elif mapping.exists():
-        with as_user_error(str(mapping)):  # EMNIST's: a label and the codes of its characters on each line
-            lines = [[int(number) for number in line.split()[:2]] for line in mapping.read_text("utf-8").splitlines()]
-            class_names = {label: chr(code) for label, code in lines}
-    return _assemble(
-        tables, class_names, str(mapping if isinstance(class_names, dict) else names_file),
-        [pairs[part][0] for part in sorted(pairs, reverse=True)], transposed=prefix.lower().startswith("emnist-"),
-        on_progress=on_progress,
-    )  # fmt: skip
-
-
-def _open_idx(path: Path) -> StoredArray:
-    def unpacked() -> IO[bytes]:
-        return cast(IO[bytes], gzip.open(path)) if path.suffix == ".gz" else path.open("rb")
-
-    with as_user_error(str(path)), unpacked() as stream:
-        zeros, kind, dims = struct.unpack(">HBB", stream.read(4))
-        if zeros or kind != 0x08:
-            raise ValueError("not an IDX file of unsigned bytes, which starts with the bytes 00 00 08")
-        shape = struct.unpack(f">{dims}I", stream.read(4 * dims))
-        if prod(shape) > (MAX_INFLATION if path.suffix == ".gz" else 1) * path.stat().st_size:
-            raise ValueError(f"the header claims {prod(shape):,} bytes, more than the file can hold")
-
-    def positioned() -> IO[bytes]:
-        stream = unpacked()
-        stream.read(4 + 4 * dims)
-        return stream
-
-    return StoredArray(str(path), shape, np.dtype(np.uint8), positioned)
-
-
-# --- npz ---------------------------------------------------------------------------------------------------
-
-
-def read_npz(path: Path, on_progress: OnProgress | None = None) -> Arrays:
-    """Images and labels under the usual names, whole or in parts: test is held out, val is the select part.
-
-    on_progress(what, done, total) is called while the images are read for the range of their values.
-    """
-    with as_user_error(str(path)), zipfile.ZipFile(path) as archive:
-        keys = sorted({name.removesuffix(".npy") for name in archive.namelist()})
-    images, labels, others = _sort_keys(path, keys)
-    tables, notices = [], []
-    found = []
-    for part, key in sorted(images.items(), key=lambda item: PART_WORDS.get(item[0], UNDECIDED)):
-        stored = _open_npy(path, labels[part]) if part in labels else None
-        tables.append(Table(_open_npy(path, key), stored, PART_WORDS.get(part, UNDECIDED)))
-        if key != "arr_0":  # as ptarmigan itself writes it
-            found.append(f"{key} with {labels[part]}" if stored else key)
-    class_names = None
-    if "class_names" in others:
-        others.remove("class_names")
-        names = _open_npy(path, "class_names")
-        if names.dtype.kind not in "US" or len(names.shape) != 1 or prod(names.shape) * names.dtype.itemsize > 1 << 26:
-            text = f"{names.where} is {names.dtype} {list(names.shape)}: expected a list of strings"
-            raise UserError(text, "data-invalid")
-        with as_user_error(names.where):
-            class_names = [_as_name(name) for chunk in names.chunks() for name in chunk]
-    elif not labels:
-        class_names = [path.stem]
-        notices.append(f"{path} has no labels (arr_1): all of its images are one class")
-    if others:
-        notices.append(f"{path}: did not read {shorten(others)}")
-    return _assemble(tables, class_names, f"{path} [class_names]", found, notices, on_progress=on_progress)
-
-
-def _sort_keys(path: Path, keys: list[str]) -> tuple[dict[str, str], dict[str, str], list[str]]:
-    """The keys of images and of labels by part ('' where the keys name none), and the other keys.
-
-    Raises UserError (data-incomplete) where it is not certain which arrays hold the images and the labels.
-    """
-    words = {**dict.fromkeys(IMAGE_KEYS, 0), **dict.fromkeys(LABEL_KEYS, 1)}
-    found: tuple[dict[str, str], dict[str, str]] = ({}, {})
-    others = []
-    for key in keys:
-        first, _, last = key.lower().partition("_")
-        if key.lower() in words:
-            kind, part = words[key.lower()], ""
-        elif first in PART_WORDS and last in words:
-            kind, part = words[last], first
-        elif last in PART_WORDS and first in words:
-            kind, part = words[first], last
-        else:
-            others.append(key)
-            continue
-        if other := found[kind].get(part):
-            raise _unclear(path, f"{other} and {key} could both be the {('images', 'labels')[kind]}")
-        found[kind][part] = key
-    images, labels = found
-    if not images and not labels and len(others) == 1:
-        images[""] = others.pop()
-    held = f"it holds {', '.join(keys[:20]) or 'nothing'}"
-    if not images:
-        raise _unclear(path, held)
-    parts = [PART_WORDS.get(part, UNDECIDED) for part in images]
-    if UNDECIDED not in parts or len(set(parts)) < len(parts):
-        raise _unclear(path, f"the arrays to train on are not clear: {held}")
-    if lone := [key for part, key in labels.items() if part not in images]:
-        raise _unclear(path, f"{lone[0]} has no images: {held}")
-    lone = [key for part, key in images.items() if part not in labels]
-    if lone and list(images) != [""]:
-        raise _unclear(path, f"{lone[0]} has no labels: {held}")
-    return images, labels, others
-
-
-def _unclear(path: Path, text: str) -> UserError:
-    return UserError(f"{path}: {text}; {NPZ_HINT}", "data-incomplete")
-
-
-def _open_npy(path: Path, key: str) -> StoredArray:
-    """An array of an .npz file.  Its header is parsed as a literal; arrays of Python objects are refused."""
-    where = f"{path} [{key}]"
-
-    def positioned() -> IO[bytes]:
-        with zipfile.ZipFile(path) as archive:  # the stream keeps the file open for as long as it needs it
-            stream = archive.open(f"{key}.npy")
-        header(stream)
-        return stream
-
-    def header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-        version = np.lib.format.read_magic(stream)
-        if version == (1, 0):
-            return np.lib.format.read_array_header_1_0(stream)
-        if version == (2, 0):
-            return np.lib.format.read_array_header_2_0(stream)
-        raise ValueError(f"npy format {version} is for named fields, not plain numbers")
-
-    with as_user_error(where), zipfile.ZipFile(path) as archive, archive.open(f"{key}.npy") as stream:
-        shape, fortran, dtype = header(stream)
-        size = archive.getinfo(f"{key}.npy").file_size - stream.tell()
-    if dtype.hasobject:
-        text = f"{where} holds Python objects, which are unsafe to load (pickle): save numbers, or words by "
-        text += "numpy.array(words, dtype=str)"
-        raise UserError(text, "data-invalid")
-    if size != prod(shape) * dtype.itemsize or min(shape, default=0) < 0 or size > MAX_INFLATION * path.stat().st_size:
-        raise UserError(f"{where} is damaged: {size} bytes cannot be {dtype} {list(shape)}", "file-damaged")
-    if fortran and len(shape) > 1 and size > MAX_TRANSPOSED_BYTES:
-        text = f"{where} is in column-major order and too large to turn in memory: save numpy.ascontiguousarray(x)"
-        raise UserError(text, "data-invalid")
-    return StoredArray(where, shape, dtype, positioned, fortran and len(shape) > 1)
-
-
 # --- arrays in memory --------------------------------------------------------------------------------------
 
 
@@ -374,7 +178,7 @@ def read_memory(images: NDArray[Any], labels: NDArray[Any] | None, class_names: 
         raise UserError(f"labels: got {counts[0]:,} for {counts[1]:,} images: give one for each image", "data-invalid")
     stored = None if labels is None else ArrayInMemory.of("labels", labels)
     names = ["images"] if labels is None and class_names is None else class_names
-    return _assemble([Table(ArrayInMemory.of("images", images), stored, UNDECIDED)], names, "class_names", [])
+    return assemble([Table(ArrayInMemory.of("images", images), stored, UNDECIDED)], names, "class_names", [])
 
 
 def conversion(images: NDArray[Any]) -> str:
@@ -453,7 +257,7 @@ def _value_range(tables: Sequence[Table], on_progress: OnProgress | None) -> tup
     raise UserError(f"{text} which is white: scale them to 0 to 255 and save them as uint8", "data-invalid")
 
 
-def _as_name(value: Any) -> str:
+def as_name(value: Any) -> str:
     """A label or name as a class name."""
     text = value.decode(errors="surrogateescape") if isinstance(value, bytes) else str(value)
     return class_name(text.strip())
@@ -494,7 +298,7 @@ def _read_labels(labels: StoredArray, images: StoredArray, index_of: dict[Any, i
             values = chunk.reshape(-1)
         distinct, inverse = np.unique(values, return_inverse=True)
         with as_user_error(labels.where):  # words may hold numbers that are no characters
-            known = [_as_name(value) if dtype.kind in "US" else value.item() for value in distinct]
+            known = [as_name(value) if dtype.kind in "US" else value.item() for value in distinct]
         if "" in known:
             raise UserError(f"{labels.where} has an empty label: name its class", "labels-invalid")
         codes.append(np.array([index_of.setdefault(value, len(index_of)) for value in known], np.int64)[inverse])
@@ -502,7 +306,7 @@ def _read_labels(labels: StoredArray, images: StoredArray, index_of: dict[Any, i
     return np.concatenate(codes), "words" if dtype.kind in "US" else how
 
 
-def _assemble(
+def assemble(
     tables: list[Table],
     class_names: list[str] | dict[int, str] | None,
     names_from: str,
@@ -601,3 +405,16 @@ def names_of_labels(
         text = f"{names_from} has the name {max(names, key=names.count)!r} twice: each class needs its own name"
         raise UserError(text, "labels-invalid")
     return names, said
+
+
+def class_names_in(content: bytes) -> list[str] | dict[int, str]:
+    """The lines of a file of class names, or {number: name} where each line begins with a number of its own."""
+    try:
+        lines = [line.strip() for line in content.decode("utf-8-sig").splitlines() if line.strip()]
+    except UnicodeDecodeError:
+        raise UserError("the class names are not text in UTF-8: save them as UTF-8", "file-unreadable") from None
+    pairs = [re.fullmatch(r"(-?\d{1,9})[\s,;:]+(.+)", line) for line in lines]
+    numbers = [int(pair[1]) for pair in pairs if pair]
+    if len(set(numbers)) == len(lines):
+        return {int(pair[1]): pair[2].strip() for pair in pairs if pair}
+    return lines

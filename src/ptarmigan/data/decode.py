@@ -17,11 +17,12 @@ from numpy.typing import NDArray
 from PIL import Image, ImageCms, ImageFile
 
 from ptarmigan.config import Data, parse_size
+from ptarmigan.data import dicom
 from ptarmigan.data.arrays import MAX_INFLATION
 
 # Not every format that Pillow reads: it runs a PostScript interpreter on an EPS file, whatever the file's name.  PPM
 # covers PBM, PGM and PNM; a Pillow without AVIF reads the others.
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "AVIF")
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "AVIF", "DICOM")
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 SIZES = (64, 48, 32, 28)
 SMALLER = (24, 20, 16)  # short sides of images too long for the sizes above
@@ -114,6 +115,7 @@ class Values(NamedTuple):
     high: float
     sample: NDArray[np.float64]  # [at most SAMPLED], finite
     finite: bool  # all of them
+    window: Window | None = None  # that the file itself states
 
 
 class Window(NamedTuple):
@@ -144,6 +146,7 @@ class TargetShape:
 def _opened(file: IO[bytes], limits: Limits) -> Iterator[ImageFile.ImageFile]:
     """The image in a file, its pixels not read; raises Pillow's exceptions, or Refused if its size is not plausible."""
     Image.init()
+    dicom.register()
     length = file.seek(0, os.SEEK_END)
     file.seek(0)
     with Image.open(file, formats=[name for name in FORMATS if name in Image.OPEN]) as image:
@@ -230,7 +233,8 @@ def read_values(file: IO[bytes], limits: Limits) -> Values:
         sample = pixels
         if len(pixels) > SAMPLED:
             sample = pixels[np.random.default_rng(0).integers(0, len(pixels), SAMPLED)]
-        return Values(float(pixels.min()), float(pixels.max()), sample.astype(np.float64), finite)
+        stated = Window(*image.info["window"]) if "window" in image.info else None
+        return Values(float(pixels.min()), float(pixels.max()), sample.astype(np.float64), finite, stated)
 
 
 # --- what a set has in common ----------------------------------------------------------------------------------------
@@ -275,8 +279,11 @@ def choose_channels(looks: Sequence[Look], data: Data) -> int:
 def choose_window(values: Sequence[Values]) -> Window:
     """The least and the largest value, unless the middle 99.8 % of the pixels span less than half of that range.
 
-    Then the window is that of the middle 99.8 %, so that a hot pixel does not make all images black.
+    Then the window is that of the middle 99.8 %, so that a hot pixel does not make all images black.  A window that all
+    of the files state is taken as it is.
     """
+    if values[0].window is not None and all(one.window == values[0].window for one in values):
+        return values[0].window
     least, largest = min(one.low for one in values), max(one.high for one in values)
     pool = np.concatenate([one.sample for one in values])
     low = float(np.percentile(pool, 0.1, method="higher"))

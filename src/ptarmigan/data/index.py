@@ -8,11 +8,11 @@ import os
 import re
 import stat
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.resources import files as package_files
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,12 +21,15 @@ from ptarmigan.config import Data
 from ptarmigan.core.paths import user_path
 from ptarmigan.core.types import OnProgress, UserError, counted, natural, shorten
 from ptarmigan.data.archive import archive_name
-from ptarmigan.data.arrays import IDX_IMAGES, Arrays, as_array, read_idx, read_memory, read_npz
+from ptarmigan.data.arrays import Arrays, as_array, read_memory
 from ptarmigan.data.bundle import expand, open_all, open_table_or_archive
+from ptarmigan.data.cifar import CIFAR_IMAGES, CIFAR_NAMES, check_no_pickles, read_cifar
 from ptarmigan.data.decode import FORMATS
 from ptarmigan.data.disk import Disk, is_own, open_regular
+from ptarmigan.data.idx import IDX_IMAGES, read_idx
 from ptarmigan.data.labels import TABLES, Finder, Labels, compared
 from ptarmigan.data.layout import ANNOTATION_FOLDERS, Layout, stem, understand
+from ptarmigan.data.npz import read_npy, read_npz
 from ptarmigan.data.scan import Scan, content_digest, scan
 from ptarmigan.data.storage import Storage
 from ptarmigan.data.tables import MAX_TABLE
@@ -43,6 +46,7 @@ DOCUMENTS = (".md", ".rst", ".pdf", ".htm", ".html", ".doc", ".docx", ".rtf", ".
 LABEL_WORDS = re.compile("label|class|anno|metadata|dataset|target|categor|attribute|caption", re.IGNORECASE)
 SEARCHED_FILES = 100  # texts in which the names of image files are looked for
 SEARCHED_BYTES = 1 << 16  # of each
+ReadFiles = Callable[[Path, list[str], OnProgress | None], Arrays]
 IN_MEMORY = "arrays in memory"  # what a run records in place of the path of its images
 WHOLE_ARRAY = 1 << 28  # bytes; of a larger array file, three pieces are hashed
 
@@ -76,12 +80,15 @@ class FolderSource(DataSource):
 
 @dataclass(frozen=True)
 class ArraySource(DataSource):
-    """IDX files, an .npz file, or arrays in memory."""
+    """Files of arrays, an .npz file, or arrays in memory."""
 
-    names: tuple[str, ...]  # of the IDX files in root; empty if root is an .npz file
+    names: tuple[str, ...]  # of the files in root; empty if root is an .npz file
+    read_files: ReadFiles = read_idx  # reads these
 
     def read(self, on_progress: OnProgress | None = None) -> Arrays:
-        return read_idx(self.root, list(self.names), on_progress) if self.names else read_npz(self.root, on_progress)
+        if not self.names:
+            return read_npz(self.root, on_progress)
+        return self.read_files(self.root, list(self.names), on_progress)
 
 
 @dataclass(frozen=True)
@@ -197,11 +204,13 @@ def _find_in_folder(storage: Storage, full_name: str, on_progress: OnProgress | 
     name = _safe_name(full_name)
     others = [path for folder in found.tree.walk() for path in folder.others]
     if isinstance(storage, Disk):
-        if (source := _find_idx(root, name, found)) is not None:
-            return source
+        for kind in KINDS:
+            if (source := _find_arrays(root, name, found, kind)) is not None:
+                return source
         if not found.digests and (bundle := open_all(root, others, data.label_column, on_progress)):
             return _find_in_folder(bundle, full_name, on_progress, data)
     if not found.digests:
+        check_no_pickles(root, [*map(_base, others)])
         raise _nothing(storage, found, others)
     finder = Finder(found.digests, others, lambda path: _content(storage.open(path)), data)
     layout, labels = _understand(storage, full_name, found, finder, data)
@@ -251,7 +260,8 @@ def _understand(storage: Storage, name: str, found: Scan, finder: Finder, data: 
         )
     else:
         labels = finder.beside()
-    asked = data.labels is not None or data.label_column is not None or (labels is not None and labels.keeps)
+    given = (data.labels, data.label_column, data.path_column)
+    asked = given != (None, None, None) or (labels is not None and labels.keeps)
     if labels is not None and (asked or (labels.said and (layout is None or layout.one_class))):
         layout = finder.applied(labels, layout)
     elif fault is not None or layout is None:
@@ -288,30 +298,47 @@ def _content(file: IO[bytes]) -> bytes:
     return bytes(content)
 
 
-def _find_idx(root: Path, name: str, found: Scan) -> ArraySource | None:
-    """IDX files in the folder itself, or in the only folder below it that has some if there are no images."""
-    folders = [f for f in found.tree.walk() if any(IDX_IMAGES.fullmatch(_base(path)) for path in f.others)]
+class ArrayKind(NamedTuple):
+    """A kind of files that hold arrays."""
+
+    words: str  # what they are called
+    images: re.Pattern[str]  # the names of those with images
+    beside: re.Pattern[str]  # the names of others that are read with them
+    read: ReadFiles
+
+
+KINDS = (
+    ArrayKind("IDX files", IDX_IMAGES, re.compile(r".*-ubyte.*|.*classes\.txt|.*-mapping\.txt", re.DOTALL), read_idx),
+    ArrayKind("CIFAR's binary files", CIFAR_IMAGES, CIFAR_NAMES, read_cifar),
+    ArrayKind(".npy files", re.compile(r".+\.npy"), re.compile(r"classes\.txt"), read_npy),
+)
+
+
+def _find_arrays(root: Path, name: str, found: Scan, kind: ArrayKind) -> ArraySource | None:
+    """Files of arrays in the folder itself, or in the only folder below it that has some if there are no images.
+
+    Of those that are no IDX files, only if there are no images at all.
+    """
+    folders = [f for f in found.tree.walk() if any(kind.images.fullmatch(_base(path)) for path in f.others)]
+    if found.digests and kind.read is not read_idx:
+        return None
     if len(folders) > 1 and folders[0].path and not found.digests:
-        text = (
-            f"{root} holds several sets of IDX files ({shorten([folder.path for folder in folders])}): give one of them"
-        )
-        raise UserError(text, "layout-unclear")
+        some = shorten([folder.path for folder in folders])
+        raise UserError(f"{root} holds several sets of {kind.words} ({some}): give one of them", "layout-unclear")
     if len(folders) != 1 or (folders[0].path and found.digests):
         folders = [folder for folder in folders if not folder.path]
     if not folders:
         return None
-    used = [
-        path
-        for path in map(_base, folders[0].others)
-        if "-ubyte" in path or path.endswith(("classes.txt", "-mapping.txt"))
-    ]
+    files = map(_base, folders[0].others)
+    used = [file for file in files if kind.images.fullmatch(file) or kind.beside.fullmatch(file)]
     folder = root / folders[0].path
     where = f" in {folders[0].path}/" if folders[0].path else ""
     stamp = _array_stamp([folder / file for file in used])
     notices = list(found.notices)
     if found.digests:
-        notices.append(f"left out: {counted(len(found.digests), 'image file')} beside the IDX files")
-    return ArraySource(name, folder, stamp, f"IDX files of images and labels{where}", tuple(notices), tuple(used))
+        notices.append(f"left out: {counted(len(found.digests), 'image file')} beside the {kind.words}")
+    understood = f"{kind.words} of images and labels{where}"
+    return ArraySource(name, folder, stamp, understood, tuple(notices), tuple(used), kind.read)
 
 
 def _nothing(storage: Storage, found: Scan, others: list[str]) -> UserError:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from ptarmigan.config import Data
 from ptarmigan.core.types import UserError, class_name, counted, natural, shorten
-from ptarmigan.data.arrays import PART_WORDS, UNDECIDED, names_of_labels
+from ptarmigan.data.arrays import PART_WORDS, UNDECIDED, class_names_in, names_of_labels
 from ptarmigan.data.layout import Group, Layout, promote, said_parts, stem, words_of_part
 from ptarmigan.data.scan import NAMED_AS_IMAGE
 from ptarmigan.data.tables import Files, Named, listed, name_files, plain, read_table
@@ -176,7 +176,8 @@ class Finder:
             if hot := _one_hot(named, columns):
                 return hot
             divide = [column for column in columns if _divides(named.table.column(column))]
-            if len(divide) == 1:
+            ids = [column for column in columns if len(set(table.column(column))) == len(table.rows)]
+            if len(divide) == 1 and len(columns) == 1 + len(ids):  # the others have a text of its own for each image
                 return named.values(divide[0]), divide
             if not divide:
                 text = f"{table.where} has no column of labels (its columns are {listed(table.columns)})"
@@ -267,7 +268,7 @@ class Finder:
         given: list[str] | dict[int, str] | None = None
         if file is not None:
             self.used.add(file)
-            given = read_names(self.read(file))
+            given = class_names_in(self.read(file))
         names_of, said = names_of_labels(values, given, file or "", labels.where)
         if isinstance(given, list):
             said = "; ".join(filter(None, [f"names from {file}", said]))
@@ -315,19 +316,6 @@ def compared(labels: Labels, layout: Layout) -> tuple[str, str]:
         text = f"{labels.where} ({labels.said}) has another label for {len(other):,} of {counted(len(common), 'image')}"
         text += f" ({other[0]}: {labels.label[other[0]]})"
     return "", f"the classes are those of the folders, but {text}; --labels FILE uses the labels of a table instead"
-
-
-def read_names(content: bytes) -> list[str] | dict[int, str]:
-    """The lines of a file of class names, or {number: name} where each line begins with a number of its own."""
-    try:
-        lines = [line.strip() for line in content.decode("utf-8-sig").splitlines() if line.strip()]
-    except UnicodeDecodeError:
-        raise UserError("the class names are not text in UTF-8: save them as UTF-8", "file-unreadable") from None
-    pairs = [re.fullmatch(r"(-?\d{1,9})[\s,;:]+(.+)", line) for line in lines]
-    numbers = [int(pair[1]) for pair in pairs if pair]
-    if len(set(numbers)) == len(lines):
-        return {int(pair[1]): pair[2].strip() for pair in pairs if pair}
-    return lines
 
 
 def _label_in(content: bytes, ending: str) -> str:

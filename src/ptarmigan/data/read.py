@@ -175,7 +175,9 @@ class _FolderReader:
             f"{counted(len(deep), 'image')} of 16 bits or more: converted to 8 bits on one linear scale, from "
             f"{window.low:g} (becomes 0) to {window.high:g} (becomes 255)"
         )
-        if given is None and window == (least, largest):
+        if given is None and window == values[0].window:
+            text += ", the window that the files state (--window LOW,HIGH sets another scale)"
+        elif given is None and window == (least, largest):
             text += ", their least and largest value"
         elif given is None:
             text += (

@@ -26,6 +26,7 @@ SIGNATURES = {
     "TIFF": rb"II[\x2a\x2b]\0|MM\0[\x2a\x2b]",
     "PPM": rb"P[1-6]\s+[#0-9]|Pf\s+[0-9]",
     "AVIF": rb".{4}ftypavi[fs]",
+    "DICOM": rb".{128}DICM",
 }
 SUFFIXES = {
     "PNG": (".png", ".apng"),
@@ -36,6 +37,7 @@ SUFFIXES = {
     "TIFF": (".tif", ".tiff"),
     "PPM": (".ppm", ".pgm", ".pbm", ".pnm"),
     "AVIF": (".avif",),
+    "DICOM": (".dcm", ".dicom"),
 }
 # The PNG text that the pictures of `sample`, of `replay` and of `score` begin with.
 DRAWN = re.compile(

@@ -103,7 +103,10 @@ def _of_lines(text: str, where: str, folder: str, files: Files) -> Table:
     if not rows:
         raise ValueError("it is empty")
     head = rows[0]
-    if any(cell.lower().endswith(NAMED_AS_IMAGE) or files.find(cell, folder) for cell in head):
+    if any(
+        cell.lower().endswith(NAMED_AS_IMAGE) or (plain(cell) not in PATH_NAMES and files.find(cell, folder))
+        for cell in head
+    ):
         head = [str(i + 1) for i in range(max(map(len, rows)))]
     else:
         rows = rows[1:]
