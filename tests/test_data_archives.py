@@ -279,6 +279,7 @@ def test_a_stream_is_read_once_in_its_order_and_keeps_little(tmp_path: Path, mon
     read, archive.read = archive.read, counted  # type: ignore[assignment]
     archive.begin()
     monkeypatch.setattr(module, "KEPT_BYTES", 3 * len(png(0)))
+    monkeypatch.setattr(module, "SMALL_FILES", 0)
     names = sorted(archive.order, key=archive.order.__getitem__)
     for name in (*names, names[-2]):  # the last but one is still there
         archive.open(name).close()
