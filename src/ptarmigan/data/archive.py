@@ -26,10 +26,10 @@ from pathlib import Path
 from threading import Lock
 from typing import IO, Any, ClassVar, NamedTuple, cast
 
-from ptarmigan.core.types import OnProgress, UserError, natural
+from ptarmigan.core.types import OnProgress, UserError
 from ptarmigan.data.arrays import as_user_error
 from ptarmigan.data.disk import SPECIAL, open_regular
-from ptarmigan.data.storage import OWN, Folder, Listing, Omission, Omitted, Storage, is_litter, is_written_by_us
+from ptarmigan.data.storage import OWN, FileLabels, Folder, Listing, Omission, Omitted, is_litter, is_written_by_us
 
 MOST_BYTES = 256 << 20  # of a member, which is read whole
 MOST_NAME = 1024  # characters of a member's path
@@ -73,6 +73,7 @@ class Archive:
     folders: tuple[str, ...]
     omitted: Omitted
     order: ClassVar[None] = None
+    labels: ClassVar[None] = None
 
     def listing(self, on_progress: OnProgress | None = None) -> Listing:
         return listed(self.members, self.folders, self.omitted)
@@ -111,10 +112,11 @@ class InOrder:
         read: Callable[[], Iterator[tuple[int, bytes | None]]],
         folders: tuple[str, ...] = (),
         omitted: Omitted | None = None,
+        labels: FileLabels | None = None,
     ) -> None:
         """read: yields the place in the order and the content of each file from the first on; None if it is damaged."""
         self.root, self.order, self.read, self.folders = root, order, read, folders
-        self.omitted = Omitted(list) if omitted is None else omitted
+        self.omitted, self.labels = Omitted(list) if omitted is None else omitted, labels
         self.begin()
 
     def begin(self) -> None:
@@ -127,7 +129,7 @@ class InOrder:
         self.damaged: set[int] = set()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in ("root", "order", "read", "folders", "omitted")}
+        return {name: getattr(self, name) for name in ("root", "order", "read", "folders", "omitted", "labels")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -175,39 +177,6 @@ class InOrder:
             self.kept_bytes -= len(self.kept.popitem(last=False)[1])
 
 
-@dataclass(frozen=True)
-class Bundle:
-    """Several storages as the folders of one."""
-
-    root: Path
-    parts: Mapping[str, Storage]  # by the name of the folder
-    order: Mapping[str, int] | None
-
-    @classmethod
-    def of(cls, root: Path, parts: Mapping[str, Storage]) -> Bundle:
-        order: dict[str, int] = {}
-        for name, part in parts.items():
-            for path in sorted(part.order or (), key=(part.order or {}).__getitem__):
-                order[f"{name}/{path}"] = len(order)
-        return cls(root, parts, order or None)
-
-    def listing(self, on_progress: OnProgress | None = None) -> Listing:
-        whole = Listing()
-        for name, part in self.parts.items():
-            listing = part.listing(on_progress)
-            for folder in listing.tree.walk():
-                folder.path = f"{name}/{folder.path}".rstrip("/")
-                folder.others = [f"{name}/{path}" for path in folder.others]
-            whole.tree.folders.append(listing.tree)
-            for kind, paths in listing.omitted.items():
-                whole.omitted[kind] += [f"{name}/{path}" for path in paths]
-        return whole
-
-    def open(self, path: str) -> IO[bytes]:
-        name, _, inner = path.partition("/")
-        return self.parts[name].open(inner)
-
-
 def open_archive(path: Path, on_progress: OnProgress | None = None) -> Archive | InOrder | None:
     """The files of an archive, which is known by its content; None if it is none.
 
@@ -227,17 +196,6 @@ def open_archive(path: Path, on_progress: OnProgress | None = None) -> Archive |
                 if not _is_header(stream.read(BLOCK)):
                     return None
                 return _tar_members(path, stream, unpack, on_progress)
-
-
-def open_archives(root: Path, paths: list[str], on_progress: OnProgress | None = None) -> Bundle | None:
-    """The archives among the files of a folder, each as a folder with its name; None if there are none."""
-    parts: dict[str, Storage] = {}
-    for path in sorted(paths, key=natural):
-        if NAME_ENDING.search(path) and (archive := open_archive(root / path, on_progress)) is not None:
-            name = path.replace("/", "-")
-            short = NAME_ENDING.sub("", name)
-            parts[name if short in parts or not short else short] = archive
-    return Bundle.of(root, parts) if parts else None
 
 
 def archive_name(path: Path) -> str:

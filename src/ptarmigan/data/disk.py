@@ -28,6 +28,7 @@ class Disk:
 
     root: Path
     order: ClassVar[None] = None
+    labels: ClassVar[None] = None
 
     def listing(self, on_progress: OnProgress | None = None) -> Listing:
         return _Walk(self.root, on_progress).run()

@@ -9,7 +9,7 @@ import re
 import stat
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.resources import files as package_files
 from pathlib import Path
 from typing import IO, Any, NamedTuple
@@ -20,8 +20,9 @@ from numpy.typing import NDArray
 from ptarmigan.config import Data
 from ptarmigan.core.paths import user_path
 from ptarmigan.core.types import OnProgress, UserError, counted, natural, shorten
-from ptarmigan.data.archive import archive_name, open_archive, open_archives
+from ptarmigan.data.archive import archive_name
 from ptarmigan.data.arrays import Arrays, as_array, read_memory
+from ptarmigan.data.bundle import expand, open_all, open_table_or_archive
 from ptarmigan.data.cifar import CIFAR_IMAGES, CIFAR_NAMES, check_no_pickles, read_cifar
 from ptarmigan.data.decode import FORMATS
 from ptarmigan.data.disk import Disk, is_own, open_regular
@@ -145,6 +146,8 @@ def _find(path: str | Path | None, on_progress: OnProgress | None, data: Data) -
         stamp = _array_stamp([asset])
         return ArraySource("fashion-mnist", asset, stamp, "the embedded images of Fashion-MNIST", (), ())
     root = user_path(path, "data")
+    if not root.exists() and (shards := expand(str(root))):
+        return _find_shards(root, shards, on_progress, data)
     try:
         if root.is_dir():
             if is_own(str(root)):
@@ -169,12 +172,31 @@ def _find_file(path: Path, on_progress: OnProgress | None, data: Data) -> DataSo
     if path.suffix.lower() == ".npy":
         text = f"{path} is one array without names: save images and labels by numpy.savez('x.npz', arr_0=images, "
         raise UserError(f"{text}arr_1=labels), and give that file", "no-images")
-    if (archive := open_archive(path, on_progress)) is not None:
+    if (archive := open_table_or_archive(path, data.label_column, on_progress)) is not None:
         return _find_in_folder(archive, archive_name(path), on_progress, data)
     if path.name.lower().endswith(ARCHIVES):
         text = f"{path} is an archive of a kind that is not read: pack its files as .zip or .tar and give that, or "
         raise UserError(f"{text}unpack it into a folder and give the folder", "no-images")
     raise UserError(f"{path} is a single file, and neither an .npz file nor an archive: {SUPPORTED}", "no-images")
+
+
+def _find_shards(pattern: Path, paths: list[str], on_progress: OnProgress | None, data: Data) -> DataSource:
+    """The shards that a pattern with braces stands for."""
+    if missing := next((path for path in paths if not Path(path).is_file()), None):
+        text = f"{missing} of {pattern} does not exist: name the first and the last shard, as in shard-{{000..123}}.tar"
+        raise UserError(text, "path-not-found")
+    try:
+        bundle = open_all(
+            pattern.parent, [os.path.relpath(path, pattern.parent) for path in paths], data.label_column, on_progress
+        )
+    except OSError as error:
+        raise UserError(
+            f"cannot read {error.filename or pattern}: {error.strerror or error}", "file-unreadable"
+        ) from error
+    if bundle is None:
+        raise UserError(f"{pattern}: these are no archives; {SUPPORTED}", "no-images")
+    name = re.sub(r"\{.*?\}", "", archive_name(pattern))
+    return _find_in_folder(replace(bundle, root=pattern), name.strip("-_.") or "shards", on_progress, data)
 
 
 def _find_in_folder(storage: Storage, full_name: str, on_progress: OnProgress | None, data: Data) -> DataSource:
@@ -185,13 +207,13 @@ def _find_in_folder(storage: Storage, full_name: str, on_progress: OnProgress | 
         for kind in KINDS:
             if (source := _find_arrays(root, name, found, kind)) is not None:
                 return source
-        if not found.digests and (bundle := open_archives(root, others, on_progress)) is not None:
+        if not found.digests and (bundle := open_all(root, others, data.label_column, on_progress)):
             return _find_in_folder(bundle, full_name, on_progress, data)
     if not found.digests:
         check_no_pickles(root, [*map(_base, others)])
-        raise _nothing(storage, found, Counter(map(_suffix, others)))
+        raise _nothing(storage, found, others)
     finder = Finder(found.digests, others, lambda path: _content(storage.open(path)), data)
-    layout, labels = _understand(root, full_name, found, finder, data)
+    layout, labels = _understand(storage, full_name, found, finder, data)
     class_names = tuple(layout.order or sorted({group.name for group in layout.groups}, key=natural))
     number = {name: i for i, name in enumerate(class_names)}
     paths: list[str] = []
@@ -223,7 +245,7 @@ def _find_in_folder(storage: Storage, full_name: str, on_progress: OnProgress | 
     )  # fmt: skip
 
 
-def _understand(root: Path, name: str, found: Scan, finder: Finder, data: Data) -> tuple[Layout, Labels | None]:
+def _understand(storage: Storage, name: str, found: Scan, finder: Finder, data: Data) -> tuple[Layout, Labels | None]:
     """The classes and parts of a folder, by its folders or by a table, and what tables say about its images."""
     layout, fault = None, None
     try:
@@ -231,7 +253,11 @@ def _understand(root: Path, name: str, found: Scan, finder: Finder, data: Data) 
     except UserError as error:  # a table may say what the folders do not
         fault = error
     if data.labels is not None:
-        labels: Labels | None = _given_labels(root, finder, data.labels)
+        labels: Labels | None = _given_labels(storage.root, finder, data.labels)
+    elif storage.labels is not None:
+        labels = Labels(
+            storage.root.name, said=storage.labels.said, label=dict(storage.labels.of), named=set(found.digests)
+        )
     else:
         labels = finder.beside()
     given = (data.labels, data.label_column, data.path_column)
@@ -315,11 +341,12 @@ def _find_arrays(root: Path, name: str, found: Scan, kind: ArrayKind) -> ArraySo
     return ArraySource(name, folder, stamp, understood, tuple(notices), tuple(used), kind.read)
 
 
-def _nothing(storage: Storage, found: Scan, kinds: Counter[str]) -> UserError:
+def _nothing(storage: Storage, found: Scan, others: list[str]) -> UserError:
     """The error for a folder or archive without a single image: what was looked for, and what was found."""
+    kinds = Counter(map(_suffix, others))
     hint = ""
     if not isinstance(storage, Disk):
-        if any(kind in (*ARCHIVES, ".npz") or kind.endswith("-ubyte") for kind in kinds):
+        if any(_suffix(path) in (*ARCHIVES, ".npz") or IDX_IMAGES.fullmatch(_base(path)) for path in others):
             hint = " (arrays and archives in an archive are not read: unpack it, and give the file or folder in it)"
     elif kinds[".npz"]:
         hint = " (give the path of the .npz file)"

@@ -112,6 +112,8 @@ class Finder:
                     self.unused[path] = str(error)
         for option in ("label_column", "path_column"):
             if (name := getattr(self.data, option)) is not None and name not in columns:
+                if option == "label_column" and self.of_files_beside() is not None:
+                    continue  # a key of the .json beside each image
                 text = f"{option}: no table beside the images has the column {name!r}"
                 text += f", but {listed(columns)}" if columns else "; name the table by --labels FILE"
                 raise UserError(text, "unknown-name")
@@ -213,15 +215,17 @@ class Finder:
 
     def of_files_beside(self) -> Labels | None:
         """The labels in files such as x.cls beside x.png, if most of the images have one."""
-        for ending in BESIDE:
+        key = self.data.label_column
+        for ending in BESIDE if key is None else (".json",):
             pairs = {
                 path: label_file
                 for path in self.files.paths
-                if (label_file := posixpath.splitext(path)[0] + ending) in self.others
+                for label_file in {posixpath.splitext(path)[0] + ending, _until_first_dot(path) + ending}
+                if label_file in self.others
             }
             if len(pairs) < 0.9 * len(self.files.paths):
                 continue
-            labels = {path: _label_in(self.read(label_file), ending) for path, label_file in pairs.items()}
+            labels = {path: _label_in(self.read(label_file), ending, key) for path, label_file in pairs.items()}
             found = {path: label for path, label in labels.items() if label}
             if len(found) < 0.9 * len(labels) or not 1 < len(set(found.values())) <= len(found) / 2:
                 continue
@@ -318,13 +322,20 @@ def compared(labels: Labels, layout: Layout) -> tuple[str, str]:
     return "", f"the classes are those of the folders, but {text}; --labels FILE uses the labels of a table instead"
 
 
-def _label_in(content: bytes, ending: str) -> str:
+def _until_first_dot(path: str) -> str:
+    """The name that WebDataset gives a sample: 0001 of 0001.left.png."""
+    folder, _, name = path.rpartition("/")
+    return posixpath.join(folder, name.partition(".")[0])
+
+
+def _label_in(content: bytes, ending: str, given: str | None) -> str:
     """The label in a file beside an image; '' if it holds something else, such as boxes or several lines."""
     try:
         text = content[:MOST_BYTES].decode("utf-8-sig").strip()
         if ending == ".json":
             found = json.loads(text)
-            keys = [key for key in found if plain(key) in LABEL_NAMES] if isinstance(found, dict) else []
+            wanted = [given] if given is not None else [key for key in found if plain(key) in LABEL_NAMES]
+            keys = [key for key in wanted if key in found] if isinstance(found, dict) else []
             return str(found[keys[0]]).strip() if keys and isinstance(found[keys[0]], str | int) else ""
     except (ValueError, RecursionError):
         return ""

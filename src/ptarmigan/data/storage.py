@@ -65,6 +65,13 @@ class Listing:
     omitted: Omitted = field(default_factory=lambda: defaultdict(list))
 
 
+class FileLabels(NamedTuple):
+    """What a storage itself says about the classes of its files."""
+
+    said: str  # where the labels are
+    of: Mapping[str, str]  # path -> label; files without one are missing
+
+
 class Storage(Protocol):
     """Files under relative paths with '/'.  It can be pickled, so that another process opens the same files."""
 
@@ -75,6 +82,10 @@ class Storage(Protocol):
     @property
     def order(self) -> Mapping[str, int] | None:
         """The place of each file, if reading in this order is much faster than in another; else None."""
+
+    @property
+    def labels(self) -> FileLabels | None:
+        """The labels that are stored beside the bytes of the files, as in a table; None if there are none."""
 
     def listing(self, on_progress: OnProgress | None = None) -> Listing:
         """All files but litter and the folders that ptarmigan wrote.  Raises OSError if `root` cannot be read."""
