@@ -1,4 +1,4 @@
-"""Pack the networks of a run as the model of `--from base`: G's moving average and D, in half precision.
+"""Pack the networks of a run as the model of `--from base`: G's moving average and D, weights in half precision.
 
     python tools/base/pack.py runs/base-1
 
@@ -30,7 +30,7 @@ def main() -> None:
         parser.error(str(error))
     tensors = {f"G.{name[4:]}": tensor for name, tensor in source.tensors.items() if name.startswith("ema.")}
     tensors |= {name: tensor for name, tensor in source.tensors.items() if name.startswith("D.")}
-    halves = {name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
+    halves = {name: tensor.half() if is_weight(name) else tensor for name, tensor in tensors.items()}
     if name := first_not_finite(halves):
         parser.error(f"{name} has values that half precision cannot hold")
     bytes_needed = sum(tensor.nbytes for tensor in halves.values())
@@ -47,6 +47,11 @@ def main() -> None:
     }
     sha256 = save_tensors(arguments.out, halves, meta)
     print(f"{arguments.out}: {arguments.out.stat().st_size / 1e6:.2f} MB, {source.images_seen:,} images seen, {sha256}")
+
+
+def is_weight(name: str) -> bool:
+    """Whether a tensor is no statistic of batch norm, whose variances half precision may not hold."""
+    return "running_" not in name and "num_batches" not in name
 
 
 if __name__ == "__main__":
