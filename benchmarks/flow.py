@@ -310,7 +310,8 @@ def main() -> None:
         options = {"size": settings.size, "time": settings.time, "seed": settings.seed, "flip": settings.flip}
         generator = load(train(data, out=RUNS / name, **options))
         dataset = open_dataset(data, generator.config.data)
-        last = [json.loads(line) for line in (RUNS / name / "metrics.jsonl").read_text().splitlines()][-1]
+        rows = map(json.loads, (RUNS / name / "metrics.jsonl").read_text().splitlines())
+        last = [row for row in rows if "clock" in row][-1]
         seen = {"images_seen": last["images_seen"], "clock": round(last["clock"], 1)}
     for way in ways:
         sample = flow_sampler(network, dataset.spec, **way) if settings.model == "flow" else gan_sampler(generator)

@@ -81,7 +81,7 @@ def main() -> None:
         score = {key: value for key, value in score.items() if "frechet" in key}
     if small:
         score |= copies(judge, (images[chosen], labels[chosen]), made, asked)
-    last = list(read_log(run / "metrics.jsonl"))[-1]
+    last = [row for row in read_log(run / "metrics.jsonl") if "clock" in row][-1]
     line = {
         "row": row, "images_seen": generator.images_seen, "clock": round(last["clock"], 1), "wall": round(wall, 1),
         "score": score,

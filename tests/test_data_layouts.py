@@ -365,7 +365,7 @@ def test_shards_beside_a_list_are_no_classes(tmp_path: Path) -> None:
     assert of(tmp_path / "b", "{00000,00001}/*.png 3").classes == ("00000", "00001")
 
 
-@pytest.mark.parametrize("name", ["x.zip", "x.tar", "x.tar.gz", "x.parquet"])
+@pytest.mark.parametrize("name", ["x.zip", "x.tar", "x.tar.gz"])
 def test_archives_are_named(tmp_path: Path, name: str) -> None:
     make(tmp_path, [f"a/{name} = x", f"b/{name} = x", "b/cat/0.png"])
     with raises("no-images", name, "unpack"):

@@ -357,9 +357,9 @@ def test_many_files_do_not_pile_up_in_memory(tmp_path: Path, monkeypatch: pytest
             nonlocal alive
             alive -= 1
 
-    def counted(*args: object) -> np.ndarray:
+    def counted(*args: object, **options: object) -> np.ndarray:
         nonlocal alive, most
-        alive, out = alive + 1, decode(*args).view(Counted)  # type: ignore[arg-type]
+        alive, out = alive + 1, decode(*args, **options).view(Counted)  # type: ignore[arg-type]
         most = max(most, alive)
         return out
 

@@ -100,11 +100,11 @@ class Finder:
                 column = self.data.path_column if self.data.path_column in table.columns else None
                 named = name_files(table, self.files, column)
                 if named is None:
-                    raise UserError(
-                        f"{path} has no column that names the images (its columns are {listed(table.columns)})"
-                    )
+                    text = f"{path} has no column that names the images (its columns are {listed(table.columns)})"
+                    raise UserError(text, "labels-invalid")
                 if named.unclear:
-                    raise UserError(f"{path} names {named.unclear[0]!r}, which may be {_either(self.files, named)}")
+                    text = f"{path} names {named.unclear[0]!r}, which may be {_either(self.files, named)}"
+                    raise UserError(text, "labels-invalid")
                 if ending not in (".txt", ".lst") or all(map(_has_ending, table.column(named.column))):
                     found.append((self.of_table(named), named))
             except (UserError, OSError) as error:
