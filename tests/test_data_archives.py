@@ -294,7 +294,7 @@ def test_the_commands_take_a_zip(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("PTARMIGAN_CACHE", str(tmp_path / "cache"))
-    path, run = to_zip(tmp_path / "x.zip", photos(("train",), 40)), tmp_path / "run"
+    path, run = to_zip(tmp_path / "x.zip", photos(("train",), 80)), tmp_path / "run"
     small = [f"--{name.replace('_', '-')}={value}" for name, value in (SMALL | {"split": "60/20/20"}).items()]
     train = ("train", path, *small, "--live-images=0", "--out", run)
     for command in (
