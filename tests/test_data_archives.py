@@ -302,7 +302,7 @@ def test_the_commands_take_a_zip(
         train,
         ("score", run),
         ("replay", run, "--at=16"),
-        ("score", path, path, "--split=60/20/20"),
+        ("score", path, path),
     ):
         status, _, err = call(monkeypatch, capsys, *command)
         assert status == 0, (command, err)
