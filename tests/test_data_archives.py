@@ -289,13 +289,21 @@ def test_a_stream_is_read_once_in_its_order_and_keeps_little(tmp_path: Path, mon
     assert starts == 2
 
 
+@pytest.mark.slow
 def test_the_commands_take_a_zip(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("PTARMIGAN_CACHE", str(tmp_path / "cache"))
-    path, run = to_zip(tmp_path / "x.zip", photos(("train",), 40)), tmp_path / "run"
-    assert call(monkeypatch, capsys, "train", path, *SMALL, "--out", run)[0] == 0
-    for command in (("train", path, "--out", run), ("score", run, "--n", 8), ("replay", run), ("score", path, path)):
+    path, run = to_zip(tmp_path / "x.zip", photos(("train",), 80)), tmp_path / "run"
+    small = [f"--{name.replace('_', '-')}={value}" for name, value in (SMALL | {"split": "60/20/20"}).items()]
+    train = ("train", path, *small, "--live-images=0", "--out", run)
+    for command in (
+        train,
+        train,
+        ("score", run),
+        ("replay", run, "--at=16"),
+        ("score", path, path),
+    ):
         status, _, err = call(monkeypatch, capsys, *command)
         assert status == 0, (command, err)
 
