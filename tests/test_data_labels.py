@@ -319,7 +319,7 @@ def test_a_run_remembers_its_table(
         [*train, "--images", "64"],
         [*train, "--images", "96"],
         ["score", "run", "-n", "20"],
-        ["replay", "run"],
+        ["replay", "run", "--at", "64"],
     ):
         status, out, err = call(monkeypatch, capsys, *command)
         assert status == 0, err
