@@ -35,7 +35,8 @@ from torch import Tensor, nn
 from ptarmigan import load, score, train
 from ptarmigan.config import Data, parse_time, resolve
 from ptarmigan.core.types import ImageSpec
-from ptarmigan.data import Batches, Dataset, open_dataset
+from ptarmigan.data import Dataset, open_dataset
+from ptarmigan.data.batches import Batches
 from ptarmigan.generator.generator import TrainedGenerator, image_grid, save_png, to_uint8
 from ptarmigan.networks import build, without_weights
 from quality import append, is_done, provenance

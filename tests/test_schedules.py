@@ -22,7 +22,6 @@ from conftest import SMALL
 from ptarmigan import replay
 from ptarmigan.config import HELP, TYPES, Config, Loss, Ramp, Scheduled, Train, config_of, resolve
 from ptarmigan.core.files import load_json
-from ptarmigan.core.log import read_log
 from ptarmigan.core.tensor_files import load_tensors
 from ptarmigan.core.types import Batch, ImageSpec
 from ptarmigan.data import open_dataset
@@ -268,7 +267,7 @@ def test_a_step_before_a_time_budgets_end_was_fixed_is_rebuilt_exactly(
     first = int(checkpoint.checkpoints(run)[0].stem)
     fixed = load_tensors(checkpoint.checkpoints(run)[-1])[1]["progress"]["end_fixed_at"]
     assert 0 < fixed < first
-    lines = {line["images_seen"]: line for line in read_log(run / "metrics.jsonl")}  # by the images at a step's end
+    lines = {line["images_seen"]: line for line in read_ticks(run)}  # by the images at a step's end
     for images in (fixed - 8, fixed, first - 8):
         step = replay(run, at=images, out=tmp_path / str(images))
         assert step.checkpoint == "the start"
@@ -289,7 +288,7 @@ def test_a_step_is_rebuilt_exactly_before_and_after_the_end_was_fixed(
     knew = [bool(meta["progress"]["ends"]) for meta in saved]
     assert knew[0] is False
     assert knew[-1] is True
-    lines = {line["images_seen"]: line for line in read_log(run / "metrics.jsonl")}
+    lines = {line["images_seen"]: line for line in read_ticks(run)}
     assert [lines[images]["end"] for images in (fixed - 8, fixed)] == [None, end[0]]
     for images in (fixed - 8, fixed, fixed + 8):
         step = replay(run, at=images, out=tmp_path / str(images))
