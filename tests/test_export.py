@@ -210,7 +210,7 @@ def test_every_control_of_the_page_works_in_a_browser(kind: str, tmp_path: Path)
     assert CHROMIUM
     command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}"]
     done = subprocess.run(
-        [*command, "--virtual-time-budget=60000", "--dump-dom", path.as_uri()], capture_output=True, text=True,
+        [*command, "--virtual-time-budget=3600000", "--dump-dom", path.as_uri()], capture_output=True, text=True,
         check=True, timeout=300,
     )  # fmt: skip
     found = re.search(r'<pre id="told">(.*?)</pre>', done.stdout, re.DOTALL)
