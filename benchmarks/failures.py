@@ -213,7 +213,10 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(1)
     ptarmigan.training.snapshot.STATISTICS_IMAGES = BATCH_NORM
-    ptarmigan.training.loop.snapshot_cost = lambda state, live: (0.1, 0.1)  # the number of snapshots is given
+    ptarmigan.training.loop.snapshot_cost = lambda state, live: (
+        0.1,
+        0.1,
+    )  # seconds, so small that all snapshots asked for are taken
     if given.what == "judge":
         print(*table(done()), sep="\n")
         return

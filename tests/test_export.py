@@ -36,6 +36,7 @@ KINDS: dict[str, tuple[tuple[int, int, int], dict[str, Any]]] = {
     "dcgan": ((28, 28, 1), {"g_blocks": 0, "g_modulation": False}),
     "auto": ((32, 32, 3), {}),
     "blocks": ((17, 33, 4), {"g_blocks": 2, "g_modulation": False, "latent": "uniform"}),
+    "smooth": ((35, 48, 4), {"resampling": "smooth"}),
     "unconditional": ((16, 16, 3), {"conditioning": "none"}),
     "resnet": ((48, 64, 3), {"network": "resnet"}),
     "resnet odd": ((19, 22, 1), {"network": "resnet"}),
@@ -201,7 +202,7 @@ addEventListener("securitypolicyviolation", (event) => faults.push(event.violate
 
 @pytest.mark.slow
 @pytest.mark.skipif(CHROMIUM is None, reason="needs chromium")
-@pytest.mark.parametrize("kind", ["dcgan", "auto", "blocks", "unconditional", "resnet", "r3gan"])
+@pytest.mark.parametrize("kind", ["dcgan", "auto", "smooth", "blocks", "unconditional", "resnet", "r3gan"])
 def test_every_control_of_the_page_works_in_a_browser(kind: str, tmp_path: Path) -> None:
     generator = generator_of(tmp_path / "model", kind)
     path = export(tmp_path / "model", out=tmp_path / "x.html")

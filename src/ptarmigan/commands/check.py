@@ -203,7 +203,7 @@ def deep_findings(dataset: Dataset, display: Display) -> list[Finding]:
         done += count
         display.preparing("computing features", done, total)
 
-    for part in (HELD_OUT, SELECT, TRAIN):  # in the order of `score`, which finds them in the cache
+    for part in (HELD_OUT, SELECT, TRAIN):  # the order of `score`, which then reads these features from the cache
         indices = shuffled(dataset.indices(part))[: most - sum(len(taken) for taken in parts)]
         if len(indices):
             parts.append(indices)

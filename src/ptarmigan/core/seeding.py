@@ -68,7 +68,7 @@ def permute_by(keys: NDArray[np.uint64], positions: NDArray[np.int64], sizes: ND
     2002), so no list of indices is needed.
     """
     assert ((positions >= 0) & (positions < sizes)).all()
-    bits = np.frexp(np.maximum(sizes - 1, 1))[1]  # that hold the largest index
+    bits = np.frexp(np.maximum(sizes - 1, 1))[1]  # bits in the largest index, sizes - 1
     halves = np.broadcast_to((-(-bits // 2)).astype(np.uint64), positions.shape)
     limits = np.broadcast_to(sizes.astype(np.uint64), positions.shape)
     keys = np.broadcast_to(keys, (len(positions), ROUNDS))

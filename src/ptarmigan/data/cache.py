@@ -66,7 +66,7 @@ def cache_limit() -> int | None:
 
 @dataclass(frozen=True)
 class CachedPack:
-    """A pack in the cache, or what a process has written of one that is not finished."""
+    """A finished pack in the cache, or the part of one that a process has written so far."""
 
     folder: Path
     data: str  # the path of the data that it was last opened for; empty if that is not known

@@ -41,7 +41,7 @@ ARRAYS = ("labels", "source_part", "hashes", "source_indices")
 CHECKED_BYTES = 4_000_000_000  # checked each time a pack is opened: 1.2 GB a second on 2 cores, for 64x64 RGB
 BLOCK_BYTES = 8 << 20  # pixels that are read at once
 SHAPE = "shape"  # in a partial pack: the shape of its images
-RECORD = np.dtype([("index", "<i8"), ("hash", "<u8")])  # of an image in the journal of a partial pack
+RECORD = np.dtype([("index", "<i8"), ("hash", "<u8")])  # one image in the journal of an unfinished pack
 
 
 @dataclass(frozen=True)

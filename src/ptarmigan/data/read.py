@@ -47,7 +47,7 @@ class Chunk(NamedTuple):
 
 @dataclass
 class SourceReader:
-    """A source of known image shape.  Its chunks can be read once, and reading them may add `notices`.
+    """A source of known image shape.  Its chunks can be read only once; reading them may add to `notices`.
 
     chunks(done): the images but for those at the indices `done` [M], which have been read before.
     """

@@ -366,7 +366,7 @@ def too_easy(log: Log) -> Finding | None:
 
 
 def d_overfits(log: Log) -> Finding | None:
-    """D knows its training images by heart: it takes new real images for generated ones."""
+    """D has memorised its training images: it takes real images that it has not seen for generated ones."""
     gaps, signs = log.snapshots("d_gap"), log.recent("augment_r")
     if log.fields.get("augment") == "ada" or len(log.all("d_gap")):
         signs = np.empty(0)

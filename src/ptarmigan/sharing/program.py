@@ -138,7 +138,11 @@ def of_dcgan(program: Program, network: Any) -> None:
             program.then("add")
         program.norm(norm)
         program.leaky(0)
-        program.transposed(stage, doubled)
+        if network.smooth:
+            program.then("double", side=(2 * side[0], 2 * side[1]))
+            program.convolution(stage, doubled)
+        else:
+            program.transposed(stage, doubled)
     program.then("tanh")
 
 
