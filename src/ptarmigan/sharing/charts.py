@@ -10,19 +10,22 @@ from typing import Any
 import numpy as np
 import torch
 
-from ptarmigan.handbook.figures import Box, Line, Marks, Text, panel
+from ptarmigan.handbook.figures import Box, Line, Marks, Text, panel, svg_elements
+from ptarmigan.sharing.markup import text
 
 TITLES = {  # of the panels; a term d_NAME or g_NAME that is not here has a panel NAME
     "adv": "adversarial loss", "class": "class loss", "r1": "gradient penalties", "r2": "gradient penalties",
     "gp": "gradient penalties", "grad": "norm of the gradient", "select_kid": "live score",
     "augment_p": "augmentation", "augment_r": "augmentation", "images_per_second": "images per second",
-    "variety": "samples", "movement": "samples", "copying": "samples", "class_accuracy": "class recognised",
-    "real_accuracy": "class recognised", "colour_gap": "gaps", "d_gap": "gaps",
+    "variety": "samples", "movement": "samples", "copying": "samples", "class_accuracy": "classes",
+    "real_accuracy": "classes", "colour_gap": "gaps", "gap": "gaps",
 }  # fmt: skip
 NOT_DRAWN = ("images_seen", "attempt", "clock", "end", "retry", "lr_scale", "back_from", "finished", "select_kid_error")
 STYLES = ("real", "fake", "generator")  # of the curves of a panel, in their order
 LARGEST = 1e100  # value that is drawn; NaN is not below it
 POINTS = 300  # of a curve; each is a mean of neighbouring values
+BOX: Box = (52, 30, 400, 192)  # of the curves in a chart of a page
+CHART = (420, 240)  # its width and height
 
 Curve = tuple[list[float], list[float]]  # images seen, values
 
@@ -77,9 +80,36 @@ def draw_panel(box: Box, title: str, curves: dict[str, Curve]) -> Marks:
     marks = panel(box, title, f"{word}images seen", torch.from_numpy(seen / unit), lines, least_span=1e-9)
     at, y = box[2], box[1] - 8
     for name in reversed([name for name in curves if not name.endswith(" +2 standard errors")]):
-        text = name.replace(" -2", " ±2").removeprefix("select_kid ")
-        marks += [Text("label", (at, y), "end", text)]
-        at -= 7.2 * len(text) + 6
+        words = name.replace(" -2", " ±2").removeprefix("select_kid ")
+        marks += [Text("label", (at, y), "end", words)]
+        at -= 6.6 * len(words) + 6
         marks += [Line(styles[name], ((at - 20, y - 4), (at, y - 4)))]
         at -= 34
     return marks
+
+
+def chart_section(panels: Mapping[str, dict[str, Curve]]) -> str:
+    """The panels as figures of a page."""
+    if not panels:
+        return "<p>There are too few lines to draw.</p>"
+    figures = "".join(
+        f'<figure><svg viewBox="0 0 {CHART[0]} {CHART[1]}" role="img" aria-label="{text(title)} over the images seen">'
+        f"{svg_elements(draw_panel(BOX, title, curves))}</svg><figcaption></figcaption></figure>"
+        for title, curves in panels.items()
+    )
+    return f'<div class="charts">{figures}</div>'
+
+
+def chart_data(panels: Mapping[str, dict[str, Curve]]) -> list[dict[str, Any]]:
+    """The values that the script shows where the pointer is, to 4 digits; no bands."""
+    return [
+        {
+            "box": dict(zip(("left", "top", "right", "bottom"), BOX, strict=True)),
+            "first": min(x[0] for x, _ in curves.values()),
+            "last": max(x[-1] for x, _ in curves.values()),
+            "curves": {
+                name: [x, [float(f"{value:.4g}") for value in y]] for name, (x, y) in curves.items() if " " not in name
+            },
+        }
+        for curves in panels.values()
+    ]
