@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import secrets
+import shlex
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -22,7 +23,7 @@ class Tracker(Protocol):
     """What `train` calls; an exception of a call is noted, and the run goes on without the tracker."""
 
     def start(self, run: Path, config: Mapping[str, Any], images_seen: int) -> str:
-        """Begin, or continue a run that has seen `images_seen` images -> where its log can be seen, in words.
+        """Begin, or continue a run that has seen `images_seen` images -> where its charts are, in words.
 
         It is called again after a rollback; what was tracked beyond `images_seen` no longer counts.
         """
@@ -52,7 +53,7 @@ class TensorBoard:
         self.writer = self.open(str(run / "tensorboard"), purge_step=images_seen + 1)
         table = "\n".join(f"| {name} | {value} |" for name, value in config.items())
         self.writer.add_text("config", f"| option | value |\n|---|---|\n{table}", images_seen)
-        return f"tensorboard --logdir {run}"
+        return f"to see the charts: tensorboard --logdir {shlex.quote(str(run))}"
 
     def scalars(self, images_seen: int, values: Mapping[str, float]) -> None:
         for name, value in values.items():
@@ -88,7 +89,9 @@ class WeightsAndBiases:
             settings=self.wandb.Settings(console="off", silent=True),  # it would write over the progress bar
         )  # fmt: skip
         self.run.define_metric("*", step_metric="images_seen")
-        return self.run.url or f"wandb sync {Path(self.run.dir).parent}"
+        if mode == "online":
+            return f"the charts are at {self.run.url}"
+        return f"offline; to upload the run: wandb sync {shlex.quote(str(Path(self.run.dir).parent))}"
 
     def scalars(self, images_seen: int, values: Mapping[str, float]) -> None:
         self.run.log({**values, "images_seen": images_seen})
@@ -128,10 +131,10 @@ class TrackedMetrics(Metrics):
         self._tell(lambda tracker: tracker.finish())
 
     def start(self, config: Mapping[str, Any], images_seen: int) -> None:
-        """Start the tracker, and say where its log can be seen."""
+        """Start the tracker, and say where its charts are."""
         self.config = config
         if (run := self.run) is not None:
-            self._tell(lambda tracker: self.say(f"tracked: {tracker.start(run, config, images_seen)}"))
+            self._tell(lambda tracker: self.say(f"tracker: {tracker.start(run, config, images_seen)}"))
 
     def write(self, images_seen: int, **values: Any) -> None:
         super().write(images_seen, **values)
