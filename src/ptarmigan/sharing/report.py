@@ -106,7 +106,7 @@ def story_section(told: Sequence[Event], rows: Mapping[int, Row]) -> str:
         return "<p>Nothing is logged yet.</p>"
     end = max(rows)
     marks = "".join(
-        f'<i class="{"warning" if row["findings"] else "healthy"}" style="left:{100 * seen / end:.2f}%" '
+        f'<i class="{"warning" if row["findings"] else "healthy"}" style="left:min({100 * seen / end:.2f}%,100% - .2rem)" '
         f'title="{text(describe(seen, row))}"></i>'
         for seen, row in rows.items()
         if "findings" in row
@@ -126,7 +126,7 @@ def event_block(event: Event, end: float) -> str:
     left, right = 100 * event.since / end, 100 * until / end
     return (
         f'<div class="event {finding.severity}"><h3>{text(finding.name)}: {text(KINDS[finding.name].verdict)}</h3>'
-        f'<div class="track"><i style="left:{left:.2f}%;width:{right - left:.2f}%"></i></div>'
+        f'<div class="track"><i style="left:min({left:.2f}%,100% - .4rem);width:{right - left:.2f}%"></i></div>'
         f"<p>{finding.severity}, {when}: {text(finding.evidence)}; the limit is {text(finding.threshold)} "
         f"({text(finding.source)}).{f' It explains {text(effects)}.' if effects else ''}</p>"
         f"<p>What to do: <code>{text(finding.remedy)}</code></p></div>"
@@ -166,7 +166,7 @@ def copies_figure(run: Path) -> str:
     """The generated images that may be copies, each with its nearest training image."""
     words = "Generated images that may be copies, each followed by the training image that is nearest to it"
     frame = frame_of(run / "private" / "copies.png")
-    return f'<figure class="film">{frame.html(words)}<figcaption>{words}</figcaption></figure>' if frame else ""
+    return f"<figure>{frame.html(words)}<figcaption>{words}</figcaption></figure>" if frame else ""
 
 
 def data_section(record: Record) -> str:
