@@ -106,8 +106,8 @@ def story_section(told: Sequence[Event], rows: Mapping[int, Row]) -> str:
         return "<p>Nothing is logged yet.</p>"
     end = max(rows)
     marks = "".join(
-        f'<i class="{"warning" if row["findings"] else "healthy"}" style="left:min({100 * seen / end:.2f}%,100% - .2rem)" '
-        f'title="{text(describe(seen, row))}"></i>'
+        f'<i class="{"warning" if row["findings"] else "healthy"}" '
+        f'style="left:min({100 * seen / end:.2f}%,100% - .2rem)" title="{text(describe(seen, row))}"></i>'
         for seen, row in rows.items()
         if "findings" in row
     )
