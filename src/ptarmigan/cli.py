@@ -490,7 +490,7 @@ def plot(run: Path, /, *, out: Path | None = None) -> None:
 
 
 @command("report runs/photos-1", "report runs/photos-1 --out photos.html")
-def report(run: Path, /, *, out: Path | None = None) -> None:
+def report(run: Path, /, *, out: Path | None = None, private: Annotated[bool, Parameter(negative=())] = False) -> None:
     """Write the report of RUN as one page: its samples, findings, log, scores, data and options.
 
     `train` writes it at each snapshot; this command adds the scores of `score`.  It shows no training image.
@@ -501,10 +501,12 @@ def report(run: Path, /, *, out: Path | None = None) -> None:
         run folder, of a finished run or of one that still trains
     out
         X.html, a new file; default: RUN/report.html, which is replaced
+    private
+        also show training images: those that `score` found near to generated ones; default: RUN/private/report.html
     """
     from ptarmigan.commands.report import report
 
-    say(str(report(run, out=out)))
+    say(str(report(run, out=out, private=private)))
 
 
 @command("diagnose runs/photos-1", "diagnose stats.jsonl --map d_loss=Loss/D/loss --fail-on error")

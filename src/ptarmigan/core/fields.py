@@ -91,6 +91,8 @@ class FieldsButLoss(DataFields, total=False):
         "warning",
         "error",
     ]
+    tracker: str
+    preview: bool
     keep: int
 
 

@@ -34,7 +34,8 @@ from ptarmigan.generator.export import export_generator
 from ptarmigan.generator.generator import TrainedGenerator, generate_images, grid_classes, save_grid
 from ptarmigan.generator.header import header_of
 from ptarmigan.networks.layers import recalibrate_batch_norm
-from ptarmigan.sharing.report import write_report
+from ptarmigan.sharing.report import NAME as REPORT
+from ptarmigan.sharing.report import page
 from ptarmigan.training import checkpoint
 from ptarmigan.training.budget import finished
 
@@ -233,7 +234,7 @@ def write_outputs(run: Path, state: TrainState, dataset: Dataset, display: Displ
         if progress.best_kid is not None and progress.best_images == seen and not exported(run / "best", seen):
             export_average(run / "best", state, dataset, RULE)
     with attempted("the report", failed), display.doing("writing the report"):
-        write_report(run)
+        write_atomic(run / REPORT, page(run).encode())
     return failed
 
 
