@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -10,11 +12,17 @@ from typing import Any
 from torch import nn
 
 from ptarmigan.config import Config
-from ptarmigan.core.files import make_folder, save_json, write_atomic
+from ptarmigan.core.files import Damaged, load_header, make_folder, save_json, write_atomic
 from ptarmigan.core.tensor_files import save_tensors
 from ptarmigan.core.types import ImageSpec
 from ptarmigan.evaluation.report import markdown
-from ptarmigan.generator.generator import TrainedGenerator
+from ptarmigan.generator.generator import TrainedGenerator, load
+from ptarmigan.generator.header import load_run_record
+
+HUB_LICENCES = (  # the names that the Hub knows and that models often have
+    "apache-2.0", "bsd-3-clause", "cc-by-4.0", "cc-by-nc-4.0", "cc-by-nc-sa-4.0", "cc-by-sa-4.0", "cc0-1.0", "gpl-3.0",
+    "mit", "openrail",
+)  # fmt: skip
 
 
 def export_generator(
@@ -62,16 +70,68 @@ def write_scores(folder: Path, generator: TrainedGenerator, report: dict[str, An
     write_atomic(folder / "README.md", text.encode(errors="backslashreplace"))
 
 
-def model_card(config: Config, spec: ImageSpec, images_seen: int, sha256: str, reports: dict[str, Any]) -> str:
+def share_generator(path: Path, folder: Path, license: str | None, name: str = "FOLDER") -> TrainedGenerator:
+    """Write the generator of a file or checkpoint as a generator folder for others; returns the generator in it.
+
+    Its model card has the licence that the maker stated, and the data that the run of `path` recorded.  `name` is what
+    `ptarmigan sample` calls the model.
+    """
+    generator, meta = load(path), load_header(path).meta
+    config, spec, images_seen = generator.config, generator.spec, generator.images_seen
+    loss_sha256 = meta.get("record", meta).get("loss_sha256")
+    sha256 = export_generator(
+        folder, generator.network, config, spec, images_seen, generator.fingerprint, generator.selection, loss_sha256
+    )
+    if generator.scores:
+        save_json(folder / "scores.json", {"generator": sha256, "reports": generator.scores})
+    data = data_of(path, generator.fingerprint)
+    text = model_card(config, spec, images_seen, sha256, generator.scores, data, license, name)
+    write_atomic(folder / "README.md", text.encode(errors="backslashreplace"))
+    return load(folder)
+
+
+def data_of(path: Path, fingerprint: str) -> dict[str, Any] | None:
+    """What the run of a generator or checkpoint recorded of its data; None where there is no such run."""
+    with suppress(Damaged):
+        data: dict[str, Any] = load_run_record(path.parent.parent)["data"]
+        return data if data["fingerprint"] == fingerprint else None
+    return None
+
+
+def licence_lines(license: str) -> str:
+    """The licence in the front matter of the Hub, which takes the names that it knows, and any other as `other`."""
+    known = license.lower()
+    if known in HUB_LICENCES:
+        return f"license: {known}\n"
+    return f"license: other\nlicense_name: {re.sub(r'[^a-z0-9.]+', '-', known).strip('-.') or 'own'}\n"
+
+
+def model_card(
+    config: Config,
+    spec: ImageSpec,
+    images_seen: int,
+    sha256: str,
+    reports: dict[str, Any],
+    data: dict[str, Any] | None = None,
+    license: str | None = None,
+    name: str = "FOLDER",
+) -> str:
     """The model card: Markdown with the front matter of the Hugging Face Hub."""
     kind = {1: "grey", 3: "RGB", 4: "RGBA"}[spec.channels]
     conditional = config.model.conditioning != "none"
-    classes = "\n".join(f"{label}. {' '.join(name.split())}" for label, name in enumerate(spec.class_names))
+    counts = (data or {}).get("train_counts") or []
+    classes = "\n".join(
+        f"{label}. {' '.join(name.split())}" + (f" ({counts[label]:,} training images)" if counts else "")
+        for label, name in enumerate(spec.class_names)
+    )
     option = f" --class {json.dumps(spec.class_names[0])}" if conditional else ""
     model = "a class-conditional generator" if conditional else "an unconditional generator"
     scores = "\n\n".join(map(markdown, reports.values())) or "None yet: run `ptarmigan score`."
+    trained_on = ""
+    if data:
+        trained_on = f"It was trained on the data set `{data['name']}`, {data['split']['train']:,} images.\n"
     return f"""---
-library_name: ptarmigan
+{licence_lines(license) if license else ""}library_name: ptarmigan
 tags: [gan, image-generation]
 ---
 # {kind} images of {spec.height}x{spec.width}
@@ -80,7 +140,9 @@ This is {model}, trained by ptarmigan: recipe `{config.recipe}`, loss `{config.l
 `{config.model.conditioning}`, network `{config.model.network}` of width {config.model.width}; {images_seen:,} training
 images seen.  This folder contains no training images.
 
-    ptarmigan sample FOLDER{option} -n 16 --seed 0 --out samples.png
+    ptarmigan sample {name}{option} -n 16 --seed 0 --out samples.png
+
+{trained_on}Licence: {license or "its maker stated none"}.
 
 ## Classes
 {classes}

@@ -17,6 +17,7 @@ from ptarmigan.core.paths import user_path
 from ptarmigan.core.records import CheckpointHeader, GeneratorHeader, RunRecord, Scores, check
 from ptarmigan.core.types import ImageSpec, UserError, check_whole, shorten
 from ptarmigan.evaluation.report import headline
+from ptarmigan.generator import hub
 
 GENERATOR_FILES = ("generator/model.safetensors", "model.safetensors")  # in a run folder, and in a generator folder
 AVERAGE = "ema."  # the names of the generator's tensors in a checkpoint start with it
@@ -72,10 +73,11 @@ def load_run_record(run: Path) -> dict[str, Any]:
 def find_generator(model: str | Path, at: int | None = None) -> Path:
     """The file of a generator: of a run folder, a generator folder, a folder of checkpoints, or the file itself.
 
-    With `at` it is the run's checkpoint of that many images.  Raises UserError: path-not-found, no-generator,
-    no-checkpoint, file-unreadable.
+    A model on the Hugging Face Hub, hf:user/name[@revision], is downloaded.  With `at` it is the run's checkpoint of
+    that many images.  Raises UserError: path-not-found, no-generator, no-checkpoint, file-unreadable, and as
+    `hub.download`.
     """
-    model = user_path(model, "model")
+    model = user_path(hub.download(model) if hub.is_on_hub(model) else model, "model")
     tried = [*(user_path(model / name, "model") for name in GENERATOR_FILES), model]
     try:
         saved = checkpoints(model) or checkpoints(model.parent) * (model.name == "checkpoints")
