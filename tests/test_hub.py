@@ -22,6 +22,7 @@ import pytest
 import ptarmigan.generator.export
 from conftest import SMALL
 from ptarmigan import export, info, load, sample, score, train
+from ptarmigan.generator.export import share_generator, write_scores
 from support import call, raises
 from test_export import generator_of
 
@@ -218,6 +219,8 @@ def test_an_older_revision_is_still_there(hub: Hub, model: Path, tmp_path: Path)
     assert load("hf:me/things").spec.height == 35
     assert load(first).spec.height == 32
     assert load("hf:me/things@main").spec.height == 35
+    with raises("options-conflict", "--at"):
+        load("hf:me/things", at=5)
 
 
 def test_the_card_has_the_data_of_the_run_and_any_licence(
@@ -240,6 +243,19 @@ def test_the_card_has_the_data_of_the_run_and_any_licence(
     card = hub.repos["me/other"][f"{1:040x}"]["README.md"].decode()
     assert "things`" not in card
     assert "license:" not in card
+
+
+def test_new_scores_keep_the_rest_of_the_card(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "shared"
+    share_generator(model / "model.safetensors", folder, "mit", "hf:me/things")
+    for scores in ("first scores", "second scores"):
+        monkeypatch.setattr(ptarmigan.generator.export, "markdown", lambda report, text=scores: text)
+        write_scores(folder, load(folder), {"protocol": {"extractor": "x"}})
+    card = (folder / "README.md").read_text(encoding="utf-8")
+    for fact in ("license: mit", "Licence: mit", "hf:me/things", "second scores"):
+        assert card.count(fact) == 1
+    assert "first scores" not in card
+    assert "None yet" not in card
 
 
 @pytest.mark.slow

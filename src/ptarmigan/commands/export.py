@@ -102,7 +102,7 @@ def to_hub(path: Path, repo: str, license: str | None, display: Display) -> str:
 def name_of(model: Path) -> str:
     """What a file of this model is called."""
     if is_on_hub(model):
-        return model.name.partition("@")[0]
+        return str(model).partition("@")[0].rpartition("/")[2]
     return model.resolve().name.removesuffix(".safetensors")
 
 

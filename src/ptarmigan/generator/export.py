@@ -23,6 +23,7 @@ HUB_LICENCES = (  # the names that the Hub knows and that models often have
     "apache-2.0", "bsd-3-clause", "cc-by-4.0", "cc-by-nc-4.0", "cc-by-nc-sa-4.0", "cc-by-sa-4.0", "cc0-1.0", "gpl-3.0",
     "mit", "openrail",
 )  # fmt: skip
+SCORES = re.compile(r"\n## Scores\n.*?\nSHA-256 of weights and config: [^\n]*", re.DOTALL)  # of a model card
 
 
 def export_generator(
@@ -67,6 +68,10 @@ def write_scores(folder: Path, generator: TrainedGenerator, report: dict[str, An
     reports = generator.scores | {report["protocol"]["extractor"]: report}
     save_json(folder / "scores.json", {"generator": generator.sha256, "reports": reports})
     text = model_card(generator.config, generator.spec, generator.images_seen, generator.sha256, reports)
+    with suppress(OSError, UnicodeDecodeError):  # keep what else the card says, such as a licence
+        old = (folder / "README.md").read_text(encoding="utf-8")
+        (new,) = SCORES.findall(text)
+        text = SCORES.sub(lambda _: new, old) if SCORES.search(old) else text
     write_atomic(folder / "README.md", text.encode(errors="backslashreplace"))
 
 
@@ -98,6 +103,19 @@ def data_of(path: Path, fingerprint: str) -> dict[str, Any] | None:
     return None
 
 
+def on_one_line(name: str) -> str:
+    return " ".join(name.split())
+
+
+def class_list(spec: ImageSpec, data: dict[str, Any] | None) -> str:
+    """The classes in the order of their labels, with the number of training images where it is known."""
+    lines = [f"{label}. {on_one_line(name)}" for label, name in enumerate(spec.class_names)]
+    counts = (data or {}).get("train_counts", [])
+    if len(counts) == len(lines):
+        lines = [f"{line} ({count:,} training images)" for line, count in zip(lines, counts, strict=True)]
+    return "\n".join(lines)
+
+
 def licence_lines(license: str) -> str:
     """The licence in the front matter of the Hub, which takes the names that it knows, and any other as `other`."""
     known = license.lower()
@@ -119,17 +137,10 @@ def model_card(
     """The model card: Markdown with the front matter of the Hugging Face Hub."""
     kind = {1: "grey", 3: "RGB", 4: "RGBA"}[spec.channels]
     conditional = config.model.conditioning != "none"
-    counts = (data or {}).get("train_counts") or []
-    classes = "\n".join(
-        f"{label}. {' '.join(name.split())}" + (f" ({counts[label]:,} training images)" if counts else "")
-        for label, name in enumerate(spec.class_names)
-    )
-    option = f" --class {json.dumps(spec.class_names[0])}" if conditional else ""
     model = "a class-conditional generator" if conditional else "an unconditional generator"
+    option = f" --class {json.dumps(spec.class_names[0])}" if conditional else ""
     scores = "\n\n".join(map(markdown, reports.values())) or "None yet: run `ptarmigan score`."
-    trained_on = ""
-    if data:
-        trained_on = f"It was trained on the data set `{data['name']}`, {data['split']['train']:,} images.\n"
+    source = f"It was trained on {data['split']['train']:,} images of `{on_one_line(data['name'])}`.\n" if data else ""
     return f"""---
 {licence_lines(license) if license else ""}library_name: ptarmigan
 tags: [gan, image-generation]
@@ -142,10 +153,10 @@ images seen.  This folder contains no training images.
 
     ptarmigan sample {name}{option} -n 16 --seed 0 --out samples.png
 
-{trained_on}Licence: {license or "its maker stated none"}.
+{source}Licence: {license or "its maker stated none"}.
 
 ## Classes
-{classes}
+{class_list(spec, data)}
 
 ## Scores
 {scores}

@@ -74,10 +74,14 @@ def find_generator(model: str | Path, at: int | None = None) -> Path:
     """The file of a generator: of a run folder, a generator folder, a folder of checkpoints, or the file itself.
 
     A model on the Hugging Face Hub, hf:user/name[@revision], is downloaded.  With `at` it is the run's checkpoint of
-    that many images.  Raises UserError: path-not-found, no-generator, no-checkpoint, file-unreadable, and as
-    `hub.download`.
+    that many images.  Raises UserError: path-not-found, no-generator, no-checkpoint, file-unreadable, options-conflict
+    for `at` on the Hub, and as `hub.download`.
     """
-    model = user_path(hub.download(model) if hub.is_on_hub(model) else model, "model")
+    if hub.is_on_hub(model):
+        if at is not None:
+            raise UserError(f"at: {model} has no checkpoints: leave --at out, or name a revision", "options-conflict")
+        model = hub.download(model)
+    model = user_path(model, "model")
     tried = [*(user_path(model / name, "model") for name in GENERATOR_FILES), model]
     try:
         saved = checkpoints(model) or checkpoints(model.parent) * (model.name == "checkpoints")
