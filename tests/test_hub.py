@@ -202,8 +202,10 @@ def test_a_generator_goes_to_the_hub_and_comes_back(
         assert Path(path.strip()).read_bytes() == Path(same).read_bytes()
 
 
-def test_a_commit_that_is_here_needs_no_network(hub: Hub, model: Path) -> None:
+def test_a_commit_that_is_here_needs_no_network(hub: Hub, model: Path, tmp_path: Path) -> None:
     named = str(export(model, "me/things", to="hub"))
+    page = Path(export("hf:me/things", out=tmp_path / "x.html")).read_text(encoding="utf-8")
+    assert f'"argument": "{named}"' in page
     before = load(named).sample("boot", 1)[0]
     hub.broken = True
     hub.asked.clear()
@@ -294,11 +296,18 @@ def test_what_the_hub_does_not_take_is_refused(
     assert json.dumps({name: [*commits] for name, commits in hub.repos.items()}) == before
 
 
-def test_a_server_that_is_down_or_not_there_is_said(hub: Hub, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_the_server_and_the_disk_refuse_is_said(hub: Hub, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     hub.broken = True
     for act in (lambda: export(model, "me/things", to="hub"), lambda: load("hf:me/things")):
         with raises("hub-failed", "503"):
             act()
+    hub.broken = False
+    named = str(export(model, "me/things", to="hub"))
+    cache = model / "model.safetensors" / "no folder"
+    with monkeypatch.context() as patch:
+        patch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(cache))
+        with raises("file-unwritable", cache):
+            load(named)
     monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:9")
     for act in (lambda: export(model, "me/things", to="hub"), lambda: load("hf:me/things")):
         with raises("hub-failed", "me/things", "network"):

@@ -13,7 +13,7 @@ from ptarmigan.core.types import UserError, printable, unknown
 from ptarmigan.generator.export import share_generator
 from ptarmigan.generator.generator import load, new_folder
 from ptarmigan.generator.header import find_generator
-from ptarmigan.generator.hub import PREFIX, is_on_hub
+from ptarmigan.generator.hub import PREFIX, is_on_hub, pinned
 from ptarmigan.sharing.hub import upload
 from ptarmigan.sharing.onnx_file import onnx_file
 from ptarmigan.sharing.page import page
@@ -54,7 +54,7 @@ def export(
         if to == "torch":
             to_folder(path, target, license, display)
         else:
-            argument = sample_argument(model, at)
+            argument = sample_argument(pinned(model, path) if is_on_hub(model) else model, at)
             to_file(path, target, to, license, argument, display)
     return target
 

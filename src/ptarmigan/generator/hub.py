@@ -19,6 +19,11 @@ def is_on_hub(model: str | Path) -> bool:
     return str(model).startswith(PREFIX)
 
 
+def pinned(model: str | Path, path: Path) -> Path:
+    """The name of the commit that `model` stood for when `path` was downloaded."""
+    return Path(f"{str(model).partition('@')[0]}@{path.parent.name}")
+
+
 def hub_library() -> Any:
     """The package huggingface_hub; raises UserError (package-missing)."""
     try:
@@ -35,7 +40,7 @@ def download(model: str | Path) -> Path:
 
     A revision that is not a whole commit is looked up first, and the commit is said on standard error.  A commit that
     was downloaded before needs no network.  Only these two files are read, and neither is a pickle.  Raises UserError:
-    value-invalid, package-missing, repo-not-found, no-generator, login-needed, hub-failed.
+    value-invalid, package-missing, repo-not-found, no-generator, login-needed, hub-failed, file-unwritable.
     """
     from ptarmigan.core.console import Display, Terminal  # rich takes long to import, and few models are on the Hub
 
@@ -91,5 +96,7 @@ def user_error(repo: str, error: BaseException) -> UserError:
             reason = printable(error.server_message or error.response.reason_phrase)
             text = f"{named}: the server answered {error.response.status_code}, {reason}; try again later"
             return UserError(text, "hub-failed")
+        case OSError(errno=int()):  # of the disk: those of the network have no number
+            return UserError(f"cannot write {error.filename} for {named}: {error.strerror}", "file-unwritable")
     reason = printable(str(error).partition("\n")[0])
     return UserError(f"{named} cannot be reached: {reason}; check the network", "hub-failed")

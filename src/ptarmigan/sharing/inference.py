@@ -55,10 +55,9 @@ def check_parity(generator: TrainedGenerator, draw: Draw, what: str) -> None:
         with torch.no_grad():
             difference = float((draw(z, labels) - network(z, labels)).abs().max())
         if not difference <= TOLERANCE:  # also where it is NaN
-            text = f"{what} draws other images than PyTorch: {size} of them differ by up to {difference:.2g} of 2"
-            raise UserError(
-                f"{text}; nothing was written: use another version of torch, or --to html", "export-differs"
-            )
+            text = f"{what} draws other images than PyTorch: in a batch of {size}, pixels in [-1, 1] differ by up to"
+            remedy = "nothing was written: use another version of torch, or --to html"
+            raise UserError(f"{text} {difference:.2g}; {remedy}", "export-differs")
 
 
 @contextmanager
