@@ -264,7 +264,7 @@ def sample(
     Parameters
     ----------
     model
-        run folder, generator folder, model.safetensors or a checkpoint of a run
+        run folder, generator folder, model.safetensors, a checkpoint of a run, or hf:user/name[@revision] on the Hub
     label
         name of a class, or several names with commas between them; may be given several times; default: all classes
     n
@@ -301,7 +301,7 @@ def interpolate(
     Parameters
     ----------
     model
-        run folder, generator folder, model.safetensors or a checkpoint of a run
+        run folder, generator folder, model.safetensors, a checkpoint of a run, or hf:user/name[@revision] on the Hub
     init
         CLASS or CLASS:SEED, the first image that `sample` draws of it; SEED for a generator without classes
     to
@@ -342,7 +342,8 @@ def score(
     Parameters
     ----------
     model
-        run folder, generator folder or model.safetensors; or existing images in class folders or an .npz
+        run folder, generator folder, model.safetensors or hf:user/name[@revision]; or existing images in class folders
+        or an .npz
     data
         the images that the generator was trained on; default: those that the run recorded
     n
@@ -399,7 +400,7 @@ def info(model: Path, /, *, at: Annotated[int | None, Parameter(converter=whole)
     Parameters
     ----------
     model
-        run folder, generator folder, model.safetensors or a checkpoint of a run
+        run folder, generator folder, model.safetensors, a checkpoint of a run, or hf:user/name[@revision] on the Hub
     at
         describe the run's checkpoint after this many images; default: the last generator
     """
@@ -446,31 +447,40 @@ def replay(
     print_step(replay(run, at=at, data=data, loss=loss, out=out, device=device), layers)
 
 
-@command("export runs/photos-1", "export runs/photos-1 --out photos.html")
+@command(
+    "export runs/photos-1", "export runs/photos-1 --to onnx", "export runs/photos-1 --to hub me/photos --license mit"
+)
 def export(
     model: Path,
+    repo: str | None = None,
     /,
     *,
     to: str = "html",
     out: Path | None = None,
+    license: str | None = None,
     at: Annotated[int | None, Parameter(converter=whole)] = None,
 ) -> None:
-    """Write MODEL as one page that draws its images in any browser, also on a phone and without a network.
+    """Write MODEL as a page for any browser, for other runtimes, or to the Hugging Face Hub.
 
     Parameters
     ----------
     model
-        run folder, generator folder, model.safetensors or a checkpoint of a run
+        run folder, generator folder, model.safetensors, a checkpoint of a run, or hf:user/name[@revision] on the Hub
+    repo
+        user/name of the new repository, with --to hub
     to
-        html
+        html: one page that draws images, also on a phone and without a network; onnx: a file for onnxruntime; torch: a
+        folder with a program of torch.export and a short file of plain PyTorch; hub: upload the generator to REPO
     out
-        X.html, a new file; default: the name of MODEL with the ending .html, in the current folder
+        X.html, X.onnx or a folder, and new; default: named after MODEL, in the current folder
+    license
+        what others may do with the generator, such as mit or cc-by-4.0; goes into its model card or metadata
     at
         export the run's checkpoint after this many images; default: the last generator
     """
     from ptarmigan.commands.export import export
 
-    say(str(export(model, to=to, out=out, at=at)))
+    say(str(export(model, repo, to=to, out=out, license=license, at=at)))
 
 
 @app.command

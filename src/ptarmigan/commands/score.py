@@ -38,6 +38,7 @@ from ptarmigan.evaluation.verdict import EACH_OF_CLASS, MOST_OF_CLASS
 from ptarmigan.generator.export import write_scores
 from ptarmigan.generator.generator import image_grid, load, save_png
 from ptarmigan.generator.header import GENERATOR_FILES, find_generator
+from ptarmigan.generator.hub import download, is_on_hub
 
 DEFAULT_MIN, DEFAULT_MAX = 1000, 5000  # images per set, if the user does not choose
 MIN_IMAGES = 6  # on each side: neighbourhoods reach to the fifth nearest other sample
@@ -88,6 +89,12 @@ def score(
     model, out = user_path(model, "model"), None if out is None else user_path(out, "out")
     if out is not None:
         check_output(out)
+    if is_on_hub(model):
+        if out is None:
+            raise UserError(
+                "scores of a model on the Hub are written to a folder: name it with --out", "options-conflict"
+            )
+        model = download(model)
     notes: list[str] = []
     with ProgressBar() as bar:
         source, dataset = open_images(model, data, size, seeds, device, notes, bar)
