@@ -156,12 +156,12 @@ def test_a_direction_is_learnt_from_examples(tmp_path: Path) -> None:
     z, axis = generator.latents(40, seed=5), torch.eye(10)[3]
     toward, away = (generator.sample(None, z=z + amount * axis)[0] for amount in (2, -2))
     counted: list[tuple[int, int]] = []
-    learnt = learn(generator, random_projection(), toward, away, lambda *done: counted.append(done))
+    learnt = learn(generator, random_projection(), [0, 1, 2], toward, away, lambda *done: counted.append(done))
     assert torch.cosine_similarity(learnt.step[0], axis, 0) > 0.7
     assert learnt.share > 0.2
     assert counted[-1] == (512, 512)
     noise = np.random.default_rng(0).integers(0, 256, (2, 40, 28, 28, 1), np.uint8)
-    assert learn(generator, random_projection(), *noise, lambda *_: None).step.norm() == pytest.approx(1)  # type: ignore[call-arg, misc]
+    assert learn(generator, random_projection(), [1], *noise, lambda *_: None).step.norm() == pytest.approx(1)  # type: ignore[call-arg, misc]
 
 
 @pytest.mark.usefixtures("quick")

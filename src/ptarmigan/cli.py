@@ -335,7 +335,8 @@ def interpolate(
     frames
         number of images, both ends included
     out
-        X.gif or X.webp, an animation; X.png, all images side by side; or a folder; default: walk.gif
+        X.gif or X.webp, an animation; X.png, all images side by side; or a folder; default: a new
+        walk.gif
     """
     from ptarmigan.generator.interpolate import interpolate
 
@@ -371,11 +372,14 @@ def invert(
     say(*sentences, str(picture))
 
 
-@command("directions runs/photos-1", "directions runs/photos-1 --toward smiling --away serious --out smile.png")
+@command(
+    "directions runs/photos-1", "directions runs/photos-1 --class cat --toward kittens --away old-cats --out kitten.png"
+)
 def directions(
     model: Model,
     /,
     *,
+    label: Annotated[list[str] | None, Parameter(name="--class", negative_iterable=())] = None,
     toward: Path | None = None,
     away: Path | None = None,
     out: Path | None = None,
@@ -389,6 +393,8 @@ def directions(
 
     Parameters
     ----------
+    label
+        name of a class, or several names with commas between them: look at samples of these; default: all classes
     toward
         folder of images that samples are to become more like; default: the directions that change images most
     away
@@ -398,7 +404,7 @@ def directions(
     """
     from ptarmigan.commands.directions import directions
 
-    say(str(directions(model, toward=toward, away=away, out=out, at=at, device=device)))
+    say(str(directions(model, label=label, toward=toward, away=away, out=out, at=at, device=device)))
 
 
 @command("score runs/photos-1", "score runs/photos-1 --extractor inception -n 5000")

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ptarmigan.commands.sample import new_file
 from ptarmigan.config import parse_time
 from ptarmigan.core import files
 from ptarmigan.core.console import Display, Terminal
@@ -43,7 +42,7 @@ def invert(
     `time`, all images together, with what it has found.  Raises UserError for an unreadable model or image, and where
     a file exists.
     """
-    out = user_path(new_file("inverted.png") if out is None else out, "out")
+    out = user_path(files.unused("inverted.png") if out is None else out, "out")
     points = out.with_suffix(".safetensors")
     seconds = parse_time(time or "")
     assert seconds is not None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import os
 import shutil
 import zipfile
 import zlib
@@ -81,7 +80,7 @@ def sample(
     error.  Raises UserError for an unknown class, an unreadable model, values that are not valid, too little space or
     memory, and an `out` that exists: nothing is overwritten.
     """
-    out = user_path(new_file("samples.png") if out is None else out, "out")
+    out = user_path(files.unused("samples.png") if out is None else out, "out")
     with Display(Terminal(stderr=True)) as display, memory_errors():
         generator = load(model, device, at=at)
         drawing = Drawing.chosen(generator, label, n, seed, truncation, like, display)
@@ -90,11 +89,7 @@ def sample(
         latents = drawing.latents(generator, shift_of(move, generator))
         check_output(out)
         if out.suffix.lower() == ".png":
-            if not (label or like) and len(drawing.labels) > MAX_ROWS:
-                drawing = drawing._replace(labels=grid_classes(len(drawing.labels)))
-                text = f"note: {len(drawing.labels)} of {generator.spec.classes:,} classes, evenly spread"
-                display.say(f"{text}; name classes with --class")
-            check_picture(generator.spec, len(drawing.labels), drawing.n)
+            drawing = drawing.in_picture(generator, bool(label or like), display)
         chunks = generator.chunks(drawing.labels, drawing.n, latents, drawing.first)
         guard: CopyGuard | None = None
         if reject_copies is not None:
@@ -174,6 +169,19 @@ class Drawing(NamedTuple):
                 display.say(f"note: {path} was drawn with {option}, which is to be given again")
         return drawing
 
+    def in_picture(self, generator: TrainedGenerator, chosen: bool, display: Display) -> Drawing:
+        """What one picture shows of it: of more than MAX_ROWS classes that nobody chose, MAX_ROWS.
+
+        Raises UserError (value-out-of-range) where these are too many images.
+        """
+        drawing = self
+        if not chosen and len(self.labels) > MAX_ROWS:
+            drawing = self._replace(labels=grid_classes(len(self.labels)))
+            text = f"note: {len(drawing.labels)} of {generator.spec.classes:,} classes, evenly spread"
+            display.say(f"{text}; name classes with --class")
+        check_picture(generator.spec, len(drawing.labels), drawing.n)
+        return drawing
+
     def latents(self, generator: TrainedGenerator, shift: Tensor | None) -> Latents:
         """The latents of the images by their indices: multiplied by the truncation, then moved by `shift` [1, Z]."""
         draw = latents_of_seed(generator.config.model, self.seed)
@@ -235,13 +243,6 @@ def write(
         files.write_atomic(out, lambda file: write_npz(file, generator.spec, labels, drawing.n, chunks))
     else:
         save_folder(generator, labels, chunks, out, drawing.seed, **text)
-
-
-def new_file(name: str) -> Path:
-    """The first of NAME.png, NAME-2.png, NAME-3.png ... that does not exist."""
-    first = Path(name)
-    others = (first.with_stem(f"{first.stem}-{number}") for number in itertools.count(2))
-    return next(path for path in itertools.chain([first], others) if not os.path.lexists(path))
 
 
 def reported(chunks: Iterable[Chunk], total: int, display: Display) -> Iterator[Chunk]:

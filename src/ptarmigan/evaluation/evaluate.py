@@ -307,14 +307,14 @@ class Neighbours(NamedTuple):
     """Of each sample, its nearest training sample."""
 
     distance: Tensor  # [N]
-    index: Tensor  # [N] int64
+    nearest: Tensor  # [N] int64, its index
     relative: Tensor  # [N], the distance divided by that sample's distance to its nearest other training sample
 
 
 def neighbours(samples: Tensor, train: Tensor, spacing: Tensor) -> Neighbours:
     """The nearest training sample of each of `samples` [N, F]; `spacing` [M] is the distance between those."""
-    distance, index = metrics.nearest(samples, train)
-    return Neighbours(distance, index, distance / spacing[index].clamp_min(TINY))
+    distance, nearest = metrics.nearest(samples, train)
+    return Neighbours(distance, nearest, distance / spacing[nearest].clamp_min(TINY))
 
 
 class Suspect(NamedTuple):

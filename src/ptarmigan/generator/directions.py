@@ -45,7 +45,7 @@ def closed_form(generator: TrainedGenerator, count: int) -> Tensor:
     layers = [part for part in generator.network.modules() if isinstance(part, nn.Linear)]
     weights = torch.cat([layer.weight[:, : model.latent_dim] for layer in layers if layer.in_features == inputs])
     weights = weights.double().cpu()
-    vectors = torch.linalg.eigh(weights.T @ weights).eigenvectors.T.flip(0)[:count]  # [count, Z]
+    vectors: Tensor = torch.linalg.eigh(weights.T @ weights).eigenvectors.T.flip(0)[:count]  # [count, Z]
     largest = vectors.gather(1, vectors.abs().argmax(1, keepdim=True))
     return (vectors * largest.sign() * deviation(generator)).float()
 
@@ -53,11 +53,12 @@ def closed_form(generator: TrainedGenerator, count: int) -> Tensor:
 def learn(
     generator: TrainedGenerator,
     extractor: Extractor,
+    classes: Sequence[int],
     toward: NDArray[np.uint8],
     away: NDArray[np.uint8],
     on_images: Callable[[int, int], object],
 ) -> Learnt:
-    """The direction along which samples become more like the images `toward` [N, H, W, C], and less like `away`.
+    """The direction along which samples of `classes` become more like images `toward` [N, H, W, C], less like `away`.
 
     A linear classifier of features tells the two apart.  Its score of SAMPLES images, less the mean of their class, is
     regressed on their latents.  on_images(done, total) is called as images are sampled.
@@ -65,16 +66,16 @@ def learn(
     labels = np.repeat([0, 1], [len(toward), len(away)])
     classifier = LinearClassifier(extractor(np.concatenate([toward, away])), labels, 2)
     indices = np.arange(SAMPLES)
-    classes = indices % generator.spec.classes
+    of = np.array(classes)[indices % len(classes)]
     z = latents_of_seed(generator.config.model, 0)(indices)
     scores = torch.empty(SAMPLES, dtype=torch.float64)
     for at in range(0, SAMPLES, CHUNK):
         part = slice(at, at + CHUNK)
-        of_class = classifier(extractor(generator.draw(classes[part], z[part])))
+        of_class = classifier(extractor(generator.draw(of[part], z[part])))
         scores[part] = of_class[:, 0] - of_class[:, 1]
         on_images(min(at + CHUNK, SAMPLES), SAMPLES)
-    for label in np.unique(classes):
-        own = torch.from_numpy(classes == label)
+    for label in classes:
+        own = torch.from_numpy(of == label)
         scores[own] -= scores[own].mean()
     checked = torch.from_numpy(indices % CHECKED == 0)
     slope = ridge(z[~checked].double(), scores[~checked])

@@ -74,11 +74,11 @@ def interpolate(
     `init` and `to` are CLASS or CLASS:SEED, the first image that `sample` draws of this class with this seed (default:
     0), or SEED for a generator without classes; or X.safetensors:NUMBER, an image that `invert` found.  Class
     embeddings are mixed along a line, and so are uniform latents; normal latents along a sphere.  `out` is an
-    animation X.gif or X.webp, one picture X.png, or a new folder of PNGs (default: walk.gif).  `model` and `at` are as
-    in `load`.  Raises UserError for an unknown class, a seed or number of frames that is not valid, an unreadable
-    model or file, and an `out` that exists.
+    animation X.gif or X.webp, one picture X.png, or a new folder of PNGs (default: the first of walk.gif, walk-2.gif
+    ... that does not exist).  `model` and `at` are as in `load`.  Raises UserError for an unknown class, a seed or
+    number of frames that is not valid, an unreadable model or file, and an `out` that exists.
     """
-    out = user_path("walk.gif" if out is None else out, "out")
+    out = user_path(files.unused("walk.gif") if out is None else out, "out")
     check_whole("frames", frames)
     if frames < 2:
         raise UserError(f"--frames {frames}: expected at least 2, the first and the last image", "value-out-of-range")

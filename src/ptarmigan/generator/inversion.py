@@ -117,8 +117,8 @@ def drawn(generator: TrainedGenerator, extractor: Extractor, end: float, on_prog
     z, features = torch.cat([part[0] for part in parts]), torch.cat([part[2] for part in parts])
     weights = torch.eye(generator.spec.classes)[labels[: len(z)]]
     device = next(generator.network.parameters()).device
-    images = as_floats(np.concatenate([part[1] for part in parts]))
-    return Draws(Points(z, weights), images.to(device), features.to(device))
+    pixels = as_floats(np.concatenate([part[1] for part in parts]))
+    return Draws(Points(z, weights), pixels.to(device), features.to(device))
 
 
 class Comparison:
@@ -142,7 +142,8 @@ class Comparison:
     def features(self, images: Tensor, target: Tensor) -> Tensor:
         """[N] of the features of images [N, C, H, W] and target features [N, F]."""
         shown = visible(images)[:, :3].clamp(-1, 1)
-        return (self.network((shown + 1) * 127.5) - target).square().sum(1) / self.feature_scale
+        features: Tensor = self.network((shown + 1) * 127.5)
+        return (features - target).square().sum(1) / self.feature_scale
 
 
 class Descent(NamedTuple):
@@ -161,7 +162,7 @@ def descend(
     end: float,
     on_progress: OnProgress,
 ) -> Descent:
-    """Minimise a loss [N] of images by Adam, whose rate falls along a half cosine; returns the best points it passed."""
+    """Minimise a loss [N] of images by Adam, whose rate falls along a half cosine; returns the best points passed."""
     device = next(generator.network.parameters()).device
     z = start.z.to(device).requires_grad_()
     logits = start.classes.clamp_min(1e-6).log().to(device).requires_grad_()
