@@ -496,6 +496,7 @@ def test_a_picture_that_does_not_say_how_it_was_drawn_is_refused(
     for damage in (
         {"labels": ""},
         {"labels": "0,3"},
+        {"labels": "1,1"},
         {"n": "many"},
         {"first": "-1"},
         {"truncation": "x"},
@@ -504,6 +505,10 @@ def test_a_picture_that_does_not_say_how_it_was_drawn_is_refused(
         drawing.save_png(Image.new("L", (2, 2)), tmp_path / "odd.png", **text | damage)
         with raises("value-invalid", "like", tmp_path / "odd.png"):
             sample(run, like=tmp_path / "odd.png", out=tmp_path / "y.png")
+    other = {"generator": load(unconditional).sha256}  # which draws one row
+    drawing.save_png(Image.new("L", (2, 2)), tmp_path / "odd.png", **text | other)
+    with raises("value-invalid", "like", tmp_path / "odd.png"):
+        sample(unconditional, like=tmp_path / "odd.png", out=tmp_path / "y.png")
     drawing.save_png(Image.new("L", (2, 2)), tmp_path / "odd.png", **text | {"n": str(10**12)})
     with raises("value-out-of-range", "-n"):
         sample(run, like=tmp_path / "odd.png", out=tmp_path / "y.png")

@@ -65,11 +65,8 @@ def directions(
         else:
             steps = from_folders(generator, classes, toward, away, device, display)
         with display.doing("drawing the images"):
-            picture, _ = write_names(
-                image_grid(moved(generator, steps, classes), SHOWN * len(AMOUNTS)),
-                [*map(str, range(len(steps)))],
-                generator.spec.height,
-            )
+            grid = image_grid(moved(generator, steps, classes), SHOWN * len(AMOUNTS))
+            picture, _ = write_names(grid, [*map(str, range(len(steps)))], generator.spec.height)
             save_rows(rows, generator, **{ROWS: steps})
             save_png(picture, out, amounts=" ".join(f"{amount:g}" for amount in AMOUNTS), generator=generator.sha256)
         display.say(f"wrote {rows}: ptarmigan sample takes it, as in --move {rows}:0=2")

@@ -81,6 +81,7 @@ def sample(
     memory, and an `out` that exists: nothing is overwritten.
     """
     out = user_path(files.unused("samples.png") if out is None else out, "out")
+    move = [move] if isinstance(move, str) else move
     with Display(Terminal(stderr=True)) as display, memory_errors():
         generator = load(model, device, at=at)
         drawing = Drawing.chosen(generator, label, n, seed, truncation, like, display)
@@ -159,7 +160,8 @@ class Drawing(NamedTuple):
             drawing = cls(labels, int(text["n"]), int(text["seed"]), first, truncation)
             if text["generator"] != generator.sha256:
                 raise other_generator("like", path)
-            if not (all(0 <= label < generator.spec.classes for label in labels) and 0 <= drawing.first < 2**62):
+            known = len({*labels}) == len(labels) and {*labels} <= {*generator.labels_of(None)}
+            if not (known and 0 <= drawing.first < 2**62):
                 raise ValueError
         except (KeyError, ValueError):
             fault = f"like: {path} does not say how it was drawn"

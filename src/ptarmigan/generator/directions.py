@@ -95,8 +95,6 @@ def shift_of(moves: Sequence[str], generator: TrainedGenerator) -> Tensor | None
 
     Raises UserError as `load_row` does, and value-invalid for an amount that is no number.
     """
-    if isinstance(moves, str):
-        moves = [moves]
     total = None
     for move in moves:
         named, _, amount = move.rpartition("=") if isinstance(move, str) else ("", "", "")
