@@ -598,7 +598,7 @@ def test_what_is_nearer_to_a_training_image_than_all_held_out_images_is_a_copy(
     given = ["--reject-copies", "recorded", "-n", 2, "--out", tmp_path / "x.png", "--device", "cpu"]
     status, out, err = call(monkeypatch, capsys, "sample", run, *given)
     assert (status, out) == (0, f"{tmp_path / 'x.png'}\n")
-    assert "0 draws" in err
+    assert "replaced: 0" in err
     assert text_of(tmp_path / "x.png")["redrawn"] == "0"
     few = train(shapes, out=tmp_path / "few", **SMALL | {"split": "90/0/10", "images": "16"})
     with raises("too-few-images", "reject-copies"):

@@ -19,7 +19,7 @@ from torch import Tensor
 from ptarmigan.core import files
 from ptarmigan.core.console import Display, Terminal
 from ptarmigan.core.paths import user_path
-from ptarmigan.core.types import ImageSpec, UserError, counted, shown
+from ptarmigan.core.types import ImageSpec, UserError, shown
 from ptarmigan.generator.directions import shift_of
 from ptarmigan.generator.generator import (
     CHUNK,
@@ -99,7 +99,7 @@ def sample(
         chunks = reported(chunks, len(drawing.labels) * drawing.n, display)
         write(generator, drawing, chunks, out, drawing.text(move), guard)
         if guard is not None:
-            display.say(f"{counted(guard.redrawn, 'draw')} replaced, of copies of training images")
+            display.say(f"copies of training images that were replaced: {guard.redrawn:,}")
     return out
 
 
