@@ -302,7 +302,7 @@ def sample(
     from ptarmigan.commands.sample import sample
 
     path = sample(
-        model, label=label, n=n, seed=seed, truncation=truncation, move=move or (), like=like,
+        model, label=label, n=n, seed=seed, truncation=truncation, move=move, like=like,
         reject_copies=reject_copies, out=out, at=at, device=device,
     )  # fmt: skip
     say(str(path))

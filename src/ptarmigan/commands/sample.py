@@ -57,7 +57,7 @@ def sample(
     n: int | None = None,
     seed: int | None = None,
     truncation: float | None = None,
-    move: Sequence[str] = (),
+    move: Sequence[str] | None = None,
     like: str | Path | None = None,
     reject_copies: str | Path | None = None,
     out: str | Path | None = None,
@@ -81,13 +81,13 @@ def sample(
     memory, and an `out` that exists: nothing is overwritten.
     """
     out = user_path(files.unused("samples.png") if out is None else out, "out")
-    move = [move] if isinstance(move, str) else move
+    moves = [move] if isinstance(move, str) else list(move or ())
     with Display(Terminal(stderr=True)) as display, memory_errors():
         generator = load(model, device, at=at)
         drawing = Drawing.chosen(generator, label, n, seed, truncation, like, display)
         if label and not isinstance(label, str) and len(label) > len(drawing.labels):
             display.say("note: a class that is named more than once is drawn once")
-        latents = drawing.latents(generator, shift_of(move, generator))
+        latents = drawing.latents(generator, shift_of(moves, generator))
         check_output(out)
         if out.suffix.lower() == ".png":
             drawing = drawing.in_picture(generator, bool(label or like), display)
@@ -97,7 +97,7 @@ def sample(
             guard = copy_guard(Path(model), generator, reject_copies, device, display)
             chunks = guard.without_copies(chunks, generator, latents)
         chunks = reported(chunks, len(drawing.labels) * drawing.n, display)
-        write(generator, drawing, chunks, out, drawing.text(move), guard)
+        write(generator, drawing, chunks, out, drawing.text(moves), guard)
         if guard is not None:
             display.say(f"copies of training images that were replaced: {guard.redrawn:,}")
     return out

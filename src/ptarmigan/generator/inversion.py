@@ -22,6 +22,7 @@ DRAWS = 256  # images among which the search looks for places to start
 CHUNK = 32  # of them between two reports of progress
 DRAWS_END = 0.25  # share of the time after which no more are drawn
 STARTS = 4  # places from which each image is searched for
+BETAS = 0.9, 0.99  # of Adam; with 0.999 as usual the steps stay small long after a steep place
 LAST_RATE = 0.02  # of Adam's rate in a stage, at its end
 SURE = 0.8  # weight of the start's own class
 BEYOND = 2.0  # standard deviations by which a latent may be longer than is usual
@@ -166,7 +167,7 @@ def descend(
     device = next(generator.network.parameters()).device
     z = start.z.to(device).requires_grad_()
     logits = start.classes.clamp_min(1e-6).log().to(device).requires_grad_()
-    optimizer = torch.optim.Adam([z, logits], stage.rate)
+    optimizer = torch.optim.Adam([z, logits], stage.rate, betas=BETAS)
     best, lowest = [z.detach().clone(), logits.detach().clone()], torch.full((len(z),), math.inf, device=device)
     begun = time.monotonic()
     for step in range(1, stage.steps + 1):
