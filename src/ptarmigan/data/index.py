@@ -18,11 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptarmigan.config import Data
-from ptarmigan.core.paths import user_path
+from ptarmigan.core.paths import url_of, user_path
 from ptarmigan.core.types import OnProgress, UserError, counted, natural, shorten
 from ptarmigan.data.archive import archive_name
 from ptarmigan.data.arrays import Arrays, as_array, read_memory
-from ptarmigan.data.bundle import expand, open_all, open_table_or_archive
+from ptarmigan.data.bundle import expand, open_all, open_table_or_archive, shards_name
 from ptarmigan.data.cifar import CIFAR_IMAGES, CIFAR_NAMES, check_no_pickles, read_cifar
 from ptarmigan.data.decode import FORMATS
 from ptarmigan.data.disk import Disk, is_own, open_regular
@@ -134,7 +134,7 @@ def find_source(path: str | Path | None, on_progress: OnProgress | None = None, 
     data = data or Data()
     source = _find(path, on_progress, data)
     for option in ("labels", "label_column", "path_column"):
-        if getattr(data, option) is not None and not isinstance(source, FolderSource):
+        if getattr(data, option) is not None and isinstance(source, ArraySource):
             text = f"{option}: {source.root} holds arrays, which have labels of their own; leave {option} out"
             raise UserError(text, "options-conflict")
     return source
@@ -146,6 +146,10 @@ def _find(path: str | Path | None, on_progress: OnProgress | None, data: Data) -
         stamp = _array_stamp([asset])
         return ArraySource("fashion-mnist", asset, stamp, "the embedded images of Fashion-MNIST", (), ())
     root = user_path(path, "data")
+    if not root.exists() and (url := url_of(path)):
+        from ptarmigan.data.shards import find_shards
+
+        return find_shards(url, data, on_progress)
     if not root.exists() and (shards := expand(str(root))):
         return _find_shards(root, shards, on_progress, data)
     try:
@@ -168,7 +172,7 @@ def _find_file(path: Path, on_progress: OnProgress | None, data: Data) -> DataSo
         raise UserError(f"{path} is a FIFO, socket or device, not a file or folder: {SUPPORTED}", "no-images")
     if path.suffix.lower() == ".npz":
         stamp = _array_stamp([path])
-        return ArraySource(_safe_name(path.stem), path, stamp, "an .npz file of images and labels", (), ())
+        return ArraySource(safe_name(path.stem), path, stamp, "an .npz file of images and labels", (), ())
     if path.suffix.lower() == ".npy":
         text = f"{path} is one array without names: save images and labels by numpy.savez('x.npz', arr_0=images, "
         raise UserError(f"{text}arr_1=labels), and give that file", "no-images")
@@ -195,13 +199,12 @@ def _find_shards(pattern: Path, paths: list[str], on_progress: OnProgress | None
         ) from error
     if bundle is None:
         raise UserError(f"{pattern}: these are no archives; {SUPPORTED}", "no-images")
-    name = re.sub(r"\{.*?\}", "", archive_name(pattern))
-    return _find_in_folder(replace(bundle, root=pattern), name.strip("-_.") or "shards", on_progress, data)
+    return _find_in_folder(replace(bundle, root=pattern), shards_name(pattern), on_progress, data)
 
 
 def _find_in_folder(storage: Storage, full_name: str, on_progress: OnProgress | None, data: Data) -> DataSource:
     root, found = storage.root, scan(storage, on_progress)
-    name = _safe_name(full_name)
+    name = safe_name(full_name)
     others = [path for folder in found.tree.walk() for path in folder.others]
     if isinstance(storage, Disk):
         for kind in KINDS:
@@ -430,5 +433,5 @@ def _base(path: str) -> str:
     return path.rpartition("/")[2]
 
 
-def _safe_name(name: str) -> str:
+def safe_name(name: str) -> str:
     return re.sub(r"[^\w.-]+", "-", name).strip("-.") or "data"

@@ -220,12 +220,12 @@ class Finder:
             pairs = {
                 path: label_file
                 for path in self.files.paths
-                for label_file in {posixpath.splitext(path)[0] + ending, _until_first_dot(path) + ending}
+                for label_file in {posixpath.splitext(path)[0] + ending, until_first_dot(path) + ending}
                 if label_file in self.others
             }
             if len(pairs) < 0.9 * len(self.files.paths):
                 continue
-            labels = {path: _label_in(self.read(label_file), ending, key) for path, label_file in pairs.items()}
+            labels = {path: label_in(self.read(label_file), ending, key) for path, label_file in pairs.items()}
             found = {path: label for path, label in labels.items() if label}
             if len(found) < 0.9 * len(labels) or not 1 < len(set(found.values())) <= len(found) / 2:
                 continue
@@ -322,13 +322,13 @@ def compared(labels: Labels, layout: Layout) -> tuple[str, str]:
     return "", f"the classes are those of the folders, but {text}; --labels FILE uses the labels of a table instead"
 
 
-def _until_first_dot(path: str) -> str:
+def until_first_dot(path: str) -> str:
     """The name that WebDataset gives a sample: 0001 of 0001.left.png."""
     folder, _, name = path.rpartition("/")
     return posixpath.join(folder, name.partition(".")[0])
 
 
-def _label_in(content: bytes, ending: str, given: str | None) -> str:
+def label_in(content: bytes, ending: str, given: str | None) -> str:
     """The label in a file beside an image; '' if it holds something else, such as boxes or several lines."""
     try:
         text = content[:MOST_BYTES].decode("utf-8-sig").strip()

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,6 +36,9 @@ from ptarmigan.data.decode import TargetShape
 from ptarmigan.data.index import DataSource, FolderSource, MemorySource
 from ptarmigan.data.read import SourceReader, read_source
 
+if TYPE_CHECKING:
+    from ptarmigan.data.stream import StreamedImages
+
 FORMAT = 2  # of a pack; part of its key, so packs of another format are not found
 ARRAYS = ("labels", "source_part", "hashes", "source_indices")
 CHECKED_BYTES = 4_000_000_000  # checked each time a pack is opened: 1.2 GB a second on 2 cores, for 64x64 RGB
@@ -46,7 +49,7 @@ RECORD = np.dtype([("index", "<i8"), ("hash", "<u8")])  # one image in the journ
 
 @dataclass(frozen=True)
 class Pack:
-    images: NDArray[np.uint8]  # [N,H,W,C], memory-mapped, read only
+    images: NDArray[np.uint8] | StreamedImages  # [N,H,W,C], read only
     labels: NDArray[np.int64]  # [N]
     source_part: NDArray[np.int8]  # [N] SELECT or HELD_OUT if the source says so, else UNDECIDED
     hashes: NDArray[np.uint64]  # [N] of each image's bytes
@@ -126,7 +129,7 @@ def _write_pack(folder: Path, reader: SourceReader, source: DataSource) -> str |
     order = done["index"].argsort()  # a storage may have an order of its own, and a file was perhaps read later
     indices = done["index"][order]
     unreadable = _unreadable(source, np.setdiff1d(np.arange(total), indices))
-    keep, labels, class_names = _drop_classes(indices, reader, source)
+    keep, labels, class_names = drop_classes(indices, reader, source)
     if not np.array_equal(order[keep], np.arange(len(order))):
         _keep_images(folder, order[keep], (len(order), shape.height, shape.width, shape.channels))
     arrays: dict[str, NDArray[Any]] = {
@@ -174,7 +177,7 @@ def _continue_partial(folder: Path, shape: TargetShape) -> NDArray[Any]:
     return done[:whole]
 
 
-def _drop_classes(
+def drop_classes(
     indices: NDArray[np.int64], reader: SourceReader, source: DataSource
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], list[str]]:
     """Leave out the classes without an image that may be trained on, with a notice.

@@ -355,6 +355,8 @@ def train_to_end(
             means, seconds, stop = sums.close(state, bool(received))
             images = sums.steps * state.config.train.batch
             check_terms(state, means, state.images_seen - images, metrics)
+            for note in batches.notes():
+                job.display.say(f"note: {note}")
             state.progress.clock = clock_of(job)
             schedule.tick(state, images, seconds)
             log_tick(job, state, images / seconds, means, scores, metrics, schedule)
