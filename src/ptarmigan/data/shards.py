@@ -178,7 +178,7 @@ def _list_shard(stream: IO[bytes], path: str, length: int, label_column: str | N
             texts[name] = label_in(stream.read(entry.size), ending, label_column)
     labels = [_text_beside(name, texts) for name in images]
     said = "the file beside each image"
-    if not any(labels):
+    if not any(labels) and label_column is None:
         labels = [posixpath.basename(posixpath.dirname(name)) for name in images]
         said = "the folders in the shards" if any(labels) else ""
     found, label = np.unique(np.array(labels, np.str_), return_inverse=True)

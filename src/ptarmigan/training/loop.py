@@ -168,6 +168,7 @@ def images_in_budget(job: Job) -> float:
 
 
 def probe_job(job: Job, batches: Batches) -> Probed:
+    batches.load(0)  # the first batch of a stream waits for a whole window
     return probe(
         job.config, job.dataset.spec, job.device, lambda state: partial(train_batch, state, batches, make_step(state)),
         job.loss_file,
