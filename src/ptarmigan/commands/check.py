@@ -22,7 +22,7 @@ from ptarmigan.config import parse_size, resolve
 from ptarmigan.core.console import Display
 from ptarmigan.core.fields import DataFields
 from ptarmigan.core.files import check_new_path, write_atomic
-from ptarmigan.core.paths import user_path
+from ptarmigan.core.paths import url_of, user_path
 from ptarmigan.core.terminal import Terminal
 from ptarmigan.core.types import UserError, brief, counted, unknown
 from ptarmigan.core.version import __version__
@@ -129,8 +129,8 @@ def check(
         dataset = open_dataset(data, config, display.preparing)
         source = dataset.source
         if isinstance(dataset.images, StreamedImages):
-            text = f"{data} is streamed, and a check reads every image: download the shards and give their path"
-            raise UserError(text, "options-conflict")
+            text = f"{url_of(source.root)} is streamed, and a check reads every image: download the shards"
+            raise UserError(f"{text} and give their path", "options-conflict")
         if fix is not None and not isinstance(source, FolderSource):
             raise UserError(
                 f"fix: {source.root} holds arrays, and --fix needs image files with paths; leave --fix out",

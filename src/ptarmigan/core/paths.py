@@ -1,4 +1,4 @@
-"""Paths as users write them."""
+"""Paths and URLs as users write them."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptarmigan.config import Data
-from ptarmigan.core.files import write_atomic
+from ptarmigan.core.files import save_json, write_atomic
 from ptarmigan.core.types import OnProgress, UserError, class_name, counted
 from ptarmigan.data.archive import clean_name, tar_entries, tar_fault
 from ptarmigan.data.arrays import UNDECIDED, as_user_error
@@ -144,6 +144,8 @@ def _list_all(
                     on_progress("listing shards", done, len(paths))
         finally:
             pool.shutdown(cancel_futures=True)
+    with suppress(OSError, UserError):
+        save_json(folder / "meta.json", {"shape": [sum(len(one.offset) for one in lists)]})
     mark_used(folder, url)
     return lists, stamps
 
