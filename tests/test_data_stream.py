@@ -21,6 +21,7 @@ from ptarmigan.core.files import load_json
 from ptarmigan.core.paths import url_of
 from ptarmigan.data import HELD_OUT, Dataset, open_dataset, shards, stream, windows
 from ptarmigan.data.batches import Batches
+from ptarmigan.data.stream import take_notes
 from ptarmigan.training.signals import Stopped
 from support import at_step, interrupt, raises
 from test_data_archives import png, to_tar
@@ -198,7 +199,7 @@ def test_a_shard_that_cannot_be_reached_is_tried_again(pets: str, monkeypatch: p
     monkeypatch.setattr(type(MEMORY), "cat_file", unsteady)
     with batches(dataset) as some:
         some.load(0)
-        (note,) = some.notes()
+    (note,) = take_notes(dataset.images)
     assert "the network is down" in note
 
 
@@ -214,7 +215,7 @@ def test_another_image_of_its_class_and_part_stands_for_one_that_is_damaged(
     assert (dataset.images[7] == dataset.images[same[0]]).all()
     with batches(dataset, batch=40) as some:
         some.load(0)
-        notes = some.notes()
+    notes = take_notes(dataset.images)
     assert len(notes) == 1
     assert "pets-0.tar" in notes[0]
 

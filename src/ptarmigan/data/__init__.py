@@ -234,10 +234,8 @@ def _notices_of_counts(dataset: Dataset, balance: bool) -> list[str]:
     elif balance:
         notices.append("the images have one class, so --balance changes nothing")
     elif counts[most] > UNEQUAL * counts[least]:
-        notices.append(
-            f"{most} has {times} the training images of {least}, and is drawn that much more often (--balance draws "
-            "every class equally often)"
-        )
+        remedy = "" if isinstance(dataset.images, StreamedImages) else " (--balance draws every class equally often)"
+        notices.append(f"{most} has {times} the training images of {least}, and is drawn that much more often{remedy}")
     few = [f"{name}: {count}" for name, count in counts.items() if count < FEW_IMAGES]
     if not few:
         return notices

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -136,11 +135,6 @@ class Batches:
                 return at, self.resident[to_device(torch.from_numpy(at), self.device)]
             images = self.images[at]
         return at, to_device(torch.from_numpy(images), self.device)
-
-    def notes(self) -> list[str]:
-        """What has gone wrong with streamed images since the last call, in sentences."""
-        notes = self.images.files.notes if isinstance(self.images, StreamedImages) else deque[str]()
-        return [notes.popleft() for _ in range(len(notes))]
 
     def get(self, images_seen: int, purpose: str = "order", step: int | None = None) -> LoadedBatch:
         """`load`, then prefetch the batch `step` positions later (default: the next batch of this purpose)."""

@@ -22,7 +22,7 @@ from ptarmigan.core.paths import url_of, user_path
 from ptarmigan.core.types import OnProgress, UserError, counted, natural, shorten
 from ptarmigan.data.archive import archive_name
 from ptarmigan.data.arrays import Arrays, as_array, read_memory
-from ptarmigan.data.bundle import expand, open_all, open_table_or_archive, shards_name
+from ptarmigan.data.bundle import BRACES, expand, open_all, open_table_or_archive, shards_name
 from ptarmigan.data.cifar import CIFAR_IMAGES, CIFAR_NAMES, check_no_pickles, read_cifar
 from ptarmigan.data.decode import FORMATS
 from ptarmigan.data.disk import Disk, is_own, open_regular
@@ -140,6 +140,11 @@ def find_source(path: str | Path | None, on_progress: OnProgress | None = None, 
     return source
 
 
+def may_hold_data(path: str | Path) -> bool:
+    """Whether a path exists, or stands for other paths: the URL of shards, or shard-{000..123}.tar."""
+    return Path(path).exists() or url_of(path) is not None or BRACES.fullmatch(str(path)) is not None
+
+
 def _find(path: str | Path | None, on_progress: OnProgress | None, data: Data) -> DataSource:
     if path is None:
         asset = Path(str(package_files("ptarmigan") / "assets" / "fashion-mnist-10k.npz"))
@@ -234,7 +239,8 @@ def _find_in_folder(storage: Storage, full_name: str, on_progress: OnProgress | 
         if layout.one_class:
             others = [path for path in others if path not in finder.unused]
             layout.notices += [*dict.fromkeys(finder.unused.values())][:3]
-        layout.notices += _other_notices(storage, list(found.digests), others, layout.one_class)
+        if others:
+            layout.notices += _other_notices(storage, list(found.digests), others, layout.one_class)
     if labels is not None and labels.group and (lacking := [path for path in paths if not labels.group.get(path)]):
         text = f"group: {labels.where} has no {data.group} for {shorten(lacking, 3)}: every image needs a group"
         raise UserError(text, "value-invalid")
@@ -288,7 +294,8 @@ def _given_labels(root: Path, finder: Finder, given: str) -> Labels:
         )
     inside = next((name for name in (given, path.name) if name in finder.others), None)
     if inside is None:
-        raise UserError(f"labels: {given} does not exist, neither here nor in {root}", "path-not-found")
+        text = f"labels: {given} does not exist, neither in the current folder nor in {root}: copy the table"
+        raise UserError(f"{text} to the current folder", "path-not-found")
     return finder.given(finder.read(inside), inside, os.path.dirname(inside))
 
 

@@ -83,7 +83,7 @@ class Finder:
         found: list[tuple[Labels, Named]] = []
         lists = 0
         columns: dict[str, None] = {}
-        stems = {stem(path) for path in self.files.paths}
+        stems = {stem(path) for path in self.files.paths} if self.others else set()
         for path in sorted(self.others, key=natural):
             ending = posixpath.splitext(path)[1].lower()
             lists += ending in LISTS
@@ -217,6 +217,8 @@ class Finder:
         """The labels in files such as x.cls beside x.png, if most of the images have one."""
         key = self.data.label_column
         for ending in BESIDE if key is None else (".json",):
+            if not any(path.endswith(ending) for path in self.others):
+                continue
             pairs = {
                 path: label_file
                 for path in self.files.paths

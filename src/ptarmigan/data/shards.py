@@ -174,6 +174,7 @@ def _list_shard(stream: IO[bytes], path: str, length: int, label_column: str | N
             continue
         ending = posixpath.splitext(name)[1].lower()
         if ending in NAMED_AS_IMAGE:
+            images.pop(name, None)  # of a name that stands twice, the last one, in its place
             images[name] = entry.offset, entry.size
         elif ending in LABEL_FILES and (label_column is None or ending == ".json") and entry.size <= MOST_BYTES:
             stream.seek(entry.offset)

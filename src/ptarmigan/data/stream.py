@@ -31,7 +31,6 @@ WAITS = (1.0, 4.0, 15.0)  # seconds before a shard that cannot be read is tried 
 MOST_BYTES = 16 << 20  # that are read by one request, if they are several images
 MOST_GAP = 1 << 20  # bytes between two images that are read by one request
 MOST_BROKEN = 100  # images of a class and part, one after another, that cannot be decoded
-THREADS = max(4, cores())  # that read and decode: over a network, some of them wait
 
 
 class ShardLost(UserError):
@@ -111,12 +110,12 @@ class StreamedImages:
     dtype = np.dtype(np.uint8)
 
     def __init__(self, files: ShardFiles, shape: TargetShape, max_pixels: int, kind: NDArray[np.int64]) -> None:
-        """kind [N]: images of one kind can stand for each other; below 0: an image that is not used."""
+        """kind [N]: images of one kind, a class and a part of the set, can stand for each other."""
         self.files, self.kind, self.limits = files, kind, Limits(max_pixels)
         self.shape = len(kind), shape.height, shape.width, shape.channels
         self.decode = partial(decode, shape=shape)
         self.replaced: set[int] = set()
-        self.pool = ThreadPoolExecutor(THREADS, "stream")
+        self.pool = ThreadPoolExecutor(max(4, cores()), "stream")  # over a network, some of them wait
 
     @property
     def nbytes(self) -> int:
@@ -182,14 +181,19 @@ class StreamedImages:
 
     def _next(self, index: int) -> int:
         """The image of the same kind that follows this one; the first one follows the last."""
-        same = self.kind == self.kind[index]
-        later = int(same[index + 1 :].argmax()) + index + 1 if index + 1 < len(same) else index
-        return later if later > index and same[later] else int(same.argmax())
+        same = np.flatnonzero(self.kind == self.kind[index])
+        return int(same[(same.searchsorted(index) + 1) % len(same)])
 
     def place(self, index: int) -> str:
         """Where an image lies."""
         source = self.files.source
         return f"{source.shards[source.shard[index]]}, byte {source.offset[index]:,}"
+
+
+def take_notes(images: NDArray[np.uint8] | StreamedImages) -> list[str]:
+    """What has gone wrong since the last call with images that are streamed, in sentences."""
+    notes = images.files.notes if isinstance(images, StreamedImages) else deque[str]()
+    return [notes.popleft() for _ in range(len(notes))]
 
 
 def open_stream(source: ShardSource, data: Data, on_progress: OnProgress | None = None) -> Pack:
