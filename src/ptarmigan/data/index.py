@@ -8,7 +8,7 @@ import os
 import re
 import stat
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.resources import files as package_files
 from pathlib import Path
@@ -223,17 +223,7 @@ def _find_in_folder(storage: Storage, full_name: str, on_progress: OnProgress | 
     finder = Finder(found.digests, others, lambda path: _content(storage.open(path)), data)
     layout, labels = _understand(storage, full_name, found, finder, data)
     class_names = tuple(layout.order or sorted({group.name for group in layout.groups}, key=natural))
-    number = {name: i for i, name in enumerate(class_names)}
-    paths: list[str] = []
-    codes: list[int] = []
-    parts: list[int] = []
-    for group in sorted(layout.groups, key=lambda group: (number[group.name], group.part)):
-        paths += sorted(group.paths)
-        codes += [number[group.name]] * len(group.paths)
-        parts += [group.part] * len(group.paths)
-    if (order := storage.order) is not None:
-        rows = sorted(zip(paths, codes, parts, strict=True), key=lambda row: order[row[0]])
-        paths, codes, parts = [row[0] for row in rows], [row[1] for row in rows], [row[2] for row in rows]
+    paths, codes, parts = _rows(layout, class_names, storage.order)
     if data.labels is None:
         others = [path for path in others if path not in finder.used]
         if layout.one_class:
@@ -246,12 +236,25 @@ def _find_in_folder(storage: Storage, full_name: str, on_progress: OnProgress | 
         raise UserError(text, "value-invalid")
     groups = tuple(labels.group[path] for path in paths) if labels is not None and labels.group else ()
     facts = [
-        f"{label} {part} {path} {found.digests[path]}" for label, part, path in zip(codes, parts, paths, strict=True)
+        f"{code} {part} {path} {found.digests[path]}" for path, code, part in zip(paths, codes, parts, strict=True)
     ]
     return FolderSource(
         name, root, _digest([*facts, *class_names]), layout.understood, (*layout.notices, *found.notices),
-        storage, tuple(paths), np.array(codes, np.int64), np.array(parts, np.int8), class_names, groups,
+        storage, paths, np.array(codes, np.int64), np.array(parts, np.int8), class_names, groups,
     )  # fmt: skip
+
+
+def _rows(
+    layout: Layout, class_names: Sequence[str], order: Mapping[str, int] | None
+) -> tuple[tuple[str, ...], tuple[int, ...], tuple[int, ...]]:
+    """The path, label and part of each image: by class and part, or in the order of the storage if it has one."""
+    number = {name: i for i, name in enumerate(class_names)}
+    groups = sorted(layout.groups, key=lambda group: (number[group.name], group.part))
+    rows = [(path, number[group.name], group.part) for group in groups for path in sorted(group.paths)]
+    if order is not None:
+        rows.sort(key=lambda row: order[row[0]])
+    paths, codes, parts = zip(*rows, strict=True)
+    return paths, codes, parts
 
 
 def _understand(storage: Storage, name: str, found: Scan, finder: Finder, data: Data) -> tuple[Layout, Labels | None]:

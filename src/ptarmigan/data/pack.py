@@ -109,21 +109,11 @@ def _write_pack(folder: Path, reader: SourceReader, source: DataSource) -> str |
     """Write a pack, but for what of it is there already; returns a sentence if others were removed to make room."""
     shape = reader.shape
     total = len(reader.labels)
-    parts = [_continue_partial(folder, shape)]
-    needed = (total - len(parts[0])) * (shape.height * shape.width * shape.channels + 32)
+    before = _continue_partial(folder, shape)
+    needed = (total - len(before)) * (shape.height * shape.width * shape.channels + 32)
     made_room = make_room(needed, folder)
     _check_space(folder, needed)
-    with open(folder / "images", "ab") as file, open(folder / JOURNAL, "ab") as journal:
-        for chunk in reader.chunks(parts[0]["index"]):
-            records = np.empty(len(chunk.images), RECORD)
-            records["index"], records["hash"] = chunk.source_indices, [*map(content_hash, chunk.images)]
-            file.write(np.ascontiguousarray(chunk.images).data)
-            file.flush()  # before the journal names them
-            journal.write(records.data)
-            journal.flush()
-            parts.append(records)
-        _sync(file)
-    done = np.concatenate(parts)
+    done = _write_images(folder, reader, before)
     if not len(done):
         raise UserError(f"no image in {source.root} can be decoded: {reader.notices[-1]}", "no-images")
     order = done["index"].argsort()  # a storage may have an order of its own, and a file was perhaps read later
@@ -156,6 +146,22 @@ def _write_pack(folder: Path, reader: SourceReader, source: DataSource) -> str |
     for name in (JOURNAL, SHAPE):
         (folder / name).unlink()
     return made_room
+
+
+def _write_images(folder: Path, reader: SourceReader, before: NDArray[Any]) -> NDArray[Any]:
+    """Write the images that are not there yet; returns the records of all, in the order in which they were written."""
+    parts = [before]
+    with open(folder / "images", "ab") as file, open(folder / JOURNAL, "ab") as journal:
+        for chunk in reader.chunks(before["index"]):
+            records = np.empty(len(chunk.images), RECORD)
+            records["index"], records["hash"] = chunk.source_indices, [*map(content_hash, chunk.images)]
+            file.write(np.ascontiguousarray(chunk.images).data)
+            file.flush()  # before the journal names them
+            journal.write(records.data)
+            journal.flush()
+            parts.append(records)
+        _sync(file)
+    return np.concatenate(parts)
 
 
 def _continue_partial(folder: Path, shape: TargetShape) -> NDArray[Any]:

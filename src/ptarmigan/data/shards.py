@@ -24,7 +24,8 @@ from ptarmigan.data.bundle import expand, shards_name
 from ptarmigan.data.cache import cache_folder, mark_used
 from ptarmigan.data.index import DataSource, safe_name
 from ptarmigan.data.labels import MANY, MOST_BYTES, NAME_FILES, Finder, Labels, label_in, until_first_dot
-from ptarmigan.data.layout import said_parts, stem, words_of_part
+from ptarmigan.data.layout import stem
+from ptarmigan.data.parts import said_parts, words_of_part
 from ptarmigan.data.scan import NAMED_AS_IMAGE
 from ptarmigan.data.split import group_keys
 from ptarmigan.data.storage import is_litter
