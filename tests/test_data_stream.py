@@ -21,6 +21,7 @@ from ptarmigan.core.files import load_json
 from ptarmigan.core.paths import url_of
 from ptarmigan.data import HELD_OUT, Dataset, open_dataset, shards, stream, windows
 from ptarmigan.data.batches import Batches
+from ptarmigan.data.cache import cached_packs
 from ptarmigan.data.stream import take_notes
 from ptarmigan.training.signals import Stopped
 from support import at_step, interrupt, raises
@@ -95,6 +96,7 @@ def test_a_shard_is_listed_once(pets: str, monkeypatch: pytest.MonkeyPatch) -> N
     put(pets.rpartition("/")[0], "pets-001", 20, _21=png(21) + b"more")
     assert opened(pets).fingerprint != first.fingerprint
     assert [path.rpartition("-")[2] for path in sorted(read)] == ["000.tar", "001.tar", "001.tar", "002.tar"]
+    assert [pack.shape for pack in cached_packs() if pack.data == pets] == [(60,)]
 
 
 def test_an_epoch_has_each_image_once_and_a_batch_depends_on_its_position_alone(pets: str) -> None:

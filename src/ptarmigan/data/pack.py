@@ -112,7 +112,7 @@ def _write_pack(folder: Path, reader: SourceReader, source: DataSource) -> str |
     before = _continue_partial(folder, shape)
     needed = (total - len(before)) * (shape.height * shape.width * shape.channels + 32)
     made_room = make_room(needed, folder)
-    _check_space(folder, needed)
+    _check_space(folder, needed, source)
     done = _write_images(folder, reader, before)
     if not len(done):
         raise UserError(f"no image in {source.root} can be decoded: {reader.notices[-1]}", "no-images")
@@ -312,11 +312,13 @@ def _publish(partial: Path, folder: Path) -> None:
     sync_folder(folder.parent)
 
 
-def _check_space(folder: Path, needed: int) -> None:
+def _check_space(folder: Path, needed: int, source: DataSource) -> None:
     free = shutil.disk_usage(folder).free
     if free < needed:
         room = f"{folder.parent} has {in_bytes(free)} free and the decoded images need {in_bytes(needed)}"
         text = f"{room}: free some space, as with `ptarmigan cache --clear`, or set PTARMIGAN_CACHE to another folder"
+        if source.root.suffix == ".tar":
+            text += f"; to decode the shards while they are used, give file://{source.root.absolute().as_posix()}"
         raise UserError(text, "file-unwritable")
 
 

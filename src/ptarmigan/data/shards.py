@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from ptarmigan.config import Data
 from ptarmigan.core.files import save_json, write_atomic
-from ptarmigan.core.types import OnProgress, UserError, class_name, counted
+from ptarmigan.core.types import OnProgress, UserError, class_name, counted, natural
 from ptarmigan.data.archive import clean_name, tar_entries, tar_fault
 from ptarmigan.data.arrays import UNDECIDED, as_user_error
 from ptarmigan.data.bundle import expand, shards_name
@@ -104,7 +104,7 @@ def _open_url(url: str) -> tuple[Any, list[str]]:
     paths = expand(path)
     with as_user_error(url):
         if not paths:
-            paths = sorted(file_system.glob(f"{path}/*.tar")) if file_system.isdir(path) else [path]
+            paths = sorted(file_system.glob(f"{path}/*.tar"), key=natural) if file_system.isdir(path) else [path]
     if not paths or not all(path.endswith(".tar") for path in paths):
         text = f"{url}: at a URL, expected .tar shards, as in name-{{000..123}}.tar, or the folder that holds them"
         raise UserError(f"{text}; download other data and give their path", "no-images")
