@@ -51,7 +51,7 @@ class Windows:
     def draw(self, purpose: str, first: int, count: int, step: int) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
         """The indices [count] and images [count,H,W,C] at the global positions first .. first+count-1.
 
-        step: after which the next draw begins; only the images of such draws are read ahead.
+        step: positions to the next draw; only the images of such draws are read ahead, so a rank reads its share.
         """
         taken: list[tuple[Window, slice]] = []
         with self.lock:
@@ -61,21 +61,17 @@ class Windows:
                 taken.append((window, slice(position - window.first, first + count - window.first)))
                 position = window.first + len(window.at)
             following = self._window(purpose, position, first, count, step)
-            kept = {id(window) for window, _ in taken} | {id(following)}
-            for key, window in [*self.windows.items()]:
-                if key[0] == purpose and id(window) not in kept:
-                    del self.windows[key]
+            kept = {following.first, *(window.first for window, _ in taken)}
+            for key in [key for key in self.windows if key[0] == purpose and key[1] not in kept]:
+                del self.windows[key]
         for window, rows in taken:
             for part in window.parts:
                 part.result()
             if (missing := np.flatnonzero(~window.read[rows])).size:
                 window.images[rows][missing] = self.images[window.at[rows][missing]]
                 window.read[rows] = True
-        at, images = (
-            np.concatenate([column[rows] for column, rows in columns])
-            for columns in zip(*(((window.at, rows), (window.images, rows)) for window, rows in taken), strict=True)
-        )
-        return at, images
+        at = np.concatenate([window.at[rows] for window, rows in taken])
+        return at, np.concatenate([window.images[rows] for window, rows in taken])
 
     def close(self) -> None:
         for window in self.windows.values():
