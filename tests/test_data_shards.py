@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
+from ptarmigan import score
 from ptarmigan.config import Data
 from ptarmigan.data.arrays import SELECT, UNDECIDED
-from ptarmigan.data.index import FolderSource, find_source
+from ptarmigan.data.index import FolderSource, find_source, may_hold_data
 from support import raises
 from test_data_archives import png, to_tar
 
@@ -71,6 +72,14 @@ def test_a_key_of_json_is_the_label(tmp_path: Path) -> None:
     assert labels(found(path, label_column="mood")) == ["a"] * 4 + ["b"] * 4
     with raises("unknown-name", "species"):
         found(path, label_column="species")
+
+
+def test_score_takes_the_patterns_that_train_takes(tmp_path: Path) -> None:
+    pattern = shard(tmp_path / "x-0.tar").with_name("x-{0..0}.tar")
+    with raises("data-missing", pattern):  # and not path-not-found
+        score(pattern)
+    assert may_hold_data("s3://bucket/x.tar")
+    assert not may_hold_data(tmp_path / "absent")
 
 
 def parquet(path: Path, first: int = 0, names: list[str] | None = None, **columns: list[Any]) -> Path:

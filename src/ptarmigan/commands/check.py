@@ -22,7 +22,7 @@ from ptarmigan.config import parse_size, resolve
 from ptarmigan.core.console import Display
 from ptarmigan.core.fields import DataFields
 from ptarmigan.core.files import check_new_path, write_atomic
-from ptarmigan.core.paths import user_path
+from ptarmigan.core.paths import url_of, user_path
 from ptarmigan.core.terminal import Terminal
 from ptarmigan.core.types import UserError, brief, counted, unknown
 from ptarmigan.core.version import __version__
@@ -42,6 +42,7 @@ from ptarmigan.data.check.labels import doubtful_labels
 from ptarmigan.data.check.summary import COVERED
 from ptarmigan.data.decode import TargetShape
 from ptarmigan.data.index import ArraySource, FolderSource
+from ptarmigan.data.stream import StreamedImages
 from ptarmigan.evaluation.features import load_extractor
 from ptarmigan.evaluation.features.cache import cached_features
 
@@ -127,6 +128,9 @@ def check(
     with Display(Terminal(stderr=True)) as display, display.doing("checking the data"):
         dataset = open_dataset(data, config, display.preparing)
         source = dataset.source
+        if isinstance(dataset.images, StreamedImages):
+            text = f"{url_of(source.root)} is streamed, and a check reads every image: download the shards"
+            raise UserError(f"{text} and give their path", "options-conflict")
         if fix is not None and not isinstance(source, FolderSource):
             raise UserError(
                 f"fix: {source.root} holds arrays, and --fix needs image files with paths; leave --fix out",

@@ -28,7 +28,9 @@ from ptarmigan.core.console import SILENCE, Terminal
 from ptarmigan.core.paths import user_path
 from ptarmigan.core.types import UserError, check_whole, unknown
 from ptarmigan.data import HELD_OUT, TRAIN, Dataset, open_dataset
+from ptarmigan.data.index import may_hold_data
 from ptarmigan.data.split import DEFAULT_SPLIT
+from ptarmigan.data.stream import take_notes
 from ptarmigan.evaluation.evaluate import ComparedSets, FeatureSet, Report, evaluate, labels_of
 from ptarmigan.evaluation.features import EXTRACTORS, Extractor, load_extractor, softened
 from ptarmigan.evaluation.features.cache import cached_features, extract_in_blocks
@@ -117,7 +119,7 @@ def score(
             "no CAS (accuracy on real images of a classifier trained on generated ones): it needs at least 2 classes, "
             "known for the generated images, that a classifier can tell apart"
         )
-    report["notes"] = [*notes, *report["notes"]]
+    report["notes"] = [*notes, *take_notes(dataset.images), *report["notes"]]
     report["protocol"] = describe_protocol(source, dataset, plan, feature_extractor, extractor) | {
         "seconds": round(clock.perf_counter() - start, 1)
     }
@@ -146,7 +148,7 @@ def open_images(
     bar: ProgressBar,
 ) -> tuple[ImageSource, Dataset]:
     """The images to score, and the real images in the same shape."""
-    if not model.exists():
+    if not may_hold_data(model):
         text = f"{model} does not exist: name a run, a generator, a folder of images or an .npz file"
         raise UserError(text, "path-not-found")
     if model.suffix == ".safetensors" or any(user_path(model / name, "model").is_file() for name in GENERATOR_FILES):

@@ -17,7 +17,7 @@ from ptarmigan.core.tensor_files import check_arrays, load_tensors
 from ptarmigan.core.types import OnProgress, UserError, shorten
 from ptarmigan.data import Dataset, open_dataset, recorded_data
 from ptarmigan.data.decode import Limits, read_header
-from ptarmigan.data.index import ArraySource, FolderSource
+from ptarmigan.data.index import ArraySource, FolderSource, may_hold_data
 from ptarmigan.generator.generator import TrainedGenerator, generate_images
 from ptarmigan.generator.header import load_run_record
 
@@ -216,7 +216,7 @@ def open_training_data(
                 reason = f"{model / 'config.json'} is missing, which records where the training images are"
             raise UserError(f"{reason}: {usage}", "data-missing")
         data = recorded_data(run, load_run_record(run)["data"]["source"])
-        if data is not None and not Path(data).exists():
+        if data is not None and not may_hold_data(data):
             raise UserError(f"{run} was trained on {data}, which does not exist: {usage}", "data-missing")
     dataset = open_dataset(data, options, on_progress)
     if (dataset.spec.height, dataset.spec.width, dataset.spec.channels) != (spec.height, spec.width, spec.channels):

@@ -24,6 +24,7 @@ from ptarmigan.core.paths import user_path
 from ptarmigan.core.types import UserError
 from ptarmigan.data import Dataset
 from ptarmigan.data.batches import Batches
+from ptarmigan.data.stream import take_notes
 from ptarmigan.diagnosis.findings import Finding, is_wanted
 from ptarmigan.game.batch import rank_batch, train_batch
 from ptarmigan.game.cuda_graph import make_step
@@ -173,6 +174,7 @@ def images_in_budget(job: Job) -> float:
 
 
 def probe_job(job: Job, batches: Batches) -> Probed:
+    batches.load(0)  # the first batch of a stream waits for a whole window
     return probe(
         job.config, job.dataset.spec, job.device, lambda state: partial(train_batch, state, batches, make_step(state)),
         job.loss_file,
@@ -367,6 +369,8 @@ def train_to_end(
             means, seconds, stop = sums.close(state, bool(received))
             images = sums.steps * state.config.train.batch
             check_terms(state, means, state.images_seen - images, metrics)
+            for note in take_notes(job.dataset.images):
+                job.display.say(f"note: {note}")
             state.progress.clock = clock_of(job)
             schedule.tick(state, images, seconds)
             log_tick(job, state, images / seconds, means, scores, metrics, schedule)

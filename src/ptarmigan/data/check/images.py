@@ -139,6 +139,7 @@ def image_findings(dataset: Dataset, on_progress: OnProgress | None = None) -> t
         "remove the copies from the train part",
         lambda of: {at: "equal to a held-out image" for at in of if dataset.part[at] == TRAIN},
     )  # fmt: skip
+    assert isinstance(dataset.images, np.ndarray)  # `check` refuses streams
     flat = flat_images(dataset.images)
     empty = [[int(at)] for at in np.flatnonzero(flat)]
     say(

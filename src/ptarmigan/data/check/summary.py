@@ -21,7 +21,8 @@ LOOKED_AT = 20_000  # images, so that training does not wait for it
 
 def summary(dataset: Dataset) -> list[str]:
     """At most two sentences, none where nothing is wrong."""
-    flat = np.flatnonzero(flat_images(dataset.images[:LOOKED_AT]))
+    looked_at = dataset.images[:LOOKED_AT] if isinstance(dataset.images, np.ndarray) else dataset.images[:0]
+    flat = np.flatnonzero(flat_images(looked_at))
     lines = []
     if len(flat):
         lines.append(f"nearly one colour: {counted(len(flat), 'image')}, for example {dataset.origin(int(flat[0]))}")
