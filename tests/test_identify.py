@@ -23,12 +23,13 @@ from hypothesis import strategies as st
 
 import ptarmigan
 from ptarmigan.handbook.entries import ENTRIES
-from ptarmigan.handbook.identify import child_process, diagnose, families, identify
+from ptarmigan.handbook.identify import child_process, diagnose, families, identify, verdicts
 from ptarmigan.handbook.identify.answer import Identity, compare_players
 from ptarmigan.handbook.identify.attempts import identify_callable, identify_code
 from ptarmigan.handbook.identify.families import ON_PROBABILITIES, SHARED_D, SHARED_G
+from ptarmigan.handbook.identify.names import player_of
 from ptarmigan.handbook.identify.sentences import SENTENCES
-from ptarmigan.handbook.identify.signature import player_of, readings
+from ptarmigan.handbook.identify.signature import readings
 from ptarmigan.handbook.identify.source import Program
 from ptarmigan.handbook.identify.terms import LOGITS, Term, fit_curve, sigmoid, softplus
 from ptarmigan.losses.adversarial import OBJECTIVES, cross_entropy_d
@@ -222,7 +223,8 @@ def test_the_value_at_the_equilibrium_is_scaled_with_the_loss() -> None:
 
 
 def test_each_finding_has_a_sentence_with_its_facts() -> None:
-    calls = [node for node in ast.walk(ast.parse(inspect.getsource(diagnose))) if isinstance(node, ast.Call)]
+    trees = [ast.parse(inspect.getsource(module)) for module in (diagnose, verdicts)]
+    calls = [node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Call)]
     findings = [node for node in calls if isinstance(node.func, ast.Attribute) and node.func.attr in ("fault", "note")]
     assert len(findings) > 40
     for node in findings:

@@ -150,12 +150,12 @@ def child_main() -> None:
             tell(public=program.public(), library=missing_library(program.tree))
             losses = list(program.losses(order["names"]))
             _load_torch()
-            program.need(program.imports(), True)
+            program.need(program.imports())
         except UserError as error:
             tell(error=str(error), code=error.code)
             return
         except (Exception, SystemExit) as error:
-            tell(error=f"it cannot be read: {describe_error(error, Program)}", code="import-failed")
+            tell(error=f"it cannot be read: {describe_error(error)}", code="import-failed")
             return
         for name, make in losses:
             tell(at=name)
@@ -169,15 +169,12 @@ def _judge(name: str, make: Callable[[], list[Code]], order: dict[str, Any], tel
 
     code = None
     try:
-        codes = make()
-        if not codes:
-            raise LossError("an instance cannot be made")
-        for code in codes:
+        for code in make():
             for one in identify_code(code, order["kind"], order["on"]):
                 tell(identity=asdict(one))
     except (Exception, SystemExit) as error:
         known = isinstance(error, UserError)
-        text = str(error) if known else describe_error(error, _judge)
+        text = str(error) if known else describe_error(error)
         text = text if text.startswith(name.split(" ")[0]) else f"{name}: {text}"
         if order["names"]:
             tell(error=text, code=error.code if isinstance(error, UserError) else LossError.code)

@@ -7,7 +7,8 @@ import importlib
 import importlib.util
 from typing import Any
 
-from ptarmigan.handbook.identify.signature import LATENTS, LossError, words_of
+from ptarmigan.handbook.identify.names import LATENTS, words_of
+from ptarmigan.handbook.identify.signature import LossError
 
 MOVES = {"variable", "var", "cuda", "device", "gpu", "tensor"}  # words of a function that returns its argument
 LIBRARIES = {"tensorflow", "keras", "jax", "flax", "torchvision", "torchaudio", "monai", "pytorch_lightning",

@@ -82,8 +82,6 @@ SENTENCES = {  # of faults and notes
     "nll": "right on log-probabilities (log_softmax); on logits it has no minimum: use cross_entropy",
     "class-other": "its class term is {what}, not cross-entropy over the classes (F.cross_entropy)",
     "class-smoothed": "its class target is smoothed: {smoothing:.3g} is spread over all classes",
-    "class-averaged": "its class term is averaged over the {classes} classes too: 1/{classes} of the cross-entropy",
-    "class-weights": "its class terms have the weights {weights}",
     "coupled": "its value for a batch is not the mean or sum of its values for each image",
     "mixed-terms": "it is not the sum of a class term and a source term",
     "random": "it is random: the numbers are averages of {draws} calls",

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from ptarmigan.handbook.identify.signature import dotted
+from ptarmigan.handbook.identify.uses import dotted
 
 DECORATORS = {"staticmethod", "classmethod", "property", "dataclass", "no_grad", "inference_mode", "contextmanager"}
 SCOPES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)
@@ -59,23 +59,16 @@ def stored_names(statement: ast.stmt) -> set[str]:
 
 def changed_names(statement: ast.stmt) -> set[str]:
     """The names that a statement changes, in place as well."""
-    found = set[str]()
+    found = assigned_names(statement)
     for node in ast.walk(statement):
-        if isinstance(node, ast.Name | ast.Attribute) and isinstance(node.ctx, ast.Store):
-            found.add(dotted(node))
-        elif isinstance(node, ast.Subscript) and isinstance(node.ctx, ast.Store):
+        if isinstance(node, ast.Subscript) and isinstance(node.ctx, ast.Store):
             found.add(dotted(node.value))
-        elif (
-            isinstance(node, ast.Expr)
-            and isinstance(node.value, ast.Call)
-            and isinstance(node.value.func, ast.Attribute)
-        ):
-            call = node.value.func
-            if (call.attr.endswith("_") and not call.attr.endswith("grad_")) or call.attr in ("append", "extend"):
-                owner = call.value
-                while isinstance(owner, ast.Call) and isinstance(owner.func, ast.Attribute):
-                    owner = owner.func.value  # x.resize_(n).fill_(1)
-                found.add(dotted(owner).removesuffix(".data"))
+        call = node.value.func if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call) else None
+        if isinstance(call, ast.Attribute) and re.fullmatch(r"append|extend|.*(?<!grad)_", call.attr):
+            owner = call.value
+            while isinstance(owner, ast.Call) and isinstance(owner.func, ast.Attribute):
+                owner = owner.func.value  # x.resize_(n).fill_(1)
+            found.add(dotted(owner).removesuffix(".data"))
     return found - {""}
 
 
