@@ -217,8 +217,9 @@ def compare_players(found: list[Identity]) -> list[Identity]:
     for one in found:
         one = _beside(one, of_d, of_g)
         if one.player == "D" and one.right and set(one.sides) <= {"real", "fake"} and len(absent) == 1:
-            note = SENTENCES["half-alone"].format(half=one.sides[0], other=min(absent))
-            one = replace(one, notes=(*one.notes, note))
+            half = f"the {one.sides[0]} half"
+            note = SENTENCES["half-alone"].format(half=half, other=min(absent))
+            one = replace(one, what=one.what.replace(half, f"only {half}", 1), notes=(*one.notes, note))
         if any(once in other.notes for other in answers):
             one = replace(one, notes=tuple(note for note in one.notes if note != once))
         answers.append(one)

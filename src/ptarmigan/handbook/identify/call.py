@@ -389,7 +389,7 @@ def loss_value(out: Any, size: int) -> Array:
     elif hasattr(out, "__array__"):  # of TensorFlow or JAX
         out = np.asarray(out)
     if not isinstance(out, int | float | np.ndarray | np.number) or isinstance(out, bool):
-        raise LossError(f"it returns {type(out).__name__}, not a number")
+        raise LossError(f"it returns {out if out is None else type(out).__name__}, not a number")
     if type(out) in (int, float) and out == 0:
         raise LossError(
             "it returns the number 0 here: nothing was added to it, as where a loop runs over an empty list"

@@ -45,7 +45,7 @@ def identify_file(target: str, kind: str | None, on: str | None) -> tuple[list[I
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report"
         order |= {"report": str(report), "seconds": SECONDS, "each": SECONDS_EACH}
-        status = _run_child(json.dumps(order))
+        status = _run_child(json.dumps(order), report)
         lines = report.read_text(encoding="utf-8").splitlines() if report.exists() else []
     try:
         return _read_report(path, [json.loads(line) for line in lines], status)
@@ -62,22 +62,34 @@ def split_target(target: str) -> tuple[Path, list[str]]:
     return Path(found[1]), re.findall(name, found[2])
 
 
-def _run_child(order: str) -> int | None:
-    """The child's exit status; None if it ran out of time."""
+def _run_child(order: str, report: Path) -> int | None:
+    """The child's exit status; None if it ran out of time.  Says every two seconds which loss it is at."""
+    began = time.monotonic()
     process = subprocess.Popen(
         [sys.executable, "-P", "-c", "from ptarmigan.handbook.identify.child_process import child_main; child_main()"],
         stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, text=True,
         start_new_session=os.name == "posix", env=os.environ | {"OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     try:
-        process.communicate(order, timeout=SECONDS)
-        return process.returncode
-    except subprocess.TimeoutExpired:
+        while time.monotonic() < began + SECONDS:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.communicate(order, timeout=2)
+                return process.returncode
+            text = f"still at {_last_place(report)}, {time.monotonic() - began:.0f} s"
+            print(printable(text), file=sys.stderr, flush=True)
         return None
     finally:
         with contextlib.suppress(OSError):  # end the processes that it started, too
             os.killpg(process.pid, signal.SIGKILL) if os.name == "posix" else process.kill()
         process.wait()
+
+
+def _last_place(report: Path) -> str:
+    """What the child is at: its import, or a loss."""
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        items = [json.loads(line) for line in report.read_text(encoding="utf-8").splitlines()]
+        return str(next((item["at"] for item in reversed(items) if "at" in item), "its import"))
+    return "its import"
 
 
 def _read_report(path: Path, report: list[dict[str, Any]], status: int | None) -> tuple[list[Identity], list[str]]:

@@ -67,7 +67,7 @@ SENTENCES = {  # of faults and notes
     "g-not-detached": "G is not detached: right if G's gradients are zeroed before its step; use D(G(z).detach())",
     "half-of-average": "it is the {half} half alone; the {other} half, which has a gradient for G too, is missing",
     "given": "held fixed: {given}",
-    "half-alone": "it is the {half} half alone, and no other loss judged here has the {other} half, which D needs too",
+    "half-alone": "it is {half} alone, and no other loss judged here has the {other} half, which D needs too",
     "criterion": "{name} is not in the file: it was taken to be cross-entropy",
     "more": "it has more than D's outputs: the terms of {names} are held fixed and not judged",
     "drift": "it adds {weight:.3g} r^2, which keeps D's outputs from drifting",
