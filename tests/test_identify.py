@@ -32,6 +32,7 @@ from ptarmigan.handbook.identify.sentences import SENTENCES
 from ptarmigan.handbook.identify.signature import readings
 from ptarmigan.handbook.identify.source import Program
 from ptarmigan.handbook.identify.terms import LOGITS, Term, fit_curve, sigmoid, softplus
+from ptarmigan.handbook.identify.uses import Uses
 from ptarmigan.losses.adversarial import OBJECTIVES, cross_entropy_d
 from support import call, raises
 from variants_files import FILES
@@ -116,7 +117,7 @@ def test_any_one_sided_smoothing_is_found_with_its_target(alpha: float, scale: f
     "order", list(permutations(["real", "fake", "c_real", "c_fake", "y", "y_fake"], 6))[::7], ids="-".join
 )
 def test_a_signature_is_read_in_any_order(order: tuple[str, ...]) -> None:
-    (way,) = readings(list(order), "d_loss", "d")
+    (way,) = readings(list(order), "d_loss", "d", Uses())
     assert way.roles == {
         "real": "real", "fake": "fake", "c_real": "class_real", "c_fake": "class_fake",
         "y": "labels", "y_fake": "labels_fake",

@@ -141,10 +141,8 @@ def _identify_one(code: Code, also: tuple[str, ...], kind: str | None, on: str |
                 if not code.form:
                     raise
                 return judge(replace(code, form=""), domain)
-    except SeveralLosses:
-        raise
     except LossError as error:
-        raise UserError(f"{name}: {error}", error.code) from None
+        raise error if isinstance(error, SeveralLosses) else UserError(f"{name}: {error}", error.code) from None
 
 
 def _stopped(

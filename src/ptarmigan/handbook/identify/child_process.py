@@ -23,9 +23,10 @@ from typing import Any
 from ptarmigan.core.paths import user_path
 from ptarmigan.core.types import UserError, printable
 from ptarmigan.handbook.identify.answer import Identity
+from ptarmigan.handbook.identify.code import Code
 from ptarmigan.handbook.identify.missing import missing_library
 from ptarmigan.handbook.identify.signature import LossError, describe_error
-from ptarmigan.handbook.identify.source import Code, Program, read_source
+from ptarmigan.handbook.identify.source import Program, read_source
 
 SECONDS = 60
 SECONDS_EACH = 15

@@ -30,6 +30,10 @@ class Diagnosis:
     turned: Diagnosis | None = None  # the findings if both players exchange the labels, where they are better
 
 
+OTHER_CLASS_TERMS = {
+    "brier": "squared error of probabilities", "squares": "squared error of raw class logits",
+    "one_vs_all": "a sigmoid cross-entropy for each class",
+}  # fmt: skip
 ORIENTATION = {"targets-swapped", "sign", "sign-of-half", "direction", "other-player", "hinge-of-d", "hinge-in-g",
                "target-of-g"}  # fmt: skip
 
@@ -204,8 +208,7 @@ def _class_term(seen: Measurement, role: str, player: str, parameter: str) -> Ve
         verdict.name = "unknown"
         verdict.note("class-unknown", parameter=parameter)
         return verdict
-    shape, classes, words = term.shape, seen.setup.classes, words_of(parameter)
-    verdict.scale = term.weight
+    shape, classes, words, verdict.scale = term.shape, seen.setup.classes, words_of(parameter), term.weight
     if role == "twin_fake":
         verdict.rename("twin_classifier")
     if shape == "contrast":
@@ -217,8 +220,7 @@ def _class_term(seen: Measurement, role: str, player: str, parameter: str) -> Ve
     elif shape in ("softmax_first", "sigmoid_first"):
         certain = np.array([[60.0] + [-60.0] * (classes - 1)])
         floor = class_bases(certain, np.zeros(1, np.int64))[shape][0][0]
-        on_probabilities = seen.setup.class_on == "probabilities"
-        given = "probabilities" if on_probabilities else f"a {shape.removesuffix('_first')}"
+        given = "probabilities" if seen.setup.class_on == "probabilities" else f"a {shape.removesuffix('_first')}"
         verdict.fault("class-input", given=given, floor=floor, classes=classes)
     elif shape == "nll_of_softmax":
         verdict.fault("nll-of-softmax")
@@ -228,10 +230,7 @@ def _class_term(seen: Measurement, role: str, player: str, parameter: str) -> Ve
         verdict.note("nll")
     elif shape in ("brier", "squares", "one_vs_all"):
         verdict.name = "unknown"
-        verdict.what = {
-            "brier": "squared error of probabilities", "squares": "squared error of raw class logits",
-            "one_vs_all": f"{classes} sigmoid cross-entropies",
-        }[shape]  # fmt: skip
+        verdict.what = OTHER_CLASS_TERMS[shape]
         verdict.note("class-other", what=verdict.what)
     elif shape == "flat":
         verdict.fault("class-flat", parameter=parameter)
@@ -248,12 +247,26 @@ def _class_term(seen: Measurement, role: str, player: str, parameter: str) -> Ve
 
 
 def _whole(seen: Measurement, player: str) -> Verdict:
-    """Reduction, coupling and gradients."""
+    """Reduction, coupling, gradients, and what was held fixed."""
     whole = Verdict()
+    _judge_batch(seen, whole)
+    _judge_gradients(seen, player, whole)
+    roles = seen.loss.reading.roles
+    if given := [f"{name} = {STAND_INS[role]}" for name, role in roles.items() if role in STAND_INS]:
+        whole.note("given", given=", ".join(given))
+    for name in (name for name, role in roles.items() if role == "criterion"):
+        whole.note("criterion", name=name)
+    if seen.loss.extras:
+        whole.note("more", names=" and ".join(seen.loss.extras))
+    if seen.random:
+        whole.note("random", draws=seen.setup.draws)
+    return whole
+
+
+def _judge_batch(seen: Measurement, whole: Verdict) -> None:
+    """How the value of a batch depends on those of its images."""
     terms = {**seen.terms, **seen.classes}
-    reductions = {
-        kind for key, kind in seen.reductions.items() if (one := terms.get(key)) is None or one.shape != "flat"
-    }
+    reductions = {kind for key, kind in seen.reductions.items() if getattr(terms.get(key), "shape", "") != "flat"}
     if reductions == {"sum"}:
         whole.note("sum")
     elif "sum" in reductions:
@@ -268,6 +281,9 @@ def _whole(seen: Measurement, player: str) -> Verdict:
         whole.note("coupled")
     if seen.class_and_source_mixed:
         whole.note("mixed-terms")
+
+
+def _judge_gradients(seen: Measurement, player: str, whole: Verdict) -> None:
     through_d = player == "D" and seen.loss.has_networks
     for role in seen.gradients.detached_from_d if through_d else seen.gradients.detached:
         if player != "G":
@@ -280,13 +296,3 @@ def _whole(seen: Measurement, player: str) -> Verdict:
         whole.note("g-not-detached")
     if seen.gradients.penalty in ("dead", "subtracted"):
         whole.fault(f"penalty-{seen.gradients.penalty}")
-    roles = seen.loss.reading.roles
-    if given := [f"{name} = {STAND_INS[role]}" for name, role in roles.items() if role in STAND_INS]:
-        whole.note("given", given=", ".join(given))
-    for name in (name for name, role in roles.items() if role == "criterion"):
-        whole.note("criterion", name=name)
-    if seen.loss.extras:
-        whole.note("more", names=" and ".join(seen.loss.extras))
-    if seen.random:
-        whole.note("random", draws=seen.setup.draws)
-    return whole

@@ -10,7 +10,15 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from ptarmigan.handbook.identify.names import PLAYERS, harmless_role, is_batch_size, player_of, side_of, words_of
-from ptarmigan.handbook.identify.syntax import SCOPES, Function, assigned_names, blocks_of, changed_names, read_names
+from ptarmigan.handbook.identify.syntax import (
+    SCOPES,
+    Function,
+    assigned_names,
+    blocks_of,
+    changed_names,
+    read_names,
+    root_of,
+)
 from ptarmigan.handbook.identify.uses import dotted
 
 CASTS = {"to", "cuda", "type", "float", "cpu"}
@@ -57,11 +65,8 @@ def takes_data(statement: ast.Assign | ast.AnnAssign) -> bool:
         return True
     if re.search(r"\b(rand|randn|uniform|normal)\(", text) and (is_real or words & {"imgs", "images", "img"}):
         return True
-    while isinstance(value, ast.Call | ast.Attribute):
-        value = value.func if isinstance(value, ast.Call) else value.value
-    return (
-        isinstance(value, ast.Subscript) and isinstance(value.value, ast.Name) and isinstance(value.slice, ast.Constant)
-    )
+    part = root_of(value) if value else None
+    return isinstance(part, ast.Subscript) and isinstance(part.value, ast.Name) and isinstance(part.slice, ast.Constant)
 
 
 def _is_of_batch(node: ast.Subscript) -> bool:

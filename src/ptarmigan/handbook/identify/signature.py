@@ -80,12 +80,11 @@ def parameters_of(function: Callable[..., Any], also: tuple[str, ...] = ()) -> d
     return {p.name: p.kind is p.KEYWORD_ONLY or p.default is not p.empty for p in given}
 
 
-def readings(parameters: list[str], function: str, kind: str | None, uses: Uses | None = None) -> list[Reading]:
+def readings(parameters: list[str], function: str, kind: str | None, uses: Uses) -> list[Reading]:
     """The ways to read a signature, the most likely first; `kind` was declared or is suggested by the name.
 
     Raises LossError if a parameter's role cannot be determined.
     """
-    uses = uses or Uses()
     fixed = _networks(parameters, uses)
     networks = bool({"D", "nets"} & {*fixed.values()})
     sorts = _sorts([name for name in parameters if name not in fixed], fixed, kind, uses)

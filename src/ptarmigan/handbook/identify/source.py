@@ -32,6 +32,7 @@ from ptarmigan.handbook.identify.syntax import (
     SCOPES,
     Function,
     assigned_names,
+    called_name,
     changed_names,
     cleaned,
     ends_in,
@@ -40,8 +41,10 @@ from ptarmigan.handbook.identify.syntax import (
     reached_methods,
     read_names,
     returns_column,
+    root_of,
     settings_of,
     stored_names,
+    uses_of_method,
 )
 from ptarmigan.handbook.identify.uses import Uses, dotted, uses_of
 
@@ -194,26 +197,14 @@ class Program:
     def is_safe(self, statement: ast.stmt) -> bool:
         """Whether an assignment may be executed: it makes no network, reads no data and starts nothing."""
         value = getattr(statement, "value", None) or statement
-        first = value
-        while isinstance(first, ast.Call | ast.Attribute):
-            first = first.func if isinstance(first, ast.Call) else first.value
-        is_network = isinstance(first, ast.Name) and network_of(first.id) and not re.match("[A-Z][a-z]{2}", first.id)
-        made = isinstance(self.bound.get(dotted(first)), ast.ClassDef | ast.Import | ast.ImportFrom)
-        is_network = is_network and not made
-        if (
-            isinstance(value, ast.Call | ast.Tuple)
-            and not is_network
-            and any(network_of(one, True) for one in changed_names(statement))
-        ):
+        first = dotted(root_of(value))
+        is_class = isinstance(self.bound.get(first), ast.ClassDef | ast.Import | ast.ImportFrom)
+        asks_network = network_of(first) and not is_class and not re.match("[A-Z][a-z]{2}", first)
+        is_made = isinstance(value, ast.Call | ast.Tuple) and not asks_network
+        if is_made and any(network_of(one, True) for one in changed_names(statement)):
             return False
-        for node in ast.walk(value):
-            if not isinstance(node, ast.Call):
-                continue
-            name = dotted(node.func) or (node.func.attr if isinstance(node.func, ast.Attribute) else "")
-            last = name.rsplit(".")[-1].strip("_")
-            if last in UNSAFE or re.match(r"(next|read|load|download)_", last):
-                return False
-        return True
+        called = [called_name(node).strip("_") for node in ast.walk(value) if isinstance(node, ast.Call)]
+        return not any(one in UNSAFE or re.match(r"(next|read|load|download)_", one) for one in called)
 
     # --- which losses there are ---
 
@@ -223,14 +214,11 @@ class Program:
             yield name, functools.partial(self.named, name)
         for statement in [] if names else flat_statements(self.tree.body):
             if isinstance(statement, Function):
-                loops = [
-                    one for one in ast.walk(statement) if isinstance(one, Function) and list(backward_calls(one.body))
-                ]
+                inner = [one for one in ast.walk(statement) if isinstance(one, Function)]
+                loops = [one for one in inner if list(backward_calls(one.body))]
                 for one in loops:
                     yield from self.inline(one.body, one)
-                if loops:
-                    continue
-                if is_loss_name(statement.name):
+                if not loops and is_loss_name(statement.name):
                     yield statement.name, functools.partial(self.named, statement.name)
             elif isinstance(statement, ast.ClassDef):
                 yield from self._losses_of_class(statement)
@@ -270,14 +258,19 @@ class Program:
         node = self.bound.get(head)
         if node is None or isinstance(node, ast.Import | ast.ImportFrom):
             raise unknown("function", name, [s for s, _ in self.losses([])] or self.public())
-        open_names = self.need([head])
-        if isinstance(node, ast.ClassDef):
-            self.need(open_names)
-        if head not in self.scope:
-            raise LossError(f"its definition cannot be executed{self.failures.get(head, '')}")
+        open_names = self._define(head)
         if isinstance(node, ast.ClassDef):
             return self._of_class(self.scope[head], node, arguments, method)
         return self._of_function(name, self.scope[head], node, open_names)
+
+    def _define(self, name: str) -> set[str]:
+        """Execute a definition; returns the names without one that it needs.  Raises LossError if it fails."""
+        open_names = self.need([name])
+        if isinstance(self.bound[name], ast.ClassDef):
+            self.need(open_names)
+        if name not in self.scope:
+            raise LossError(f"the definition of {name} cannot be executed{self.failures.get(name, '')}")
+        return open_names
 
     def _of_function(self, name: str, function: Any, node: ast.stmt, open_names: set[str]) -> list[Code]:
         inner = {one.name: one for one in ast.walk(node) if isinstance(one, Function) and one is not node}
@@ -302,11 +295,9 @@ class Program:
         key = method or ("__call__" if "__call__" in vars(cls) else "forward")
         part, whole, found = methods.get(key, node), uses_of(node), []
         for label, instance in self.instances(cls, node, arguments):
-            uses = uses_of(part)
+            uses = uses_of_method(part, node)
             uses.words |= whole.words
             uses.flags |= whole.flags
-            for one in reached_methods(part, node):
-                uses.called |= uses_of(one).called | uses.called
             outer = self.need(free_names(part)) | self._attributes(instance, part, node)
             label = f"{label}.{method}" if method else label
             found.append(self._code(label, getattr(instance, key), uses, outer, instance))
@@ -424,7 +415,7 @@ class Program:
         """A training loop's loss as a function of the networks and the data."""
         instance = None
         if node is not None:
-            self.need(self.need([node.name]))
+            self._define(node.name)
             instance = self.instances(self.scope[node.name], node)[0][1]
         firsts: dict[str, ast.stmt] = {}
         for statement in steps:
@@ -444,9 +435,7 @@ class Program:
         self._run(inside, scope)
         loss = types.MethodType(scope[name], instance) if node else scope[name]
         outer = self._attributes(instance, inside, node) if node else set()
-        uses = uses_of(inside)
-        for method in reached_methods(inside, node) if node else []:
-            uses.called = uses_of(method).called | uses.called
+        uses = uses_of_method(inside, node) if node else uses_of(inside)
         return [self._code(label, loss, uses, outer, instance, inline=ast.unparse(inside), **more)]
 
 

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from ptarmigan.handbook.identify.uses import dotted
+from ptarmigan.handbook.identify.uses import Uses, dotted, uses_of
 
 DECORATORS = {"staticmethod", "classmethod", "property", "dataclass", "no_grad", "inference_mode", "contextmanager"}
 SCOPES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)
@@ -104,6 +104,14 @@ def reached_methods(part: ast.AST, node: ast.ClassDef) -> list[ast.AST]:
     return found
 
 
+def uses_of_method(part: ast.AST, node: ast.ClassDef) -> Uses:
+    """The uses of names in a method, and the calls in the methods of its class that it calls."""
+    uses = uses_of(part)
+    for one in reached_methods(part, node):
+        uses.called = uses_of(one).called | uses.called
+    return uses
+
+
 def settings_of(tree: ast.Module) -> dict[str, Any]:
     """The defaults of a command line that argparse reads."""
     found: dict[str, Any] = {}
@@ -146,6 +154,13 @@ def endings(node: ast.ClassDef) -> list[list[ast.Call]]:
     returns = [n.value for n in ast.walk(forward) if isinstance(n, ast.Return)] if forward else []
     parts = [part for value in returns for part in getattr(value, "elts", [value])]
     return [calls(part) for part in parts]
+
+
+def root_of(node: ast.AST) -> ast.AST:
+    """x of x.a().b."""
+    while isinstance(node, ast.Call | ast.Attribute):
+        node = node.func if isinstance(node, ast.Call) else node.value
+    return node
 
 
 def called_name(call: ast.Call) -> str:
