@@ -71,11 +71,13 @@ def _run_child(order: str, report: Path) -> int | None:
         stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, text=True,
         start_new_session=os.name == "posix", env=os.environ | {"OMP_NUM_THREADS": "1"},
     )  # fmt: skip
+    given: str | None = order
     try:
         while time.monotonic() < began + SECONDS:
             with contextlib.suppress(subprocess.TimeoutExpired):
-                process.communicate(order, timeout=2)
+                process.communicate(given, timeout=2)
                 return process.returncode
+            given = None  # it is sent once
             text = f"still at {_last_place(report)}, {time.monotonic() - began:.0f} s"
             print(printable(text), file=sys.stderr, flush=True)
         return None
