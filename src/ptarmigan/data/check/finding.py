@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ptarmigan.core.types import shorten
 
 SEVERITIES = ("error", "warning", "note")
 EXAMPLES = 3  # paths that a sentence names
+SHOWN = 24  # sets of pictures of one finding
 
 
 @dataclass(frozen=True)
@@ -38,3 +39,8 @@ class Finding:
 def by_severity(findings: Sequence[Finding]) -> list[Finding]:
     """Errors first, then warnings, then notes; of one severity, the most frequent first."""
     return sorted(findings, key=lambda finding: (SEVERITIES.index(finding.severity), -finding.count))
+
+
+def pictures_of(paths: Sequence[str], index: Mapping[str, int]) -> tuple[tuple[int, ...], ...]:
+    """The first SHOWN of the images at paths, each alone; index: path -> position in the data set."""
+    return tuple((index[path],) for path in paths[:SHOWN] if path in index)
