@@ -75,7 +75,7 @@ class CheckReport:
             "data": self.data,
             "understood": self.understood,
             "size": self.size,
-            "images": dict(self.dataset.counts()),
+            "images": self.counts,
             "classes": {name: {"train": a, "select": b, "held-out": c} for name, a, b, c in self.classes},
             "findings": [
                 {
@@ -91,6 +91,13 @@ class CheckReport:
             ],
             "failed": self.failed,
         }
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Images in each part of the split, and those that are not read."""
+        source, parts = self.dataset.source, self.dataset.counts()
+        listed = len(source.paths) if isinstance(source, FolderSource) else sum(parts.values())
+        return {**parts, "not read": listed - sum(parts.values())}
 
     @property
     def left_out(self) -> dict[str, str]:
@@ -242,7 +249,7 @@ def label_findings(dataset: Dataset, indices: NDArray[np.int64], features: Tenso
                 "label-doubtful", "warning", f"{counted(len(at), 'label')}: likely wrong", len(at),
                 tuple(f"{where[i]} ({text})" for i, text in said.items()), "trains on these labels",
                 "look at them, the first are the most certain; move those that are wrong to their class",
-                tuple((i,) for i in said)[:SHOWN], tuple(said.values()), {where[i]: text for i, text in said.items()},
+                tuple((i,) for i in said)[:SHOWN], drop={where[i]: text for i, text in said.items()},
             )
         )  # fmt: skip
     if len(indices) < len(labels):
@@ -271,7 +278,7 @@ def print_check(report: CheckReport) -> None:
     terminal = Terminal()
     say(terminal, report.understood)
     say(terminal, f"size in training: {report.size}")
-    say(terminal, ", ".join(f"{count:,} {name}" for name, count in report.dataset.counts().items() if count))
+    say(terminal, ", ".join(f"{count:,} {name}" for name, count in report.counts.items() if count))
     for bar in bars(report.classes, "#" if terminal.options.ascii_only else "█"):
         terminal.say(f"  {bar}")
     for finding in report.findings:
@@ -316,4 +323,7 @@ def list_lines(report: CheckReport) -> list[str]:
     if "fix" not in report.written:
         return [f"next: `ptarmigan check {data} --fix list.csv` writes a list that leaves out {count}"]
     made = report.written["fix"]
-    return [f"it leaves out {count}; look through it, then: ptarmigan train {data} --labels {shlex.quote(str(made))}"]
+    return [
+        f"the list leaves out {count}: look through it, then train without them: "
+        f"ptarmigan train {data} --labels {shlex.quote(str(made))}"
+    ]

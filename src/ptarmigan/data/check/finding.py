@@ -27,8 +27,8 @@ class Finding:
     where: tuple[str, ...] = ()  # the paths, or for arrays the positions, of all that have it
     train: str = ""  # what `train` does about it
     remedy: str = ""  # what mends it
-    pictures: tuple[tuple[int, ...], ...] = ()  # indices of the images to show; those of one tuple belong together
-    captions: tuple[str, ...] = ()  # one for each tuple of `pictures`
+    pictures: tuple[tuple[int, ...], ...] = ()  # indices of the images to show, one tuple for each of the first `where`
+    captions: tuple[str, ...] = ()  # what else is said of each tuple of `pictures`
     drop: dict[str, str] = field(default_factory=dict)  # path -> why `--fix` leaves it out
 
     @property
@@ -42,5 +42,5 @@ def by_severity(findings: Sequence[Finding]) -> list[Finding]:
 
 
 def pictures_of(paths: Sequence[str], index: Mapping[str, int]) -> tuple[tuple[int, ...], ...]:
-    """The first SHOWN of the images at paths, each alone; index: path -> position in the data set."""
-    return tuple((index[path],) for path in paths[:SHOWN] if path in index)
+    """The first SHOWN of the images at paths, each alone; index: path -> position in the data set, if it is there."""
+    return tuple((index[path],) if path in index else () for path in paths[:SHOWN])
