@@ -41,7 +41,7 @@ from ptarmigan.data.check.images import (
 )
 from ptarmigan.data.check.labels import doubtful_labels
 from ptarmigan.data.decode import TargetShape
-from ptarmigan.data.index import ArraySource, FolderSource
+from ptarmigan.data.index import ArraySource, DataSource, FolderSource
 from ptarmigan.evaluation.features import load_extractor
 from ptarmigan.evaluation.features.cache import CACHED, cached_features
 
@@ -129,7 +129,8 @@ def check(
     which `train --labels` takes.  deep: also look for wrong labels, by features of the images.
     fields: the options of `train` that say how images are read and divided.
 
-    Raises UserError: those of `open_dataset`; file-exists; options-conflict where `fix` is given for arrays.
+    Raises UserError: those of `open_dataset`; file-exists; options-conflict where `fix` is given for arrays;
+    value-invalid where `fix` is given and the name of a file is not UTF-8.
     """
     if fail_on not in FAIL_ON:
         raise unknown("fail_on", fail_on, FAIL_ON)
@@ -143,9 +144,8 @@ def check(
     with Display(Terminal(stderr=True)) as display, display.doing("checking the data"):
         dataset = open_dataset(data, config, display.preparing)
         source = dataset.source
-        if fix is not None and not isinstance(source, FolderSource):
-            text = f"fix: {source.root} holds arrays, and --fix needs image files with paths; leave --fix out"
-            raise UserError(text, "options-conflict")
+        if fix is not None:
+            check_listable(source)
         height, width, channels = dataset.images.shape[1:]
         shape = TargetShape(height, width, channels, config.fit)
         sizes, found = look_at_sources(dataset, config.max_pixels, shape, display)
@@ -167,6 +167,16 @@ def check(
     )
     write(report, group)
     return report
+
+
+def check_listable(source: DataSource) -> None:
+    """Raise UserError if `--fix` cannot list the images of a source."""
+    if not isinstance(source, FolderSource):
+        text = f"fix: {source.root} holds arrays, and --fix needs image files with paths; leave --fix out"
+        raise UserError(text, "options-conflict")
+    if odd := [path for path in source.paths if any("\ud800" <= letter <= "\udfff" for letter in path)]:
+        text = f"fix: {printable(odd[0])} in {source.root} has a name that is not UTF-8, as a list must be: rename it"
+        raise UserError(text, "value-invalid")
 
 
 def look_at_sources(
@@ -195,8 +205,7 @@ def write(report: CheckReport, group: NDArray[np.int64]) -> None:
             content = page(report)
         else:
             content = list_to_keep(report, group)
-        # a byte of a path that is not UTF-8 stays that byte in the list, and becomes \udcXX in JSON
-        write_atomic(path, content.encode("utf-8", "surrogateescape" if flag == "fix" else "backslashreplace"))
+        write_atomic(path, content.encode(errors="backslashreplace"))  # \udcff in JSON is a byte that is not UTF-8
 
 
 def stored_size(dataset: Dataset) -> tuple[int, int]:

@@ -51,8 +51,8 @@ summary b{text-transform:uppercase;font-size:.75rem;letter-spacing:.05em;margin-
 code{font-size:.85rem;color:var(--soft)}dl{margin:0 0 .8rem;display:grid;
 grid-template-columns:max-content 1fr;gap:.1rem 1rem}dd{margin:0;overflow-wrap:anywhere}
 @media(max-width:40rem){dl{grid-template-columns:1fr}dd{margin:0 0 .35rem}}
-.pictures{display:grid;grid-template-columns:repeat(auto-fill,minmax(9.5rem,1fr));gap:.8rem;margin:.4rem 0 1rem;padding:0;
-list-style:none}
+.pictures{display:grid;grid-template-columns:repeat(auto-fill,minmax(9.5rem,1fr));gap:.8rem;margin:.4rem 0 1rem;
+padding:0;list-style:none}
 figure{margin:0}figure div{display:flex;flex-wrap:wrap;gap:3px}
 img{width:64px;height:64px;object-fit:contain;image-rendering:pixelated;background:#fff;border:1px solid var(--line)}
 figcaption{font-size:.75rem;overflow-wrap:anywhere}
