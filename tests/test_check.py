@@ -24,13 +24,10 @@ from ptarmigan.commands.score import shuffled
 from ptarmigan.config import Data
 from ptarmigan.data import HELD_OUT, TRAIN, open_dataset
 from ptarmigan.data.check import near
-from ptarmigan.data.check.files import look_at_files
 from ptarmigan.data.check.finding import Finding, by_severity
 from ptarmigan.data.check.images import flat_images
 from ptarmigan.data.check.labels import doubtful_labels
 from ptarmigan.data.check.summary import summary
-from ptarmigan.data.decode import TargetShape
-from ptarmigan.data.index import FolderSource
 from ptarmigan.evaluation.features.cache import cached_features
 from support import call, raises, random_projection
 
@@ -126,22 +123,6 @@ def test_an_archive_that_is_read_in_order_gives_the_same_findings(
     report = check(tmp_path / "photos.tar.gz")
     for code in torture.FILES:
         assert accused(report, code) == faults[code], code
-
-
-def test_processes_find_what_threads_find(
-    planted: tuple[Path, dict[str, set[str]]], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    dataset = open_dataset(planted[0], Data())
-    assert isinstance(dataset.source, FolderSource)
-    shape, calls = TargetShape(32, 32, 3), []
-    decoded = {dataset.source.paths[at] for at in dataset.source_indices}
-    threads = look_at_files(dataset.source, decoded, Data().max_pixels, shape)
-    monkeypatch.setattr("ptarmigan.data.workers.MANY", 1)
-    monkeypatch.setattr("ptarmigan.data.workers.cores", lambda: 2)
-    found = look_at_files(dataset.source, decoded, Data().max_pixels, shape, lambda *progress: calls.append(progress))
-    assert found == threads
-    assert calls[-1] == ("checking files", len(threads), len(threads))
-    assert len(threads) == len(dataset.source.paths)
 
 
 # --- the command -----------------------------------------------------------------------------------------------------
@@ -277,7 +258,7 @@ def test_crops_small_images_and_unequal_classes_are_said(tmp_path: Path) -> None
 def test_the_hash_is_that_of_its_definition() -> None:
     """The 8x8 lowest frequencies of the cosine transform of the grey image, above their median."""
     images = np.stack([np.asarray(torture.healthy(seed, 32)) for seed in range(20)])
-    for image, found in zip(images, near.dct_hashes(images), strict=True):
+    for image, found in zip(images, near.dct_hashes(images, [near.WHOLE])[0], strict=True):
         grey = image @ np.array([0.299, 0.587, 0.114])
         low = dctn(grey, norm="ortho")[:8, :8].ravel()
         expected = np.packbits(low > np.median(low)).view(np.uint64)[0]

@@ -50,7 +50,7 @@ class Facts(NamedTuple):
 def look_at_files(
     source: FolderSource, decoded: set[str], max_pixels: int, shape: TargetShape, on_progress: OnProgress | None = None
 ) -> dict[str, Facts | Failure]:
-    """The facts of each file of a source, or why it cannot be decoded; read at once, as `read_files` does.
+    """The facts of each file of a source, or why it cannot be decoded; read in threads, since most is said by headers.
 
     decoded: the paths of the files that were decoded; the others are decoded here to learn why they cannot be.
     """
@@ -61,7 +61,7 @@ def look_at_files(
         (facts_of, [path for path in paths if path in decoded]),
         (partial(facts_of, shape=shape), [path for path in paths if path not in decoded]),
     ):
-        answers = read_files(source.storage, named, work, Limits(max_pixels), in_processes=True)
+        answers = read_files(source.storage, named, work, Limits(max_pixels))
         for path, answer in zip(named, answers, strict=True):
             found[path] = answer
             if on_progress is not None:
