@@ -109,7 +109,8 @@ def in_blocks(
     step = max(1, BLOCK // max(1, images[:1].size))
     for start in range(0, len(images if indices is None else indices), step):
         part = slice(start, start + step)
-        yield part, on_white(images[part if indices is None else indices[part]]).transpose(0, 3, 1, 2)
+        pixels = on_white(images[part if indices is None else indices[part]])
+        yield part, np.ascontiguousarray(pixels.transpose(0, 3, 1, 2))
 
 
 def cosines(count: int, frequencies: int, low: float, high: float) -> NDArray[np.float32]:
