@@ -82,6 +82,9 @@ def test_the_list_keeps_what_is_healthy_and_leaves_one_of_each_copy(
     assert conflict["severity"] == "error"
     assert conflict["count"] == torture.EACH == len(conflict["where"])
     assert record["images"]["not read"] == len(broken)
+    train = {finding["code"]: finding["train"] for finding in record["findings"]}
+    assert "becomes 255" in train["16-bit"]
+    assert "white" in train["transparent"]
     check_page(tmp_path / "report.html", faults)
 
 
