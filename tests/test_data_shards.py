@@ -115,6 +115,15 @@ def test_the_label_column_of_parquet(tmp_path: Path) -> None:
     assert labels(found(parquet(tmp_path / "y.parquet", label=["b", "a"] * 4))) == ["b", "a"] * 4
 
 
+def test_rows_of_parquet_without_an_image_are_left_out(tmp_path: Path) -> None:
+    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    images = [png(0), png(1), png(2), None, b"no image", png(3)]
+    pq.write_table(pa.table({"image": images, "label": ["a", "b"] * 3}), tmp_path / "x.parquet")
+    source = found(tmp_path / "x.parquet")
+    assert labels(source) == ["a", "b", "a", "b"]
+    assert any("000003" in notice for notice in source.notices)
+
+
 def test_damaged_parquet_and_none_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "x.parquet"
     path.write_bytes(b"PAR1" + bytes(99))

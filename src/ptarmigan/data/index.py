@@ -267,9 +267,8 @@ def _understand(storage: Storage, name: str, found: Scan, finder: Finder, data: 
     if data.labels is not None:
         labels: Labels | None = _given_labels(storage.root, finder, data.labels)
     elif storage.labels is not None:
-        labels = Labels(
-            storage.root.name, said=storage.labels.said, label=dict(storage.labels.of), named=set(found.digests)
-        )
+        label = {path: name for path, name in storage.labels.of.items() if path in found.digests}
+        labels = Labels(storage.root.name, said=storage.labels.said, label=label, named=set(found.digests))
     else:
         labels = finder.beside()
     given = (data.labels, data.label_column, data.path_column)

@@ -10,11 +10,6 @@ from ptarmigan.core.types import counted
 from ptarmigan.data import Dataset
 from ptarmigan.data.check.images import flat_images
 
-# Notices of `train` whose facts are in findings of `check` that name every file
-COVERED = re.compile(
-    "cannot be decoded|are cropped to|first frame or page|upper 8 bits|of 16 bits or more|have transparency|"
-    "in more than one class|are copies of|fewer than .* training images|is drawn that much more often"
-)
 WRONG = re.compile("cannot be decoded|in more than one class|are copies of")
 LOOKED_AT = 20_000  # images, so that training does not wait for it
 
