@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import math
 import shlex
@@ -16,16 +17,19 @@ import torch
 import failures
 from conftest import SMALL
 from ptarmigan import diagnose, resolve, train
+from ptarmigan.commands import diagnose_samples
 from ptarmigan.config import RECIPES, Train
 from ptarmigan.core.log import read_rows
 from ptarmigan.core.tensor_files import load_tensors
-from ptarmigan.diagnosis import findings as module
-from ptarmigan.diagnosis.findings import KINDS, SEVERITIES, Finding, Log, findings, is_wanted, verdict
+from ptarmigan.diagnosis import columns as module
+from ptarmigan.diagnosis.columns import Log
+from ptarmigan.diagnosis.findings import KINDS, SEVERITIES, Finding, findings, is_wanted, verdict
 from ptarmigan.diagnosis.samples import Reference, d_gap, nyquist_share, shrink
 from ptarmigan.diagnosis.story import events, now
 from ptarmigan.training import snapshot
 from support import call, raises, random_projection
 
+command = importlib.import_module("ptarmigan.commands.diagnose")  # the package has a function of the same name
 LN2 = math.log(2)
 FIELDS = resolve({"batch": 8}).flat()
 IMAGES = np.arange(1, 21) * 1000.0
@@ -332,6 +336,70 @@ def test_what_is_no_log_is_refused(tmp_path: Path) -> None:
         diagnose(tmp_path / "noise")
 
 
+# --- samples of any generator ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def sets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Writes an .npz of labelled images and returns its path."""
+    monkeypatch.setattr(diagnose_samples, "load_extractor", lambda: random_projection(64))
+
+    def save(name: str, images: Any, labels: Any) -> Path:
+        path = tmp_path / f"{name}.npz"
+        np.savez(path, arr_0=images, arr_1=labels, class_names=np.array(["a", "b", "c"]))
+        return path
+
+    return save
+
+
+def test_samples_of_any_generator_are_judged(sets: Any) -> None:
+    real, labels = drawn(480, 0)
+    data = sets("data", real, labels)
+    fakes, asked = drawn(120, 1)
+    healthy = diagnose(samples=sets("healthy", fakes, asked), data=data)
+    assert (healthy.verdict, healthy.log.at[-1], healthy.findings) == ("healthy", 120, [])
+    assert {"d-too-strong", "no-progress"} <= {*healthy.unknown}
+    one_of_each = real[:3][asked]
+    for name, images, of in (
+        ("copies", real[:120], labels[:120]), ("collapse", one_of_each, asked),
+        ("class-ignored", fakes, (asked + 1) % 3), ("colour-shift", fakes // 2 + 100, asked),
+    ):  # fmt: skip
+        found = diagnose(samples=sets(name, images, of), data=data)
+        assert name in [finding.name for finding in found.findings]
+        assert "--config" not in found.findings[0].remedy
+
+
+def test_samples_are_judged_together_with_a_log_of_another_tool(sets: Any, tmp_path: Path) -> None:
+    log, (real, labels) = tmp_path / "log.csv", drawn(480, 0)
+    log.write_text("d_loss\n" + "\n".join(map(str, D)))
+    found = diagnose(log, samples=sets("x", real[:3][labels[:60]], labels[:60]), data=sets("data", real, labels))
+    assert {"d-too-strong", "collapse"} <= {finding.name for finding in found.findings}
+    told = {event.finding.name: event for event in found.events}
+    assert told["d-too-strong"].since < told["collapse"].since == 39
+    assert "collapse" in [event.finding.name for event in told["d-too-strong"].explained]
+
+
+def test_samples_that_cannot_be_judged_are_refused(
+    sets: Any, tmp_path: Path, shapes: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images, labels = drawn(480, 0)
+    data, few = sets("data", images, labels), sets("few", images[:20], labels[:20])
+    with raises("too-few-images", few, "20"):
+        diagnose(samples=few, data=data)
+    with raises("too-few-images", few, "20"):
+        diagnose(samples=data, data=few)
+    with raises("data-missing", "--data"):
+        diagnose(samples=few)
+    with raises("data-missing", "--samples"):
+        diagnose()
+    with raises("options-conflict", "--samples"):
+        diagnose(tmp_path / "log.csv", data=data)
+    assert call(monkeypatch, capsys, "diagnose", "--samples", few, "--data", data)[0] == 2
+    run = train(shapes, out=tmp_path / "run", **SMALL)
+    with raises("options-conflict", run, "--samples"):
+        diagnose(run, samples=data, data=data)
+
+
 # --- in a run --------------------------------------------------------------------------------------------------------
 
 
@@ -399,3 +467,33 @@ def test_a_diagnosis_that_fails_does_not_end_the_run(
     run = train(shapes, out=tmp_path / "run", **scored)
     assert "no such column" in capsys.readouterr().out
     assert "select_kid" in (run / "metrics.jsonl").read_text()
+
+
+def test_a_run_that_trains_is_followed_until_it_ends(
+    scored: dict[str, Any], shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    run = train(shapes, out=tmp_path / "run", **scored)
+    lines = (run / "metrics.jsonl").read_text().splitlines(keepends=True)
+    snapshots = [at for at, line in enumerate(lines, 1) if "findings" in line]
+    growing = iter([0, 2, *(at for at in snapshots for _ in range(2)), None])  # None: the process has ended
+
+    def grow(_: Path) -> bool:
+        count = next(growing)
+        (run / "metrics.jsonl").write_text("".join(lines[:count]))
+        return count is not None
+
+    monkeypatch.setattr(command, "is_locked", grow)
+    monkeypatch.setattr(command, "POLL_SECONDS", 0)
+    capsys.readouterr()
+    status, out, _ = call(monkeypatch, capsys, "diagnose", run, "--watch")
+    verdicts = [line for line in out.splitlines() if line.startswith("verdict")]
+    assert status == 0
+    assert len(verdicts) == len(snapshots) + 2  # also where it is first seen, and at its end
+    assert verdicts[-1] == verdicts[-2]
+    status, _, error = call(monkeypatch, capsys, "diagnose", run, "--watch", "--map", "d_loss=x")
+    assert (status, "[options-conflict]" in error) == (2, True)
+    log = tmp_path / "log.csv"
+    log.write_text("d_loss\n" + "\n".join(map(str, D)))
+    monkeypatch.setattr(command, "is_locked", lambda _: False)
+    assert "[options-conflict]" in call(monkeypatch, capsys, "diagnose", log, "--watch")[2]

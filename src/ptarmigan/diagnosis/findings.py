@@ -7,24 +7,16 @@ from __future__ import annotations
 
 import math
 import shlex
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-Values = NDArray[np.float64]
-
-LEAST_IMAGES = 2000  # over which a column of the log must be beyond its limit
-SHARE = 0.15  # of the images seen so far, over which it must be so in a longer run; SWINGING for swings
-LEAST_ROWS = 3  # of the log
-SNAPSHOTS = 2  # in a row whose statistic must be beyond its limit
-LEAST_UPDATES = 200  # of G, before which its samples are not judged
+from ptarmigan.diagnosis.columns import SPIKE, WEAK, Log
 
 # Limits of the statistics
-LARGE, SPIKE = 100.0, 20.0
-STRONG, WEAK, WRONG = 0.07, 1.15, 3.0
+LARGE = 100.0
+STRONG, WRONG = 0.07, 3.0
 SATURATED, VANISHED = 0.01, 1e-3
 SWING, SWINGING = 0.5, 0.3
 VARIETY, SAME = 0.5, 0.1
@@ -34,13 +26,8 @@ GAP, SIGNS = 0.5, 0.6
 CLOSE = 0.8
 SQUARES = 4.0
 TINT = 0.1
-NOISE, LATELY = 2.0, 3  # standard errors; snapshots in the last third of the budget
-
-# D's loss where it answers every image alike, by the name of the loss
-UNDECIDED = {
-    "minimax": 2 * math.log(2), "non_saturating": 2 * math.log(2), "relativistic": math.log(2), "hinge": 2.0,
-    "least_squares": 0.25, "least_squares_pearson": 1.0,
-}  # fmt: skip
+NOISE, LATELY, WINDOW = 2.0, 2, 0.3  # standard errors; snapshots in the last share of the budget; that share
+OFTEN = 50  # times that each training image was seen, from which more or augmented ones are advised
 
 
 class Finding(NamedTuple):
@@ -50,131 +37,6 @@ class Finding(NamedTuple):
     threshold: str  # the limit that it is beyond
     source: str  # the columns of the log that it is computed from
     remedy: str  # a command line, or in words where the log is not of a run of ptarmigan
-
-
-@dataclass(frozen=True)
-class Log:
-    """The columns of a log, each [T] with NaN where a row has no value, by ptarmigan's names.
-
-    `at` [T] counts the images seen, or the steps in the log of another tool.  `fields` are those of the run's config;
-    {} for another tool's log.
-    """
-
-    at: Values
-    columns: dict[str, Values]
-    fields: Mapping[str, Any] = field(default_factory=dict)
-    unit: str = "images"
-    end: float | None = None  # of the budget
-    run: str | None = None  # the run folder, as it was written
-
-    @classmethod
-    def of_run(cls, rows: Mapping[int, Mapping[str, Any]], fields: Mapping[str, Any], run: str) -> Log:
-        """From the rows of a run's metrics.jsonl, as `core.log.read_rows` returns them."""
-        names = {name for row in rows.values() for name, value in row.items() if isinstance(value, int | float)}
-        columns = {
-            name: np.array([as_float(row.get(name)) for row in rows.values()]) for name in names - {"images_seen"}
-        }
-        columns["diverged"] = np.array([1.0 if row.get("diverged") else math.nan for row in rows.values()])
-        ends = [row["end"] for row in rows.values() if row.get("end")]
-        return cls(np.array([*rows], float), columns, fields, end=ends[-1] if ends else None, run=run)
-
-    def until(self, at: float) -> Log:
-        kept = self.at <= at
-        return Log(
-            self.at[kept], {name: values[kept] for name, values in self.columns.items()}, self.fields, self.unit,
-            self.end, self.run,
-        )  # fmt: skip
-
-    def all(self, name: str) -> Values:
-        values = self.columns.get(name, np.empty(0))
-        return values[~np.isnan(values)]
-
-    def recent(self, name: str, share: float = SHARE) -> Values:
-        """The values of a column over the last images, finite or not; none where the log is too short to judge."""
-        span = self.span(share)
-        if name not in self.columns or self.at[-1] - self.at[0] < span:
-            return np.empty(0)
-        there = ~np.isnan(self.columns[name])
-        rows = max(LEAST_ROWS, int(np.count_nonzero(there & (self.at > self.at[-1] - span))))
-        values = self.columns[name][there]
-        return values[-rows:] if len(values) >= rows else np.empty(0)
-
-    def span(self, share: float = SHARE) -> float:
-        """The images, or steps, over which a column must be beyond its limit."""
-        return float(max(share * self.at[-1], LEAST_IMAGES if self.unit == "images" else 0))
-
-    @property
-    def long_enough(self) -> bool:
-        """Whether there is enough of the log to judge, and of its snapshots if they are scored."""
-        scored = len(self.all("select_kid"))
-        if scored and not self.trained:
-            return False
-        return (
-            len(self.at) >= LEAST_ROWS
-            and self.at[-1] - self.at[0] >= self.span()
-            and (scored == 0 or scored >= SNAPSHOTS)
-        )
-
-    @property
-    def trained(self) -> bool:
-        """Whether G has been updated so often that its samples say something."""
-        return bool(self.at[-1] >= LEAST_UPDATES * self.fields.get("batch", 1))
-
-    def snapshots(self, name: str) -> Values:
-        """The values of a statistic at the last snapshots; none where there are too few."""
-        values = self.all(name)
-        return values[-SNAPSHOTS:] if len(values) >= SNAPSHOTS and self.trained else np.empty(0)
-
-    def train(self, words: str, options: str = "") -> str:
-        """The remedy: the command that repeats the run with other options, or the words."""
-        if self.run is None or not options:
-            return words
-        path = f"./{self.run}" if self.run.startswith("-") else self.run
-        return f"ptarmigan train --config {shlex.quote(f'{path}/config.json')} {options}"
-
-    @property
-    def undecided(self) -> float | None:
-        """D's loss where it answers every image alike: by the config, or a cross-entropy that starts there."""
-        if self.fields:
-            return UNDECIDED.get(self.fields["loss"])
-        first = np.median(self.all("d_adv")[:5]) if len(self.all("d_adv")) else 0.0
-        return next((value for value in (2 * math.log(2), math.log(2)) if abs(first / value - 1) < 0.15), None)
-
-    @property
-    def floor(self) -> float:
-        """The least that D's loss can be: above 0 with smoothed labels."""
-        a = self.fields.get("smoothing", 1.0)
-        return float(-a * math.log(a) - (1 - a) * math.log(1 - a)) if a < 1 else 0.0
-
-    def d_share(self) -> float | None:
-        """D's median loss over the last images, as a share of the loss where it answers every image alike."""
-        values, undecided = self.recent("d_adv"), self.undecided
-        if not len(values) or undecided is None:
-            return None
-        return float((np.median(values) - self.floor) / (undecided - self.floor))
-
-    def spike(self) -> int | None:
-        """The row at which D's loss was largest, if that was far above the loss of a D that cannot decide."""
-        values = self.columns.get("d_adv", np.empty(0))
-        if self.undecided is None or not len(values) or np.isnan(values).all():
-            return None
-        row = int(np.nanargmax(values))
-        return row if values[row] > SPIKE * self.undecided else None
-
-    def recovered(self, row: int) -> bool:
-        """Whether the live score after a row has become as good as the best before it; with none, D's loss is usual."""
-        kids = self.columns.get("select_kid", np.full(len(self.at), math.nan))
-        before, after = (part[~np.isnan(part)] for part in (kids[:row], kids[row:]))
-        if len(before):
-            return len(after) > 0 and bool(after.min() <= before.min())
-        return (share := self.d_share()) is not None and share <= WEAK
-
-
-def as_float(value: Any) -> float:
-    """NaN for what is no number, and infinity for a number that is not finite."""
-    if not isinstance(value, int | float) or isinstance(value, bool):
-        return math.nan
-    return float(value) if abs(value) < 1e300 else math.inf  # NaN is not below it
 
 
 def lower(log: Log, *names: str, by: float = 4) -> str:
@@ -205,7 +67,8 @@ def more_augmentation(log: Log) -> str:
     if augment == "ada":
         return ""
     scheduled = log.fields["augment_p"] != 1.0  # which diffaugment alone takes
-    return f"--augment {'ada' if augment == 'diffaugment' else 'diffaugment'}{' --augment-p 1' if scheduled else ''}"
+    kinds = ("none", "gentle", "diffaugment", "ada")
+    return f"--augment {kinds[kinds.index(augment) + 1]}{' --augment-p 1' if scheduled else ''}"
 
 
 def diverged(log: Log) -> Finding | None:
@@ -422,24 +285,32 @@ def colour_shift(log: Log) -> Finding | None:
 
 
 def no_progress(log: Log) -> Finding | None:
-    """The score has not improved beyond its noise for a third of the budget, so that stopping loses nothing."""
+    """The score has not improved beyond its noise for WINDOW of the budget, so that stopping loses nothing."""
     kids, errors = (log.columns.get(name, np.empty(0)) for name in ("select_kid", "select_kid_error"))
-    if not len(kids) or not len(errors) or not log.end or log.at[-1] >= log.end:
+    if not len(kids) or not len(errors) or not log.end:
         return None
     scored = np.flatnonzero(~np.isnan(kids))
-    lately = log.at[scored] > log.at[-1] - log.end / 3
+    lately = log.at[scored] > log.at[-1] - WINDOW * log.end
     if lately.all() or np.count_nonzero(lately) < LATELY:
         return None
     before, after = (part[int(np.argmin(kids[part]))] for part in (scored[~lately], scored[lately]))
     if kids[before] - kids[after] > NOISE * math.hypot(errors[before], errors[after]):
         return None
-    best = min(before, after, key=lambda row: kids[row])
+    best, often = min(before, after, key=lambda row: kids[row]), log.times_seen >= OFTEN
+    evidence = (
+        f"the least select_kid is {kids[after]:.3g} in the last {WINDOW:g} of the budget and {kids[before]:.3g} before "
+        f"it; the best snapshot is that at {log.at[best]:,.0f} images"
+    )
+    if often:
+        evidence += (
+            f"; each training image was seen {log.times_seen:.0f} times, so more images would help, or --flip where "
+            "mirrored ones are as good"
+        )
+    best_of = shlex.quote(f"{log.run}/best")
+    use = "stop, and use the best generator" if log.run is None else f"ptarmigan sample {best_of}"
     return Finding(
-        "no-progress", "note",
-        f"the least select_kid is {kids[after]:.3g} in the last third of the budget and {kids[before]:.3g} before it; "
-        f"the best snapshot is that at {log.at[best]:,.0f} images",
-        f"a gain of {NOISE:g} standard errors", "select_kid, select_kid_error",
-        "stop, and use the best generator" if log.run is None else f"ptarmigan sample {shlex.quote(f'{log.run}/best')}",
+        "no-progress", "note", evidence, f"a gain of {NOISE:g} standard errors", "select_kid, select_kid_error",
+        log.train(use, more_augmentation(log) if often else ""),
     )  # fmt: skip
 
 
@@ -469,7 +340,7 @@ KINDS: dict[str, Kind] = {
     "copies": Kind(copies, "images are copies of training images"),
     "colour-shift": Kind(colour_shift, "colours differ from the real ones"),
     "checkerboard": Kind(checkerboard, "images have a checkerboard pattern"),
-    "no-progress": Kind(no_progress, "no progress: you may stop and use best/"),
+    "no-progress": Kind(no_progress, "no progress lately: use best/"),
 }
 SEVERITIES = ("note", "warning", "error")
 
