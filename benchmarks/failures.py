@@ -3,6 +3,8 @@
     python benchmarks/failures.py train              every run that is not in the results yet
     python benchmarks/failures.py train --seeds 1    those of one seed
     python benchmarks/failures.py judge              print the tables of docs/diagnosis.md from the results
+    python benchmarks/failures.py others --programs tools/bin
+                                                     what two other tools, installed there, say of the same logs
 
 A planted failure is a run of the shipped trainer with one thing changed: options, or one function replaced while it
 trains.  The log of each run is a line of results/failures.jsonl.  The limits were set on the runs of seed 0; rates are
@@ -12,9 +14,12 @@ of the other seeds, with Wilson's 95 % intervals.
 from __future__ import annotations
 
 import argparse
+import csv
 import json
 import os
+import subprocess
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
@@ -32,7 +37,6 @@ import ptarmigan.training.setup
 import ptarmigan.training.snapshot
 import shapes
 from ptarmigan import train
-from ptarmigan.config import parse_images
 from ptarmigan.core import seeding
 from ptarmigan.core.log import read_rows
 from ptarmigan.data import HELD_OUT, TRAIN, Dataset
@@ -199,9 +203,13 @@ def place(row: dict[str, Any]) -> int | None:
     return next((place for place, name in enumerate(named(row), 1) if name in KINDS[row["kind"]][2]), None)
 
 
-def is_test(row: dict[str, Any]) -> bool:
-    """Whether no limit was set on a run."""
-    return parse_images(row["fields"]["images"]) < FOR_LIMITS
+def result(row: dict[str, Any]) -> str:
+    """How the diagnosis does on a run, in a word and with the findings that are named instead."""
+    names = named(row)
+    if row["kind"] in HEALTHY:
+        return f"alarm: {', '.join(names)}" if names else "healthy"
+    at = place(row)
+    return {None: f"missed: {', '.join(names) or 'healthy'}", 1: "first", 2: "second"}.get(at, "later")
 
 
 def share(count: int, of: int) -> str:
@@ -210,33 +218,72 @@ def share(count: int, of: int) -> str:
     return f"{count} of {of} ({low:.0%} to {high:.0%})"
 
 
+def rates(rows: list[dict[str, Any]], what: str) -> list[str]:
+    planted = [place(row) for row in rows if row["kind"] in KINDS]
+    alarms = [bool(named(row)) for row in rows if row["kind"] in HEALTHY]
+    return [
+        f"{what}: named first {share(planted.count(1), len(planted))}, first or second "
+        f"{share(planted.count(1) + planted.count(2), len(planted))}; healthy runs with an alarm "
+        f"{share(sum(alarms), len(alarms))}"
+    ]
+
+
 def table(rows: list[dict[str, Any]]) -> list[str]:
-    """The rows of the table of docs/diagnosis.md, and the rates over the runs that no limit was set on."""
-    lines, planted, healthy = ["| run | images | named | all that is named |", "|---|---|---|---|"], [], []
-    for row in sorted(rows, key=lambda row: (row["kind"] not in KINDS, [*KINDS, *HEALTHY].index(row["kind"]))):
-        names = named(row)
-        if row["kind"] in KINDS:
-            at = place(row)
-            planted += [at] if is_test(row) else []
-            result = {None: "missed", 1: "first", 2: "second"}.get(at, "later")
-        else:
-            healthy += [len(names)] if is_test(row) else []
-            result = "false alarm" if names else "healthy"
-        lines.append(f"| {row['kind']} | {row['fields']['images']} | {result} | {', '.join(names)} |")
-    if planted:
-        lines.append(f"named first or second: {share(sum(at in (1, 2) for at in planted), len(planted))}")
-    if healthy:
-        lines.append(f"healthy runs with an alarm: {share(sum(map(bool, healthy)), len(healthy))}")
+    """A line for each kind and data set, and the rates over the runs of each half."""
+    seeds = sorted({row["seed"] for row in rows})
+    lines = [f"| run | images | {' | '.join(f'seed {seed}' for seed in seeds)} |", f"|---|---|{'---|' * len(seeds)}"]
+    of = {(row["kind"], row["data"], row["seed"]): row for row in rows}
+    for kind, data in product((*KINDS, *HEALTHY), DATA):
+        cells = [result(of[kind, data, seed]) if (kind, data, seed) in of else "not run" for seed in seeds]
+        if {*cells} != {"not run"}:
+            lines.append(f"| {kind} | {data} | {' | '.join(cells)} |")
+    lines += rates([row for row in rows if row["seed"] == FOR_LIMITS], "limits were set on these")
+    return lines + rates([row for row in rows if row["seed"] != FOR_LIMITS], "the others")
+
+
+def others(rows: list[dict[str, Any]], programs: Path) -> list[str]:
+    """A line for each kind: what runmedic and trainspotter say of the losses and gradients of its logs."""
+    lines = ["| run | logs | runmedic | trainspotter |", "|---|---|---|---|"]
+    for kind in (*KINDS, *HEALTHY):
+        logs = [row["rows"] for row in rows if row["kind"] == kind]
+        if logs:
+            cells = [counted([tool(programs, *command, rows=log) for log in logs]) for command in TOOLS]
+            lines.append(f"| {kind} | {len(logs)} | {' | '.join(cells)} |")
     return lines
+
+
+TOOLS = (("runmedic", "diagnose", "--json"), ("trainspotter", "analyze", "--output=json"))
+NAMES = {"images_seen": "step", "d_adv": "d_loss", "g_adv": "g_loss", "d_grad": "d_grad_norm", "g_grad": "g_grad_norm"}
+
+
+def tool(programs: Path, name: str, *options: str, rows: list[dict[str, Any]]) -> str:
+    """What a tool finds in a log, each once, in its order; "nothing" where it finds nothing."""
+    with tempfile.TemporaryDirectory() as folder:
+        log = Path(folder, "log.csv")
+        with log.open("w") as file:
+            table = csv.writer(file)
+            table.writerow(NAMES.values())
+            table.writerows([row.get(column) for column in NAMES] for row in rows if "d_adv" in row)
+        said = json.loads(subprocess.run([programs / name, *options, log], capture_output=True, check=True).stdout)
+    found = (said[0] if isinstance(said, list) else said)["findings"]
+    return ", ".join(dict.fromkeys(one.get("check") or one["detector"] for one in found)) or "nothing"
+
+
+def counted(texts: list[str]) -> str:
+    return "; ".join(f"{text} ({count})" for text, count in Counter(texts).most_common())
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["train", "judge"])
+    parser.add_argument("what", choices=["train", "judge", "others"])
     parser.add_argument("--seeds", nargs="+", type=int, default=SEEDS)
+    parser.add_argument("--programs", type=Path, help="folder of the programs runmedic and trainspotter")
     given = parser.parse_args()
     if given.what == "judge":
         print(*table(done()), sep="\n")
+        return
+    if given.what == "others":
+        print(*others(done(), given.programs), sep="\n")
         return
     torch.set_num_threads(1)
     os.environ["PTARMIGAN_PROBE_SECONDS"] = "0"
