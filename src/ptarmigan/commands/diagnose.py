@@ -23,7 +23,7 @@ NEEDS = {  # of a finding -> the columns that it cannot do without
     "variety": ("collapse", "too-easy"), "class_accuracy": ("class-ignored",),
     "real_accuracy": ("labels-random",), "copying": ("copies",), "colour_gap": ("colour-shift",),
     "nyquist": ("checkerboard",), "select_kid": ("no-progress",), "d_gap": ("d-overfits",),
-    "d_adv": ("d-too-strong", "d-too-weak", "oscillates"),
+    "d_adv": ("d-too-strong", "d-too-weak"),
 }  # fmt: skip
 
 

@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 Values = NDArray[np.float64]
 
 LEAST_IMAGES = 2000  # over which a column of the log must be beyond its limit
-SHARE = 0.15  # of the images seen so far, over which it must be so in a longer run; SWINGING for swings
+SHARE = 0.15  # of the images seen so far, over which it must be so in a longer run
 LEAST_ROWS = 3  # of the log
 SNAPSHOTS = 2  # in a row whose statistic must be beyond its limit
 LEAST_UPDATES = 200  # of G, before which its samples are not judged
-SPIKE, WEAK = 20.0, 1.15  # times the loss of a D that cannot decide: far above its loss, and above it
+SPIKE, WEAK = 10.0, 1.15  # times the loss of a D that cannot decide: far above its loss, and above it
 
 # D's loss where it answers every image alike, by the name of the loss
 UNDECIDED = {
@@ -66,9 +66,9 @@ class Log:
         values = self.columns.get(name, np.empty(0))
         return values[~np.isnan(values)]
 
-    def recent(self, name: str, share: float = SHARE) -> Values:
+    def recent(self, name: str) -> Values:
         """The values of a column over the last images, finite or not; none where the log is too short to judge."""
-        span = self.span(share)
+        span = self.span()
         if name not in self.columns or self.at[-1] - self.at[0] < span:
             return np.empty(0)
         there = ~np.isnan(self.columns[name])
@@ -76,9 +76,9 @@ class Log:
         values = self.columns[name][there]
         return values[-rows:] if len(values) >= rows else np.empty(0)
 
-    def span(self, share: float = SHARE) -> float:
+    def span(self) -> float:
         """The images, or steps, over which a column must be beyond its limit."""
-        return float(max(share * self.at[-1], LEAST_IMAGES if self.unit == "images" else 0))
+        return float(max(SHARE * self.at[-1], LEAST_IMAGES if self.unit == "images" else 0))
 
     @property
     def long_enough(self) -> bool:
@@ -146,12 +146,15 @@ class Log:
         return row if values[row] > SPIKE * self.undecided else None
 
     def recovered(self, row: int) -> bool:
-        """Whether the live score after a row has become as good as the best before it; with none, D's loss is usual."""
-        kids = self.columns.get("select_kid", np.full(len(self.at), math.nan))
+        """Whether the live score after a row has become as good as the best before it.
+
+        Where none is before the row it has not; in a log without live scores D's loss must be as usual.
+        """
+        kids = self.columns.get("select_kid", np.empty(0))
+        if np.isnan(kids).all():
+            return (share := self.d_share()) is not None and share <= WEAK
         before, after = (part[~np.isnan(part)] for part in (kids[:row], kids[row:]))
-        if len(before):
-            return len(after) > 0 and bool(after.min() <= before.min())
-        return (share := self.d_share()) is not None and share <= WEAK
+        return min(len(before), len(after)) > 0 and bool(after.min() <= before.min())
 
 
 def as_float(value: Any) -> float:
