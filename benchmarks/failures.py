@@ -204,12 +204,11 @@ def place(row: dict[str, Any]) -> int | None:
 
 
 def result(row: dict[str, Any]) -> str:
-    """How the diagnosis does on a run, in a word and with the findings that are named instead."""
-    names = named(row)
+    """How the diagnosis does on a run, in a word and with what it says first instead."""
+    first = next(iter(named(row)), "healthy")
     if row["kind"] in HEALTHY:
-        return f"alarm: {', '.join(names)}" if names else "healthy"
-    at = place(row)
-    return {None: f"missed: {', '.join(names) or 'healthy'}", 1: "first", 2: "second"}.get(at, "later")
+        return first if first == "healthy" else f"alarm: {first}"
+    return {None: f"missed: {first}", 1: "first", 2: "second"}.get(place(row), "later")
 
 
 def share(count: int, of: int) -> str:

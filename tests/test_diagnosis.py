@@ -41,14 +41,16 @@ def log(columns: dict[str, Any], **fields: Any) -> Log:
     return Log(IMAGES, whole, FIELDS | fields, end=21_000.0, run="runs/x")
 
 
+SPIKE = [1.0] * 9 + [15.0] + [1.0] * 10
 PLANTED: list[tuple[str, dict[str, Any], dict[str, Any], dict[str, Any]]] = [
     # finding, columns that have it, columns just inside of the limit, fields
     ("diverged", {"d_grad": 101.0}, {"d_grad": 99.0}, {}),
     ("diverged", {"d_adv": 3.1 * 2 * LN2}, {"d_adv": 1.1 * 2 * LN2}, {}),
     ("diverged", {"g_adv": [1.0] * 19 + [math.inf]}, {"g_adv": 1.0}, {}),
     ("diverged", {"retry": [math.nan] * 19 + [1.0]}, {"retry": math.nan}, {}),
-    ("diverged", {"d_adv": [1.0] * 9 + [30.0] + [1.0] * 10, "select_kid": [1.0] * 9 + [2.0] * 11},
-     {"d_adv": [1.0] * 9 + [30.0] + [1.0] * 10, "select_kid": [1.0] * 9 + [2.0] * 10 + [0.9]}, {}),
+    ("diverged", {"d_adv": SPIKE, "select_kid": [1.0] * 9 + [2.0] * 11},
+     {"d_adv": SPIKE, "select_kid": [1.0] * 9 + [2.0] * 10 + [0.9]}, {}),
+    ("diverged", {"d_adv": SPIKE, "select_kid": [math.nan] * 12 + [1.0] * 8}, {"d_adv": SPIKE}, {}),
     ("d-too-strong", {"d_adv": 0.06 * 2 * LN2}, {"d_adv": 0.08 * 2 * LN2}, {}),
     ("d-too-strong", {"d_adv": 0.06 * LN2}, {"d_adv": 0.08 * LN2}, {"loss": "relativistic"}),
     ("d-too-strong", {"d_adv": 0.33}, {"d_adv": 0.5}, {"smoothing": 0.9, "loss": "non_saturating"}),
@@ -57,12 +59,10 @@ PLANTED: list[tuple[str, dict[str, Any], dict[str, Any], dict[str, Any]]] = [
     ("g-gradient-vanishes", {"g_grad": [1.0] * 10 + [9e-4] * 10}, {"g_grad": [1.0] * 10 + [2e-3] * 10}, {}),
     ("collapse", {"variety": 0.45}, {"variety": [0.4] * 19 + [0.55]}, {}),
     ("labels-random", {"real_accuracy": 0.05}, {"real_accuracy": 0.2}, {}),
-    ("class-ignored", {"real_accuracy": 0.8, "class_accuracy": 0.07}, {"real_accuracy": 0.8, "class_accuracy": 0.1},
+    ("class-ignored", {"real_accuracy": 0.8, "class_accuracy": 0.1}, {"real_accuracy": 0.8, "class_accuracy": 0.2},
      {}),
-    ("too-easy", {"real_accuracy": 0.8, "class_accuracy": 0.9, "variety": 0.7},
-     {"real_accuracy": 0.8, "class_accuracy": 0.9, "variety": 0.95}, {}),
     ("d-overfits", {"d_gap": 0.6}, {"d_gap": [0.6] * 19 + [0.4]}, {}),
-    ("copies", {"copying": 0.7}, {"copying": 0.9}, {}),
+    ("copies", {"copying": 0.5}, {"copying": 0.7}, {}),
     ("colour-shift", {"colour_gap": 0.2}, {"colour_gap": 0.05}, {}),
     ("checkerboard", {"nyquist": 5.0}, {"nyquist": 3.0}, {}),
     ("no-progress", {"select_kid": 1.0, "select_kid_error": 0.1},
@@ -148,16 +148,11 @@ def test_the_story_says_since_when_and_what_explains_what() -> None:
     assert [finding.name for finding in now(told)] == ["collapse", "colour-shift"]
 
 
-@pytest.mark.parametrize("row", failures.done(), ids=lambda row: f"{row['kind']}, {row['fields']['images']}")
+@pytest.mark.parametrize("row", failures.done(), ids=lambda row: "{kind}, {data}, {seed}".format(**row))
 def test_the_logs_of_planted_failures_are_judged_as_the_docs_say(row: Any) -> None:
-    if row["kind"] == "D is not told the class":  # missed: docs/diagnosis.md
-        assert failures.place(row) is None
-    elif row["kind"] == "dcgan":  # a false alarm
-        assert failures.named(row) == ["colour-shift"]
-    elif row["kind"] in failures.KINDS:
-        assert failures.place(row) == 1
-    else:
-        assert failures.named(row) == []
+    docs = (Path(__file__).parents[1] / "docs" / "diagnosis.md").read_text()
+    line = next(line for line in docs.splitlines() if line.startswith(f"| {row['kind']} | {row['data']} |"))
+    assert line.split(" | ")[2 + row["seed"]].removesuffix(" |") == failures.result(row)
 
 
 # --- statistics of samples -------------------------------------------------------------------------------------------

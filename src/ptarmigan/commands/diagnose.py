@@ -20,7 +20,7 @@ from ptarmigan.generator.header import is_locked
 
 POLL_SECONDS = 1.0
 NEEDS = {  # of a finding -> the columns that it cannot do without
-    "variety": ("collapse", "too-easy"), "class_accuracy": ("class-ignored",),
+    "variety": ("collapse",), "class_accuracy": ("class-ignored",),
     "real_accuracy": ("labels-random",), "copying": ("copies",), "colour_gap": ("colour-shift",),
     "nyquist": ("checkerboard",), "select_kid": ("no-progress",), "d_gap": ("d-overfits",),
     "d_adv": ("d-too-strong", "d-too-weak"),
@@ -70,12 +70,8 @@ def diagnose(
     Raises UserError: path-not-found, file-unreadable, log-empty, log-unclear, value-invalid, unknown-name,
     columns-unknown, options-conflict, data-missing, too-few-images.
     """
-    if samples is None and data is not None:
-        raise UserError("data: names the real images that --samples are compared with: give both", "options-conflict")
     if log is None and samples is None:
         raise UserError("name a run or a log, or images with --samples", "data-missing")
-    if samples is not None and data is None:
-        raise UserError(f"samples {samples}: also name the images it was trained on with --data", "data-missing")
     given = {}
     for pair in [map] if isinstance(map, str) else map or ():
         name, equals, column = pair.partition("=")
@@ -83,13 +79,18 @@ def diagnose(
             raise UserError(f"map: expected NAME=COLUMN, as d_loss=loss/D, got {shown(pair)}", "value-invalid")
         given[name] = column
     found = read(user_path(log, "log"), given) if log is not None else Log(np.zeros(1), {}, unit="samples")
-    if samples is not None:
+    if samples is not None and data is not None:
         found = with_samples(found, user_path(samples, "samples"), data)
+    elif samples is not None:
+        text = f"samples {samples}: also name the images that their generator was trained on, with --data"
+        raise UserError(text, "data-missing")
+    elif data is not None:
+        raise UserError("data: is what --samples are compared with: give both", "options-conflict")
     told = events(found)
     return Diagnosis(found, told, now(told))
 
 
-def with_samples(log: Log, samples: Path, data: str | Path | None) -> Log:
+def with_samples(log: Log, samples: Path, data: str | Path) -> Log:
     """The log of another tool, with the statistics of its samples in the last row."""
     if log.fields:
         raise UserError(f"{log.run} is judged by samples of its own: leave it or --samples out", "options-conflict")
@@ -132,7 +133,7 @@ def watch(run: str | Path, on_progress: OnProgress) -> Iterator[Diagnosis]:
 def story(diagnosis: Diagnosis) -> list[str]:
     """The diagnosis as lines of text."""
     log = diagnosis.log
-    lines = [f"verdict: {diagnosis.verdict}, at {log.at[-1]:,.0f} {log.unit}"]
+    lines = [f"verdict: {diagnosis.verdict}, {'in' if log.unit == 'samples' else 'at'} {log.at[-1]:,.0f} {log.unit}"]
     explained = {id(event) for cause in diagnosis.events for event in cause.explained}
     for event in diagnosis.events:
         if id(event) not in explained:
@@ -155,9 +156,8 @@ def print_each(run: Path) -> Diagnosis:
 
 def paragraph(event: Event, log: Log) -> list[str]:
     finding = event.finding
-    since = "" if log.unit == "samples" else f"{span(event, log)}: "
     lines = [
-        f"{since}{finding.name} ({finding.severity}): {KINDS[finding.name].verdict}",
+        f"{span(event, log)}: {finding.name} ({finding.severity}): {KINDS[finding.name].verdict}",
         f"  {finding.evidence}; the limit is {finding.threshold} ({finding.source})",
     ]
     lines += [
@@ -171,5 +171,7 @@ def paragraph(event: Event, log: Log) -> list[str]:
 
 
 def span(event: Event, log: Log) -> str:
+    if log.unit == "samples":
+        return f"in {event.since:,.0f} samples"
     until = f" to {event.until:,.0f}" if event.until is not None else ""
     return f"{'from' if until else 'since'} {event.since:,.0f}{until} {log.unit}"

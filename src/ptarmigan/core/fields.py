@@ -82,7 +82,6 @@ class FieldsButLoss(DataFields, total=False):
         "collapse",
         "class-ignored",
         "d-overfits",
-        "too-easy",
         "copies",
         "colour-shift",
         "checkerboard",
