@@ -64,7 +64,7 @@ PLANTED: list[tuple[str, dict[str, Any], dict[str, Any], dict[str, Any]]] = [
     ("d-overfits", {"d_gap": 0.6}, {"d_gap": [0.6] * 19 + [0.4]}, {}),
     ("copies", {"copying": 0.5}, {"copying": 0.7}, {}),
     ("colour-shift", {"colour_gap": 0.2}, {"colour_gap": 0.05}, {}),
-    ("checkerboard", {"nyquist": 5.0}, {"nyquist": 3.0}, {}),
+    ("checkerboard", {"nyquist": 12.0}, {"nyquist": 9.0}, {}),
     ("no-progress", {"select_kid": 1.0, "select_kid_error": 0.1},
      {"select_kid": 20 - np.arange(20), "select_kid_error": 0.1}, {}),
 ]  # fmt: skip
@@ -124,7 +124,7 @@ def test_a_short_log_is_not_judged() -> None:
 
 
 def test_the_worst_finding_comes_first_and_a_severity_means_it_or_worse() -> None:
-    found = findings(log({"nyquist": 9.0, "variety": 0.2, "select_kid": 1.0, "select_kid_error": 0.1}))
+    found = findings(log({"nyquist": 12.0, "variety": 0.2, "select_kid": 1.0, "select_kid_error": 0.1}))
     assert [finding.severity for finding in found] == ["error", "warning", "note"]
     assert verdict(log({}), found) == KINDS["collapse"].verdict
     error, warning, note = found
@@ -153,6 +153,11 @@ def test_the_logs_of_planted_failures_are_judged_as_the_docs_say(row: Any) -> No
     docs = (Path(__file__).parents[1] / "docs" / "diagnosis.md").read_text()
     line = next(line for line in docs.splitlines() if line.startswith(f"| {row['kind']} | {row['data']} |"))
     assert line.split(" | ")[2 + row["seed"]].removesuffix(" |") == failures.result(row)
+
+
+@pytest.mark.parametrize("row", failures.done(failures.LONGER), ids=lambda row: f"{row['data']}, {len(row['rows'])}")
+def test_the_logs_of_longer_runs_that_were_good_have_no_alarm(row: Any) -> None:
+    assert failures.named(row) == []
 
 
 # --- statistics of samples -------------------------------------------------------------------------------------------

@@ -55,7 +55,7 @@ class Log:
         columns["diverged"] = np.array([1.0 if row.get("diverged") else math.nan for row in rows.values()])
         judged = ({"findings", "select_kid"} & {*row} for row in rows.values())
         columns["snapshot"] = np.array([1.0 if row else math.nan for row in judged])
-        end = next((row["end"] for row in reversed(rows.values()) if row.get("end")), None)
+        end = next((row["end"] for row in reversed([*rows.values()]) if row.get("end")), None)
         return cls(np.array([*rows], float), columns, fields, end=end, run=run, train_images=train_images)
 
     def until(self, at: float) -> Log:
@@ -86,7 +86,7 @@ class Log:
         if self.unit == "samples":
             return True
         scored = len(self.all("select_kid"))
-        if scored and not self.trained:
+        if scored and not self.trained():
             return False
         return (
             len(self.at) >= LEAST_ROWS
@@ -94,15 +94,14 @@ class Log:
             and (scored == 0 or scored >= SNAPSHOTS)
         )
 
-    @property
-    def trained(self) -> bool:
+    def trained(self, updates: int = LEAST_UPDATES) -> bool:
         """Whether G has been updated so often that its samples say something; True for samples that a user chose."""
-        return not self.fields or bool(self.at[-1] >= LEAST_UPDATES * self.fields["batch"])
+        return not self.fields or bool(self.at[-1] >= updates * self.fields["batch"])
 
-    def snapshots(self, name: str) -> Values:
+    def snapshots(self, name: str, updates: int = LEAST_UPDATES) -> Values:
         """The values of a statistic at the last snapshots, or of a user's samples; none where there are too few."""
         values, least = self.all(name), SNAPSHOTS if self.fields else 1
-        return values[-least:] if len(values) >= least and self.trained else np.empty(0)
+        return values[-least:] if len(values) >= least and self.trained(updates) else np.empty(0)
 
     def train(self, words: str, options: str = "") -> str:
         """The remedy: the command that repeats the run with other options, or the words."""

@@ -22,8 +22,9 @@ VARIETY, SAME = 0.5, 0.1
 LABELLED, TOLD = 0.1, 0.2
 GAP = 0.5
 CLOSE = 0.6
-SQUARES = 4.0
+SQUARES = 10.0
 TINT = 0.1
+LATE_UPDATES = 1000  # of G, before which the samples of a good run may not show their class, or have a fine pattern
 NOISE, LATELY, WINDOW = 2.0, 2, 0.3  # standard errors; snapshots in the last share of the budget; that share
 OFTEN = 50  # times that each training image was seen, from which more or augmented ones are advised
 
@@ -178,7 +179,7 @@ def labels_random(log: Log) -> Finding | None:
 
 def class_ignored(log: Log) -> Finding | None:
     """Real images show their class, and generated ones do not."""
-    fake, real = log.snapshots("class_accuracy"), log.snapshots("real_accuracy")
+    fake, real = log.snapshots("class_accuracy", LATE_UPDATES), log.snapshots("real_accuracy")
     if not len(fake) or not len(real) or (known := float(real.max())) < LABELLED:
         return None
     if (share := float(fake.max()) / known) >= TOLD:
@@ -218,7 +219,7 @@ def copies(log: Log) -> Finding | None:
 
 def checkerboard(log: Log) -> Finding | None:
     """A pattern that changes its sign at every pixel."""
-    values = log.snapshots("nyquist")
+    values = log.snapshots("nyquist", LATE_UPDATES)
     if not len(values) or (ratio := float(values.min())) <= SQUARES:
         return None
     if log.fields.get("network") == "dcgan":
