@@ -54,6 +54,7 @@ FIELDS: dict[str, Any] = dict(
 DATA: dict[str, dict[str, Any]] = {"fashion": dict(size="16"), "shapes": dict(size="32", fit="pad")}
 FOR_LIMITS, SEEDS = 0, (0, 1)
 MOST_LINES = 25  # of a log that are kept
+WORSE = 1.1  # times the least live score, at which a run with a good recipe may end and still count as healthy
 COLUMNS = ("attempt", "clock", "images_per_second", "end", "findings")  # of a log that are not kept
 BATCH_NORM = 256  # images for the statistics of batch norm, fewer than `train` uses, because it is done six times
 NO_PENALTY: dict[str, Any] = dict(r1=0.0, r2=0.0)
@@ -210,20 +211,28 @@ def place(row: dict[str, Any]) -> int | None:
 def result(row: dict[str, Any]) -> str:
     """How the diagnosis does on a run, in a word and with what it says first instead."""
     first = next(iter(named(row)), "healthy")
+    if row["kind"] in HEALTHY and not was_good(row):
+        return f"got worse: {first}"
     if row["kind"] in HEALTHY:
         return first if first == "healthy" else f"alarm: {first}"
     return {None: f"missed: {first}", 1: "first", 2: "second"}.get(place(row), "later")
 
 
+def was_good(row: dict[str, Any]) -> bool:
+    """Whether a run ended with a live score about as good as its best; True where it has none."""
+    kids = [line["select_kid"] for line in row["rows"] if "select_kid" in line]
+    return not kids or kids[-1] <= WORSE * min(kids)
+
+
 def share(count: int, of: int) -> str:
     """A count with Wilson's interval."""
     low, high = wilson(count / of, of)[1:] if of else (0.0, 1.0)
-    return f"{count} of {of} ({low:.0%} to {high:.0%})"
+    return f"{count} of {of} ({max(low, 0):.0%} to {high:.0%})"
 
 
 def rates(rows: list[dict[str, Any]]) -> str:
     planted = [place(row) for row in rows if row["kind"] in KINDS]
-    alarms = [bool(named(row)) for row in rows if row["kind"] in HEALTHY]
+    alarms = [bool(named(row)) for row in rows if row["kind"] in HEALTHY and was_good(row)]
     first, second = planted.count(1), planted.count(2)
     return (
         f"named first {share(first, len(planted))}, first or second {share(first + second, len(planted))}; "
@@ -242,7 +251,7 @@ def table(rows: list[dict[str, Any]]) -> list[str]:
             lines.append(f"| {kind} | {data} | {' | '.join(cells)} |")
     for what, is_one in (("limits were set on these", True), ("the others", False)):
         lines.append(f"{what}: {rates([row for row in rows if (row['seed'] == FOR_LIMITS) == is_one])}")
-    longer = done(LONGER)
+    longer = [row for row in done(LONGER) if was_good(row)]
     return [*lines, f"longer runs with an alarm: {share(sum(bool(named(row)) for row in longer), len(longer))}"]
 
 

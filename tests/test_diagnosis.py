@@ -59,7 +59,7 @@ PLANTED: list[tuple[str, dict[str, Any], dict[str, Any], dict[str, Any]]] = [
     ("g-gradient-vanishes", {"g_grad": [1.0] * 10 + [9e-4] * 10}, {"g_grad": [1.0] * 10 + [2e-3] * 10}, {}),
     ("collapse", {"variety": 0.45}, {"variety": [0.4] * 19 + [0.55]}, {}),
     ("labels-random", {"real_accuracy": 0.05}, {"real_accuracy": 0.2}, {}),
-    ("class-ignored", {"real_accuracy": 0.8, "class_accuracy": 0.1}, {"real_accuracy": 0.8, "class_accuracy": 0.2},
+    ("class-ignored", {"real_accuracy": 0.8, "class_accuracy": 0.2}, {"real_accuracy": 0.8, "class_accuracy": 0.3},
      {}),
     ("d-overfits", {"d_gap": 0.6}, {"d_gap": [0.6] * 19 + [0.4]}, {}),
     ("copies", {"copying": 0.5}, {"copying": 0.7}, {}),

@@ -56,22 +56,27 @@ class Diagnosis:
 def diagnose(
     log: str | Path | None = None,
     *,
-    map: Sequence[str] | None = None,
     samples: str | Path | None = None,
     data: str | Path | None = None,
+    map: Sequence[str] | None = None,
 ) -> Diagnosis:
     """Tell what went wrong in a run, from its folder, from the log of another tool or from its samples.
 
     `log` is a run folder, a metrics.jsonl, StyleGAN's stats.jsonl, other JSON lines, a CSV, or a folder of
-    TensorBoard's event files.  `map` names columns that are not recognised: ["d_loss=COLUMN"].  `samples` are the
-    images of any generator, in class folders or an .npz, and `data` what it was trained on; with the log of another
-    tool both are judged together.
+    TensorBoard's event files.  `samples` are the images of any generator, in class folders or an .npz, and `data` what
+    it was trained on; with the log of another tool both are judged together.  `map` names columns that are not
+    recognised: ["d_loss=COLUMN"].
 
     Raises UserError: path-not-found, file-unreadable, log-empty, log-unclear, value-invalid, unknown-name,
     columns-unknown, options-conflict, data-missing, too-few-images.
     """
     if log is None and samples is None:
         raise UserError("name a run or a log, or images with --samples", "data-missing")
+    if samples is None and data is not None:
+        raise UserError(f"data {data}: is what --samples are compared with; give both", "options-conflict")
+    if samples is not None and data is None:
+        text = f"samples {samples}: also name the images that their generator was trained on, with --data"
+        raise UserError(text, "data-missing")
     given = {}
     for pair in [map] if isinstance(map, str) else map or ():
         name, equals, column = pair.partition("=")
@@ -81,11 +86,6 @@ def diagnose(
     found = read(user_path(log, "log"), given) if log is not None else Log(np.zeros(1), {}, unit="samples")
     if samples is not None and data is not None:
         found = with_samples(found, user_path(samples, "samples"), data)
-    elif samples is not None:
-        text = f"samples {samples}: also name the images that their generator was trained on, with --data"
-        raise UserError(text, "data-missing")
-    elif data is not None:
-        raise UserError("data: is what --samples are compared with: give both", "options-conflict")
     told = events(found)
     return Diagnosis(found, told, now(told))
 
