@@ -384,7 +384,7 @@ def test_samples_that_cannot_be_judged_are_refused(
         diagnose(samples=data, data=few)
     with raises("data-missing", "--data"):
         diagnose(samples=few)
-    with raises("data-missing", "--samples"):
+    with raises("usage", "--samples"):
         diagnose()
     with raises("options-conflict", "--samples"):
         diagnose(tmp_path / "log.csv", data=data)

@@ -67,11 +67,11 @@ def diagnose(
     it was trained on; with the log of another tool both are judged together.  `map` names columns that are not
     recognised: ["d_loss=COLUMN"].
 
-    Raises UserError: path-not-found, file-unreadable, log-empty, log-unclear, value-invalid, unknown-name,
+    Raises UserError: usage, path-not-found, file-unreadable, log-empty, log-unclear, value-invalid, unknown-name,
     columns-unknown, options-conflict, data-missing, too-few-images.
     """
     if log is None and samples is None:
-        raise UserError("name a run or a log, or images with --samples", "data-missing")
+        raise UserError("name a run or a log, or images with --samples", "usage")
     if samples is None and data is not None:
         raise UserError(f"data {data}: is what --samples are compared with; give both", "options-conflict")
     if samples is not None and data is None:

@@ -283,9 +283,7 @@ class Kind(NamedTuple):
     explains: tuple[str, ...] = ()
 
 
-OF_SAMPLES = (
-    "collapse", "class-ignored", "copies", "checkerboard", "colour-shift", "no-progress",
-)  # fmt: skip
+OF_SAMPLES = ("collapse", "class-ignored", "copies", "checkerboard", "colour-shift", "no-progress")
 OF_GAME = ("d-too-strong", "d-too-weak", "g-gradient-vanishes")
 KINDS: dict[str, Kind] = {
     "diverged": Kind(diverged, "the losses have diverged", (*OF_GAME, *OF_SAMPLES)),
