@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import math
 import os
 import subprocess
 import tempfile
@@ -54,7 +55,7 @@ FIELDS: dict[str, Any] = dict(
 DATA: dict[str, dict[str, Any]] = {"fashion": dict(size="16"), "shapes": dict(size="32", fit="pad")}
 FOR_LIMITS, SEEDS = 0, (0, 1)
 MOST_LINES = 25  # of a log that are kept
-WORSE = 1.1  # times the least live score, at which a run with a good recipe may end and still count as healthy
+NOISE = 3.0  # standard errors above its least live score, at which a run with a good recipe may end as healthy
 COLUMNS = ("attempt", "clock", "images_per_second", "end", "findings")  # of a log that are not kept
 BATCH_NORM = 256  # images for the statistics of batch norm, fewer than `train` uses, because it is done six times
 NO_PENALTY: dict[str, Any] = dict(r1=0.0, r2=0.0)
@@ -219,9 +220,12 @@ def result(row: dict[str, Any]) -> str:
 
 
 def was_good(row: dict[str, Any]) -> bool:
-    """Whether a run ended with a live score about as good as its best; True where it has none."""
-    kids = [line["select_kid"] for line in row["rows"] if "select_kid" in line]
-    return not kids or kids[-1] <= WORSE * min(kids)
+    """Whether a run ended with a live score as good as its best but for noise; True where it has none."""
+    scores = [(line["select_kid"], line["select_kid_error"]) for line in row["rows"] if "select_kid" in line]
+    if not scores:
+        return True
+    (least, error), (last, last_error) = min(scores), scores[-1]
+    return last - least <= NOISE * math.hypot(error, last_error)
 
 
 def share(count: int, of: int) -> str:
@@ -251,7 +255,7 @@ def table(rows: list[dict[str, Any]]) -> list[str]:
             lines.append(f"| {kind} | {data} | {' | '.join(cells)} |")
     for what, is_one in (("limits were set on these", True), ("the others", False)):
         lines.append(f"{what}: {rates([row for row in rows if (row['seed'] == FOR_LIMITS) == is_one])}")
-    longer = [row for row in done(LONGER) if was_good(row)]
+    longer = done(LONGER)
     return [*lines, f"longer runs with an alarm: {share(sum(bool(named(row)) for row in longer), len(longer))}"]
 
 
