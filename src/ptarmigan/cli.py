@@ -605,12 +605,15 @@ def report(run: Path, /, *, out: Path | None = None, private: Annotated[bool, Pa
     say(str(report(run, out=out, private=private)))
 
 
-@command("diagnose runs/photos-1", "diagnose stats.jsonl --map d_loss=Loss/D/loss --fail-on error")
+@command("diagnose runs/photos-1", "diagnose --samples out/ --data photos/", "diagnose log.csv --fail-on error")
 def diagnose(
-    log: Path,
+    log: Path | None = None,
     /,
     *,
+    samples: Path | None = None,
+    data: Path | None = None,
     map: Annotated[list[str] | None, Parameter(negative_iterable=())] = None,
+    watch: Annotated[bool, Parameter(negative=())] = False,
     fail_on: Literal["note", "warning", "error"] | None = None,
 ) -> int:
     """Tell what went wrong in a run, since when, what else that explains, and what to do.
@@ -620,16 +623,27 @@ def diagnose(
     log
         run folder, of a finished run or of one that still trains; or the log of another tool: JSON lines, StyleGAN's
         stats.jsonl, CSV or a folder of TensorBoard's event files
+    samples
+        the images of any generator, in class folders or an .npz; with or without the log of the tool that trained it
+    data
+        the images that the generator of --samples was trained on
     map
         NAME=COLUMN for a column that is not recognised, such as d_loss=COLUMN or g_loss=COLUMN; may be given several
         times
+    watch
+        follow a run that trains: tell it again at each snapshot, until the run ends or Ctrl-C
     fail_on
         exit with status 1 if a finding of this severity or a worse one holds at the end of the log
     """
-    from ptarmigan.commands.diagnose import diagnose, story
+    from ptarmigan.commands.diagnose import diagnose, print_each, story
 
-    diagnosis = diagnose(log, map=map)
-    say(*story(diagnosis))
+    if watch:
+        if log is None or samples or data or map:
+            raise UserError("--watch follows a run: name its folder, without other options", "options-conflict")
+        diagnosis = print_each(log)
+    else:
+        diagnosis = diagnose(log, map=map, samples=samples, data=data)
+        say(*story(diagnosis))
     return int(diagnosis.fails(fail_on))
 
 

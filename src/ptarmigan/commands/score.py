@@ -20,6 +20,7 @@ from ptarmigan.commands.score_sources import (
     ImageSource,
     file_notes,
     find_run,
+    open_existing_images,
     open_training_data,
 )
 from ptarmigan.config import Data, parse_time
@@ -27,7 +28,7 @@ from ptarmigan.core import files, seeding
 from ptarmigan.core.console import SILENCE, Terminal
 from ptarmigan.core.paths import user_path
 from ptarmigan.core.types import UserError, check_whole, unknown
-from ptarmigan.data import HELD_OUT, TRAIN, Dataset, open_dataset
+from ptarmigan.data import HELD_OUT, TRAIN, Dataset
 from ptarmigan.data.index import may_hold_data
 from ptarmigan.data.split import DEFAULT_SPLIT
 from ptarmigan.data.stream import take_notes
@@ -162,9 +163,7 @@ def open_images(
     if data is None:
         text = f"{model} holds images: also name the real images, as in `ptarmigan score {model} photos/`"
         raise UserError(text, "data-missing")
-    existing = open_dataset(model, Data(size=size, split="none"), bar.reading)
-    height, width, channels = existing.images.shape[1:]
-    dataset = open_dataset(data, Data(size=f"{height}x{width}", channels=channels, split=DEFAULT_SPLIT), bar.reading)
+    existing, dataset = open_existing_images(model, data, Data(size=size, split="none"), DEFAULT_SPLIT, bar.reading)
     notes += file_notes(str(model), existing, str(data), dataset)
     source = ExistingImages(existing, dataset.spec.class_names, sets)
     if source.to_label is None and dataset.spec.classes > 1:

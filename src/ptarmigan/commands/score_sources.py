@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ptarmigan.config import config_of
+from ptarmigan.config import Data, config_of
 from ptarmigan.core import seeding
 from ptarmigan.core.files import Damaged
 from ptarmigan.core.tensor_files import check_arrays, load_tensors
@@ -109,6 +109,16 @@ class ExistingImages:
     def images(self, index: int, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
         images: NDArray[np.uint8] = self.dataset.images[self.dataset_indices(index)[indices]]
         return images
+
+
+def open_existing_images(
+    model: Path, data: str | Path | Dataset | None, options: Data, split: str, on_progress: OnProgress
+) -> tuple[Dataset, Dataset]:
+    """Images of any origin, and the real images in their shape, with that split."""
+    existing = open_dataset(model, options, on_progress)
+    height, width, channels = existing.images.shape[1:]
+    real = open_dataset(data, Data(size=f"{height}x{width}", channels=channels, split=split), on_progress)
+    return existing, real
 
 
 class Originals(NamedTuple):

@@ -13,7 +13,8 @@ from ptarmigan.core.console import duration
 from ptarmigan.core.files import Damaged, load_header, load_json
 from ptarmigan.core.log import read_rows
 from ptarmigan.core.types import counted
-from ptarmigan.diagnosis.findings import KINDS, Log, verdict
+from ptarmigan.diagnosis.columns import Log
+from ptarmigan.diagnosis.findings import KINDS, verdict
 from ptarmigan.diagnosis.story import Event, events, now
 from ptarmigan.evaluation.report import class_rows, html_table, score_rows, sentences
 from ptarmigan.generator.header import load_run_record, read_scores
@@ -37,7 +38,7 @@ def page(run: Path, private: bool = False) -> str:
     """
     record, rows = load_run_record(run), read_rows(run / "metrics.jsonl")
     fields = config_of(record).flat()
-    log = Log.of_run(rows, fields, str(run))
+    log = Log.of_run(rows, fields, str(run), record["data"]["split"]["train"])
     told = events(log) if rows else []
     found = now(told)
     said = verdict(log, found)
