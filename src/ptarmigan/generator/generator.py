@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 import torch
@@ -102,10 +102,14 @@ def image_grid(images: NDArray[np.uint8], columns: int, gap: int = GAP) -> Image
 
 def save_png(picture: Image.Image, path: Path, **text: object) -> None:
     """Write a PNG atomically, with `text` in its text chunks."""
+    files.write_atomic(path, lambda file: write_png(picture, file, **text))
+
+
+def write_png(picture: Image.Image, file: BinaryIO, **text: object) -> None:
     info = PngInfo()
     for key, value in text.items():
         info.add_itxt(key, printable(str(value)))  # a class name may have line breaks, and lone surrogates
-    files.write_atomic(path, lambda file: picture.save(file, "png", pnginfo=info))
+    picture.save(file, "png", pnginfo=info)
 
 
 class Chunk(NamedTuple):
@@ -363,7 +367,16 @@ def check_picture(spec: ImageSpec, classes: int, n: int, option: str = "-n") -> 
 def save_grid(
     generator: TrainedGenerator, images: NDArray[np.uint8], labels: NDArray[np.int64], path: Path, seed: int
 ) -> None:
-    """Write the images of `TrainedGenerator.sample` as one picture: a row per class, or nearly square for one class.
+    """Write the images of `TrainedGenerator.sample` as one picture, `grid_of` them."""
+    picture, text = grid_of(generator, images, labels, seed)
+    save_png(picture, path, **text)
+
+
+def grid_of(
+    generator: TrainedGenerator, images: NDArray[np.uint8], labels: NDArray[np.int64], seed: int
+) -> tuple[Image.Image, dict[str, object]]:
+    """The images of `TrainedGenerator.sample` as one picture, a row per class, or nearly square for one class; and the
+    text of its PNG.
 
     The class is named left of its row, unless the generator is unconditional.  The PNG's text holds the seed, the
     classes from top to bottom, the width of the names in pixels, and the SHA-256 of the generator.
@@ -375,7 +388,7 @@ def save_grid(
         shown = [shown_name(spec.class_names[label], label) for label in classes]
         picture, margin = write_names(picture, shown, spec.height)
     names = ", ".join(spec.class_names[label] for label in classes)
-    save_png(picture, path, seed=seed, classes=names, margin=margin, generator=generator.sha256)
+    return picture, {"seed": seed, "classes": names, "margin": margin, "generator": generator.sha256}
 
 
 def check_room(chunks: Iterator[Chunk], total: int, out: Path) -> Iterator[Chunk]:
