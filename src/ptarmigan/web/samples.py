@@ -19,7 +19,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from ptarmigan.core import seeding
-from ptarmigan.core.types import UserError, class_name, printable
+from ptarmigan.core.types import MOST_NAMES, UserError, class_name, printable, shorten
 from ptarmigan.core.version import __version__
 from ptarmigan.generator.generator import (
     CHUNK_PIXELS,
@@ -85,7 +85,10 @@ def label_of(generator: TrainedGenerator, name: str | None) -> int:
         if name is not None:
             raise UserError("class: this generator has no classes; leave it out", "options-conflict")
         return 0
-    return generator.spec.label(name or "")
+    if name is None:
+        text = f"class is missing: name one of {shorten(classes_of(generator), MOST_NAMES)}"
+        raise UserError(text, "value-invalid")
+    return generator.spec.label(name)
 
 
 def truncation_of(generator: TrainedGenerator, text: str | None) -> float:

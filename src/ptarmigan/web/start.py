@@ -1,28 +1,16 @@
-"""`ptarmigan serve` and `ptarmigan explore`: an address on this machine, until Ctrl-C."""
+"""`ptarmigan serve` and `ptarmigan explore`; starlette and uvicorn are imported once they are known to be there."""
 
 from __future__ import annotations
 
-import errno
-import ipaddress
 import secrets
-import socket
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from ptarmigan.boundary import say
 from ptarmigan.core.console import Display, Terminal
+from ptarmigan.core.paths import user_path
 from ptarmigan.core.types import UserError
 
-if TYPE_CHECKING:
-    from starlette.types import ASGIApp
-
 LOOPBACK = "127.0.0.1"
-PORTS = (*range(8470, 8480), 0)  # that are tried where none is named; 0 is any that is free
-MOST_CONNECTIONS = 1000
-LONGEST_HEAD = 16_384  # bytes of a request's headers
 
 
 def serve(
@@ -43,12 +31,51 @@ def serve(
     with Display(Terminal(stderr=True)) as display, display.doing("loading the generator"):
         from ptarmigan.generator.generator import load
         from ptarmigan.web.samples import classes_of, served
+        from ptarmigan.web.server import Server
 
         generator = load(model, device, at=at)
     token = secrets.token_urlsafe(16)
     names = classes_of(generator)
     of_class = f"class={quote(names[0])}&" if names else ""
-    run(served(generator, token), token, host, port, f"v1/sample?{of_class}seed=3&n=4")
+    Server(served(generator, token)).serve_until_ctrl_c(
+        host, port, token, f"for example ADDRESSv1/sample?{of_class}seed=3&n=4"
+    )
+
+
+def explore(
+    *runs: str | Path,
+    port: int | None = None,
+    host: str = LOOPBACK,
+    device: str = "auto",
+    private: bool = False,
+) -> None:
+    """Show runs in a browser until Ctrl-C, also while they train: verdicts, charts, grids, scores; draw pictures.
+
+    `runs` are run folders and folders of runs (default: the folder runs).  With `private` the page also shows training
+    images, those nearest to a generated one.  The first line on standard output is the address.  Raises UserError:
+    package-missing, port-taken, value-invalid, not-a-run where there is no run, and options-conflict for `private` on
+    an address that other machines reach.
+    """
+    check_packages()
+    from ptarmigan.web.server import Server, is_loopback
+
+    if private and not is_loopback(host):
+        text = f"private: training images are shown on this machine alone, and {host} lets other machines in"
+        raise UserError(f"{text}; leave --host or --private out", "options-conflict")
+    given = [user_path(run, "run") for run in runs or ("runs",)]
+    with Display(Terminal(stderr=True)) as display, display.doing("reading the runs"):
+        from ptarmigan.web.explorer import explored
+        from ptarmigan.web.live import Live
+        from ptarmigan.web.runs import find_runs
+
+        for path in given:
+            if not find_runs([path]):
+                text = f"{path} is neither a run nor a folder of runs: name a folder that `ptarmigan train` made"
+                raise UserError(text, "not-a-run")
+        live = Live(given, private)
+        live.look()
+    token = secrets.token_urlsafe(16)
+    Server(explored(live, token, device), live.end).serve_until_ctrl_c(host, port, token, "open ADDRESS in a browser")
 
 
 def check_packages() -> None:
@@ -61,78 +88,3 @@ def check_packages() -> None:
         raise UserError(text, "package-missing") from None
     assert starlette
     assert uvicorn
-
-
-def run(
-    app: ASGIApp,
-    token: str,
-    host: str,
-    port: int | None,
-    example: str,
-    before_end: Callable[[], Awaitable[None]] | None = None,
-) -> None:
-    """Answer requests until Ctrl-C or SIGTERM; `before_end` is called first then, and ends answers that have no end."""
-    import uvicorn
-
-    class Server(uvicorn.Server):
-        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-            if before_end is not None:
-                await before_end()
-            await super().shutdown(sockets)
-
-    with open_socket(host, port) as listening:
-        name = f"[{host}]" if ":" in host else host
-        address = f"http://{name}:{listening.getsockname()[1]}/{token}/"
-        say(address)
-        note = Terminal(stderr=True).say
-        if not is_loopback(host):
-            note(f"warning: {host} lets other machines in: whoever has this address can use the server, and what is ")
-            note("sent is not encrypted")
-        note(f"for example {address}{example}")
-        note("Ctrl-C ends it")
-        config = uvicorn.Config(
-            app, log_level="critical", access_log=False, server_header=False, ws="none", http="h11", loop="asyncio",
-            timeout_graceful_shutdown=1, limit_concurrency=MOST_CONNECTIONS, h11_max_incomplete_event_size=LONGEST_HEAD,
-        )  # fmt: skip
-        with suppress(KeyboardInterrupt):  # which uvicorn raises again after it has ended
-            Server(config).run([listening])
-
-
-def open_socket(host: str, port: int | None) -> socket.socket:
-    """A socket that listens; raises UserError: port-taken, value-invalid for a host that this machine does not have."""
-    try:
-        family, kind, protocol, _, place = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM)[0]
-    except (OSError, UnicodeError):
-        raise UserError(
-            f"host: {host[:100]} is not an address of this machine; try {LOOPBACK}", "value-invalid"
-        ) from None
-    for number in PORTS if port is None else (port,):
-        listening = socket.socket(family, kind, protocol)
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            listening.bind((place[0], number, *place[2:]))
-            listening.listen()
-            return listening
-        except OverflowError:
-            listening.close()
-            raise UserError(f"port: expected 0 to 65535, got {number}", "value-out-of-range") from None
-        except OSError as error:
-            listening.close()
-            check_bind_error(error, host, number)
-    raise UserError(f"port {port} is taken by another program: name another --port, or leave it out", "port-taken")
-
-
-def check_bind_error(error: OSError, host: str, port: int) -> None:
-    """Raise UserError unless the port is taken."""
-    if error.errno == errno.EADDRINUSE:
-        return
-    if error.errno == errno.EACCES:
-        raise UserError(f"port {port}: the system does not allow it; use one above 1023", "port-taken") from None
-    raise UserError(f"host: cannot listen on {host}: {error.strerror}; try {LOOPBACK}", "value-invalid") from None
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches an address."""
-    with suppress(ValueError):
-        return ipaddress.ip_address(host).is_loopback
-    return host == "localhost"

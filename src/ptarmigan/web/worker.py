@@ -4,29 +4,28 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from starlette.concurrency import run_in_threadpool
 
-from ptarmigan.core.types import UserError
-
 T = TypeVar("T")
-MOST_WAITING = 64  # requests
 
 
 class Worker:
     """Computes one thing at a time, so that requests share the device in turn and the server goes on to answer."""
 
     def __init__(self) -> None:
-        self.lock, self.waiting = asyncio.Lock(), 0
+        self.lock = asyncio.Lock()
+        self.kept: dict[str, tuple[object, Any]] = {}
 
     async def compute(self, work: Callable[[], T]) -> T:
-        """What `work()` returns; raises UserError (server-busy) where too many requests wait already."""
-        if self.waiting >= MOST_WAITING:
-            raise UserError(f"{self.waiting} requests wait for the generator: try again in a while", "server-busy")
-        self.waiting += 1
-        try:
-            async with self.lock:
-                return await run_in_threadpool(work)
-        finally:
-            self.waiting -= 1
+        async with self.lock:
+            return await run_in_threadpool(work)
+
+    async def once(self, name: str, version: object, work: Callable[[], T]) -> T:
+        """What `work()` returned when it was last called under this name with an equal version, or else returns now."""
+        async with self.lock:
+            if name not in self.kept or self.kept[name][0] != version:
+                self.kept[name] = version, await run_in_threadpool(work)
+            result: T = self.kept[name][1]
+            return result
