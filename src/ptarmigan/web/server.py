@@ -35,8 +35,8 @@ class Server(uvicorn.Server):
             await self.before_end()
         await super().shutdown(sockets)
 
-    def serve_until_ctrl_c(self, host: str, port: int | None, token: str, hint: str) -> None:
-        """Print the address, and answer requests until Ctrl-C or SIGTERM; ADDRESS stands for it in the hint.
+    def serve_until_ctrl_c(self, host: str, port: int | None, token: str, example: str = "") -> None:
+        """Print the address, and answer requests until Ctrl-C or SIGTERM; `example` is what follows the address.
 
         Raises UserError as `open_socket` does.
         """
@@ -47,8 +47,7 @@ class Server(uvicorn.Server):
             note = Terminal(stderr=True).say
             if not is_loopback(host):
                 note(f"warning: with --host {host} whoever has this address can use the server; nothing is encrypted")
-            note(hint.replace("ADDRESS", address))
-            note("Ctrl-C ends it")
+            note(f"open {address}{example} in a browser; Ctrl-C ends the server")
             with suppress(KeyboardInterrupt):  # which uvicorn raises again after it has ended
                 self.run([listening])
 

@@ -75,7 +75,7 @@ def explore(
         live = Live(given, private)
         live.look()
     token = secrets.token_urlsafe(16)
-    Server(explored(live, token, device), live.end).serve_until_ctrl_c(host, port, token, "open ADDRESS in a browser")
+    Server(explored(live, token, device), live.end).serve_until_ctrl_c(host, port, token)
 
 
 def check_packages() -> None:
