@@ -21,6 +21,7 @@ from PIL import Image
 
 import ptarmigan.web.live
 import ptarmigan.web.nearest
+import ptarmigan.web.runs
 from browser import CHROMIUM, Browser
 from conftest import SMALL
 from ptarmigan import explore, load, train
@@ -79,7 +80,7 @@ def test_runs_are_found_by_themselves_and_in_a_folder(runs: Path, tmp_path: Path
     assert find_runs([runs / "notes", runs / "notes.txt", tmp_path / "nothing", runs / "first" / "generator"]) == {}
 
 
-def test_a_run_is_described(runs: Path) -> None:
+def test_a_run_is_described(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = runs / "first"
     content = described(run, private=False)
     assert (content["name"], content["state"], content["images"]) == ("first", "finished", 48)
@@ -90,6 +91,11 @@ def test_a_run_is_described(runs: Path) -> None:
     assert 0 < clocks[0] <= clocks[-1] == content["clock"]
     assert content["classes"] == [HOSTILE, "white"]
     assert (content["generator"], content["private"], content["scores"]) == (True, False, [])
+    report = {"figures": {}, "copies": {}, "notes": [], "protocol": {}, "verdict": f"All {HOSTILE} are recognisable."}
+    monkeypatch.setattr(
+        ptarmigan.web.runs, "read_reports", lambda folder: {"x": report} if folder == run / "generator" else {}
+    )
+    assert described(run, private=False)["scores"] == [f"{report['verdict']} "]
     (run / "config.json").write_text("{}")
     assert "config.json" in described(run, private=False)["fault"]
 

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from ptarmigan.commands.compare import read_reports
-from ptarmigan.commands.diagnose import diagnose, story
+from ptarmigan.commands.diagnose import diagnose
 from ptarmigan.core.log import read_rows
 from ptarmigan.core.types import UserError, class_name, counted, printable
-from ptarmigan.evaluation.report import class_rows, headline, score_rows, sentences
+from ptarmigan.evaluation.report import headline
 from ptarmigan.generator.header import config_and_spec, is_locked, load_run_record, state_of
 from ptarmigan.training.run_folder import MARKER
 from ptarmigan.training.snapshot import samples_path
@@ -80,7 +80,7 @@ def described(run: Path, private: bool) -> dict[str, Any]:
             "grids": grids(run, rows),
             "classes": [*map(class_name, spec.class_names)] if conditional else [],
             "generator": (run / GENERATOR).is_file(),
-            "scores": scores(run),
+            "scores": [printable(headline(report)) for report in read_reports(run / "generator").values()],
             "private": private,
             "copies": private and (run / COPIES).is_file(),
             **judged(run),
@@ -106,26 +106,13 @@ def grids(run: Path, rows: dict[int, dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def judged(run: Path) -> dict[str, Any]:
-    """The verdict on a run, and its story."""
+    """The verdict on a run, with the severity of the finding that it names."""
     try:
         diagnosis = diagnose(run)
     except UserError as error:
-        return {"verdict": "too early to judge" if error.code == "log-empty" else printable(str(error)), "story": []}
+        return {"verdict": "too early to judge" if error.code == "log-empty" else printable(str(error))}
     worst = next((finding.severity for finding in diagnosis.findings), "")
-    return {"verdict": diagnosis.verdict, "severity": worst, "story": [*map(printable, story(diagnosis)[1:])]}
-
-
-def scores(run: Path) -> list[dict[str, Any]]:
-    """The reports of `ptarmigan score` as tables and sentences."""
-    return [
-        {
-            "extractor": extractor,
-            "headline": printable(headline(report)),
-            "tables": [[[*map(printable, line)] for line in rows] for rows in (score_rows(report), class_rows(report))],
-            "sentences": [*map(printable, sentences(report))],
-        }
-        for extractor, report in read_reports(run / "generator").items()
-    ]
+    return {"verdict": diagnosis.verdict, "severity": worst}
 
 
 def grid_path(run: Path, images: int) -> Path:

@@ -63,29 +63,9 @@ function showRun(state) {
   show(card, "generator", state.generator);
   show(card, "private", state.private && state.generator);
   show(card, "copies", state.copies);
-  show(card, "story", state.story?.length);
-  show(card, "scores", state.scores?.length);
-  find("story", card).replaceChildren(...(state.story ?? []).map((line) => make("li", line)));
-  find("scores", card).replaceChildren(...(state.scores ?? []).flatMap(scoreParts));
+  find("scores", card).replaceChildren(...(state.scores ?? []).map((text) => make("p", text, { className: "fact" })));
   showGrid(state.id);
   showCharts(state.id);
-}
-
-function scoreParts({ extractor, headline, tables, sentences }) {
-  const list = document.createElement("ul");
-  list.append(...sentences.map((text) => make("li", text)));
-  return [make("h3", extractor), make("p", headline), ...tables.filter((rows) => rows.length).map(table), list];
-}
-
-function table([head, ...body]) {
-  const place = make("div", "", { className: "tables", tabIndex: 0, role: "region", ariaLabel: "Table" });
-  const out = document.createElement("table");
-  for (const [cells, kind] of [[head, "th"], ...body.map((row) => [row, "td"])]) {
-    const line = out.insertRow();
-    line.append(...cells.map((text) => make(kind, text)));
-  }
-  place.append(out);
-  return place;
 }
 
 function showGrid(id) {
