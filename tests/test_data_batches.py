@@ -11,6 +11,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from ptarmigan.core import seeding
 from ptarmigan.data.batches import Batches, ClassOrder, LoadedBatch, shuffled_order, to_float
@@ -103,6 +104,19 @@ def test_a_batch_is_the_images_at_its_positions() -> None:
 def test_the_ends_of_uint8_are_the_ends_of_the_range() -> None:
     out = to_float(torch.tensor([0, 255], dtype=torch.uint8).view(2, 1, 1, 1))
     assert out.flatten().tolist() == [-1, 1]
+
+
+def test_colours_of_rgba_are_those_on_white() -> None:
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (2, 9, 8, 4), np.uint8)
+    images[0, 0, :, 3], images[0, 1, :, 3] = 0, 255
+    seen = to_float(torch.from_numpy(images))
+    assert seen.is_contiguous(memory_format=torch.channels_last)
+    for image, got in zip(images, seen.add(1).mul(127.5).permute(0, 2, 3, 1).numpy(), strict=True):
+        white = Image.alpha_composite(Image.new("RGBA", (8, 9), "white"), Image.fromarray(image))
+        assert np.abs(got[..., :3] - np.asarray(white)[..., :3]).max() <= 1
+        assert np.allclose(got[..., 3], image[..., 3])
+    assert (seen[0, :3, 0] == 1).all()  # what lies behind transparent pixels is not seen
 
 
 @pytest.mark.parametrize("block", [1, 3, 7, 64])

@@ -98,6 +98,10 @@ def test_a_run_is_described(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None
     assert described(run, private=False)["scores"] == [f"{report['verdict']} "]
     (run / "config.json").write_text("{}")
     assert "config.json" in described(run, private=False)["fault"]
+    (run / "config.json").unlink()
+    assert described(run, private=False)["state"] == "reading its images"
+    shutil.rmtree(run)
+    assert "config.json" in described(run, private=False)["fault"]
 
 
 # --- the stream ------------------------------------------------------------------------------------------------------
@@ -168,17 +172,26 @@ def test_pages_and_pictures_of_a_run(runs: Path) -> None:
         assert at.get("/events", method="HEAD").status == 200
 
 
-def test_a_page_runs_its_own_scripts_alone(runs: Path) -> None:
+@pytest.mark.parametrize("page", ["play", "report"])
+def test_a_page_runs_its_own_scripts_alone(page: str, runs: Path) -> None:
     with exploring(runs) as (at, _):
-        answer = at.get(f"/runs/{identifier(runs / 'first')}/play")
-        text = answer.body.decode()
-        assert HOSTILE not in text
-        policies = answer.policy
-        scripts = [one.encode() for one in re.findall("<script>(.*?)</script>", text, re.DOTALL)]
-        assert len(scripts) == 1
-        assert f"'sha256-{base64.b64encode(hashlib.sha256(scripts[0]).digest()).decode()}'" in policies
-        assert "'unsafe-inline'" not in re.findall("script-src[^;]*", policies)[0]
+        answer = at.get(f"/runs/{identifier(runs / 'first')}/{page}")
         assert "script-src 'self';" in at.get("/").policy
+    text = answer.body.decode()
+    assert HOSTILE not in text
+    (script,) = re.findall("<script>(.*?)</script>", text, re.DOTALL)
+    (allowed,) = re.findall("script-src ([^;]*);", answer.policy)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert allowed.split() == [f"'sha256-{digest}'", "'wasm-unsafe-eval'"]
+
+
+def test_a_report_is_that_of_now(runs: Path) -> None:
+    with exploring(runs) as (at, _):
+        here = f"/runs/{identifier(runs / 'first')}/report"
+        before = at.get(here).body
+        assert at.get(here).body == before
+        log(runs / "first", 64_000, d_adv=1.0)
+        assert b"64,000" in at.get(here).body
 
 
 def test_nothing_outside_of_the_runs_is_served(runs: Path, tmp_path: Path) -> None:
@@ -331,7 +344,16 @@ def test_every_control_works_in_a_browser(runs: Path, tmp_path: Path, monkeypatc
         refused = [text for text in page.complaints if "status of 400" not in text]  # the seed of -1
         assert refused == []
 
-        # the page that draws
+        # the pages of a run
+        page.complaints.clear()
         page.click("[data-role=play]")
         page.until("document.querySelector('[role=status]')?.textContent.startsWith('Drew')")
-        assert page.complaints[len(page.complaints) - len(refused) :] == []
+        page.run("history.back()")
+        page.until("document.querySelectorAll('.card').length === 2")
+        page.click("[data-role=report]")
+        page.until("document.querySelector('.film input')")
+        page.run("document.querySelector('.film input').focus()")
+        before = page.run("document.querySelector('.film img').src")
+        page.press("ArrowLeft")
+        assert page.run("document.querySelector('.film img').src") != before
+        assert page.complaints == []

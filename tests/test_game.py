@@ -23,7 +23,7 @@ from ptarmigan.config import Config, Loss, Model, resolve
 from ptarmigan.core.types import Batch, DiscriminatorOutput, ImageSpec
 from ptarmigan.game.optim import adam
 from ptarmigan.game.state import TrainState
-from ptarmigan.game.step import d_step, g_step
+from ptarmigan.game.step import d_step, g_step, generate
 from ptarmigan.losses.adversarial import OBJECTIVES, Objective, objective
 from ptarmigan.losses.conditioning import HEADS, ConditionalDiscriminator, Unconditional
 from support import GivenDraws, raises
@@ -782,3 +782,13 @@ def test_convolutions_in_channels_last_learn_as_they_do_in_plain_memory(recipe: 
     for one, other in zip(*after, strict=True):
         # Adam divides by sqrt(v): where a gradient is 0 but for rounding, only its sign is left
         assert ((one - other).abs() < 1e-9).double().mean() > 0.97
+
+
+def test_generated_images_with_transparency_are_put_on_white() -> None:
+    config = resolve({"width": 4, "latent_dim": 6, "class_dim": 4, "images": 64})
+    state = TrainState.create(config, ImageSpec(16, 16, 4, ("a", "b")), torch.device("cpu"), False)
+    z, labels = torch.randn(3, 6), torch.tensor([0, 1, 0])
+    colour, alpha = state.G(z, labels).split((3, 1), 1)
+    got = generate(state, z, labels)
+    assert torch.allclose(got[:, :3], alpha.add(1) / 2 * colour + (1 - alpha) / 2, atol=1e-5)
+    assert torch.allclose(got[:, 3:], alpha, atol=1e-5)

@@ -10,8 +10,8 @@ import pytest
 
 from conftest import SMALL
 from ptarmigan import plot, train
-from ptarmigan.commands.plot import POINTS, curves_of
 from ptarmigan.core.log import Metrics, read_rows
+from ptarmigan.sharing.charts import POINTS, curves_of
 from support import call, raises
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -50,7 +50,7 @@ def test_the_last_attempt_is_drawn(tmp_path: Path) -> None:
     write(log, *({"images_seen": at, "d_adv": 1.0} for at in (8, 16, 24, 32)))
     write(log, {"images_seen": 16, "back_from": 32}, {"images_seen": 20, "d_adv": 2.0}, {"images_seen": 28, "d_adv": 3})
     assert list(read_rows(log)) == [8, 16, 20, 28]
-    assert curves_of(log)["adversarial loss"]["d_adv"] == ([8, 16, 20, 28], [1, 1, 2, 3])
+    assert curves_of(read_rows(log))["adversarial loss"]["d_adv"] == ([8, 16, 20, 28], [1, 1, 2, 3])
 
 
 def test_scores_have_their_noise_and_long_curves_few_points(tmp_path: Path) -> None:
@@ -60,7 +60,7 @@ def test_scores_have_their_noise_and_long_curves_few_points(tmp_path: Path) -> N
         *({"images_seen": 8 * at, "g_lecam": float(at % 2), "d_adv": float("nan")} for at in range(1, 2 * POINTS + 1)),
         *({"images_seen": 8 * at, "select_kid": 0.5, "select_kid_error": 0.1} for at in (4900, 5000)),
     )
-    panels = curves_of(log)
+    panels = curves_of(read_rows(log))
     assert panels["lecam"]["g_lecam"][1] == [0.5] * POINTS
     assert "adversarial loss" not in panels
     assert [values for _, values in panels["live score"].values()] == [
@@ -89,4 +89,4 @@ def test_values_that_no_run_logs_are_left_out(tmp_path: Path) -> None:
         {"images_seen": 32, "select_kid": 1.0, "select_kid_error": "none"},  # a damaged line
         {"images_seen": 40, "select_kid": 1.0, "d_adv": -1e308},
     )
-    assert curves_of(tmp_path / "metrics.jsonl") == {"adversarial loss": {"d_adv": ([8, 16], [1, 1])}}
+    assert curves_of(read_rows(tmp_path / "metrics.jsonl")) == {"adversarial loss": {"d_adv": ([8, 16], [1, 1])}}

@@ -431,6 +431,18 @@ def test_a_random_state_of_the_caller_has_no_part_and_is_left_alone(shapes: Path
     assert (one / "generator/model.safetensors").read_bytes() == (two / "generator/model.safetensors").read_bytes()
 
 
+def test_what_lies_behind_transparency_does_not_train(tmp_path: Path) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (60, 16, 16, 4), np.uint8)
+    images[:, :8, :, 3] = 0
+    finals = []
+    for behind in (0, 200):
+        images[:, :8, :, :3] = behind
+        np.savez(tmp_path / f"{behind}.npz", arr_0=images, arr_1=np.arange(60) % 3)
+        run = train(tmp_path / f"{behind}.npz", out=tmp_path / f"run-{behind}", **SMALL)
+        finals.append(load_tensors(run / "generator" / "model.safetensors")[0])
+    assert all(torch.equal(value, finals[1][name]) for name, value in finals[0].items())
+
+
 def test_the_learning_rate_is_constant_then_falls_to_zero() -> None:
     rates = [learning_rate(2.0, images, 100, 300, 0.5) for images in (100, 199, 200, 250, 299, 300)]
     assert rates == pytest.approx([2, 2, 2, 1, 0.02, 0])

@@ -1,6 +1,6 @@
 """Class-conditional image GANs whose losses are right.
 
-`train`, `check`, `sample`, `interpolate`, `score`, `compare`, `info`, `plot`, `diagnose`, `replay`, `export`,
+`train`, `check`, `sample`, `interpolate`, `score`, `compare`, `info`, `plot`, `diagnose`, `report`, `replay`, `export`,
 `serve`, `explore` and `identify` do what the commands of the same names do, and `explain` does what the command
 `losses` does.  `load` opens a generator, whose `sample` returns images.  `losses` is the package of loss functions.
 `Dataset` holds images, also of arrays in memory.  `Config` and `resolve` hold the options of a run.  `UserError` is
@@ -36,6 +36,7 @@ _HOMES = {
     "explore": "web.start",
     "plot": "commands.plot",
     "diagnose": "commands.diagnose",
+    "report": "commands.report",
     "replay": "commands.replay",
 }
 __all__ = [*_HOMES, "losses"]

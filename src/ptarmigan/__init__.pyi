@@ -7,6 +7,7 @@ from ptarmigan.commands.diagnose import diagnose as diagnose
 from ptarmigan.commands.export import export as export
 from ptarmigan.commands.plot import plot as plot
 from ptarmigan.commands.replay import replay as replay
+from ptarmigan.commands.report import report as report
 from ptarmigan.commands.score import score as score
 from ptarmigan.config import Config as Config
 from ptarmigan.config import resolve as resolve

@@ -30,9 +30,9 @@ from ptarmigan.boundary import (
     program,
     quote,
     quote_path,
-    report,
     say,
 )
+from ptarmigan.boundary import report as report_error
 from ptarmigan.config import HELP, READING, RECIPES, SECTIONS, TYPES, Scheduled, as_number, default_in_words
 from ptarmigan.core.ranks_env import is_rank_0
 from ptarmigan.core.types import UserError, brief, shorten, shown
@@ -551,6 +551,24 @@ def plot(run: Path, /, *, out: Path | None = None) -> None:
     say(str(plot(run, out=out)))
 
 
+@command("report runs/photos-1", "report runs/photos-1 --out photos.html")
+def report(run: Path, /, *, out: Path | None = None) -> None:
+    """Write the report of RUN as one page: its samples, findings, log, scores, data and options.
+
+    `train` writes it at each snapshot; this command adds the scores of `score`.  It shows no training image.
+
+    Parameters
+    ----------
+    run
+        run folder, of a finished run or of one that still trains
+    out
+        X.html, a new file; default: RUN/report.html, which is replaced
+    """
+    from ptarmigan.commands.report import report
+
+    say(str(report(run, out=out)))
+
+
 @command("diagnose runs/photos-1", "diagnose stats.jsonl --map d_loss=Loss/D/loss --fail-on error")
 def diagnose(
     log: Path,
@@ -725,7 +743,7 @@ def main(arguments: list[str] | None = None) -> None:
     except CycloptsError as error:
         status = fail(usage(error), "usage", 2)
     except (Exception, KeyboardInterrupt) as error:
-        status = report(KeyboardInterrupt() if interrupts and not isinstance(error, UserError) else error)
+        status = report_error(KeyboardInterrupt() if interrupts and not isinstance(error, UserError) else error)
     finally:
         abandon_broken_streams()
     if status:

@@ -15,6 +15,7 @@ from ptarmigan.core.types import brief, counted, printable
 from ptarmigan.data.check.finding import Finding
 from ptarmigan.data.check.images import places
 from ptarmigan.data.decode import MODES
+from ptarmigan.sharing.markup import text
 
 if TYPE_CHECKING:
     from ptarmigan.commands.check import CheckReport
@@ -159,8 +160,3 @@ def side_chart(sizes: Sequence[tuple[int, int]]) -> str:
 
 def chart(marks: str, height: int, label: str) -> str:
     return f'<svg viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{text(label)}">{marks}</svg>'
-
-
-def text(value: str) -> str:
-    """Text for a page: on one line, without control characters, and never markup."""
-    return escape(printable(value).encode(errors="replace").decode())

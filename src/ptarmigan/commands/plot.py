@@ -2,36 +2,18 @@
 
 from __future__ import annotations
 
-import math
-import statistics
-from collections.abc import Sequence
 from pathlib import Path
-
-import numpy as np
-import torch
 
 from ptarmigan.core.files import check_new_path, write_atomic
 from ptarmigan.core.log import read_rows
 from ptarmigan.core.paths import user_path
 from ptarmigan.core.types import UserError, printable
-from ptarmigan.handbook.figures import WIDTH, Line, Marks, Text, document, panel
+from ptarmigan.handbook.figures import WIDTH, Marks, Text, document
+from ptarmigan.sharing.charts import STYLES, Curve, curves_of, draw_panel
 from ptarmigan.training.checkpoint import checkpoints
 
-TITLES = {  # of the panels; a term d_NAME or g_NAME that is not here has a panel NAME
-    "adv": "adversarial loss", "class": "class loss", "r1": "gradient penalties", "r2": "gradient penalties",
-    "gp": "gradient penalties", "grad": "norm of the gradient", "select_kid": "live score",
-    "augment_p": "augmentation", "augment_r": "augmentation", "images_per_second": "images per second",
-    "variety": "samples", "movement": "samples", "copying": "samples", "class_accuracy": "class recognised",
-    "real_accuracy": "class recognised", "colour_gap": "gaps", "d_gap": "gaps",
-}  # fmt: skip
-NOT_DRAWN = ("images_seen", "attempt", "clock", "end", "retry", "lr_scale", "back_from", "finished", "select_kid_error")
-STYLES = ("real", "fake", "generator")  # of the curves of a panel, in their order
 LOOK = "".join(f".{style}{{stroke-width:1.5}}" for style in STYLES) + ".other{stroke-width:1;stroke-dasharray:3 3}"
-LARGEST = 1e100  # value that is drawn; NaN is not below it
-POINTS = 300  # of a curve; each is a mean of neighbouring values
 HEAD, ROW = 44, 240  # heights of the title and of a row of two panels
-
-Curve = tuple[list[float], list[float]]  # images seen, values
 
 
 def plot(run: str | Path, *, out: str | Path | None = None) -> Path:
@@ -46,49 +28,12 @@ def plot(run: str | Path, *, out: str | Path | None = None) -> Path:
     if not log.is_file() and not checkpoints(run):
         raise UserError(f"{run} is not a run: name a folder that `ptarmigan train` made", "not-a-run")
     target = Path(f"{run.resolve().name}.svg") if out is None else user_path(out, "out")
-    panels = curves_of(log)
+    panels = curves_of(read_rows(log))
     if not panels:
         raise UserError(f"{log} has fewer than two lines to draw: wait until the run has logged more", "log-empty")
     check_new_path(target, "out", ".svg")
     write_atomic(target, draw(printable(run.resolve().name), panels).encode())
     return target
-
-
-def curves_of(log: Path) -> dict[str, dict[str, Curve]]:
-    """Panel title -> column of the log -> its curve, those of two values or more."""
-    columns: dict[str, Curve] = {}
-    for seen, row in read_rows(log).items():
-        for name, value in row.items():
-            drawn = name not in NOT_DRAWN and isinstance(value, int | float) and abs(value) < LARGEST
-            for key, number in ((name, value), *band(name, row)) if drawn else ():
-                columns.setdefault(key, ([], []))
-                columns[key][0].append(float(seen))
-                columns[key][1].append(float(number))
-    panels: dict[str, dict[str, Curve]] = {title: {} for title in TITLES.values()}
-    for name, curve in columns.items():
-        of = name.split(" ")[0]
-        kind = of[2:] if of[:2] in ("d_", "g_") else of
-        if len(curve[0]) > 1:
-            panels.setdefault(TITLES.get(kind, kind), {})[name] = thinned(curve)
-    return {title: curves for title, curves in panels.items() if curves}
-
-
-def band(name: str, row: dict[str, float]) -> list[tuple[str, float]]:
-    """Two standard errors below and above a live score."""
-    if name != "select_kid" or "select_kid_error" not in row:
-        return []
-    kid, error = row[name], row["select_kid_error"]
-    return [(f"{name} -2 standard errors", kid - 2 * error), (f"{name} +2 standard errors", kid + 2 * error)]
-
-
-def thinned(curve: Curve) -> Curve:
-    """At most POINTS points, each the mean of as many neighbours."""
-    size = math.ceil(len(curve[0]) / POINTS)
-
-    def means(values: Sequence[float]) -> list[float]:
-        return [statistics.fmean(values[at : at + size]) for at in range(0, len(values), size)]
-
-    return means(curve[0]), means(curve[1])
 
 
 def draw(name: str, panels: dict[str, dict[str, Curve]]) -> str:
@@ -99,21 +44,3 @@ def draw(name: str, panels: dict[str, dict[str, Curve]]) -> str:
         top = HEAD + place // 2 * ROW + 36.0
         drawing += draw_panel((left, top, left + WIDTH / 2 - 80, top + ROW - 90), title, curves)
     return document(drawing, HEAD + -(-len(panels) // 2) * ROW, LOOK, f"{name}: losses and scores over the images seen")
-
-
-def draw_panel(box: tuple[float, float, float, float], title: str, curves: dict[str, Curve]) -> Marks:
-    """A chart with its title at the left, and the names of its curves at the right above it."""
-    seen = np.unique(np.concatenate([x for x, _ in curves.values()]))
-    units = ((1e6, "million "), (1e3, "thousand "), (1, ""))
-    unit, word = next((unit, word) for unit, word in units if seen[-1] >= 10 * unit or unit == 1)
-    styles = {name: "other" if " " in name else STYLES[place % 3] for place, name in enumerate(curves)}
-    lines = [(styles[name], torch.from_numpy(np.interp(seen, *curve))) for name, curve in curves.items()]
-    marks = panel(box, title, f"{word}images seen", torch.from_numpy(seen / unit), lines, least_span=1e-9)
-    at, y = box[2], box[1] - 8
-    for name in reversed([name for name in curves if not name.endswith(" +2 standard errors")]):
-        text = name.replace(" -2", " ±2").removeprefix("select_kid ")
-        marks += [Text("label", (at, y), "end", text)]
-        at -= 7.2 * len(text) + 6
-        marks += [Line(styles[name], ((at - 20, y - 4), (at, y - 4)))]
-        at -= 34
-    return marks

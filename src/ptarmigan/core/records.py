@@ -249,6 +249,8 @@ class LogLine(TypedDict):
     attempt: Count
     select_kid: NotRequired[float]
     select_kid_error: NotRequired[float]
+    clock: NotRequired[float]
+    findings: NotRequired[list[str]]
     end: NotRequired[int | None]
 
 

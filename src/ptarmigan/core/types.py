@@ -181,7 +181,7 @@ class ImageSpec:
 
 
 class Batch(NamedTuple):
-    images: Tensor  # [N, C, H, W] float in [-1, 1]
+    images: Tensor  # [N, C, H, W] float in [-1, 1]; of RGBA the colours are those that are seen on white
     labels: Tensor  # [N] int64
 
 

@@ -65,8 +65,23 @@ class ClassOrder:
 
 
 def to_float(images: Tensor) -> Tensor:
-    """uint8 [N,H,W,C] -> float32 [N,C,H,W] in [-1, 1], channels_last: 0 is -1, 255 is 1."""
-    return images.permute(0, 3, 1, 2).float().div_(127.5).sub_(1)
+    """uint8 [N,H,W,C] -> float32 [N,C,H,W] in [-1, 1], channels_last: 0 is -1, 255 is 1.
+
+    Those of RGBA are put on white.
+    """
+    return on_white(images.permute(0, 3, 1, 2).float().div_(127.5).sub_(1))
+
+
+def on_white(images: Tensor) -> Tensor:
+    """[N, C, H, W] in [-1, 1]; of RGBA the colours become those seen on white, 1 - a (1 - c) with a in [0, 1].
+
+    What lies behind transparent pixels is arbitrary, often another colour in each file, by which D could tell every
+    real image.  The colours of grey and RGB images are as they are.
+    """
+    if images.shape[1] != 4:
+        return images
+    colour, alpha = images[:, :3], images[:, 3:]
+    return torch.cat([1 + (colour - 1) * ((alpha + 1) / 2), alpha], 1)
 
 
 def copy_to_device(images: NDArray[np.uint8], device: torch.device | str) -> Tensor | None:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from ptarmigan.core import dist
 from ptarmigan.core.conv import no_weight_gradients
 from ptarmigan.core.types import Batch, DiscriminatorOutput
+from ptarmigan.data.batches import on_white
 from ptarmigan.game.custom_terms import custom_gradients, custom_terms, move_averages
 from ptarmigan.game.draws import Draws
 from ptarmigan.game.micro_batch import Part, Terms, accumulate, slices, split
@@ -87,9 +88,10 @@ def backprop(state: TrainState, fake: Batch, gradient: Tensor, draws: Draws) -> 
 
 
 def generate(state: TrainState, z: Tensor, labels: Tensor) -> Tensor:
+    """Images of G as D sees them [N, C, H, W]; those of RGBA are put on white."""
     with state.autocast():
         images: Tensor = state.G(z, labels)
-    return images
+    return on_white(images)
 
 
 def discriminate(

@@ -12,6 +12,7 @@ from ptarmigan.core.types import counted
 from ptarmigan.game.augment import describe_policy
 from ptarmigan.game.state import TrainState
 from ptarmigan.generator.generator import MAX_ROWS
+from ptarmigan.sharing.report import NAME
 from ptarmigan.training import checkpoint
 from ptarmigan.training.auto import Choice, expectation
 from ptarmigan.training.budget import SNAPSHOT_SHARE, Schedule, finished, snapshots_due
@@ -78,3 +79,4 @@ def finish(run: Path, state: TrainState, say: Callable[[str], None]) -> None:
         score = f"KID {progress.best_kid:.3g} (standard error {progress.best_error:.2g}) against the select part"
         say(f"  best       {run / 'best'}, at {progress.best_images:,} images: {score}; {against} beyond noise")
     say(f"  log        {run / 'metrics.jsonl'}")
+    say(f"  report     {run / NAME}")

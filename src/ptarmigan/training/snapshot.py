@@ -1,4 +1,4 @@
-"""Write a snapshot: the live score, the checkpoint, and then generator, grid of samples and best generator."""
+"""Write a snapshot: the live score, the checkpoint, and then generator, grid of samples, best generator and report."""
 
 from __future__ import annotations
 
@@ -34,6 +34,7 @@ from ptarmigan.generator.export import export_generator
 from ptarmigan.generator.generator import TrainedGenerator, generate_images, grid_classes, save_grid
 from ptarmigan.generator.header import header_of
 from ptarmigan.networks.layers import recalibrate_batch_norm
+from ptarmigan.sharing.report import write_report
 from ptarmigan.training import checkpoint
 from ptarmigan.training.budget import finished
 
@@ -211,7 +212,8 @@ def choose_best(progress: Progress, images_seen: int, score: JackknifedKid) -> N
 
 
 def write_outputs(run: Path, state: TrainState, dataset: Dataset, display: Display) -> Failures:
-    """Write what is made from the newest checkpoint, as far as it is missing: generator, grid of samples, best.
+    """Write what is made from the newest checkpoint, as far as it is missing: generator, grid of samples, best;
+    and the report of the run.
 
     Where one cannot be written, the others are written all the same; returns those that failed.
     """
@@ -228,6 +230,8 @@ def write_outputs(run: Path, state: TrainState, dataset: Dataset, display: Displ
     with attempted(BEST, failed):
         if progress.best_kid is not None and progress.best_images == seen and not exported(run / "best", seen):
             export_average(run / "best", state, dataset, RULE)
+    with attempted("the report", failed), display.doing("writing the report"):
+        write_report(run)
     return failed
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from importlib.resources import files as resources
 from pathlib import Path
 
 from starlette.applications import Starlette
@@ -14,14 +13,17 @@ from starlette.responses import FileResponse, JSONResponse, Response, StreamingR
 from starlette.routing import Route
 
 from ptarmigan.commands.export import sample_argument
-from ptarmigan.commands.plot import curves_of, draw
+from ptarmigan.commands.plot import draw
+from ptarmigan.core.log import read_rows
 from ptarmigan.core.types import UserError, printable
 from ptarmigan.generator.generator import load
-from ptarmigan.sharing.page import page
+from ptarmigan.sharing import page, report
+from ptarmigan.sharing.charts import curves_of
+from ptarmigan.sharing.markup import asset
 from ptarmigan.web.guard import guarded, only, whole, whole_page
 from ptarmigan.web.live import Live
 from ptarmigan.web.nearest import Nearest
-from ptarmigan.web.runs import COPIES, GENERATOR, grid_path, inside
+from ptarmigan.web.runs import COPIES, GENERATOR, grid_path, inside, signature
 from ptarmigan.web.samples import LAST_SEED
 from ptarmigan.web.worker import Worker
 
@@ -47,12 +49,15 @@ def explored(live: Live, token: str, device: str) -> Starlette:
         return FileResponse(grid_path(run, request.path_params["images"]), media_type="image/png")
 
     async def charts(request: Request, key: str, run: Path) -> Response:
-        drawn = await worker.once(f"charts of {key}", live.version_of(key), lambda: charts_of(run))
+        drawn = await worker.once(f"charts of {key}", signature(run, False), lambda: charts_of(run))
         return Response(drawn, media_type="image/svg+xml")
+
+    async def told(request: Request, key: str, run: Path) -> Response:
+        return whole_page(await worker.once("report", (key, signature(run, False)), lambda: report.page(run)))
 
     async def play(request: Request, key: str, run: Path) -> Response:
         version = key, inside(run, run / GENERATOR).stat().st_mtime_ns
-        return whole_page(await worker.once("play", version, lambda: page(load(run), sample_argument(run, None))))
+        return whole_page(await worker.once("play", version, lambda: page.page(load(run), sample_argument(run, None))))
 
     async def neighbours(request: Request, key: str, run: Path) -> Response:
         check_private(live)
@@ -74,11 +79,11 @@ def explored(live: Live, token: str, device: str) -> Starlette:
         task.cancel()
 
     of_runs: dict[str, OfRun] = {
-        "grids/{images:int}.png": grid, "charts.svg": charts, "play": play, "nearest": neighbours, "copies.png": copies,
+        "grids/{images:int}.png": grid, "charts.svg": charts, "report": told, "play": play, "nearest": neighbours, "copies.png": copies,
     }  # fmt: skip
     return guarded(
         [
-            *(Route(path, asset(*named)) for path, named in ASSETS.items()),
+            *(Route(path, of_asset(*named)) for path, named in ASSETS.items()),
             Route("/events", events),
             Route("/healthz", healthz),
             *(Route(f"/runs/{{key}}/{path}", of_run(live, handler)) for path, handler in of_runs.items()),
@@ -88,8 +93,8 @@ def explored(live: Live, token: str, device: str) -> Starlette:
     )
 
 
-def asset(name: str, kind: str) -> Callable[[Request], Awaitable[Response]]:
-    content = (resources("ptarmigan") / "assets" / "explore" / name).read_bytes()
+def of_asset(name: str, kind: str) -> Callable[[Request], Awaitable[Response]]:
+    content = asset(f"explore/{name}")
 
     async def handler(_: Request) -> Response:
         return Response(content, media_type=kind)
@@ -115,6 +120,6 @@ def check_private(live: Live) -> None:
 
 def charts_of(run: Path) -> str:
     """The run's log as an SVG; raises UserError (log-empty)."""
-    if not (panels := curves_of(run / "metrics.jsonl")):
+    if not (panels := curves_of(read_rows(run / "metrics.jsonl"))):
         raise UserError("the log has fewer than two lines to draw", "log-empty")
     return draw(printable(run.resolve().name), panels)

@@ -98,6 +98,3 @@ class Live:
         if key not in self.runs:
             raise UserError(f"there is no run {key!r:.40}", "path-not-found")
         return self.runs[key]
-
-    def version_of(self, key: str) -> int:
-        return self.states[key].version if key in self.states else 0

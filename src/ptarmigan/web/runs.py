@@ -67,6 +67,8 @@ def described(run: Path, private: bool) -> dict[str, Any]:
     `private`: whether training images may be shown.
     """
     out: dict[str, Any] = {"id": identifier(run), "name": printable(run.resolve().name)}
+    if run.is_dir() and not (run / "config.json").exists():
+        return out | {"verdict": "too early to judge", "state": "reading its images", "images": 0, "clock": 0}
     try:
         config, spec = config_and_spec(run / "config.json", load_run_record(run))
         rows = read_rows(run / "metrics.jsonl")

@@ -7,7 +7,6 @@ import io
 import json
 import math
 import re
-from importlib.resources import files as resources
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -32,6 +31,7 @@ from ptarmigan.generator.generator import (
     pixels_of,
     write_png,
 )
+from ptarmigan.sharing.markup import asset
 from ptarmigan.web.guard import guarded, only, whole
 from ptarmigan.web.worker import Worker
 
@@ -194,8 +194,7 @@ def classes_of(generator: TrainedGenerator) -> list[str]:
 
 def document(generator: TrainedGenerator) -> dict[str, Any]:
     """The OpenAPI document, with the classes of this generator."""
-    text = (resources("ptarmigan") / "assets" / "explore" / "openapi.json").read_text(encoding="utf-8")
-    out: dict[str, Any] = json.loads(text)
+    out: dict[str, Any] = json.loads(asset("explore/openapi.json"))
     out["info"]["version"] = __version__
     parameters = out["paths"]["/v1/sample"]["get"]["parameters"]
     of_class = next(parameter for parameter in parameters if parameter["name"] == "class")

@@ -1,0 +1,153 @@
+"""The report of a run: what the page says, what it never shows, its size, and that it never ends a run."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from conftest import SMALL
+from ptarmigan import Dataset, report, train
+from ptarmigan.core.files import load_header, save_json
+from ptarmigan.core.log import Metrics
+from ptarmigan.sharing import film
+from ptarmigan.sharing.report import page
+from support import call, raises
+
+HOSTILE = "<script>alert(1)</script>"
+MEAN = {"mean": 0.5, "low": 0.4, "high": 0.6}
+
+
+@pytest.fixture(scope="module")
+def run(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run with a class whose name is markup."""
+    with np.load(shapes) as stored:
+        data = Dataset.from_arrays(stored["arr_0"], stored["arr_1"], [HOSTILE, "down", "blot"])
+    return train(data, out=tmp_path_factory.mktemp("runs") / "run<1>", **SMALL)
+
+
+def shown(html: str) -> str:
+    """The words of a page, without its styles and scripts."""
+    return re.sub(r"<(style|script).*?</\1>|<[^>]*>", " ", html, flags=re.DOTALL)
+
+
+def test_training_writes_a_page_of_the_whole_run(run: Path) -> None:
+    html = (run / "report.html").read_text()
+    words = shown(html)
+    for fact in (
+        "run&lt;1&gt;",
+        "48 images seen",
+        "finished",
+        "90 train",
+        "adversarial loss",
+        "--config",
+        "latent_dim",
+    ):
+        assert fact in words, fact
+    assert 'src="http' not in html
+    assert html == page(run)
+
+
+def test_a_name_is_never_markup(run: Path) -> None:
+    html = page(run)
+    assert html.count("<script") == 3  # the template's own
+    assert "&lt;script&gt;alert(1)" in html
+
+
+def test_only_generated_images_are_shown(run: Path) -> None:
+    (run / "private").mkdir()
+    Image.new("L", (16, 16)).save(run / "private" / "copies.png")
+    before = page(run)
+    (run / "private" / "copies.png").unlink()
+    assert before == page(run)
+    assert before.count("data:image") == len(list((run / "samples").glob("0*.png")))
+
+
+def test_findings_are_told_with_their_evidence_and_remedy(run: Path, tmp_path: Path) -> None:
+    assert "There are no findings" in page(run)
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    (broken / "config.json").write_bytes((run / "config.json").read_bytes())
+    assert "Nothing is logged yet" in page(broken)
+    metrics = Metrics(broken / "metrics.jsonl")
+    for at in range(8, 4000, 80):
+        metrics.write(at, d_adv=1e-4, g_adv=9.0, clock=at / 100)
+    metrics.write(4000, findings=["d-too-strong"], select_kid=1.5, select_kid_error=0.25)
+    html = page(broken)
+    for fact in ("d-too-strong: D is too strong", "since ", "--d-lr", "KID 1.5 ± 0.5"):
+        assert fact in shown(html), fact
+    assert "verdict error" in html
+
+
+def test_the_scores_are_shown_with_their_intervals_and_the_worst_class(run: Path) -> None:
+    assert "Not scored yet" in page(run)
+    columns = dict.fromkeys(("held_out", "train", "floor", "excess"), MEAN)
+    of_class = {"held_out_images": 3, "train_images": 30}
+    report: dict[str, Any] = {
+        "verdict": "Weak: down.", "figures": {"kid": columns}, "notes": [],
+        "classes": {
+            HOSTILE: {**of_class, "distance": MEAN},
+            "down": {**of_class, "distance": {"mean": 1.5, "low": 1.4, "high": 1.6}},
+        },
+        "copies": {
+            "authenticity": MEAN, "authenticity_held_out": 0.5, "distance_ratio": MEAN, "closer_than_held_out": MEAN,
+        },
+        "protocol": {
+            "frechet_is_called": "FD", "extractor": "x", "weights_sha256": "0" * 64, "input": "x", "images_a_set": 1,
+            "sets": 1, "held_out_images": 1, "train_images": 1, "data_fingerprint": "x", "images_seen": 48,
+            "seeds": [0],
+        },
+    }  # fmt: skip
+    sha256 = load_header(run / "generator" / "model.safetensors").meta["sha256"]
+    scores = run / "generator" / "scores.json"
+    save_json(scores, {"generator": sha256, "reports": {"Projection": report}})
+    words = shown(page(run))
+    for fact in ("Weak: down.", "Worst class: down", "0.50±0.10"):
+        assert fact in words, fact
+    scores.write_text("{}")
+    assert "scores.json is damaged" in shown(page(run))
+    scores.unlink()
+
+
+def test_a_film_of_many_large_grids_stays_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(film, "MOST_BYTES", 5000)
+    (tmp_path / "samples").mkdir()
+    noise = np.random.default_rng(0).integers(0, 256, (128, 96, 4), np.uint8)
+    for number in range(1, 101):
+        Image.fromarray(noise if number % 2 else noise[:8, :8]).save(tmp_path / "samples" / f"{number:09d}.png")
+    (tmp_path / "samples" / "000000101.png").write_bytes(b"torn")
+    shown = film.film(tmp_path)
+    assert [frame.images_seen for frame in shown.frames] == list(range(1, 101, 8))
+    assert shown.left_out == 101 - 14
+    assert all(len(frame.content) <= 5000 and frame.size == (96, 128) and frame.scale < 1 for frame in shown.frames)
+    assert film.MOST_FRAMES * film.MOST_BYTES * 4 / 3 < 4.1e6
+
+
+def test_a_report_that_cannot_be_written_never_ends_a_run(
+    shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    train(shapes, out=out, **SMALL)
+    (out / "report.html").unlink()
+    (out / "report.html").mkdir()
+    (out / "report.html" / "mine").touch()
+    assert train(shapes, out=out, **{**SMALL, "images": "96"}) == out
+    assert "not written: the report" in capsys.readouterr().out
+
+
+def test_the_command_writes_the_report_again(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (run / "report.html").unlink()
+    assert call(monkeypatch, capsys, "report", run) == (0, f"{run / 'report.html'}\n", "")
+    assert report(run, out=tmp_path / "x.html").read_text() == (run / "report.html").read_text()
+    with raises("file-exists", tmp_path / "x.html"):
+        report(run, out=tmp_path / "x.html")
+    with raises("value-invalid", "x.pdf"):
+        report(run, out=tmp_path / "x.pdf")
+    with raises("not-a-run", tmp_path):
+        report(tmp_path)
