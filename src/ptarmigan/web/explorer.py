@@ -79,7 +79,8 @@ def explored(live: Live, token: str, device: str) -> Starlette:
         task.cancel()
 
     of_runs: dict[str, OfRun] = {
-        "grids/{images:int}.png": grid, "charts.svg": charts, "report": told, "play": play, "nearest": neighbours, "copies.png": copies,
+        "grids/{images:int}.png": grid, "charts.svg": charts, "report": told, "play": play, "nearest": neighbours,
+        "copies.png": copies,
     }  # fmt: skip
     return guarded(
         [
