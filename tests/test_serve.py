@@ -343,6 +343,7 @@ def test_another_host_is_warned_of(
     status, out, err = call(monkeypatch, capsys, "serve", model, "--host", host)
     assert status == 0
     assert urlsplit(out.strip()).hostname == host
+    assert f"open {out.strip()}v1/sample?class=boot&" in err
     assert ("warning" in err) == warned
 
 

@@ -37,9 +37,8 @@ def serve(
     token = secrets.token_urlsafe(16)
     names = classes_of(generator)
     of_class = f"class={quote(names[0])}&" if names else ""
-    Server(served(generator, token)).serve_until_ctrl_c(
-        host, port, token, f"for example ADDRESSv1/sample?{of_class}seed=3&n=4"
-    )
+    example = f"v1/sample?{of_class}seed=3&n=4"
+    Server(served(generator, token)).serve_until_ctrl_c(host, port, token, example)
 
 
 def explore(
