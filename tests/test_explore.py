@@ -7,6 +7,7 @@ import base64
 import hashlib
 import io
 import json
+import math
 import re
 import shutil
 import socket
@@ -82,7 +83,7 @@ def test_runs_are_found_by_themselves_and_in_a_folder(runs: Path, tmp_path: Path
 
 def test_a_run_is_described(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = runs / "first"
-    content = described(run, private=False)
+    content = described(run, private=True)
     assert (content["name"], content["state"], content["images"]) == ("first", "finished", 48)
     assert content["verdict"] == "too early to judge"
     assert [grid["images"] for grid in content["grids"]] == sorted(int(p.stem) for p in run.glob("samples/0*.png"))
@@ -90,7 +91,7 @@ def test_a_run_is_described(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None
     assert clocks == sorted(clocks)
     assert 0 < clocks[0] <= clocks[-1] == content["clock"]
     assert content["classes"] == [HOSTILE, "white"]
-    assert (content["generator"], content["private"], content["scores"]) == (True, False, [])
+    assert (content["generator"], content["private"], content["copies"], content["scores"]) == (True, True, False, [])
     report = {"figures": {}, "copies": {}, "notes": [], "protocol": {}, "verdict": f"All {HOSTILE} are recognisable."}
     monkeypatch.setattr(
         ptarmigan.web.runs, "read_reports", lambda folder: {"x": report} if folder == run / "generator" else {}
@@ -124,6 +125,8 @@ def test_the_stream_sends_each_run_and_then_what_changes(runs: Path, monkeypatch
         log(runs / "first", 64, d_adv=1.0)
         changed = next(events)
         assert (changed["name"], changed["images"], changed["clock"]) == ("first", 64, 99.0)
+        log(runs / "first", 48, d_adv=math.nan, select_kid=math.nan)
+        assert next(events)["grids"][-1]["kid"] is None
         shutil.copytree(runs / "first", runs / "third")
         assert next(events)["name"] == "third"
     assert [*events] == []
@@ -256,6 +259,7 @@ def test_training_images_that_are_gone_are_named(runs: Path, trained: Path) -> N
 def test_training_images_are_shown_only_with_private_and_on_this_machine(runs: Path) -> None:
     with exploring(runs) as (at, _):
         here = f"/runs/{identifier(runs / 'first')}"
+        assert described(runs / "first", private=False)["classes"] == []
         for path in ("nearest?class=white", "copies.png"):
             assert (at.get(f"{here}/{path}").status, at.get(f"{here}/{path}").json["code"]) == (403, "not-private")
     with raises("options-conflict", "0.0.0.0"):

@@ -21,10 +21,10 @@ from ptarmigan.boundary import report_unforeseen
 from ptarmigan.core.types import UserError, printable
 
 LONGEST = 2000  # characters of a path, and of a query
-STATUS = {  # of HTTP, by the code of an error; 500 for any other
+STATUS = {  # of HTTP, by the code of an error; 409 for any other, which is a fault of the files, not of the request
     "value-invalid": 400, "value-out-of-range": 400, "unknown-name": 400, "options-conflict": 400,
     "token-wrong": 401, "not-private": 403, "address-unknown": 404, "path-not-found": 404, "no-generator": 404,
-    "log-empty": 404, "data-missing": 404, "server-busy": 503, "out-of-memory": 503,
+    "log-empty": 404, "data-missing": 404, "out-of-memory": 503,
 }  # fmt: skip
 HEADERS = {
     "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
@@ -104,7 +104,7 @@ def whole_page(text: str) -> Response:
 
 def refused(error: UserError, status: int | None = None) -> JSONResponse:
     return JSONResponse(
-        {"code": error.code, "text": printable(str(error))}, STATUS.get(error.code, 500) if status is None else status
+        {"code": error.code, "text": printable(str(error))}, STATUS.get(error.code, 409) if status is None else status
     )
 
 
@@ -122,7 +122,7 @@ async def of_http(request: Request, error: Exception) -> Response:
 
 async def unforeseen(_: Request, error: Exception) -> Response:
     report_unforeseen(error)
-    return refused(UserError("an error that ptarmigan did not foresee; the terminal says more", "internal-error"))
+    return refused(UserError("an error that ptarmigan did not foresee; the terminal says more", "internal-error"), 500)
 
 
 def only(request: Request, *names: str) -> Callable[[str], str | None]:

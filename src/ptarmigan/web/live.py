@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import msgspec
 from starlette.concurrency import run_in_threadpool
 
 from ptarmigan.core.types import UserError
@@ -50,7 +50,7 @@ class Live:
             if before is None or before.signature != now:
                 content = described(run, self.private)
                 training = content.get("state", "").startswith("training")
-                event = f"data: {json.dumps(content)}\n\n".encode()
+                event = b"data: " + msgspec.json.encode(content) + b"\n\n"  # NaN is null
                 self.states[key] = State(signature(run, training), self.version + 1, training, event)
                 self.version += 1
 

@@ -16,7 +16,7 @@ from ptarmigan.core.types import UserError, class_name
 from ptarmigan.data import TRAIN, Dataset
 from ptarmigan.evaluation.features import Extractor, load_extractor
 from ptarmigan.evaluation.features.cache import cached_features
-from ptarmigan.generator.generator import TrainedGenerator, load
+from ptarmigan.generator.generator import load
 from ptarmigan.web.samples import Wanted, label_of, png_text
 
 NEAREST = 8
@@ -43,14 +43,14 @@ class Nearest:
         if prepared.error is not None:
             self.prepared = None  # so that the next request tries again
             raise prepared.error
-        wanted = Wanted(label_of(prepared.generator, name), seed, np.array([image]), 1.0, True)
-        return prepared.nearest_to(wanted.draw(prepared.generator))
+        generator = load(run, self.device)  # again, because a run that trains writes another one
+        wanted = Wanted(label_of(generator, name), seed, np.array([image]), 1.0, True)
+        return prepared.nearest_to(wanted.draw(generator))
 
 
 class Prepared:
-    """A run's generator and the features of its training images, once `thread` has ended without `error`."""
+    """A run's training images and their features, once `thread` has ended without `error`."""
 
-    generator: TrainedGenerator
     dataset: Dataset
     extractor: Extractor
     indices: NDArray[np.int64]  # [N] of the training images that are looked at
@@ -65,8 +65,7 @@ class Prepared:
 
     def _prepare(self) -> None:
         try:
-            self.generator = load(self.run, self.device)
-            self.dataset = open_training_data(self.run, self.generator, None, [], self._show)
+            self.dataset = open_training_data(self.run, load(self.run), None, [], self._show)
             self.extractor = load_extractor(device=self.device)
             self.indices = shuffled(self.dataset.indices(TRAIN))[:MOST]
             done = 0

@@ -80,14 +80,14 @@ def described(run: Path, private: bool) -> dict[str, Any]:
             "images": max(rows, default=0),
             "clock": next((row["clock"] for row in reversed(rows.values()) if "clock" in row), 0),
             "grids": grids(run, rows),
-            "classes": [*map(class_name, spec.class_names)] if conditional else [],
+            "classes": [*map(class_name, spec.class_names)] if private and conditional else [],
             "generator": (run / GENERATOR).is_file(),
             "scores": [printable(headline(report)) for report in read_reports(run / "generator").values()],
             "private": private,
             "copies": private and (run / COPIES).is_file(),
             **judged(run),
         }
-    except (UserError, OSError) as error:
+    except Exception as error:  # one that cannot be read hides no other
         return out | {"fault": printable(str(error))}
 
 

@@ -16,7 +16,7 @@ from ptarmigan.core.terminal import Terminal
 from ptarmigan.core.types import UserError
 
 PORTS = (*range(8470, 8480), 0)  # that are tried where none is named; 0 is any that is free
-MOST_CONNECTIONS = 1000
+MOST_CONNECTIONS = 500  # a process may often open 1,024 files
 LONGEST_HEAD = 16_384  # bytes of a request's headers
 
 
