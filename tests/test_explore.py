@@ -150,7 +150,7 @@ def test_a_run_that_was_killed_is_seen_to_be_stopped(runs: Path, monkeypatch: py
     log(run, 64, d_adv=1.0)
     live = Live([run], False)
     for locked, state in ((True, "training"), (True, "training"), (False, "stopped")):
-        for module in ("generator.header", "web.runs"):
+        for module in ("generator.header", "web.live"):
             monkeypatch.setattr(f"ptarmigan.{module}.is_locked", lambda _, locked=locked: locked)
         live.look()
         (one,) = live.states.values()
@@ -282,83 +282,105 @@ def test_a_folder_without_runs(
 # --- the page --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(CHROMIUM is None, reason="needs chromium")
-def test_every_control_works_in_a_browser(runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def page(runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Browser]:
+    """The page in a browser as wide as a telephone; afterwards its console must be empty."""
     projection = random_projection()
     monkeypatch.setattr(ptarmigan.web.nearest, "load_extractor", lambda device: projection)
-    first, last = sorted(int(path.stem) for path in (runs / "first" / "samples").glob("0*.png"))
-    with exploring(runs, private=True) as (at, _), Browser(tmp_path / "profile") as page:
-        page.look_like(390)
-        page.open(f"http://127.0.0.1:{at.port}/{TOKEN}/")
-        page.until("document.querySelectorAll('.card').length === 2")
-        assert page.run("find('connection').textContent") == "Live"
-        assert page.run("[...document.querySelectorAll('.card h2')].map((e) => e.textContent)") == [
-            "first",
-            "second <b>",
-        ]
-        assert page.run("document.documentElement.scrollWidth") <= 390
+    with exploring(runs, private=True) as (at, _), Browser(tmp_path / "profile") as browser:
+        browser.look_like(390)
+        browser.open(f"http://127.0.0.1:{at.port}/{TOKEN}/")
+        browser.until("document.querySelectorAll('.card').length === 2")
+        yield browser
+        assert browser.complaints == []
 
-        # the film of a run, by keys
-        page.run("document.querySelector('.card input').focus()")
-        page.press("ArrowLeft")
-        assert f"grids/{first}.png" in page.run("find('grid').getAttribute('src')")
-        log(runs / "first", 64, d_adv=1.0)
-        page.until("find('state').textContent.includes('64')")
-        assert f"grids/{first}.png" in page.run("find('grid').getAttribute('src')")  # it stays where one looks
-        page.press("ArrowRight")
-        assert f"grids/{last}.png" in page.run("find('grid').getAttribute('src')")
 
-        # charts
-        page.click(".card details summary")
-        page.until("find('chart').complete && find('chart').naturalWidth > 0")
+def focus(page: Browser, selector: str) -> None:
+    page.run(f"document.querySelector({json.dumps(selector)}).focus()")
 
-        # runs side by side
-        page.run("place.focus()")
-        page.press("ArrowLeft")
-        shown = page.run("[...find('columns').querySelectorAll('img')].map((img) => img.src)")
-        assert [Path(address).name for address in shown] == 2 * [f"{first}.png"]
-        page.run("document.querySelector('[data-role=chosen] input').focus()")
-        page.press(" ")
-        assert page.run("find('columns').children.length") == 1
-        page.press(" ")
-        page.run("unit.focus()")
-        page.press("ArrowDown")
-        page.until("document.querySelector('output[for=place]').textContent.endsWith('s')")
 
-        # nearest training images
-        page.run("document.querySelector('[data-do=nearest]').focus()")
-        page.press("Enter")
-        page.until("document.querySelectorAll('.neighbours img').length === 9")
-        page.run("document.getElementById('seed').focus()")
-        page.type("-1")
-        page.press("Enter")
-        page.until("find('found').textContent.includes('seed')")
-        page.run("document.getElementById('seed').focus()")
-        page.type("5")
-        page.click("[data-do=next]")
-        page.until("document.querySelectorAll('.neighbours img').length === 9")
-        assert page.run("document.getElementById('image').value") == "1"
-        page.click("[data-do=close]")
-        assert page.run("document.activeElement.dataset.do") == "nearest"
+def grids(run: Path) -> list[int]:
+    return sorted(int(path.stem) for path in (run / "samples").glob("0*.png"))
 
-        unnamed = """[...document.querySelectorAll("a, button, input, select, img")].filter((e) => e.checkVisibility()
-            && !e.textContent && !e.labels?.length && !e.alt && !e.ariaLabel).map((e) => e.outerHTML)"""
-        assert page.run(unnamed) == []
-        refused = [text for text in page.complaints if "status of 400" not in text]  # the seed of -1
-        assert refused == []
 
-        # the pages of a run
-        page.complaints.clear()
-        page.click("[data-role=play]")
-        page.until("document.querySelector('[role=status]')?.textContent.startsWith('Drew')")
-        page.run("history.back()")
-        page.until("document.querySelectorAll('.card').length === 2")
-        page.run("find('report').focus()")
-        page.press("Enter")
-        page.until("document.querySelector('.film input') !== null")
-        page.run("document.querySelector('.film input').focus()")
-        before = page.run("document.querySelector('.film img').src")
-        page.press("ArrowLeft")
-        assert page.run("document.querySelector('.film img').src") != before
-        assert page.complaints == []
+def in_browser(test: Any) -> Any:
+    return pytest.mark.slow(pytest.mark.skipif(CHROMIUM is None, reason="needs chromium")(test))
+
+
+@in_browser
+def test_the_page_has_a_card_for_each_run_and_a_name_for_each_control(page: Browser) -> None:
+    assert page.run("find('connection').textContent") == "Live"
+    titles = page.run("[...document.querySelectorAll('.card h2')].map((e) => e.textContent)")
+    assert titles == ["first", "second <b>"]
+    assert page.run("document.documentElement.scrollWidth") <= 390
+    unnamed = """[...document.querySelectorAll("a, button, input, select, img")].filter((e) => e.checkVisibility()
+        && !e.textContent && !e.labels?.length && !e.alt && !e.ariaLabel).map((e) => e.outerHTML)"""
+    assert page.run(unnamed) == []
+
+
+@in_browser
+def test_the_film_of_a_run_by_keys_and_its_charts(page: Browser, runs: Path) -> None:
+    first, last = grids(runs / "first")
+    focus(page, ".card [data-role=film]")
+    page.press("ArrowLeft")
+    shown = "find('grid').getAttribute('src')"
+    assert f"grids/{first}.png" in page.run(shown)
+    log(runs / "first", 64, d_adv=1.0)
+    page.until("find('state').textContent.includes('64')")
+    assert f"grids/{first}.png" in page.run(shown)  # it stays where one looks
+    page.press("ArrowRight")
+    assert f"grids/{last}.png" in page.run(shown)
+    page.click(".card details summary")
+    page.until("find('chart').complete && find('chart').naturalWidth > 0")
+
+
+@in_browser
+def test_runs_side_by_side(page: Browser, runs: Path) -> None:
+    focus(page, "#place")
+    page.press("ArrowLeft")
+    shown = page.run("[...find('columns').querySelectorAll('img')].map((img) => img.src)")
+    assert [Path(address).name for address in shown] == 2 * [f"{grids(runs / 'first')[0]}.png"]
+    focus(page, "[data-role=chosen] input")
+    page.press(" ")
+    assert page.run("find('columns').children.length") == 1
+    page.press(" ")
+    focus(page, "#unit")
+    page.press("ArrowDown")
+    page.until("document.querySelector('output[for=place]').textContent.endsWith('s')")
+
+
+@in_browser
+def test_nearest_training_images_in_the_page(page: Browser) -> None:
+    found = "document.querySelectorAll('.neighbours img').length === 9"
+    focus(page, "[data-do=nearest]")
+    page.press("Enter")
+    page.until(found)
+    focus(page, "#seed")
+    page.type("-1")
+    page.press("Enter")
+    page.until("find('found').textContent.includes('seed')")
+    (refused,) = page.complaints
+    assert "status of 400" in refused
+    page.complaints.clear()
+    focus(page, "#seed")
+    page.type("5")
+    page.click("[data-do=next]")
+    page.until(found)
+    assert page.run("document.getElementById('image').value") == "1"
+    page.click("[data-do=close]")
+    assert page.run("document.activeElement.dataset.do") == "nearest"
+
+
+@in_browser
+def test_the_pages_of_a_run_work_under_their_policy(page: Browser) -> None:
+    page.click("[data-role=play]")
+    page.until("document.querySelector('[role=status]')?.textContent.startsWith('Drew')")
+    page.run("history.back()")
+    page.until("document.querySelectorAll('.card').length === 2")
+    focus(page, "[data-role=report]")
+    page.press("Enter")
+    page.until("document.querySelector('.film input') !== null")
+    focus(page, ".film input")
+    before = page.run("document.querySelector('.film img').src")
+    page.press("ArrowLeft")
+    assert page.run("document.querySelector('.film img').src") != before

@@ -108,6 +108,10 @@ def refused(error: UserError, status: int | None = None) -> JSONResponse:
     )
 
 
+async def healthz(_: Request) -> Response:
+    return JSONResponse({"status": "ok"})
+
+
 async def of_user(_: Request, error: Exception) -> Response:
     assert isinstance(error, UserError)
     return refused(error)

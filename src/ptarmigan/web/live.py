@@ -12,6 +12,7 @@ import msgspec
 from starlette.concurrency import run_in_threadpool
 
 from ptarmigan.core.types import UserError
+from ptarmigan.generator.header import is_locked
 from ptarmigan.web.runs import described, find_runs, signature
 
 EVERY = 1.0  # seconds between two looks at the runs
@@ -26,6 +27,10 @@ class State(NamedTuple):
     version: int  # grows with every change of any run
     training: bool
     event: bytes
+
+    def is_old(self, run: Path) -> bool:
+        """Whether there is something new; a process that was killed changes no file, and leaves the lock open."""
+        return self.signature != signature(run) or (self.training and not is_locked(run))
 
 
 class Live:
@@ -45,13 +50,11 @@ class Live:
         """Find new runs, and describe those that changed."""
         self.runs |= find_runs(self.given)
         for key, run in self.runs.items():
-            before = self.states.get(key)
-            now = signature(run, before is not None and before.training)
-            if before is None or before.signature != now:
-                content = described(run, self.private)
+            if key not in self.states or self.states[key].is_old(run):
+                now, content = signature(run), described(run, self.private)
                 training = content.get("state", "").startswith("training")
                 event = b"data: " + msgspec.json.encode(content) + b"\n\n"  # NaN is null
-                self.states[key] = State(signature(run, training), self.version + 1, training, event)
+                self.states[key] = State(now, self.version + 1, training, event)
                 self.version += 1
 
     async def watch(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from bisect import bisect_right
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -13,7 +14,7 @@ from ptarmigan.commands.diagnose import diagnose
 from ptarmigan.core.log import read_rows
 from ptarmigan.core.types import UserError, class_name, counted, printable
 from ptarmigan.evaluation.report import headline
-from ptarmigan.generator.header import config_and_spec, is_locked, load_run_record, state_of
+from ptarmigan.generator.header import config_and_spec, load_run_record, state_of
 from ptarmigan.training.run_folder import MARKER
 from ptarmigan.training.snapshot import samples_path
 
@@ -49,8 +50,8 @@ def identifier(run: Path) -> str:
     return hashlib.blake2b(str(run.resolve()).encode(errors="surrogateescape"), digest_size=6).hexdigest()
 
 
-def signature(run: Path, training: bool) -> tuple[object, ...]:
-    """What changes when there is something new about a run; `training`: whether it was when one last looked."""
+def signature(run: Path) -> tuple[object, ...]:
+    """What changes when a file of a run does."""
     seen: list[object] = []
     for name in WATCHED:
         try:
@@ -58,7 +59,7 @@ def signature(run: Path, training: bool) -> tuple[object, ...]:
             seen.append((status.st_mtime_ns, status.st_size))
         except OSError:  # it is not there yet, or no longer
             seen.append(None)
-    return (*seen, training and is_locked(run))  # a process that was killed changes no file
+    return tuple(seen)
 
 
 def described(run: Path, private: bool) -> dict[str, Any]:
@@ -94,16 +95,14 @@ def described(run: Path, private: bool) -> dict[str, Any]:
 def grids(run: Path, rows: dict[int, dict[str, Any]]) -> list[dict[str, Any]]:
     """The images and seconds that each grid of samples was drawn after, in order, and the live score then."""
     numbers = sorted(int(path.stem) for path in (run / "samples").glob("*.png") if path.stem.isdecimal())
-    out, clock, at = [], 0.0, iter(sorted(rows.items()))
-    seen, row = next(at, (0, {}))
+    clocks = {seen: row["clock"] for seen, row in rows.items() if "clock" in row}
+    out = []
     for images in numbers:
-        while row and seen <= images:
-            clock = row.get("clock", clock)
-            if seen == images:
-                break
-            seen, row = next(at, (0, {}))
-        of = rows.get(images, {})
-        out.append({"images": images, "clock": clock, "kid": of.get("select_kid"), "error": of.get("select_kid_error")})
+        at, row = bisect_right([*clocks], images), rows.get(images, {})
+        clock = [*clocks.values()][at - 1] if at else 0
+        out.append(
+            {"images": images, "clock": clock, "kid": row.get("select_kid"), "error": row.get("select_kid_error")}
+        )
     return out
 
 

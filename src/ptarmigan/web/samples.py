@@ -32,7 +32,7 @@ from ptarmigan.generator.generator import (
     write_png,
 )
 from ptarmigan.sharing.markup import asset
-from ptarmigan.web.guard import guarded, only, whole
+from ptarmigan.web.guard import guarded, healthz, only, whole
 from ptarmigan.web.worker import Worker
 
 MOST = 64  # images of one request
@@ -121,9 +121,6 @@ def served(generator: TrainedGenerator, token: str) -> Starlette:
     async def openapi(request: Request) -> Response:
         only(request)
         return JSONResponse(document(generator))
-
-    async def healthz(_: Request) -> Response:
-        return JSONResponse({"status": "ok"})
 
     handlers = {"/": openapi, "/openapi.json": openapi, "/v1/model": model, "/v1/sample": sample, "/healthz": healthz}
     return guarded([Route(path, handler) for path, handler in handlers.items()], token)
