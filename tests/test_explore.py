@@ -13,6 +13,7 @@ import shutil
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +28,9 @@ from browser import CHROMIUM, Browser
 from conftest import SMALL
 from ptarmigan import explore, load, train
 from ptarmigan.core.log import Metrics
-from ptarmigan.web.explorer import explored
+from ptarmigan.web.explorer import Explorer
 from ptarmigan.web.live import Live
+from ptarmigan.web.nearest import Nearest
 from ptarmigan.web.runs import described, find_runs, identifier
 from support import call, raises, random_projection
 from test_serve import TOKEN, Address, running
@@ -63,7 +65,8 @@ def runs(trained: Path, tmp_path: Path) -> Path:
 def exploring(*given: Path, private: bool = False) -> Iterator[tuple[Address, Live]]:
     live = Live(given, private)
     live.look()
-    with running(explored(live, TOKEN, "cpu"), before_end=live.end) as at:
+    explorer = Explorer(live, "cpu")
+    with running(explorer.app(TOKEN), before_end=explorer.end) as at:
         yield at, live
 
 
@@ -242,6 +245,24 @@ def test_nearest_training_images(runs: Path, monkeypatch: pytest.MonkeyPatch) ->
         assert (again["distance"], again["png"]) == (0, copied)
         assert at.get(f"/runs/{identifier(run)}/nearest?class=grey").json["code"] == "unknown-name"
         assert at.get(f"/runs/{identifier(run)}/nearest?n=1").json["code"] == "unknown-name"
+
+
+def test_the_preparation_of_training_images_ends_with_the_server(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    projection, batches = replace(random_projection(), sha256=64 * "6"), []  # whose features are not cached yet
+    monkeypatch.setattr(ptarmigan.web.nearest, "load_extractor", lambda device: projection)
+    nearest = Nearest("cpu")
+
+    def forward(*_: object) -> None:
+        batches.append(1)
+        nearest.end()
+
+    projection.network.register_forward_hook(forward)
+    assert "waiting" in nearest.of(runs / "first", "white", 0, 0)
+    assert nearest.prepared is not None
+    nearest.prepared.thread.join(30)
+    assert len(batches) == 1  # of 60 images
+    with raises("interrupted"):
+        nearest.of(runs / "first", "white", 0, 0)
 
 
 def test_training_images_that_are_gone_are_named(runs: Path, trained: Path) -> None:

@@ -35,17 +35,19 @@ ASSETS = {
 OfRun = Callable[[Request, Path], Awaitable[Response]]
 
 
-def explored(live: Live, token: str, device: str) -> Starlette:
-    """The application of `ptarmigan explore`."""
-    explorer = Explorer(live, device)
-    return guarded(explorer.routes(), token, explorer.watching)
-
-
 class Explorer:
-    """The handlers of requests."""
+    """The handlers of the requests to `ptarmigan explore`."""
 
     def __init__(self, live: Live, device: str) -> None:
         self.live, self.worker, self.nearest = live, Worker(), Nearest(device)
+
+    def app(self, token: str) -> Starlette:
+        return guarded(self.routes(), token, self.watching)
+
+    async def end(self) -> None:
+        """End what would go on after the server."""
+        self.nearest.end()
+        await self.live.end()
 
     def routes(self) -> list[BaseRoute]:
         of_runs: dict[str, OfRun] = {

@@ -36,6 +36,7 @@ class Nearest:
         Raises UserError for a class that the generator does not have, and where the training images are not found.
         """
         if self.prepared is None or self.prepared.run != run:
+            self.end()
             self.prepared = Prepared(run, self.device)
         prepared = self.prepared
         if prepared.thread.is_alive():
@@ -46,6 +47,11 @@ class Nearest:
         generator = load(run, self.device)  # again, because a run that trains writes another one
         wanted = Wanted(label_of(generator, name), seed, np.array([image]), 1.0, True)
         return prepared.nearest_to(wanted.draw(generator))
+
+    def end(self) -> None:
+        """End the preparation, if it goes on."""
+        if self.prepared is not None:
+            self.prepared.ended = True
 
 
 class Prepared:
@@ -59,14 +65,16 @@ class Prepared:
     def __init__(self, run: Path, device: str) -> None:
         self.run, self.device = run, device
         self.progress = "loading the generator"
+        self.ended = False  # whether the thread is to end
         self.error: Exception | None = None
-        self.thread = threading.Thread(target=self._prepare, daemon=True)
+        self.thread = threading.Thread(target=self._prepare)
         self.thread.start()
 
     def _prepare(self) -> None:
         try:
             self.dataset = open_training_data(self.run, load(self.run), None, [], self._show)
             self.extractor = load_extractor(device=self.device)
+            self.extractor.network.register_forward_pre_hook(lambda *_: self._go_on())
             self.indices = shuffled(self.dataset.indices(TRAIN))[:MOST]
             done = 0
 
@@ -79,7 +87,12 @@ class Prepared:
         except Exception as error:
             self.error = error
 
+    def _go_on(self) -> None:
+        if self.ended:
+            raise UserError("the server ends, or another run was asked for", "interrupted")
+
     def _show(self, what: str, done: int, total: int | None) -> None:
+        self._go_on()
         self.progress = f"{what}: {done:,}" + (f" of {total:,}" if total else "")
 
     def nearest_to(self, images: NDArray[np.uint8]) -> dict[str, Any]:

@@ -63,7 +63,7 @@ def explore(
         raise UserError(f"{text}; leave --host or --private out", "options-conflict")
     given = [user_path(run, "run") for run in runs or ("runs",)]
     with Display(Terminal(stderr=True)) as display, display.doing("reading the runs"):
-        from ptarmigan.web.explorer import explored
+        from ptarmigan.web.explorer import Explorer
         from ptarmigan.web.live import Live
         from ptarmigan.web.runs import find_runs
 
@@ -74,7 +74,8 @@ def explore(
         live = Live(given, private)
         live.look()
     token = secrets.token_urlsafe(16)
-    Server(explored(live, token, device), live.end).serve_until_ctrl_c(host, port, token)
+    explorer = Explorer(live, device)
+    Server(explorer.app(token), explorer.end).serve_until_ctrl_c(host, port, token)
 
 
 def check_packages() -> None:
