@@ -1,6 +1,6 @@
 """A training step on a CUDA device as plain calls and as recorded graphs: images/s, memory, share of idle time.
 
-    python benchmarks/gpu.py [--seconds 3] [--compile]
+    python benchmarks/gpu.py [--seconds 3] [--compile] [--colour]
 
 The step includes everything that a run does between ticks: addressed latents, images from device memory, the moving
 average of G.  Both ways run interleaved; rates are medians.  Idle is the share of wall time of 50 steps in which the
@@ -29,12 +29,14 @@ CUDA = torch.device("cuda")
 CASES = [  # recipe, height and width, channels, batch
     ("auto", 28, 1, 32), ("auto", 28, 1, 256), ("auto", 64, 3, 64), ("auto", 64, 3, 256), ("dcgan", 64, 3, 128),
 ]  # fmt: skip
+COLOUR = [("auto", 64, 4, 32), ("auto", 64, 3, 32), ("auto", 128, 3, 32), ("auto", 256, 3, 32)]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=3.0, help="of measuring, for each way of each case")
     parser.add_argument("--compile", action="store_true", help="also measure with torch.compile on G")
+    parser.add_argument("--colour", action="store_true", help="measure pictures in colour, from 64x64 to 256x256")
     asked = parser.parse_args()
     if not torch.cuda.is_available():
         parser.error("needs a CUDA device")
@@ -42,7 +44,7 @@ def main() -> None:
     print(
         "recipe  images       batch           images/s: calls   graphs  ratio  idle: calls  graphs  MiB: calls graphs"
     )
-    for case in CASES:
+    for case in COLOUR if asked.colour else CASES:
         for bf16 in (False, True):
             show(case, bf16, asked.seconds)
         if asked.compile:
@@ -84,7 +86,8 @@ def show(case: tuple[str, int, int, int], bf16: bool, seconds: float, compiled: 
 def stepper(case: tuple[str, int, int, int], bf16: bool, by: Step, compiled: bool) -> partial[dict[str, torch.Tensor]]:
     """The step of a case on random images."""
     recipe, size, channels, batch = case
-    config = resolve({"recipe": recipe, "batch": batch, "images": "1000M"})
+    resampling = "smooth" if recipe == "auto" and size > 32 else "strided"
+    config = resolve({"recipe": recipe, "batch": batch, "images": "1000M", "resampling": resampling})
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (20_000, size, size, channels), np.uint8)
     batches = Batches(images, rng.integers(0, 10, 20_000), np.arange(20_000), batch=batch, seed=0, device=CUDA)

@@ -58,7 +58,7 @@ class GivenDraws:
             return None
         return [mask[self.part] for mask in self.halves[("real", "fake").index(half)]]
 
-    def augment(self, images: Tensor, half: str) -> Tensor:
+    def seen(self, images: Tensor, half: str) -> Tensor:
         return self.change(images, half, self.part)
 
     def uniforms(self, purpose: str, count: int) -> Tensor:

@@ -30,7 +30,7 @@ from ptarmigan.core import dist, seeding
 from ptarmigan.core.log import read_log
 from ptarmigan.core.tensor_files import load_tensors
 from ptarmigan.core.types import Batch, DiscriminatorOutput, ImageSpec
-from ptarmigan.data.batches import Batches
+from ptarmigan.data.batches import Batches, on_white
 from ptarmigan.game.augment import (
     CAP,
     DRAWS,
@@ -614,7 +614,7 @@ def test_a_rank_changes_its_share_as_one_alone_would(monkeypatch: pytest.MonkeyP
     s = small(augment="diffaugment")
     s.images_seen = 24
     images = numbers(8, 3, 16, 18).float()
-    whole = Draws.of_d(s, sample_indices(s)).augment(images, "real")
+    whole = Draws.of_d(s, sample_indices(s)).seen(images, "real")
     for world, rank_ in ((2, 0), (2, 1), (4, 3)):
         with monkeypatch.context() as patch:
             patch.setattr(dist, "world", lambda world=world: world)
@@ -622,8 +622,33 @@ def test_a_rank_changes_its_share_as_one_alone_would(monkeypatch: pytest.MonkeyP
             count = 8 // world
             mine = slice(rank_ * count, (rank_ + 1) * count)
             draws = Draws.of_d(s, sample_indices(s))
-            assert torch.equal(draws.augment(images[mine], "real"), whole[mine])
-            assert torch.equal(draws[1:].augment(images[mine][1:], "real"), whole[mine][1:])
+            assert torch.equal(draws.seen(images[mine], "real"), whole[mine])
+            assert torch.equal(draws[1:].seen(images[mine][1:], "real"), whole[mine][1:])
+
+
+@pytest.mark.parametrize("policy", ["none", "gentle"])
+def test_d_sees_transparent_images_on_random_colours_half_of_them_on_white(policy: str) -> None:
+    s = TrainState.create(
+        resolve({"width": 4, "latent_dim": 5, "batch": 400, "images": 400, "augment": policy}),
+        ImageSpec(16, 18, 4, ("a", "b")), torch.device("cpu"),
+    )  # fmt: skip
+    draws = Draws.of_d(s, np.arange(400))
+    colour, alpha = numbers(400, 3, 16, 18).float().tanh(), torch.rand(400, 1, 16, 18)
+    alpha[:, :, :8] = 0
+    images = on_white(torch.cat([colour, 2 * alpha - 1], 1))
+    seen = {half: draws.seen(images, half) for half in ("real", "fake")}
+    assert seen["real"].shape == (400, 3, 16, 18)
+    assert draws.grounds is not None
+    for half, grounds in zip(("real", "fake"), draws.grounds.unbind(1), strict=True):
+        white = (grounds == 1).all(1)
+        assert 0.4 < white.float().mean() < 0.6
+        assert (grounds[~white].std(0) > 0.5).all()
+        if policy == "none":
+            wanted = alpha * colour + (1 - alpha) * grounds[:, :, None, None]
+            torch.testing.assert_close(seen[half], wanted, rtol=0, atol=1e-5)
+    assert (draws.grounds[:, 0] != draws.grounds[:, 1]).any(1).float().mean() > 0.6
+    assert torch.equal(draws[7:9].seen(images[7:9], "fake"), seen["fake"][7:9])
+    assert torch.equal(draws.for_g().grounds, draws.grounds)
 
 
 def test_ada_that_is_never_let_through_trains_the_same_bits_as_none() -> None:

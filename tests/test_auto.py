@@ -126,9 +126,10 @@ def test_for_few_images_d_sees_changed_ones_unless_it_was_asked_otherwise() -> N
     assert (long["batch"], long["r1"], long["augment"]) == (64, 0.4, "gentle")
     assert chosen(LARGE_BATCH_FROM, fewest=FEW_PER_CLASS - 1, augment="none")["r1"] == 1.0
     plate = ImageSpec(48, 64, 3, SPEC.class_names)
-    for images, augment in ((seen, "none"), (memorised, "gentle")):
+    for images, augment in ((seen - 1, "none"), (seen, "gentle")):
         fields = chosen(images, fewest=FEW_PER_CLASS - 1, spec=plate)
         assert (fields["augment"], fields["r1"]) == (augment, 1.5)
+    assert "gentle helps from 50 times" in choice_of(10, fewest=FEW_PER_CLASS - 1, spec=plate).reasons[AUGMENT]
     assert "memorising" in choice_of(10, fewest=FEW_PER_CLASS - 1, spec=plate).reasons[LOSS]
     on_cuda = chosen(memorised, "cuda", fewest=FEW_PER_CLASS - 1)
     assert (on_cuda["augment"], on_cuda["r1"]) == ("none", 1.0)

@@ -88,9 +88,10 @@ def test_any_height_and_width(name: str, height: int, width: int, channels: int,
     z, labels = draws(model, 2)
     with torch.no_grad():
         images = G(z, labels)
-        output = D(images, labels)
+        seen = images[:, :3]
+        output = D(seen, labels)
         masks = [torch.ones(2, *shape) for shape in D.body.mask_shapes]
-        assert torch.equal(D(images, labels, masks).logits, output.logits)
+        assert torch.equal(D(seen, labels, masks).logits, output.logits)
     assert images.shape == (2, channels, height, width)
     assert output.logits.shape == (2,)
     assert output.features.shape == (2, D.body.features)

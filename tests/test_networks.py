@@ -267,7 +267,7 @@ def test_any_height_and_width(height: int, width: int, channels: int, d_norm: st
     z, labels = draws(model, 2)
     with torch.no_grad():
         images = G(z, labels)
-        output = D(images, labels)
+        output = D(images[:, :3], labels)
     assert images.shape == (2, channels, height, width)
     assert images.abs().max() < 1
     assert output.logits.shape == (2,)

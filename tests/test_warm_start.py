@@ -288,12 +288,9 @@ def test_other_colours_keep_the_function_of_g_and_d(network: str, there: int, he
         if network != "r3gan":  # before the tanh
             of_model, of_run = of_model.atanh(), of_run.atanh()
         assert torch.allclose(of_run, converted(of_model, there, here), atol=1e-4)
-        images = torch.rand(3, here, 16, 16) * 2 - 1
-        pairs = [(model.D.body(converted(images, here, there)), run.D.body(images))]
-        if there == 4:  # D pads alpha with zeros, so the borders differ
-            first, own = (next(part for part in d.modules() if isinstance(part, nn.Conv2d)) for d in (model.D, run.D))
-            pairs = [(first(converted(images, here, there))[..., 1:-1, 1:-1], own(images)[..., 1:-1, 1:-1])]
-        assert all(torch.allclose(one, other, atol=1e-5) for one, other in pairs)
+        images = torch.rand(3, min(here, 3), 16, 16) * 2 - 1
+        of_run = run.D.body(images)
+        assert torch.allclose(model.D.body(converted(images, min(here, 3), min(there, 3))), of_run, atol=1e-5)
 
 
 # --- the base -----------------------------------------------------------------------------------------------------

@@ -84,6 +84,12 @@ def on_white(images: Tensor) -> Tensor:
     return torch.cat([1 + (colour - 1) * ((alpha + 1) / 2), alpha], 1)
 
 
+def on_colours(images: Tensor, colours: Tensor) -> Tensor:
+    """RGBA images [N, 4, H, W], as `on_white` gives them -> RGB [N, 3, H, W], each on its colour [N, 3] in [-1, 1]."""
+    seen, alpha = images[:, :3], images[:, 3:]
+    return seen + (1 - alpha) / 2 * (colours - 1)[:, :, None, None]
+
+
 def copy_to_device(images: NDArray[np.uint8], device: torch.device | str) -> Tensor | None:
     """All images on a CUDA device, so that the host sends only indices; None if they exceed half of its free memory."""
     if torch.device(device).type != "cuda" or images.nbytes > torch.cuda.mem_get_info(device)[0] // 2:

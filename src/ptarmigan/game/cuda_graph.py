@@ -61,13 +61,16 @@ class GraphStep:
 
 def tensors_of(real: Batch, draws: Draws) -> list[Tensor]:
     """All that a recordable step reads."""
-    return [real.images, real.labels, draws.z, *([] if draws.mix is None else [draws.mix])]
+    given = (real.images, real.labels, draws.z, draws.mix, draws.grounds)
+    return [tensor for tensor in given if tensor is not None]
 
 
 def record(state: TrainState, real: Batch, draws: Draws) -> Recorded:
     """Record a step on copies of its inputs, without executing it."""
-    images, labels, z, *mix = inputs = [tensor.clone() for tensor in tensors_of(real, draws)]
-    draws = replace(draws, z=z, mix=mix[0] if mix else None)
+    images, labels, z, *more = inputs = [tensor.clone() for tensor in tensors_of(real, draws)]
+    rest = iter(more)
+    mix, grounds = (None if tensor is None else next(rest) for tensor in (draws.mix, draws.grounds))
+    draws = replace(draws, z=z, mix=mix, grounds=grounds)
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph, capture_error_mode="thread_local"):  # another thread sends the next batch meanwhile
         terms = eager_step(state, Batch(images, labels), draws)

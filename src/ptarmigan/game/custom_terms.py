@@ -29,7 +29,7 @@ def custom_terms(state: TrainState, player: str, part: Part, **seen: Any) -> Ter
 
     def discriminate(images: Tensor, labels: Tensor) -> DiscriminatorOutput:
         with state.autocast():
-            output: DiscriminatorOutput = state.D(images, labels)
+            output: DiscriminatorOutput = state.D(images[:, :3], labels)  # those of RGBA on white
         return output
 
     ctx = Context(

@@ -12,8 +12,12 @@ from torch import Tensor
 
 from ptarmigan.core import seeding
 from ptarmigan.core.devices import to_device
+from ptarmigan.data.batches import on_colours
 from ptarmigan.game.augment import DRAWS, HALF, augment
 from ptarmigan.game.state import TrainState
+
+HALVES = ("real", "fake")
+ON_WHITE = 0.5  # the share of transparent images that D sees on white, as most people do
 
 
 @dataclass(frozen=True)
@@ -29,6 +33,8 @@ class Draws:
     indices: NDArray[np.int64]  # [N], global
     z: Tensor  # [N, Z]
     mix: Tensor | None = None  # [N] in (0, 1): WGAN-GP's share of the real image; None without that penalty
+    # [N, 2, 3] in [-1, 1]: the colours behind transparent real and generated images; None where none are transparent
+    grounds: Tensor | None = None
 
     @classmethod
     def of_d(cls, state: TrainState, indices: NDArray[np.int64], number: int = 0) -> Draws:
@@ -38,7 +44,12 @@ class Draws:
         mix = None
         if state.config.loss.gradient_penalty:
             mix = to_device(seeding.uniforms(train.seed, f"u{suffix}", indices, 1)[:, 0].float(), state.device)
-        return cls(state, f"d{suffix}", indices, to_device(z, state.device), mix)
+        grounds = None
+        if state.spec.channels == 4:
+            u = seeding.uniforms(train.seed, f"ground{suffix}", indices, 8).view(-1, 2, 4)
+            grounds = torch.where(u[:, :, 3:] < ON_WHITE, 1, 2 * u[:, :, :3] - 1)
+            grounds = to_device(grounds.float(), state.device)
+        return cls(state, f"d{suffix}", indices, to_device(z, state.device), mix, grounds)
 
     def for_g(self) -> Draws:
         """The draws of G's update on the same latents."""
@@ -46,7 +57,8 @@ class Draws:
 
     def __getitem__(self, part: slice) -> Draws:
         mix = None if self.mix is None else self.mix[part]
-        return replace(self, indices=self.indices[part], z=self.z[part], mix=mix)
+        grounds = None if self.grounds is None else self.grounds[part]
+        return replace(self, indices=self.indices[part], z=self.z[part], mix=mix, grounds=grounds)
 
     def masks(self, half: str) -> list[Tensor] | None:
         """D's dropout masks for `half`, "real" or "fake": [N, C, H, W] for each stage; None without dropout."""
@@ -59,9 +71,14 @@ class Draws:
         stages = torch.split(to_device(flat, self.state.device), sizes, 1)
         return [stage.view(-1, *shape) for stage, shape in zip(stages, shapes, strict=True)]
 
-    def augment(self, images: Tensor, half: str) -> Tensor:
-        """These images [N, C, H, W] as D sees them, augmented."""
+    def seen(self, images: Tensor, half: str) -> Tensor:
+        """The images of `half` [N, C, H, W] as D sees them: augmented, and those of RGBA on their grounds, as RGB.
+
+        On random colours an image has the real ones' look only if its colours and its alpha have.
+        """
         data = self.state.config.data
+        if self.grounds is not None:
+            images = on_colours(images, self.grounds[:, HALVES.index(half)].to(images.dtype))
         if data.augment == "none":
             return images
         p = HALF if data.augment == "gentle" else self.state.device_scalars.get("augment_p")

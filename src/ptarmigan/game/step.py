@@ -28,7 +28,7 @@ def d_terms(state: TrainState, part: Part) -> Terms:
     (real, y), (fake, fake_y), draws = part
     images = torch.cat([real, fake.detach()]).requires_grad_(state.penalised)
     real, fake = images.chunk(2)
-    real_aug, fake_aug = draws.augment(real, "real"), draws.augment(fake, "fake")
+    real_aug, fake_aug = draws.seen(real, "real"), draws.seen(fake, "fake")
     with state.autocast():
         r, f = discriminate(state, real_aug, fake_aug, part)
     return (
@@ -44,12 +44,12 @@ def d_terms(state: TrainState, part: Part) -> Terms:
 def g_terms(state: TrainState, part: Part) -> Terms:
     """G's losses per sample, through the fake images of `part`; only a relativistic loss runs D on the real ones."""
     (real, y), (fake, fake_y), draws = part
-    fake_aug, real_aug, r = draws.augment(fake, "fake"), None, None
+    fake_aug, real_aug, r = draws.seen(fake, "fake"), None, None
     with state.autocast():
         f = state.D(fake_aug, fake_y, draws.masks("fake"))
         if state.objective.relativistic:
             with torch.no_grad():
-                real_aug = draws.augment(real, "real")
+                real_aug = draws.seen(real, "real")
                 r = state.D(real_aug, y, draws.masks("real"))
     logits = {"fake": f.logits} if r is None else {"real": r.logits, "fake": f.logits}
     return (
@@ -88,7 +88,7 @@ def backprop(state: TrainState, fake: Batch, gradient: Tensor, draws: Draws) -> 
 
 
 def generate(state: TrainState, z: Tensor, labels: Tensor) -> Tensor:
-    """Images of G as D sees them [N, C, H, W]; those of RGBA are put on white."""
+    """Images of G [N, C, H, W] for latents [N, Z]; those of RGBA are put on white, as real ones are."""
     with state.autocast():
         images: Tensor = state.G(z, labels)
     return on_white(images)

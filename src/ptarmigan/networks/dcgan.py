@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from ptarmigan.config import Model
 from ptarmigan.core.conv import Conv2d, ConvTranspose2d
 from ptarmigan.core.types import ImageSpec
-from ptarmigan.networks.layers import LEAK, BatchNorm, ConditionalBatchNorm, pad_to_even, sides, widths
+from ptarmigan.networks.layers import LEAK, BatchNorm, ConditionalBatchNorm, pad_to_even, seen_channels, sides, widths
 from ptarmigan.networks.resampling import blur, double
 
 
@@ -98,7 +98,7 @@ class Body(nn.Module):
     def __init__(self, spec: ImageSpec, model: Model) -> None:
         super().__init__()
         places = sides(spec, model)
-        channels = [spec.channels, *widths(model, len(places) - 1)]
+        channels = [seen_channels(spec), *widths(model, len(places) - 1)]
         batch_norm = model.d_norm == "batch"
         normed = [batch_norm and stage > 0 for stage in range(len(channels) - 1)]
         self.smooth = model.resampling == "smooth"

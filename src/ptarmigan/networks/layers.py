@@ -25,6 +25,11 @@ def sides(spec: ImageSpec, model: Model) -> list[tuple[int, int]]:
     return out
 
 
+def seen_channels(spec: ImageSpec) -> int:
+    """The channels of the images that D is given: it sees RGBA on a background."""
+    return min(spec.channels, 3)
+
+
 def widths(model: Model, stages: int) -> list[int]:
     """Channels after each stage away from the image: doubled at each stage, up to 8 times the width."""
     return [model.width * min(2**stage, 8) for stage in range(stages)]

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from ptarmigan.config import Model
 from ptarmigan.core.types import ImageSpec
-from ptarmigan.networks.layers import LEAK, pad_to_even, sides, widths
+from ptarmigan.networks.layers import LEAK, pad_to_even, seen_channels, sides, widths
 from ptarmigan.networks.resampling import double, halve
 
 EXPANSION = 2  # channels inside a block, as a multiple of its input's
@@ -93,7 +93,7 @@ class Body(nn.Module):
         super().__init__()
         places = sides(spec, model)
         channels = widths(model, len(places) - 1)
-        self.first = scaled(nn.Conv2d(spec.channels, channels[0], 4, stride=2, padding=1))
+        self.first = scaled(nn.Conv2d(seen_channels(spec), channels[0], 4, stride=2, padding=1))
         self.changes = nn.ModuleList(match_channels(a, b) for a, b in pairwise(channels))
         self.blocks = nn.ModuleList(Block(c, len(channels)) for c in channels)
         self.mask_shapes = [(c, *side) for c, side in zip(channels, places[1:], strict=True)]

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from ptarmigan.config import Model
 from ptarmigan.core.types import ImageSpec
-from ptarmigan.networks.layers import BatchNorm, ConditionalBatchNorm, sides, widths
+from ptarmigan.networks.layers import BatchNorm, ConditionalBatchNorm, seen_channels, sides, widths
 
 
 def repeat(x: Tensor, height: int, width: int) -> Tensor:
@@ -104,7 +104,7 @@ class Body(nn.Module):
     def __init__(self, spec: ImageSpec, model: Model) -> None:
         super().__init__()
         places = sides(spec, model)
-        channels = [spec.channels, *widths(model, len(places) - 1)]
+        channels = [seen_channels(spec), *widths(model, len(places) - 1)]
         self.features = channels[-1]
         self.blocks = nn.ModuleList(
             DownBlock(a, b, first=place == 0) for place, (a, b) in enumerate(pairwise(channels))

@@ -18,6 +18,7 @@ WIDE_FROM = 500_000  # images seen; from here width 64 is better for the same im
 FEW_PER_CLASS = 200  # images; below, D may memorise them; measured at 100
 SEEN_OFTEN = 50  # epochs; from here a small data set needs stronger penalties; measured at 50 and 100
 GENTLE_FROM = 150  # epochs; from here gentle augmentation is worth its time on a CPU; measured at 100, 150 and 225
+GENTLE_LARGE = 50  # epochs, the same for large images; measured at 36 and 79 at 64x64
 LARGE_PIXELS = 32 * 32  # above: a lower rate for D, batches of 32, blocks in G, smooth; measured at 48x64 and 64x64
 
 
@@ -60,6 +61,11 @@ class Setting:
         return sum(self.counts) < FEW_PER_CLASS * len(self.counts)
 
     @property
+    def gentle_from(self) -> int:
+        """The epochs from which gentle augmentation is worth its time."""
+        return GENTLE_LARGE if self.large else GENTLE_FROM
+
+    @property
     def few(self) -> bool:
         """Whether D could memorise the training images: there are few of them per class, and each is seen often."""
         return self.few_per_class and self.images >= SEEN_OFTEN * sum(self.counts)
@@ -89,7 +95,7 @@ def decide(config: Config, given: Collection[str], setting: Setting) -> dict[str
     images, large, few, on_cuda = setting.images, setting.large, setting.few, setting.device == "cuda"
     large_batch = images >= LARGE_BATCH_FROM and not large
     # on CUDA a step with augmentation is not recorded as a graph, and is several times slower
-    gentle = few and images >= GENTLE_FROM * sum(setting.counts) and not on_cuda
+    gentle = few and images >= setting.gentle_from * sum(setting.counts) and not on_cuda
     augment = config.data.augment if "augment" in given else "gentle" if gentle else "none"
     if large:
         gamma = 1.5 if setting.few_per_class else 0.4
@@ -188,7 +194,7 @@ def why_augment(augment: str, setting: Setting, balance: bool) -> str:
         return f"{text}; gentle helps where the mean is below {FEW_PER_CLASS}"
     if setting.device == "cuda" and setting.few:
         return f"{text}; on a GPU it makes a step several times slower, so the penalties are stronger instead"
-    return f"{text}; gentle helps from {GENTLE_FROM} times"
+    return f"{text}; gentle helps from {setting.gentle_from} times"
 
 
 def expectation(setting: Setting, images_per_second: float) -> str:

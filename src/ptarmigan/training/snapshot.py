@@ -110,10 +110,12 @@ def batch(dataset: Dataset, indices: NDArray[np.int64]) -> Batch:
 
 @torch.no_grad()
 def d_logits(state: TrainState, given: Batch) -> Tensor:
-    """D's logits [N] on the CPU, without augmentation and dropout."""
+    """D's logits [N] on the CPU, on white, without augmentation and dropout."""
     parts = zip(torch.split(given.images, CHUNK), torch.split(given.labels, CHUNK), strict=True)
     with state.autocast():
-        return torch.cat([state.D(x.to(state.device), y.to(state.device)).logits.float().cpu() for x, y in parts])
+        return torch.cat(
+            [state.D(x[:, :3].to(state.device), y.to(state.device)).logits.float().cpu() for x, y in parts]
+        )
 
 
 def save_snapshot(

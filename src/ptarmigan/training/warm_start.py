@@ -290,7 +290,7 @@ def counterpart(key: str, deeper: int) -> str:
 def in_colours(source: SourceModel, channels: int) -> dict[str, Tensor]:
     """The model's tensors for images of other channels: G's images are converted, and D sees images converted back.
 
-    This is exact but for the tanh of a G that has one, and for the borders that D pads with zeros.
+    This is exact but for the tanh of a G that has one.
     """
     there, tensors = source.spec.channels, dict(source.tensors)
     if channels == there:
@@ -302,10 +302,8 @@ def in_colours(source: SourceModel, channels: int) -> dict[str, Tensor]:
             continue
         by_channel = tensors[key].movedim(dims[0], 0)  # [channels, ...]
         if key.startswith("D."):
-            matrix, offset = conversion(channels, there)
+            matrix, _ = conversion(min(channels, 3), min(there, 3))  # D sees RGBA as RGB
             converted = torch.tensordot(matrix.T, by_channel, 1)
-            if (bias := f"{key.removesuffix('weight')}bias") in tensors:
-                tensors[bias] = tensors[bias] + torch.tensordot(offset, by_channel, 1).flatten(1).sum(1)
         else:
             matrix, offset = conversion(there, channels)
             converted = torch.tensordot(matrix, by_channel, 1)
