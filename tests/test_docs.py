@@ -150,6 +150,7 @@ def small(monkeypatch: pytest.MonkeyPatch, pictures: Path, tmp_path: Path) -> Pa
     monkeypatch.setitem(EXTRACTORS, "efficientnet-lite0", lambda weights: fast)
     for name in ("photos", "birds"):
         (tmp_path / name).symlink_to(pictures / name)
+    monkeypatch.setattr("uvicorn.Server.run", lambda *_: None)  # which ends at Ctrl-C
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

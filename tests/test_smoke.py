@@ -20,6 +20,7 @@ import judge
 import mutate
 import solved_games
 from conftest import SMALL
+from ptarmigan import train
 from ptarmigan.evaluation.features import Extractor
 from support import random_projection
 
@@ -105,6 +106,12 @@ def test_step(run: Run) -> None:
     out = run("step", "--rounds", 2, BATCH=2, IMAGES=8)
     assert all(f"ratio {pair} " in out for pair in ("fp32/fp32", "bf16/bf16", "bf16/fp32"))
     assert out.count("ratio") == 5
+
+
+@SLOW
+def test_streams(run: Run, tmp_path: Path) -> None:
+    trained = train(out=tmp_path / "run", **SMALL | {"images": "8"})
+    assert "2 clients, 3 s: 0 ended early" in run("streams", trained, "--clients", 2, "--seconds", 3)
 
 
 @SLOW

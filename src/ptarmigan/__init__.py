@@ -1,9 +1,9 @@
 """Class-conditional image GANs whose losses are right.
 
 `train`, `check`, `sample`, `interpolate`, `invert`, `directions`, `score`, `compare`, `info`, `plot`, `diagnose`,
-`report`, `replay`, `export` and `identify` do what the commands of the same names do, and `explain` does what the
-command `losses` does.  `load` opens a generator, whose `sample` returns images.  `losses` is the package of loss
-functions.  `Dataset` holds images, also of arrays in memory.  `Config` and `resolve` hold the options of a run.
+`report`, `replay`, `export`, `serve`, `explore` and `identify` do what the commands of the same names do, and `explain`
+does what the command `losses` does.  `load` opens a generator, whose `sample` returns images.  `losses` is the package
+of loss functions.  `Dataset` holds images, also of arrays in memory.  `Config` and `resolve` hold the options of a run.
 `UserError` is every error that a user can fix.
 """
 
@@ -34,6 +34,8 @@ _HOMES = {
     "score": "commands.score",
     "compare": "commands.compare",
     "export": "commands.export",
+    "serve": "web.start",
+    "explore": "web.start",
     "plot": "commands.plot",
     "diagnose": "commands.diagnose",
     "report": "commands.report",

@@ -23,3 +23,5 @@ from ptarmigan.generator.interpolate import interpolate as interpolate
 from ptarmigan.handbook.entries import explain as explain
 from ptarmigan.handbook.identify import identify as identify
 from ptarmigan.training.loop import train as train
+from ptarmigan.web.start import explore as explore
+from ptarmigan.web.start import serve as serve

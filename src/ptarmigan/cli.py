@@ -569,6 +569,68 @@ def export(
     say(str(export(model, repo, to=to, out=out, license=license, at=at)))
 
 
+@command("explore", "explore runs/photos-1 runs/photos-2")
+def explore(
+    *runs: Path,
+    port: Annotated[int | None, Parameter(converter=whole)] = None,
+    host: str = "127.0.0.1",
+    device: str = "auto",
+    private: Annotated[bool, Parameter(negative=())] = False,
+) -> None:
+    """Show RUNS in a browser, also while they train: verdicts, charts, grids, scores; draw with their generators.
+
+    It prints an address of this machine with a token, without which nothing is answered, and ends at Ctrl-C.
+
+    Parameters
+    ----------
+    runs
+        run folders, or folders of runs; default: runs
+    port
+        default: 8470, or the next one that is free
+    host
+        address to listen on; any but 127.0.0.1 may let other machines in
+    device
+        device that finds nearest images: auto, cpu, cuda or mps
+    private
+        also show training images, those nearest to a generated one; on this machine alone
+    """
+    from ptarmigan.web.start import explore
+
+    explore(*runs, port=port, host=host, device=device, private=private)
+
+
+@command("serve runs/photos-1", "serve runs/photos-1 --port 8000")
+def serve(
+    model: Path,
+    /,
+    *,
+    port: Annotated[int | None, Parameter(converter=whole)] = None,
+    host: str = "127.0.0.1",
+    at: Annotated[int | None, Parameter(converter=whole)] = None,
+    device: str = "auto",
+) -> None:
+    """Serve images of MODEL to other programs over HTTP, as PNG or JSON, until Ctrl-C.
+
+    It prints an address of this machine with a token, without which nothing is answered.
+
+    Parameters
+    ----------
+    model
+        run folder, generator folder, model.safetensors or a checkpoint of a run
+    port
+        default: 8470, or the next one that is free
+    host
+        address to listen on; any but 127.0.0.1 may let other machines in
+    at
+        serve the run's checkpoint after this many images; default: the last generator
+    device
+        auto, cpu, cuda or mps
+    """
+    from ptarmigan.web.start import serve
+
+    serve(model, port=port, host=host, at=at, device=device)
+
+
 @app.command
 def plot(run: Path, /, *, out: Path | None = None) -> None:
     """Draw the log of RUN over the images seen: the losses, penalties, gradients and live scores.

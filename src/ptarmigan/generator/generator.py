@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 import torch
@@ -95,10 +95,14 @@ def image_grid(images: NDArray[np.uint8], columns: int, gap: int = GAP) -> Image
 
 def save_png(picture: Image.Image, path: Path, **text: object) -> None:
     """Write a PNG atomically, with `text` in its text chunks."""
+    files.write_atomic(path, lambda file: write_png(picture, file, **text))
+
+
+def write_png(picture: Image.Image, file: BinaryIO, **text: object) -> None:
     info = PngInfo()
     for key, value in text.items():
         info.add_itxt(key, printable(str(value)))  # a class name may have line breaks, and lone surrogates
-    files.write_atomic(path, lambda file: picture.save(file, "png", pnginfo=info))
+    picture.save(file, "png", pnginfo=info)
 
 
 class Chunk(NamedTuple):
@@ -296,7 +300,16 @@ def save_grid(
     seed: int,
     **text: object,
 ) -> None:
-    """Write the images of `TrainedGenerator.sample` as one picture: a row per class, or nearly square for one class.
+    """Write the images of `TrainedGenerator.sample` as one picture, `grid_of` them."""
+    picture, own = grid_of(generator, images, labels, seed)
+    save_png(picture, path, **own, **text)
+
+
+def grid_of(
+    generator: TrainedGenerator, images: NDArray[np.uint8], labels: NDArray[np.int64], seed: int
+) -> tuple[Image.Image, dict[str, object]]:
+    """The images of `TrainedGenerator.sample` as one picture, a row per class, or nearly square for one class; and the
+    text of its PNG.
 
     The class is named left of its row, unless the generator is unconditional.  The PNG's text holds the seed, the
     classes and their labels from top to bottom, the number of images of each, the width of the names in pixels, the
@@ -308,8 +321,9 @@ def save_grid(
     if generator.config.model.conditioning != "none":
         shown = [shown_name(spec.class_names[label], label) for label in classes]
         picture, margin = write_names(picture, shown, spec.height)
-    text |= {"classes": ", ".join(spec.class_names[label] for label in classes), "margin": margin}
-    save_png(picture, path, **drawing_text(generator, classes, len(images) // len(classes), seed), **text)
+    names = ", ".join(spec.class_names[label] for label in classes)
+    own = {"classes": names, "margin": margin}
+    return picture, drawing_text(generator, classes, len(images) // len(classes), seed) | own
 
 
 def drawing_text(generator: TrainedGenerator, labels: Sequence[int], n: int, seed: int) -> dict[str, object]:

@@ -1,0 +1,196 @@
+"""The addresses of `ptarmigan serve`: images of one generator as PNG or JSON, and what the generator is."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import math
+import re
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+from torch import Tensor
+
+from ptarmigan.core.types import MOST_NAMES, UserError, class_name, printable, shorten
+from ptarmigan.core.version import __version__
+from ptarmigan.generator.generator import (
+    MAX_IMAGES,
+    TrainedGenerator,
+    grid_of,
+    image_grid,
+    latents_of_seed,
+    memory_errors,
+    write_png,
+)
+from ptarmigan.sharing.markup import asset
+from ptarmigan.web.guard import guarded, healthz, only, whole
+from ptarmigan.web.worker import Worker
+
+MOST = 64  # images of one request
+LAST_SEED = 2**63 - 1
+
+
+class Wanted(NamedTuple):
+    """The images that a request asks for."""
+
+    label: int
+    seed: int
+    indices: NDArray[np.int64]  # of the latents
+    truncation: float
+    alone: bool  # one image by its number, in place of a grid of the first ones
+
+    @classmethod
+    def of(cls, request: Request, generator: TrainedGenerator) -> Wanted:
+        """Raises UserError: value-invalid, value-out-of-range, unknown-name, options-conflict."""
+        given = only(request, "class", "seed", "n", "image", "truncation", "format")
+        if given("image") is not None and given("n") is not None:
+            raise UserError("image is the number of one image, and n a number of images: give one", "options-conflict")
+        n = whole("n", given("n"), 1, MOST, 1)
+        first = whole("image", given("image"), 0, MAX_IMAGES - 1)
+        return cls(
+            label_of(generator, given("class")),
+            whole("seed", given("seed"), 0, LAST_SEED),
+            np.arange(first, first + n),
+            truncation_of(generator, given("truncation")),
+            given("image") is not None,
+        )
+
+    def draw(self, generator: TrainedGenerator) -> NDArray[np.uint8]:
+        """uint8 [N, H, W, C]; without truncation the images of `ptarmigan sample`."""
+        draw = latents_of_seed(generator.config.model, self.seed)
+
+        def latents(indices: NDArray[np.int64]) -> Tensor:
+            return self.truncation * draw(indices)
+
+        with memory_errors():
+            chunks = [*generator.chunks([self.label], len(self.indices), latents, int(self.indices[0]))]
+        return np.concatenate([chunk.images for chunk in chunks])
+
+
+def label_of(generator: TrainedGenerator, name: str | None) -> int:
+    """The label of the class that a request names; raises UserError if there are classes and it names none of them."""
+    if generator.config.model.conditioning == "none":
+        if name is not None:
+            raise UserError("class: this generator has no classes; leave it out", "options-conflict")
+        return 0
+    if name is None:
+        text = f"class is missing: name one of {shorten(classes_of(generator), MOST_NAMES)}"
+        raise UserError(text, "value-invalid")
+    return generator.spec.label(name)
+
+
+def truncation_of(generator: TrainedGenerator, text: str | None) -> float:
+    """By what the latents are multiplied; raises UserError."""
+    if text is None:
+        return 1.0
+    if not re.fullmatch(r"[0-9]{1,3}(\.[0-9]{1,9})?", text) or not float(text) <= 1:
+        got = printable(text[:100])
+        raise UserError(f"truncation: expected a number from 0 to 1, got {got!r}", "value-out-of-range")
+    if generator.config.model.latent != "normal" and float(text) != 1:
+        text = f"truncation: latents of kind {generator.config.model.latent} have no most likely value to move towards"
+        raise UserError(f"{text}; leave it out", "options-conflict")
+    return float(text)
+
+
+def served(generator: TrainedGenerator, token: str) -> Starlette:
+    """The application of `ptarmigan serve`."""
+    worker = Worker()
+
+    async def sample(request: Request) -> Response:
+        wanted = Wanted.of(request, generator)
+        as_json = wants_json(request)
+        images = await worker.compute(lambda: wanted.draw(generator))
+        return as_list(generator, wanted, images) if as_json else as_picture(generator, wanted, images)
+
+    async def model(request: Request) -> Response:
+        only(request)
+        return JSONResponse(described(generator))
+
+    async def openapi(request: Request) -> Response:
+        only(request)
+        return JSONResponse(document(generator))
+
+    handlers = {"/": openapi, "/openapi.json": openapi, "/v1/model": model, "/v1/sample": sample, "/healthz": healthz}
+    return guarded([Route(path, handler) for path, handler in handlers.items()], token)
+
+
+def wants_json(request: Request) -> bool:
+    """Whether a request asks for JSON, by `format` or else by its Accept header; raises UserError (value-invalid)."""
+    form = request.query_params.get("format")
+    if form not in (None, "png", "json"):
+        raise UserError(f"format: expected png or json, got {printable(form[:100])!r}", "value-invalid")
+    accepted = request.headers.get("accept", "").lower()
+    return form == "json" or (form is None and "application/json" in accepted and "image/" not in accepted)
+
+
+def as_picture(generator: TrainedGenerator, wanted: Wanted, images: NDArray[np.uint8]) -> Response:
+    """The PNG that `ptarmigan sample` writes: of one image as in a folder, of several as one picture."""
+    file = io.BytesIO()
+    if wanted.alone:
+        write_png(image_grid(images, 1, gap=0), file, seed=wanted.seed, generator=generator.sha256)
+    else:
+        picture, text = grid_of(generator, images, np.full(len(images), wanted.label), wanted.seed)
+        write_png(picture, file, **text)
+    return Response(file.getvalue(), media_type="image/png")
+
+
+def as_list(generator: TrainedGenerator, wanted: Wanted, images: NDArray[np.uint8]) -> Response:
+    """Each image as a PNG in base64."""
+    conditional = generator.config.model.conditioning != "none"
+    return JSONResponse({
+        "class": class_name(generator.spec.class_names[wanted.label]) if conditional else None,
+        "seed": wanted.seed,
+        "truncation": wanted.truncation,
+        "generator": generator.sha256,
+        "images": [
+            {"image": int(index), "png": png_text(image)} for index, image in zip(wanted.indices, images, strict=True)
+        ],
+    })  # fmt: skip
+
+
+def png_text(image: NDArray[np.uint8]) -> str:
+    """An image uint8 [H, W, C] as a PNG in base64."""
+    file = io.BytesIO()
+    write_png(image_grid(image[None], 1, gap=0), file)
+    return base64.b64encode(file.getvalue()).decode()
+
+
+def described(generator: TrainedGenerator) -> dict[str, Any]:
+    spec, model = generator.spec, generator.config.model
+    return {
+        "classes": classes_of(generator),
+        "height": spec.height,
+        "width": spec.width,
+        "channels": spec.channels,
+        "recipe": generator.config.recipe,
+        "images_seen": generator.images_seen,
+        "latent": model.latent,
+        "parameters": sum(math.prod(weight.shape) for weight in generator.network.parameters()),
+        "generator": generator.sha256,
+        "most_images": MOST,
+        "ptarmigan": __version__,
+    }
+
+
+def classes_of(generator: TrainedGenerator) -> list[str]:
+    """The names of the classes as requests give them; [] without classes."""
+    return [] if generator.config.model.conditioning == "none" else [*map(class_name, generator.spec.class_names)]
+
+
+def document(generator: TrainedGenerator) -> dict[str, Any]:
+    """The OpenAPI document, with the classes of this generator."""
+    out: dict[str, Any] = json.loads(asset("explore/openapi.json"))
+    out["info"]["version"] = __version__
+    parameters = out["paths"]["/v1/sample"]["get"]["parameters"]
+    of_class = next(parameter for parameter in parameters if parameter["name"] == "class")
+    if names := classes_of(generator):
+        of_class |= {"required": True, "schema": {"type": "string", "enum": names}}
+    else:
+        parameters.remove(of_class)
+    return out
