@@ -19,7 +19,7 @@ from scipy.fft import dctn
 
 import torture
 from ptarmigan import Dataset
-from ptarmigan.commands.check import CheckReport, check, print_check
+from ptarmigan.commands.check import CheckReport, bars, check, print_check
 from ptarmigan.commands.score import shuffled
 from ptarmigan.config import Data
 from ptarmigan.data import HELD_OUT, TRAIN, open_dataset
@@ -176,6 +176,12 @@ def test_lines_fit_the_terminal_and_say_what_to_run_next(
     assert f"ptarmigan train {root} --labels '{tmp_path / 'a list.csv'}'" in out
 
 
+def test_many_classes_do_not_fill_the_terminal() -> None:
+    lines = [*bars([("cat", 9, 1, 0)] * 50, "#")]
+    assert len(lines) == 41
+    assert "10 more" in lines[-1]
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="names of files are Unicode elsewhere")
 def test_names_that_are_not_unicode_are_kept_in_json_but_cannot_be_listed(tmp_path: Path) -> None:
     photos = tmp_path / "photos"
@@ -209,10 +215,11 @@ def test_a_name_cannot_forge_the_report(tmp_path: Path) -> None:
 
 def test_arrays_are_checked_too_but_have_no_list(shapes: Path, tmp_path: Path) -> None:
     images = np.random.default_rng(0).integers(0, 256, (40, 16, 16, 1), np.uint8)
-    images[1], images[2] = images[0], 7
+    images[1], images[2], images[3] = images[0], 7, 7
     report = check(Dataset.from_arrays(images, np.arange(40) % 2))
-    assert accused(report, "label-conflict") == {"image 0", "image 1"}
-    assert accused(report, "flat") == {"image 2"}
+    assert accused(report, "label-conflict") == {"image 0", "image 1", "image 2", "image 3"}
+    assert accused(report, "flat") == {"image 2", "image 3"}
+    assert "another class" in report.left_out["image 2"]  # the reason of the more severe finding
     assert not check(shapes).failed
     with raises("options-conflict", "fix", shapes):
         check(shapes, fix=tmp_path / "x.csv")
@@ -299,6 +306,17 @@ def test_colour_tells_images_apart_that_are_equal_in_grey() -> None:
     assert len(near.near_pairs(np.stack([image, image[..., ::-1]]))) == 0
     brighter = np.clip(image * 1.1, 0, 255).astype(np.uint8)
     assert near.near_pairs(np.stack([image, brighter])).tolist() == [[0, 1]]
+    assert near.near_pairs(np.stack([image // 2, image // 2 + 80])).tolist() == [[0, 1]]
+
+
+def test_of_a_large_set_the_first_images_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ptarmigan.data.check.images.MOST_IMAGES", 10)
+    images = np.stack([np.asarray(torture.healthy(seed, 32)) for seed in range(16)])
+    for at, of in ((5, 2), (15, 12)):
+        images[at] = np.clip(images[of] * 0.9, 0, 255)
+    report = check(Dataset.from_arrays(images))
+    assert accused(report, "near-duplicates") == {"image 2", "image 5"}
+    assert [finding.count for finding in report.findings if finding.code == "near-not-looked-for"] == [6]
 
 
 def test_an_image_is_flat_by_what_it_shows_on_white() -> None:
@@ -307,6 +325,10 @@ def test_an_image_is_flat_by_what_it_shows_on_white() -> None:
     images[0, ..., 3] = 0
     images[1, :8, :, 0] = 0
     assert flat_images(images).tolist() == [True, False, True]
+    dotted = np.full((2, 16, 16, 1), 100, np.uint8)
+    dotted[0, ::8, ::4] = 110  # a deviation of 1.7, although that of every fourth pixel is 5
+    dotted[1, 1::4, 1::2] = 110  # one of 3.3, in pixels between these
+    assert flat_images(dotted).tolist() == [True, False]
 
 
 # --- labels ----------------------------------------------------------------------------------------------------------
@@ -327,6 +349,16 @@ def test_planted_wrong_labels_are_found_and_copies_do_not_hide_them() -> None:
     assert len(doubts.indices) < 10
     assert doubts.better[doubts.indices.tolist().index(10)] == truth[10]
     assert len(doubtful_labels(features, np.zeros(300, np.int64), keys).indices) == 0
+
+
+def test_labels_of_images_between_two_classes_are_not_doubted() -> None:
+    rng = np.random.default_rng(0)
+    labels = np.arange(300) % 2
+    features = rng.normal(size=(300, 3)) + 1.5 * labels[:, None] * [1, 0, 0]  # a fifth lies nearer to the other class
+    found = doubtful_labels(
+        torch.from_numpy(features.astype(np.float32)), labels, rng.integers(0, 2**63, 300, np.uint64)
+    )
+    assert len(found.indices) < 10
 
 
 def test_errors_come_first() -> None:
@@ -367,20 +399,22 @@ def test_deep_ends_in_time_and_keeps_what_it_computed(monkeypatch: pytest.Monkey
     images = np.random.default_rng(0).integers(0, 255, (240, 16, 16), np.uint8)
     dataset = Dataset.from_arrays(images, np.arange(240) % 2)
 
-    def left() -> int:
-        found = check(dataset, deep=True).findings
-        return sum(finding.count for finding in found if finding.code == "deep-sampled")
+    def sampled() -> list[Finding]:
+        return [finding for finding in check(dataset, deep=True).findings if finding.code == "deep-sampled"]
 
     held_out = len(dataset.indices(HELD_OUT))
-    assert left() == 240 - held_out
+    (finding,) = sampled()
+    assert finding.count == 240 - held_out
+    assert "again" in finding.remedy
     assert sum(computed) == held_out
     monkeypatch.setattr("ptarmigan.commands.check.DEEP_SECONDS", 60)
-    assert left() == 0
+    assert not sampled()
     assert sum(computed) == 240
     cached_features(counting, dataset, shuffled(dataset.indices(TRAIN))[:100])  # as `score` does
     assert sum(computed) == 240
     monkeypatch.setattr("ptarmigan.commands.check.MOST_JUDGED", 50)
-    assert left() > 100
+    (finding,) = sampled()
+    assert not finding.remedy  # another run would judge no more
 
 
 class Counting(torch.nn.Module):

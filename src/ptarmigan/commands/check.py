@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ptarmigan.commands.score import shuffled
-from ptarmigan.config import parse_size, resolve
+from ptarmigan.config import Data, parse_size, resolve
 from ptarmigan.core.console import Display
 from ptarmigan.core.fields import DataFields
 from ptarmigan.core.files import check_new_path, write_atomic
@@ -144,24 +144,19 @@ def check(
     }
     with Display(Terminal(stderr=True)) as display, display.doing("checking the data"):
         dataset = open_dataset(data, config, display.preparing)
-        source = dataset.source
         if isinstance(dataset.images, StreamedImages):
-            text = f"{url_of(source.root)} is streamed, and a check reads every image: download the shards"
+            text = f"{url_of(dataset.source.root)} is streamed, and a check reads every image: download the shards"
             raise UserError(f"{text} and give their path", "options-conflict")
         if fix is not None:
-            check_listable(source)
-        height, width, channels = dataset.images.shape[1:]
-        shape = TargetShape(height, width, channels, config.fit)
-        sizes, found = look_at_sources(dataset, config.max_pixels, shape, display)
-        of_images, group = image_findings(dataset, display.preparing)
-        found += of_images + class_findings(dataset, config.balance) + notice_findings(dataset)
+            check_listable(dataset.source)
+        size, sizes, found, group = examine(dataset, config, display)
         if deep:
             found += deep_findings(dataset, display)
     failing = SEVERITIES[: SEVERITIES.index(fail_on) + 1]
     report = CheckReport(
-        "the embedded images" if data is None else str(source.root),
+        "the embedded images" if data is None else str(dataset.source.root),
         dataset.understood,
-        why_size(sizes, shape, parse_size(config.size) is not None),
+        size,
         sizes,
         tuple(class_bars(dataset)),
         tuple(by_severity(found)),
@@ -183,19 +178,28 @@ def check_listable(source: DataSource) -> None:
         raise UserError(text, "value-invalid")
 
 
-def look_at_sources(
-    dataset: Dataset, max_pixels: int, shape: TargetShape, display: Display
-) -> tuple[tuple[tuple[int, int], ...], list[Finding]]:
-    """The heights and widths of the images as they are stored, and what is found of that and of the files."""
+def examine(
+    dataset: Dataset, data: Data, display: Display
+) -> tuple[str, tuple[tuple[int, int], ...], list[Finding], NDArray[np.int64]]:
+    """The size in training and why, the sizes as they are stored, the findings, and [N] groups of nearly equal images.
+
+    What `--deep` finds is not among them.
+    """
+    height, width, channels = dataset.images.shape[1:]
+    shape = TargetShape(height, width, channels, data.fit)
     source, where = dataset.source, places(dataset)
     index = {path: at for at, path in enumerate(where)}
     if isinstance(source, FolderSource):
-        facts = look_at_files(source, {*where}, max_pixels, shape, display.preparing)
+        facts = look_at_files(source, {*where}, data.max_pixels, shape, display.preparing)
         sizes = {path: (one.header.height, one.header.width) for path, one in facts.items() if isinstance(one, Facts)}
         found = file_findings(facts, shape.channels, dataset.notices, index)
     else:
         sizes, found = dict.fromkeys(where, stored_size(dataset)), []
-    return tuple(sizes.values()), found + size_findings([*sizes.values()], [*sizes], shape, index)
+    stored = tuple(sizes.values())
+    found += size_findings(stored, [*sizes], shape, index)
+    of_images, group = image_findings(dataset, display.preparing)
+    found += of_images + class_findings(dataset, data.balance) + notice_findings(dataset)
+    return why_size(stored, shape, parse_size(data.size) is not None), stored, found, group
 
 
 def write(report: CheckReport, group: NDArray[np.int64]) -> None:

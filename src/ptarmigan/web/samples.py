@@ -15,16 +15,16 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
-from torch import Tensor
 
+from ptarmigan.commands.sample import Drawing, check_truncation
 from ptarmigan.core.types import MOST_NAMES, UserError, class_name, printable, shorten
 from ptarmigan.core.version import __version__
 from ptarmigan.generator.generator import (
     MAX_IMAGES,
     TrainedGenerator,
+    drawing_text,
     grid_of,
     image_grid,
-    latents_of_seed,
     memory_errors,
     write_png,
 )
@@ -39,10 +39,7 @@ LAST_SEED = 2**63 - 1
 class Wanted(NamedTuple):
     """The images that a request asks for."""
 
-    label: int
-    seed: int
-    indices: NDArray[np.int64]  # of the latents
-    truncation: float
+    drawing: Drawing  # of one class
     alone: bool  # one image by its number, in place of a grid of the first ones
 
     @classmethod
@@ -53,23 +50,15 @@ class Wanted(NamedTuple):
             raise UserError("image is the number of one image, and n a number of images: give one", "options-conflict")
         n = whole("n", given("n"), 1, MOST, 1)
         first = whole("image", given("image"), 0, MAX_IMAGES - 1)
-        return cls(
-            label_of(generator, given("class")),
-            whole("seed", given("seed"), 0, LAST_SEED),
-            np.arange(first, first + n),
-            truncation_of(generator, given("truncation")),
-            given("image") is not None,
-        )
+        label, seed = label_of(generator, given("class")), whole("seed", given("seed"), 0, LAST_SEED)
+        drawing = Drawing([label], n, seed, first, truncation_of(generator, given("truncation")))
+        return cls(drawing, given("image") is not None)
 
     def draw(self, generator: TrainedGenerator) -> NDArray[np.uint8]:
         """uint8 [N, H, W, C]; without truncation the images of `ptarmigan sample`."""
-        draw = latents_of_seed(generator.config.model, self.seed)
-
-        def latents(indices: NDArray[np.int64]) -> Tensor:
-            return self.truncation * draw(indices)
-
+        labels, n, _, first, _ = self.drawing
         with memory_errors():
-            chunks = [*generator.chunks([self.label], len(self.indices), latents, int(self.indices[0]))]
+            chunks = [*generator.chunks(labels, n, self.drawing.latents(generator, None), first)]
         return np.concatenate([chunk.images for chunk in chunks])
 
 
@@ -92,9 +81,7 @@ def truncation_of(generator: TrainedGenerator, text: str | None) -> float:
     if not re.fullmatch(r"[0-9]{1,3}(\.[0-9]{1,9})?", text) or not float(text) <= 1:
         got = printable(text[:100])
         raise UserError(f"truncation: expected a number from 0 to 1, got {got!r}", "value-out-of-range")
-    if generator.config.model.latent != "normal" and float(text) != 1:
-        text = f"truncation: latents of kind {generator.config.model.latent} have no most likely value to move towards"
-        raise UserError(f"{text}; leave it out", "options-conflict")
+    check_truncation(generator, float(text))
     return float(text)
 
 
@@ -132,25 +119,27 @@ def wants_json(request: Request) -> bool:
 def as_picture(generator: TrainedGenerator, wanted: Wanted, images: NDArray[np.uint8]) -> Response:
     """The PNG that `ptarmigan sample` writes: of one image as in a folder, of several as one picture."""
     file = io.BytesIO()
+    labels, _, seed, first, _ = wanted.drawing
+    text = wanted.drawing.text([])
     if wanted.alone:
-        write_png(image_grid(images, 1, gap=0), file, seed=wanted.seed, generator=generator.sha256)
+        told = text | drawing_text(generator, labels, 1, seed) | {"first": first}
+        write_png(image_grid(images, 1, gap=0), file, **told)
     else:
-        picture, text = grid_of(generator, images, np.full(len(images), wanted.label), wanted.seed)
-        write_png(picture, file, **text)
+        picture, own = grid_of(generator, images, np.full(len(images), labels[0]), seed)
+        write_png(picture, file, **own, **text)
     return Response(file.getvalue(), media_type="image/png")
 
 
 def as_list(generator: TrainedGenerator, wanted: Wanted, images: NDArray[np.uint8]) -> Response:
     """Each image as a PNG in base64."""
     conditional = generator.config.model.conditioning != "none"
+    labels, _, seed, first, truncation = wanted.drawing
     return JSONResponse({
-        "class": class_name(generator.spec.class_names[wanted.label]) if conditional else None,
-        "seed": wanted.seed,
-        "truncation": wanted.truncation,
+        "class": class_name(generator.spec.class_names[labels[0]]) if conditional else None,
+        "seed": seed,
+        "truncation": truncation,
         "generator": generator.sha256,
-        "images": [
-            {"image": int(index), "png": png_text(image)} for index, image in zip(wanted.indices, images, strict=True)
-        ],
+        "images": [{"image": first + place, "png": png_text(image)} for place, image in enumerate(images)],
     })  # fmt: skip
 
 
