@@ -539,9 +539,9 @@ def diagnose(
     """
     from ptarmigan.commands.diagnose import diagnose, print_each, story
 
-    if watch and (log is None or samples or data or map):
-        raise UserError("--watch follows a run: name its folder, without other options", "options-conflict")
     if watch:
+        if log is None or samples or data or map:
+            raise UserError("--watch follows a run: name its folder, without other options", "options-conflict")
         diagnosis = print_each(log)
     else:
         diagnosis = diagnose(log, map=map, samples=samples, data=data)
