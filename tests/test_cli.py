@@ -231,6 +231,8 @@ def test_help_and_losses_do_not_import_torch() -> None:
         "check",
         "sample",
         "interpolate",
+        "invert",
+        "directions",
         "info",
         "compare",
         "replay",

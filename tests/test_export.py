@@ -190,6 +190,12 @@ addEventListener("securitypolicyviolation", (event) => faults.push(event.violate
     input("#seed", "4");
     await settled();
     told.typical = chosen.pixels.map((image) => [...image]);
+    input("#variety", "70");
+    await settled();
+    told.varied = chosen.pixels.map((image) => [...image]);
+    told.truncated = find('[data-role="command"]').textContent;
+    told.text = drawingText(7, 1);
+    told.text.seed = String(told.text.seed);
   }
   told.unnamed = [...document.querySelectorAll("button, input, select, canvas")].filter((e) =>
     !e.textContent && !e.labels?.length && !e.getAttribute("aria-label") && !e.getAttribute("aria-labelledby")
@@ -249,6 +255,11 @@ def test_every_control_of_the_page_works_in_a_browser(kind: str, tmp_path: Path)
     assert str(2**63 - 1) in told["fault"]
     if generator.config.model.latent == "normal":
         assert (images("typical") == images("typical")[:1]).all()
+        assert "--truncation 0.7 " in told["truncated"]
+        compare(
+            images("varied"), generator.sample(NAMES[1] if conditional else None, z=0.7 * generator.latents(16, 4))[0]
+        )
+        assert told["text"] == {"labels": int(conditional), "seed": "4", "n": 1, "first": 7, "truncation": 0.7}
 
 
 def test_the_command_writes_one_file_that_asks_for_nothing(

@@ -9,8 +9,9 @@ import pytest
 import torch
 from PIL import Image
 
-from ptarmigan import interpolate, load
-from ptarmigan.generator.interpolate import Place, along_sphere, images_between
+from ptarmigan import interpolate
+from ptarmigan.generator.interpolate import along_sphere, images_between
+from ptarmigan.generator.points import Points
 from support import call, raises
 from test_export import NAMES, generator_of
 
@@ -20,7 +21,7 @@ def test_a_walk_begins_and_ends_at_images_of_sample(kind: str, tmp_path: Path) -
     generator = generator_of(tmp_path, kind)
     classes = kind != "unconditional"
     before = {name: tensor.clone() for name, tensor in generator.network.state_dict().items()}
-    walk = images_between(generator, Place(2 * classes, 5), Place(0, 9), 33 + 2)
+    walk = images_between(generator, Points.sampled(generator, 2 * classes, 5), Points.sampled(generator, 0, 9), 33 + 2)
     for image, label, seed in ((walk[0], NAMES[2], 5), (walk[-1], NAMES[0], 9)):
         expected = generator.sample(label if classes else None, 1, seed=seed)[0][0]
         assert np.abs(image.astype(int) - expected).max() <= 1
@@ -32,7 +33,7 @@ def test_a_walk_begins_and_ends_at_images_of_sample(kind: str, tmp_path: Path) -
 
 def test_half_way_between_two_classes_is_the_mean_of_their_embeddings(tmp_path: Path) -> None:
     generator = generator_of(tmp_path, "dcgan")
-    middle = images_between(generator, Place(0, 4), Place(1, 4), 3)[1]
+    middle = images_between(generator, Points.sampled(generator, 0, 4), Points.sampled(generator, 1, 4), 3)[1]
     table = generator.network.embedding.weight  # type: ignore[union-attr]
     table[2] = (table[0] + table[1]) / 2  # type: ignore[index, operator]
     assert np.abs(middle.astype(int) - generator.sample(NAMES[2], 1, seed=4)[0][0]).max() <= 1
@@ -47,8 +48,8 @@ def test_normal_latents_keep_their_length() -> None:
 def test_every_form_of_file_has_all_frames(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    generator_of(tmp_path / "m", "blocks")
-    walk = images_between(load(tmp_path / "m"), Place(0, 0), Place(1, 3), 5)
+    generator = generator_of(tmp_path / "m", "blocks")
+    walk = images_between(generator, Points.sampled(generator, 0, 0), Points.sampled(generator, 1, 3), 5)
     monkeypatch.chdir(tmp_path)
     for out in ("x.gif", "x.webp", "x.png", "x"):
         given = ["--from", "boot", "--to", "bag, small:3", "--frames", 5, "--out", out, "--device", "cpu"]

@@ -12,17 +12,25 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from filelock import FileLock
 from PIL import Image
 
-import ptarmigan.generator.generator as sampling
+import ptarmigan.commands.sample as sampling
+import ptarmigan.generator.generator as drawing
 from conftest import SMALL
 from ptarmigan import info, load, sample, train
+from ptarmigan.commands.copies import CopyGuard
 from ptarmigan.config import config_of, resolve
+from ptarmigan.core.console import Display
 from ptarmigan.core.tensor_files import load_tensors, save_tensors
+from ptarmigan.core.terminal import Terminal
 from ptarmigan.core.types import UserError
+from ptarmigan.data import HELD_OUT, TRAIN, open_dataset
+from ptarmigan.evaluation.features import EXTRACTORS
 from ptarmigan.generator.grid_names import shown_name, write_names
-from support import at_most, at_step, call, interrupt, raises
+from ptarmigan.generator.points import save_rows
+from support import at_most, at_step, call, interrupt, raises, random_projection
 
 
 def tree(folder: Path) -> dict[Path, bytes]:
@@ -50,7 +58,7 @@ def test_an_image_is_a_function_of_seed_class_and_index(run: Path, monkeypatch: 
     assert alone_labels.tolist() == [1, 1]
     backwards, _ = generator.sample(["blot", "across"], n=1, seed=3)
     assert np.array_equal(backwards, images[[12, 0]])
-    monkeypatch.setattr(sampling, "CHUNK", 5)
+    monkeypatch.setattr(drawing, "CHUNK", 5)
     parts, _ = generator.sample(n=6, seed=3)
     assert np.abs(parts.astype(int) - images).max() <= 1  # another batch may round another way
     assert not np.array_equal(generator.sample(n=6, seed=4)[0], images)
@@ -166,7 +174,13 @@ def test_class_names_that_are_no_file_names_stay_inside_the_folder(run: Path, tm
     spec = sampling.ImageSpec(16, 16, 1, ("../../up", "t-shirt/top", ".."))
     evil = replace(generator, spec=spec)
     (tmp_path / "in").mkdir()
-    sampling.save_folder(evil, [0, 1, 2], evil.chunks([0, 1, 2], 1, 0), tmp_path / "in" / "out", 0)
+    sampling.save_folder(
+        evil,
+        [0, 1, 2],
+        evil.chunks([0, 1, 2], 1, drawing.latents_of_seed(evil.config.model, 0)),
+        tmp_path / "in" / "out",
+        0,
+    )
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in"]
     assert len(list((tmp_path / "in" / "out").glob("*/000000.png"))) == 3
 
@@ -222,6 +236,7 @@ def test_a_picture_of_many_classes_says_which_it_shows(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sampling, "MAX_ROWS", 2)
+    monkeypatch.setattr(drawing, "MAX_ROWS", 2)
     assert call(monkeypatch, capsys, "sample", run, "-n", 1, "--out", tmp_path / "x.png")[2].count("2 of 3") == 1
     with Image.open(tmp_path / "x.png") as picture:
         assert picture.height == 38
@@ -251,10 +266,10 @@ def test_what_has_no_room_is_refused_before_anything_is_written(
 
 
 def test_images_are_written_in_parts(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sampling, "CHUNK", 4)
+    monkeypatch.setattr(drawing, "CHUNK", 4)
     sizes: list[int] = []
-    forward = sampling.forward
-    monkeypatch.setattr(sampling, "forward", lambda *a: (sizes.append(len(a[2])), forward(*a))[1])
+    forward = drawing.forward
+    monkeypatch.setattr(drawing, "forward", lambda *a: (sizes.append(len(a[1])), forward(*a))[1])
     sample(run, n=5, seed=2, out=tmp_path / "x.npz")
     assert sizes == [4, 4, 4, 3]
     with np.load(tmp_path / "x.npz") as arrays:
@@ -267,7 +282,7 @@ def test_memory_that_does_not_suffice_is_said(run: Path, tmp_path: Path, monkeyp
     def too_little(*_: object) -> None:
         raise np._core._exceptions._ArrayMemoryError((10**10,), np.dtype(np.uint8))
 
-    monkeypatch.setattr(sampling, "forward", too_little)
+    monkeypatch.setattr(drawing, "forward", too_little)
     with raises("out-of-memory"):
         sample(run, n=1, out=tmp_path / "x.png")
     with raises("out-of-memory"):
@@ -419,3 +434,172 @@ def test_fields_that_a_file_lacks_are_as_before_them_and_not_the_recipes() -> No
     del config["loss"]["penalty_every"], config["model"]["g_blocks"]
     old = config_of({"config": config})
     assert (old.loss.penalty_every, old.model.g_blocks, old.train.g_lr) == (1, 0, 1e-3)
+
+
+# --- truncation, pictures drawn again, directions, copies ---------------------------------------------------------
+
+
+def text_of(path: Path) -> dict[str, str]:
+    with Image.open(path) as picture:
+        return {str(key): str(value) for key, value in picture.info.items()}
+
+
+def test_truncation_multiplies_the_latents(run: Path, unconditional: Path, tmp_path: Path) -> None:
+    generator = load(run)
+    sample(run, label=["down"], n=3, seed=4, truncation=0.5, out=tmp_path / "x.npz")
+    with np.load(tmp_path / "x.npz") as arrays:
+        assert np.array_equal(arrays["arr_0"], generator.sample("down", z=0.5 * generator.latents(3, 4))[0])
+    for value, code in (
+        (-0.1, "value-out-of-range"),
+        (1.5, "value-out-of-range"),
+        (float("nan"), "value-out-of-range"),
+    ):
+        with raises(code, "truncation"):
+            sample(run, truncation=value, out=tmp_path / "y.png")
+    with raises("value-invalid", "truncation", "'half'"):
+        sample(run, truncation="half", out=tmp_path / "y.png")  # type: ignore[arg-type]
+    with raises("options-conflict", "truncation", "uniform"):
+        sample(unconditional, truncation=0.5, out=tmp_path / "y.png")
+    assert not (tmp_path / "y.png").exists()
+
+
+def test_a_picture_is_drawn_again_with_what_else_is_asked_for(run: Path, tmp_path: Path) -> None:
+    sample(run, label=["blot", "across"], n=3, seed=4, truncation=0.5, out=tmp_path / "x.png")
+    sample(run, like=tmp_path / "x.png", out=tmp_path / "again.png")
+    with Image.open(tmp_path / "x.png") as one, Image.open(tmp_path / "again.png") as other:
+        assert np.array_equal(np.asarray(one), np.asarray(other))
+    assert text_of(tmp_path / "again.png") == text_of(tmp_path / "x.png")
+    sample(run, like=tmp_path / "x.png", label=["down"], seed=5, truncation=1.0, out=tmp_path / "other.npz")
+    with np.load(tmp_path / "other.npz") as arrays:
+        assert np.array_equal(arrays["arr_0"], load(run).sample("down", 3, 5)[0])
+
+
+def test_one_image_of_a_folder_is_drawn_again_alone(run: Path, tmp_path: Path) -> None:
+    sample(run, label=["down"], n=4, seed=6, out=tmp_path / "more")
+    sample(run, like=tmp_path / "more/down/000002.png", out=tmp_path / "one")
+    (again,) = (tmp_path / "one").rglob("*.png")
+    assert again.relative_to(tmp_path / "one") == Path("down/000002.png")
+    with Image.open(again) as one, Image.open(tmp_path / "more/down/000002.png") as other:
+        assert np.array_equal(np.asarray(one), np.asarray(other))
+    assert text_of(again) == text_of(tmp_path / "more/down/000002.png")
+
+
+def test_a_picture_that_does_not_say_how_it_was_drawn_is_refused(
+    run: Path, unconditional: Path, tmp_path: Path
+) -> None:
+    sample(run, n=1, out=tmp_path / "x.png")
+    with raises("generator-differs", "like", tmp_path / "x.png"):
+        sample(unconditional, like=tmp_path / "x.png", out=tmp_path / "y.png")
+    with raises("file-unreadable", tmp_path / "none.png"):
+        sample(run, like=tmp_path / "none.png", out=tmp_path / "y.png")
+    text = text_of(tmp_path / "x.png")
+    for damage in (
+        {"labels": ""},
+        {"labels": "0,3"},
+        {"labels": "1,1"},
+        {"n": "many"},
+        {"first": "-1"},
+        {"truncation": "x"},
+        {"seed": ""},
+    ):
+        drawing.save_png(Image.new("L", (2, 2)), tmp_path / "odd.png", **text | damage)
+        with raises("value-invalid", "like", tmp_path / "odd.png"):
+            sample(run, like=tmp_path / "odd.png", out=tmp_path / "y.png")
+    other = {"generator": load(unconditional).sha256}  # which draws one row
+    drawing.save_png(Image.new("L", (2, 2)), tmp_path / "odd.png", **text | other)
+    with raises("value-invalid", "like", tmp_path / "odd.png"):
+        sample(unconditional, like=tmp_path / "odd.png", out=tmp_path / "y.png")
+    drawing.save_png(Image.new("L", (2, 2)), tmp_path / "odd.png", **text | {"n": str(10**12)})
+    with raises("value-out-of-range", "-n"):
+        sample(run, like=tmp_path / "odd.png", out=tmp_path / "y.png")
+
+
+def test_a_direction_moves_the_latents(run: Path, tmp_path: Path) -> None:
+    generator = load(run)
+    steps = torch.eye(6)[:2]
+    save_rows(tmp_path / "d.safetensors", generator, directions=steps)
+    moves = [f"{tmp_path / 'd.safetensors'}=2", f"{tmp_path / 'd.safetensors'}:1=-0.5"]
+    sample(run, label=["down"], n=2, truncation=0.5, move=moves, out=tmp_path / "x.png")
+    assert text_of(tmp_path / "x.png")["moves"] == "d.safetensors=2 d.safetensors:1=-0.5"
+    sample(run, label=["down"], n=2, truncation=0.5, move=moves, out=tmp_path / "x.npz")
+    with np.load(tmp_path / "x.npz") as arrays:
+        z = 0.5 * generator.latents(2) + 2 * steps[0] - 0.5 * steps[1]
+        assert np.array_equal(arrays["arr_0"], generator.sample("down", z=z)[0])
+
+
+def test_a_move_that_is_not_valid_is_refused(run: Path, unconditional: Path, tmp_path: Path) -> None:
+    file = tmp_path / "d.safetensors"
+    save_rows(file, load(run), directions=torch.eye(6))
+    for move, code, fact in (
+        ("smile=2", "value-invalid", "smile"),
+        (f"{file}", "value-invalid", "FILE=AMOUNT"),
+        (f"{file}=much", "value-invalid", "much"),
+        (f"{file}=nan", "value-invalid", "nan"),
+        (f"{file}:6=1", "value-out-of-range", "0 to 5"),
+        (f"{tmp_path / 'none.safetensors'}=1", "file-unreadable", "none.safetensors"),
+        (f"{run / 'generator' / 'model.safetensors'}=1", "file-damaged", "directions"),
+    ):
+        with raises(code, fact):
+            sample(run, move=[move], out=tmp_path / "x.png")
+    with raises("generator-differs", file):
+        sample(unconditional, move=[f"{file}=1"], out=tmp_path / "x.png")
+
+
+def test_uniform_latents_stay_in_their_range(unconditional: Path, tmp_path: Path) -> None:
+    generator = load(unconditional)
+    save_rows(tmp_path / "d.safetensors", generator, directions=torch.ones(1, 6))
+    sample(unconditional, n=1, move=[f"{tmp_path / 'd.safetensors'}=5"], out=tmp_path / "x.npz")
+    with np.load(tmp_path / "x.npz") as arrays:
+        assert np.array_equal(arrays["arr_0"], generator.sample(z=torch.ones(1, 6))[0])
+
+
+class Marked(CopyGuard):
+    """Takes the images with these first pixels for copies."""
+
+    marks: frozenset[bytes] = frozenset()
+
+    def copies(self, images: np.ndarray) -> np.ndarray:  # type: ignore[type-arg]
+        return np.array([image.tobytes() in self.marks for image in images])
+
+
+def test_a_copy_is_replaced_by_the_next_draw_of_its_index(run: Path, tmp_path: Path) -> None:
+    generator = load(run)
+    images, labels = generator.sample("down", 3)
+    latents = drawing.latents_of_seed(generator.config.model, 0)
+    guard = Marked(random_projection(), torch.zeros(2, 16), torch.ones(2), 1.0)
+    second = generator.draw(labels[1:2], latents(np.array([1 + drawing.MAX_IMAGES])))
+    third = generator.draw(labels[1:2], latents(np.array([1 + 2 * drawing.MAX_IMAGES])))
+    guard.marks = frozenset([images[1].tobytes(), second[0].tobytes()])
+    chunk = next(guard.without_copies(generator.chunks([1], 3, latents), generator, latents))
+    assert np.array_equal(chunk.images, np.stack([images[0], third[0], images[2]]))
+    assert chunk.indices.tolist() == [0, 1 + 2 * drawing.MAX_IMAGES, 2]
+    assert guard.redrawn == 2
+
+
+def test_a_generator_that_only_copies_is_given_up(run: Path) -> None:
+    generator = load(run)
+    latents = drawing.latents_of_seed(generator.config.model, 0)
+    guard = CopyGuard(random_projection(), torch.zeros(2, 16), torch.ones(2), float("inf"))
+    with raises("only-copies", "'down'", 20):
+        next(guard.without_copies(generator.chunks([1], 3, latents), generator, latents))
+
+
+def test_what_is_nearer_to_a_training_image_than_all_held_out_images_is_a_copy(
+    shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(EXTRACTORS, "efficientnet-lite0", lambda weights: random_projection())
+    run = train(shapes, out=tmp_path / "run", **SMALL | {"split": "60/0/40", "images": "16"})
+    with Display(Terminal(quiet=True)) as display:
+        guard = CopyGuard.of(run, load(run), "recorded", "cpu", display)
+        dataset = open_dataset(shapes, resolve(SMALL | {"split": "60/0/40"}).data)
+        assert guard.copies(dataset.images[dataset.indices(TRAIN)]).all()
+        assert not guard.copies(dataset.images[dataset.indices(HELD_OUT)]).any()
+    capsys.readouterr()
+    given = ["--reject-copies", "recorded", "-n", 2, "--out", tmp_path / "x.png", "--device", "cpu"]
+    status, out, err = call(monkeypatch, capsys, "sample", run, *given)
+    assert (status, out) == (0, f"{tmp_path / 'x.png'}\n")
+    assert "replaced: 0" in err
+    assert text_of(tmp_path / "x.png")["redrawn"] == "0"
+    few = train(shapes, out=tmp_path / "few", **SMALL | {"split": "90/0/10", "images": "16"})
+    with raises("too-few-images", "reject-copies"):
+        sample(few, reject_copies="recorded", out=tmp_path / "y.png", device="cpu")

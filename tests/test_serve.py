@@ -24,8 +24,6 @@ import pytest
 from PIL import Image
 from starlette.types import ASGIApp
 
-import ptarmigan.web.samples
-import ptarmigan.web.start
 from ptarmigan import load, resolve, sample, serve
 from ptarmigan.core.types import ImageSpec
 from ptarmigan.generator.export import export_generator
@@ -156,7 +154,7 @@ def test_truncation_multiplies_the_latents(address: Address, model: Path) -> Non
         ("class=boot&seed=" + 1500 * "9", 400, "value-invalid", "seed"),
         ("class=boot&image=1&n=2", 400, "options-conflict", "image"),
         ("class=boot&truncation=1.01", 400, "value-out-of-range", "1.01"),
-        ("class=boot&truncation=nan", 400, "value-out-of-range", "nan"),
+        ("class=boot&truncation=nan", 400, "value-invalid", "nan"),
         ("class=boot&format=gif", 400, "value-invalid", "gif"),
         ("class=boot&sed=3", 400, "unknown-name", "sed"),
         ("class=" + 2000 * "x", 400, "value-invalid", "2,000"),
@@ -281,14 +279,14 @@ def test_no_malformed_request_is_answered_by_an_error_of_the_server(address: Add
 
 
 def test_the_server_answers_while_it_draws(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    begun, go_on, original = threading.Event(), threading.Event(), ptarmigan.web.samples.forward
+    begun, go_on, original = threading.Event(), threading.Event(), TrainedGenerator.draw
 
     def slow(*given: Any) -> Any:
         begun.set()
         assert go_on.wait(30)
         return original(*given)
 
-    monkeypatch.setattr(ptarmigan.web.samples, "forward", slow)
+    monkeypatch.setattr(TrainedGenerator, "draw", slow)
     with running(served(load(model), TOKEN)) as at:
         answers: list[Answer] = []
         threads = [threading.Thread(target=lambda: answers.append(at.get("/v1/sample?class=boot"))) for _ in range(3)]
@@ -305,7 +303,7 @@ def test_the_server_answers_while_it_draws(model: Path, monkeypatch: pytest.Monk
 def test_an_error_of_ours_is_one_line_here_and_there(
     model: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(ptarmigan.web.samples, "forward", lambda *_: 1 / 0)
+    monkeypatch.setattr(TrainedGenerator, "draw", lambda *_: 1 / 0)
     with running(served(load(model), TOKEN)) as at:
         answer = at.get("/v1/sample?class=boot")
         assert (answer.status, answer.json["code"]) == (500, "internal-error")

@@ -1,10 +1,10 @@
 """Class-conditional image GANs whose losses are right.
 
-`train`, `check`, `sample`, `interpolate`, `score`, `compare`, `info`, `plot`, `diagnose`, `report`, `replay`, `export`,
-`serve`, `explore` and `identify` do what the commands of the same names do, and `explain` does what the command
-`losses` does.  `load` opens a generator, whose `sample` returns images.  `losses` is the package of loss functions.
-`Dataset` holds images, also of arrays in memory.  `Config` and `resolve` hold the options of a run.  `UserError` is
-every error that a user can fix.
+`train`, `check`, `sample`, `interpolate`, `invert`, `directions`, `score`, `compare`, `info`, `plot`, `diagnose`,
+`report`, `replay`, `export`, `serve`, `explore` and `identify` do what the commands of the same names do, and `explain`
+does what the command `losses` does.  `load` opens a generator, whose `sample` returns images.  `losses` is the package
+of loss functions.  `Dataset` holds images, also of arrays in memory.  `Config` and `resolve` hold the options of a run.
+`UserError` is every error that a user can fix.
 """
 
 from __future__ import annotations
@@ -24,8 +24,10 @@ _HOMES = {
     "explain": "handbook.entries",
     "identify": "handbook.identify",
     "load": "generator.generator",
-    "sample": "generator.generator",
+    "sample": "commands.sample",
     "interpolate": "generator.interpolate",
+    "invert": "commands.invert",
+    "directions": "commands.directions",
     "info": "generator.header",
     "train": "training.loop",
     "check": "commands.check",

@@ -247,77 +247,164 @@ def check(
     return int(report.failed)
 
 
-@command("sample runs/photos-1", "sample runs/photos-1 --class cat -n 64 --seed 1 --out cats.png")
+# options that several commands share
+Model = Annotated[Path, Parameter(help="run folder, generator folder, model.safetensors or a checkpoint of a run")]
+At = Annotated[
+    int | None,
+    Parameter(converter=whole, help="use the run's checkpoint after this many images; default: the last generator"),
+]
+Device = Annotated[str, Parameter(help="auto, cpu, cuda or mps")]
+
+
+@command(
+    "sample runs/photos-1",
+    "sample runs/photos-1 --class cat -n 64 --seed 1 --out cats.png",
+    "sample runs/photos-1 --like cats.png --truncation 0.7",
+)
 def sample(
-    model: Path,
+    model: Model,
     /,
     *,
     label: Annotated[list[str] | None, Parameter(name="--class", negative_iterable=())] = None,
-    n: Annotated[int, Parameter(name="-n", converter=whole)] = 16,
-    seed: Annotated[int, Parameter(converter=whole)] = 0,
+    n: Annotated[int | None, Parameter(name="-n", converter=whole)] = None,
+    seed: Annotated[int | None, Parameter(converter=whole)] = None,
+    truncation: float | None = None,
+    move: Annotated[list[str] | None, Parameter(negative_iterable=())] = None,
+    like: Path | None = None,
+    reject_copies: str | None = None,
     out: Path | None = None,
-    at: Annotated[int | None, Parameter(converter=whole)] = None,
-    device: str = "auto",
+    at: At = None,
+    device: Device = "auto",
 ) -> None:
     """Generate images of MODEL's classes and save them.
 
     Parameters
     ----------
-    model
-        run folder, generator folder, model.safetensors or a checkpoint of a run
     label
         name of a class, or several names with commas between them; may be given several times; default: all classes
     n
-        number of images of each class
+        number of images of each class; default: 16
     seed
-        seed of the latents: image i of a class depends on the seed and i only
+        seed of the latents: image i of a class depends on the seed and i only; default: 0
+    truncation
+        from 0 to 1: latents are multiplied by it, so that images vary less and are more typical; default: 1
+    move
+        FILE:NUMBER=AMOUNT, to change the images along a direction of `ptarmigan directions`; may be given several times
+    like
+        X.png that ptarmigan saved: draw it again, with what the other options change
+    reject_copies
+        the training images, or `recorded` for those that the run recorded: draw an image again that is nearer to one
+        of them than every held-out image is
     out
         X.png with one row a class; X.npz with arr_0 (images), arr_1 (labels) and class_names; or a folder of class
         folders; default: a new samples.png, samples-2.png ...
-    at
-        sample from the run's checkpoint after this many images; default: the last generator
-    device
-        auto, cpu, cuda or mps
     """
-    from ptarmigan.generator.generator import sample
+    from ptarmigan.commands.sample import sample
 
-    say(str(sample(model, label=label, n=n, seed=seed, out=out, at=at, device=device)))
+    path = sample(
+        model, label=label, n=n, seed=seed, truncation=truncation, move=move, like=like,
+        reject_copies=reject_copies, out=out, at=at, device=device,
+    )  # fmt: skip
+    say(str(path))
 
 
-@command("interpolate runs/photos-1 --from cat --to dog:7 --out walk.gif")
+@command(
+    "interpolate runs/photos-1 --from cat --to dog:7 --out walk.gif",
+    "interpolate runs/photos-1 --from inverted.safetensors:0 --to dog",
+)
 def interpolate(
-    model: Path,
+    model: Model,
     /,
     *,
     init: Annotated[str, Parameter(name="--from")],
     to: str,
     frames: Annotated[int, Parameter(converter=whole)] = 60,
     out: Path | None = None,
-    at: Annotated[int | None, Parameter(converter=whole)] = None,
-    device: str = "auto",
+    at: At = None,
+    device: Device = "auto",
 ) -> None:
     """Save the images on the way from one image of MODEL to another, of the same class or of two.
 
     Parameters
     ----------
-    model
-        run folder, generator folder, model.safetensors or a checkpoint of a run
     init
-        CLASS or CLASS:SEED, the first image that `sample` draws of it; SEED for a generator without classes
+        CLASS or CLASS:SEED, the first image that `sample` draws of it; SEED for a generator without classes; or
+        X.safetensors:NUMBER, an image that `invert` found
     to
         the same for the last image
     frames
         number of images, both ends included
     out
-        X.gif or X.webp, an animation; X.png, all images side by side; or a folder; default: walk.gif
-    at
-        use the run's checkpoint after this many images; default: the last generator
-    device
-        auto, cpu, cuda or mps
+        X.gif or X.webp, an animation; X.png, all images side by side; or a folder; default: a new
+        walk.gif
     """
     from ptarmigan.generator.interpolate import interpolate
 
     say(str(interpolate(model, init=init, to=to, frames=frames, out=out, at=at, device=device)))
+
+
+@command("invert runs/photos-1 mycat.jpg", "invert runs/photos-1 a.png b.png --out found.png")
+def invert(
+    model: Model,
+    /,
+    *images: Path,
+    out: Path | None = None,
+    time: str = "2m",
+    at: At = None,
+    device: Device = "auto",
+) -> None:
+    """Find the latents and the mixture of classes from which MODEL draws images most like IMAGES.
+
+    Beside the picture, X.safetensors keeps them for `interpolate --from X.safetensors:0`.
+
+    Parameters
+    ----------
+    images
+        image files
+    out
+        X.png, with a row for each image: the given one, then the one that was found; default: a new inverted.png
+    time
+        time after which the search ends with what it has found, for all images together: 90s, 2m or 1h
+    """
+    from ptarmigan.commands.invert import invert
+
+    picture, sentences = invert(model, *images, out=out, time=time, at=at, device=device)
+    say(*sentences, str(picture))
+
+
+@command(
+    "directions runs/photos-1", "directions runs/photos-1 --class cat --toward kittens --away old-cats --out kitten.png"
+)
+def directions(
+    model: Model,
+    /,
+    *,
+    label: Annotated[list[str] | None, Parameter(name="--class", negative_iterable=())] = None,
+    toward: Path | None = None,
+    away: Path | None = None,
+    out: Path | None = None,
+    at: At = None,
+    device: Device = "auto",
+) -> None:
+    """Find directions along which the images of MODEL change in one way, and show them.
+
+    Beside the picture, X.safetensors keeps them for `sample --move X.safetensors:0=2`, where 0 is the number of the
+    direction and 2 how far to move.
+
+    Parameters
+    ----------
+    label
+        name of a class, or several names with commas between them: look at samples of these; default: all classes
+    toward
+        folder of images that samples are to become more like; default: the directions that change images most
+    away
+        folder of images that samples are to become less like
+    out
+        X.png, with a row for each direction: three images, each at five places along it; default: a new directions.png
+    """
+    from ptarmigan.commands.directions import directions
+
+    say(str(directions(model, label=label, toward=toward, away=away, out=out, at=at, device=device)))
 
 
 @command("score runs/photos-1", "score runs/photos-1 --extractor inception -n 5000")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import itertools
 import json
 import os
 import secrets
@@ -68,6 +69,13 @@ def check_absent(path: Path, flag: str) -> None:
         raise UserError(
             f"{flag}: {path} exists and is not overwritten; name another --{flag}, or remove it first", "file-exists"
         )
+
+
+def unused(name: str) -> Path:
+    """The first of NAME.png, NAME-2.png, NAME-3.png ... that does not exist, for a name with any ending."""
+    first = Path(name)
+    others = (first.with_stem(f"{first.stem}-{number}") for number in itertools.count(2))
+    return next(path for path in itertools.chain([first], others) if not os.path.lexists(path))
 
 
 def check_new_path(path: Path, flag: str, ending: str) -> Path:

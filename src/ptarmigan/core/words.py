@@ -234,7 +234,7 @@ OTHER_OPTIONS = (
     ),
     ("sample score replay", "output outdir output-dir o save save-dir savedir outfile file outf", "use --out {PATH}"),
     ("sample", "seeds", "use --seed N: one seed gives all the images of -n"),
-    ("sample", "trunc truncation truncation-psi psi", "leave it out: samples are not truncated"),
+    ("sample", "trunc truncation-psi psi", "use --truncation {0.7}"),
     (
         "sample", "size img-size image-size resolution res",
         "leave it out: the images have the size that the generator was trained at",

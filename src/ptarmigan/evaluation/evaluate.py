@@ -268,13 +268,13 @@ def copying_scores(sets: ComparedSets, notes: list[str], on_stage: OnStage) -> R
     train, held_out = sets.train.features, sets.held_out.features
     spacing = metrics.radii(train, 1).sqrt()  # from each training image to the nearest other one
     centres = metrics.k_means(train, max(1, min(10, len(held_out) // (3 * metrics.MIN_PER_CELL))), seed=0)
-    held_distances, held_nearest = metrics.nearest(held_out, train)
+    held_distances, held_nearest, held_relative = neighbours(held_out, train, spacing)
     held_cells = metrics.nearest_centre(held_out, centres)
-    closest = float((held_distances / spacing[held_nearest].clamp_min(TINY)).min())
+    closest = float(held_relative.min())
     rows: dict[str, list[float]] = {"authenticity": [], "distance_ratio": [], "closer_than_held_out": [], "c_t": []}
     candidates: list[Suspect] = []
     for index, generated in enumerate(sets.generated):
-        distances, nearest = metrics.nearest(generated.features, train)
+        distances, nearest, ratio = neighbours(generated.features, train, spacing)
         rows["authenticity"].append(float((distances > spacing[nearest]).float().mean()))
         rows["distance_ratio"].append(float(distances.mean() / held_distances.mean().clamp_min(TINY)))
         if "c_t" in rows:
@@ -285,7 +285,6 @@ def copying_scores(sets: ComparedSets, notes: list[str], on_stage: OnStage) -> R
             except UserError as error:  # too few in every cell
                 del rows["c_t"]
                 notes.append(f"no C_T: {error}")
-        ratio = distances / spacing[nearest].clamp_min(TINY)
         rows["closer_than_held_out"].append(float((ratio < closest).float().mean()))
         candidates += [Suspect(float(ratio[i]), index, i, int(nearest[i])) for i in ratio.argsort().tolist()]
     out: Report = {name: summarise(values) for name, values in rows.items()}
@@ -302,6 +301,20 @@ def copying_scores(sets: ComparedSets, notes: list[str], on_stage: OnStage) -> R
             "relative to the spacing of training images there; use --augment, stop earlier, or use more images"
         )
     return out
+
+
+class Neighbours(NamedTuple):
+    """Of each sample, its nearest training sample."""
+
+    distance: Tensor  # [N]
+    nearest: Tensor  # [N] int64, its index
+    relative: Tensor  # [N], the distance divided by that sample's distance to its nearest other training sample
+
+
+def neighbours(samples: Tensor, train: Tensor, spacing: Tensor) -> Neighbours:
+    """The nearest training sample of each of `samples` [N, F]; `spacing` [M] is the distance between those."""
+    distance, nearest = metrics.nearest(samples, train)
+    return Neighbours(distance, nearest, distance / spacing[nearest].clamp_min(TINY))
 
 
 class Suspect(NamedTuple):

@@ -1,19 +1,15 @@
-"""Load a trained generator, sample images from it (seed, labels, indices -> uint8), and write them to files."""
+"""Load a trained generator, draw images from it (seed, labels, indices -> uint8), and write them as pictures."""
 
 from __future__ import annotations
 
-import itertools
 import math
-import os
 import re
 import reprlib
-import shutil
 import tempfile
-import zipfile
-import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -26,10 +22,8 @@ from torch import Tensor, nn
 
 from ptarmigan.config import Config, Model
 from ptarmigan.core import files, seeding
-from ptarmigan.core.console import Display, Terminal
 from ptarmigan.core.devices import out_of_memory, pick_device
 from ptarmigan.core.files import Damaged
-from ptarmigan.core.paths import user_path
 from ptarmigan.core.tensor_files import load_tensors
 from ptarmigan.core.types import ImageSpec, UserError, check_whole, class_name, printable
 from ptarmigan.generator.grid_names import GAP, shown_name, write_names
@@ -41,7 +35,6 @@ CHUNK_PIXELS = CHUNK * 64 * 64  # of the images in one forward of `sample`, sinc
 MAX_IMAGES = 10**9  # of a class in one call
 MAX_PIXELS = 100_000_000  # of one picture
 MAX_ROWS = 32  # classes in a picture for which no class was chosen
-BLOCK = 4096  # bytes: a file takes at least so much of a disk
 
 
 @torch.no_grad()
@@ -51,24 +44,24 @@ def generate_images(
     """Images uint8 [N, H, W, C] of classes `labels` [N]; each image's latent depends only on the seed and its index."""
     training = generator.training
     generator.eval()
-    parts = (slice(start, start + CHUNK) for start in range(0, len(labels), CHUNK))
-    out = [to_uint8(forward(generator, model, labels[part], indices[part], seed)) for part in parts]
+    parts = [slice(start, start + CHUNK) for start in range(0, len(labels), CHUNK)]
+    draw = latents_of_seed(model, seed)
+    out = [to_uint8(forward(generator, labels[part], draw(indices[part]))) for part in parts]
     generator.train(training)
     return np.concatenate(out)
 
 
-def forward(
-    generator: nn.Module,
-    model: Model,
-    labels: NDArray[np.int64],
-    indices: NDArray[np.int64],
-    seed: int,
-    z: Tensor | None = None,
-) -> Tensor:
-    """Images [N, C, H, W] in [-1, 1], not clamped, on the generator's device, from z [N, Z] or else from the seed."""
+Latents = Callable[[NDArray[np.int64]], Tensor]  # of images by their indices [N] -> [N, Z]
+
+
+def latents_of_seed(model: Model, seed: int) -> Latents:
+    """The latents of `sample`: each depends only on the seed and the index."""
+    return partial(seeding.latents, seed, "sample", dim=model.latent_dim, kind=model.latent)
+
+
+def forward(generator: nn.Module, labels: NDArray[np.int64], z: Tensor) -> Tensor:
+    """Images [N, C, H, W] in [-1, 1], not clamped, of classes `labels` [N] from z [N, Z], on the generator's device."""
     device = next(generator.parameters()).device
-    if z is None:
-        z = seeding.latents(seed, "sample", indices, model.latent_dim, model.latent)
     images: Tensor = generator(z.to(device), torch.from_numpy(labels).to(device))
     return images
 
@@ -117,7 +110,7 @@ class Chunk(NamedTuple):
 
     images: NDArray[np.uint8]  # [N, H, W, C]
     labels: NDArray[np.int64]  # [N]
-    indices: NDArray[np.int64]  # [N], of the image's latent: 0, 1, 2 ... in each class
+    indices: NDArray[np.int64]  # [N], of the image's latent
 
 
 @dataclass(frozen=True)
@@ -160,15 +153,18 @@ class TrainedGenerator:
         """
         classes = self.labels_of(label)
         with memory_errors():
-            given = None if z is None else self.latents_of(z)
-            chunks = list(self.chunks(classes, n if given is None else len(given), seed, given))
+            check_numbers(n, seed)
+            latents = latents_of_seed(self.config.model, seed)
+            if z is not None:
+                given = self.latents_of(z)
+                n, latents = len(given), given.__getitem__
+            chunks = list(self.chunks(classes, n, latents))
             return np.concatenate([c.images for c in chunks]), np.concatenate([c.labels for c in chunks])
 
     def latents(self, n: int = 16, seed: int = 0) -> Tensor:
         """The latents float32 [n, latent_dim] from which `sample` draws the images of each class with this seed."""
         check_numbers(n, seed)
-        model = self.config.model
-        return seeding.latents(seed, "sample", np.arange(n), model.latent_dim, model.latent)
+        return latents_of_seed(self.config.model, seed)(np.arange(n))
 
     def latents_of(self, z: ArrayLike | Tensor) -> Tensor:
         """Latents that a user gave, as float32 [M, latent_dim] on the CPU; raises UserError (value-invalid)."""
@@ -196,19 +192,19 @@ class TrainedGenerator:
             raise UserError(f"{text} none); leave --class out{other}", "options-conflict")
         return [0]
 
-    def chunks(self, classes: Sequence[int], n: int, seed: int, z: Tensor | None = None) -> Iterator[Chunk]:
-        """The images of `sample` in parts of at most CHUNK, each computed when it is asked for; z [n, latent_dim]."""
-        check_numbers(n, seed)
+    def chunks(self, classes: Sequence[int], n: int, latents: Latents, first: int = 0) -> Iterator[Chunk]:
+        """`n` images of each class from latent index `first` on, in parts of at most CHUNK, each drawn when asked."""
         of = np.array(classes, np.int64)
         size = max(1, min(CHUNK, CHUNK_PIXELS // (self.spec.height * self.spec.width)))
         for start in range(0, len(of) * n, size):
             positions = np.arange(start, min(start + size, len(of) * n))
-            labels, indices = of[positions // n], positions % n
-            with torch.no_grad():
-                images = forward(
-                    self.network, self.config.model, labels, indices, seed, None if z is None else z[indices]
-                )
-            yield Chunk(pixels_of(images), labels, indices)
+            labels, indices = of[positions // n], first + positions % n
+            yield Chunk(self.draw(labels, latents(indices)), labels, indices)
+
+    def draw(self, labels: NDArray[np.int64], z: Tensor) -> NDArray[np.uint8]:
+        """Images uint8 [N, H, W, C] of classes `labels` [N] from latents z [N, Z], all in one forward."""
+        with torch.no_grad():
+            return pixels_of(forward(self.network, labels, z))
 
 
 def check_numbers(n: int, seed: int) -> None:
@@ -283,74 +279,6 @@ def first_not_finite(tensors: dict[str, Tensor]) -> str | None:
     return next((name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()), None)
 
 
-def sample(
-    model: str | Path,
-    *,
-    label: Sequence[str] | None = None,
-    n: int = 16,
-    seed: int = 0,
-    out: str | Path | None = None,
-    at: int | None = None,
-    device: str = "auto",
-) -> Path:
-    """Sample `n` images of each class in `label` (default: every class) and write them to `out`; returns its path.
-
-    `model` and `at` are as in `load`.  `out` is X.png, one picture with a row per class, for which at most 32 classes
-    are chosen if none is named; X.npz with arr_0 uint8 [N, H, W, C], arr_1 int64 [N] and class_names; or a folder,
-    which gets a folder of PNGs for each class.  By default it is samples.png, or the first of samples-2.png,
-    samples-3.png ... that does not exist.  An .npz and a folder take any number of images, of which few are in memory
-    at once.  Progress and notes go to standard error.  Raises UserError for an unknown class, an unreadable
-    model, too little space or memory, and an `out` that exists: nothing is overwritten.
-    """
-    out = user_path(new_picture() if out is None else out, "out")
-    with Display(Terminal(stderr=True)) as display, memory_errors():
-        generator = load(model, device, at=at)
-        classes = generator.labels_of(label)
-        check_numbers(n, seed)
-        if label and not isinstance(label, str) and len(label) > len(classes):
-            display.say("note: a class that is named more than once is drawn once")
-        kind = out.suffix.lower()
-        if kind not in ("", ".png", ".npz") and not out.is_dir():
-            text = f"out: images are saved without loss, as X.png, X.npz or a folder, and {out} is none of these"
-            raise UserError(f"{text}: use --out {out.with_suffix('.png')}", "value-invalid")
-        files.check_absent(out, "out")
-        if kind == ".png":
-            if not label and len(classes) > MAX_ROWS:
-                classes = grid_classes(len(classes))
-                text = f"note: {len(classes)} of {generator.spec.classes:,} classes, evenly spread"
-                display.say(f"{text}; name classes with --class")
-            check_picture(generator.spec, len(classes), n)
-        total = len(classes) * n
-        chunks = reported(generator.chunks(classes, n, seed), total, display)
-        if kind != ".png":
-            chunks = check_room(chunks, total, out)
-        files.make_folder(out.parent)
-        if kind == ".png":
-            drawn = list(chunks)
-            images, labels = np.concatenate([c.images for c in drawn]), np.concatenate([c.labels for c in drawn])
-            save_grid(generator, images, labels, out, seed)
-        elif kind == ".npz":
-            files.write_atomic(out, lambda file: write_npz(file, generator.spec, classes, n, chunks))
-        else:
-            save_folder(generator, classes, chunks, out, seed)
-    return out
-
-
-def new_picture() -> Path:
-    """The first of samples.png, samples-2.png ... that does not exist."""
-    names = itertools.chain(["samples.png"], (f"samples-{number}.png" for number in itertools.count(2)))
-    return next(path for path in map(Path, names) if not os.path.lexists(path))
-
-
-def reported(chunks: Iterable[Chunk], total: int, display: Display) -> Iterator[Chunk]:
-    """The same chunks, each counted on the display."""
-    done = 0
-    for chunk in chunks:
-        yield chunk
-        done += len(chunk.images)
-        display.preparing("sampling", done, total)
-
-
 def grid_classes(classes: int) -> list[int]:
     """The labels of at most MAX_ROWS classes, evenly spread, of which a picture shows a row each."""
     return [round(place) for place in np.linspace(0, classes - 1, min(classes, MAX_ROWS)).tolist()]
@@ -365,21 +293,27 @@ def check_picture(spec: ImageSpec, classes: int, n: int, option: str = "-n") -> 
 
 
 def save_grid(
-    generator: TrainedGenerator, images: NDArray[np.uint8], labels: NDArray[np.int64], path: Path, seed: int
+    generator: TrainedGenerator,
+    images: NDArray[np.uint8],
+    labels: NDArray[np.int64],
+    path: Path,
+    seed: int,
+    **text: object,
 ) -> None:
     """Write the images of `TrainedGenerator.sample` as one picture, `grid_of` them."""
-    picture, text = grid_of(generator, images, labels, seed)
+    picture, text = grid_of(generator, images, labels, seed, **text)
     save_png(picture, path, **text)
 
 
 def grid_of(
-    generator: TrainedGenerator, images: NDArray[np.uint8], labels: NDArray[np.int64], seed: int
+    generator: TrainedGenerator, images: NDArray[np.uint8], labels: NDArray[np.int64], seed: int, **text: object
 ) -> tuple[Image.Image, dict[str, object]]:
     """The images of `TrainedGenerator.sample` as one picture, a row per class, or nearly square for one class; and the
     text of its PNG.
 
     The class is named left of its row, unless the generator is unconditional.  The PNG's text holds the seed, the
-    classes from top to bottom, the width of the names in pixels, and the SHA-256 of the generator.
+    classes and their labels from top to bottom, the number of images of each, the width of the names in pixels, the
+    SHA-256 of the generator, and `text`.
     """
     classes = list(dict.fromkeys(labels.tolist()))
     columns = len(images) // len(classes) if len(classes) > 1 else math.ceil(len(images) ** 0.5)
@@ -387,62 +321,13 @@ def grid_of(
     if generator.config.model.conditioning != "none":
         shown = [shown_name(spec.class_names[label], label) for label in classes]
         picture, margin = write_names(picture, shown, spec.height)
-    names = ", ".join(spec.class_names[label] for label in classes)
-    return picture, {"seed": seed, "classes": names, "margin": margin, "generator": generator.sha256}
+    text |= {"classes": ", ".join(spec.class_names[label] for label in classes), "margin": margin}
+    return picture, drawing_text(generator, classes, len(images) // len(classes), seed) | text
 
 
-def check_room(chunks: Iterator[Chunk], total: int, out: Path) -> Iterator[Chunk]:
-    """Raise UserError (file-unwritable) if the disk has no room for `total` images; returns the same chunks.
-
-    The size is estimated from the first images, compressed as the output is.
-    """
-    first = next(chunks)
-    tried = first.images[:16]
-    each = len(zlib.compress(tried.tobytes())) / len(tried)
-    if out.suffix.lower() != ".npz":
-        each = math.ceil(each / BLOCK) * BLOCK
-    place = next(folder for folder in out.absolute().parents if folder.exists())
-    needed, free = total * each, shutil.disk_usage(place).free
-    if needed > free:
-        unit, scale = ("GB", 1e9) if needed >= 1e9 else ("MB", 1e6)
-        text = f"out: {total:,} images need about {needed / scale:,.1f} {unit}, and {place} has {free / scale:,.1f}"
-        raise UserError(f"{text} {unit} left: lower -n, or name another --out", "file-unwritable")
-    return itertools.chain([first], chunks)
-
-
-def write_npz(file: Any, spec: ImageSpec, classes: Sequence[int], n: int, chunks: Iterable[Chunk]) -> None:
-    """Write arr_0, arr_1 and class_names as `np.savez_compressed` does, from images that come in chunks."""
-    total = len(classes) * n
-    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, allowZip64=True) as archive:
-
-        def write(name: str, dtype: np.dtype[Any], shape: tuple[int, ...], parts: Iterable[NDArray[Any]]) -> None:
-            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
-                header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
-                np.lib.format.write_array_header_1_0(member, header)
-                for part in parts:
-                    member.write(part.tobytes())
-
-        shape = total, spec.height, spec.width, spec.channels
-        write("arr_0", np.dtype(np.uint8), shape, (chunk.images for chunk in chunks))
-        labels = (np.full(min(CHUNK, n - at), label, np.int64) for label in classes for at in range(0, n, CHUNK))
-        write("arr_1", np.dtype(np.int64), (total,), labels)
-        names = np.array(spec.class_names)
-        write("class_names", names.dtype, names.shape, [names])
-
-
-def save_folder(
-    generator: TrainedGenerator, classes: Sequence[int], chunks: Iterable[Chunk], out: Path, seed: int
-) -> None:
-    """Write OUT/CLASS/INDEX.png for each image, all or none; '_' replaces characters that file names cannot have."""
-    conditional = generator.config.model.conditioning != "none"
-    names = folder_names(generator.spec.class_names) if conditional else ["images"]
-    with new_folder(out) as folder:
-        for label in classes:
-            (folder / names[label]).mkdir(parents=True)
-        for images, labels, indices in chunks:
-            for image, label, index in zip(images, labels.tolist(), indices.tolist(), strict=True):
-                picture = image_grid(image[None], 1, gap=0)
-                save_png(picture, folder / names[label] / f"{index:06d}.png", seed=seed, generator=generator.sha256)
+def drawing_text(generator: TrainedGenerator, labels: Sequence[int], n: int, seed: int) -> dict[str, object]:
+    """What the text of a PNG says of how it was drawn, so that `sample --like` can draw it again."""
+    return {"seed": seed, "labels": ",".join(map(str, labels)), "n": n, "generator": generator.sha256}
 
 
 @contextmanager

@@ -5,13 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from ptarmigan.core import files
 from ptarmigan.core.console import Display, Terminal
@@ -27,6 +26,7 @@ from ptarmigan.generator.generator import (
     pixels_of,
     save_png,
 )
+from ptarmigan.generator.points import Points, images_at, is_row, load_row
 
 MILLISECONDS = 50  # that a frame of an animation is shown
 FRAMES_AT_ONCE = 32  # of one forward
@@ -34,28 +34,29 @@ Mix = Callable[[Tensor, Tensor, Tensor], Tensor]  # of two latents [Z], by the s
 ENDINGS = (".gif", ".webp", ".png", "")
 
 
-class Place(NamedTuple):
-    """Where a walk begins or ends: the first image of a class under a seed."""
+def place(generator: TrainedGenerator, given: str, option: str) -> Points:
+    """Where a walk begins or ends: a point [1] of a file, or the first image of a class under a seed.
 
-    label: int
-    seed: int
-
-    @classmethod
-    def named(cls, generator: TrainedGenerator, given: str, option: str) -> Place:
-        """The place that CLASS, CLASS:SEED or, without classes, SEED names; a class may have a colon in its name."""
-        if not isinstance(given, str):
-            raise UserError(f"{option}: expected text, got {shown(given)}", "value-invalid")
-        name: str | None = None
-        if generator.config.model.conditioning == "none":
-            seed = given
-        elif given in generator.spec.class_names or ":" not in given:
-            name, seed = given, "0"
-        else:
-            name, _, seed = given.rpartition(":")
-        if not seed.isdecimal() or len(seed) > 19 or int(seed) >= 2**63:
-            shape = "SEED" if name is None else "CLASS or CLASS:SEED"
-            raise UserError(f"{option}: expected {shape}, a seed from 0 to 2^63 - 1, got {given!r}", "value-invalid")
-        return cls(0 if name is None else generator.spec.label(name), int(seed))
+    `given` is X.safetensors or X.safetensors:NUMBER; else CLASS, CLASS:SEED or, without classes, SEED.  A class may
+    have a colon in its name.
+    """
+    if not isinstance(given, str):
+        raise UserError(f"{option}: expected text, got {shown(given)}", "value-invalid")
+    spec, conditional = generator.spec, generator.config.model.conditioning != "none"
+    if is_row(given) and given not in spec.class_names:
+        widths = {"z": generator.config.model.latent_dim, "classes": spec.classes}
+        return Points(*load_row(given, option, generator, widths))
+    name: str | None = None
+    if not conditional:
+        seed = given
+    elif given in spec.class_names or ":" not in given:
+        name, seed = given, "0"
+    else:
+        name, _, seed = given.rpartition(":")
+    if not seed.isdecimal() or len(seed) > 19 or int(seed) >= 2**63:
+        shape = "SEED" if name is None else "CLASS or CLASS:SEED"
+        raise UserError(f"{option}: expected {shape}, a seed from 0 to 2^63 - 1, got {given!r}", "value-invalid")
+    return Points.sampled(generator, 0 if name is None else spec.label(name), int(seed))
 
 
 def interpolate(
@@ -71,12 +72,13 @@ def interpolate(
     """Write the images on the way from one image to another, within a class or between two; returns the path.
 
     `init` and `to` are CLASS or CLASS:SEED, the first image that `sample` draws of this class with this seed (default:
-    0), or SEED for a generator without classes.  Class embeddings are mixed along a line, and so are uniform latents;
-    normal latents along a sphere.  `out` is an animation X.gif or X.webp, one picture X.png, or a new folder of PNGs
-    (default: walk.gif).  `model` and `at` are as in `load`.  Raises UserError for an unknown class, a seed or number
-    of frames that is not valid, an unreadable model, and an `out` that exists.
+    0), or SEED for a generator without classes; or X.safetensors:NUMBER, an image that `invert` found.  Class
+    embeddings are mixed along a line, and so are uniform latents; normal latents along a sphere.  `out` is an
+    animation X.gif or X.webp, one picture X.png, or a new folder of PNGs (default: the first of walk.gif, walk-2.gif
+    ... that does not exist).  `model` and `at` are as in `load`.  Raises UserError for an unknown class, a seed or
+    number of frames that is not valid, an unreadable model or file, and an `out` that exists.
     """
-    out = user_path("walk.gif" if out is None else out, "out")
+    out = user_path(files.unused("walk.gif") if out is None else out, "out")
     check_whole("frames", frames)
     if frames < 2:
         raise UserError(f"--frames {frames}: expected at least 2, the first and the last image", "value-out-of-range")
@@ -85,7 +87,7 @@ def interpolate(
     files.check_absent(out, "out")
     with Display(Terminal(stderr=True)) as display, memory_errors():
         generator = load(model, device, at=at)
-        ends = Place.named(generator, init, "from"), Place.named(generator, to, "to")
+        ends = place(generator, init, "from"), place(generator, to, "to")
         check_picture(generator.spec, 1, frames, "--frames")
         with display.doing("drawing the images"):
             images = images_between(generator, *ends, frames)
@@ -94,21 +96,17 @@ def interpolate(
     return out
 
 
-def images_between(generator: TrainedGenerator, start: Place, end: Place, frames: int) -> NDArray[np.uint8]:
-    """Images uint8 [frames, H, W, C] on the way from one place to another, both included."""
+def images_between(generator: TrainedGenerator, start: Points, end: Points, frames: int) -> NDArray[np.uint8]:
+    """Images uint8 [frames, H, W, C] on the way from one point [1] to another, both included."""
     shares = torch.linspace(0, 1, frames)
-    first, last = (generator.latents(1, place.seed)[0] for place in (start, end))
     mix: Mix = along_sphere if generator.config.model.latent == "normal" else torch.lerp
-    z = torch.stack([mix(first, last, share) for share in shares])  # [frames, Z]
-    network = generator.network
-    embeddings: dict[str, Tensor] = {}
-    if isinstance(network.embedding, nn.Embedding):  # its table gets a row for each frame
-        one, other = network.embedding.weight[[start.label, end.label]].cpu()
-        embeddings = {"embedding.weight": torch.lerp(one, other, shares[:, None]).to(network.embedding.weight)}
-    parts = [torch.arange(frames)[at : at + FRAMES_AT_ONCE] for at in range(0, frames, FRAMES_AT_ONCE)]
-    device = next(network.parameters()).device
+    z = torch.stack([mix(start.z[0], end.z[0], share) for share in shares])  # [frames, Z]
+    way = Points(z, torch.lerp(start.classes, end.classes, shares[:, None]))
     with torch.no_grad():
-        drawn = [functional_call(network, embeddings, (z[part].to(device), part.to(device))) for part in parts]
+        drawn = [
+            images_at(generator.network, Points(*(rows[at : at + FRAMES_AT_ONCE] for rows in way)))
+            for at in range(0, frames, FRAMES_AT_ONCE)
+        ]
     return np.concatenate([*map(pixels_of, drawn)])
 
 

@@ -10,25 +10,22 @@ import re
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from ptarmigan.core import seeding
+from ptarmigan.commands.sample import Drawing, check_truncation
 from ptarmigan.core.types import MOST_NAMES, UserError, class_name, printable, shorten
 from ptarmigan.core.version import __version__
 from ptarmigan.generator.generator import (
-    CHUNK_PIXELS,
     MAX_IMAGES,
     TrainedGenerator,
-    forward,
+    drawing_text,
     grid_of,
     image_grid,
     memory_errors,
-    pixels_of,
     write_png,
 )
 from ptarmigan.sharing.markup import asset
@@ -40,12 +37,9 @@ LAST_SEED = 2**63 - 1
 
 
 class Wanted(NamedTuple):
-    """The images that a request asks for."""
+    """The images of one class that a request asks for."""
 
-    label: int
-    seed: int
-    indices: NDArray[np.int64]  # of the latents
-    truncation: float
+    drawing: Drawing
     alone: bool  # one image by its number, in place of a grid of the first ones
 
     @classmethod
@@ -54,29 +48,21 @@ class Wanted(NamedTuple):
         given = only(request, "class", "seed", "n", "image", "truncation", "format")
         if given("image") is not None and given("n") is not None:
             raise UserError("image is the number of one image, and n a number of images: give one", "options-conflict")
-        n = whole("n", given("n"), 1, MOST, 1)
-        first = whole("image", given("image"), 0, MAX_IMAGES - 1)
-        return cls(
-            label_of(generator, given("class")),
+        drawing = Drawing(
+            [label_of(generator, given("class"))],
+            whole("n", given("n"), 1, MOST, 1),
             whole("seed", given("seed"), 0, LAST_SEED),
-            np.arange(first, first + n),
+            whole("image", given("image"), 0, MAX_IMAGES - 1),
             truncation_of(generator, given("truncation")),
-            given("image") is not None,
         )
+        return cls(drawing, given("image") is not None)
 
     def draw(self, generator: TrainedGenerator) -> NDArray[np.uint8]:
-        """uint8 [N, H, W, C]; without truncation the images of `ptarmigan sample`."""
-        model, spec = generator.config.model, generator.spec
-        size = max(1, CHUNK_PIXELS // (spec.height * spec.width))
-        parts = []
-        with memory_errors(), torch.no_grad():
-            for start in range(0, len(self.indices), size):
-                indices = self.indices[start : start + size]
-                z = seeding.latents(self.seed, "sample", indices, model.latent_dim, model.latent)
-                labels = np.full(len(indices), self.label)
-                images = forward(generator.network, model, labels, indices, self.seed, self.truncation * z)
-                parts.append(pixels_of(images))
-        return np.concatenate(parts)
+        """The images of `ptarmigan sample`, uint8 [N, H, W, C]."""
+        labels, n, _, first, _ = self.drawing
+        with memory_errors():
+            chunks = generator.chunks(labels, n, self.drawing.latents(generator, None), first)
+            return np.concatenate([chunk.images for chunk in chunks])
 
 
 def label_of(generator: TrainedGenerator, name: str | None) -> int:
@@ -95,12 +81,9 @@ def truncation_of(generator: TrainedGenerator, text: str | None) -> float:
     """By what the latents are multiplied; raises UserError."""
     if text is None:
         return 1.0
-    if not re.fullmatch(r"[0-9]{1,3}(\.[0-9]{1,9})?", text) or not float(text) <= 1:
-        got = printable(text[:100])
-        raise UserError(f"truncation: expected a number from 0 to 1, got {got!r}", "value-out-of-range")
-    if generator.config.model.latent != "normal" and float(text) != 1:
-        text = f"truncation: latents of kind {generator.config.model.latent} have no most likely value to move towards"
-        raise UserError(f"{text}; leave it out", "options-conflict")
+    if not re.fullmatch(r"[0-9]{1,3}(\.[0-9]{1,9})?", text):
+        raise UserError(f"truncation: expected a number from 0 to 1, got {printable(text[:100])!r}", "value-invalid")
+    check_truncation(generator, float(text))
     return float(text)
 
 
@@ -137,26 +120,27 @@ def wants_json(request: Request) -> bool:
 
 def as_picture(generator: TrainedGenerator, wanted: Wanted, images: NDArray[np.uint8]) -> Response:
     """The PNG that `ptarmigan sample` writes: of one image as in a folder, of several as one picture."""
-    file = io.BytesIO()
+    (label,), _, seed, first, _ = wanted.drawing
+    file, told = io.BytesIO(), wanted.drawing._replace(first=0).text(())
     if wanted.alone:
-        write_png(image_grid(images, 1, gap=0), file, seed=wanted.seed, generator=generator.sha256)
+        told |= drawing_text(generator, [label], 1, seed) | {"first": first}
+        write_png(image_grid(images, 1, gap=0), file, **told)
     else:
-        picture, text = grid_of(generator, images, np.full(len(images), wanted.label), wanted.seed)
+        picture, text = grid_of(generator, images, np.full(len(images), label), seed, **told)
         write_png(picture, file, **text)
     return Response(file.getvalue(), media_type="image/png")
 
 
 def as_list(generator: TrainedGenerator, wanted: Wanted, images: NDArray[np.uint8]) -> Response:
     """Each image as a PNG in base64."""
-    conditional = generator.config.model.conditioning != "none"
+    (label,), _, seed, first, truncation = wanted.drawing
+    names = classes_of(generator)
     return JSONResponse({
-        "class": class_name(generator.spec.class_names[wanted.label]) if conditional else None,
-        "seed": wanted.seed,
-        "truncation": wanted.truncation,
+        "class": names[label] if names else None,
+        "seed": seed,
+        "truncation": truncation,
         "generator": generator.sha256,
-        "images": [
-            {"image": int(index), "png": png_text(image)} for index, image in zip(wanted.indices, images, strict=True)
-        ],
+        "images": [{"image": index, "png": png_text(image)} for index, image in enumerate(images, first)],
     })  # fmt: skip
 
 

@@ -111,15 +111,21 @@ function choose(tile) {
 }
 
 function showCommand(tile, walking) {
-  const plain = state.other < 0 && state.variety === 1 && !walking;
+  const plain = state.other < 0 && !walking;
   show("command", plain);
   show("no-command", !plain);
   const of = model.classes[state.label], folder = `set-${state.seed}`;
-  const option = of ? ` ${of.option}` : "";
+  const option = (of ? ` ${of.option}` : "") + (state.variety < 1 ? ` --truncation ${state.variety}` : "");
   find('[data-role="command"]').textContent =
     `ptarmigan sample ${model.argument}${option} -n ${IMAGES} --seed ${state.seed} --out ${folder}`;
   const file = `${folder}/${of ? of.folder : "images"}/${String(tile).padStart(6, "0")}.png`;
   find('[data-role="file"]').textContent = `This picture is then the file ${file}.`;
+}
+
+// What the text of a PNG says, so that `ptarmigan sample --like` can draw the picture again.
+function drawingText(first, n) {
+  const { label, seed, variety } = state;
+  return state.other < 0 && state.from === null ? { labels: label, seed, n, first, truncation: variety } : {};
 }
 
 // ---- files
@@ -163,9 +169,9 @@ async function png(pixels, width, height, texts) {
   return [signature, chunk("IHDR", head), ...words, data, chunk("IEND", new Uint8Array())];
 }
 
-async function save(pixels, width, height, picture) {
+async function save(pixels, width, height, picture, text) {
   const link = document.createElement("a");
-  const parts = await png(pixels, width, height, { picture, generator: model.sha256 });
+  const parts = await png(pixels, width, height, { picture, generator: model.sha256, ...text });
   link.href = URL.createObjectURL(new Blob(parts, { type: "image/png" }));
   link.download = `${picture.replace(/[^\p{L}\p{N}]+/gu, "-")}.png`;
   link.click();
@@ -247,8 +253,9 @@ const actions = {
     find("#seed").value = String(seed);
     setSeed(String(seed));
   },
-  save: () => save(chosen.large, model.width, model.height, find('[data-role="caption"]').textContent),
-  "save-all": () => save(...sheet(), `${described()}set ${state.seed}`),
+  save: () =>
+    save(chosen.large, model.width, model.height, find('[data-role="caption"]').textContent, drawingText(state.tile, 1)),
+  "save-all": () => save(...sheet(), `${described()}set ${state.seed}`, drawingText(0, IMAGES)),
   from: () => {
     stop();
     state.from = chosen.points[state.tile];
