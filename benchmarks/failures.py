@@ -1,22 +1,31 @@
 """Planted failures: how often the diagnosis names the fault of a run, and how often it finds one in a healthy run.
 
-    python benchmarks/failures.py train                    every run that is not in the results yet
-    python benchmarks/failures.py train --data emoji DIR   the same on the images of DIR
-    python benchmarks/failures.py judge                    print the tables of docs/diagnosis.md from the results
+    python benchmarks/failures.py train              every run that is not in the results yet
+    python benchmarks/failures.py train --seeds 1    those of one seed
+    python benchmarks/failures.py judge              print the tables of docs/diagnosis.md from the results
+    python benchmarks/failures.py others --programs tools/bin
+                                                     what two other tools, installed there, say of the same logs
 
 A planted failure is a run of the shipped trainer with one thing changed: options, or one function replaced while it
-trains.  The log of each run is a line of results/failures.jsonl.  The limits were set on the runs of 8,000 images or
-more; rates are of the runs with fewer, with Wilson's 95 % intervals.
+trains.  The log of each run is a line of results/failures.jsonl.  The limits were set on the runs of seed 0; rates are
+of the other seeds, with Wilson's 95 % intervals.  results/healthy.jsonl has the logs of longer runs of recipe `auto`,
+which were made for other purposes.
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
 import json
+import math
+import os
+import subprocess
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -28,24 +37,29 @@ import ptarmigan.networks.dcgan
 import ptarmigan.training.loop
 import ptarmigan.training.setup
 import ptarmigan.training.snapshot
+import shapes
 from ptarmigan import train
-from ptarmigan.config import parse_images
 from ptarmigan.core import seeding
 from ptarmigan.core.log import read_rows
 from ptarmigan.data import HELD_OUT, TRAIN, Dataset
-from ptarmigan.diagnosis.findings import Log
+from ptarmigan.diagnosis.columns import Log
 from ptarmigan.diagnosis.story import events, now
 from ptarmigan.evaluation.metrics import wilson
 from ptarmigan.training.loop import Diverged
 
 RESULTS = Path(__file__).parent / "results" / "failures.jsonl"
-FIELDS: dict[str, Any] = dict(size="16", images="4k", width=8, batch=16, precision="fp32", snapshots=3, live_images=48)
-DATA: dict[str, dict[str, Any]] = {"fashion": {}, "emoji": {}}
-SEEDS = (0, 1)
-FOR_LIMITS = 8000  # images of a run from which the limits were set on it
-MOST_LINES = 40  # of a log that are kept
+LONGER = RESULTS.with_name("healthy.jsonl")
+FIELDS: dict[str, Any] = dict(
+    images="5k", width=8, latent_dim=32, batch=16, precision="fp32", snapshots=3, live_images=64
+)
+DATA: dict[str, dict[str, Any]] = {"fashion": dict(size="16"), "shapes": dict(size="32", fit="pad")}
+FOR_LIMITS, SEEDS = 0, (0, 1)
+MOST_LINES = 25  # of a log that are kept
+NOISE = 3.0  # standard errors above its least live score, at which a run with a good recipe may end as healthy
+COLUMNS = ("attempt", "clock", "images_per_second", "end", "findings")  # of a log that are not kept
 BATCH_NORM = 256  # images for the statistics of batch norm, fewer than `train` uses, because it is done six times
 NO_PENALTY: dict[str, Any] = dict(r1=0.0, r2=0.0)
+LONG: dict[str, Any] = dict(images="18k")  # 1,125 updates of G
 
 
 @contextmanager
@@ -93,42 +107,52 @@ def kernel_3() -> Any:
     return changed(ptarmigan.networks.dcgan, "ConvTranspose2d", of)
 
 
+def two_classes() -> Any:
+    """G draws one of two classes whatever it is asked for; D knows what it was asked for."""
+    return changed(
+        ptarmigan.networks.dcgan.Generator,
+        "forward",
+        lambda before: lambda self, z, labels: before(self, z, labels % 2),
+    )
+
+
 def unit_range() -> Any:
     return changed(ptarmigan.data.batches, "to_float", lambda before: lambda images: before(images).add_(1).div_(2))
 
 
 # kind -> the options that are changed, what replaces a function, and the findings that name the fault
 KINDS: dict[str, tuple[dict[str, Any], Callable[[], Any] | None, tuple[str, ...]]] = {
-    "D's learning rate 10x": (dict(d_lr=2e-2), None, ("d-too-strong", "oscillates", "diverged")),
-    "both learning rates 10x": (dict(d_lr=2e-2, g_lr=2e-2), None, ("oscillates", "diverged", "d-too-strong")),
+    "D's learning rate 50x": (dict(d_lr=0.1), None, ("d-too-strong", "diverged")),
+    "both learning rates 100x": (dict(d_lr=0.2, g_lr=0.2), None, ("diverged",)),
+    "large steps with momentum": (
+        dict(d_lr=1e-2, g_lr=1e-2, g_betas=(0.9, 0.99), d_betas=(0.9, 0.99), **NO_PENALTY), None, (),
+    ),
     "minimax, G's rate / 100": (
         dict(loss="minimax", g_lr=2e-5, **NO_PENALTY), None, ("g-gradient-vanishes", "d-too-strong"),
     ),
     "G's rate / 100": (dict(g_lr=2e-5, **NO_PENALTY), None, ("d-too-strong",)),
     "D is not trained": (dict(d_lr=1e-6), None, ("d-too-weak",)),
     "no bound on a Wasserstein D": (dict(loss="wasserstein", **NO_PENALTY), None, ("diverged",)),
-    "learning rate 100x": (dict(d_lr=0.2, g_lr=0.2), None, ("diverged",)),
     "two latents": ({}, lambda: latents(two_of), ("collapse",)),
     "no latents": ({}, lambda: latents(torch.zeros_like), ("collapse",)),
+    "two classes": (LONG, two_classes, ("class-ignored",)),
     "D is not told the class": (
-        dict(conditioning="auxiliary_classifier", class_weight=0.0), None, ("class-ignored",),
+        dict(conditioning="auxiliary_classifier", class_weight=0.0, **LONG), None, ("class-ignored",),
     ),
     "labels shuffled": ({}, lambda: data_set(shuffled), ("labels-random",)),
-    "trained on 40 images": ({}, lambda: data_set(only(40)), ("copies", "d-overfits")),
-    "trained on 300 images": (NO_PENALTY, lambda: data_set(only(300)), ("d-overfits", "copies")),
-    "kernel of 3, stride of 2": ({}, kernel_3, ("checkerboard",)),
+    "trained on 40 images": (NO_PENALTY, lambda: data_set(only(40)), ("d-overfits", "copies")),
+    "trained on 200 images": (NO_PENALTY, lambda: data_set(only(200)), ("d-overfits", "copies")),
+    "kernel of 3, stride of 2": (LONG, kernel_3, ("checkerboard",)),
     "images on [0, 1]": ({}, unit_range, ("colour-shift",)),
     "class weight 20 in ACGAN": (dict(conditioning="auxiliary_classifier", class_weight=20.0), None, ("too-easy",)),
 }  # fmt: skip
 HEALTHY: dict[str, dict[str, Any]] = {
     "auto": {},
-    "relativistic": dict(loss="relativistic"),
+    "auto, 18,000 images": LONG,
+    "both learning rates 10x": dict(d_lr=2e-2, g_lr=2e-2),  # does no harm in so short a run
+    "dcgan": dict(recipe="dcgan", images="10k"),
     "hinge, spectral norm": dict(loss="hinge", d_norm="spectral", **NO_PENALTY),
-    "least squares": dict(loss="least_squares"),
-    "minimax, 4 updates of D": dict(loss="minimax", d_steps=4, **NO_PENALTY),
-    "D's learning rate 10x, 16k images or fewer": dict(d_lr=2e-2),  # does no harm: the live score falls to the end
-    "WGAN-GP": dict(loss="wasserstein", gradient_penalty=10.0, d_steps=3, **NO_PENALTY),
-    "dcgan": dict(recipe="dcgan"),
+    "relativistic": dict(loss="relativistic"),
 }
 
 
@@ -136,7 +160,18 @@ def rounded(value: Any) -> Any:
     return float(f"{value:.4g}") if isinstance(value, float) else value
 
 
-def measure(data: str, path: str | None, kind: str, seed: int) -> dict[str, Any]:
+def images_of(data: str, folder: str) -> Path | None:
+    """The embedded images, or those of shapes.py, 300 of each class."""
+    if data == "fashion":
+        return None
+    images = np.array([[shapes.draw(label, i, 0) for i in range(300)] for label in range(len(shapes.NAMES))])
+    path = Path(folder, "shapes.npz")
+    flat = images.reshape(-1, *images.shape[2:])
+    np.savez(path, arr_0=flat, arr_1=np.repeat(np.arange(len(shapes.NAMES)), 300), class_names=np.array(shapes.NAMES))
+    return path
+
+
+def measure(data: str, path: Path | None, kind: str, seed: int) -> dict[str, Any]:
     given, plant, _ = KINDS.get(kind) or (HEALTHY[kind], None, ())
     with tempfile.TemporaryDirectory() as folder, plant() if plant else nullcontext():
         run, failed = Path(folder, "run"), None
@@ -149,7 +184,7 @@ def measure(data: str, path: str | None, kind: str, seed: int) -> dict[str, Any]
             key: value for section in config.values() if isinstance(section, dict) for key, value in section.items()
         }
         lines = [*read_rows(run / "metrics.jsonl").values()]
-    rows = [{key: rounded(value) for key, value in line.items()} for line in thinned(lines)]
+    rows = [{key: rounded(value) for key, value in line.items() if key not in COLUMNS} for line in thinned(lines)]
     return {"data": data, "kind": kind, "seed": seed, "failed": failed, "fields": fields, "rows": rows}
 
 
@@ -159,8 +194,8 @@ def thinned(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [line for at, line in enumerate(lines) if at % every == 0 or {"select_kid", "retry", "diverged"} & {*line}]
 
 
-def done() -> list[dict[str, Any]]:
-    return [json.loads(line) for line in RESULTS.read_text().splitlines()] if RESULTS.exists() else []
+def done(path: Path = RESULTS) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
 def named(row: dict[str, Any]) -> list[str]:
@@ -174,58 +209,110 @@ def place(row: dict[str, Any]) -> int | None:
     return next((place for place, name in enumerate(named(row), 1) if name in KINDS[row["kind"]][2]), None)
 
 
-def is_test(row: dict[str, Any]) -> bool:
-    """Whether no limit was set on a run."""
-    return parse_images(row["fields"]["images"]) < FOR_LIMITS
+def result(row: dict[str, Any]) -> str:
+    """How the diagnosis does on a run, in a word and with what it says first instead."""
+    first = next(iter(named(row)), "healthy")
+    if row["kind"] in HEALTHY and not was_good(row):
+        return f"got worse: {first}"
+    if row["kind"] in HEALTHY:
+        return first if first == "healthy" else f"alarm: {first}"
+    return {None: f"missed: {first}", 1: "first", 2: "second"}.get(place(row), "later")
+
+
+def was_good(row: dict[str, Any]) -> bool:
+    """Whether a run ended with a live score as good as its best but for noise; True where it has none."""
+    scores = [(line["select_kid"], line["select_kid_error"]) for line in row["rows"] if "select_kid" in line]
+    if not scores:
+        return True
+    (least, error), (last, last_error) = min(scores), scores[-1]
+    return last - least <= NOISE * math.hypot(error, last_error)
 
 
 def share(count: int, of: int) -> str:
     """A count with Wilson's interval."""
-    low, high = wilson(count / of, of)[1:]
-    return f"{count} of {of} ({low:.0%} to {high:.0%})"
+    low, high = wilson(count / of, of)[1:] if of else (0.0, 1.0)
+    return f"{count} of {of} ({max(low, 0):.0%} to {high:.0%})"
+
+
+def rates(rows: list[dict[str, Any]]) -> str:
+    planted = [place(row) for row in rows if row["kind"] in KINDS]
+    alarms = [bool(named(row)) for row in rows if row["kind"] in HEALTHY and was_good(row)]
+    first, second = planted.count(1), planted.count(2)
+    return (
+        f"named first {share(first, len(planted))}, first or second {share(first + second, len(planted))}; "
+        f"healthy runs with an alarm {share(sum(alarms), len(alarms))}"
+    )
 
 
 def table(rows: list[dict[str, Any]]) -> list[str]:
-    """The rows of the table of docs/diagnosis.md, and the rates over the runs that no limit was set on."""
-    lines, planted, healthy = ["| run | images | named | all that is named |", "|---|---|---|---|"], [], []
-    for row in sorted(rows, key=lambda row: (row["kind"] not in KINDS, [*KINDS, *HEALTHY].index(row["kind"]))):
-        names = named(row)
-        if row["kind"] in KINDS:
-            at = place(row)
-            planted += [at] if is_test(row) else []
-            result = {None: "missed", 1: "first", 2: "second"}.get(at, "later")
-        else:
-            healthy += [len(names)] if is_test(row) else []
-            result = "false alarm" if names else "healthy"
-        lines.append(f"| {row['kind']} | {row['fields']['images']} | {result} | {', '.join(names)} |")
-    if planted:
-        lines.append(f"named first or second: {share(sum(at in (1, 2) for at in planted), len(planted))}")
-    if healthy:
-        lines.append(f"healthy runs with an alarm: {share(sum(map(bool, healthy)), len(healthy))}")
+    """A line for each kind and data set, and the rates over the runs of each half."""
+    seeds = sorted({row["seed"] for row in rows})
+    lines = [f"| run | images | {' | '.join(f'seed {seed}' for seed in seeds)} |", f"|---|---|{'---|' * len(seeds)}"]
+    of = {(row["kind"], row["data"], row["seed"]): row for row in rows}
+    for kind, data in product((*KINDS, *HEALTHY), DATA):
+        cells = [result(of[kind, data, seed]) if (kind, data, seed) in of else "not run" for seed in seeds]
+        if {*cells} != {"not run"}:
+            lines.append(f"| {kind} | {data} | {' | '.join(cells)} |")
+    for what, is_one in (("limits were set on these", True), ("the others", False)):
+        lines.append(f"{what}: {rates([row for row in rows if (row['seed'] == FOR_LIMITS) == is_one])}")
+    longer = done(LONGER)
+    return [*lines, f"longer runs with an alarm: {share(sum(bool(named(row)) for row in longer), len(longer))}"]
+
+
+def others(rows: list[dict[str, Any]], programs: Path) -> list[str]:
+    """A line for each kind: what runmedic and trainspotter say of the losses and gradients of its logs."""
+    lines = ["| run | logs | runmedic | trainspotter |", "|---|---|---|---|"]
+    for kind in (*KINDS, *HEALTHY):
+        logs = [row["rows"] for row in rows if row["kind"] == kind]
+        if logs:
+            cells = [counted([tool(programs, *command, rows=log) for log in logs]) for command in TOOLS]
+            lines.append(f"| {kind} | {len(logs)} | {' | '.join(cells)} |")
     return lines
+
+
+TOOLS = (("runmedic", "diagnose", "--json"), ("trainspotter", "analyze", "--output=json"))
+NAMES = {"images_seen": "step", "d_adv": "d_loss", "g_adv": "g_loss", "d_grad": "d_grad_norm", "g_grad": "g_grad_norm"}
+
+
+def tool(programs: Path, name: str, *options: str, rows: list[dict[str, Any]]) -> str:
+    """What a tool finds in a log, each once, in its order; "nothing" where it finds nothing."""
+    with tempfile.TemporaryDirectory() as folder:
+        log = Path(folder, "log.csv")
+        with log.open("w") as file:
+            table = csv.writer(file)
+            table.writerow(NAMES.values())
+            table.writerows([row.get(column) for column in NAMES] for row in rows if "d_adv" in row)
+        said = json.loads(subprocess.run([programs / name, *options, log], capture_output=True, check=True).stdout)
+    found = (said[0] if isinstance(said, list) else said)["findings"]
+    return ", ".join(dict.fromkeys(one.get("check") or one["detector"] for one in found)) or "nothing"
+
+
+def counted(texts: list[str]) -> str:
+    return "; ".join(f"{text} ({count})" for text, count in Counter(texts).most_common())
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["train", "judge"])
-    parser.add_argument("--data", nargs=2, metavar=("NAME", "DIR"), default=("fashion", None))
+    parser.add_argument("what", choices=["train", "judge", "others"])
     parser.add_argument("--seeds", nargs="+", type=int, default=SEEDS)
+    parser.add_argument("--programs", type=Path, help="folder of the programs runmedic and trainspotter")
     given = parser.parse_args()
-    torch.set_num_threads(1)
-    ptarmigan.training.snapshot.STATISTICS_IMAGES = BATCH_NORM
-    ptarmigan.training.loop.snapshot_cost = lambda state, live: (
-        0.1,
-        0.1,
-    )  # seconds, so small that all snapshots asked for are taken
     if given.what == "judge":
         print(*table(done()), sep="\n")
         return
-    data, path = given.data
-    for seed in given.seeds:
-        for kind in (*KINDS, *HEALTHY):
-            if any((row["data"], row["kind"], row["seed"]) == (data, kind, seed) for row in done()):
+    if given.what == "others":
+        print(*others(done(), given.programs), sep="\n")
+        return
+    torch.set_num_threads(1)
+    os.environ["PTARMIGAN_PROBE_SECONDS"] = "0"
+    ptarmigan.training.snapshot.STATISTICS_IMAGES = BATCH_NORM
+    ptarmigan.training.loop.snapshot_cost = lambda state, live: (0.1, 0.1)  # seconds, so little that all are taken
+    with tempfile.TemporaryDirectory() as folder:
+        paths = {data: images_of(data, folder) for data in DATA}
+        for (data, seed), kind in product(product(DATA, given.seeds), (*HEALTHY, *KINDS)):
+            if (data, kind, seed) in {(row["data"], row["kind"], row["seed"]) for row in done()}:
                 continue
-            row = measure(data, path, kind, seed)
+            row = measure(data, paths[data], kind, seed)
             with RESULTS.open("a") as file:
                 file.write(json.dumps(row) + "\n")
 

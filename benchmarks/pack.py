@@ -1,4 +1,4 @@
-"""Speed and memory of packing 10,000 JPEGs of 256x256 to 64x64, of listing 100,000 files, and of batches.
+"""Speed and memory of packing 10,000 JPEGs of 256x256 to 64x64, of listing 100,000 files, of batches and of a stream.
 
     python benchmarks/pack.py [--images 10000] [--files 100000] [--rounds 3]
 
@@ -18,6 +18,7 @@ import resource
 import statistics
 import subprocess
 import sys
+import tarfile
 import tempfile
 import time
 from pathlib import Path
@@ -27,6 +28,7 @@ import numpy as np
 from PIL import Image
 
 SIDE = 64
+STEP = 64 / 450  # s: `auto` at 64x64 on 2 cores
 BARE = """
 import sys
 from pathlib import Path
@@ -56,10 +58,13 @@ def main() -> None:
         make_names(names, asked.files)
         rows: dict[str, list[dict[str, float]]] = {}
         for _ in range(asked.rounds):
-            for way, folder in (("bare", photos), ("pack", photos), ("list", names), ("batches", photos)):
+            for way in WAYS:
+                folder = names if way == "list" else photos
                 command = [sys.executable, __file__, "--alone", way, "--folder", str(folder)]
                 with tempfile.TemporaryDirectory() as cache:
-                    env = os.environ | {"PTARMIGAN_CACHE": str(Path(temporary) / "kept" if way == "batches" else cache)}
+                    env = os.environ | {
+                        "PTARMIGAN_CACHE": str(Path(temporary) / "kept" if way in ("batches", "stream") else cache)
+                    }
                     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, env=env)
                 rows.setdefault(way, []).append(json.loads(done.stdout))
         report(rows, asked.images, asked.files)
@@ -67,7 +72,7 @@ def main() -> None:
 
 def report(rows: dict[str, list[dict[str, float]]], images: int, files: int) -> None:
     median = {way: {key: statistics.median(row[key] for row in of) for key in of[0]} for way, of in rows.items()}
-    bare, pack, listed, batches = (median[way] for way in WAYS)
+    bare, pack, listed, batches, stream = (median[way] for way in WAYS)
     print(f"{images:,} JPEGs of 256x256 to {SIDE}x{SIDE}, {cores()} cores, medians of {len(rows['bare'])}")
     for name, row in (("bare", bare), ("pack", pack)):
         print(f"{name:<6} {row['seconds']:8.1f} s {row['cpu']:8.1f} CPU s {images / row['cpu']:8.0f} images/CPU s")
@@ -77,6 +82,10 @@ def report(rows: dict[str, list[dict[str, float]]], images: int, files: int) -> 
     print(
         f"a batch of 64: {batches['us']:.0f} us CPU, {batches['us'] / batches['copy']:.2f} times a copy of its bytes "
         f"and their conversion to floats; with --balance {batches['balanced'] / batches['copy']:.2f} times"
+    )
+    print(
+        f"streamed from shards on the disk, in steps of {1000 * STEP:.0f} ms: the first batch comes after "
+        f"{stream['first']:.2f} s, the others make a step wait {100 * stream['waiting']:.2f} % of its time"
     )
 
 
@@ -176,7 +185,40 @@ def batches(folder: Path) -> dict[str, float]:
     return {name: statistics.median(of) for name, of in times.items()}
 
 
-WAYS = {"bare": bare, "pack": pack, "list": listing, "batches": batches}
+def stream(folder: Path) -> dict[str, float]:
+    """Seconds until the first batch, and the share of the time that steps wait for the others."""
+    from ptarmigan.config import Data
+    from ptarmigan.data import open_dataset
+    from ptarmigan.data.batches import Batches
+
+    shards = folder.with_name("shards")
+    if not shards.exists():
+        write_shards(shards, sorted(folder.rglob("*.jpg")))
+    data = open_dataset(f"file://{shards}", Data(size=str(SIDE)))
+    with Batches(data.images, data.labels, data.indices(), batch=64, seed=0) as loader:
+        begun = time.perf_counter()
+        loader.get(0)
+        first, waits = time.perf_counter() - begun, 0.0
+        for number in range(1, len(data.labels) // 64):
+            time.sleep(STEP)
+            begun = time.perf_counter()
+            loader.get(64 * number)
+            waits += time.perf_counter() - begun
+    return {"first": first, "waiting": waits / (waits + number * STEP)}
+
+
+def write_shards(folder: Path, paths: list[Path]) -> None:
+    folder.mkdir()
+    for shard in range(10):
+        with tarfile.open(folder / f"photos-{shard:03}.tar", "w") as archive:
+            for path in paths[shard::10]:
+                archive.add(path, path.name)
+                (label := path.with_suffix(".cls")).write_text(path.parent.name)
+                archive.add(label, label.name)
+                label.unlink()
+
+
+WAYS = {"bare": bare, "pack": pack, "list": listing, "batches": batches, "stream": stream}
 
 if __name__ == "__main__":
     main()

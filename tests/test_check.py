@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import re
+import sys
+import tarfile
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -15,14 +19,16 @@ from scipy.fft import dctn
 
 import torture
 from ptarmigan import Dataset
-from ptarmigan.commands.check import CheckReport, check
+from ptarmigan.commands.check import CheckReport, check, print_check
+from ptarmigan.commands.score import shuffled
 from ptarmigan.config import Data
-from ptarmigan.data import open_dataset
+from ptarmigan.data import HELD_OUT, TRAIN, open_dataset
 from ptarmigan.data.check import near
 from ptarmigan.data.check.finding import Finding, by_severity
 from ptarmigan.data.check.images import flat_images
 from ptarmigan.data.check.labels import doubtful_labels
 from ptarmigan.data.check.summary import summary
+from ptarmigan.evaluation.features.cache import cached_features
 from support import call, raises, random_projection
 
 
@@ -75,20 +81,25 @@ def test_the_list_keeps_what_is_healthy_and_leaves_one_of_each_copy(
     (conflict,) = [finding for finding in record["findings"] if finding["code"] == "label-conflict"]
     assert conflict["severity"] == "error"
     assert conflict["count"] == torture.EACH == len(conflict["where"])
-    check_page(tmp_path / "report.html")
+    assert record["images"]["not read"] == len(broken)
+    train = {finding["code"]: finding["train"] for finding in record["findings"]}
+    assert "becomes 255" in train["16-bit"]
+    assert "white" in train["transparent"]
+    check_page(tmp_path / "report.html", faults)
 
 
-def check_page(path: Path) -> None:
+def check_page(path: Path, faults: dict[str, set[str]]) -> None:
     """The page is whole, and nothing in it needs the network."""
     page = path.read_text(encoding="utf-8")
     opened: list[str] = []
+    shown: set[str] = set()  # paths of the pictures
 
     class Reader(HTMLParser):
         def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
             named = dict(attributes)
             assert not re.match("https?:|//", named.get("src") or named.get("href") or "")
             if tag == "img":
-                assert named["alt"]
+                shown.add(str(named["alt"]))
                 assert str(named["src"]).startswith("data:image/png;base64,")
             if tag not in ("meta", "link", "img"):
                 opened.append(tag)
@@ -99,7 +110,22 @@ def check_page(path: Path) -> None:
     Reader().feed(page)
     assert not opened
     assert "url(" not in page
-    assert "label-conflict" in page
+    for code, paths in faults.items():
+        assert f"<code>{code}</code>" in page
+        assert all(name in page for name in paths)
+        assert code.startswith("file-") or code == "names-collide" or paths <= shown, code
+
+
+def test_an_archive_that_is_read_in_order_gives_the_same_findings(
+    planted: tuple[Path, dict[str, set[str]]], tmp_path: Path
+) -> None:
+    root, faults = planted
+    with tarfile.open(tmp_path / "photos.tar.gz", "w:gz") as archive:
+        for folder in sorted(root.iterdir(), reverse=True):
+            archive.add(folder, folder.name)
+    report = check(tmp_path / "photos.tar.gz")
+    for code in torture.FILES:
+        assert accused(report, code) == faults[code], code
 
 
 # --- the command -----------------------------------------------------------------------------------------------------
@@ -127,6 +153,45 @@ def test_the_exit_status_says_whether_there_is_a_finding(
     assert status == 2
     assert "file-exists" in err
     assert (tmp_path / "there.json").read_text(encoding="utf-8") == "mine"
+
+
+def test_lines_fit_the_terminal_and_say_what_to_run_next(
+    planted: tuple[Path, dict[str, set[str]]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    root, _ = planted
+    for name, value in {"COLUMNS": "60", "TTY_COMPATIBLE": "1", "NO_COLOR": "1"}.items():
+        monkeypatch.setenv(name, value)
+    report = check(root)
+    print_check(report)
+    lines = capsys.readouterr().out.splitlines()
+    assert all(len(line) <= 60 or " " not in line.strip() for line in lines)
+    assert any(line.startswith("next: ") for line in lines)
+    print_check(check(root, fix=tmp_path / "a list.csv"))
+    out = " ".join(capsys.readouterr().out.split())
+    assert f"wrote {tmp_path / 'a list.csv'}" in out
+    assert f"leaves out {len(report.left_out)} files" in out
+    assert f"ptarmigan train {root} --labels '{tmp_path / 'a list.csv'}'" in out
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names of files are Unicode elsewhere")
+def test_names_that_are_not_unicode_are_kept_in_json_but_cannot_be_listed(tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for number in range(3):
+        torture.healthy(number).save(photos / f"{number}.png")
+    os.rename(photos / "0.png", os.fsencode(photos) + b"/\xff.png")
+    (photos / os.fsdecode(b"\xfe.png")).write_bytes(b"")
+    check(photos, json=tmp_path / "x.json")
+    (finding,) = [
+        one for one in json.loads((tmp_path / "x.json").read_bytes())["findings"] if one["code"] == "file-empty"
+    ]
+    assert finding["where"] == [os.fsdecode(b"\xfe.png")]
+    with raises("value-invalid", "fix", "\\udcf"):
+        check(photos, fix=tmp_path / "x.csv")
+    assert not (tmp_path / "x.csv").exists()
 
 
 def test_a_name_cannot_forge_the_report(tmp_path: Path) -> None:
@@ -186,6 +251,8 @@ def test_crops_small_images_and_unequal_classes_are_said(tmp_path: Path) -> None
     assert accused(report, "cropped") == {"cat/5.png"}
     assert accused(report, "enlarged") == {"cat/6.png"}
     assert accused(report, "imbalance") == {"dog"}
+    assert not accused(check(tmp_path, split="none", balance=True), "imbalance")
+    assert not accused(check(tmp_path, split="none", fit="pad"), "cropped")
 
 
 # --- near duplicates -------------------------------------------------------------------------------------------------
@@ -194,7 +261,7 @@ def test_crops_small_images_and_unequal_classes_are_said(tmp_path: Path) -> None
 def test_the_hash_is_that_of_its_definition() -> None:
     """The 8x8 lowest frequencies of the cosine transform of the grey image, above their median."""
     images = np.stack([np.asarray(torture.healthy(seed, 32)) for seed in range(20)])
-    for image, found in zip(images, near.dct_hashes(images), strict=True):
+    for image, found in zip(images, near.dct_hashes(images, [near.WHOLE])[0], strict=True):
         grey = image @ np.array([0.299, 0.587, 0.114])
         low = dctn(grey, norm="ortho")[:8, :8].ravel()
         expected = np.packbits(low > np.median(low)).view(np.uint64)[0]
@@ -288,3 +355,42 @@ def test_deep_names_planted_wrong_labels(monkeypatch: pytest.MonkeyPatch) -> Non
     assert accused(report, "label-doubtful") == {"image 30", "image 71"}
     (finding,) = [finding for finding in report.findings if finding.code == "label-doubtful"]
     assert "in 1, looks like 0" in finding.where[0] + finding.where[1]
+
+
+def test_deep_ends_in_time_and_keeps_what_it_computed(monkeypatch: pytest.MonkeyPatch) -> None:
+    extractor, computed = random_projection(48), []
+    counting = replace(extractor, network=Counting(extractor.network, computed))
+    monkeypatch.setattr("ptarmigan.commands.check.load_extractor", lambda device: counting)
+    for module in ("commands.check", "evaluation.features.cache"):
+        monkeypatch.setattr(f"ptarmigan.{module}.CACHED", 100)
+    monkeypatch.setattr("ptarmigan.commands.check.DEEP_SECONDS", -1)
+    images = np.random.default_rng(0).integers(0, 255, (240, 16, 16), np.uint8)
+    dataset = Dataset.from_arrays(images, np.arange(240) % 2)
+
+    def left() -> int:
+        found = check(dataset, deep=True).findings
+        return sum(finding.count for finding in found if finding.code == "deep-sampled")
+
+    held_out = len(dataset.indices(HELD_OUT))
+    assert left() == 240 - held_out
+    assert sum(computed) == held_out
+    monkeypatch.setattr("ptarmigan.commands.check.DEEP_SECONDS", 60)
+    assert left() == 0
+    assert sum(computed) == 240
+    cached_features(counting, dataset, shuffled(dataset.indices(TRAIN))[:100])  # as `score` does
+    assert sum(computed) == 240
+    monkeypatch.setattr("ptarmigan.commands.check.MOST_JUDGED", 50)
+    assert left() > 100
+
+
+class Counting(torch.nn.Module):
+    """A network that notes how many images it has seen."""
+
+    def __init__(self, network: torch.nn.Module, seen: list[int]) -> None:
+        super().__init__()
+        self.network, self.seen = network, seen
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        self.seen.append(len(pixels))
+        features: torch.Tensor = self.network(pixels)
+        return features

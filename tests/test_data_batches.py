@@ -168,7 +168,7 @@ def test_the_next_batch_is_prepared_meanwhile() -> None:
         loaded: list[tuple[int, int]] = []
         load, ready = batches.load, threading.Event()
 
-        def noted(seen: int, purpose: str = "order") -> object:
+        def noted(seen: int, purpose: str, step: int | None) -> object:
             loaded.append((seen, threading.get_ident()))
             out = load(seen, purpose)
             if len(loaded) == 2:
@@ -190,7 +190,7 @@ def test_each_purpose_has_its_own_next_batch() -> None:
         loaded: list[tuple[int, str]] = []
         load = batches.load
 
-        def noted(seen: int, purpose: str = "order") -> LoadedBatch:
+        def noted(seen: int, purpose: str, step: int | None) -> LoadedBatch:
             loaded.append((seen, purpose))
             return load(seen, purpose)
 

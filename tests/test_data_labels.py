@@ -291,7 +291,7 @@ def test_where_the_table_is_looked_for(tmp_path: Path, monkeypatch: pytest.Monke
         assert of(labelled(tmp_path / "set", labels=given)) == EXPECTED
     (tmp_path / "l.csv").write_text(simple(4))
     assert len(of(labelled(tmp_path / "set", labels="l.csv"))) == 4
-    with raises("path-not-found", "absent.csv", "set"):
+    with raises("path-not-found", "absent.csv", "set", "current folder"):
         labelled(tmp_path / "set", labels="absent.csv")
     with raises("options-conflict", "labels", ".npz"):
         find_source(None, None, Data(labels="l.csv"))

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import tarfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -357,6 +358,10 @@ def test_too_little_room_says_how_much_is_needed_and_where(
     with raises("file-unwritable", cache, "0.01 MB", "0.04 MB", "PTARMIGAN_CACHE"):
         made(photos)
     assert list(cache.iterdir()) == []
+    with tarfile.open(photos.with_suffix(".tar"), "w") as archive:
+        archive.add(photos, "photos")
+    with raises("file-unwritable", f"file://{photos.with_suffix('.tar')}"):  # where it can be streamed from
+        made(photos.with_suffix(".tar"))
 
 
 def test_a_disk_that_fills_up_meanwhile(photos: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:

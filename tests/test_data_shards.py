@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
+from ptarmigan import score
 from ptarmigan.config import Data
 from ptarmigan.data.arrays import SELECT, UNDECIDED
-from ptarmigan.data.index import FolderSource, find_source
+from ptarmigan.data.index import FolderSource, find_source, may_hold_data
 from support import raises
 from test_data_archives import png, to_tar
 
@@ -73,6 +74,14 @@ def test_a_key_of_json_is_the_label(tmp_path: Path) -> None:
         found(path, label_column="species")
 
 
+def test_score_takes_the_patterns_that_train_takes(tmp_path: Path) -> None:
+    pattern = shard(tmp_path / "x-0.tar").with_name("x-{0..0}.tar")
+    with raises("data-missing", pattern):  # and not path-not-found
+        score(pattern)
+    assert may_hold_data("s3://bucket/x.tar")
+    assert not may_hold_data(tmp_path / "absent")
+
+
 def parquet(path: Path, first: int = 0, names: list[str] | None = None, **columns: list[Any]) -> Path:
     pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
     rows = [{"bytes": png(i), "path": f"{i}.png"} for i in range(first, first + 8)]
@@ -104,6 +113,15 @@ def test_the_label_column_of_parquet(tmp_path: Path) -> None:
     with raises("unknown-name", "zzz", "coarse_label"):
         found(path, label_column="zzz")
     assert labels(found(parquet(tmp_path / "y.parquet", label=["b", "a"] * 4))) == ["b", "a"] * 4
+
+
+def test_rows_of_parquet_without_an_image_are_left_out(tmp_path: Path) -> None:
+    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    images = [png(0), png(1), png(2), None, b"no image", png(3)]
+    pq.write_table(pa.table({"image": images, "label": ["a", "b"] * 3}), tmp_path / "x.parquet")
+    source = found(tmp_path / "x.parquet")
+    assert labels(source) == ["a", "b", "a", "b"]
+    assert any("000003" in notice for notice in source.notices)
 
 
 def test_damaged_parquet_and_none_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import math
 import shlex
@@ -16,16 +17,19 @@ import torch
 import failures
 from conftest import SMALL
 from ptarmigan import diagnose, resolve, train
+from ptarmigan.commands import diagnose_samples
 from ptarmigan.config import RECIPES, Train
 from ptarmigan.core.log import read_rows
 from ptarmigan.core.tensor_files import load_tensors
-from ptarmigan.diagnosis import findings as module
-from ptarmigan.diagnosis.findings import KINDS, SEVERITIES, Finding, Log, findings, is_wanted, verdict
+from ptarmigan.diagnosis import columns as module
+from ptarmigan.diagnosis.columns import Log
+from ptarmigan.diagnosis.findings import KINDS, SEVERITIES, Finding, findings, is_wanted, verdict
 from ptarmigan.diagnosis.samples import Reference, d_gap, nyquist_share, shrink
 from ptarmigan.diagnosis.story import events, now
 from ptarmigan.training import snapshot
 from support import call, raises, random_projection
 
+command = importlib.import_module("ptarmigan.commands.diagnose")  # the package has a function of the same name
 LN2 = math.log(2)
 FIELDS = resolve({"batch": 8}).flat()
 IMAGES = np.arange(1, 21) * 1000.0
@@ -37,36 +41,30 @@ def log(columns: dict[str, Any], **fields: Any) -> Log:
     return Log(IMAGES, whole, FIELDS | fields, end=21_000.0, run="runs/x")
 
 
-def swinging(mean: float, share: float) -> Any:
-    return mean * (1 + share * np.where(np.arange(20) % 2, 1, -1))
-
-
+SPIKE = [1.0] * 9 + [15.0] + [1.0] * 10
 PLANTED: list[tuple[str, dict[str, Any], dict[str, Any], dict[str, Any]]] = [
     # finding, columns that have it, columns just inside of the limit, fields
     ("diverged", {"d_grad": 101.0}, {"d_grad": 99.0}, {}),
     ("diverged", {"d_adv": 3.1 * 2 * LN2}, {"d_adv": 1.1 * 2 * LN2}, {}),
     ("diverged", {"g_adv": [1.0] * 19 + [math.inf]}, {"g_adv": 1.0}, {}),
     ("diverged", {"retry": [math.nan] * 19 + [1.0]}, {"retry": math.nan}, {}),
-    ("diverged", {"d_adv": [1.0] * 9 + [30.0] + [1.0] * 10, "select_kid": [1.0] * 9 + [2.0] * 11},
-     {"d_adv": [1.0] * 9 + [30.0] + [1.0] * 10, "select_kid": [1.0] * 9 + [2.0] * 10 + [0.9]}, {}),
+    ("diverged", {"d_adv": SPIKE, "select_kid": [1.0] * 9 + [2.0] * 11},
+     {"d_adv": SPIKE, "select_kid": [1.0] * 9 + [2.0] * 10 + [0.9]}, {}),
+    ("diverged", {"d_adv": SPIKE, "select_kid": [math.nan] * 12 + [1.0] * 8}, {"d_adv": SPIKE}, {}),
     ("d-too-strong", {"d_adv": 0.06 * 2 * LN2}, {"d_adv": 0.08 * 2 * LN2}, {}),
     ("d-too-strong", {"d_adv": 0.06 * LN2}, {"d_adv": 0.08 * LN2}, {"loss": "relativistic"}),
     ("d-too-strong", {"d_adv": 0.33}, {"d_adv": 0.5}, {"smoothing": 0.9, "loss": "non_saturating"}),
     ("d-too-weak", {"d_adv": 1.2 * 2 * LN2}, {"d_adv": 1.1 * 2 * LN2}, {}),
     ("g-gradient-vanishes", {"g_adv": -0.009}, {"g_adv": -0.011}, {"loss": "minimax"}),
     ("g-gradient-vanishes", {"g_grad": [1.0] * 10 + [9e-4] * 10}, {"g_grad": [1.0] * 10 + [2e-3] * 10}, {}),
-    ("oscillates", {"d_adv": swinging(1.0, 0.3)}, {"d_adv": swinging(1.0, 0.2)}, {}),
     ("collapse", {"variety": 0.45}, {"variety": [0.4] * 19 + [0.55]}, {}),
     ("labels-random", {"real_accuracy": 0.05}, {"real_accuracy": 0.2}, {}),
-    ("class-ignored", {"real_accuracy": 0.8, "class_accuracy": 0.07}, {"real_accuracy": 0.8, "class_accuracy": 0.1},
+    ("class-ignored", {"real_accuracy": 0.8, "class_accuracy": 0.2}, {"real_accuracy": 0.8, "class_accuracy": 0.3},
      {}),
-    ("too-easy", {"real_accuracy": 0.8, "class_accuracy": 0.9, "variety": 0.7},
-     {"real_accuracy": 0.8, "class_accuracy": 0.9, "variety": 0.95}, {}),
     ("d-overfits", {"d_gap": 0.6}, {"d_gap": [0.6] * 19 + [0.4]}, {}),
-    ("d-overfits", {"augment_r": 0.7}, {"augment_r": 0.5}, {"augment": "gentle"}),
-    ("copies", {"copying": 0.7}, {"copying": 0.9}, {}),
+    ("copies", {"copying": 0.5}, {"copying": 0.7}, {}),
     ("colour-shift", {"colour_gap": 0.2}, {"colour_gap": 0.05}, {}),
-    ("checkerboard", {"nyquist": 5.0}, {"nyquist": 3.0}, {}),
+    ("checkerboard", {"nyquist": 12.0}, {"nyquist": 9.0}, {}),
     ("no-progress", {"select_kid": 1.0, "select_kid_error": 0.1},
      {"select_kid": 20 - np.arange(20), "select_kid_error": 0.1}, {}),
 ]  # fmt: skip
@@ -126,7 +124,7 @@ def test_a_short_log_is_not_judged() -> None:
 
 
 def test_the_worst_finding_comes_first_and_a_severity_means_it_or_worse() -> None:
-    found = findings(log({"nyquist": 9.0, "variety": 0.2, "select_kid": 1.0, "select_kid_error": 0.1}))
+    found = findings(log({"nyquist": 12.0, "variety": 0.2, "select_kid": 1.0, "select_kid_error": 0.1}))
     assert [finding.severity for finding in found] == ["error", "warning", "note"]
     assert verdict(log({}), found) == KINDS["collapse"].verdict
     error, warning, note = found
@@ -150,16 +148,16 @@ def test_the_story_says_since_when_and_what_explains_what() -> None:
     assert [finding.name for finding in now(told)] == ["collapse", "colour-shift"]
 
 
-@pytest.mark.parametrize("row", failures.done(), ids=lambda row: f"{row['kind']}, {row['fields']['images']}")
+@pytest.mark.parametrize("row", failures.done(), ids=lambda row: "{kind}, {data}, {seed}".format(**row))
 def test_the_logs_of_planted_failures_are_judged_as_the_docs_say(row: Any) -> None:
-    if row["kind"] == "D is not told the class":  # missed: docs/diagnosis.md
-        assert failures.place(row) is None
-    elif row["kind"] == "dcgan":  # a false alarm
-        assert failures.named(row) == ["colour-shift"]
-    elif row["kind"] in failures.KINDS:
-        assert failures.place(row) == 1
-    else:
-        assert failures.named(row) == []
+    docs = (Path(__file__).parents[1] / "docs" / "diagnosis.md").read_text()
+    line = next(line for line in docs.splitlines() if line.startswith(f"| {row['kind']} | {row['data']} |"))
+    assert line.split(" | ")[2 + row["seed"]].removesuffix(" |") == failures.result(row)
+
+
+@pytest.mark.parametrize("row", failures.done(failures.LONGER), ids=lambda row: f"{row['data']}, {len(row['rows'])}")
+def test_the_logs_of_longer_runs_that_were_good_have_no_alarm(row: Any) -> None:
+    assert failures.named(row) == []
 
 
 # --- statistics of samples -------------------------------------------------------------------------------------------
@@ -332,6 +330,70 @@ def test_what_is_no_log_is_refused(tmp_path: Path) -> None:
         diagnose(tmp_path / "noise")
 
 
+# --- samples of any generator ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def sets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Writes an .npz of labelled images and returns its path."""
+    monkeypatch.setattr(diagnose_samples, "load_extractor", lambda: random_projection(64))
+
+    def save(name: str, images: Any, labels: Any) -> Path:
+        path = tmp_path / f"{name}.npz"
+        np.savez(path, arr_0=images, arr_1=labels, class_names=np.array(["a", "b", "c"]))
+        return path
+
+    return save
+
+
+def test_samples_of_any_generator_are_judged(sets: Any) -> None:
+    real, labels = drawn(480, 0)
+    data = sets("data", real, labels)
+    fakes, asked = drawn(120, 1)
+    healthy = diagnose(samples=sets("healthy", fakes, asked), data=data)
+    assert (healthy.verdict, healthy.log.at[-1], healthy.findings) == ("healthy", 120, [])
+    assert {"d-too-strong", "no-progress"} <= {*healthy.unknown}
+    one_of_each = real[:3][asked]
+    for name, images, of in (
+        ("copies", real[:120], labels[:120]), ("collapse", one_of_each, asked),
+        ("class-ignored", fakes, (asked + 1) % 3), ("colour-shift", fakes // 2 + 100, asked),
+    ):  # fmt: skip
+        found = diagnose(samples=sets(name, images, of), data=data)
+        assert name in [finding.name for finding in found.findings]
+        assert "--config" not in found.findings[0].remedy
+
+
+def test_samples_are_judged_together_with_a_log_of_another_tool(sets: Any, tmp_path: Path) -> None:
+    log, (real, labels) = tmp_path / "log.csv", drawn(480, 0)
+    log.write_text("d_loss\n" + "\n".join(map(str, D)))
+    found = diagnose(log, samples=sets("x", real[:3][labels[:60]], labels[:60]), data=sets("data", real, labels))
+    assert {"d-too-strong", "collapse"} <= {finding.name for finding in found.findings}
+    told = {event.finding.name: event for event in found.events}
+    assert told["d-too-strong"].since < told["collapse"].since == 39
+    assert "collapse" in [event.finding.name for event in told["d-too-strong"].explained]
+
+
+def test_samples_that_cannot_be_judged_are_refused(
+    sets: Any, tmp_path: Path, shapes: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images, labels = drawn(480, 0)
+    data, few = sets("data", images, labels), sets("few", images[:20], labels[:20])
+    with raises("too-few-images", few, "20"):
+        diagnose(samples=few, data=data)
+    with raises("too-few-images", few, "20"):
+        diagnose(samples=data, data=few)
+    with raises("data-missing", "--data"):
+        diagnose(samples=few)
+    with raises("usage", "--samples"):
+        diagnose()
+    with raises("options-conflict", "--samples"):
+        diagnose(tmp_path / "log.csv", data=data)
+    assert call(monkeypatch, capsys, "diagnose", "--samples", few, "--data", data)[0] == 2
+    run = train(shapes, out=tmp_path / "run", **SMALL)
+    with raises("options-conflict", run, "--samples"):
+        diagnose(run, samples=data, data=data)
+
+
 # --- in a run --------------------------------------------------------------------------------------------------------
 
 
@@ -399,3 +461,33 @@ def test_a_diagnosis_that_fails_does_not_end_the_run(
     run = train(shapes, out=tmp_path / "run", **scored)
     assert "no such column" in capsys.readouterr().out
     assert "select_kid" in (run / "metrics.jsonl").read_text()
+
+
+def test_a_run_that_trains_is_followed_until_it_ends(
+    scored: dict[str, Any], shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    run = train(shapes, out=tmp_path / "run", **scored)
+    lines = (run / "metrics.jsonl").read_text().splitlines(keepends=True)
+    snapshots = [at for at, line in enumerate(lines, 1) if "findings" in line]
+    growing = iter([0, 2, *(at for at in snapshots for _ in range(2)), None])  # None: the process has ended
+
+    def grow(_: Path) -> bool:
+        count = next(growing)
+        (run / "metrics.jsonl").write_text("".join(lines[:count]))
+        return count is not None
+
+    monkeypatch.setattr(command, "is_locked", grow)
+    monkeypatch.setattr(command, "POLL_SECONDS", 0)
+    capsys.readouterr()
+    status, out, _ = call(monkeypatch, capsys, "diagnose", run, "--watch")
+    verdicts = [line for line in out.splitlines() if line.startswith("verdict")]
+    assert status == 0
+    assert len(verdicts) == len(snapshots) + 2  # also where it is first seen, and at its end
+    assert verdicts[-1] == verdicts[-2]
+    status, _, error = call(monkeypatch, capsys, "diagnose", run, "--watch", "--map", "d_loss=x")
+    assert (status, "[options-conflict]" in error) == (2, True)
+    log = tmp_path / "log.csv"
+    log.write_text("d_loss\n" + "\n".join(map(str, D)))
+    monkeypatch.setattr(command, "is_locked", lambda _: False)
+    assert "[options-conflict]" in call(monkeypatch, capsys, "diagnose", log, "--watch")[2]

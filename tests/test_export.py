@@ -293,6 +293,11 @@ def test_what_no_page_can_hold_is_refused(tmp_path: Path, monkeypatch: pytest.Mo
     generator_of(tmp_path / "model", "dcgan")
     with raises("unknown-name", "pdf", "html"):
         export(tmp_path / "model", to="pdf")
+    for options in (
+        {"to": "hub"}, {"to": "hub", "repo": "a/b", "out": "x"}, {"to": "onnx", "repo": "a/b"}, {"license": "mit"}
+    ):  # fmt: skip
+        with raises("options-conflict", "--to"):
+            export(tmp_path / "model", **options)
     with raises("value-invalid", "x.png"):
         export(tmp_path / "model", out=tmp_path / "x.png")
     with raises("path-not-found", "nothing"):

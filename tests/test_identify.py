@@ -23,14 +23,16 @@ from hypothesis import strategies as st
 
 import ptarmigan
 from ptarmigan.handbook.entries import ENTRIES
-from ptarmigan.handbook.identify import child_process, diagnose, families, identify
+from ptarmigan.handbook.identify import child_process, diagnose, families, identify, verdicts
 from ptarmigan.handbook.identify.answer import Identity, compare_players
 from ptarmigan.handbook.identify.attempts import identify_callable, identify_code
 from ptarmigan.handbook.identify.families import ON_PROBABILITIES, SHARED_D, SHARED_G
+from ptarmigan.handbook.identify.names import player_of
 from ptarmigan.handbook.identify.sentences import SENTENCES
-from ptarmigan.handbook.identify.signature import player_of, readings
+from ptarmigan.handbook.identify.signature import readings
 from ptarmigan.handbook.identify.source import Program
 from ptarmigan.handbook.identify.terms import LOGITS, Term, fit_curve, sigmoid, softplus
+from ptarmigan.handbook.identify.uses import Uses
 from ptarmigan.losses.adversarial import OBJECTIVES, cross_entropy_d
 from support import call, raises
 from variants_files import FILES
@@ -115,7 +117,7 @@ def test_any_one_sided_smoothing_is_found_with_its_target(alpha: float, scale: f
     "order", list(permutations(["real", "fake", "c_real", "c_fake", "y", "y_fake"], 6))[::7], ids="-".join
 )
 def test_a_signature_is_read_in_any_order(order: tuple[str, ...]) -> None:
-    (way,) = readings(list(order), "d_loss", "d")
+    (way,) = readings(list(order), "d_loss", "d", Uses())
     assert way.roles == {
         "real": "real", "fake": "fake", "c_real": "class_real", "c_fake": "class_fake",
         "y": "labels", "y_fake": "labels_fake",
@@ -222,7 +224,8 @@ def test_the_value_at_the_equilibrium_is_scaled_with_the_loss() -> None:
 
 
 def test_each_finding_has_a_sentence_with_its_facts() -> None:
-    calls = [node for node in ast.walk(ast.parse(inspect.getsource(diagnose))) if isinstance(node, ast.Call)]
+    trees = [ast.parse(inspect.getsource(module)) for module in (diagnose, verdicts)]
+    calls = [node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Call)]
     findings = [node for node in calls if isinstance(node.func, ast.Attribute) and node.func.attr in ("fault", "note")]
     assert len(findings) > 40
     for node in findings:
@@ -269,6 +272,7 @@ def test_a_half_that_stands_alone_is_said() -> None:
 
     (alone,) = identify(d_fake)
     assert any("real half" in note for note in alone.notes)
+    assert alone.what.startswith("only the fake half")
     assert not any("half alone" in note for one in identify(d_fake, d_real) for note in one.notes)
 
 
@@ -324,7 +328,7 @@ def test_what_was_borrowed_is_given_back(capsys: pytest.CaptureFixture[str]) -> 
         (lambda real, fake: "loss", "loss-failed", "str"),
         (lambda real, fake: real.no_such_thing, "loss-failed", "AttributeError"),
         (lambda: 0.0, "loss-failed", "<lambda>"),
-        (lambda real, fake: None, "loss-failed", "NoneType"),
+        (lambda real, fake: None, "loss-failed", "it returns None,"),
         (3, "loss-failed", "int"),
         (lambda a, b, e: a, "signature-unclear", "'a', 'b' and 'e'"),
         (lambda real, z: real.mean(), "signature-unclear", "latents"),
@@ -393,6 +397,14 @@ def test_what_ends_one_loss_leaves_the_others(tmp_path: Path) -> None:
     assert "d_loss ended the process (status 3)" in repr(answers)
 
 
+@pytest.mark.slow
+def test_a_loss_that_takes_long_is_named_while_it_is_judged(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = "import time\ndef d_loss(real, fake): time.sleep(4)\ndef g_loss(fake): return -fake.mean()"
+    (found,) = identify(files(tmp_path, text))
+    assert found.function == "g_loss"
+    assert "still at d_loss, " in capsys.readouterr().err
+
+
 GOOD = """
 import torch.nn.functional as F
 from torch import nn
@@ -430,7 +442,7 @@ def test_a_file_is_run_in_a_child_and_all_that_could_be_losses_are_answered(
     path = files(tmp_path, GOOD)
     status, out, err = call(monkeypatch, capsys, "losses", "identify", path)
     assert status == 1
-    assert err == f"reading {path}\n"
+    assert err.startswith(f"reading {path}\n")
     heads = [line for line in out.splitlines() if not line.startswith(" ")]
     assert [head.split(":")[0] for head in heads] == ["d_loss", "g_loss", "HingeLoss.d_loss", "not identified"]
     assert ["WRONG" in head for head in heads] == [False, True, False, False]
@@ -483,7 +495,7 @@ def test_a_file_that_misbehaves_is_refused_in_one_line(
     assert "\n" not in str(caught.value)
     out, err = capsys.readouterr()
     assert out == ""
-    assert all(line.startswith(("reading ", "not identified: ")) for line in err.splitlines())
+    assert all(line.startswith(("reading ", "still at ", "not identified: ")) for line in err.splitlines())
 
 
 @pytest.mark.parametrize("target", ["nowhere.py", "nowhere.py:d_loss", "."])

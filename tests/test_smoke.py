@@ -149,7 +149,7 @@ def test_many(run: Run, tmp_path: Path, fashion: Path) -> None:
 @SLOW
 def test_pack(run: Run) -> None:
     out = run("pack", "--images", 130, "--files", 30, "--rounds", 1)
-    assert all(fact in out for fact in ("130 JPEGs", "listing 30 files", "a batch of 64"))
+    assert all(fact in out for fact in ("130 JPEGs", "listing 30 files", "a batch of 64", "streamed from shards"))
 
 
 def test_metrics(run: Run) -> None:

@@ -77,6 +77,18 @@ def with_hole(image: Image.Image) -> bytes:
     return encoded(Image.fromarray(pixels))
 
 
+# ways to store a healthy image, all of them without a fault
+HEALTHY: tuple[tuple[str, Callable[[Image.Image], bytes]], ...] = (
+    (".png", encoded),
+    (".png", lambda image: encoded(image.convert("RGBA"))),
+    (
+        ".png",
+        lambda image: encoded(image, icc_profile=ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()),
+    ),
+    (".jpeg", lambda image: encoded(image, "JPEG", quality=95, progressive=True)),
+    (".webp", lambda image: encoded(image, "WEBP", lossless=True)),
+)
+
 # code of the finding -> the ending of the file and its content, made from a healthy image
 FILES: dict[str, tuple[str, Callable[[Image.Image], bytes]]] = {
     "file-empty": (".png", lambda image: b""),
@@ -106,7 +118,8 @@ def build(root: Path, count: int = 60) -> dict[str, set[str]]:
 
     for name in CLASSES:
         for number in range(count):
-            put(f"{name}/{number:03}.png", encoded(healthy(next(seed))))
+            ending, save = HEALTHY[number % len(HEALTHY)]
+            put(f"{name}/{number:03}{ending}", save(healthy(next(seed))))
     for code, (ending, make) in FILES.items():
         for number in range(EACH):
             path = f"{CLASSES[number % 2]}/{code}-{number}{ending}"

@@ -248,7 +248,10 @@ def check(
 
 
 # options that several commands share
-Model = Annotated[Path, Parameter(help="run folder, generator folder, model.safetensors or a checkpoint of a run")]
+OF_MODEL = (
+    "run folder, generator folder, model.safetensors, a checkpoint of a run, or hf:user/name[@revision] on the Hub"
+)
+Model = Annotated[Path, Parameter(help=OF_MODEL)]
 At = Annotated[
     int | None,
     Parameter(converter=whole, help="use the run's checkpoint after this many images; default: the last generator"),
@@ -429,7 +432,8 @@ def score(
     Parameters
     ----------
     model
-        run folder, generator folder or model.safetensors; or existing images in class folders or an .npz
+        run folder, generator folder, model.safetensors or hf:user/name[@revision]; or existing images in class folders
+        or an .npz
     data
         the images that the generator was trained on; default: those that the run recorded
     n
@@ -480,13 +484,11 @@ def compare(*runs: Path) -> None:
 
 
 @command("info runs/photos-1")
-def info(model: Path, /, *, at: Annotated[int | None, Parameter(converter=whole)] = None) -> None:
+def info(model: Model, /, *, at: Annotated[int | None, Parameter(converter=whole)] = None) -> None:
     """Print what MODEL records: classes, size, recipe, images seen, scores.
 
     Parameters
     ----------
-    model
-        run folder, generator folder, model.safetensors or a checkpoint of a run
     at
         describe the run's checkpoint after this many images; default: the last generator
     """
@@ -533,31 +535,38 @@ def replay(
     print_step(replay(run, at=at, data=data, loss=loss, out=out, device=device), layers)
 
 
-@command("export runs/photos-1", "export runs/photos-1 --out photos.html")
+@command(
+    "export runs/photos-1", "export runs/photos-1 --to onnx", "export runs/photos-1 --to hub me/photos --license mit"
+)
 def export(
-    model: Path,
+    model: Model,
+    repo: str | None = None,
     /,
     *,
     to: str = "html",
     out: Path | None = None,
+    license: str | None = None,
     at: Annotated[int | None, Parameter(converter=whole)] = None,
 ) -> None:
-    """Write MODEL as one page that draws its images in any browser, also on a phone and without a network.
+    """Write MODEL as a page for any browser, for other runtimes, or to the Hugging Face Hub.
 
     Parameters
     ----------
-    model
-        run folder, generator folder, model.safetensors or a checkpoint of a run
+    repo
+        user/name of the new repository, with --to hub
     to
-        html
+        html: one page that draws images, also on a phone and without a network; onnx: a file for onnxruntime; torch: a
+        folder with a program of torch.export and a short file of plain PyTorch; hub: upload the generator to REPO
     out
-        X.html, a new file; default: the name of MODEL with the ending .html, in the current folder
+        X.html, X.onnx or a folder, and new; default: named after MODEL, in the current folder
+    license
+        what others may do with the generator, such as mit or cc-by-4.0; goes into its model card or metadata
     at
         export the run's checkpoint after this many images; default: the last generator
     """
     from ptarmigan.commands.export import export
 
-    say(str(export(model, to=to, out=out, at=at)))
+    say(str(export(model, repo, to=to, out=out, license=license, at=at)))
 
 
 @command("explore", "explore runs/photos-1 runs/photos-2")
@@ -639,7 +648,7 @@ def plot(run: Path, /, *, out: Path | None = None) -> None:
 
 
 @command("report runs/photos-1", "report runs/photos-1 --out photos.html")
-def report(run: Path, /, *, out: Path | None = None) -> None:
+def report(run: Path, /, *, out: Path | None = None, private: Annotated[bool, Parameter(negative=())] = False) -> None:
     """Write the report of RUN as one page: its samples, findings, log, scores, data and options.
 
     `train` writes it at each snapshot; this command adds the scores of `score`.  It shows no training image.
@@ -650,18 +659,23 @@ def report(run: Path, /, *, out: Path | None = None) -> None:
         run folder, of a finished run or of one that still trains
     out
         X.html, a new file; default: RUN/report.html, which is replaced
+    private
+        also show training images: those that `score` found near to generated ones; default: RUN/private/report.html
     """
     from ptarmigan.commands.report import report
 
-    say(str(report(run, out=out)))
+    say(str(report(run, out=out, private=private)))
 
 
-@command("diagnose runs/photos-1", "diagnose stats.jsonl --map d_loss=Loss/D/loss --fail-on error")
+@command("diagnose runs/photos-1", "diagnose --samples out/ --data photos/", "diagnose log.csv --fail-on error")
 def diagnose(
-    log: Path,
+    log: Path | None = None,
     /,
     *,
+    samples: Path | None = None,
+    data: Path | None = None,
     map: Annotated[list[str] | None, Parameter(negative_iterable=())] = None,
+    watch: Annotated[bool, Parameter(negative=())] = False,
     fail_on: Literal["note", "warning", "error"] | None = None,
 ) -> int:
     """Tell what went wrong in a run, since when, what else that explains, and what to do.
@@ -671,16 +685,27 @@ def diagnose(
     log
         run folder, of a finished run or of one that still trains; or the log of another tool: JSON lines, StyleGAN's
         stats.jsonl, CSV or a folder of TensorBoard's event files
+    samples
+        the images of any generator, in class folders or an .npz; with or without the log of the tool that trained it
+    data
+        the images that the generator of --samples was trained on
     map
         NAME=COLUMN for a column that is not recognised, such as d_loss=COLUMN or g_loss=COLUMN; may be given several
         times
+    watch
+        follow a run that trains: tell it again at each snapshot, until the run ends or Ctrl-C
     fail_on
         exit with status 1 if a finding of this severity or a worse one holds at the end of the log
     """
-    from ptarmigan.commands.diagnose import diagnose, story
+    from ptarmigan.commands.diagnose import diagnose, print_each, story
 
-    diagnosis = diagnose(log, map=map)
-    say(*story(diagnosis))
+    if watch:
+        if log is None or samples or data or map:
+            raise UserError("--watch follows a run: name its folder, without other options", "options-conflict")
+        diagnosis = print_each(log)
+    else:
+        diagnosis = diagnose(log, map=map, samples=samples, data=data)
+        say(*story(diagnosis))
     return int(diagnosis.fails(fail_on))
 
 

@@ -334,11 +334,15 @@ class Train:
     )
     stop_on: Literal[
         "diverged", "labels-random", "g-gradient-vanishes", "d-too-strong", "d-too-weak", "collapse", "class-ignored",
-        "d-overfits", "oscillates", "too-easy", "copies", "colour-shift", "checkerboard", "no-progress", "warning",
+        "d-overfits", "copies", "colour-shift", "checkerboard", "no-progress", "warning",
         "error",
     ] | None = option(
         None, "stop at a snapshot with this finding of `diagnose`, or with an error, or a warning; default: never"
     )  # fmt: skip
+    tracker: str | None = option(
+        None, "also send the log and the grids to tensorboard (a folder in the run) or wandb; default: to neither"
+    )
+    preview: bool = option(True, "show the newest grid at each snapshot where the output is a terminal with colours")
     keep: int = option(
         2, "newest checkpoints to keep; `sample --at` and `replay` need those of earlier steps", 1, 100_000
     )
@@ -346,7 +350,9 @@ class Train:
 
 BUDGET = ("time", "images")  # may change when a run is extended
 # May differ between two commands on one run folder
-UNTRACKED = (*BUDGET, "device", "micro_batch", "keep", "snapshots", "retries", "live_images", "stop_on")
+UNTRACKED = (
+    *BUDGET, "device", "micro_batch", "keep", "snapshots", "retries", "live_images", "stop_on", "tracker", "preview",
+)  # fmt: skip
 
 
 def check_train(config: Config) -> None:

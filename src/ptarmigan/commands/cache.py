@@ -22,6 +22,7 @@ def list_cache() -> None:
     table = Table(*headings, box=box.SIMPLE_HEAD, pad_edge=False)
     for pack in packs:
         images = f"{pack.shape[0]:,} of {'x'.join(map(str, pack.shape[1:]))}" if pack.shape else "not finished"
+        images = f"{pack.shape[0]:,} in shards" if pack.shape and len(pack.shape) == 1 else images
         used = "in use" if pack.in_use else f"{datetime.fromtimestamp(pack.used):%Y-%m-%d %H:%M}"
         table.add_row(pack.name, images, in_bytes(pack.size), used, printable(pack.data or "not known"))
     total = in_bytes(sum(pack.size for pack in packs))

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import csv
 import io
-import re
+import shlex
+import textwrap
 import time as clock
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from json import dumps
 from pathlib import Path
@@ -22,13 +23,13 @@ from ptarmigan.config import parse_size, resolve
 from ptarmigan.core.console import Display
 from ptarmigan.core.fields import DataFields
 from ptarmigan.core.files import check_new_path, write_atomic
-from ptarmigan.core.paths import user_path
+from ptarmigan.core.paths import url_of, user_path
 from ptarmigan.core.terminal import Terminal
-from ptarmigan.core.types import UserError, brief, counted, unknown
+from ptarmigan.core.types import UserError, brief, counted, printable, unknown
 from ptarmigan.core.version import __version__
 from ptarmigan.data import HELD_OUT, SELECT, TRAIN, Dataset, open_dataset
-from ptarmigan.data.check.files import FileFacts, file_findings, look_at_files
-from ptarmigan.data.check.finding import SEVERITIES, Finding, by_severity
+from ptarmigan.data.check.files import Facts, file_findings, look_at_files
+from ptarmigan.data.check.finding import SEVERITIES, SHOWN, Finding, by_severity
 from ptarmigan.data.check.images import (
     class_bars,
     class_findings,
@@ -39,15 +40,16 @@ from ptarmigan.data.check.images import (
     why_size,
 )
 from ptarmigan.data.check.labels import doubtful_labels
-from ptarmigan.data.check.summary import COVERED
 from ptarmigan.data.decode import TargetShape
-from ptarmigan.data.index import ArraySource, FolderSource
+from ptarmigan.data.index import ArraySource, DataSource, FolderSource
+from ptarmigan.data.stream import StreamedImages
 from ptarmigan.evaluation.features import load_extractor
-from ptarmigan.evaluation.features.cache import cached_features
+from ptarmigan.evaluation.features.cache import CACHED, cached_features
 
 FAIL_ON = ("error", "warning")
-DEEP_SECONDS = 300.0  # for the features of --deep; of more images, a sample is judged
-TIMED = 32  # images that the speed of the extractor is measured on
+ENDINGS = {"html": ".html", "json": ".json", "fix": ".csv"}
+DEEP_SECONDS = 300.0  # after which no more features are computed for --deep
+MOST_JUDGED = 50_000  # labels, whose features take 256 MB
 BARS = 40  # classes that get a bar in the terminal
 BAR = 24  # characters
 STYLES = {"error": "red", "warning": "yellow", "note": None}
@@ -65,6 +67,7 @@ class CheckReport:
     findings: tuple[Finding, ...]  # errors first
     failed: bool  # whether there is a finding at or above `fail_on`
     dataset: Dataset
+    written: Mapping[str, Path]  # "html", "json", "fix" -> the file
 
     def record(self) -> dict[str, Any]:
         """All facts, as `--json` writes them."""
@@ -73,7 +76,7 @@ class CheckReport:
             "data": self.data,
             "understood": self.understood,
             "size": self.size,
-            "images": dict(self.dataset.counts()),
+            "images": self.counts,
             "classes": {name: {"train": a, "select": b, "held-out": c} for name, a, b, c in self.classes},
             "findings": [
                 {
@@ -89,6 +92,18 @@ class CheckReport:
             ],
             "failed": self.failed,
         }
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Images in each part of the split, and those that are not read."""
+        source, parts = self.dataset.source, self.dataset.counts()
+        listed = len(source.paths) if isinstance(source, FolderSource) else sum(parts.values())
+        return {**parts, "not read": listed - sum(parts.values())}
+
+    @property
+    def left_out(self) -> dict[str, str]:
+        """Path -> why `--fix` leaves the file out."""
+        return {path: why for finding in reversed(self.findings) for path, why in finding.drop.items()}
 
     @property
     def verdict(self) -> str:
@@ -115,66 +130,86 @@ def check(
     which `train --labels` takes.  deep: also look for wrong labels, by features of the images.
     fields: the options of `train` that say how images are read and divided.
 
-    Raises UserError: those of `open_dataset`; file-exists; options-conflict where `fix` is given for arrays.
+    Raises UserError: those of `open_dataset`; file-exists; options-conflict where `fix` is given for arrays;
+    value-invalid where `fix` is given and the name of a file is not UTF-8.
     """
     if fail_on not in FAIL_ON:
         raise unknown("fail_on", fail_on, FAIL_ON)
     config = resolve({**fields}).data
-    targets = {}
-    for flag, given, ending in (("html", html, ".html"), ("json", json, ".json"), ("fix", fix, ".csv")):
-        if given is not None:
-            targets[flag] = check_new_path(user_path(given, flag), flag, ending)
+    given = {"html": html, "json": json, "fix": fix}
+    written = {
+        flag: check_new_path(user_path(path, flag), flag, ENDINGS[flag])
+        for flag, path in given.items()
+        if path is not None
+    }
     with Display(Terminal(stderr=True)) as display, display.doing("checking the data"):
         dataset = open_dataset(data, config, display.preparing)
         source = dataset.source
-        if fix is not None and not isinstance(source, FolderSource):
-            raise UserError(
-                f"fix: {source.root} holds arrays, and --fix needs image files with paths; leave --fix out",
-                "options-conflict",
-            )
+        if isinstance(dataset.images, StreamedImages):
+            text = f"{url_of(source.root)} is streamed, and a check reads every image: download the shards"
+            raise UserError(f"{text} and give their path", "options-conflict")
+        if fix is not None:
+            check_listable(source)
         height, width, channels = dataset.images.shape[1:]
         shape = TargetShape(height, width, channels, config.fit)
-        notices = dataset.notices
-
-        def said(pattern: str, text: str) -> str:
-            return next((notice for notice in notices if re.search(pattern, notice)), text)
-
-        facts: list[FileFacts] = []
-        if isinstance(source, FolderSource):
-            decoded = {int(at) for at in dataset.source_indices}
-            facts = look_at_files(source, decoded, config.max_pixels, shape, display.preparing)
-            known = [(file.path, file.header) for file in facts if file.header is not None and not file.failure]
-            sizes, paths = [(header.height, header.width) for _, header in known], [path for path, _ in known]
-        else:
-            sizes, paths = [stored_size(dataset)] * len(dataset.images), places(dataset)
-        found, group = image_findings(dataset, display.preparing)
-        found += file_findings(facts, said) + class_findings(dataset) + size_findings(sizes, paths, shape, said)
+        sizes, found = look_at_sources(dataset, config.max_pixels, shape, display)
+        of_images, group = image_findings(dataset, display.preparing)
+        found += of_images + class_findings(dataset, config.balance) + notice_findings(dataset)
         if deep:
             found += deep_findings(dataset, display)
-    own = len(source.notices)
-    rest = [(at < own, notice) for at, notice in enumerate(notices) if not COVERED.search(notice)]
-    found += notice_findings([notice for _, notice in rest], sum(first for first, _ in rest))
-    findings = tuple(by_severity(found))
     failing = SEVERITIES[: SEVERITIES.index(fail_on) + 1]
     report = CheckReport(
         "the embedded images" if data is None else str(source.root),
         dataset.understood,
         why_size(sizes, shape, parse_size(config.size) is not None),
-        tuple(sizes),
+        sizes,
         tuple(class_bars(dataset)),
-        findings,
-        any(finding.severity in failing for finding in findings),
+        tuple(by_severity(found)),
+        any(finding.severity in failing for finding in found),
         dataset,
+        written,
     )
-    if "json" in targets:
-        write_atomic(targets["json"], (dumps(report.record(), indent=2, ensure_ascii=False) + "\n").encode())
-    if "html" in targets:
-        from ptarmigan.commands.check_page import page
-
-        write_atomic(targets["html"], page(report).encode())
-    if "fix" in targets:
-        write_atomic(targets["fix"], list_to_keep(dataset, findings, group))
+    write(report, group)
     return report
+
+
+def check_listable(source: DataSource) -> None:
+    """Raise UserError if `--fix` cannot list the images of a source."""
+    if not isinstance(source, FolderSource):
+        text = f"fix: {source.root} holds arrays, and --fix needs image files with paths; leave --fix out"
+        raise UserError(text, "options-conflict")
+    if odd := [path for path in source.paths if any("\ud800" <= letter <= "\udfff" for letter in path)]:
+        text = f"fix: {printable(odd[0])} in {source.root} has a name that is not UTF-8, as a list must be: rename it"
+        raise UserError(text, "value-invalid")
+
+
+def look_at_sources(
+    dataset: Dataset, max_pixels: int, shape: TargetShape, display: Display
+) -> tuple[tuple[tuple[int, int], ...], list[Finding]]:
+    """The heights and widths of the images as they are stored, and what is found of that and of the files."""
+    source, where = dataset.source, places(dataset)
+    index = {path: at for at, path in enumerate(where)}
+    if isinstance(source, FolderSource):
+        facts = look_at_files(source, {*where}, max_pixels, shape, display.preparing)
+        sizes = {path: (one.header.height, one.header.width) for path, one in facts.items() if isinstance(one, Facts)}
+        found = file_findings(facts, shape.channels, dataset.notices, index)
+    else:
+        sizes, found = dict.fromkeys(where, stored_size(dataset)), []
+    return tuple(sizes.values()), found + size_findings([*sizes.values()], [*sizes], shape, index)
+
+
+def write(report: CheckReport, group: NDArray[np.int64]) -> None:
+    """The files that were asked for; group [N]: that of nearly equal images of each image."""
+    for flag, path in report.written.items():
+        if flag == "json":
+            content = dumps(report.record(), indent=2, ensure_ascii=False) + "\n"
+        elif flag == "html":
+            from ptarmigan.commands.check_page import page
+
+            content = page(report)
+        else:
+            content = list_to_keep(report, group)
+        write_atomic(path, content.encode(errors="backslashreplace"))  # \udcff in JSON is a byte that is not UTF-8
 
 
 def stored_size(dataset: Dataset) -> tuple[int, int]:
@@ -187,38 +222,36 @@ def stored_size(dataset: Dataset) -> tuple[int, int]:
 def deep_findings(dataset: Dataset, display: Display) -> list[Finding]:
     """Labels that are likely wrong, by the features that `score` uses.
 
-    Of more images than the extractor sees in DEEP_SECONDS, a sample is judged, and a finding says so.
+    Features are computed for DEEP_SECONDS and cached; of more images a sample is judged, and a finding says so.
     """
-    extractor = load_extractor(device="auto")
-    begun = clock.perf_counter()
-    extractor(dataset.images[:TIMED])
-    most = max(TIMED, int(min(TIMED, len(dataset.images)) * DEEP_SECONDS / (clock.perf_counter() - begun)))
-    total = min(most, len(dataset.images))
-    parts: list[NDArray[np.int64]] = []
+    with display.doing("loading the extractor"):
+        extractor = load_extractor(device="auto")
+    parts = [shuffled(dataset.indices(part)) for part in (HELD_OUT, SELECT, TRAIN)]  # in the order of `score`
+    blocks = [part[start : start + CACHED] for part in parts for start in range(0, len(part), CACHED)]
+    total, done = min(len(dataset.images), MOST_JUDGED), 0
     features: list[Tensor] = []
-    done = 0
+    begun = clock.monotonic()
 
     def advance(count: int) -> None:
         nonlocal done
         done += count
         display.preparing("computing features", done, total)
 
-    for part in (HELD_OUT, SELECT, TRAIN):  # the order of `score`, which then reads these features from the cache
-        indices = shuffled(dataset.indices(part))[: most - sum(len(taken) for taken in parts)]
-        if len(indices):
-            parts.append(indices)
-            features.append(cached_features(extractor, dataset, indices, advance))
-    return judge(dataset, np.concatenate(parts), features, display)
-
-
-def judge(dataset: Dataset, indices: NDArray[np.int64], features: Sequence[Tensor], display: Display) -> list[Finding]:
-    """The findings of --deep from the features of the images at indices [M]."""
-    where, labels, names = places(dataset), dataset.labels, dataset.spec.class_names
-    together = torch.cat([*features])
-    findings = []
+    for block in blocks:
+        if done >= total or (features and clock.monotonic() - begun > DEEP_SECONDS):
+            break
+        features.append(cached_features(extractor, dataset, block, advance))
+    judged = np.concatenate(blocks[: len(features)])
     with display.doing("looking for wrong labels"):
-        doubts = doubtful_labels(together, labels[indices], dataset.hashes[indices])
+        return label_findings(dataset, judged, torch.cat(features))
+
+
+def label_findings(dataset: Dataset, indices: NDArray[np.int64], features: Tensor) -> list[Finding]:
+    """The findings of --deep from the features [M, F] of the images at indices [M]."""
+    where, labels, names = places(dataset), dataset.labels, dataset.spec.class_names
+    doubts = doubtful_labels(features, labels[indices], dataset.hashes[indices])
     at = indices[doubts.indices]
+    findings = []
     if len(at):
         said = {
             int(i): f"in {names[labels[i]]}, looks like {names[b]}: {p:.0%}"
@@ -229,24 +262,20 @@ def judge(dataset: Dataset, indices: NDArray[np.int64], features: Sequence[Tenso
                 "label-doubtful", "warning", f"{counted(len(at), 'label')}: likely wrong", len(at),
                 tuple(f"{where[i]} ({text})" for i, text in said.items()), "trains on these labels",
                 "look at them, the first are the most certain; move those that are wrong to their class",
-                tuple((i,) for i in said), tuple(said.values()), {where[i]: text for i, text in said.items()},
+                tuple((i,) for i in said)[:SHOWN], drop={where[i]: text for i, text in said.items()},
             )
         )  # fmt: skip
     if len(indices) < len(labels):
-        text = f"labels are judged in a sample of {len(indices):,} of {len(labels):,} images, to end in time"
-        findings.append(Finding("deep-sampled", "note", text, len(labels) - len(indices)))
+        text = f"the labels of {len(indices):,} of {len(labels):,} images were judged, drawn at random"
+        remedy = "run it again: it keeps the features, and judges more" if len(indices) < MOST_JUDGED else ""
+        findings.append(Finding("deep-sampled", "note", text, len(labels) - len(indices), remedy=remedy))
     return findings
 
 
-def list_to_keep(dataset: Dataset, findings: Sequence[Finding], group: NDArray[np.int64]) -> bytes:
+def list_to_keep(report: CheckReport, group: NDArray[np.int64]) -> str:
     """CSV: path, label, keep (1 or 0), reason, and group, which nearly equal images share."""
-    source = dataset.source
+    source, where, reasons = report.dataset.source, places(report.dataset), report.left_out
     assert isinstance(source, FolderSource)
-    reasons: dict[str, str] = {}
-    for finding in findings:
-        for path, why in finding.drop.items():
-            reasons.setdefault(path, why)
-    where = places(dataset)
     first = {where[at]: where[least] for at, least in enumerate(group)}
     text = io.StringIO()
     rows = csv.writer(text, lineterminator="\n")
@@ -254,32 +283,60 @@ def list_to_keep(dataset: Dataset, findings: Sequence[Finding], group: NDArray[n
     for path, label in zip(source.paths, source.labels, strict=True):
         keep = int(path not in reasons)
         rows.writerow([path, source.class_names[label], keep, reasons.get(path, ""), first.get(path, path)])
-    return text.getvalue().encode("utf-8", "surrogateescape")
+    return text.getvalue()
 
 
 def print_check(report: CheckReport) -> None:
     """The report in the terminal: how the data were understood, a bar for each class, and the findings."""
     terminal = Terminal()
-    block = "#" if terminal.options.ascii_only else "█"
-    terminal.say(report.understood)
-    terminal.say(report.size)
-    terminal.say(", ".join(f"{count:,} {name}" for name, count in report.dataset.counts().items() if count))
-    most = max(sum(counts) for _, *counts in report.classes)
-    shown = report.classes[:BARS]
+    say(terminal, report.understood)
+    say(terminal, f"size in training: {report.size}")
+    say(terminal, ", ".join(f"{count:,} {name}" for name, count in report.counts.items() if count))
+    for bar in bars(report.classes, "#" if terminal.options.ascii_only else "█"):
+        terminal.say(f"  {bar}")
+    for finding in report.findings:
+        terminal.say("")
+        say(terminal, f"{finding.severity}: {finding.text} [{finding.code}]", style=STYLES[finding.severity])
+        for name, text in (("", finding.examples), ("train: ", finding.train), ("mend:  ", finding.remedy)):
+            if text:
+                say(terminal, text, f"  {name}")
+    terminal.say("")
+    for line in (report.verdict, *(f"wrote {path}" for path in report.written.values()), *list_lines(report)):
+        say(terminal, line)
+
+
+def say(terminal: Terminal, text: str, head: str = "", style: str | None = None) -> None:
+    """Print a text; on a terminal as lines that fit it, of which those after the first are indented."""
+    lines = [head + printable(brief(text))]
+    if terminal.is_terminal:
+        after = " " * max(len(head), 2)
+        lines = textwrap.wrap(
+            lines[0], terminal.width, subsequent_indent=after, break_long_words=False, break_on_hyphens=False
+        )
+    for line in lines:
+        terminal.say(line, style)
+
+
+def bars(classes: Sequence[tuple[str, int, int, int]], block: str) -> Iterator[str]:
+    """A line for each class, with a bar of its images; block is what a bar is made of."""
+    most, shown = max(sum(counts) for _, *counts in classes), classes[:BARS]
     width = min(max(len(name) for name, *_ in shown), 30)
     for name, *counts in shown:
         length = max(1, round(BAR * sum(counts) / most))
-        terminal.say(f"  {brief(name)[:30]:<{width}}  {block * length:<{BAR}}  {sum(counts):,}")
-    if len(report.classes) > BARS:
-        terminal.say(f"  and {len(report.classes) - BARS:,} more classes")
-    for finding in report.findings:
-        terminal.say("")
-        terminal.say(f"{finding.severity}: {brief(finding.text)} [{finding.code}]", style=STYLES[finding.severity])
-        if finding.where:
-            terminal.say(f"  {brief(finding.examples)}")
-        if finding.train:
-            terminal.say(f"  train: {brief(finding.train)}")
-        if finding.remedy:
-            terminal.say(f"  mend:  {finding.remedy}")
-    terminal.say("")
-    terminal.say(report.verdict)
+        yield f"{brief(name)[:30]:<{width}}  {block * length:<{BAR}}  {sum(counts):,}"
+    if len(classes) > BARS:
+        yield f"and {len(classes) - BARS:,} more classes"
+
+
+def list_lines(report: CheckReport) -> list[str]:
+    """What may be done with the list of what to keep."""
+    if not report.left_out or not isinstance(report.dataset.source, FolderSource):
+        return []
+    count, data = counted(len(report.left_out), "file"), shlex.quote(report.data)
+    if "fix" not in report.written:
+        return [f"next: `ptarmigan check {data} --fix list.csv` writes a list that leaves out {count}"]
+    made = report.written["fix"]
+    return [
+        f"the list leaves out {count}: look through it, then train without them: "
+        f"ptarmigan train {data} --labels {shlex.quote(str(made))}"
+    ]

@@ -49,11 +49,14 @@ details.error{border-left-color:var(--error)}details.warning{border-left-color:v
 summary{cursor:pointer;padding:.65rem 0;font-weight:600;overflow-wrap:anywhere}
 summary b{text-transform:uppercase;font-size:.75rem;letter-spacing:.05em;margin-right:.6em}
 .error b{color:var(--error)}.warning b{color:var(--warning)}.note b{color:var(--note)}
-code{font-size:.85rem;color:var(--soft)}dl{margin:0 0 .6rem}dd{margin:0 0 .35rem;overflow-wrap:anywhere}
-.pictures{display:flex;flex-wrap:wrap;gap:.8rem;margin:.4rem 0 1rem;padding:0;list-style:none}
-figure{margin:0;max-width:20rem}figure div{display:flex;gap:3px}
+code{font-size:.85rem;color:var(--soft)}dl{margin:0 0 .8rem;display:grid;
+grid-template-columns:max-content 1fr;gap:.1rem 1rem}dd{margin:0;overflow-wrap:anywhere}
+@media(max-width:40rem){dl{grid-template-columns:1fr}dd{margin:0 0 .35rem}}
+.pictures{display:grid;grid-template-columns:repeat(auto-fill,minmax(9.5rem,1fr));gap:.8rem;margin:.4rem 0 1rem;
+padding:0;list-style:none}
+figure{margin:0}figure div{display:flex;flex-wrap:wrap;gap:3px}
 img{width:64px;height:64px;object-fit:contain;image-rendering:pixelated;background:#fff;border:1px solid var(--line)}
-figcaption{font-size:.75rem;max-width:18rem;overflow-wrap:anywhere}
+figcaption{font-size:.75rem;overflow-wrap:anywhere}
 .paths{max-height:16rem;overflow:auto;margin:.2rem 0 1rem;padding-left:1.2rem;font-size:.85rem;overflow-wrap:anywhere}
 """
 PARTS = (("train", "train"), ("select", "select"), ("held", "held-out"))
@@ -87,13 +90,15 @@ def finding_block(report: CheckReport, finding: Finding, where: Sequence[str]) -
     """One finding, which opens and closes; those that are no notes are open."""
     terms = (("What train does", finding.train), ("What mends it", finding.remedy))
     facts = "".join(f"<dt>{name}</dt><dd>{text(value)}</dd>" for name, value in terms if value)
+    shown = len(finding.pictures)  # these have their paths as captions
+    captions = [f"{path} ({caption})" for path, caption in zip(finding.where, finding.captions, strict=False)]
     pictures = "".join(
         f"<li>{figure(report, group, caption, where)}</li>"
-        for group, caption in zip(finding.pictures, [*finding.captions, *[""] * len(finding.pictures)], strict=False)
+        for group, caption in zip(finding.pictures, captions or finding.where, strict=False)
     )
-    listed = "".join(f"<li>{text(path)}</li>" for path in finding.where[:LISTED])
-    if len(finding.where) > LISTED:
-        listed += f"<li>and {len(finding.where) - LISTED:,} more</li>"
+    listed = "".join(f"<li>{text(path)}</li>" for path in finding.where[shown : shown + LISTED])
+    if len(finding.where) > shown + LISTED:
+        listed += f"<li>and {len(finding.where) - shown - LISTED:,} more</li>"
     return (
         f'<details class="{finding.severity}"{" open" * (finding.severity != "note")}><summary>'
         f"<b>{finding.severity}</b>{text(finding.text)} <code>{finding.code}</code></summary>"
@@ -108,10 +113,10 @@ def figure(report: CheckReport, group: Sequence[int], caption: str, where: Seque
     """The images of a group beside each other, as `train` sees them."""
     names = [brief(where[at]) for at in group]
     images = "".join(
-        f'<img src="{data_uri(report.dataset.images[at])}" alt="{text(name)}" title="{text(name)}" loading="lazy">'
+        f'<img src="{data_uri(report.dataset.images[at])}" alt="{text(name)}" title="{text(name)}">'
         for at, name in zip(group, names, strict=True)
     )
-    return f"<figure><div>{images}</div><figcaption>{text(caption or ', '.join(names))}</figcaption></figure>"
+    return f"<figure><div>{images}</div><figcaption>{text(brief(caption))}</figcaption></figure>"
 
 
 def data_uri(image: np.ndarray) -> str:

@@ -86,7 +86,7 @@ def from_folders(
     shape = Data(size=f"{spec.height}x{spec.width}", channels=spec.channels, split="none")  # type: ignore[arg-type]
     sides = []
     for option, folder in (("toward", toward), ("away", away)):
-        sides.append(open_dataset(folder, shape, display.preparing).images)
+        sides.append(open_dataset(folder, shape, display.preparing).images[:])
         if len(sides[-1]) < LEAST:
             text = f"{option}: {folder} has {len(sides[-1])} images, and a direction needs at least {LEAST}"
             raise UserError(f"{text} on each side", "too-few-images")

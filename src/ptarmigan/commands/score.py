@@ -20,6 +20,7 @@ from ptarmigan.commands.score_sources import (
     ImageSource,
     file_notes,
     find_run,
+    open_existing_images,
     open_training_data,
 )
 from ptarmigan.config import Data, parse_time
@@ -27,8 +28,10 @@ from ptarmigan.core import files, seeding
 from ptarmigan.core.console import SILENCE, Terminal
 from ptarmigan.core.paths import user_path
 from ptarmigan.core.types import UserError, check_whole, unknown
-from ptarmigan.data import HELD_OUT, TRAIN, Dataset, open_dataset
+from ptarmigan.data import HELD_OUT, TRAIN, Dataset
+from ptarmigan.data.index import may_hold_data
 from ptarmigan.data.split import DEFAULT_SPLIT
+from ptarmigan.data.stream import take_notes
 from ptarmigan.evaluation.evaluate import ComparedSets, FeatureSet, Report, evaluate, labels_of
 from ptarmigan.evaluation.features import EXTRACTORS, Extractor, load_extractor, softened
 from ptarmigan.evaluation.features.cache import cached_features, extract_in_blocks
@@ -38,6 +41,7 @@ from ptarmigan.evaluation.verdict import EACH_OF_CLASS, MOST_OF_CLASS
 from ptarmigan.generator.export import write_scores
 from ptarmigan.generator.generator import image_grid, load, save_png
 from ptarmigan.generator.header import GENERATOR_FILES, find_generator
+from ptarmigan.generator.hub import download, is_on_hub
 
 DEFAULT_MIN, DEFAULT_MAX = 1000, 5000  # images per set, if the user does not choose
 MIN_IMAGES = 6  # on each side: neighbourhoods reach to the fifth nearest other sample
@@ -88,6 +92,12 @@ def score(
     model, out = user_path(model, "model"), None if out is None else user_path(out, "out")
     if out is not None:
         check_output(out)
+    if is_on_hub(model):
+        if out is None:
+            raise UserError(
+                "scores of a model on the Hub are written to a folder: name it with --out", "options-conflict"
+            )
+        model = download(model)
     notes: list[str] = []
     with ProgressBar() as bar:
         source, dataset = open_images(model, data, size, seeds, device, notes, bar)
@@ -110,7 +120,7 @@ def score(
             "no CAS (accuracy on real images of a classifier trained on generated ones): it needs at least 2 classes, "
             "known for the generated images, that a classifier can tell apart"
         )
-    report["notes"] = [*notes, *report["notes"]]
+    report["notes"] = [*notes, *take_notes(dataset.images), *report["notes"]]
     report["protocol"] = describe_protocol(source, dataset, plan, feature_extractor, extractor) | {
         "seconds": round(clock.perf_counter() - start, 1)
     }
@@ -139,7 +149,7 @@ def open_images(
     bar: ProgressBar,
 ) -> tuple[ImageSource, Dataset]:
     """The images to score, and the real images in the same shape."""
-    if not model.exists():
+    if not may_hold_data(model):
         text = f"{model} does not exist: name a run, a generator, a folder of images or an .npz file"
         raise UserError(text, "path-not-found")
     if model.suffix == ".safetensors" or any(user_path(model / name, "model").is_file() for name in GENERATOR_FILES):
@@ -153,9 +163,7 @@ def open_images(
     if data is None:
         text = f"{model} holds images: also name the real images, as in `ptarmigan score {model} photos/`"
         raise UserError(text, "data-missing")
-    existing = open_dataset(model, Data(size=size, split="none"), bar.reading)
-    height, width, channels = existing.images.shape[1:]
-    dataset = open_dataset(data, Data(size=f"{height}x{width}", channels=channels, split=DEFAULT_SPLIT), bar.reading)
+    existing, dataset = open_existing_images(model, data, Data(size=size, split="none"), DEFAULT_SPLIT, bar.reading)
     notes += file_notes(str(model), existing, str(data), dataset)
     source = ExistingImages(existing, dataset.spec.class_names, sets)
     if source.to_label is None and dataset.spec.classes > 1:

@@ -10,14 +10,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ptarmigan.config import config_of
+from ptarmigan.config import Data, config_of
 from ptarmigan.core import seeding
 from ptarmigan.core.files import Damaged
 from ptarmigan.core.tensor_files import check_arrays, load_tensors
 from ptarmigan.core.types import OnProgress, UserError, shorten
 from ptarmigan.data import Dataset, open_dataset, recorded_data
 from ptarmigan.data.decode import Limits, read_header
-from ptarmigan.data.index import ArraySource, FolderSource
+from ptarmigan.data.index import ArraySource, FolderSource, may_hold_data
 from ptarmigan.generator.generator import TrainedGenerator, generate_images
 from ptarmigan.generator.header import load_run_record
 
@@ -109,6 +109,16 @@ class ExistingImages:
     def images(self, index: int, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
         images: NDArray[np.uint8] = self.dataset.images[self.dataset_indices(index)[indices]]
         return images
+
+
+def open_existing_images(
+    model: Path, data: str | Path | Dataset | None, options: Data, split: str, on_progress: OnProgress
+) -> tuple[Dataset, Dataset]:
+    """Images of any origin, and the real images in their shape, with that split."""
+    existing = open_dataset(model, options, on_progress)
+    height, width, channels = existing.images.shape[1:]
+    real = open_dataset(data, Data(size=f"{height}x{width}", channels=channels, split=split), on_progress)
+    return existing, real
 
 
 class Originals(NamedTuple):
@@ -216,7 +226,7 @@ def open_training_data(
                 reason = f"{model / 'config.json'} is missing, which records where the training images are"
             raise UserError(f"{reason}: {usage}", "data-missing")
         data = recorded_data(run, load_run_record(run)["data"]["source"])
-        if data is not None and not Path(data).exists():
+        if data is not None and not may_hold_data(data):
             raise UserError(f"{run} was trained on {data}, which does not exist: {usage}", "data-missing")
     dataset = open_dataset(data, options, on_progress)
     if (dataset.spec.height, dataset.spec.width, dataset.spec.channels) != (spec.height, spec.width, spec.channels):

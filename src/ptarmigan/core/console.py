@@ -66,6 +66,10 @@ class Display:
         self._output(lambda: self.terminal.say(text))
         self.spoke = time.monotonic()
 
+    def show(self, picture: Text) -> None:
+        """Print a picture of characters, above the bar."""
+        self._output(lambda: self.terminal.print(picture))
+
     @contextmanager
     def doing(self, what: str, at_once: bool = False) -> Iterator[None]:
         """Show `what` while the block runs; without a terminal only if nothing else is printed for SILENCE seconds,

@@ -82,8 +82,6 @@ class FieldsButLoss(DataFields, total=False):
         "collapse",
         "class-ignored",
         "d-overfits",
-        "oscillates",
-        "too-easy",
         "copies",
         "colour-shift",
         "checkerboard",
@@ -91,6 +89,8 @@ class FieldsButLoss(DataFields, total=False):
         "warning",
         "error",
     ]
+    tracker: str
+    preview: bool
     keep: int
 
 

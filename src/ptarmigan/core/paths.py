@@ -1,13 +1,25 @@
-"""Paths as users write them."""
+"""Paths and URLs as users write them."""
 
 from __future__ import annotations
 
 import errno
 import os
+import re
 import stat
 from pathlib import Path
 
 from ptarmigan.core.types import UserError, brief, shown
+
+URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/+(.+)", re.DOTALL)
+
+
+def url_of(path: str | os.PathLike[str]) -> str | None:
+    """The URL that a path stands for, also where a Path has joined its slashes, as in s3:/bucket/x.tar; else None."""
+    match = URL.fullmatch(path.as_posix() if isinstance(path, Path) else os.fspath(path))
+    if match is None:
+        return None
+    scheme, rest = match.groups()
+    return f"{scheme}:///{rest}" if scheme == "file" else f"{scheme}://{rest}"
 
 
 def user_path(given: str | Path, what: str, *, pipe: bool = False) -> Path:

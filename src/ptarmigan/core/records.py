@@ -77,6 +77,7 @@ class Source(TypedDict):
     name: str
     fingerprint: str
     split: Parts  # images in each part
+    train_counts: NotRequired[list[Count]]  # of each class
 
 
 class Init(TypedDict):

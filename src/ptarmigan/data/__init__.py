@@ -17,6 +17,7 @@ from ptarmigan.core.types import ImageSpec, OnProgress, UserError, counted, shor
 from ptarmigan.data.arrays import HELD_OUT, SELECT, TRAIN, UNDECIDED
 from ptarmigan.data.index import IN_MEMORY, DataSource, FolderSource, MemorySource, find_source
 from ptarmigan.data.pack import Pack, open_pack
+from ptarmigan.data.shards import ShardSource
 from ptarmigan.data.split import (
     DEFAULT_SPLIT,
     MIN_HELD_OUT,
@@ -27,6 +28,7 @@ from ptarmigan.data.split import (
     matches,
     useful_split,
 )
+from ptarmigan.data.stream import StreamedImages, open_stream
 
 __all__ = ["HELD_OUT", "SELECT", "TRAIN", "Dataset", "open_dataset", "recorded_data"]
 
@@ -40,11 +42,11 @@ class Dataset:
     """Labelled images of one shape; each belongs to the train, select or held-out part."""
 
     spec: ImageSpec
-    images: NDArray[np.uint8]  # [N,H,W,C], memory-mapped, read only
+    images: NDArray[np.uint8] | StreamedImages  # [N,H,W,C], memory-mapped or streamed, read only
     labels: NDArray[np.int64]  # [N], 0 .. spec.classes - 1
     part: NDArray[np.uint8]  # [N], TRAIN 0, SELECT 1, HELD_OUT 2
     split: str  # the shares of the parts, as 90/5/5, or none: as asked for, or as chosen for so many images
-    hashes: NDArray[np.uint64]  # [N], of each image's bytes
+    hashes: NDArray[np.uint64]  # [N], of each image's bytes; of streamed ones, of their files' names and sizes
     name: str  # short, safe in a folder name
     fingerprint: str  # hex digest of the hashes, labels, class names and shape
     understood: str  # one sentence: what was found at the path, and where the labels come from
@@ -77,6 +79,8 @@ class Dataset:
 
     def origin(self, index: int) -> str:
         """The file of an image, or its position in an array file."""
+        if isinstance(self.images, StreamedImages):
+            return self.images.place(index)
         position, source = int(self.source_indices[index]), self.source
         if isinstance(source, FolderSource):
             return str(source.root / source.paths[position])
@@ -108,8 +112,8 @@ def open_dataset(
 ) -> Dataset:
     """Find, decode and split the images at `path`; decoded images are cached.  None is the embedded data set.
 
-    path: a folder of class folders, a flat folder of images, a folder of IDX files, an .npz file, or a data set whose
-    source is opened again.
+    path: a folder of class folders, a flat folder of images, a folder of IDX files, an .npz file, the URL of shards,
+    which are streamed, or a data set whose source is opened again.
     on_progress(what, done, total) is called while files are listed and images are decoded.
     Raises UserError if there are no usable images.
     """
@@ -131,7 +135,10 @@ def _open(source: DataSource, data: config.Data, on_progress: OnProgress | None)
     if data.group is not None and not isinstance(source, FolderSource):
         text = f"group: {source.root} holds arrays, and --group needs image files with paths; leave --group out"
         raise UserError(text, "options-conflict")
-    pack = open_pack(source, data, on_progress)
+    if isinstance(source, ShardSource):
+        pack = open_stream(source, data, on_progress)
+    else:
+        pack = open_pack(source, data, on_progress)
     keys = pack.hashes
     if data.group is not None:
         assert isinstance(source, FolderSource)
@@ -141,6 +148,8 @@ def _open(source: DataSource, data: config.Data, on_progress: OnProgress | None)
     part = assign_parts(pack.labels, keys, pack.source_part, config.parse_split(split))
     if data.split is None and (useful := useful_split(part, pack.source_part)) != split:
         split, part = useful, assign_parts(pack.labels, keys, pack.source_part, config.parse_split(useful))
+    if isinstance(pack.images, StreamedImages):
+        pack.images.kind = 3 * pack.labels + part
     height, width, channels = pack.images.shape[1:]
     dataset = Dataset(
         spec=ImageSpec(height, width, channels, pack.class_names),
@@ -225,10 +234,8 @@ def _notices_of_counts(dataset: Dataset, balance: bool) -> list[str]:
     elif balance:
         notices.append("the images have one class, so --balance changes nothing")
     elif counts[most] > UNEQUAL * counts[least]:
-        notices.append(
-            f"{most} has {times} the training images of {least}, and is drawn that much more often (--balance draws "
-            "every class equally often)"
-        )
+        remedy = "" if isinstance(dataset.images, StreamedImages) else " (--balance draws every class equally often)"
+        notices.append(f"{most} has {times} the training images of {least}, and is drawn that much more often{remedy}")
     few = [f"{name}: {count}" for name, count in counts.items() if count < FEW_IMAGES]
     if not few:
         return notices

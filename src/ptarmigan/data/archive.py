@@ -249,12 +249,12 @@ class _Collector:
         self.count = 0
 
     def folder(self, name: str) -> None:
-        if (path := _clean(name)) is not None:
+        if (path := clean_name(name)) is not None:
             self.folders.append(path)
 
     def add(self, name: str, member: Member, fault: Omission | None = None) -> None:
         self.count += 1
-        path = _clean(name)
+        path = clean_name(name)
         if path is None:
             self.omitted[UNSAFE].append(name[:MOST_NAME])
         elif any(map(is_litter, path.split("/")[:-1])) or (fault is not None and is_litter(path.rpartition("/")[2])):
@@ -273,7 +273,7 @@ class _Collector:
             self.order[path] = self.count - 1
 
 
-def _clean(name: str) -> str | None:
+def clean_name(name: str) -> str | None:
     """The path of a member with '/'; None if it does not lie in the folder to which the archive would be unpacked."""
     pieces = [piece for piece in name.split("/") if piece not in ("", ".")]
     outside = name.startswith("/") or ".." in pieces or re.match("[A-Za-z]:", name)
@@ -335,7 +335,7 @@ def _is_header(block: bytes) -> bool:
         return False
 
 
-def _tar_entries(stream: IO[bytes]) -> Iterator[_Entry]:
+def tar_entries(stream: IO[bytes]) -> Iterator[_Entry]:
     """The entries of a .tar in order; the stream may be moved between them.
 
     Raises ValueError if it is damaged or ends too early.  (tarfile itself ends without a word at a damaged header.)
@@ -388,7 +388,7 @@ def _tar_members(
     path: Path, stream: IO[bytes], unpack: Callable[..., Any] | None, on_progress: OnProgress | None
 ) -> Archive | InOrder:
     found, length = _Collector(), path.stat().st_size
-    for number, entry in enumerate(_tar_entries(stream)):
+    for number, entry in enumerate(tar_entries(stream)):
         if on_progress is not None and number % 100 == 0:
             on_progress("listing files", number, None)
         end = entry.offset + entry.size
@@ -400,13 +400,13 @@ def _tar_members(
             text = f"{path} unpacks to more than {MOST_RATIO} times its size: unpack it yourself if you trust it"
             raise UserError(f"{text}, and give the folder", "file-damaged")
         else:
-            found.add(entry.name, Member(entry.offset, entry.size, entry.size), _tar_fault(entry.kind))
+            found.add(entry.name, Member(entry.offset, entry.size, entry.size), tar_fault(entry.kind))
     if unpack is None:
         return Archive(path, found.members, tuple(found.folders), found.omitted)
     return InOrder(path, found.order, partial(_unpacked, path, unpack), tuple(found.folders), found.omitted)
 
 
-def _tar_fault(kind: bytes) -> Omission | None:
+def tar_fault(kind: bytes) -> Omission | None:
     if kind in (tarfile.LNKTYPE, tarfile.SYMTYPE):
         return LINK
     if kind == tarfile.GNUTYPE_SPARSE:
@@ -418,10 +418,10 @@ def _unpacked(path: Path, unpack: Callable[..., Any]) -> Iterator[tuple[int, byt
     """The number and content of each file of a compressed .tar."""
     with open_regular(path) as file, cast(IO[bytes], unpack(file)) as stream:
         number = 0
-        for entry in _tar_entries(stream):
+        for entry in tar_entries(stream):
             if entry.kind == tarfile.DIRTYPE or entry.name.endswith("/"):
                 continue
-            if 0 <= entry.size <= MOST_BYTES and _tar_fault(entry.kind) is None:
+            if 0 <= entry.size <= MOST_BYTES and tar_fault(entry.kind) is None:
                 content = stream.read(entry.size)
                 if len(content) < entry.size:
                     raise ValueError("it ends too early")

@@ -306,6 +306,20 @@ def _read_labels(labels: StoredArray, images: StoredArray, index_of: dict[Any, i
     return np.concatenate(codes), "words" if dtype.kind in "US" else how
 
 
+def _check_alike(parts: list[StoredArray]) -> bool:
+    """Raise UserError unless all images have one shape and type; returns whether their channels come first."""
+    first, others = parts[0], parts[1:]
+    channels_first = _channels_first(first)
+    for other in others:
+        if _channels_first(other) != channels_first or other.shape[1:] != first.shape[1:]:
+            here, there = list(other.shape[1:]), list(first.shape[1:])
+            raise UserError(f"{other.where} has images of {here}, {first.where} of {there}", "data-invalid")
+        if other.dtype != first.dtype:
+            text = f"{other.where} is {other.dtype}, {first.where} is {first.dtype}: save both as uint8"
+            raise UserError(text, "data-invalid")
+    return channels_first
+
+
 def assemble(
     tables: list[Table],
     class_names: list[str] | dict[int, str] | None,
@@ -316,16 +330,7 @@ def assemble(
     on_progress: OnProgress | None = None,
 ) -> Arrays:
     """Check that the tables fit together, and number the classes 0, 1, 2, ..."""
-    first = _channels_first(tables[0].images)
-    for table in tables[1:]:
-        if _channels_first(table.images) != first or table.images.shape[1:] != tables[0].images.shape[1:]:
-            here, there = (list(one.images.shape[1:]) for one in (table, tables[0]))
-            text = f"{table.images.where} has images of {here}, {tables[0].images.where} of {there}"
-            raise UserError(text, "data-invalid")
-        if table.images.dtype != tables[0].images.dtype:
-            here, there = (one.images.dtype for one in (table, tables[0]))  # type: ignore[assignment]
-            text = f"{table.images.where} is {here}, {tables[0].images.where} is {there}: save both as uint8"
-            raise UserError(text, "data-invalid")
+    first = _check_alike([table.images for table in tables])
     index_of: dict[Any, int] = {}
     codes, stored_as = [], ""
     for table in tables:

@@ -12,6 +12,8 @@ from torch import Tensor
 
 from ptarmigan.core import seeding
 from ptarmigan.core.devices import to_device
+from ptarmigan.data.stream import StreamedImages
+from ptarmigan.data.windows import Windows
 
 BLOCK = 4096  # positions whose order is computed in one call: numpy's overhead is per call
 
@@ -90,8 +92,10 @@ def on_colours(images: Tensor, colours: Tensor) -> Tensor:
     return seen + (1 - alpha) / 2 * (colours - 1)[:, :, None, None]
 
 
-def copy_to_device(images: NDArray[np.uint8], device: torch.device | str) -> Tensor | None:
+def copy_to_device(images: NDArray[np.uint8] | StreamedImages, device: torch.device | str) -> Tensor | None:
     """All images on a CUDA device, so that the host sends only indices; None if they exceed half of its free memory."""
+    if isinstance(images, StreamedImages):
+        return None
     if torch.device(device).type != "cuda" or images.nbytes > torch.cuda.mem_get_info(device)[0] // 2:
         return None
     whole = torch.empty(images.shape, dtype=torch.uint8, device=device)
@@ -104,12 +108,12 @@ class Batches:
     """Batches of some images of a data set; a thread prepares the next batch while the current one is used.
 
     images [N,H,W,C] uint8, labels [N]; each of `indices` is drawn once per epoch, or with `balance` every class equally
-    often.  With `flip`, an image is mirrored with probability 1/2.
+    often.  Streamed images are drawn in windows (windows.py).  With `flip`, an image is mirrored with probability 1/2.
     """
 
     def __init__(
         self,
-        images: NDArray[np.uint8],
+        images: NDArray[np.uint8] | StreamedImages,
         labels: NDArray[np.int64],
         indices: NDArray[np.int64],
         *,
@@ -123,32 +127,44 @@ class Batches:
         self.images, self.labels, self.indices = images, labels, indices
         self.batch, self.seed, self.flip, self.device = batch, seed, flip, device
         self.classes = ClassOrder(labels[indices]) if balance else None
+        self.windows = Windows(images, indices, seed) if isinstance(images, StreamedImages) else None
         self.resident = copy_to_device(images, device)
         self._pool = ThreadPoolExecutor(1, "batches")
         self._blocks: dict[tuple[str, int], NDArray[np.int64]] = {}
         self._next: dict[tuple[int, str], Future[LoadedBatch]] = {}
 
-    def load(self, images_seen: int, purpose: str = "order") -> LoadedBatch:
-        """The batch at the global positions images_seen .. images_seen+batch-1: a pure function of its arguments."""
-        at = self.indices[self._order(purpose, images_seen)]
-        if self.resident is not None:
-            images = self.resident[to_device(torch.from_numpy(at), self.device)]
-        else:
-            images = to_device(torch.from_numpy(self.images[at]), self.device)
+    def load(self, images_seen: int, purpose: str = "order", step: int | None = None) -> LoadedBatch:
+        """The batch at the global positions images_seen .. images_seen+batch-1: a pure function of its arguments.
+
+        step: positions to the batch that will be loaded next (default: `batch`), which decides what a stream reads
+        ahead, and nothing else.
+        """
+        at, images = self._draw(images_seen, purpose, step or self.batch)
         if self.flip:
             positions = np.arange(images_seen, images_seen + self.batch)
             mirror = seeding.uniforms(self.seed, f"{purpose}:flip", positions, 1).view(-1, 1, 1, 1) < 0.5
             images = torch.where(to_device(mirror, self.device), images.flip(2), images)
         return LoadedBatch(to_float(images), to_device(torch.from_numpy(self.labels[at]), self.device), at)
 
+    def _draw(self, first: int, purpose: str, step: int) -> tuple[NDArray[np.int64], Tensor]:
+        """The indices [N] of a batch, and its images uint8 [N,H,W,C] on the device."""
+        if self.windows is not None:
+            at, images = self.windows.draw(purpose, first, self.batch, step)
+        else:
+            at = self.indices[self._order(purpose, first)]
+            if self.resident is not None:
+                return at, self.resident[to_device(torch.from_numpy(at), self.device)]
+            images = self.images[at]
+        return at, to_device(torch.from_numpy(images), self.device)
+
     def get(self, images_seen: int, purpose: str = "order", step: int | None = None) -> LoadedBatch:
         """`load`, then prefetch the batch `step` positions later (default: the next batch of this purpose)."""
         ready = self._next.pop((images_seen, purpose), None)
-        loaded = ready.result() if ready is not None else self.load(images_seen, purpose)
+        loaded = ready.result() if ready is not None else self.load(images_seen, purpose, step)
         for stale in [key for key in self._next if key[1] == purpose]:
             self._next.pop(stale).cancel()
         following = images_seen + (self.batch if step is None else step)
-        self._next[following, purpose] = self._pool.submit(self.load, following, purpose)
+        self._next[following, purpose] = self._pool.submit(self.load, following, purpose, step)
         return loaded
 
     def _order(self, purpose: str, first: int) -> NDArray[np.int64]:
@@ -168,6 +184,8 @@ class Batches:
         return np.concatenate(blocks)[start : start + self.batch]
 
     def close(self) -> None:
+        if self.windows is not None:
+            self.windows.close()
         self._pool.shutdown(wait=True, cancel_futures=True)
 
     def __enter__(self) -> Batches:

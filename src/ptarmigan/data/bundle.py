@@ -115,6 +115,11 @@ def _within(folder: str, prefix: str, path: str) -> str:
     return "/".join(filter(None, [folder, above, f"{prefix}{name}"]))
 
 
+def shards_name(path: Path) -> str:
+    """The name of shards without their numbers: pets of pets-{000..123}.tar."""
+    return re.sub(r"\{.*?\}", "", archive_name(path)).strip("-_.") or "shards"
+
+
 def expand(pattern: str) -> list[str]:
     """The paths that shard-{000..123}.tar stands for; none if it is no such pattern."""
     return [*_expanded(pattern)] if BRACES.fullmatch(pattern) else []

@@ -70,7 +70,7 @@ class CachedPack:
 
     folder: Path
     data: str  # the path of the data that it was last opened for; empty if that is not known
-    shape: tuple[int, ...] | None  # N, H, W, C; None for a pack that is not finished
+    shape: tuple[int, ...] | None  # N, H, W, C; N alone for a list of shards; None for a pack that is not finished
     size: int  # bytes
     used: float  # when it was last opened, in seconds since 1970
 

@@ -8,7 +8,7 @@ import os
 import re
 import stat
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.resources import files as package_files
 from pathlib import Path
@@ -18,11 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptarmigan.config import Data
-from ptarmigan.core.paths import user_path
+from ptarmigan.core.paths import url_of, user_path
 from ptarmigan.core.types import OnProgress, UserError, counted, natural, shorten
 from ptarmigan.data.archive import archive_name
 from ptarmigan.data.arrays import Arrays, as_array, read_memory
-from ptarmigan.data.bundle import expand, open_all, open_table_or_archive
+from ptarmigan.data.bundle import BRACES, expand, open_all, open_table_or_archive, shards_name
 from ptarmigan.data.cifar import CIFAR_IMAGES, CIFAR_NAMES, check_no_pickles, read_cifar
 from ptarmigan.data.decode import FORMATS
 from ptarmigan.data.disk import Disk, is_own, open_regular
@@ -134,10 +134,15 @@ def find_source(path: str | Path | None, on_progress: OnProgress | None = None, 
     data = data or Data()
     source = _find(path, on_progress, data)
     for option in ("labels", "label_column", "path_column"):
-        if getattr(data, option) is not None and not isinstance(source, FolderSource):
+        if getattr(data, option) is not None and isinstance(source, ArraySource):
             text = f"{option}: {source.root} holds arrays, which have labels of their own; leave {option} out"
             raise UserError(text, "options-conflict")
     return source
+
+
+def may_hold_data(path: str | Path) -> bool:
+    """Whether a path exists, or stands for other paths: the URL of shards, or shard-{000..123}.tar."""
+    return Path(path).exists() or url_of(path) is not None or BRACES.fullmatch(str(path)) is not None
 
 
 def _find(path: str | Path | None, on_progress: OnProgress | None, data: Data) -> DataSource:
@@ -146,6 +151,10 @@ def _find(path: str | Path | None, on_progress: OnProgress | None, data: Data) -
         stamp = _array_stamp([asset])
         return ArraySource("fashion-mnist", asset, stamp, "the embedded images of Fashion-MNIST", (), ())
     root = user_path(path, "data")
+    if not root.exists() and (url := url_of(path)):
+        from ptarmigan.data.shards import find_shards
+
+        return find_shards(url, data, on_progress)
     if not root.exists() and (shards := expand(str(root))):
         return _find_shards(root, shards, on_progress, data)
     try:
@@ -168,7 +177,7 @@ def _find_file(path: Path, on_progress: OnProgress | None, data: Data) -> DataSo
         raise UserError(f"{path} is a FIFO, socket or device, not a file or folder: {SUPPORTED}", "no-images")
     if path.suffix.lower() == ".npz":
         stamp = _array_stamp([path])
-        return ArraySource(_safe_name(path.stem), path, stamp, "an .npz file of images and labels", (), ())
+        return ArraySource(safe_name(path.stem), path, stamp, "an .npz file of images and labels", (), ())
     if path.suffix.lower() == ".npy":
         text = f"{path} is one array without names: save images and labels by numpy.savez('x.npz', arr_0=images, "
         raise UserError(f"{text}arr_1=labels), and give that file", "no-images")
@@ -195,13 +204,12 @@ def _find_shards(pattern: Path, paths: list[str], on_progress: OnProgress | None
         ) from error
     if bundle is None:
         raise UserError(f"{pattern}: these are no archives; {SUPPORTED}", "no-images")
-    name = re.sub(r"\{.*?\}", "", archive_name(pattern))
-    return _find_in_folder(replace(bundle, root=pattern), name.strip("-_.") or "shards", on_progress, data)
+    return _find_in_folder(replace(bundle, root=pattern), shards_name(pattern), on_progress, data)
 
 
 def _find_in_folder(storage: Storage, full_name: str, on_progress: OnProgress | None, data: Data) -> DataSource:
     root, found = storage.root, scan(storage, on_progress)
-    name = _safe_name(full_name)
+    name = safe_name(full_name)
     others = [path for folder in found.tree.walk() for path in folder.others]
     if isinstance(storage, Disk):
         for kind in KINDS:
@@ -215,34 +223,38 @@ def _find_in_folder(storage: Storage, full_name: str, on_progress: OnProgress | 
     finder = Finder(found.digests, others, lambda path: _content(storage.open(path)), data)
     layout, labels = _understand(storage, full_name, found, finder, data)
     class_names = tuple(layout.order or sorted({group.name for group in layout.groups}, key=natural))
-    number = {name: i for i, name in enumerate(class_names)}
-    paths: list[str] = []
-    codes: list[int] = []
-    parts: list[int] = []
-    for group in sorted(layout.groups, key=lambda group: (number[group.name], group.part)):
-        paths += sorted(group.paths)
-        codes += [number[group.name]] * len(group.paths)
-        parts += [group.part] * len(group.paths)
-    if (order := storage.order) is not None:
-        rows = sorted(zip(paths, codes, parts, strict=True), key=lambda row: order[row[0]])
-        paths, codes, parts = [row[0] for row in rows], [row[1] for row in rows], [row[2] for row in rows]
+    paths, codes, parts = _rows(layout, class_names, storage.order)
     if data.labels is None:
         others = [path for path in others if path not in finder.used]
         if layout.one_class:
             others = [path for path in others if path not in finder.unused]
             layout.notices += [*dict.fromkeys(finder.unused.values())][:3]
-        layout.notices += _other_notices(storage, list(found.digests), others, layout.one_class)
+        if others:
+            layout.notices += _other_notices(storage, list(found.digests), others, layout.one_class)
     if labels is not None and labels.group and (lacking := [path for path in paths if not labels.group.get(path)]):
         text = f"group: {labels.where} has no {data.group} for {shorten(lacking, 3)}: every image needs a group"
         raise UserError(text, "value-invalid")
     groups = tuple(labels.group[path] for path in paths) if labels is not None and labels.group else ()
     facts = [
-        f"{label} {part} {path} {found.digests[path]}" for label, part, path in zip(codes, parts, paths, strict=True)
+        f"{code} {part} {path} {found.digests[path]}" for path, code, part in zip(paths, codes, parts, strict=True)
     ]
     return FolderSource(
         name, root, _digest([*facts, *class_names]), layout.understood, (*layout.notices, *found.notices),
-        storage, tuple(paths), np.array(codes, np.int64), np.array(parts, np.int8), class_names, groups,
+        storage, paths, np.array(codes, np.int64), np.array(parts, np.int8), class_names, groups,
     )  # fmt: skip
+
+
+def _rows(
+    layout: Layout, class_names: Sequence[str], order: Mapping[str, int] | None
+) -> tuple[tuple[str, ...], tuple[int, ...], tuple[int, ...]]:
+    """The path, label and part of each image: by class and part, or in the order of the storage if it has one."""
+    number = {name: i for i, name in enumerate(class_names)}
+    groups = sorted(layout.groups, key=lambda group: (number[group.name], group.part))
+    rows = [(path, number[group.name], group.part) for group in groups for path in sorted(group.paths)]
+    if order is not None:
+        rows.sort(key=lambda row: order[row[0]])
+    paths, codes, parts = zip(*rows, strict=True)
+    return paths, codes, parts
 
 
 def _understand(storage: Storage, name: str, found: Scan, finder: Finder, data: Data) -> tuple[Layout, Labels | None]:
@@ -255,9 +267,8 @@ def _understand(storage: Storage, name: str, found: Scan, finder: Finder, data: 
     if data.labels is not None:
         labels: Labels | None = _given_labels(storage.root, finder, data.labels)
     elif storage.labels is not None:
-        labels = Labels(
-            storage.root.name, said=storage.labels.said, label=dict(storage.labels.of), named=set(found.digests)
-        )
+        label = {path: name for path, name in storage.labels.of.items() if path in found.digests}
+        labels = Labels(storage.root.name, said=storage.labels.said, label=label, named=set(found.digests))
     else:
         labels = finder.beside()
     given = (data.labels, data.label_column, data.path_column)
@@ -285,7 +296,8 @@ def _given_labels(root: Path, finder: Finder, given: str) -> Labels:
         )
     inside = next((name for name in (given, path.name) if name in finder.others), None)
     if inside is None:
-        raise UserError(f"labels: {given} does not exist, neither here nor in {root}", "path-not-found")
+        text = f"labels: {given} does not exist, neither in the current folder nor in {root}: copy the table"
+        raise UserError(f"{text} to the current folder", "path-not-found")
     return finder.given(finder.read(inside), inside, os.path.dirname(inside))
 
 
@@ -430,5 +442,5 @@ def _base(path: str) -> str:
     return path.rpartition("/")[2]
 
 
-def _safe_name(name: str) -> str:
+def safe_name(name: str) -> str:
     return re.sub(r"[^\w.-]+", "-", name).strip("-.") or "data"

@@ -6,13 +6,14 @@ import json
 import posixpath
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from ptarmigan.config import Data
 from ptarmigan.core.types import UserError, class_name, counted, natural, shorten
 from ptarmigan.data.arrays import PART_WORDS, UNDECIDED, class_names_in, names_of_labels
-from ptarmigan.data.layout import Group, Layout, promote, said_parts, stem, words_of_part
+from ptarmigan.data.layout import Group, Layout, promote, stem
+from ptarmigan.data.parts import said_parts, words_of_part
 from ptarmigan.data.scan import NAMED_AS_IMAGE
 from ptarmigan.data.tables import Files, Named, listed, name_files, plain, read_table
 
@@ -80,10 +81,26 @@ class Finder:
 
     def beside(self) -> Labels | None:
         """The labels of the tables in the folder, or of the files beside the images; None where there are none."""
-        found: list[tuple[Labels, Named]] = []
-        lists = 0
         columns: dict[str, None] = {}
-        stems = {stem(path) for path in self.files.paths}
+        found = [*self.tables_beside(columns)]
+        self.check_columns(columns)
+        for one, named in found:  # of few rows, such as test.csv, it may not be certain alone
+            like = next(
+                (other for other, by in found if other.column and by.table.columns == named.table.columns), None
+            )
+            if not one.said and like is not None:
+                one.label, one.said, one.column = named.values(like.column), like.said, like.column
+        useful = [one for one, _ in found if one.said or one.group or one.keeps]
+        self.used |= {one.where for one in useful}
+        for one, _ in found:
+            if one not in useful and one.where.lower().endswith(TABLES):
+                self.unused[one.where] = one.why_not
+        return self.merged(useful) or self.of_files_beside()
+
+    def tables_beside(self, columns: dict[str, None]) -> Iterator[tuple[Labels, Named]]:
+        """The tables in the folder that name images; all columns that are there are added to `columns`."""
+        lists = 0
+        stems = {stem(path) for path in self.files.paths} if self.others else set()
         for path in sorted(self.others, key=natural):
             ending = posixpath.splitext(path)[1].lower()
             lists += ending in LISTS
@@ -106,10 +123,13 @@ class Finder:
                     text = f"{path} names {named.unclear[0]!r}, which may be {_either(self.files, named)}"
                     raise UserError(text, "labels-invalid")
                 if ending not in (".txt", ".lst") or all(map(_has_ending, table.column(named.column))):
-                    found.append((self.of_table(named), named))
+                    yield self.of_table(named), named
             except (UserError, OSError) as error:
                 if ending in TABLES:
                     self.unused[path] = str(error)
+
+    def check_columns(self, columns: dict[str, None]) -> None:
+        """Raise UserError (unknown-name) if the user names a column that no table has."""
         for option in ("label_column", "path_column"):
             if (name := getattr(self.data, option)) is not None and name not in columns:
                 if option == "label_column" and self.of_files_beside() is not None:
@@ -117,18 +137,6 @@ class Finder:
                 text = f"{option}: no table beside the images has the column {name!r}"
                 text += f", but {listed(columns)}" if columns else "; name the table by --labels FILE"
                 raise UserError(text, "unknown-name")
-        for one, named in found:  # of few rows, such as test.csv, it may not be certain alone
-            like = next(
-                (other for other, by in found if other.column and by.table.columns == named.table.columns), None
-            )
-            if not one.said and like is not None:
-                one.label, one.said, one.column = named.values(like.column), like.said, like.column
-        useful = [one for one, _ in found if one.said or one.group or one.keeps]
-        self.used |= {one.where for one in useful}
-        for one, _ in found:
-            if one not in useful and one.where.lower().endswith(TABLES):
-                self.unused[one.where] = one.why_not
-        return self.merged(useful) or self.of_files_beside()
 
     def of_table(self, named: Named) -> Labels:
         table, data = named.table, self.data
@@ -217,15 +225,17 @@ class Finder:
         """The labels in files such as x.cls beside x.png, if most of the images have one."""
         key = self.data.label_column
         for ending in BESIDE if key is None else (".json",):
+            if not any(path.endswith(ending) for path in self.others):
+                continue
             pairs = {
                 path: label_file
                 for path in self.files.paths
-                for label_file in {posixpath.splitext(path)[0] + ending, _until_first_dot(path) + ending}
+                for label_file in {posixpath.splitext(path)[0] + ending, until_first_dot(path) + ending}
                 if label_file in self.others
             }
             if len(pairs) < 0.9 * len(self.files.paths):
                 continue
-            labels = {path: _label_in(self.read(label_file), ending, key) for path, label_file in pairs.items()}
+            labels = {path: label_in(self.read(label_file), ending, key) for path, label_file in pairs.items()}
             found = {path: label for path, label in labels.items() if label}
             if len(found) < 0.9 * len(labels) or not 1 < len(set(found.values())) <= len(found) / 2:
                 continue
@@ -322,13 +332,13 @@ def compared(labels: Labels, layout: Layout) -> tuple[str, str]:
     return "", f"the classes are those of the folders, but {text}; --labels FILE uses the labels of a table instead"
 
 
-def _until_first_dot(path: str) -> str:
+def until_first_dot(path: str) -> str:
     """The name that WebDataset gives a sample: 0001 of 0001.left.png."""
     folder, _, name = path.rpartition("/")
     return posixpath.join(folder, name.partition(".")[0])
 
 
-def _label_in(content: bytes, ending: str, given: str | None) -> str:
+def label_in(content: bytes, ending: str, given: str | None) -> str:
     """The label in a file beside an image; '' if it holds something else, such as boxes or several lines."""
     try:
         text = content[:MOST_BYTES].decode("utf-8-sig").strip()

@@ -6,18 +6,23 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from functools import cache
+from operator import itemgetter
 from typing import NamedTuple
 
 from ptarmigan.core.types import UserError, class_name, counted, natural, shorten
-from ptarmigan.data.arrays import HELD_OUT, PART_WORDS, SELECT, UNDECIDED
+from ptarmigan.data.arrays import UNDECIDED
+from ptarmigan.data.parts import (
+    PLAIN_WORDS,
+    class_folders_in,
+    find_parts,
+    is_unlabelled,
+    part_and_rest,
+    part_of,
+    said_parts,
+    words_of,
+)
 from ptarmigan.data.storage import Folder
 
-# Words that may stand beside a word of the above: train_images, seg_train, Final_Test.
-PLAIN_WORDS = {
-    "set", "data", "dataset", "image", "images", "img", "imgs", "jpg", "jpeg", "png", "photos", "pictures", "files",
-    "folder", "dir", "split", "part", "seg", "stage", "final", "resized", "cropped", "processed", "raw",
-}  # fmt: skip
 IMAGE_FOLDERS = {"image", "images", "img", "imgs", "jpegimages", "jpg", "jpeg", "png"}
 ANNOTATION_FOLDERS = {
     "annotation", "annotations", "attributes", "ground_truth", "groundtruth", "gt", "labels", "mask", "masks",
@@ -25,7 +30,6 @@ ANNOTATION_FOLDERS = {
 }  # fmt: skip
 # x_mask.png beside x.png
 MASK = re.compile(r"(.+)[-_. ](masks?|seg|segmentation|gt|ground_?truth|trimap|matte)([-_. ]?[0-9]+)?", re.IGNORECASE)
-UNLABELLED = {"unlabeled", "unlabelled", "unsup", "unsupervised"}
 # A set that is spread over numbered folders says one of these words in their names: images_001, photos_part_1.
 SHARD_WORDS = {"image", "images", "img", "imgs", "part", "shard", "batch", "chunk", "fold"}
 
@@ -74,7 +78,7 @@ class _Reader:
         annotations = self.set_annotations_aside()
         level = self.look_through(self.tree)
         parts = find_parts(level)
-        subs = _with_images(level)
+        subs = level.with_images()
         if parts is not None:
             kind = self.read_parts(level, parts)
         elif not subs or _is_sharded(level) or (len(subs) == 1 and len(level.images) > len(subs[0].all_images())):
@@ -91,11 +95,11 @@ class _Reader:
     def read_parts(self, level: Folder, parts: dict[str, int]) -> str:
         """A level of parts, with class folders or loose images in each; returns what it is, in words."""
         self.loose += level.images
-        found_parts = sorted(self.inside_parts(level, parts), key=lambda found: _rank(found[1]))
+        found_parts = sorted(self.inside_parts(level, parts), key=itemgetter(1))
         folders = [sub for sub, _, _ in found_parts]
         classes = [self.class_folders(inner) for _, _, inner in found_parts]
         if not any(classes):
-            rests = ["_".join(words[1]) if (words := _part_and_rest(sub.name)) else "" for sub in folders]
+            rests = ["_".join(words[1]) if (words := part_and_rest(sub.name)) else "" for sub in folders]
             several = len(set(rests)) > 1 and all(rests)  # trainA and trainB hold different things
             for (_, part, inner), rest in zip(found_parts, rests, strict=True):
                 name = class_name(rest) if several else self.own_name(level)
@@ -126,9 +130,9 @@ class _Reader:
     def inside_parts(self, level: Folder, parts: dict[str, int]) -> list[tuple[Folder, int, Folder]]:
         """(folder of a part, the part, the folder in it with class folders or images); a part may be divided again."""
         found: list[tuple[Folder, int, Folder]] = []
-        for sub in _with_images(level):
+        for sub in level.with_images():
             if sub.path not in parts:
-                (self.unlabelled if _is_unlabelled(sub) else self.extra).append(sub)
+                (self.unlabelled if is_unlabelled(sub) else self.extra).append(sub)
                 continue
             part, inner = parts[sub.path], self.look_through(sub, in_part=True)
             if (deeper := find_parts(inner)) is None:
@@ -141,11 +145,11 @@ class _Reader:
     def read_flat(self, level: Folder) -> str:
         """Images without class folders."""
         if not _is_sharded(level):
-            self.extra += _with_images(level)
+            self.extra += level.with_images()
             self.layout.groups.append(Group(self.own_name(level), UNDECIDED, level.images))
             return f"images{_within(level)} without class folders"
         self.layout.groups.append(Group(self.own_name(level), UNDECIDED, level.all_images()))
-        shards = shorten([sub.path for sub in _with_images(level)], 3)
+        shards = shorten([sub.path for sub in level.with_images()], 3)
         return f"images in numbered folders, which are not classes ({shards})"
 
     def read_classes(self, level: Folder) -> str:
@@ -153,7 +157,7 @@ class _Reader:
         self.loose += level.images
         self.empty += _without_images(level)
         subs = self.class_folders(level)
-        classes = [sub for sub in subs if _part(sub.name) in (None, UNDECIDED)]
+        classes = [sub for sub in subs if part_of(sub.name) in (None, UNDECIDED)]
         if len(classes) < 2:
             classes = subs
         self.check_level(classes)
@@ -164,16 +168,16 @@ class _Reader:
             if sub.path in paths:
                 divided_by += self.read_class(sub)
                 continue
-            inside = _with_images(self.look_through(sub, in_part=True))
+            inside = self.look_through(sub, in_part=True).with_images()
             if known & {_folded(folder.name) for folder in inside}:
-                part = _part(sub.name)
+                part = part_of(sub.name)
                 assert part is not None
                 divided_by.append(sub.name)
                 for folder in inside:
                     self.take(folder, part)
             else:
                 self.unlabelled.append(sub)
-        if doubtful := [sub.path for sub in classes if _part(sub.name) is not None]:
+        if doubtful := [sub.path for sub in classes if part_of(sub.name) is not None]:
             self.layout.notices.append(
                 f"taken as classes, although their names are those of parts: {shorten(doubtful)} (only folders such as "
                 "train and test beside each other are parts)"
@@ -183,10 +187,10 @@ class _Reader:
 
     def class_folders(self, level: Folder) -> list[Folder]:
         """The folders of a level, without copies of the level itself and images that are said to have no labels."""
-        subs = _with_images(level)
+        subs = level.with_images()
         names = {_folded(sub.name) for sub in subs}
-        copies = [sub for sub in subs if _is_copy(sub, names) and _part(sub.name) in (None, UNDECIDED)]
-        unlabelled = [sub for sub in subs if _is_unlabelled(sub)] if len(subs) > 1 else []
+        copies = [sub for sub in subs if _is_copy(sub, names) and part_of(sub.name) in (None, UNDECIDED)]
+        unlabelled = [sub for sub in subs if is_unlabelled(sub)] if len(subs) > 1 else []
         self.extra += copies
         self.unlabelled += unlabelled
         return [sub for sub in subs if sub not in copies and sub not in unlabelled]
@@ -211,8 +215,8 @@ class _Reader:
             return
         if shared & (IMAGE_FOLDERS | ANNOTATION_FOLDERS) or (_is_numbered(shared) and not _is_numbered(names)):
             return
-        best = max(repeating, key=lambda sub: (_part(sub.name) == UNDECIDED, len(sub.all_images())))
-        found = [sub.name for sub in _class_folders(best) if _folded(sub.name) in shared]
+        best = max(repeating, key=lambda sub: (part_of(sub.name) == UNDECIDED, len(sub.all_images())))
+        found = [sub.name for sub in class_folders_in(best) if _folded(sub.name) in shared]
         raise UserError(
             f"{shorten([sub.path for sub in repeating], 3)} in {self.name} hold folders of the same names "
             f"({shorten(found, 3)}), so it is not certain which of them are the classes: give one of the outer "
@@ -228,16 +232,16 @@ class _Reader:
             self.take(sub, UNDECIDED)
             return []
         self.layout.groups.append(Group(name, UNDECIDED, sub.images))
-        for folder in _with_images(sub):
+        for folder in sub.with_images():
             if folder.path in parts:
                 self.layout.groups.append(Group(name, parts[folder.path], folder.all_images()))
             else:
                 self.extra.append(folder)
-        return [folder.name for folder in _with_images(sub) if folder.path in parts]
+        return [folder.name for folder in sub.with_images() if folder.path in parts]
 
     def take(self, folder: Folder, part: int) -> None:
         """All images in and below a class folder."""
-        name, inside = class_name(folder.name), _class_folders(folder)
+        name, inside = class_name(folder.name), class_folders_in(folder)
         self.spellings[name].add(folder.name)
         self.layout.groups.append(Group(name, part, folder.all_images()))
         if len(inside) > 1:
@@ -253,23 +257,23 @@ class _Reader:
             if parts is not None and not (in_part and len(parts) == 1):
                 break
             self.loose += folder.images
-            self.extra += [other for other in _with_images(folder) if other is not sub]
+            self.extra += [other for other in folder.with_images() if other is not sub]
             folder = sub
         return folder
 
     def wrapped(self, folder: Folder, in_part: bool) -> Folder | None:
         """The folder that holds everything that counts in `folder`, if one does."""
-        subs = _with_images(folder)
-        containers = [sub for sub in subs if sub.name.lower() in IMAGE_FOLDERS and len(_with_images(sub)) > 1]
-        if len(containers) == 1 and not any(_with_images(sub) for sub in subs if sub is not containers[0]):
+        subs = folder.with_images()
+        containers = [sub for sub in subs if sub.name.lower() in IMAGE_FOLDERS and len(sub.with_images()) > 1]
+        if len(containers) == 1 and not any(sub.with_images() for sub in subs if sub is not containers[0]):
             return containers[0]
         if len(subs) != 1 or len(folder.images) > len(subs[0].all_images()):
             return None
         sub = subs[0]
-        inside = _with_images(sub)
+        inside = sub.with_images()
         if not inside:
             says_nothing = sub.name.lower() in IMAGE_FOLDERS or _folded(sub.name) == _folded(folder.name or self.name)
-            return sub if says_nothing or (in_part and _part_and_rest(sub.name) is not None) else None
+            return sub if says_nothing or (in_part and part_and_rest(sub.name) is not None) else None
         below = sum(len(deeper.all_images()) for deeper in inside)
         if sub.images and (len(inside) == 1 or len(sub.images) > below):
             return None  # a class with folders of its own
@@ -283,8 +287,8 @@ class _Reader:
             if len(beside) < len(folder.folders):
                 names = {sub.name.lower() for sub in beside}
                 deeper = {lower.name.lower() for sub in beside for lower in sub.folders}
-                if (names | deeper) & IMAGE_FOLDERS or any(_part(name) == UNDECIDED for name in names):
-                    aside += [sub for sub in _with_images(folder) if sub not in beside]
+                if (names | deeper) & IMAGE_FOLDERS or any(part_of(name) == UNDECIDED for name in names):
+                    aside += [sub for sub in folder.with_images() if sub not in beside]
                     folder.folders = beside
             stems = {stem(path) for path in folder.images}
             masks = {path for path in folder.images if (of := MASK.fullmatch(stem(path))) and of[1] in stems}
@@ -297,8 +301,8 @@ class _Reader:
     def own_name(self, level: Folder) -> str:
         """The name of a class without a folder of its own: that of the nearest folder whose name says what it holds."""
         for piece in reversed(level.path.split("/")):
-            words = {word.lower() for word in _words(piece)}
-            if words - IMAGE_FOLDERS - PLAIN_WORDS and _part(piece) is None:
+            words = {word.lower() for word in words_of(piece)}
+            if words - IMAGE_FOLDERS - PLAIN_WORDS and part_of(piece) is None:
                 return class_name(piece)
         return class_name(self.name)
 
@@ -364,73 +368,8 @@ class _Reader:
 
 def promote(groups: list[Group]) -> list[Group]:
     """Without a training part, the part that comes nearest to it is divided as if it named none."""
-    first = min((group.part for group in groups), key=_rank)
+    first = min(group.part for group in groups)  # UNDECIDED, or else SELECT, or else HELD_OUT
     return [group._replace(part=UNDECIDED if group.part == first else group.part) for group in groups]
-
-
-def said_parts(parts: set[int]) -> list[str]:
-    """What to say about the parts that the source names."""
-    said = ((SELECT, "val is the select part"), (HELD_OUT, "test is held out"))
-    return [words for part, words in said if part in parts]
-
-
-def words_of_part(name: str) -> int | None:
-    """The part that a name says, whatever else it says: train_labels."""
-    found = _part_and_rest(name)
-    return None if found is None else found[0]
-
-
-def find_parts(folder: Folder) -> dict[str, int] | None:
-    """{path of a sub-folder: its part} if the sub-folders are parts, else None.
-
-    They are parts if training and other parts lie beside each other, whatever else does, or if all of them are named as
-    parts.  A folder `train` beside others is a part if it alone has class folders, else a class: trains are a usual
-    class.  One folder of any name that has class folders is the training part of those beside it, if all of these are
-    named as val or test parts: flowers/ and flowers_test/.
-    """
-    if not folder.folders:
-        return None
-    subs = [sub for sub in _with_images(folder) if not _is_unlabelled(sub)]
-    named = {sub.path: found for sub in subs if (found := _part_and_rest(sub.name)) is not None}
-    parts_of_rest: defaultdict[str, set[int]] = defaultdict(set)
-    for part, rest in named.values():
-        parts_of_rest["_".join(rest).lower()].add(part)
-    # cars_train is a part only beside another part of cars, such as cars_test
-    parts = {
-        path: part for path, (part, rest) in named.items() if not rest or len(parts_of_rest["_".join(rest).lower()]) > 1
-    }
-    kinds = set(parts.values())
-    if len(parts) == len(subs) or (UNDECIDED in kinds and len(kinds) > 1):
-        return parts or None
-    unnamed = [sub for sub in subs if sub.path not in named]
-    if len(unnamed) == 1 < len(subs) and _class_folders(unnamed[0]):
-        words = {word.lower() for word in _words(unnamed[0].name)}
-        if all(part != UNDECIDED and words.issuperset(map(str.lower, rest)) for part, rest in named.values()):
-            return {unnamed[0].path: UNDECIDED} | {path: part for path, (part, _) in named.items()}
-    nested = any(len(_with_images(sub)) > 1 for sub in subs if parts.get(sub.path) == UNDECIDED)
-    return parts if nested and not any(_with_images(sub) for sub in subs if sub.path not in parts) else None
-
-
-@cache
-def _part_and_rest(name: str) -> tuple[int, tuple[str, ...]] | None:
-    """The part that a folder's name stands for, and its other words; None if it names no part or several."""
-    pieces = {re.sub(r"(?<=.)(set|data|images|imgs|集)$", "", word.lower()): word for word in _words(name)}
-    parts = {PART_WORDS[piece] for piece in pieces if piece in PART_WORDS}
-    if len(parts) != 1:
-        return None
-    return parts.pop(), tuple(pieces[piece] for piece in pieces if piece not in PART_WORDS and piece not in PLAIN_WORDS)
-
-
-def _part(name: str) -> int | None:
-    """The part that a folder's name stands for, if it says nothing else."""
-    found = _part_and_rest(name)
-    return None if found is None or found[1] else found[0]
-
-
-def _words(name: str) -> list[str]:
-    """The words of a name: GTSRB_Final_Training, trainA -> GTSRB, Final, Training; train, A."""
-    text = re.sub(r"(hold|held)[-_ ]out", r"\1out", name, flags=re.IGNORECASE)
-    return re.findall(r"[^\W\d_]+", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", text))
 
 
 def name_words(paths: list[str]) -> list[str]:
@@ -449,14 +388,14 @@ def stem(path: str) -> str:
 
 def _is_sharded(level: Folder) -> bool:
     """Whether the folders only divide many images: 00000 and 01000, part_1 and part_2, any numbers and dataset.json."""
-    subs = _with_images(level)
-    if len(subs) < 2 or any(_class_folders(sub) for sub in subs):
+    subs = level.with_images()
+    if len(subs) < 2 or any(class_folders_in(sub) for sub in subs):
         return False
     names = [sub.name for sub in subs]
     if all(name.isdecimal() for name in names):
         has_list = any(path.rpartition("/")[2].lower() == "dataset.json" for path in level.others)
         return has_list or all(len(name) > 3 and int(name) % 1000 == 0 for name in names)
-    return _is_numbered(names) and not SHARD_WORDS.isdisjoint(word.lower() for word in _words(names[0]))
+    return _is_numbered(names) and not SHARD_WORDS.isdisjoint(word.lower() for word in words_of(names[0]))
 
 
 def _is_numbered(names: Iterable[str]) -> bool:
@@ -464,45 +403,25 @@ def _is_numbered(names: Iterable[str]) -> bool:
     return len({re.sub("[0-9]+", "", name).casefold() for name in names}) == 1
 
 
-def _is_unlabelled(folder: Folder) -> bool:
-    name = folder.name.lower()
-    return any(word in name for word in UNLABELLED) and set(_words(name)) <= UNLABELLED | PLAIN_WORDS
-
-
-def _class_folders(folder: Folder) -> list[Folder]:
-    """The folders in a folder, or in the folder that it only wraps; none if there are no two."""
-    while len(subs := _with_images(folder)) == 1 and not folder.images:
-        folder = subs[0]
-    return subs if len(subs) > 1 else []
-
-
 def _inside(folder: Folder) -> tuple[set[str], bool]:
     """The names of the folders in a folder that could be classes, and whether these lie in a training part there."""
-    while len(subs := _with_images(folder)) == 1 and not folder.images:
+    while len(subs := folder.with_images()) == 1 and not folder.images:
         folder = subs[0]
     parts = find_parts(folder)
     if parts is None:
         return {_folded(sub.name) for sub in subs}, False
-    in_train = [sub for part in subs if parts.get(part.path) == UNDECIDED for sub in _class_folders(part)]
+    in_train = [sub for part in subs if parts.get(part.path) == UNDECIDED for sub in class_folders_in(part)]
     return {_folded(sub.name) for sub in in_train}, bool(in_train)
 
 
 def _is_copy(folder: Folder, classes: set[str]) -> bool:
     """Whether a folder beside classes holds the same classes again: cat, dog and generated/cat, generated/dog."""
-    inside = {_folded(sub.name) for sub in _with_images(folder)}
+    inside = {_folded(sub.name) for sub in folder.with_images()}
     return len(inside) > 1 and inside <= classes - {_folded(folder.name)}
-
-
-def _with_images(folder: Folder) -> list[Folder]:
-    return [sub for sub in folder.folders if sub.images or any(deeper.images for deeper in sub.walk())]
 
 
 def _without_images(folder: Folder) -> list[str]:
     return [sub.path for sub in folder.folders if not any(deeper.images or deeper.unlisted for deeper in sub.walk())]
-
-
-def _rank(part: int) -> int:
-    return (UNDECIDED, SELECT, HELD_OUT).index(part)
 
 
 def _folded(name: str) -> str:

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,6 +36,9 @@ from ptarmigan.data.decode import TargetShape
 from ptarmigan.data.index import DataSource, FolderSource, MemorySource
 from ptarmigan.data.read import SourceReader, read_source
 
+if TYPE_CHECKING:
+    from ptarmigan.data.stream import StreamedImages
+
 FORMAT = 2  # of a pack; part of its key, so packs of another format are not found
 ARRAYS = ("labels", "source_part", "hashes", "source_indices")
 CHECKED_BYTES = 4_000_000_000  # checked each time a pack is opened: 1.2 GB a second on 2 cores, for 64x64 RGB
@@ -46,7 +49,7 @@ RECORD = np.dtype([("index", "<i8"), ("hash", "<u8")])  # one image in the journ
 
 @dataclass(frozen=True)
 class Pack:
-    images: NDArray[np.uint8]  # [N,H,W,C], memory-mapped, read only
+    images: NDArray[np.uint8] | StreamedImages  # [N,H,W,C], read only
     labels: NDArray[np.int64]  # [N]
     source_part: NDArray[np.int8]  # [N] SELECT or HELD_OUT if the source says so, else UNDECIDED
     hashes: NDArray[np.uint64]  # [N] of each image's bytes
@@ -106,27 +109,17 @@ def _write_pack(folder: Path, reader: SourceReader, source: DataSource) -> str |
     """Write a pack, but for what of it is there already; returns a sentence if others were removed to make room."""
     shape = reader.shape
     total = len(reader.labels)
-    parts = [_continue_partial(folder, shape)]
-    needed = (total - len(parts[0])) * (shape.height * shape.width * shape.channels + 32)
+    before = _continue_partial(folder, shape)
+    needed = (total - len(before)) * (shape.height * shape.width * shape.channels + 32)
     made_room = make_room(needed, folder)
-    _check_space(folder, needed)
-    with open(folder / "images", "ab") as file, open(folder / JOURNAL, "ab") as journal:
-        for chunk in reader.chunks(parts[0]["index"]):
-            records = np.empty(len(chunk.images), RECORD)
-            records["index"], records["hash"] = chunk.source_indices, [*map(content_hash, chunk.images)]
-            file.write(np.ascontiguousarray(chunk.images).data)
-            file.flush()  # before the journal names them
-            journal.write(records.data)
-            journal.flush()
-            parts.append(records)
-        _sync(file)
-    done = np.concatenate(parts)
+    _check_space(folder, needed, source)
+    done = _write_images(folder, reader, before)
     if not len(done):
         raise UserError(f"no image in {source.root} can be decoded: {reader.notices[-1]}", "no-images")
     order = done["index"].argsort()  # a storage may have an order of its own, and a file was perhaps read later
     indices = done["index"][order]
     unreadable = _unreadable(source, np.setdiff1d(np.arange(total), indices))
-    keep, labels, class_names = _drop_classes(indices, reader, source)
+    keep, labels, class_names = drop_classes(indices, reader, source)
     if not np.array_equal(order[keep], np.arange(len(order))):
         _keep_images(folder, order[keep], (len(order), shape.height, shape.width, shape.channels))
     arrays: dict[str, NDArray[Any]] = {
@@ -155,6 +148,22 @@ def _write_pack(folder: Path, reader: SourceReader, source: DataSource) -> str |
     return made_room
 
 
+def _write_images(folder: Path, reader: SourceReader, before: NDArray[Any]) -> NDArray[Any]:
+    """Write the images that are not there yet; returns the records of all, in the order in which they were written."""
+    parts = [before]
+    with open(folder / "images", "ab") as file, open(folder / JOURNAL, "ab") as journal:
+        for chunk in reader.chunks(before["index"]):
+            records = np.empty(len(chunk.images), RECORD)
+            records["index"], records["hash"] = chunk.source_indices, [*map(content_hash, chunk.images)]
+            file.write(np.ascontiguousarray(chunk.images).data)
+            file.flush()  # before the journal names them
+            journal.write(records.data)
+            journal.flush()
+            parts.append(records)
+        _sync(file)
+    return np.concatenate(parts)
+
+
 def _continue_partial(folder: Path, shape: TargetShape) -> NDArray[Any]:
     """The records [M] of the images in a partial pack that are whole and of this shape; the rest is removed."""
     done, whole, size = np.empty(0, RECORD), 0, shape.height * shape.width * shape.channels
@@ -174,7 +183,7 @@ def _continue_partial(folder: Path, shape: TargetShape) -> NDArray[Any]:
     return done[:whole]
 
 
-def _drop_classes(
+def drop_classes(
     indices: NDArray[np.int64], reader: SourceReader, source: DataSource
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], list[str]]:
     """Leave out the classes without an image that may be trained on, with a notice.
@@ -303,11 +312,13 @@ def _publish(partial: Path, folder: Path) -> None:
     sync_folder(folder.parent)
 
 
-def _check_space(folder: Path, needed: int) -> None:
+def _check_space(folder: Path, needed: int, source: DataSource) -> None:
     free = shutil.disk_usage(folder).free
     if free < needed:
         room = f"{folder.parent} has {in_bytes(free)} free and the decoded images need {in_bytes(needed)}"
         text = f"{room}: free some space, as with `ptarmigan cache --clear`, or set PTARMIGAN_CACHE to another folder"
+        if source.root.suffix == ".tar":
+            text += f"; to decode the shards while they are used, give file://{source.root.absolute().as_posix()}"
         raise UserError(text, "file-unwritable")
 
 

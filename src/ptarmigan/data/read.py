@@ -138,7 +138,7 @@ class _FolderReader:
         data = self.data
         if data.channels is not None or not headers:
             return data.channels or 1
-        chosen = _spread(list(headers))
+        chosen = spread(list(headers))
         doubtful = [i for i in chosen if headers[i].colour or headers[i].alpha]
         found = dict(self._map("looking for colour", look, doubtful))
         looks = {i: found.get(i, Look(False, False)) for i in chosen if i not in self.failed}
@@ -166,7 +166,7 @@ class _FolderReader:
         """The values that become 0 and 255 in images of 16 bits or more, with a notice."""
         if not deep:
             return OF_16_BITS
-        chosen = _spread(deep)
+        chosen = spread(deep)
         found = self._map("reading the range of values", read_values, chosen)
         values = [one for _, one in found]
         if not values:
@@ -237,7 +237,7 @@ class _FolderReader:
                 yield index, answer
 
 
-def _spread(indices: list[int]) -> list[int]:
+def spread(indices: list[int]) -> list[int]:
     """At most LOOKED_AT of the indices, evenly spread."""
     places = np.linspace(0, len(indices) - 1, min(LOOKED_AT, len(indices)))
     return [indices[int(place)] for place in places]

@@ -163,7 +163,7 @@ def content_digest(file: IO[bytes], whole: int) -> str:
     digest = hashlib.blake2b(str(size).encode(), digest_size=16)
     file.seek(0)
     if size <= whole or isinstance(file, io.BytesIO):
-        while chunk := file.read(1 << 20):
+        while chunk := file.read(min(size, 1 << 20)):
             digest.update(chunk)
     else:
         for position in (0, size // 2, size - PIECE):

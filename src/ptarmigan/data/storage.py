@@ -53,6 +53,10 @@ class Folder:
             yield folder
             pending += reversed(folder.folders)
 
+    def with_images(self) -> list[Folder]:
+        """The folders in it that have images in them or below."""
+        return [sub for sub in self.folders if any(deeper.images for deeper in sub.walk())]
+
     def all_images(self) -> list[str]:
         return [path for folder in self.walk() for path in folder.images]
 

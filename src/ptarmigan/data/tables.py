@@ -15,6 +15,7 @@ import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -192,12 +193,20 @@ class Files:
 
     def __init__(self, paths: Iterable[str]) -> None:
         self.paths = set(paths)
-        self.by_name: defaultdict[str, list[str]] = defaultdict(list)
-        self.by_stem: defaultdict[str, list[str]] = defaultdict(list)
+
+    @cached_property
+    def by_name(self) -> dict[str, list[str]]:
+        found: defaultdict[str, list[str]] = defaultdict(list)
         for path in self.paths:
-            name = _folded(path.rpartition("/")[2])
-            self.by_name[name].append(path)
-            self.by_stem[posixpath.splitext(name)[0]].append(path)
+            found[_folded(path.rpartition("/")[2])].append(path)
+        return found
+
+    @cached_property
+    def by_stem(self) -> dict[str, list[str]]:
+        found: defaultdict[str, list[str]] = defaultdict(list)
+        for name, paths in self.by_name.items():
+            found[posixpath.splitext(name)[0]] += paths
+        return found
 
     def find(self, text: str, folder: str) -> list[str]:
         """The files that a text may name; several if it is not certain which."""

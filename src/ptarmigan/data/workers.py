@@ -82,14 +82,19 @@ def cores() -> int:
 def _attempt(storage: Storage, path: str, work: Work[T], limits: Limits) -> T | Failure:
     try:
         with storage.open(path) as file:
-            try:
-                return work(file, limits=limits)
-            except TooLarge:
-                raise
-            except Exception as error:  # a damaged file can make Pillow raise anything
-                return reason_of(error, file)
+            return attempt(file, work, limits)
     except OSError as error:
         return Failure(error.strerror or type(error).__name__)
+
+
+def attempt(file: IO[bytes], work: Work[T], limits: Limits) -> T | Failure:
+    """The result of work(file, limits=...), or why there is none."""
+    try:
+        return work(file, limits=limits)
+    except TooLarge:
+        raise
+    except Exception as error:  # a damaged file can make Pillow raise anything
+        return reason_of(error, file)
 
 
 class TooLarge(Exception):

@@ -7,40 +7,26 @@ from __future__ import annotations
 
 import math
 import shlex
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-Values = NDArray[np.float64]
-
-LEAST_IMAGES = 2000  # over which a column of the log must be beyond its limit
-SHARE = 0.15  # of the images seen so far, over which it must be so in a longer run; SWINGING for swings
-LEAST_ROWS = 3  # of the log
-SNAPSHOTS = 2  # in a row whose statistic must be beyond its limit
-LEAST_UPDATES = 200  # of G, before which its samples are not judged
+from ptarmigan.diagnosis.columns import SPIKE, WEAK, Log
 
 # Limits of the statistics
-LARGE, SPIKE = 100.0, 20.0
-STRONG, WEAK, WRONG = 0.07, 1.15, 3.0
+LARGE = 100.0
+STRONG, WRONG = 0.07, 3.0
 SATURATED, VANISHED = 0.01, 1e-3
-SWING, SWINGING = 0.5, 0.3
 VARIETY, SAME = 0.5, 0.1
-LABELLED, TOLD = 0.1, 0.1
-EASY = 0.9
-GAP, SIGNS = 0.5, 0.6
-CLOSE = 0.8
-SQUARES = 4.0
+LABELLED, TOLD = 0.1, 0.3
+GAP = 0.5
+CLOSE = 0.6
+SQUARES = 10.0
 TINT = 0.1
-NOISE, LATELY = 2.0, 3  # standard errors; snapshots in the last third of the budget
-
-# D's loss where it answers every image alike, by the name of the loss
-UNDECIDED = {
-    "minimax": 2 * math.log(2), "non_saturating": 2 * math.log(2), "relativistic": math.log(2), "hinge": 2.0,
-    "least_squares": 0.25, "least_squares_pearson": 1.0,
-}  # fmt: skip
+LATE_UPDATES = 1000  # of G, before which the samples of a good run may not show their class, or have a fine pattern
+NOISE, LATELY, WINDOW = 2.0, 2, 0.3  # standard errors; snapshots in the last share of the budget; that share
+OFTEN = 50  # times that each training image was seen, from which more or augmented ones are advised
 
 
 class Finding(NamedTuple):
@@ -50,131 +36,6 @@ class Finding(NamedTuple):
     threshold: str  # the limit that it is beyond
     source: str  # the columns of the log that it is computed from
     remedy: str  # a command line, or in words where the log is not of a run of ptarmigan
-
-
-@dataclass(frozen=True)
-class Log:
-    """The columns of a log, each [T] with NaN where a row has no value, by ptarmigan's names.
-
-    `at` [T] counts the images seen, or the steps in the log of another tool.  `fields` are those of the run's config;
-    {} for another tool's log.
-    """
-
-    at: Values
-    columns: dict[str, Values]
-    fields: Mapping[str, Any] = field(default_factory=dict)
-    unit: str = "images"
-    end: float | None = None  # of the budget
-    run: str | None = None  # the run folder, as it was written
-
-    @classmethod
-    def of_run(cls, rows: Mapping[int, Mapping[str, Any]], fields: Mapping[str, Any], run: str) -> Log:
-        """From the rows of a run's metrics.jsonl, as `core.log.read_rows` returns them."""
-        names = {name for row in rows.values() for name, value in row.items() if isinstance(value, int | float)}
-        columns = {
-            name: np.array([as_float(row.get(name)) for row in rows.values()]) for name in names - {"images_seen"}
-        }
-        columns["diverged"] = np.array([1.0 if row.get("diverged") else math.nan for row in rows.values()])
-        ends = [row["end"] for row in rows.values() if row.get("end")]
-        return cls(np.array([*rows], float), columns, fields, end=ends[-1] if ends else None, run=run)
-
-    def until(self, at: float) -> Log:
-        kept = self.at <= at
-        return Log(
-            self.at[kept], {name: values[kept] for name, values in self.columns.items()}, self.fields, self.unit,
-            self.end, self.run,
-        )  # fmt: skip
-
-    def all(self, name: str) -> Values:
-        values = self.columns.get(name, np.empty(0))
-        return values[~np.isnan(values)]
-
-    def recent(self, name: str, share: float = SHARE) -> Values:
-        """The values of a column over the last images, finite or not; none where the log is too short to judge."""
-        span = self.span(share)
-        if name not in self.columns or self.at[-1] - self.at[0] < span:
-            return np.empty(0)
-        there = ~np.isnan(self.columns[name])
-        rows = max(LEAST_ROWS, int(np.count_nonzero(there & (self.at > self.at[-1] - span))))
-        values = self.columns[name][there]
-        return values[-rows:] if len(values) >= rows else np.empty(0)
-
-    def span(self, share: float = SHARE) -> float:
-        """The images, or steps, over which a column must be beyond its limit."""
-        return float(max(share * self.at[-1], LEAST_IMAGES if self.unit == "images" else 0))
-
-    @property
-    def long_enough(self) -> bool:
-        """Whether there is enough of the log to judge, and of its snapshots if they are scored."""
-        scored = len(self.all("select_kid"))
-        if scored and not self.trained:
-            return False
-        return (
-            len(self.at) >= LEAST_ROWS
-            and self.at[-1] - self.at[0] >= self.span()
-            and (scored == 0 or scored >= SNAPSHOTS)
-        )
-
-    @property
-    def trained(self) -> bool:
-        """Whether G has been updated so often that its samples say something."""
-        return bool(self.at[-1] >= LEAST_UPDATES * self.fields.get("batch", 1))
-
-    def snapshots(self, name: str) -> Values:
-        """The values of a statistic at the last snapshots; none where there are too few."""
-        values = self.all(name)
-        return values[-SNAPSHOTS:] if len(values) >= SNAPSHOTS and self.trained else np.empty(0)
-
-    def train(self, words: str, options: str = "") -> str:
-        """The remedy: the command that repeats the run with other options, or the words."""
-        if self.run is None or not options:
-            return words
-        path = f"./{self.run}" if self.run.startswith("-") else self.run
-        return f"ptarmigan train --config {shlex.quote(f'{path}/config.json')} {options}"
-
-    @property
-    def undecided(self) -> float | None:
-        """D's loss where it answers every image alike: by the config, or a cross-entropy that starts there."""
-        if self.fields:
-            return UNDECIDED.get(self.fields["loss"])
-        first = np.median(self.all("d_adv")[:5]) if len(self.all("d_adv")) else 0.0
-        return next((value for value in (2 * math.log(2), math.log(2)) if abs(first / value - 1) < 0.15), None)
-
-    @property
-    def floor(self) -> float:
-        """The least that D's loss can be: above 0 with smoothed labels."""
-        a = self.fields.get("smoothing", 1.0)
-        return float(-a * math.log(a) - (1 - a) * math.log(1 - a)) if a < 1 else 0.0
-
-    def d_share(self) -> float | None:
-        """D's median loss over the last images, as a share of the loss where it answers every image alike."""
-        values, undecided = self.recent("d_adv"), self.undecided
-        if not len(values) or undecided is None:
-            return None
-        return float((np.median(values) - self.floor) / (undecided - self.floor))
-
-    def spike(self) -> int | None:
-        """The row at which D's loss was largest, if that was far above the loss of a D that cannot decide."""
-        values = self.columns.get("d_adv", np.empty(0))
-        if self.undecided is None or not len(values) or np.isnan(values).all():
-            return None
-        row = int(np.nanargmax(values))
-        return row if values[row] > SPIKE * self.undecided else None
-
-    def recovered(self, row: int) -> bool:
-        """Whether the live score after a row has become as good as the best before it; with none, D's loss is usual."""
-        kids = self.columns.get("select_kid", np.full(len(self.at), math.nan))
-        before, after = (part[~np.isnan(part)] for part in (kids[:row], kids[row:]))
-        if len(before):
-            return len(after) > 0 and bool(after.min() <= before.min())
-        return (share := self.d_share()) is not None and share <= WEAK
-
-
-def as_float(value: Any) -> float:
-    """NaN for what is no number, and infinity for a number that is not finite."""
-    if not isinstance(value, int | float) or isinstance(value, bool):
-        return math.nan
-    return float(value) if abs(value) < 1e300 else math.inf  # NaN is not below it
 
 
 def lower(log: Log, *names: str, by: float = 4) -> str:
@@ -205,7 +66,8 @@ def more_augmentation(log: Log) -> str:
     if augment == "ada":
         return ""
     scheduled = log.fields["augment_p"] != 1.0  # which diffaugment alone takes
-    return f"--augment {'ada' if augment == 'diffaugment' else 'diffaugment'}{' --augment-p 1' if scheduled else ''}"
+    kinds = ("none", "gentle", "diffaugment", "ada")
+    return f"--augment {kinds[kinds.index(augment) + 1]}{' --augment-p 1' if scheduled else ''}"
 
 
 def diverged(log: Log) -> Finding | None:
@@ -283,24 +145,6 @@ def g_gradient_vanishes(log: Log) -> Finding | None:
     )  # fmt: skip
 
 
-def oscillates(log: Log) -> Finding | None:
-    """The game goes in circles: D's loss swings, or the images of the same latents keep changing."""
-    values = log.recent("d_adv", SWINGING)
-    if log.undecided is None or len(values) < 5 or (mean := float(values.mean())) <= 0:
-        return None
-    swing = float(np.median(np.abs(np.diff(values)))) / mean
-    if swing <= SWING:
-        return None
-    return Finding(
-        "oscillates", "warning", f"D's loss changes by {swing:.2g} of its mean from line to line", f"above {SWING:g}",
-        "d_adv",
-        log.train(
-            "lower both learning rates; Adam's first beta 0; R1 and R2; a moving average of G",
-            f"{lower_rates(log)} --g-betas 0 0.99 --d-betas 0 0.99 {penalties(log)}",
-        ),
-    )  # fmt: skip
-
-
 def collapse(log: Log) -> Finding | None:
     """The images of a class are far more alike than real ones."""
     values = log.snapshots("variety")
@@ -335,7 +179,7 @@ def labels_random(log: Log) -> Finding | None:
 
 def class_ignored(log: Log) -> Finding | None:
     """Real images show their class, and generated ones do not."""
-    fake, real = log.snapshots("class_accuracy"), log.snapshots("real_accuracy")
+    fake, real = log.snapshots("class_accuracy", LATE_UPDATES), log.snapshots("real_accuracy")
     if not len(fake) or not len(real) or (known := float(real.max())) < LABELLED:
         return None
     if (share := float(fake.max()) / known) >= TOLD:
@@ -350,34 +194,14 @@ def class_ignored(log: Log) -> Finding | None:
     )  # fmt: skip
 
 
-def too_easy(log: Log) -> Finding | None:
-    """Generated images show their class more clearly than real ones do, and vary less: ACGAN's fault."""
-    fake, real, variety = log.snapshots("class_accuracy"), log.snapshots("real_accuracy"), log.snapshots("variety")
-    if not len(fake) or not len(real) or not len(variety):
-        return None
-    if fake.min() <= real.max() or variety.max() >= EASY:
-        return None
-    return Finding(
-        "too-easy", "warning",
-        f"generated images show their class {fake[-1] / real[-1]:.3g} as often as real ones; variety {variety[-1]:.2g}",
-        f"above 1, and below {EASY:g}", "class_accuracy, real_accuracy, variety",
-        log.train("use projection or ADC in place of ACGAN's classifier", "--conditioning projection"),
-    )  # fmt: skip
-
-
 def d_overfits(log: Log) -> Finding | None:
     """D has memorised its training images: it takes real images that it has not seen for generated ones."""
-    gaps, signs = log.snapshots("d_gap"), log.recent("augment_r")
-    if log.fields.get("augment") == "ada" or len(log.all("d_gap")):
-        signs = np.empty(0)
-    if len(gaps) and (gap := float(gaps.min())) > GAP:
-        evidence, limit, source = f"D puts new real images {gap:.0%} of the way to generated ones", GAP, "d_gap"
-    elif len(signs) and (sign := float(signs.mean())) > SIGNS:
-        evidence, limit, source = f"the mean sign of D on real images is {sign:.2g}", SIGNS, "augment_r"
-    else:
+    gaps = log.snapshots("d_gap")
+    if not len(gaps) or (gap := float(gaps.min())) <= GAP:
         return None
     return Finding(
-        "d-overfits", "warning", evidence, f"above {limit:g}", source,
+        "d-overfits", "warning", f"D puts new real images {gap:.0%} of the way to generated ones", f"above {GAP:.0%}",
+        "d_gap",
         log.train("augment the images that D sees; more images; an earlier checkpoint", more_augmentation(log)),
     )  # fmt: skip
 
@@ -395,7 +219,7 @@ def copies(log: Log) -> Finding | None:
 
 def checkerboard(log: Log) -> Finding | None:
     """A pattern that changes its sign at every pixel."""
-    values = log.snapshots("nyquist")
+    values = log.snapshots("nyquist", LATE_UPDATES)
     if not len(values) or (ratio := float(values.min())) <= SQUARES:
         return None
     if log.fields.get("network") == "dcgan":
@@ -422,24 +246,32 @@ def colour_shift(log: Log) -> Finding | None:
 
 
 def no_progress(log: Log) -> Finding | None:
-    """The score has not improved beyond its noise for a third of the budget, so that stopping loses nothing."""
+    """The score has not improved beyond its noise for WINDOW of the budget, so that stopping loses nothing."""
     kids, errors = (log.columns.get(name, np.empty(0)) for name in ("select_kid", "select_kid_error"))
-    if not len(kids) or not len(errors) or not log.end or log.at[-1] >= log.end:
+    if not len(kids) or not len(errors) or not log.end:
         return None
     scored = np.flatnonzero(~np.isnan(kids))
-    lately = log.at[scored] > log.at[-1] - log.end / 3
+    lately = log.at[scored] > log.at[-1] - WINDOW * log.end
     if lately.all() or np.count_nonzero(lately) < LATELY:
         return None
     before, after = (part[int(np.argmin(kids[part]))] for part in (scored[~lately], scored[lately]))
     if kids[before] - kids[after] > NOISE * math.hypot(errors[before], errors[after]):
         return None
-    best = min(before, after, key=lambda row: kids[row])
+    best, often = min(before, after, key=lambda row: kids[row]), log.times_seen >= OFTEN
+    evidence = (
+        f"the least select_kid is {kids[after]:.3g} in the last {WINDOW:g} of the budget and {kids[before]:.3g} before "
+        f"it; the best snapshot is that at {log.at[best]:,.0f} images"
+    )
+    if often:
+        evidence += (
+            f"; each training image was seen {log.times_seen:.0f} times, so more images would help, or --flip where "
+            "mirrored ones are as good"
+        )
+    best_of = shlex.quote(f"{log.run}/best")
+    use = "stop, and use the best generator" if log.run is None else f"ptarmigan sample {best_of}"
     return Finding(
-        "no-progress", "note",
-        f"the least select_kid is {kids[after]:.3g} in the last third of the budget and {kids[before]:.3g} before it; "
-        f"the best snapshot is that at {log.at[best]:,.0f} images",
-        f"a gain of {NOISE:g} standard errors", "select_kid, select_kid_error",
-        "stop, and use the best generator" if log.run is None else f"ptarmigan sample {shlex.quote(f'{log.run}/best')}",
+        "no-progress", "note", evidence, f"a gain of {NOISE:g} standard errors", "select_kid, select_kid_error",
+        log.train(use, more_augmentation(log) if often else ""),
     )  # fmt: skip
 
 
@@ -451,25 +283,21 @@ class Kind(NamedTuple):
     explains: tuple[str, ...] = ()
 
 
-OF_SAMPLES = (
-    "collapse", "class-ignored", "too-easy", "copies", "checkerboard", "colour-shift", "no-progress",
-)  # fmt: skip
-OF_GAME = ("d-too-strong", "d-too-weak", "g-gradient-vanishes", "oscillates")
+OF_SAMPLES = ("collapse", "class-ignored", "copies", "checkerboard", "colour-shift", "no-progress")
+OF_GAME = ("d-too-strong", "d-too-weak", "g-gradient-vanishes")
 KINDS: dict[str, Kind] = {
     "diverged": Kind(diverged, "the losses have diverged", (*OF_GAME, *OF_SAMPLES)),
     "labels-random": Kind(labels_random, "the labels do not describe the images", ("class-ignored",)),
     "g-gradient-vanishes": Kind(g_gradient_vanishes, "G gets almost no gradient", ("d-too-strong", *OF_SAMPLES)),
-    "d-too-strong": Kind(d_too_strong, "D is too strong", ("oscillates", *OF_SAMPLES)),
+    "d-too-strong": Kind(d_too_strong, "D is too strong", OF_SAMPLES),
     "d-too-weak": Kind(d_too_weak, "D is too weak", OF_SAMPLES),
     "collapse": Kind(collapse, "images of a class are too alike", ("colour-shift", "checkerboard")),
     "class-ignored": Kind(class_ignored, "images do not show their class"),
     "d-overfits": Kind(d_overfits, "D overfits its training images", ("copies", "no-progress")),
-    "oscillates": Kind(oscillates, "the losses swing without end", ("checkerboard", "no-progress")),
-    "too-easy": Kind(too_easy, "images are easier than real ones"),
     "copies": Kind(copies, "images are copies of training images"),
     "colour-shift": Kind(colour_shift, "colours differ from the real ones"),
     "checkerboard": Kind(checkerboard, "images have a checkerboard pattern"),
-    "no-progress": Kind(no_progress, "no progress: you may stop and use best/"),
+    "no-progress": Kind(no_progress, "no progress lately: use best/"),
 }
 SEVERITIES = ("note", "warning", "error")
 

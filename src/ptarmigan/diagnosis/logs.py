@@ -17,7 +17,7 @@ from ptarmigan.core.files import load_json
 from ptarmigan.core.log import read_rows
 from ptarmigan.core.records import RunRecord, check
 from ptarmigan.core.types import UserError, printable, shorten
-from ptarmigan.diagnosis.findings import Log, as_float
+from ptarmigan.diagnosis.columns import Log, as_float
 
 # ptarmigan's column -> what other tools call it, in lower case and with _ for every other character
 ALIASES = {
@@ -72,7 +72,7 @@ def of_run(run: Path) -> Log:
     rows = read_rows(run / "metrics.jsonl")
     if not rows:
         raise UserError(f"{run / 'metrics.jsonl'} has no line yet: wait until the run has logged more", "log-empty")
-    return Log.of_run(rows, config_of(record).flat(), str(run))
+    return Log.of_run(rows, config_of(record).flat(), str(run), record["data"]["split"]["train"])
 
 
 def rows_of(path: Path) -> Iterator[dict[str, Any]]:

@@ -12,10 +12,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ptarmigan.data.batches import to_float
+from ptarmigan.data.stream import StreamedImages
 from ptarmigan.evaluation.features.classifier import chance_corrected
 from ptarmigan.evaluation.verdict import LinearClassifier
 
 SIDE = 16  # pixels to which images are averaged before copies are looked for
+MAX_TRAIN, MAX_BYTES = 10_000, 1 << 28  # images of the train part up to which copies of them are looked for
 SURE = 3.0  # standard errors by which D must tell train images from generated ones before its gap means anything
 
 
@@ -131,3 +133,9 @@ def shrink(images: NDArray[np.uint8]) -> Tensor:
     """[N, P]: the images at SIDE x SIDE."""
     parts = torch.split(torch.from_numpy(images), 256)
     return torch.cat([F.adaptive_avg_pool2d(to_float(part), SIDE).flatten(1) for part in parts])
+
+
+def small_images(images: NDArray[np.uint8] | StreamedImages, indices: NDArray[np.int64]) -> Tensor:
+    """[M, P]: the images of a train part as `shrink` makes them; M = 0 where there are too many to compare with."""
+    few = len(indices) <= MAX_TRAIN and len(indices) * images[0].nbytes <= MAX_BYTES
+    return shrink(images[indices]) if few else torch.empty(0, 0)

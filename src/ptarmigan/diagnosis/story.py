@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ptarmigan.diagnosis.findings import KINDS, SEVERITIES, Finding, Log, findings
+from ptarmigan.diagnosis.columns import Log
+from ptarmigan.diagnosis.findings import KINDS, SEVERITIES, Finding, findings
 
 POINTS = 20  # places at which a log without snapshots is judged
 
@@ -54,9 +55,8 @@ def explains(cause: Event, event: Event) -> bool:
 
 def points(log: Log) -> list[float]:
     """The snapshots of a run, and its end; places at even distances in a log without snapshots."""
-    names = [name for name in ("select_kid", "variety", "colour_gap") if name in log.columns]
-    scored = log.at[~np.isnan(log.columns[names[0]])] if names else np.empty(0)
-    places = scored if len(scored) else log.at[np.linspace(0, len(log.at) - 1, POINTS).astype(int)]
+    snapshots = log.at[~np.isnan(log.columns["snapshot"])] if "snapshot" in log.columns else np.empty(0)
+    places = snapshots if len(snapshots) else log.at[np.linspace(0, len(log.at) - 1, POINTS).astype(int)]
     return sorted({*places.tolist(), float(log.at[-1])})
 
 

@@ -229,7 +229,7 @@ def memory_errors() -> Iterator[None]:
 
 
 def load(model: str | Path, device: str = "cpu", *, at: int | None = None) -> TrainedGenerator:
-    """The generator of a run folder, a generator folder, a model.safetensors or a checkpoint file.
+    """The generator of a run folder, a generator folder, a model.safetensors, a checkpoint file or hf:user/name.
 
     The generator of a checkpoint is the moving average of G.  With `at`, `model` is a run folder, and the generator is
     that of its checkpoint at so many images.  Raises UserError if there is none, it is damaged, its tensors do not

@@ -17,6 +17,7 @@ from ptarmigan.core.paths import user_path
 from ptarmigan.core.records import CheckpointHeader, GeneratorHeader, RunRecord, Scores, check
 from ptarmigan.core.types import ImageSpec, UserError, check_whole, shorten
 from ptarmigan.evaluation.report import headline
+from ptarmigan.generator import hub
 
 GENERATOR_FILES = ("generator/model.safetensors", "model.safetensors")  # in a run folder, and in a generator folder
 AVERAGE = "ema."  # the names of the generator's tensors in a checkpoint start with it
@@ -72,9 +73,14 @@ def load_run_record(run: Path) -> dict[str, Any]:
 def find_generator(model: str | Path, at: int | None = None) -> Path:
     """The file of a generator: of a run folder, a generator folder, a folder of checkpoints, or the file itself.
 
-    With `at` it is the run's checkpoint of that many images.  Raises UserError: path-not-found, no-generator,
-    no-checkpoint, file-unreadable.
+    A model on the Hugging Face Hub, hf:user/name[@revision], is downloaded.  With `at` it is the run's checkpoint of
+    that many images.  Raises UserError: path-not-found, no-generator, no-checkpoint, file-unreadable, options-conflict
+    for `at` on the Hub, and as `hub.download`.
     """
+    if hub.is_on_hub(model):
+        if at is not None:
+            raise UserError(f"at: {model} has no checkpoints: leave --at out, or name a revision", "options-conflict")
+        model = hub.download(model)
     model = user_path(model, "model")
     tried = [*(user_path(model / name, "model") for name in GENERATOR_FILES), model]
     try:

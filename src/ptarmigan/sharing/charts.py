@@ -82,7 +82,7 @@ def draw_panel(box: Box, title: str, curves: dict[str, Curve]) -> Marks:
     for name in reversed([name for name in curves if not name.endswith(" +2 standard errors")]):
         words = name.replace(" -2", " ±2").removeprefix("select_kid ")
         marks += [Text("label", (at, y), "end", words)]
-        at -= 6.6 * len(words) + 6
+        at -= 6.9 * len(words) + 6
         marks += [Line(styles[name], ((at - 20, y - 4), (at, y - 4)))]
         at -= 34
     return marks

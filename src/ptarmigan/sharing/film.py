@@ -21,14 +21,26 @@ SMALL = 450  # pixels of a grid's width, up to which it is shown at twice its si
 
 
 class Frame(NamedTuple):
-    images_seen: int
-    size: tuple[int, int]  # width and height of the grid in pixels
-    scale: float  # of the frame, 1 for the grid's own size
+    """A picture, compressed."""
+
+    size: tuple[int, int]  # width and height of the picture itself in pixels
+    scale: float  # of the frame, 1 for the picture's own size
     content: bytes  # a WebP
+
+    def html(self, words: str) -> str:
+        """The image element; small pictures are shown at twice their size."""
+        zoom = 2 if self.size[0] <= SMALL else 1
+        width, height = (zoom * side for side in self.size)
+        small = " class=small" * (zoom > 1)
+        return f'<img src="{self.address}" width="{width}" height="{height}" alt="{text(words)}"{small}>'
+
+    @property
+    def address(self) -> str:
+        return f"data:image/webp;base64,{base64.b64encode(self.content).decode()}"
 
 
 class Film(NamedTuple):
-    frames: list[Frame]  # in the order of the images seen
+    frames: dict[int, Frame]  # images seen -> the grid at that snapshot, in their order
     left_out: int  # grids between the first and the last that have no frame
 
 
@@ -42,25 +54,30 @@ def film(run: Path) -> Film:
     while len(grids) > step * (MOST_FRAMES - 1):
         step *= 2
     shown = [path for place, path in enumerate(grids) if place % step == 0 or place == len(grids) - 1]
-    frames = [frame for path in shown if (frame := frame_of(path, path.stat().st_mtime_ns)) is not None]
+    frames = {int(path.stem): frame for path in shown if (frame := frame_of(path)) is not None}
     return Film(frames, len(grids) - len(shown))
 
 
+def frame_of(path: Path) -> Frame | None:
+    """A picture as a frame; None where it cannot be read."""
+    try:
+        return compressed(path, path.stat().st_mtime_ns)
+    except OSError:
+        return None
+
+
 @lru_cache(4 * MOST_FRAMES)
-def frame_of(grid: Path, changed: int) -> Frame | None:
-    """A grid as a frame of at most MOST_BYTES, at half its size or less where that is needed.
+def compressed(path: Path, changed: int) -> Frame:
+    """A picture as a frame of at most MOST_BYTES, at half its size or less where that is needed.
 
     `changed` is the time at which the file was written: a page is written at each snapshot, and frames are kept.
     """
-    try:
-        with Image.open(grid) as opened:
-            picture = on_white(opened)
-    except OSError:
-        return None
+    with Image.open(path) as opened:
+        picture = on_white(opened)
     size = picture.size
     while len(content := webp(picture)) > MOST_BYTES:
         picture = picture.reduce(2)
-    return Frame(int(grid.stem), size, picture.width / size[0], content)
+    return Frame(size, picture.width / size[0], content)
 
 
 def on_white(picture: Image.Image) -> Image.Image:
@@ -79,17 +96,15 @@ def film_section(shown: Film, caption: Callable[[int], str]) -> str:
     """The last grid, with what `caption(images_seen)` says of it, and a slider through all, which the script shows."""
     if not shown.frames:
         return "<p>There is no grid of samples yet.</p>"
-    last, said = shown.frames[-1], text(caption(shown.frames[-1].images_seen))
-    zoom = 2 if last.size[0] <= SMALL else 1
-    width, height = (zoom * side for side in last.size)
+    last = max(shown.frames)
     notes = ["The grids are compressed; those in samples/ are exact."]
     if shown.left_out:
         notes.append(f"{counted(shown.left_out, 'grid')} between them are left out, so that the page stays small.")
-    if any(frame.scale < 1 for frame in shown.frames):
+    if any(frame.scale < 1 for frame in shown.frames.values()):
         notes.append("Some are at half their size or less.")
     return (
-        f'<figure class="film"><img src="{address(last)}" width="{width}" height="{height}" '
-        f'alt="Generated images, {said}"{" class=small" * (zoom > 1)}><figcaption>{said}</figcaption>'
+        f'<figure class="film">{shown.frames[last].html(f"Generated images, {caption(last)}")}'
+        f"<figcaption>{text(caption(last))}</figcaption>"
         '<div class="controls" hidden><button type="button">Play</button>'
         '<input type="range" min="0" step="1" aria-label="snapshot"></div></figure>'
         f'<p class="soft">{" ".join(notes)}</p>'
@@ -98,12 +113,7 @@ def film_section(shown: Film, caption: Callable[[int], str]) -> str:
 
 def film_data(shown: Film, caption: Callable[[int], str]) -> list[dict[str, Any]]:
     """What the slider shows; the page has the last grid already."""
-    last = len(shown.frames) - 1
     return [
-        {"seen": frame.images_seen, "text": caption(frame.images_seen)} | ({"src": address(frame)} if at < last else {})
-        for at, frame in enumerate(shown.frames)
+        {"seen": seen, "text": caption(seen)} | ({"src": frame.address} if seen < max(shown.frames) else {})
+        for seen, frame in shown.frames.items()
     ]
-
-
-def address(frame: Frame) -> str:
-    return f"data:image/webp;base64,{base64.b64encode(frame.content).decode()}"

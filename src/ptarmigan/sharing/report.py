@@ -1,7 +1,4 @@
-"""The report of a run: one page of HTML that needs no network, with its samples, findings, charts and scores.
-
-It shows no training image.
-"""
+"""The report of a run: one page of HTML that needs no network, with its samples, findings, charts and scores."""
 
 from __future__ import annotations
 
@@ -13,15 +10,16 @@ from typing import Any
 
 from ptarmigan.config import config_of, flatten
 from ptarmigan.core.console import duration
-from ptarmigan.core.files import Damaged, load_header, load_json, write_atomic
+from ptarmigan.core.files import Damaged, load_header, load_json
 from ptarmigan.core.log import read_rows
 from ptarmigan.core.types import counted
-from ptarmigan.diagnosis.findings import KINDS, Log, verdict
+from ptarmigan.diagnosis.columns import Log
+from ptarmigan.diagnosis.findings import KINDS, verdict
 from ptarmigan.diagnosis.story import Event, events, now
 from ptarmigan.evaluation.report import class_rows, html_table, score_rows, sentences
 from ptarmigan.generator.header import load_run_record, read_scores
 from ptarmigan.sharing.charts import chart_data, chart_section, curves_of
-from ptarmigan.sharing.film import film, film_data, film_section
+from ptarmigan.sharing.film import film, film_data, film_section, frame_of
 from ptarmigan.sharing.markup import as_json, asset, text
 
 NAME = "report.html"
@@ -32,20 +30,15 @@ Row = Mapping[str, Any]  # of a log
 Record = Mapping[str, Any]  # of a run, from config.json
 
 
-def write_report(run: Path) -> Path:
-    """Write RUN/report.html, and return its path; raises UserError as `page` does, and file-unwritable."""
-    write_atomic(run / NAME, page(run).encode())
-    return run / NAME
-
-
-def page(run: Path) -> str:
+def page(run: Path, private: bool = False) -> str:
     """The report of a run as it is now, finished or not, in less than 5 MB.
 
-    Raises UserError where RUN/config.json is missing or damaged, or a file may not be read.
+    With `private` it also shows the training images of RUN/private/copies.png, which `score` writes.  Raises UserError
+    where RUN/config.json is missing or damaged, or a file may not be read.
     """
     record, rows = load_run_record(run), read_rows(run / "metrics.jsonl")
     fields = config_of(record).flat()
-    log = Log.of_run(rows, fields, str(run))
+    log = Log.of_run(rows, fields, str(run), record["data"]["split"]["train"])
     told = events(log) if rows else []
     found = now(told)
     said = verdict(log, found)
@@ -63,7 +56,8 @@ def page(run: Path) -> str:
         "film": film_section(pictures, caption),
         "story": story_section(told, rows),
         "charts": chart_section(panels),
-        "scores": score_section(run),
+        "scores": score_section(run) + (copies_figure(run) if private else ""),
+        "shown": "This page shows training images." if private else "This page shows no training image.",
         "data": data_section(record),
         "config": config_section(run, record, fields),
         "version": text(record["versions"]["ptarmigan"]),
@@ -113,8 +107,8 @@ def story_section(told: Sequence[Event], rows: Mapping[int, Row]) -> str:
         return "<p>Nothing is logged yet.</p>"
     end = max(rows)
     marks = "".join(
-        f'<i class="{"warning" if row["findings"] else "healthy"}" style="left:{100 * seen / end:.2f}%" '
-        f'title="{text(describe(seen, row))}"></i>'
+        f'<i class="{"warning" if row["findings"] else "healthy"}" '
+        f'style="left:min({100 * seen / end:.2f}%,100% - .2rem)" title="{text(describe(seen, row))}"></i>'
         for seen, row in rows.items()
         if "findings" in row
     )
@@ -133,7 +127,7 @@ def event_block(event: Event, end: float) -> str:
     left, right = 100 * event.since / end, 100 * until / end
     return (
         f'<div class="event {finding.severity}"><h3>{text(finding.name)}: {text(KINDS[finding.name].verdict)}</h3>'
-        f'<div class="track"><i style="left:{left:.2f}%;width:{right - left:.2f}%"></i></div>'
+        f'<div class="track"><i style="left:min({left:.2f}%,100% - .4rem);width:{right - left:.2f}%"></i></div>'
         f"<p>{finding.severity}, {when}: {text(finding.evidence)}; the limit is {text(finding.threshold)} "
         f"({text(finding.source)}).{f' It explains {text(effects)}.' if effects else ''}</p>"
         f"<p>What to do: <code>{text(finding.remedy)}</code></p></div>"
@@ -167,6 +161,13 @@ def score_block(report: dict[str, Any]) -> str:
     tables = [score_rows(report), class_rows(report)[: CLASSES + 1]]
     out += "".join(f'<div class="wide">{html_table(rows)}</div>' for rows in tables if rows)
     return out + "".join(f'<p class="soft">{text(sentence)}</p>' for sentence in sentences(report))
+
+
+def copies_figure(run: Path) -> str:
+    """The generated images that may be copies, each with its nearest training image."""
+    words = "Generated images that may be copies, each followed by the training image that is nearest to it"
+    frame = frame_of(run / "private" / "copies.png")
+    return f"<figure>{frame.html(words)}<figcaption>{words}</figcaption></figure>" if frame else ""
 
 
 def data_section(record: Record) -> str:

@@ -24,11 +24,14 @@ from ptarmigan.core.paths import user_path
 from ptarmigan.core.types import UserError
 from ptarmigan.data import Dataset
 from ptarmigan.data.batches import Batches
+from ptarmigan.data.stream import take_notes
 from ptarmigan.diagnosis.findings import Finding, is_wanted
 from ptarmigan.game.batch import rank_batch, train_batch
 from ptarmigan.game.cuda_graph import make_step
 from ptarmigan.game.progress import Progress
 from ptarmigan.game.state import TrainState
+from ptarmigan.sharing.preview import preview
+from ptarmigan.sharing.trackers import TrackedMetrics, Tracker, open_tracker
 from ptarmigan.training import checkpoint
 from ptarmigan.training.auto import Choice, Setting, choose, with_fields
 from ptarmigan.training.budget import (
@@ -54,6 +57,7 @@ from ptarmigan.training.snapshot import (
     export_average,
     exported,
     noted,
+    samples_path,
     save_snapshot,
     write_outputs,
 )
@@ -120,7 +124,9 @@ def train(
         config = user_path(config, "config", pipe=True)
         data, init = of_run(config, data, init)
     asked = override(fields_of(config), given)
-    device = pick_device(resolve({"device": flatten(asked).get("device")}).train.device)
+    flat = flatten(asked)
+    device = pick_device(resolve({"device": flat.get("device")}).train.device)
+    tracker = open_tracker(flat.get("tracker"))
     with (
         Clock() as clock, dist.ranks(device), report_memory(device), signals_stop(),
         Display(Terminal(quiet=dist.rank() > 0)) as display, OtherProcesses(device, display.say),
@@ -132,7 +138,7 @@ def train(
             rank_batch(job.config.train.batch)  # raises where the batch does not divide over the ranks
             if few := job.dataset.fewer_than(job.config.train.batch):
                 display.say(f"note: {few}")
-            state = train_run(job, choice)
+            state = train_run(job, choice, tracker)
         finish(job.run, state, display.say)
     return job.run
 
@@ -168,18 +174,24 @@ def images_in_budget(job: Job) -> float:
 
 
 def probe_job(job: Job, batches: Batches) -> Probed:
+    batches.load(0)  # the first batch of a stream waits for a whole window
     return probe(
         job.config, job.dataset.spec, job.device, lambda state: partial(train_batch, state, batches, make_step(state)),
         job.loss_file,
     )  # fmt: skip
 
 
-def train_run(job: Job, choice: Choice | None) -> TrainState:
+def train_run(job: Job, choice: Choice | None, tracker: Tracker | None) -> TrainState:
     """Start or resume a run and train it to its end, rolling back on a NaN or infinite value."""
     keep_freed_memory()
-    with train_batches(job.config, job.dataset, job.device) as batches:
+    with (
+        train_batches(job.config, job.dataset, job.device) as batches,
+        TrackedMetrics(job.run if dist.rank() == 0 else None, job.display.say, tracker) as metrics,
+    ):
         state, record, image_seconds = start_run(job, batches, choice)
-        metrics = Metrics(job.run / "metrics.jsonl" if dist.rank() == 0 else None, job.display.say)
+        if tracker is not None:
+            with job.display.doing("starting the tracker"):
+                metrics.start(job.config.flat(), state.images_seen)
         if dist.rank() == 0 and state.images_seen:
             failed = write_outputs(job.run, state, job.dataset, job.display)  # where a kill left some of them out
             if failed:
@@ -328,7 +340,7 @@ def train_to_end(
     record: dict[str, Any],
     batches: Batches,
     live: LiveScore | None,
-    metrics: Metrics,
+    metrics: TrackedMetrics,
     schedule: Schedule,
 ) -> None:
     """Train until the planned end or a signal; log at each tick, and save a snapshot at the ticks where one is due."""
@@ -339,6 +351,8 @@ def train_to_end(
         check_tensors(state, metrics)
         score, found = save_snapshot(job.run, state, record, job.dataset, live, metrics, job.display, milestone)
         scores.update(score)
+        if milestone and dist.rank() == 0:
+            show_grid(job, state, metrics)
         wanted = job.config.train.stop_on
         faults.extend(dist.broadcast([[*finding] for finding in found if wanted and is_wanted(finding, wanted)]))
         before, state.progress.clock = state.progress.clock, clock_of(job)
@@ -355,6 +369,8 @@ def train_to_end(
             means, seconds, stop = sums.close(state, bool(received))
             images = sums.steps * state.config.train.batch
             check_terms(state, means, state.images_seen - images, metrics)
+            for note in take_notes(job.dataset.images):
+                job.display.say(f"note: {note}")
             state.progress.clock = clock_of(job)
             schedule.tick(state, images, seconds)
             log_tick(job, state, images / seconds, means, scores, metrics, schedule)
@@ -378,6 +394,18 @@ def train_to_end(
                 text = f"stopped at {state.images_seen:,} images; everything is saved"
                 raise Stopped(text, received[0] if received else signal.SIGTERM, job.run)
             sums = StepSums(job.clock)
+
+
+def show_grid(job: Job, state: TrainState, metrics: TrackedMetrics) -> None:
+    """Show the grid of a snapshot on the terminal and to the tracker, if it could be written."""
+    grid = samples_path(job.run, state.images_seen)
+    if not grid.exists():
+        return
+    metrics.image(state.images_seen, grid)
+    if job.config.train.preview:
+        with noted("the preview", job.display):
+            if picture := preview(grid, state.spec, job.display.terminal):
+                job.display.show(picture)
 
 
 class StepSums:

@@ -79,4 +79,5 @@ def finish(run: Path, state: TrainState, say: Callable[[str], None]) -> None:
         score = f"KID {progress.best_kid:.3g} (standard error {progress.best_error:.2g}) against the select part"
         say(f"  best       {run / 'best'}, at {progress.best_images:,} images: {score}; {against} beyond noise")
     say(f"  log        {run / 'metrics.jsonl'}")
-    say(f"  report     {run / NAME}")
+    if (run / NAME).is_file():
+        say(f"  report     {run / NAME}")

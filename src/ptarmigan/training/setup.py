@@ -13,6 +13,7 @@ from ptarmigan.core import dist
 from ptarmigan.core.clock import Clock
 from ptarmigan.core.console import Display, duration
 from ptarmigan.core.devices import little_memory
+from ptarmigan.core.paths import url_of
 from ptarmigan.core.types import UserError, shorten
 from ptarmigan.data import Dataset, open_dataset
 from ptarmigan.data.batches import Batches
@@ -100,6 +101,7 @@ def open_job(
         config = with_fields(config, warm_start.record["shape"])
     config = fit_to_data(config, dataset)
     source = str(dataset.source.root) if isinstance(data, Dataset) else str(data or "embedded")
+    source = url_of(source) or source
     run = Path(dist.on_first(lambda: str(out or new_run(dataset.name))))
     return Job(run, config, asked, dataset, source, warm_start, loss_file, device, display, clock)
 

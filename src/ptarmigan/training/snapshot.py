@@ -22,8 +22,9 @@ from ptarmigan.core.types import Batch, UserError
 from ptarmigan.data import SELECT, Dataset
 from ptarmigan.data.batches import ClassOrder, to_float
 from ptarmigan.data.split import MIN_SELECT
-from ptarmigan.diagnosis.findings import Finding, Log, findings, verdict
-from ptarmigan.diagnosis.samples import Reference, d_gap, shrink
+from ptarmigan.diagnosis.columns import Log
+from ptarmigan.diagnosis.findings import Finding, findings, verdict
+from ptarmigan.diagnosis.samples import Reference, d_gap, small_images
 from ptarmigan.evaluation import features, metrics
 from ptarmigan.evaluation.features import Extractor
 from ptarmigan.evaluation.features.cache import cached_features
@@ -34,7 +35,8 @@ from ptarmigan.generator.export import export_generator
 from ptarmigan.generator.generator import TrainedGenerator, generate_images, grid_classes, save_grid
 from ptarmigan.generator.header import header_of
 from ptarmigan.networks.layers import recalibrate_batch_norm
-from ptarmigan.sharing.report import write_report
+from ptarmigan.sharing.report import NAME as REPORT
+from ptarmigan.sharing.report import page
 from ptarmigan.training import checkpoint
 from ptarmigan.training.budget import finished
 
@@ -42,7 +44,6 @@ GRID_COLUMNS = 10
 LATEST = "latest.png"  # a copy of the newest grid
 STATISTICS_IMAGES = 2048  # generated images from which batch norm's statistics are computed
 MAX_SELECT = 1000  # images of the select part that are used
-MAX_TRAIN, MAX_BYTES = 10_000, 1 << 28  # images of the train part up to which copies of them are looked for
 CHUNK = 256  # images that D judges at once
 LAST = "the last"  # how a generator of the run was selected
 BEST = "the best generator"
@@ -78,13 +79,11 @@ class LiveScore:
         in_train = dataset.indices()
         order = seeding.permute(0, "live train", 0, np.arange(len(in_train)), len(in_train))
         trained = in_train[order][: len(used)]
-        few = len(in_train) <= MAX_TRAIN and len(in_train) * dataset.images[0].nbytes <= MAX_BYTES
-        all_small = shrink(dataset.images[in_train]) if few else torch.empty(0, 0)
         conditional = config.model.conditioning != "none"
         real = Reference(
             dataset.images[used], cached_features(extractor, dataset, used),
             dataset.labels[used] if conditional else np.zeros(len(used), np.int64),
-            dataset.spec.classes if conditional else 1, all_small,
+            dataset.spec.classes if conditional else 1, small_images(dataset.images, in_train),
         )  # fmt: skip
         return cls(
             extractor, real, dataset.labels[np.resize(used, images)], batch(dataset, trained), batch(dataset, used)
@@ -160,7 +159,7 @@ def save_snapshot(
                 row = {"select_kid": score.kid, "select_kid_error": score.error, **statistics}
                 choose_best(progress, state.images_seen, score)
         with noted("the diagnosis", display):
-            judged = log_so_far(run, state, row)
+            judged = log_so_far(run, state, row, len(dataset.indices()))
             found = findings(judged)
             row["findings"] = [finding.name for finding in found]
             more = f"; for what to do: ptarmigan diagnose {run}" if found else ""
@@ -189,11 +188,11 @@ def save_snapshot(
     return scores, found
 
 
-def log_so_far(run: Path, state: TrainState, row: dict[str, Any]) -> Log:
+def log_so_far(run: Path, state: TrainState, row: dict[str, Any], train_images: int) -> Log:
     """The log of a run whose newest row is not written yet."""
     rows = read_rows(run / "metrics.jsonl")
     rows[state.images_seen] = rows.get(state.images_seen, {}) | row
-    return Log.of_run(rows, state.config.flat(), str(run))
+    return Log.of_run(rows, state.config.flat(), str(run), train_images)
 
 
 def choose_best(progress: Progress, images_seen: int, score: JackknifedKid) -> None:
@@ -233,7 +232,7 @@ def write_outputs(run: Path, state: TrainState, dataset: Dataset, display: Displ
         if progress.best_kid is not None and progress.best_images == seen and not exported(run / "best", seen):
             export_average(run / "best", state, dataset, RULE)
     with attempted("the report", failed), display.doing("writing the report"):
-        write_report(run)
+        write_atomic(run / REPORT, page(run).encode())
     return failed
 
 

@@ -6,87 +6,83 @@ import io
 import os
 import unicodedata
 from collections import defaultdict
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache, partial
 from typing import IO, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageCms
 
 from ptarmigan.core.types import OnProgress, counted, natural
-from ptarmigan.data.check.finding import Finding
-from ptarmigan.data.decode import FORMATS, TO_UPRIGHT, ImageHeader, Limits, TargetShape, decode, look, read_header
+from ptarmigan.data.check.finding import Finding, pictures_of
+from ptarmigan.data.decode import (
+    FORMATS,
+    TO_UPRIGHT,
+    ImageHeader,
+    Limits,
+    Refused,
+    TargetShape,
+    decode,
+    look,
+    read_header,
+)
 from ptarmigan.data.index import FolderSource
 from ptarmigan.data.scan import SUFFIXES
-from ptarmigan.data.workers import pillow_without_warnings, reason_of
+from ptarmigan.data.workers import Failure, read_files
 
-BATCH = 32  # files that a thread looks at before progress is reported
 SAME_COLOUR = 8  # of 255: a profile that moves no colour further is that of sRGB
 ORIENTATION = 274  # the EXIF tag
 CUBE = (0, 64, 128, 192, 255)  # values of each channel of the colours that a profile is tried on
-LEFT_OUT = "leaves them out"
+EMPTY = "zero bytes"
+AGAIN = "copy them again from where they come from, or remove them"
 
 
-class FileFacts(NamedTuple):
-    """What is known of one file."""
+class Facts(NamedTuple):
+    """What is known of a file that can be decoded."""
 
-    path: str
-    header: ImageHeader | None  # None if it cannot be read
-    failure: str = ""  # why it cannot be decoded, in few words
-    bytes: int = 0
-    mode: str = ""  # as Pillow names it: RGB, CMYK
-    turned: bool = False  # its EXIF data say that it must be turned or mirrored
-    profile: str = ""  # the name of its ICC profile, if that is not sRGB's
-    transparent: bool = False
+    header: ImageHeader
+    mode: str  # as Pillow names it: RGB, CMYK
+    turned: bool  # its EXIF data say that it must be turned or mirrored
+    profile: str  # the name of its ICC profile; "" if that is sRGB's, or if there is none
+    transparent: bool
 
 
 def look_at_files(
-    source: FolderSource, decoded: set[int], max_pixels: int, shape: TargetShape, on_progress: OnProgress | None = None
-) -> list[FileFacts]:
-    """The facts of each file of a source, read in threads.
+    source: FolderSource, decoded: set[str], max_pixels: int, shape: TargetShape, on_progress: OnProgress | None = None
+) -> dict[str, Facts | Failure]:
+    """The facts of each file of a source, or why it cannot be decoded; read in threads, since most is said by headers.
 
-    decoded: the positions of the files that were decoded; the others are decoded here to learn why they cannot be.
+    decoded: the paths of the files that were decoded; the others are decoded here to learn why they cannot be.
     """
-    limits, paths = Limits(max_pixels), source.paths
-
-    def look_at(position: int) -> FileFacts:
-        try:
-            with source.open(position) as file:
-                length = file.seek(0, os.SEEK_END)
-                try:
-                    return _facts(paths[position], length, file, limits, None if position in decoded else shape)
-                except Exception as error:  # a damaged file can make Pillow raise anything
-                    reason, detail = reason_of(error, file)
-                    return FileFacts(paths[position], None, f"{detail}: {reason}" if detail else reason, length)
-        except OSError as error:
-            return FileFacts(paths[position], None, error.strerror or type(error).__name__, -1)
-
-    facts: list[FileFacts] = []
-    starts = range(0, len(paths), BATCH)
-    with pillow_without_warnings(), ThreadPoolExecutor(os.cpu_count()) as pool:
-        for found in pool.map(lambda at: [*map(look_at, range(at, min(at + BATCH, len(paths))))], starts):
-            facts += found
+    place = source.storage.order or {}
+    paths = sorted(dict.fromkeys(source.paths), key=lambda path: place.get(path, 0))
+    found: dict[str, Facts | Failure] = {}
+    for work, named in (
+        (facts_of, [path for path in paths if path in decoded]),
+        (partial(facts_of, shape=shape), [path for path in paths if path not in decoded]),
+    ):
+        answers = read_files(source.storage, named, work, Limits(max_pixels))
+        for path, answer in zip(named, answers, strict=True):
+            found[path] = answer
             if on_progress is not None:
-                on_progress("checking files", len(facts), len(paths))
-    return facts
+                on_progress("checking files", len(found), len(paths))
+    return {path: found[path] for path in source.paths}
 
 
-def _facts(path: str, length: int, file: IO[bytes], limits: Limits, shape: TargetShape | None) -> FileFacts:
+def facts_of(file: IO[bytes], limits: Limits, shape: TargetShape | None = None) -> Facts:
+    """The facts of a file; raises what `decode` raises, of its pixels only where a shape is given."""
+    if not file.seek(0, os.SEEK_END):
+        raise Refused(EMPTY)
     header = read_header(file, limits)
     file.seek(0)
     with Image.open(file, formats=[name for name in FORMATS if name in Image.OPEN]) as image:
         # Pillow looks for the EXIF data of a PNG behind its pixels, and decodes them for that
         exif = image.getexif() if image.format != "PNG" or "exif" in image.info else {}
-        facts = FileFacts(
-            path, header, "", length, image.mode, exif.get(ORIENTATION) in TO_UPRIGHT,
-            _other_profile(image.info.get("icc_profile") or b"", image.mode),
-        )  # fmt: skip
+        mode, turned = image.mode, exif.get(ORIENTATION) in TO_UPRIGHT
+        profile = _other_profile(image.info.get("icc_profile") or b"", mode)
     if shape is not None:
         decode(file, shape, limits)
-    if header.alpha:
-        facts = facts._replace(transparent=look(file, limits).transparent)
-    return facts
+    return Facts(header, mode, turned, profile, header.alpha and look(file, limits).transparent)
 
 
 @lru_cache(256)
@@ -108,86 +104,106 @@ def _other_profile(content: bytes, mode: str) -> str:
         return "a profile that cannot be read"
 
 
-def file_findings(facts: Sequence[FileFacts], said: Callable[[str, str], str]) -> list[Finding]:
+class Fault(NamedTuple):
+    """A reason for which files cannot be decoded."""
+
+    code: str
+    text: str
+    said: str  # what the reasons of this fault contain
+    remedy: str = AGAIN
+    detailed: bool = False  # each file has a reason of its own, which is named
+
+
+class Trait(NamedTuple):
+    """What is unusual about a file that can be decoded."""
+
+    code: str
+    severity: str
+    text: str
+    has: Callable[[str, Facts], object]  # (path, facts) -> whether a file has it; a text is named
+    train: str
+    remedy: str = ""
+
+
+FAULTS = (
+    Fault("file-empty", EMPTY, EMPTY),
+    Fault("file-truncated", "the end is missing", "truncated"),
+    Fault(
+        "file-not-image", "named as an image, but none", "not an image",
+        "remove them, or download them again: a web page is often saved in an image's place",
+    ),
+    Fault(
+        "file-bomb", "a header that promises too many pixels", "pixels",
+        "remove them; --max-pixels NUMBER reads large scans that are genuine", detailed=True,
+    ),
+    Fault("file-undecodable", "cannot be decoded", "", detailed=True),
+)  # fmt: skip
+TRAITS = (
+    Trait(
+        "wrong-ending", "warning", "the ending is that of another format",
+        lambda path, facts: _ending_is_wrong(path, facts.header.format), "reads them: their content decides",
+        "rename them: other programs may refuse them",
+    ),
+    Trait(
+        "profile-not-srgb", "warning", "a colour profile other than sRGB", lambda path, facts: facts.profile,
+        "takes their values as if they were sRGB, so that their colours shift",
+        "export them as sRGB, for example by `magick FILE -profile sRGB.icc FILE`",
+    ),
+    Trait(
+        "cmyk", "warning", "CMYK, the colours of print", lambda path, facts: facts.mode == "CMYK",
+        "converts them to RGB without their profile, so that their colours shift", "export them as RGB",
+    ),
+    Trait(
+        "animated", "note", "several frames or pages", lambda path, facts: facts.header.several,
+        "uses the first frame or page only", "save the frames as files of their own, if all of them count",
+    ),
+    Trait(
+        "16-bit", "note", "16 bits or more", lambda path, facts: facts.header.deep or facts.header.deep_colour,
+        "converts them to 8 bits", "--window LOW,HIGH sets another scale",
+    ),
+    Trait(
+        "transparent", "note", "transparent pixels", lambda path, facts: facts.transparent, "",
+        "--channels 3 puts them on white, --channels 4 keeps them",
+    ),
+    Trait(
+        "exif-turned", "note", "turned or mirrored, as EXIF data say", lambda path, facts: facts.turned,
+        "turns them upright",
+    ),
+)  # fmt: skip
+
+
+def file_findings(
+    found: Mapping[str, Facts | Failure], channels: int, notices: Sequence[str], index: Mapping[str, int]
+) -> list[Finding]:
     """The findings about single files.
 
-    said(pattern, text) is the notice of `train` that the pattern is found in, or else the text.
+    channels: those that the images get in training.  notices: of `train`; one says how 16 bits become 8.
+    index: path -> position in the data set.
     """
-
-    def found(
-        code: str, severity: str, one: str, picked: list[FileFacts], train: str, remedy: str, detail: str = ""
-    ) -> Finding | None:
-        if not picked:
-            return None
-        names = [
-            f"{file.path} ({text})" if detail and (text := getattr(file, detail)) else file.path for file in picked
-        ]
-        text = f"{counted(len(picked), 'file')}: {one}"
-        drop = {file.path: file.failure for file in picked if file.failure}
-        return Finding(code, severity, text, len(picked), tuple(names), train, remedy, drop=drop)
-
-    broken: defaultdict[str, list[FileFacts]] = defaultdict(list)
-    for file in facts:
-        if file.failure:
-            broken[_kind_of_failure(file)].append(file)
-    good = [(file, file.header) for file in facts if file.header is not None and not file.failure]
-    again = "copy them again from where they come from, or remove them"
-    wrong_ending = [file for file, header in good if _ending_is_wrong(file.path, header.format)]
-    findings = [
-        found("file-empty", "error", "zero bytes", broken["empty"], LEFT_OUT, again),
-        found("file-truncated", "error", "the end is missing", broken["truncated"], LEFT_OUT, again),
-        found(
-            "file-bomb", "error", "a header that promises too many pixels", broken["bomb"], LEFT_OUT,
-            "remove them; --max-pixels NUMBER reads large scans that are genuine", "failure",
-        ),
-        found(
-            "file-not-image", "error", "named as an image, but none", broken["not an image"], LEFT_OUT,
-            "remove them, or download them again: a web page is often saved in an image's place",
-        ),
-        found("file-undecodable", "error", "cannot be decoded", broken["damaged"], LEFT_OUT, again, "failure"),
-        found(
-            "wrong-ending", "warning", "the ending is that of another format", wrong_ending,
-            "reads them: their content decides", "rename them: other programs may refuse them",
-        ),
-        found(
-            "profile-not-srgb", "warning", "a colour profile other than sRGB",
-            [file for file, _ in good if file.profile],
-            "takes their values as if they were sRGB, so that their colours shift",
-            "export them as sRGB, for example by `magick FILE -profile sRGB.icc FILE`", "profile",
-        ),
-        found(
-            "cmyk", "warning", "CMYK, the colours of print", [file for file, _ in good if file.mode == "CMYK"],
-            "converts them to RGB without their profile, so that their colours shift", "export them as RGB",
-        ),
-        found(
-            "animated", "note", "several frames or pages", [file for file, header in good if header.several],
-            "uses the first frame or page only", "save the frames as files of their own, if all of them count",
-        ),
-        found(
-            "16-bit", "note", "16 bits or more",
-            [file for file, header in good if header.deep or header.deep_colour],
-            said("of 16 bits or more", said("upper 8 bits", "converts them to 8 bits")),
-            "--window LOW,HIGH sets another scale",
-        ),
-        found(
-            "transparent", "note", "transparent pixels", [file for file, _ in good if file.transparent],
-            said("have transparency", "puts them on white"), "--channels 3 puts them on white, --channels 4 keeps them",
-        ),
-        found(
-            "exif-turned", "note", "turned or mirrored, as EXIF data say", [file for file, _ in good if file.turned],
-            "turns them upright", "",
-        ),
-        _colliding_names([file.path for file in facts]),
-    ]  # fmt: skip
-    return [finding for finding in findings if finding is not None]
-
-
-def _kind_of_failure(file: FileFacts) -> str:
-    if file.bytes == 0:
-        return "empty"
-    if file.failure in ("truncated", "not an image"):
-        return file.failure
-    return "bomb" if "pixels than" in file.failure or " a side of more than" in file.failure else "damaged"
+    failures = {path: failure for path, failure in found.items() if isinstance(failure, Failure)}
+    findings = []
+    for fault in FAULTS:
+        picked = {path: failures.pop(path) for path in [*failures] if fault.said in failures[path].reason}
+        if picked:
+            why = {path: f"{one.detail}: {one.reason}" if one.detail else one.reason for path, one in picked.items()}
+            names = tuple(f"{path} ({text})" if fault.detailed else path for path, text in why.items())
+            text = f"{counted(len(picked), 'file')}: {fault.text}"
+            findings.append(
+                Finding(fault.code, "error", text, len(picked), names, "leaves them out", fault.remedy, drop=why)
+            )
+    for trait in TRAITS:
+        has = {path: trait.has(path, facts) for path, facts in found.items() if isinstance(facts, Facts)}
+        named = {path: f"{path} ({text})" if isinstance(text, str) else path for path, text in has.items() if text}
+        if named:
+            train = trait.train
+            if trait.code == "16-bit":
+                train = next((notice for notice in notices if "of 16 bits or more" in notice), train)
+            elif trait.code == "transparent":
+                train = "keeps the transparency" if channels == 4 else "puts them on white"
+            text, names = f"{counted(len(named), 'file')}: {trait.text}", tuple(named.values())
+            shown = pictures_of([*named], index)
+            findings.append(Finding(trait.code, trait.severity, text, len(named), names, train, trait.remedy, shown))
+    return findings + _colliding_names([*found])
 
 
 def _ending_is_wrong(path: str, format: str) -> bool:
@@ -196,17 +212,16 @@ def _ending_is_wrong(path: str, format: str) -> bool:
     return any(ending in endings for name, endings in SUFFIXES.items() if name != format)
 
 
-def _colliding_names(paths: Sequence[str]) -> Finding | None:
+def _colliding_names(paths: Sequence[str]) -> list[Finding]:
     """Paths that are one path where case or the form of Unicode does not count, as on macOS and Windows."""
     same: defaultdict[str, list[str]] = defaultdict(list)
     for path in paths:
         same[unicodedata.normalize("NFC", path).casefold()].append(path)
     sets = sorted((sorted(names) for names in same.values() if len(names) > 1), key=lambda names: natural(names[0]))
     if not sets:
-        return None
+        return []
     count = sum(map(len, sets))
     text = f"{count:,} files: names that differ only in case or in the form of Unicode"
-    return Finding(
-        "names-collide", "warning", text, count, tuple(" and ".join(names) for names in sets),
-        "reads each of them", "rename them: copied to macOS or Windows, one of them replaces the other",
-    )  # fmt: skip
+    names = tuple(" and ".join(of) for of in sets)
+    remedy = "rename them: copied to macOS or Windows, one of them replaces the other"
+    return [Finding("names-collide", "warning", text, count, names, "reads each of them", remedy)]

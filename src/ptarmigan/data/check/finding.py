@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ptarmigan.core.types import shorten
 
 SEVERITIES = ("error", "warning", "note")
 EXAMPLES = 3  # paths that a sentence names
+SHOWN = 24  # sets of pictures of one finding
 
 
 @dataclass(frozen=True)
@@ -26,8 +27,8 @@ class Finding:
     where: tuple[str, ...] = ()  # the paths, or for arrays the positions, of all that have it
     train: str = ""  # what `train` does about it
     remedy: str = ""  # what mends it
-    pictures: tuple[tuple[int, ...], ...] = ()  # indices of the images to show; those of one tuple belong together
-    captions: tuple[str, ...] = ()  # one for each tuple of `pictures`
+    pictures: tuple[tuple[int, ...], ...] = ()  # indices of the images to show, one tuple for each of the first `where`
+    captions: tuple[str, ...] = ()  # what else is said of each tuple of `pictures`
     drop: dict[str, str] = field(default_factory=dict)  # path -> why `--fix` leaves it out
 
     @property
@@ -38,3 +39,8 @@ class Finding:
 def by_severity(findings: Sequence[Finding]) -> list[Finding]:
     """Errors first, then warnings, then notes; of one severity, the most frequent first."""
     return sorted(findings, key=lambda finding: (SEVERITIES.index(finding.severity), -finding.count))
+
+
+def pictures_of(paths: Sequence[str], index: Mapping[str, int]) -> tuple[tuple[int, ...], ...]:
+    """The first SHOWN of the images at paths, each alone; index: path -> position in the data set, if it is there."""
+    return tuple((index[path],) if path in index else () for path in paths[:SHOWN])

@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ptarmigan.core.types import OnProgress, counted
-from ptarmigan.data import FEW_IMAGES, HELD_OUT, TRAIN, Dataset
-from ptarmigan.data.check.finding import Finding
-from ptarmigan.data.check.near import BLOCK, MOST_IMAGES, groups_of, near_pairs, on_white
+from ptarmigan.data import FEW_IMAGES, HELD_OUT, MANY_COPIES, TRAIN, UNEQUAL, Dataset
+from ptarmigan.data.check.finding import SHOWN, Finding, pictures_of
+from ptarmigan.data.check.near import MOST_IMAGES, groups_of, in_blocks, near_pairs
 from ptarmigan.data.decode import TargetShape, share_cut
 from ptarmigan.data.index import FolderSource
+from ptarmigan.data.read import CUT
 
 FLAT = 2.0  # standard deviation of the pixels, of 255, below which an image shows nothing
-MANY = 0.01  # of the images are copies of others
-UNEQUAL = 10  # times as many training images in the largest class as in the smallest
+SAMPLED = 4  # every fourth pixel of every fourth row shows that most images are not flat
 MUCH = 0.15  # of the area that is cut off
 ENLARGED = 1.5  # times as large as it is; less is hardly seen
-SHOWN = 24  # pictures of one finding
+TOGETHER = 4  # pictures of one set
 
-Said = Callable[[str, str], str]  # (pattern, text) -> the notice of `train` that the pattern is found in, or the text
+# Notices of `train` whose facts are in findings that name every file
+COVERED = re.compile(
+    "cannot be decoded|are cropped to|first frame or page|upper 8 bits|of 16 bits or more|have transparency|"
+    "in more than one class|are copies of|fewer than .* training images|is drawn that much more often"
+)
 
 
 def places(dataset: Dataset) -> list[str]:
@@ -33,8 +38,8 @@ def places(dataset: Dataset) -> list[str]:
     return [f"image {position}" for position in dataset.source_indices]
 
 
-def class_findings(dataset: Dataset) -> list[Finding]:
-    """Few training images of a class, and classes of very different size."""
+def class_findings(dataset: Dataset, balance: bool) -> list[Finding]:
+    """Few training images of a class, and classes of very different size, which `--balance` makes up for."""
     counts = dataset.class_counts()
     findings = []
     if few := {name: count for name, count in counts.items() if count < FEW_IMAGES}:
@@ -45,7 +50,7 @@ def class_findings(dataset: Dataset) -> list[Finding]:
                     "use more images, or --flip if mirrored images are valid")
         )  # fmt: skip
     least, most = min(counts.values()), max(counts.values())
-    if most > UNEQUAL * least:
+    if most > UNEQUAL * least and not balance:
         names = sorted(counts, key=lambda name: counts[name])
         small = [name for name in names if most > UNEQUAL * counts[name]]
         findings.append(
@@ -59,19 +64,23 @@ def class_findings(dataset: Dataset) -> list[Finding]:
 
 
 def size_findings(
-    sizes: Sequence[tuple[int, int]], paths: Sequence[str], shape: TargetShape, said: Said
+    sizes: Sequence[tuple[int, int]], paths: Sequence[str], shape: TargetShape, index: Mapping[str, int]
 ) -> list[Finding]:
-    """What the crop cuts off, and images that are enlarged; sizes: (height, width) of each path."""
+    """What the crop cuts off, and images that are enlarged.
+
+    sizes: (height, width) of each path.  index: path -> position in the data set.
+    """
     findings = []
-    if cropped := said("are cropped to", ""):
-        cut = np.array([share_cut(height, width, shape) for height, width in sizes])
-        order = [int(at) for at in np.argsort(-cut, kind="stable") if cut[at] > 0.03]
+    cut = np.array([share_cut(*size, shape) if shape.fit == "crop" else 0 for size in sizes])
+    cropped = [int(at) for at in np.argsort(-cut, kind="stable") if cut[at] > CUT]
+    if cropped:
+        mean = cut[cropped].mean()
         findings.append(
-            Finding("cropped", "warning" if cut[order].mean() > MUCH else "note",
-                    f"{counted(len(order), 'image')}: edges cut off", len(order),
-                    tuple(f"{paths[at]} ({100 * cut[at]:.0f} % of its area)" for at in order),
-                    cropped.split(" (--fit")[0],
-                    "--fit pad or --fit stretch keeps all of it; --size HEIGHTxWIDTH sets another shape")
+            Finding("cropped", "warning" if mean > MUCH else "note", f"{counted(len(cropped), 'image')}: edges cut off",
+                    len(cropped), tuple(f"{paths[at]} ({100 * cut[at]:.0f} % of its area)" for at in cropped),
+                    f"crops them to {shape.height}x{shape.width}; on average {100 * mean:.2g} % of the area is lost",
+                    "--fit pad or --fit stretch keeps all of it; --size HEIGHTxWIDTH sets another shape",
+                    pictures_of([paths[at] for at in cropped], index))
         )  # fmt: skip
     scale = [max(shape.height / height, shape.width / width) for height, width in sizes]
     small = sorted((at for at, by in enumerate(scale) if by > ENLARGED), key=lambda at: -scale[at])
@@ -81,102 +90,145 @@ def size_findings(
                     f"{shape.height}x{shape.width}", len(small),
                     tuple(f"{paths[at]} ({sizes[at][0]}x{sizes[at][1]})" for at in small),
                     f"enlarges them to {shape.height}x{shape.width}, which blurs them",
-                    "leave them out, or train at a smaller --size")
+                    "leave them out, or train at a smaller --size",
+                    pictures_of([paths[at] for at in small], index))
         )  # fmt: skip
     return findings
 
 
 def flat_images(images: NDArray[np.uint8]) -> NDArray[np.bool_]:
     """[N] whether an image [N, H, W, C] has nearly one colour."""
-    step = max(1, BLOCK // max(1, images[:1].size))
-    parts = [on_white(images[at : at + step]).std((1, 2)).max(1) < FLAT for at in range(0, len(images), step)]
-    return np.concatenate([np.empty(0, bool), *parts])
+    some = images[:, ::SAMPLED, ::SAMPLED]
+    # N pixels have a standard deviation of at least sqrt(n / N) times that of n of them
+    flat: NDArray[np.bool_] = deviations(some) < FLAT * (images[:1].size / max(1, some[:1].size)) ** 0.5
+    doubtful = np.flatnonzero(flat)
+    flat[doubtful] = deviations(images, doubtful) < FLAT
+    return flat
+
+
+def deviations(images: NDArray[np.uint8], indices: NDArray[np.int64] | None = None) -> NDArray[np.float32]:
+    """[N] the standard deviation of the pixels of images [N, H, W, C] on white, in the channel where it is largest."""
+    parts = [pixels.std((2, 3)).max(1) for _, pixels in in_blocks(images, indices)]
+    return np.concatenate([np.empty(0, np.float32), *parts])
 
 
 def image_findings(dataset: Dataset, on_progress: OnProgress | None = None) -> tuple[list[Finding], NDArray[np.int64]]:
     """The findings about equal, nearly equal and empty images; and [N] the group of nearly equal images of each image,
     as the least index in it."""
-    where, labels, names = places(dataset), dataset.labels, dataset.spec.class_names
-    findings: list[Finding] = []
-
-    def say(
-        code: str, severity: str, text: str, sets: list[list[int]], train: str, remedy: str,
-        drop: Callable[[list[int]], dict[int, str]] = lambda _: {},
-    ) -> None:  # fmt: skip
-        if sets:
-            of_class = len({labels[at] for members in sets for at in members}) > 1
-            findings.append(
-                Finding(code, severity, text, len(sets), tuple(" and ".join(where[at] for at in of[:4]) for of in sets),
-                        train, remedy, tuple(tuple(of[:4]) for of in sets[:SHOWN]),
-                        tuple(", ".join(dict.fromkeys(names[labels[at]] for at in of)) for of in sets[:SHOWN])
-                        if of_class else (),
-                        {where[at]: why for of in sets for at, why in drop(of).items()})
-            )  # fmt: skip
-
     _, first, same = np.unique(dataset.hashes, return_index=True, return_inverse=True)
-    equal = _sets(first[same])
-    mixed = [of for of in equal if len({labels[at] for at in of}) > 1]
-    copies = [of for of in equal if len({labels[at] for at in of}) == 1]
-    extra = sum(len(of) - 1 for of in copies)
-    say(
-        "label-conflict", "error", f"{counted(len(mixed), 'image')}: in more than one class", mixed,
-        "trains on each copy with its own label, and the labels contradict each other",
-        "remove the copies in the wrong classes",
-        lambda of: dict.fromkeys(of, "equal to an image of another class"),
-    )  # fmt: skip
-    say(
-        "duplicates", "warning" if extra > MANY * len(labels) else "note",
-        f"{counted(len(copies), 'image')}: {extra:,} more with the same pixels in the class", copies,
-        "counts an image as often as it is there; copies are in one part of the split, unless the source names parts",
-        "remove the copies",
-        lambda of: {at: f"equal to {where[min(of, key=_part_first(dataset))]}" for at in of
-                    if at != min(of, key=_part_first(dataset))},
-    )  # fmt: skip
-    leaked = [of for of in equal if {TRAIN, HELD_OUT} <= {int(dataset.part[at]) for at in of}]
-    say(
-        "leak", "error", f"{counted(len(leaked), 'held-out image')}: also in the train part", leaked,
-        "keeps the parts that the source names, so that scores will be better than they should be",
-        "remove the copies from the train part",
-        lambda of: {at: "equal to a held-out image" for at in of if dataset.part[at] == TRAIN},
-    )  # fmt: skip
+    least, every = first[same], np.arange(len(dataset.labels))  # least: the first image with the same pixels
+    assert isinstance(dataset.images, np.ndarray)  # `check` refuses streams
     flat = flat_images(dataset.images)
-    empty = [[int(at)] for at in np.flatnonzero(flat)]
-    say(
-        "flat", "warning", f"{counted(len(empty), 'image')}: nearly one colour", empty,
-        "trains on them", "remove them, unless they belong to their class", lambda of: {of[0]: "nearly one colour"},
-    )  # fmt: skip
-    single = np.flatnonzero((first[same] == np.arange(len(labels))) & ~flat)
+    single = np.flatnonzero((least == every) & ~flat)
+    findings = equal_findings(dataset, least) + flat_findings(dataset, flat)
     if len(single) > MOST_IMAGES:
-        findings.append(
-            Finding("near-not-looked-for", "note", f"near duplicates are looked for in the first {MOST_IMAGES:,} of "
-                    f"{len(single):,} images", len(single) - MOST_IMAGES)
-        )  # fmt: skip
+        text = f"near duplicates are looked for in the first {MOST_IMAGES:,} of {len(single):,} images"
+        findings.append(Finding("near-not-looked-for", "note", text, len(single) - MOST_IMAGES))
         single = single[:MOST_IMAGES]
     pairs = single[near_pairs(dataset.images[single], on_progress)]
-    group = groups_of(np.concatenate([pairs, np.stack([first[same], np.arange(len(labels))], 1)]), len(labels))
-    similar = _sets(groups_of(pairs, len(labels)))
-    train = "trains on all of them, and counts them as different images"
-    for across in (True, False):
-        sets = [of for of in similar if (len({labels[at] for at in of}) > 1) is across]
-        code = "near-duplicates-across-classes" if across else "near-duplicates"
-        text = f"{counted(len(sets), 'group')} of nearly equal images" + " in different classes" * across
-        remedy = (
-            "look at them: one of the labels may be wrong" if across else "keep one of each group, if they are copies"
-        )
-        say(code, "warning" if across else "note", text, sets, train, remedy)
-    split = [of for of in similar if {TRAIN, HELD_OUT} <= {int(dataset.part[at]) for at in of}]
-    say(
-        "near-leak", "warning", f"{counted(len(split), 'group')} of nearly equal images in train and held-out parts",
-        split, "keeps them where they are, so that scores may be better than they should be",
-        "keep each group in one part: check DATA --fix X.csv, then train DATA --labels X.csv --group group"
-        if isinstance(dataset.source, FolderSource) else "take the copies out of the arrays",
+    findings += near_findings(dataset, _sets(groups_of(pairs, len(every))))
+    return findings, groups_of(np.concatenate([pairs, np.stack([least, every], 1)]), len(every))
+
+
+def equal_findings(dataset: Dataset, least: NDArray[np.int64]) -> list[Finding]:
+    """Equal images of several classes, of one class, and of the train and held-out parts.
+
+    least: [N] the first image with the same pixels.
+    """
+    equal = _sets(least)
+    mixed = [of for of in equal if _classes(dataset, of) > 1]
+    copies = [of for of in equal if _classes(dataset, of) == 1]
+    extra = sum(len(of) - 1 for of in copies)
+    leaked = [of for of in equal if _leaks(dataset, of)]
+    where, part = places(dataset), dataset.part
+
+    def all_but_one(of: list[int]) -> dict[int, str]:
+        kept = min(of, key=lambda at: (part[at] == TRAIN, at))  # one outside the train part if there is one
+        return {at: f"equal to {where[kept]}" for at in of if at != kept}
+
+    return [
+        *_of_sets(
+            dataset, "label-conflict", "error", f"{counted(len(mixed), 'image')}: in more than one class", mixed,
+            "trains on each copy with its own label, and the labels contradict each other",
+            "remove the copies in the wrong classes",
+            lambda of: dict.fromkeys(of, "equal to an image of another class"),
+        ),
+        *_of_sets(
+            dataset, "duplicates", "warning" if extra > MANY_COPIES * len(least) else "note",
+            f"{counted(extra, 'image')}: the same pixels as another image of the class", copies,
+            "counts each of them; copies stay in one part of the split, unless the source names the parts",
+            "remove them", all_but_one,
+        ),
+        *_of_sets(
+            dataset, "leak", "error", f"{counted(len(leaked), 'held-out image')}: also in the train part", leaked,
+            "keeps the parts that the source names, so that scores will be better than they should be",
+            "remove the copies from the train part",
+            lambda of: {at: "equal to a held-out image" for at in of if part[at] == TRAIN},
+        ),
+    ]  # fmt: skip
+
+
+def flat_findings(dataset: Dataset, flat: NDArray[np.bool_]) -> list[Finding]:
+    """Images of nearly one colour; flat: [N] whether an image is one."""
+    sets = [[int(at)] for at in np.flatnonzero(flat)]
+    return _of_sets(
+        dataset, "flat", "warning", f"{counted(len(sets), 'image')}: nearly one colour", sets, "trains on them",
+        "remove them, unless they belong to their class", lambda of: {of[0]: "nearly one colour"},
     )  # fmt: skip
-    return findings, group
 
 
-def _part_first(dataset: Dataset) -> Callable[[int], tuple[bool, int]]:
-    """A key that puts images outside the train part first: of two copies, that one is kept."""
-    return lambda at: (bool(dataset.part[at] == TRAIN), at)
+def near_findings(dataset: Dataset, sets: list[list[int]]) -> list[Finding]:
+    """Sets of nearly equal images in several classes, in one class, and in the train and held-out parts."""
+    across = [of for of in sets if _classes(dataset, of) > 1]
+    within = [of for of in sets if _classes(dataset, of) == 1]
+    leaked = [of for of in sets if _leaks(dataset, of)]
+    train = "trains on all of them, and counts them as different images"
+    of_files = isinstance(dataset.source, FolderSource)
+    return [
+        *_of_sets(
+            dataset, "near-duplicates-across-classes", "warning",
+            f"{counted(len(across), 'group')} of nearly equal images in different classes", across, train,
+            "look at them: one of the labels may be wrong",
+        ),
+        *_of_sets(
+            dataset, "near-duplicates", "note", f"{counted(len(within), 'group')} of nearly equal images", within,
+            train, "keep one of each group, if they are copies",
+        ),
+        *_of_sets(
+            dataset, "near-leak", "warning",
+            f"{counted(len(leaked), 'group')} of nearly equal images in the train and held-out parts", leaked,
+            "keeps them where they are, so that scores may be better than they should be",
+            "keep each group in one part: `check DATA --fix X.csv`, then `train DATA --labels X.csv --group group`"
+            if of_files else "take the copies out of the arrays",
+        ),
+    ]  # fmt: skip
+
+
+def _of_sets(
+    dataset: Dataset, code: str, severity: str, text: str, sets: list[list[int]], train: str, remedy: str,
+    drop: Callable[[list[int]], dict[int, str]] = lambda _: {},
+) -> list[Finding]:  # fmt: skip
+    """One finding about sets of images, none where there is no set; drop(set): index -> why `--fix` leaves it out."""
+    if not sets:
+        return []
+    where, names = places(dataset), dataset.spec.class_names
+    captions = [", ".join(dict.fromkeys(names[dataset.labels[at]] for at in of)) for of in sets[:SHOWN]]
+    return [
+        Finding(
+            code, severity, text, len(sets), tuple(" and ".join(where[at] for at in of[:TOGETHER]) for of in sets),
+            train, remedy, tuple(tuple(of[:TOGETHER]) for of in sets[:SHOWN]),
+            tuple(captions) if any(_classes(dataset, of) > 1 for of in sets) else (),
+            {where[at]: why for of in sets for at, why in drop(of).items()},
+        )
+    ]  # fmt: skip
+
+
+def _classes(dataset: Dataset, of: list[int]) -> int:
+    return len({*dataset.labels[of].tolist()})
+
+
+def _leaks(dataset: Dataset, of: list[int]) -> bool:
+    return {TRAIN, HELD_OUT} <= {*dataset.part[of].tolist()}
 
 
 def _sets(least: NDArray[np.int64]) -> list[list[int]]:
@@ -200,10 +252,13 @@ def why_size(sizes: Sequence[tuple[int, int]], shape: TargetShape, asked: bool) 
     return f"{text}, because the median of the short sides is {short:g} pixels{aspects}"
 
 
-def notice_findings(notices: Iterable[str], source: int) -> list[Finding]:
-    """What `train` says that no other finding does; the first `source` notices are about files that are not read."""
+def notice_findings(dataset: Dataset) -> list[Finding]:
+    """What `train` says that no other finding does; a warning where it is about files that are not read."""
+    of_files = len(dataset.source.notices)  # these come first
     return [
-        Finding("notice", "warning" if place < source else "note", notice, 1) for place, notice in enumerate(notices)
+        Finding("notice", "warning" if place < of_files else "note", notice, 1)
+        for place, notice in enumerate(dataset.notices)
+        if not COVERED.search(notice)
     ]
 
 

@@ -7,8 +7,8 @@ whole images; no image is cropped for it, because a crop's transform is that of 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import NamedTuple
+import math
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,24 +35,20 @@ CROPS: tuple[Box, ...] = (
 )  # fmt: skip
 
 
-class Transformed(NamedTuple):
-    hashes: NDArray[np.uint64]  # [N]
-    vectors: NDArray[np.float16]  # [N, F], of length 1
-
-
 def near_pairs(images: NDArray[np.uint8], on_progress: OnProgress | None = None) -> NDArray[np.int64]:
     """[P, 2] the pairs a < b of nearly equal images [N, H, W, C]; at most MOST_PAIRS.
 
     Images of one colour are like each other in nothing else, so the caller leaves them out.
     """
-    whole = transform(images, WHOLE)
+    hashes = dct_hashes(images, (WHOLE, *CROPS))
+    whole = Vectors(images, WHOLE)
     found: list[NDArray[np.int64]] = []
     for done, box in enumerate((WHOLE, *CROPS)):
-        other = whole if box is WHOLE else transform(images, box)
-        for a, b in candidates(whole.hashes, other.hashes):
+        other = whole if box is WHOLE else Vectors(images, box)
+        for a, b in candidates(hashes[0], hashes[done]):
             different = a < b if box is WHOLE else a != b
             a, b = a[different], b[different]
-            near = np.einsum("nf,nf->n", whole.vectors[a], other.vectors[b], dtype=np.float32) >= ALIKE
+            near = np.einsum("nf,nf->n", whole.of(a), other.of(b), dtype=np.float32) >= ALIKE
             found.append(np.sort(np.stack([a[near], b[near]], 1), axis=1))
         if on_progress is not None:
             on_progress("looking for near duplicates", done + 1, 1 + len(CROPS))
@@ -62,29 +58,59 @@ def near_pairs(images: NDArray[np.uint8], on_progress: OnProgress | None = None)
     return np.unique(pairs, axis=0)[:MOST_PAIRS]
 
 
-def dct_hashes(images: NDArray[np.uint8]) -> NDArray[np.uint64]:
-    """[N] for images [N, H, W, C]: a bit for each of the 8x8 lowest frequencies, set if it is above their median."""
-    return transform(images, WHOLE).hashes
+def dct_hashes(images: NDArray[np.uint8], boxes: Sequence[Box]) -> NDArray[np.uint64]:
+    """[B, N] for crops of images [N, H, W, C]: a bit for each of the 8x8 lowest frequencies, set above their median."""
+    hashes = np.zeros((len(boxes), len(images)), np.uint64)
+    waves = [waves_of(images, box, SIDE) for box in boxes]
+    for part, pixels in in_blocks(images):
+        for row, (rows, columns) in enumerate(waves):
+            low = rows @ pixels @ columns.T  # [N, C, 8, 8]
+            square = (np.tensordot(LUMA, low, (0, 1)) if low.shape[1] == 3 else low[:, 0]).reshape(len(low), -1)
+            bits = square > np.median(square, axis=1, keepdims=True)
+            hashes[row, part] = np.packbits(bits, axis=1).view(np.uint64)[:, 0]
+    return hashes
 
 
-def transform(images: NDArray[np.uint8], box: Box) -> Transformed:
-    """The hashes of crops of the images [N, H, W, C], and their low frequencies without the mean."""
+class Vectors:
+    """The low frequencies of crops of images without their mean, as vectors of length 1; computed where asked for."""
+
+    def __init__(self, images: NDArray[np.uint8], box: Box) -> None:
+        self.images, self.waves = images, waves_of(images, box, FREQUENCIES)
+        length = images.shape[3] - (images.shape[3] == 4), *(len(wave) for wave in self.waves)
+        self.known = np.zeros(len(images), bool)
+        self.values = np.empty((len(images), math.prod(length)), np.float16)
+
+    def of(self, indices: NDArray[np.int64]) -> NDArray[np.float16]:
+        """[M, F] for the images at indices [M]."""
+        new = np.unique(indices[~self.known[indices]])
+        for part, pixels in in_blocks(self.images, new):
+            rows, columns = self.waves
+            low = rows @ pixels @ columns.T  # [N, C, F, F]
+            low[:, :, 0, 0] -= low[:, :, 0, 0].mean(1, keepdims=True)  # brightness; differences of colour stay
+            flat = low.reshape(len(low), -1)
+            self.values[new[part]] = flat / (np.linalg.norm(flat, axis=1, keepdims=True) + 1e-6)
+        self.known[new] = True
+        return self.values[indices]
+
+
+def waves_of(images: NDArray[np.uint8], box: Box, frequencies: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """The cosine transforms of the rows and of the columns of images [N, H, W, C]."""
     height, width = images.shape[1:3]
-    rows = cosines(height, min(FREQUENCIES, height), *box[:2])
-    columns = cosines(width, min(FREQUENCIES, width), *box[2:])
-    hashes, vectors = [np.empty(0, np.uint64)], []
+    return (
+        cosines(height, min(frequencies, height), *box[:2]),
+        cosines(width, min(frequencies, width), *box[2:]),
+    )
+
+
+def in_blocks(
+    images: NDArray[np.uint8], indices: NDArray[np.int64] | None = None
+) -> Iterator[tuple[slice, NDArray[np.float32]]]:
+    """Blocks of the images [N, H, W, C], or of those at indices, on white: their places, and pixels [M, C, H, W]."""
     step = max(1, BLOCK // max(1, images[:1].size))
-    for start in range(0, len(images), step):
-        pixels = on_white(images[start : start + step]).transpose(0, 3, 1, 2)
-        low = rows @ pixels @ columns.T  # [N, C, F, F]
-        grey = np.tensordot(LUMA, low, (0, 1)) if low.shape[1] == 3 else low[:, 0]
-        square = grey[:, :SIDE, :SIDE].reshape(len(low), -1)
-        bits = square > np.median(square, axis=1, keepdims=True)
-        hashes.append(np.packbits(bits, axis=1).view(np.uint64)[:, 0])
-        low[:, :, 0, 0] -= low[:, :, 0, 0].mean(1, keepdims=True)  # brightness; differences of colour stay
-        flat = low.reshape(len(low), -1)
-        vectors.append((flat / (np.linalg.norm(flat, axis=1, keepdims=True) + 1e-6)).astype(np.float16))
-    return Transformed(np.concatenate(hashes), np.concatenate(vectors))
+    for start in range(0, len(images if indices is None else indices), step):
+        part = slice(start, start + step)
+        pixels = on_white(images[part if indices is None else indices[part]])
+        yield part, np.ascontiguousarray(pixels.transpose(0, 3, 1, 2))
 
 
 def cosines(count: int, frequencies: int, low: float, high: float) -> NDArray[np.float32]:

@@ -10,18 +10,14 @@ from ptarmigan.core.types import counted
 from ptarmigan.data import Dataset
 from ptarmigan.data.check.images import flat_images
 
-# Notices of `train` whose facts are in findings of `check` that name every file
-COVERED = re.compile(
-    "cannot be decoded|are cropped to|first frame or page|upper 8 bits|of 16 bits or more|have transparency|"
-    "in more than one class|are copies of|fewer than .* training images|is drawn that much more often"
-)
 WRONG = re.compile("cannot be decoded|in more than one class|are copies of")
 LOOKED_AT = 20_000  # images, so that training does not wait for it
 
 
 def summary(dataset: Dataset) -> list[str]:
     """At most two sentences, none where nothing is wrong."""
-    flat = np.flatnonzero(flat_images(dataset.images[:LOOKED_AT]))
+    looked_at = dataset.images[:LOOKED_AT] if isinstance(dataset.images, np.ndarray) else dataset.images[:0]
+    flat = np.flatnonzero(flat_images(looked_at))
     lines = []
     if len(flat):
         lines.append(f"nearly one colour: {counted(len(flat), 'image')}, for example {dataset.origin(int(flat[0]))}")

@@ -19,6 +19,7 @@ from ptarmigan.data.cache import cache_folder
 from ptarmigan.evaluation.features import Extractor
 
 BLOCK = 256  # images between two reports of progress
+CACHED = 512  # images whose features are in one file, so that those who need more images extract only the rest
 
 OnImages = Callable[[int], object]  # is called with the number of images just done
 
@@ -38,6 +39,14 @@ def cached_features(
     extractor: Extractor, dataset: Dataset, indices: NDArray[np.int64], on_images: OnImages = lambda _: None
 ) -> Tensor:
     """Features [N, F] of the images at indices [N] of a data set."""
+    parts = [
+        _cached_block(extractor, dataset, indices[start : start + CACHED], on_images)
+        for start in range(0, len(indices), CACHED)
+    ]
+    return torch.cat([torch.empty(0, extractor.dim), *parts])
+
+
+def _cached_block(extractor: Extractor, dataset: Dataset, indices: NDArray[np.int64], on_images: OnImages) -> Tensor:
     key = hashlib.blake2b(f"{dataset.fingerprint} {extractor.sha256} {extractor.size}".encode(), digest_size=16)
     key.update(indices.tobytes())
     path = cache_folder() / "features" / f"{key.hexdigest()}.safetensors"

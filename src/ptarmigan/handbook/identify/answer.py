@@ -22,11 +22,13 @@ from ptarmigan.handbook.identify.sentences import SENTENCES
 from ptarmigan.handbook.identify.signature import LossError
 
 if TYPE_CHECKING:
-    from ptarmigan.handbook.identify.diagnose import Diagnosis, Verdict
+    from ptarmigan.handbook.identify.diagnose import Diagnosis
     from ptarmigan.handbook.identify.measure import Measurement
+    from ptarmigan.handbook.identify.verdicts import Verdict
 
 WIDTH = 110
 OTHER = "not an adversarial loss"
+SQUARES = "least_squares_pearson"
 TARGET_TITLES = {
     "non_saturating": "cross-entropy", "smoothing": "cross-entropy", "least_squares": "least squares",
     "hinge": "the hinge loss", "wasserstein": "the Wasserstein loss",
@@ -101,61 +103,60 @@ def other(name: str) -> Identity:
 
 def compose(seen: Measurement, diagnosis: Diagnosis, function: str, is_turned: bool = False) -> Identity:
     """Combine the verdicts on the parts of a loss into one answer."""
-    source, classes, player = diagnosis.source, diagnosis.classes, diagnosis.player
+    source, found = diagnosis.source, diagnosis.faults
+    name, what, class_weight = _named(diagnosis)
+    if seen.coupled == "other" and not found:
+        name = "unknown"
+    if any(code == "flat" for code, _ in found):
+        if seen.loss.code.inline:
+            raise LossError("no output of D reaches it here")
+        if "grad(" in seen.loss.code.uses.text or seen.gradients.penalty or seen.loss.extras:
+            return other(function)
+    if is_turned:  # targets as the user wrote them
+        found = [(code, {k: 1 - v if k in ("target", "real", "fake") and isinstance(v, float) else v
+                         for k, v in facts.items()}) for code, facts in found]  # fmt: skip
+    faults = dict.fromkeys((code, SENTENCES[code].format(**facts)) for code, facts in found)
     on = seen.setup.on if source else seen.setup.class_on
-    names, titles = [], []
+    where = f", on {'lists of ' if seen.setup.form in ('scales', 'nested') else ''}{on}"
+    live = tuple(key for key, term in seen.terms.items() if term is None or term.shape != "flat")
+    return Identity(
+        function=function,
+        name=name,
+        player=diagnosis.player,
+        scale=abs((source or diagnosis.classes[0]).scale),
+        offset=0.0 if "unknown" in name else seen.offset + (source.shift if source else 0.0),
+        reduction=" and ".join(sorted(set(seen.reductions.values()))),
+        on=on,
+        smoothing=source.smoothing if source else None,
+        class_weight=class_weight,
+        what=what if name.startswith("unknown") else what + where,
+        equilibrium_value=_equilibrium_value(seen, diagnosis),
+        faults=tuple(code for code, _ in faults),
+        wrong=tuple(sentence for _, sentence in faults),
+        notes=tuple(dict.fromkeys(SENTENCES[code].format(**facts) for code, facts in diagnosis.notes)),
+        code=_right_code(seen, diagnosis) if faults and not is_turned else "",
+        sides=(seen.half,) if seen.half else live,
+        turned=compose(seen, diagnosis.turned, function, True) if diagnosis.turned else None,
+    )
+
+
+def _named(diagnosis: Diagnosis) -> tuple[str, str, float | None]:
+    """The name of a loss, the same in words, and the weight of its class term relative to D's outputs."""
+    source, classes, player = diagnosis.source, diagnosis.classes, diagnosis.player
+    names, titles, class_weight = [], [], None
     if source:
         names.append(source.name)
         titles.append(_title(source, player))
-    class_weight = None
     if classes:
         first = ("unknown", "twin_classifier", "discriminative_classifier")
         chosen = min(classes, key=lambda part: first.index(part.name) if part.name in first else len(first))
         live = next((part.scale for part in classes if part.scale), None)
         class_weight = round(live / source.scale, 9) if live and source and source.scale else None
         names.append(chosen.name)
-        title = _title(chosen, player)
+        is_unknown = bool(source) and chosen.name == "unknown"
+        title = "a class term that is not known here" if is_unknown else _title(chosen, player)
         titles.append(title if class_weight in (None, 1) else f"{ratio(class_weight)} x {title}")
-    name = " + ".join(names)
-    offset = 0.0 if "unknown" in name else seen.offset + (source.shift if source else 0.0)
-    if seen.coupled == "other" and not diagnosis.faults:
-        name = "unknown"
-    found = diagnosis.faults
-    if any(code == "flat" for code, _ in found) and seen.loss.code.inline:
-        raise LossError("no output of D reaches it here")
-    if any(code == "flat" for code, _ in found) and (
-        "grad(" in seen.loss.code.uses.text or seen.gradients.penalty or seen.loss.extras
-    ):
-        return other(function)
-    if is_turned:  # targets as the user wrote them
-        found = [(code, {k: 1 - v if k in ("target", "real", "fake") and isinstance(v, float) else v
-                         for k, v in facts.items()}) for code, facts in found]  # fmt: skip
-    faults = dict.fromkeys((code, SENTENCES[code].format(**facts)) for code, facts in found)
-    what = f"{' + '.join(titles)}, on {'lists of ' if seen.setup.form in ('scales', 'nested') else ''}{on}"
-    if name.startswith("unknown"):
-        what = f"{titles[0] if titles and 'unknown' not in titles[0] else 'not a loss known here'}, on {on}"
-    turned = compose(seen, diagnosis.turned, function, True) if diagnosis.turned else None
-    return Identity(
-        function=function,
-        name=name,
-        player=player,
-        scale=abs((source or classes[0]).scale),
-        offset=offset,
-        reduction=" and ".join(sorted(set(seen.reductions.values()))),
-        on=on,
-        smoothing=source.smoothing if source else None,
-        class_weight=class_weight,
-        what=what,
-        equilibrium_value=_equilibrium_value(seen, diagnosis),
-        faults=tuple(code for code, _ in faults),
-        wrong=tuple(sentence for _, sentence in faults),
-        notes=tuple(dict.fromkeys(SENTENCES[code].format(**facts) for code, facts in diagnosis.notes)),
-        code=_right_code(seen, diagnosis) if faults and not is_turned else "",
-        sides=(seen.half,)
-        if seen.half
-        else tuple(key for key, term in seen.terms.items() if term is None or term.shape != "flat"),
-        turned=turned,
-    )
+    return " + ".join(names), " + ".join(titles[:1] if names[0] == "unknown" else titles), class_weight
 
 
 def _title(part: Verdict, player: str) -> str:
@@ -211,42 +212,45 @@ def compare_players(found: list[Identity]) -> list[Identity]:
     """Revise answers by what only a pair shows: labels that both exchange, or G's target equal to D's for fakes."""
     of_d = [one for one in found if one.player == "D"]
     of_g = [one for one in found if one.player == "G"]
-    targets_are_0_and_1 = any(one.name == "least_squares" and one.right for one in of_d)
+    absent = {"real", "fake"} - {side for one in of_d for side in one.sides}
     answers, once = list[Identity](), SENTENCES["float32"]
-    is_relativistic = bool(of_d) and all(one.name.startswith("relativistic") for one in of_d)
-    is_plain = all(one.name.split(" + ")[0] in FAMILIES and "relativistic" not in one.name for one in of_g)
-
-    def families(one: Identity) -> set[str]:
-        found = {*one.name.split(" + ")[0].split(", "), *(one.turned.name.split(", ") if one.turned else ())}
-        squares, entropy = {"least_squares", "least_squares_pearson"}, {"minimax", "non_saturating", "smoothing"}
-        return found | next((family for family in (squares, entropy) if family & found), set())
-
-    def partner(one: Identity) -> bool:
-        """Whether a loss of the other player exchanges the labels, too."""
-        others = of_g if one.player == "D" else of_d
-        squares = "least_squares_pearson"  # of G: its target 0 lies on either side
-        return any((other.turned or (other.player == "G" and other.name == squares)) and families(other) & families(one)
-                   for other in others)  # fmt: skip
-
-    turned_squares = any(one.turned and "least_squares" in one.turned.name for one in of_d)
     for one in found:
-        if is_relativistic and is_plain and one.player == "G" and one.right:
-            right_code = handbook_code(of_d[0].name.split(" + ")[0], "G")
-            one = replace(one, faults=("plain-g",), wrong=(SENTENCES["plain-g"],), notes=(), code=right_code)
-        if one.turned and partner(one):
-            one = replace(one.turned, notes=(SENTENCES["both-swapped"], *one.turned.notes))
-        elif one.player == "G" and one.name == "least_squares_pearson" and one.right and turned_squares:
-            one = replace(one, notes=(SENTENCES["both-swapped"],))
-        elif one.player == "G" and one.name == "least_squares_pearson" and targets_are_0_and_1 and one.right:
-            where, helps = " on generated images, whose target is 0", "a G that minimises it helps D"
-            wrong = SENTENCES["other-player"].format(owner="D", where=where, helps=helps)
-            right_code = handbook_code("least_squares", "G")
-            one = replace(one, faults=("other-player",), wrong=(wrong,), notes=(), code=right_code)
-        absent = {"real", "fake"} - {side for other in of_d for side in other.sides}
+        one = _beside(one, of_d, of_g)
         if one.player == "D" and one.right and set(one.sides) <= {"real", "fake"} and len(absent) == 1:
-            note = SENTENCES["half-alone"].format(half=one.sides[0], other=absent.pop())
-            one = replace(one, notes=(*one.notes, note))
+            half = f"the {one.sides[0]} half"
+            note = SENTENCES["half-alone"].format(half=half, other=min(absent))
+            one = replace(one, what=one.what.replace(half, f"only {half}", 1), notes=(*one.notes, note))
         if any(once in other.notes for other in answers):
             one = replace(one, notes=tuple(note for note in one.notes if note != once))
         answers.append(one)
     return answers
+
+
+def _beside(one: Identity, of_d: list[Identity], of_g: list[Identity]) -> Identity:
+    """An answer, beside those on both players."""
+    is_square = one.player == "G" and one.name == SQUARES and one.right  # its target 0 lies on either side
+    is_relativistic = bool(of_d) and all(other.name.startswith("relativistic") for other in of_d)
+    is_plain = all(g.name.split(" + ")[0] in FAMILIES and "relativistic" not in g.name for g in of_g)
+    if is_relativistic and is_plain and one.player == "G" and one.right:
+        right_code = handbook_code(of_d[0].name.split(" + ")[0], "G")
+        return replace(one, faults=("plain-g",), wrong=(SENTENCES["plain-g"],), notes=(), code=right_code)
+    others = of_g if one.player == "D" else of_d
+    is_exchanged = any((other.turned or (other.player == "G" and other.name == SQUARES)) and
+                       _families(other) & _families(one) for other in others)  # fmt: skip
+    if one.turned and is_exchanged:
+        return replace(one.turned, notes=(SENTENCES["both-swapped"], *one.turned.notes))
+    if is_square and any(d.turned and "least_squares" in d.turned.name for d in of_d):
+        return replace(one, notes=(SENTENCES["both-swapped"],))
+    if is_square and any(d.name == "least_squares" and d.right for d in of_d):
+        where, helps = " on generated images, whose target is 0", "a G that minimises it helps D"
+        wrong = SENTENCES["other-player"].format(owner="D", where=where, helps=helps)
+        right_code = handbook_code("least_squares", "G")
+        return replace(one, faults=("other-player",), wrong=(wrong,), notes=(), code=right_code)
+    return one
+
+
+def _families(one: Identity) -> set[str]:
+    """The names that the losses of its pair may have."""
+    found = {*one.name.split(" + ")[0].split(", "), *(one.turned.name.split(", ") if one.turned else ())}
+    squares, entropy = {"least_squares", SQUARES}, {"minimax", "non_saturating", "smoothing"}
+    return found | next((family for family in (squares, entropy) if family & found), set())

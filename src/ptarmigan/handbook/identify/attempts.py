@@ -12,24 +12,13 @@ from typing import Any
 from ptarmigan.core.types import UserError
 from ptarmigan.handbook.identify.answer import Identity, compose, other
 from ptarmigan.handbook.identify.call import LossFunction, borrowed_state
+from ptarmigan.handbook.identify.code import Code, code_of
 from ptarmigan.handbook.identify.diagnose import diagnose
 from ptarmigan.handbook.identify.families import REMEDIES, SHARED_D
 from ptarmigan.handbook.identify.measure import measure
+from ptarmigan.handbook.identify.names import is_other_loss, names_probabilities, player_of, side_of, words_of
 from ptarmigan.handbook.identify.sentences import SENTENCES
-from ptarmigan.handbook.identify.signature import (
-    LossError,
-    Reading,
-    SeveralLosses,
-    Stops,
-    is_other_loss,
-    names_probabilities,
-    parameters_of,
-    player_of,
-    readings,
-    side_of,
-    words_of,
-)
-from ptarmigan.handbook.identify.source import Code, code_of
+from ptarmigan.handbook.identify.signature import LossError, Reading, SeveralLosses, Stops, parameters_of, readings
 
 
 def identify_callable(function: Callable[..., Any], name: str, kind: str | None, on: str | None) -> list[Identity]:
@@ -124,46 +113,47 @@ def _identify_one(code: Code, also: tuple[str, ...], kind: str | None, on: str |
     last = name.split(" (")[0].split("(")[0].rsplit(".")[-1] if "." in name else name
     try:
         with borrowed_state():
-            outer = [one for one in code.outer if one not in code.fixed]
-            parameters = [*parameters_of(code.function, also), *outer]
+            parameters = [*parameters_of(code.function, also), *(one for one in code.outer if one not in code.fixed)]
             if not parameters:
                 raise LossError("it has no required parameter; a loss takes D's outputs")
-            player = kind or code.kind or player_of(last)
             if not kind and is_other_loss(last, parameters):
                 return other(name)
+            player = kind or code.kind or player_of(last)
             ways = readings(parameters, last, player, code.uses)
             domain = on or code.on or ("probabilities" if names_probabilities([*parameters, name]) else None)
 
-            def identify(way: Reading) -> Identity:
-                loss = LossFunction(code, code.function, way, also)
-                seen = measure(loss, domain, player, part)
-                one = compose(seen, diagnose(seen, last, player if player in ("d", "g") else kind), name)
-                if way.guessed and "flat" in one.faults:
-                    raise LossError(f"cannot tell which of {', '.join(parameters)} is D's output", "signature-unclear")
-                return one
+            def judge(code: Code, domain: str | None) -> Identity:
+                def identify(way: Reading) -> Identity:
+                    seen = measure(LossFunction(code, code.function, way, also), domain, player, part)
+                    one = compose(seen, diagnose(seen, last, player if player in ("d", "g") else kind), name)
+                    if way.guessed and "flat" in one.faults:
+                        text = f"cannot tell which of {', '.join(parameters)} is D's output"
+                        raise LossError(text, "signature-unclear")
+                    return one
+
+                return _most_likely(ways, identify)
 
             try:
-                return _most_likely(ways, identify)
+                return judge(code, domain)
             except Stops as stop:
-                fault = str(stop)
+                return _stopped(code, str(stop), "G" if player == "g" else "D", domain, judge)
             except LossError:
                 if not code.form:
                     raise
-                code = replace(code, form="")
-                return _most_likely(ways, identify)
-            code, domain = replace(code, form="", on=None), "probabilities" if fault == "logits-in-bce" else domain
-            known = replace(
-                other(name), name=SHARED_D, player="G" if player == "g" else "D", scale=1.0, what="a cross-entropy"
-            )
-            with contextlib.suppress(LossError):
-                known = _most_likely(ways, identify)
-            return replace(
-                known, turned=None, faults=(fault,), wrong=(SENTENCES[fault],), notes=(), code=REMEDIES[fault]
-            )
-    except SeveralLosses:
-        raise
+                return judge(replace(code, form=""), domain)
     except LossError as error:
-        raise UserError(f"{name}: {error}", error.code) from None
+        raise error if isinstance(error, SeveralLosses) else UserError(f"{name}: {error}", error.code) from None
+
+
+def _stopped(
+    code: Code, fault: str, player: str, domain: str | None, judge: Callable[[Code, str | None], Identity]
+) -> Identity:
+    """The answer on a loss that PyTorch stops: what it would be if the fault were mended, where that can be seen."""
+    what = "a cross-entropy that PyTorch stops"
+    known = replace(other(code.name), name=SHARED_D, player=player, scale=1.0, what=what)
+    with contextlib.suppress(LossError):
+        known = judge(replace(code, form="", on=None), "probabilities" if fault == "logits-in-bce" else domain)
+    return replace(known, turned=None, faults=(fault,), wrong=(SENTENCES[fault],), notes=(), code=REMEDIES[fault])
 
 
 def _most_likely(ways: list[Reading], identify: Callable[[Reading], Identity]) -> Identity:

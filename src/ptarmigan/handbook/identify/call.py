@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
+from ptarmigan.handbook.identify.code import Code
 from ptarmigan.handbook.identify.signature import (
     CLASSES,
     FIXED,
@@ -32,54 +32,25 @@ from ptarmigan.handbook.identify.signature import (
     SeveralLosses,
     Stops,
     describe_error,
-    harmless_role,
-    is_batch_size,
-    network_of,
     parameters_of,
-    words_of,
 )
-from ptarmigan.handbook.identify.source import Code
+from ptarmigan.handbook.identify.stand_ins import (
+    LATENT_DIM,
+    Criterion,
+    Nets,
+    Neutral,
+    Setup,
+    Stub,
+    StubD,
+    StubG,
+    harmless,
+    images_of,
+)
 from ptarmigan.handbook.identify.terms import Array
 
 SHAPES = [(8, 10), *((n, 10) for n in (64, 32, 128, 16, 100, 256)), *((8, k) for k in (4, 2, 5, 100, 1000))]
 SECONDS_TO_TRY = 3.0
-LATENT_DIM = 16
 EMBEDDING_DIM = 6
-MARK = 0.123  # the last pixel of an image
-PIXELS = 28 * 28  # of an image that a stub of D reads: thirds of path, side and number
-TYPES = {"FloatTensor", "HalfTensor", "DoubleTensor", "BFloat16Tensor", "Tensor"}
-
-
-@dataclass(frozen=True)
-class Setup:
-    """The form in which a loss gets its arguments."""
-
-    on: str = "logits"  # D's outputs: logits or probabilities
-    class_on: str = "logits"  # class outputs, likewise
-    size: int = 8
-    classes: int = 10
-    array: bool = False  # numpy arrays instead of torch tensors
-    form: str = "flat"  # of D's outputs: flat [N], column [N, 1], patch [N, 1, 2, 2], or a list of one scale
-    onehot: bool = False  # labels [N, K] instead of [N]
-    head: str = ""  # D returns (source, class) or (source, features), or G a pair
-    flat_images: bool = False  # [N, P] instead of [N, 1, S, S]
-    double: bool = True
-    draws: int = 1  # calls with different seeds that are averaged
-
-    @property
-    def label_count(self) -> int:
-        """Labels are below this number, so that discriminative_classifier's K + y are valid classes as well."""
-        return max(self.classes // 2, 2)
-
-    def shaped(self, value: Tensor) -> Any:
-        """Outputs [N] in the form that the loss takes."""
-        if self.form == "column":
-            return value.unsqueeze(1)
-        if self.form == "patch":
-            return value.view(-1, 1, 1, 1).expand(-1, 1, 2, 2) + 0
-        features = torch.ones(len(value), 3)
-        scale = value.unsqueeze(1)
-        return {"scales": [scale], "nested": [[features, scale]], "flat": value}[self.form]
 
 
 @dataclass(frozen=True)
@@ -101,214 +72,6 @@ class Gradients:
     detached_from_d: list[str] = field(default_factory=list)  # outputs of a given D that have no gradient in D
     in_g: float = 0.0  # the size of the gradient that reaches a given G
     penalty: str = ""  # of D's slope in the image: right, dead (without create_graph) or subtracted
-
-
-class Neutral(TorchFunctionMode):
-    """Keep all tensors on the CPU and in one precision, whatever devices and types the loss asks for."""
-
-    def __init__(self, dtype: torch.dtype) -> None:
-        super().__init__()
-        self.dtype = dtype
-
-    def _plain(self, x: Any) -> Any:
-        if isinstance(x, torch.dtype):
-            return self.dtype if x.is_floating_point else x
-        if isinstance(x, torch.device) or (isinstance(x, str) and x.startswith(("cuda", "mps", "xpu"))):
-            return torch.device("cpu")
-        return self.dtype if str(x).strip("'<> ").rsplit(".")[-1] in TYPES and not isinstance(x, Tensor) else x
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        name, kwargs = getattr(func, "__name__", ""), dict(kwargs or {})
-        if (
-            name.startswith("binary_cross_entropy")
-            and len(args) > 1
-            and args[1].requires_grad
-            and not args[0].requires_grad
-        ):
-            raise Stops("exchanged")
-        if name == "cuda":
-            return args[0]
-        if name in ("float", "half", "double", "bfloat16"):
-            return args[0].to(self.dtype)
-        if name in ("to", "type"):
-            args = (args[0], *map(self._plain, args[1:]))
-        for key in {"device", "dtype"} & kwargs.keys():
-            kwargs[key] = self._plain(kwargs[key])
-        out = func(*args, **kwargs)
-        if isinstance(out, Tensor) and out.dtype != self.dtype and out.is_floating_point() and name != "__get__":
-            return out.to(self.dtype)
-        return out
-
-
-def without_mode(forward: Callable[..., Any]) -> Callable[..., Any]:
-    """Outside Neutral, whose checks cost more than the work of a stub."""
-
-    def run(*given: Any, **more: Any) -> Any:
-        with torch._C.DisableTorchFunction():
-            return forward(*given, **more)
-
-    return run
-
-
-class Config(float):
-    """A configuration whose entries are those of the command line, else 1."""
-
-    settings: dict[str, Any]
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):
-            raise AttributeError(name)
-        settings = self.__dict__.get("settings", {})
-        if is_batch_size(name) and "" in settings:
-            return settings[""]  # the probe's
-        return settings[name] if settings.get(name) is not None else config(settings, name)
-
-    __getitem__ = __getattr__
-
-    def __call__(self, *given: Any, **named: Any) -> Any:
-        return config(self.__dict__.get("settings", {}), str(given[-1]) if given else "")
-
-    def __bool__(self) -> bool:
-        return False
-
-
-def config(settings: dict[str, Any], name: str = "") -> Any:
-    sizes = {"dim", "dimension", "size", "nz", "num", "channels", "nc", "classes", "batch", "width", "latent", "hidden"}
-    if sizes & set(words_of(name)):
-        return 10 if "classes" in name else LATENT_DIM
-    if harmless_role(name) == "off":
-        return None
-    made = Config(0.0 if harmless_role(name) == "zero" else 1.0)
-    made.settings = settings
-    return made
-
-
-def harmless(name: str, settings: dict[str, Any]) -> Any:
-    """A value for an argument that is not D's output: a weight of 1, a penalty of 0, a configuration."""
-    role = harmless_role(name)
-    if "fake_label" in name:
-        return 0.0
-    return {"device": "cpu", "zero": 0.0, "off": 0, "one": 1, "config": config(settings)}.get(role, 1.0)
-
-
-class Stub(nn.Module):
-    """A network whose parameters are 0 and are added to its outputs, one for each value of each role."""
-
-    def __init__(self, setup: Setup, answers: int, like: dict[str, Tensor]) -> None:
-        super().__init__()
-        self.setup, self.answers = setup, answers  # how many values it returns
-        self.shifts = nn.ParameterDict({role: torch.zeros_like(value) for role, value in like.items()})
-        self.images = torch.zeros(0)
-
-    def __getattr__(self, name: str) -> Any:
-        try:
-            return super().__getattr__(name)
-        except AttributeError:
-            if name.startswith("__"):
-                raise
-            return lambda *_, **__: torch.randn(self.setup.size, LATENT_DIM)  # a method of the user's network
-
-
-class StubD(Stub):
-    """A discriminator that looks up its outputs: each image says its side and its number in the batch.
-
-    Its slope in the image is `slope`, along the first third of the pixels, which are 0.
-    """
-
-    def __init__(self, setup: Setup, answers: int, leaves: dict[str, Tensor], slope: Tensor) -> None:
-        super().__init__(setup, answers, leaves)
-        self.leaves, self.slope = leaves, slope
-
-    @without_mode
-    def forward(self, *given: Any, **more: Any) -> Any:
-        tensors = [
-            x for x in (*given, *more.values()) if isinstance(x, Tensor) and x.ndim > 1 and x.is_floating_point()
-        ]
-        planes = [x.flatten(2) if x.ndim > 2 else x.unsqueeze(1) for x in tensors if x[0].numel() > 8]
-        if not planes:  # a head on another network's output
-            return next(iter(given), None)
-        length = max((x.shape[-1] for x in planes if is_image(x).any()), default=max(x.shape[-1] for x in planes))
-        rows = torch.cat([x for x in planes if x.shape[-1] == length], 1)
-        third = length // 3
-        base = rows[:, :, :third].detach().mean(-1, keepdim=True)  # undo a rescaling, of pixels 0 and MARK to others
-        scale = torch.where(is_image(rows).unsqueeze(-1), (rows[:, :, -1:].detach() - base) / MARK, 1)
-        marks = (rows.detach() - torch.where(is_image(rows).unsqueeze(-1), base, 0)) / scale
-        sides = marks[:, :, third : 2 * third].mean(-1)
-        which = torch.where(is_image(rows) | ~is_image(rows).any(1, keepdim=True), sides, torch.inf).argmin(1)
-        each = torch.arange(len(rows))
-        row, mark = rows[each, which], marks[each, which]
-        side = ((mark[:, third : 2 * third].mean(-1) + 1) / 2).clamp(0, 1)
-        side = torch.where((side - side.round()).abs() < 0.2, side.round(), side)
-        number = (mark[:, 2 * third : -1].mean(-1) * self.setup.size).round().long().clamp(0, self.setup.size - 1)
-
-        def output(role: str, weights: Tensor) -> Tensor:
-            halves = [self.leaves.get(f"{role}{half}") for half in ("real", "fake")]
-            known = next(half for half in halves if half is not None)
-            a, b = (
-                torch.zeros_like(known) if half is None else half.detach() + self.shifts[f"{role}{side}"]
-                for side, half in zip(("real", "fake"), halves, strict=True)
-            )
-            return torch.where(weights > 0, weights * a[number], 0) + torch.where(
-                weights < 1, (1 - weights) * b[number], 0
-            )
-
-        path = row[:, :third].sum(-1) / third**0.5
-        logits = output("", side) + self.slope * (path - path.detach())
-        source = self.setup.shaped(logits.sigmoid() if self.setup.on == "probabilities" else logits)
-        if self.setup.head == "class":
-            c = output("class_", side.unsqueeze(1))
-            return source, c.softmax(1) if self.setup.class_on == "probabilities" else c
-        features = rows.flatten(1).detach()
-        if self.answers > 2:
-            return source, *[features] * (self.answers - 1)
-        return {"features": (source, features), "maps": (source, [features]), "first": (features, source)}.get(
-            self.setup.head, source
-        )
-
-
-def is_image(planes: Tensor) -> Tensor:
-    """Which of the planes [N, C, P] are an image of _images, rescaled perhaps: a flat third, then another value."""
-    first, last = planes[:, :, : max(planes.shape[-1] // 3, 1)].detach(), planes[:, :, -1].detach()
-    return (first.amax(-1) - first.amin(-1) < 1e-6) & (last - first[:, :, 0] > 1e-3)
-
-
-class StubG(Stub):
-    """A generator that returns the images that were put into it."""
-
-    @without_mode
-    def forward(self, *given: Any, **more: Any) -> Any:
-        x = next(iter(given), None)
-        x = x[0] if isinstance(x, list | tuple) and x else x
-        images = self.images[: len(x) if isinstance(x, Tensor) and x.ndim else None] + self.shifts["zero"]
-        return (images, *[x] * (self.answers - 1)) if self.answers > 1 else images
-
-
-class Nets:
-    """A holder of networks, of which D and G are stubs; any other, and itself, returns its first argument."""
-
-    def __init__(self, stubs: dict[str, Stub]) -> None:
-        self.stubs = stubs
-
-    def __getattr__(self, name: str) -> Any:
-        return self.stubs.get(network_of(name) or "", Nets({}))
-
-    def __call__(self, x: Any = None, *more: Any, **named: Any) -> Any:
-        return x
-
-
-class Criterion(nn.Module):
-    """Cross-entropy of D's output and a target, which may be a flag or a number."""
-
-    def __init__(self, on: str, name: str) -> None:
-        super().__init__()
-        if {"mse", "l1", "l2", "hinge"} & set(words_of(name)):
-            raise LossError(f"{name} is not in the file: define it there")
-        self.loss = nn.BCELoss() if on == "probabilities" else nn.BCEWithLogitsLoss()
-
-    def forward(self, output: Any, target: Any, *more: Any, **named: Any) -> Any:
-        while isinstance(output, list | tuple):
-            output = output[-1]
-        return self.loss(output, target if isinstance(target, Tensor) else torch.full_like(output, float(target)))
 
 
 @contextlib.contextmanager
@@ -412,15 +175,12 @@ class LossFunction:
             forms = [self.code.form]
         elif any(name in uses.listed and role in SCORES for name, role in names.items()) and not self.has_networks:
             forms = ["scales", "nested", "flat", "column", "patch"]
-        elif any(uses.ranks.get(name) == 4 for name in names):
-            forms = ["patch", *forms]
         fixed = rf"\b(?:ones|zeros|randn|rand|full|view)\([(\[]*({'|'.join(str(n) for n, _ in SHAPES[1:7])})\b"
-        shapes = sorted(
-            SHAPES, key=lambda shape: str(shape[0]) not in re.findall(fixed, uses.text)
-        )  # torch.ones(64, 1)
-        for (size, classes), double, onehot, head, array, form, flat_images in itertools.product(
+        sizes = re.findall(fixed, uses.text)  # torch.ones(64, 1)
+        shapes = sorted(SHAPES, key=lambda shape: str(shape[0]) not in sizes)
+        for (size, classes), dtype, onehot, head, array, form, flat_images in itertools.product(
             shapes if labels or classy else [shape for shape in shapes if shape[1] == 10],
-            (True, False),
+            (torch.float64, torch.float32),  # float32 for the layers of a loss of its own
             (False, True) if labels else (False,),
             ("class", *heads) if self.has_networks and labels else heads,
             self._arrays(),
@@ -428,7 +188,7 @@ class LossFunction:
             (False, True) if self.has_networks or self.extras else (False,),
         ):
             yield [
-                Setup(source_on, class_on, size, classes, array, form, onehot, head, flat_images, double)
+                Setup(source_on, class_on, size, classes, array, form, onehot, head, flat_images, dtype)
                 for class_on in class_domains
                 for source_on in on_domains
             ]
@@ -509,48 +269,12 @@ class LossFunction:
     def call_once(
         self, setup: Setup, given: dict[str, Array], *, gradients: bool = False, seed: int = 0, slope: float = 1.0
     ) -> Result:
-        dtype = torch.float64 if setup.double else torch.float32
-        torch.set_default_dtype(dtype)
+        torch.set_default_dtype(setup.dtype)
         roles = [*self.scores, *self.classes, *(("class_real", "class_fake") if setup.head == "class" else ())]
-        roles = [role for role in roles if role in given]
-        leaves = {role: torch.tensor(given[role], dtype=dtype, requires_grad=not setup.array) for role in roles}
-        in_image = torch.tensor(slope, dtype=dtype, requires_grad=not setup.array)
-        stubs: dict[str, Stub] = {}
-        if self.has_networks:
-            unpacked = self.code.uses.unpacked.items()
-            answers = {
-                role: max((n for name, n in unpacked if self.reading.roles.get(name) == role), default=1)
-                for role in "DG"
-            }
-            stubs = {
-                "D": StubD(setup, answers["D"], leaves, in_image),
-                "G": StubG(setup, answers["G"], {"zero": torch.zeros(())}),
-            }
-            stubs["G"].images = _images("fake", setup, leaves)
-        pictures = {
-            role: _images(role[6:], setup, leaves).detach().requires_grad_() for role in FIXED[-2:] if self.extras
-        }
-        arguments = {
-            name: pictures[role] if role in pictures else
-            self._argument(name, role, setup, given, leaves, stubs, pictures, in_image)
-            for name, role in self.reading.roles.items()
-        }  # fmt: skip
-        for name in self.code.outer:
-            self.code.place(name, self.code.fixed[name] if name in self.code.fixed else arguments[name])
-        positional = [arguments[name] for name, is_keyword in self.keyword_only.items() if not is_keyword]
-        named = {name: arguments[name] for name, is_keyword in self.keyword_only.items() if is_keyword}
-        torch.default_generator.manual_seed(seed)  # torch.manual_seed is slow: it walks the stack for other devices
-        np.random.seed(seed)
-        random.seed(seed)
-        try:
-            with torch.enable_grad(), Neutral(dtype):
-                out = self.function(*positional, **named)
-        except LossError:
-            raise
-        except (Exception, SystemExit) as error:
-            if fault := self._fault_of(str(error), setup):
-                raise Stops(fault) from None
-            raise LossError(describe_error(error, self.function)) from None
+        leaves = {role: setup.tensor(given[role], grad=True) for role in roles if role in given}
+        in_image = setup.tensor(slope, grad=True)
+        stubs = self._stubs(setup, leaves, in_image)
+        out = self._returned(setup, self._arguments(setup, given, leaves, stubs, in_image), seed)
         value = loss_value(out, setup.size)
         if not gradients or not isinstance(out, Tensor):
             return Result(value)
@@ -566,6 +290,35 @@ class LossFunction:
         of_leaves, of_shifts = dict(zip(leaves, known, strict=False)), known[len(leaves) : -1]
         return Result(value, of_leaves, dict(zip(shifts, of_shifts, strict=True)), float(known[-1]))
 
+    def _returned(self, setup: Setup, arguments: dict[str, Any], seed: int) -> Any:
+        """What the callable returns; raises LossError, or Stops where the user's own code is the cause."""
+        for name in self.code.outer:
+            self.code.place(name, self.code.fixed[name] if name in self.code.fixed else arguments[name])
+        positional = [arguments[name] for name, is_keyword in self.keyword_only.items() if not is_keyword]
+        named = {name: arguments[name] for name, is_keyword in self.keyword_only.items() if is_keyword}
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed is slow: it walks the stack for other devices
+        np.random.seed(seed)
+        random.seed(seed)
+        try:
+            with torch.enable_grad(), Neutral(setup.dtype):
+                return self.function(*positional, **named)
+        except LossError:
+            raise
+        except (Exception, SystemExit) as error:
+            if fault := self._fault_of(str(error), setup):
+                raise Stops(fault) from None
+            raise LossError(describe_error(error, self.function)) from None
+
+    def _stubs(self, setup: Setup, leaves: dict[str, Tensor], in_image: Tensor) -> dict[str, Stub]:
+        if not self.has_networks:
+            return {}
+        unpacked = self.code.uses.unpacked.items()
+        answers = {role: max((n for name, n in unpacked if self.reading.roles.get(name) == role), default=1)
+                   for role in "DG"}  # fmt: skip
+        of_g = StubG(setup, answers["G"], {"zero": torch.zeros(())})
+        of_g.images = images_of("fake", setup, leaves)
+        return {"D": StubD(setup, answers["D"], leaves, in_image), "G": of_g}
+
     def _fault_of(self, text: str, setup: Setup) -> str:
         """The code of the fault for which PyTorch stops the loss with this text; "" if the probe may be the cause."""
         is_known = setup.form == self.code.form
@@ -578,57 +331,53 @@ class LossFunction:
         }
         return next((code for part, (code, is_cause) in causes.items() if part in text and is_cause), "")
 
+    def _arguments(
+        self, setup: Setup, given: dict[str, Array], leaves: dict[str, Tensor], stubs: dict[str, Stub], in_image: Tensor
+    ) -> dict[str, Any]:
+        """The values of the parameters."""
+        pictures = {f"image_{side}": images_of(side, setup, leaves).detach().requires_grad_()
+                    for side in ("real", "fake") if self.extras}  # fmt: skip
+        fixed: dict[str, Any] = pictures | stubs | {
+            "nets": Nets(stubs), "net": Nets({}), "latents": torch.randn(setup.size, LATENT_DIM), "width": LATENT_DIM,
+            "classes": setup.classes, "size": setup.size, "is_real": bool(given["target"][0] == 1),
+            "other_loss": lambda *_, **__: torch.zeros(()),
+        }  # fmt: skip
+        if self.has_networks:
+            fixed |= {side: images_of(side, setup, leaves) for side in ("real", "fake")}
+        arguments = {}
+        for name, role in self.reading.roles.items():
+            if role in fixed:
+                arguments[name] = fixed[role]
+            elif role == "criterion":
+                arguments[name] = Criterion(setup.on, name)
+            elif role in FIXED:
+                arguments[name] = harmless(name, self.code.settings | {"": setup.size})
+            else:
+                arguments[name] = self._argument(role, setup, given, leaves, pictures, in_image)
+        return arguments
+
     def _argument(
-        self, name: str, role: str, setup: Setup, given: dict[str, Array], leaves: dict[str, Tensor],
-        stubs: dict[str, Stub], pictures: dict[str, Tensor], in_image: Tensor
+        self, role: str, setup: Setup, given: dict[str, Array], leaves: dict[str, Tensor],
+        pictures: dict[str, Tensor], in_image: Tensor
     ) -> Any:  # fmt: skip
-        """The value of one parameter."""
-        dtype = torch.float64 if setup.double else torch.float32
-        if role in ("D", "G"):
-            return stubs[role]
-        if role == "nets":
-            return Nets(stubs)
-        if role in ("latents", *FIXED):
-            values: dict[str, Any] = {
-                "latents": torch.randn(setup.size, LATENT_DIM), "width": LATENT_DIM, "classes": setup.classes,
-                "size": setup.size, "net": Nets({}),
-                "other_loss": lambda *_, **__: torch.zeros(()),
-            }  # fmt: skip
-            if role == "criterion":
-                return Criterion(setup.on, name)
-            return values[role] if role in values else harmless(name, self.code.settings | {"": setup.size})
-        if role == "is_real":
-            return bool(given["target"][0] == 1)
-        if self.has_networks and role in ("real", "fake"):
-            return _images(role, setup, leaves)
+        """Outputs of D, class outputs, labels or targets, in the form that the loss takes."""
         if role in leaves:
             value = leaves[role] + 0  # not a leaf, so that it may be changed in place
             if f"image_{role}" in self.reading.roles.values():
                 path = pictures[f"image_{role}"].flatten(1)[:, 0]
                 value = value + in_image * (path - path.detach())
-            if role in CLASSES:
-                value = value.softmax(1) if setup.class_on == "probabilities" and role != "embedding" else value
-            else:
+            if role in SCORES:
                 value = value.sigmoid() if setup.on == "probabilities" else value
+            elif role != "embedding" and setup.class_on == "probabilities":
+                value = value.softmax(1)
         elif role.startswith("labels"):
             value = torch.tensor(given[role]).long()
-            value = nn.functional.one_hot(value, setup.classes).to(dtype) if setup.onehot else value
+            value = nn.functional.one_hot(value, setup.classes).to(setup.dtype) if setup.onehot else value
         else:
-            value = torch.tensor(given["proxy" if role == "proxies" else role], dtype=dtype)
+            value = setup.tensor(given["proxy" if role == "proxies" else role])
         if role in SCORES or role.endswith("target"):
             value = setup.shaped(value)
         return value.detach().numpy() if setup.array and isinstance(value, Tensor) else value
-
-
-def _images(side: str, setup: Setup, leaves: dict[str, Tensor]) -> Tensor:
-    """Images [N, 1, S, S] that say their side and their number; D's gradient passes through their first third."""
-    leaf = leaves.get(side, torch.zeros(setup.size))
-    third = PIXELS // 3
-    path = (leaf - leaf.detach()).unsqueeze(1).expand(-1, third) / third**0.5
-    number = (torch.arange(setup.size) / setup.size).unsqueeze(1).expand(-1, PIXELS - 2 * third)
-    flat = torch.cat([path, torch.full((setup.size, third), 1.0 if side == "real" else -1.0), number], 1)
-    flat[:, -1] = MARK
-    return flat if setup.flat_images else flat.view(-1, 1, 28, 28)
 
 
 def loss_value(out: Any, size: int) -> Array:
@@ -640,7 +389,7 @@ def loss_value(out: Any, size: int) -> Array:
     elif hasattr(out, "__array__"):  # of TensorFlow or JAX
         out = np.asarray(out)
     if not isinstance(out, int | float | np.ndarray | np.number) or isinstance(out, bool):
-        raise LossError(f"it returns {type(out).__name__}, not a number")
+        raise LossError(f"it returns {out if out is None else type(out).__name__}, not a number")
     if type(out) in (int, float) and out == 0:
         raise LossError(
             "it returns the number 0 here: nothing was added to it, as where a loop runs over an empty list"

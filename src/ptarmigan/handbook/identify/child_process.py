@@ -23,9 +23,10 @@ from typing import Any
 from ptarmigan.core.paths import user_path
 from ptarmigan.core.types import UserError, printable
 from ptarmigan.handbook.identify.answer import Identity
+from ptarmigan.handbook.identify.code import Code
 from ptarmigan.handbook.identify.missing import missing_library
 from ptarmigan.handbook.identify.signature import LossError, describe_error
-from ptarmigan.handbook.identify.source import Code, Program, read_source
+from ptarmigan.handbook.identify.source import Program, read_source
 
 SECONDS = 60
 SECONDS_EACH = 15
@@ -45,7 +46,7 @@ def identify_file(target: str, kind: str | None, on: str | None) -> tuple[list[I
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report"
         order |= {"report": str(report), "seconds": SECONDS, "each": SECONDS_EACH}
-        status = _run_child(json.dumps(order))
+        status = _run_child(json.dumps(order), report)
         lines = report.read_text(encoding="utf-8").splitlines() if report.exists() else []
     try:
         return _read_report(path, [json.loads(line) for line in lines], status)
@@ -62,22 +63,36 @@ def split_target(target: str) -> tuple[Path, list[str]]:
     return Path(found[1]), re.findall(name, found[2])
 
 
-def _run_child(order: str) -> int | None:
-    """The child's exit status; None if it ran out of time."""
+def _run_child(order: str, report: Path) -> int | None:
+    """The child's exit status; None if it ran out of time.  Says every two seconds which loss it is at."""
+    began = time.monotonic()
     process = subprocess.Popen(
         [sys.executable, "-P", "-c", "from ptarmigan.handbook.identify.child_process import child_main; child_main()"],
         stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, text=True,
         start_new_session=os.name == "posix", env=os.environ | {"OMP_NUM_THREADS": "1"},
     )  # fmt: skip
+    given: str | None = order
     try:
-        process.communicate(order, timeout=SECONDS)
-        return process.returncode
-    except subprocess.TimeoutExpired:
+        while time.monotonic() < began + SECONDS:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.communicate(given, timeout=2)
+                return process.returncode
+            given = None  # it is sent once
+            text = f"still at {_last_place(report)}, {time.monotonic() - began:.0f} s"
+            print(printable(text), file=sys.stderr, flush=True)
         return None
     finally:
         with contextlib.suppress(OSError):  # end the processes that it started, too
             os.killpg(process.pid, signal.SIGKILL) if os.name == "posix" else process.kill()
         process.wait()
+
+
+def _last_place(report: Path) -> str:
+    """What the child is at: its import, or a loss."""
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        items = [json.loads(line) for line in report.read_text(encoding="utf-8").splitlines()]
+        return str(next((item["at"] for item in reversed(items) if "at" in item), "its import"))
+    return "its import"
 
 
 def _read_report(path: Path, report: list[dict[str, Any]], status: int | None) -> tuple[list[Identity], list[str]]:
@@ -150,12 +165,12 @@ def child_main() -> None:
             tell(public=program.public(), library=missing_library(program.tree))
             losses = list(program.losses(order["names"]))
             _load_torch()
-            program.need(program.imports(), True)
+            program.need(program.imports())
         except UserError as error:
             tell(error=str(error), code=error.code)
             return
         except (Exception, SystemExit) as error:
-            tell(error=f"it cannot be read: {describe_error(error, Program)}", code="import-failed")
+            tell(error=f"it cannot be read: {describe_error(error)}", code="import-failed")
             return
         for name, make in losses:
             tell(at=name)
@@ -169,15 +184,12 @@ def _judge(name: str, make: Callable[[], list[Code]], order: dict[str, Any], tel
 
     code = None
     try:
-        codes = make()
-        if not codes:
-            raise LossError("an instance cannot be made")
-        for code in codes:
+        for code in make():
             for one in identify_code(code, order["kind"], order["on"]):
                 tell(identity=asdict(one))
     except (Exception, SystemExit) as error:
         known = isinstance(error, UserError)
-        text = str(error) if known else describe_error(error, _judge)
+        text = str(error) if known else describe_error(error)
         text = text if text.startswith(name.split(" ")[0]) else f"{name}: {text}"
         if order["names"]:
             tell(error=text, code=error.code if isinstance(error, UserError) else LossError.code)

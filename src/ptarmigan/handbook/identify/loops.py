@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import ast
+import copy
+import functools
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
-from ptarmigan.handbook.identify.signature import (
-    PLAYERS,
-    dotted,
-    harmless_role,
-    is_batch_size,
-    player_of,
-    side_of,
-    words_of,
+from ptarmigan.handbook.identify.names import PLAYERS, harmless_role, is_batch_size, player_of, side_of, words_of
+from ptarmigan.handbook.identify.syntax import (
+    SCOPES,
+    Function,
+    assigned_names,
+    blocks_of,
+    changed_names,
+    read_names,
+    root_of,
 )
-from ptarmigan.handbook.identify.syntax import SCOPES, Function, blocks_of, changed_names
+from ptarmigan.handbook.identify.uses import dotted
 
 CASTS = {"to", "cuda", "type", "float", "cpu"}
+WRAPPERS = {"accelerator", "fabric", "engine", "self", "optimizer"}  # whose backward takes the loss
 
 
 def is_stand_in(name: str, statement: ast.Assign | ast.AnnAssign) -> bool:
@@ -46,40 +50,43 @@ def out_of_place(statement: ast.Expr, name: str) -> ast.stmt:
     return assignment(name, call)
 
 
-def takes_data(statement: ast.stmt) -> bool:
-    """Whether an assignment takes a part of a batch: images, _ = data, or data[0].to(device)."""
-    value = getattr(statement, "value", None)
-    for node in ast.walk(value) if value else []:
-        if (
-            isinstance(node, ast.Subscript)
-            and isinstance(node.slice, ast.Constant)
-            and (isinstance(node.slice.value, str) or {"data", "batch", "sample"} & set(words_of(dotted(node.value))))
-            and not (is_batch_size(str(node.slice.value)) or harmless_role(dotted(node.value)) == "config")
-            and not dotted(node.value).endswith(".shape")
-        ):
-            return True
-    is_unpacked = isinstance(statement, ast.Assign) and isinstance(statement.targets[0], ast.Tuple)
-    while isinstance(value, ast.Call | ast.Attribute):
-        value = value.func if isinstance(value, ast.Call) else value.value
-    is_part = (
-        isinstance(value, ast.Subscript) and isinstance(value.value, ast.Name) and isinstance(value.slice, ast.Constant)
-    )
-    wrapped = getattr(statement, "value", None)
-    while isinstance(wrapped, ast.Call) and (
-        dotted(wrapped.func) == "Variable" or (isinstance(wrapped.func, ast.Attribute) and wrapped.func.attr in CASTS)
-    ):
-        wrapped = wrapped.args[0] if dotted(wrapped.func) == "Variable" else wrapped.func.value  # type: ignore[attr-defined]
-    is_real = any(side_of(name) == "real" for name in changed_names(statement))
-    if is_real and isinstance(wrapped, ast.Name) and isinstance(getattr(statement, "value", None), ast.Call):
+def takes_data(statement: ast.Assign | ast.AnnAssign) -> bool:
+    """Whether an assignment takes a part of a batch: images, _ = data, or data[0].to(device); or draws images."""
+    value, text, names = statement.value, ast.unparse(statement), changed_names(statement)
+    if any(isinstance(node, ast.Subscript) and _is_of_batch(node) for node in ast.walk(value or ast.Pass())):
         return True
-    words = {word for name in changed_names(statement) for word in words_of(name)}
-    if "randint(" in ast.unparse(statement) and words & {"labels", "label", "y", "c", "classes"}:
+    is_real = any(side_of(name) == "real" for name in names)
+    words = {word for name in names for word in words_of(name)}
+    if isinstance(value, ast.Name):
+        return isinstance(statement, ast.Assign) and isinstance(statement.targets[0], ast.Tuple)
+    if is_real and isinstance(value, ast.Call) and isinstance(_uncast(value), ast.Name):
         return True
-    if re.search(r"\b(rand|randn|uniform|normal)\(", ast.unparse(statement)) and (
-        is_real or words & {"imgs", "images", "img"}
-    ):
+    if "randint(" in text and words & {"labels", "label", "y", "c", "classes"}:
         return True
-    return is_part or (is_unpacked and isinstance(value, ast.Name) and value is getattr(statement, "value", None))
+    if re.search(r"\b(rand|randn|uniform|normal)\(", text) and (is_real or words & {"imgs", "images", "img"}):
+        return True
+    part = root_of(value) if value else None
+    return isinstance(part, ast.Subscript) and isinstance(part.value, ast.Name) and isinstance(part.slice, ast.Constant)
+
+
+def _is_of_batch(node: ast.Subscript) -> bool:
+    """batch["images"] or data[0], and not config["batch_size"]."""
+    owner, key = dotted(node.value), node.slice.value if isinstance(node.slice, ast.Constant) else None
+    if key is None or is_batch_size(str(key)) or harmless_role(owner) == "config" or owner.endswith(".shape"):
+        return False
+    return isinstance(key, str) or bool({"data", "batch", "sample"} & set(words_of(owner)))
+
+
+def _uncast(value: ast.expr) -> ast.expr:
+    """x of Variable(x), or of x.to(device)."""
+    while isinstance(value, ast.Call):
+        if dotted(value.func) == "Variable":
+            value = value.args[0]
+        elif isinstance(value.func, ast.Attribute) and value.func.attr in CASTS:
+            value = value.func.value
+        else:
+            break
+    return value
 
 
 def backward_calls(body: list[ast.stmt], function: str = "") -> Iterator[tuple[ast.stmt, ast.expr, ast.expr | None]]:
@@ -103,16 +110,8 @@ def backward_calls(body: list[ast.stmt], function: str = "") -> Iterator[tuple[a
             if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
                 continue
             owner, attribute = node.func.value, node.func.attr
-            if (
-                attribute == "manual_backward"
-                or (attribute == "gradient" and "tape" in dotted(owner))
-                or (
-                    attribute == "backward"
-                    and node.args
-                    and words_of(dotted(owner))[-1:]
-                    in (["accelerator"], ["fabric"], ["engine"], ["self"], ["optimizer"])
-                )
-            ):
+            is_given = attribute == "backward" and node.args and WRAPPERS & {*words_of(dotted(owner))[-1:]}
+            if is_given or attribute == "manual_backward":
                 yield statement, node.args[0], None
             elif attribute == "backward":
                 if isinstance(owner, ast.Call) and dotted(owner.func).endswith(".scale") and owner.args:
@@ -180,3 +179,69 @@ def trail_before(body: list[ast.stmt], target: ast.stmt) -> tuple[list[ast.stmt]
         else:
             before.append(statement)
     return before, False
+
+
+def loss_statements(
+    body: list[ast.stmt], group: list[Any], is_safe: Callable[[ast.stmt], bool]
+) -> tuple[list[ast.stmt], set[str]]:
+    """The statements that make a group's loss and return it, and the names that they read from outside."""
+    parts: dict[ast.stmt, ast.expr] = {}
+    for statement, value, factor in group:
+        value = ast.BinOp(value, ast.Mult(), factor) if factor else value
+        parts[statement] = ast.BinOp(parts[statement], ast.Add(), value) if statement in parts else value
+    trail, _ = trail_before(body, group[-1][0])
+    steps = [*trail, group[-1][0]]
+    names = {statement: f"_part{number}" for number, statement in enumerate(steps) if statement in parts}
+    steps = [assignment(names[s], parts[s]) if s in names else s for s in steps]
+    loads: list[ast.expr] = [ast.Name(name, ast.Load()) for name in names.values()]
+    total = functools.reduce(lambda a, b: ast.BinOp(a, ast.Add(), b), loads)
+    needed = {*names.values()}
+    kept = _slice(copy.deepcopy(steps), needed, is_safe)
+    return [*kept, ast.Return(total)], {name for name in needed if "." not in name}
+
+
+def _slice(statements: list[ast.stmt], needed: set[str], is_safe: Callable[[ast.stmt], bool]) -> list[ast.stmt]:
+    """The statements that define the needed names; `needed` becomes the names that they read from outside."""
+    kept: list[ast.stmt] = []
+    for statement in reversed(statements):
+        targets = changed_names(statement)
+        if not targets & needed or isinstance(statement, (*SCOPES, ast.Import, ast.ImportFrom)):
+            continue
+        if isinstance(statement, ast.Assign | ast.AnnAssign):
+            is_given = takes_data(statement) or all(is_stand_in(name, statement) for name in targets)
+            if is_given or not is_safe(statement):
+                continue
+        if isinstance(statement, ast.If | ast.With | ast.For | ast.While | ast.Try):
+            statement = _prune(statement, needed, is_safe)
+        elif isinstance(statement, ast.Expr):
+            statement = out_of_place(statement, next(iter(targets)))
+            needed |= read_names(statement)
+        else:
+            if isinstance(statement, ast.Assign):
+                needed -= {name for target in statement.targets for name in assigned_names(target)}
+            needed |= read_names(statement)
+        kept.append(statement)
+    return kept[::-1]
+
+
+def _prune(statement: ast.stmt, needed: set[str], is_safe: Callable[[ast.stmt], bool]) -> ast.stmt:
+    """A compound statement with those statements of its blocks that define the needed names."""
+    statement = copy.copy(statement)
+    if isinstance(statement, ast.Try):
+        statement = ast.If(ast.Constant(True), statement.body, [])
+    if isinstance(statement, ast.With):
+        statement.body = _slice(statement.body, needed, is_safe) or [ast.Pass()]
+        needed |= set().union(*map(read_names, statement.items))
+        return statement
+    after = set(needed)
+    if isinstance(statement, ast.For | ast.While):
+        _slice(statement.body, after, is_safe)
+        after |= needed
+    for part in ("body", "orelse"):
+        inner = set(after)
+        block = _slice(getattr(statement, part), inner, is_safe)
+        setattr(statement, part, block or ([ast.Pass()] if part == "body" else []))
+        needed |= inner
+    needed |= read_names(statement.iter if isinstance(statement, ast.For) else statement.test)  # type: ignore[attr-defined]
+    needed -= assigned_names(statement.target) if isinstance(statement, ast.For) else set()
+    return statement

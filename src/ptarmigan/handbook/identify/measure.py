@@ -8,8 +8,9 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import torch
 
-from ptarmigan.handbook.identify.call import Gradients, LossFunction, Setup
+from ptarmigan.handbook.identify.call import Gradients, LossFunction
 from ptarmigan.handbook.identify.signature import LossError
+from ptarmigan.handbook.identify.stand_ins import Setup
 from ptarmigan.handbook.identify.terms import (
     LOGITS,
     NEAR,

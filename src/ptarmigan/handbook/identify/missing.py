@@ -7,7 +7,10 @@ import importlib
 import importlib.util
 from typing import Any
 
-from ptarmigan.handbook.identify.signature import LATENTS, LossError, words_of
+from ptarmigan.handbook.identify.names import LATENTS, words_of
+from ptarmigan.handbook.identify.signature import LossError
+from ptarmigan.handbook.identify.syntax import root_of
+from ptarmigan.handbook.identify.uses import dotted
 
 MOVES = {"variable", "var", "cuda", "device", "gpu", "tensor"}  # words of a function that returns its argument
 LIBRARIES = {"tensorflow", "keras", "jax", "flax", "torchvision", "torchaudio", "monai", "pytorch_lightning",
@@ -77,9 +80,7 @@ class Quiet(ast.NodeTransformer):
         self.missing = missing
 
     def _is_missing(self, node: ast.AST) -> bool:
-        while isinstance(node, ast.Call | ast.Attribute):
-            node = node.func if isinstance(node, ast.Call) else node.value
-        return isinstance(node, ast.Name) and node.id in self.missing
+        return dotted(root_of(node)) in self.missing
 
     def visit_Expr(self, node: ast.Expr) -> ast.stmt:
         is_call = isinstance(node.value, ast.Call) and self._is_missing(node.value)

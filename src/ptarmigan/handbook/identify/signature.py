@@ -9,78 +9,34 @@ value.  A clear name or a clear use in the source decides; an unclear parameter 
 
 from __future__ import annotations
 
-import ast
 import inspect
-import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import permutations
 from typing import Any
 
 from ptarmigan.core.types import UserError
+from ptarmigan.handbook.identify.names import (
+    CRITERIA,
+    HARMLESS,
+    IMAGES,
+    LABELS,
+    OTHER_LOSSES,
+    network_of,
+    side_of,
+    sort_of,
+    words_of,
+)
+from ptarmigan.handbook.identify.uses import Uses
 
 SCORES = ("real", "fake", "output")
 CLASSES = ("class", "class_real", "class_fake", "twin_fake", "embedding")
+SIDED = ("score", "labels", "target")  # sorts of which real and fake have one each
 LABEL_ROLES = ("labels", "labels_real", "labels_fake")
-HARMLESS = {  # role -> the words of its names; the values are in call.py
-    "weight": {
-        "lam", "lambda", "lmbda", "weight", "weights", "coef", "coeff", "alpha", "beta", "gamma", "factor", "scale",
-    },
-    "zero": {"gp", "penalty", "r1", "reg", "regularizer", "regularization"},
-    "one": {"epoch", "epochs", "step", "steps", "iter", "iteration", "margin", "idx", "i", "depth", "stage", "level"},
-    "off": {"cuda", "ddp", "rank", "verbose", "debug", "distributed", "gpu", "gpus"},
-    "config": {
-        "cfg", "config", "param", "params", "conf", "opt", "opts", "args", "hparams", "hps", "hp", "flags", "gain",
-        "sync", "phase",
-    },
-}  # fmt: skip
 NAMED = ("criterion", "other_loss", "net")  # given a stand-in, and named in a note
 FIXED = (*HARMLESS, *NAMED, "classes", "device", "width", "size", "image_real", "image_fake")
-
-OUTPUTS = {
-    "pred", "preds", "prediction", "predictions", "predicted", "logit", "logits", "output", "outputs", "out", "prob",
-    "probs", "probability", "probabilities", "score", "scores", "validity", "hat", "yhat", "critic", "disc", "input",
-    "inputs", "sigmoid",
-}  # fmt: skip
-LABELS = {"label", "labels", "lbl", "lbls", "y", "digits", "onehot", "hot", "lab"}
-CLASS_WORDS = {
-    "class", "classes", "cls", "clf", "aux", "auxiliary", "category", "c", "classifier", "condition", "conditions",
-    "cond",
-}  # fmt: skip
-TARGETS = {"target", "targets", "true", "tgt", "gt", "ones", "zeros", "valid"}
-EMBEDDINGS = {"embedding", "embeddings", "embed", "proxy", "proxies"}
-WHOLE_NAMES = {  # without underscores, in lower case
-    "classes": ("k", "numclasses", "nclasses", "nbclasses", "nclass"),
-    "criterion": ("criterion", "lossfn", "advloss", "advcriterion", "criteriongan", "adversarialloss"),
-    "device": ("device",),
-    "width": ("zdim", "latentdim", "nz", "noisedim", "zsize", "codedim"),
-    "size": ("batchsize", "numimages", "bs", "nimages", "bsize", "batchnum", "minibatch", "minibatchsize", "batchsz",
-             "nbatch", "trainbatchsize", "curbatchsize", "currentbatchsize"),
-}  # fmt: skip
-LATENTS = {"z", "noise", "latent", "latents", "noises", "znoise"}
-NETWORK_WORDS = {
-    "D": {"d", "dis", "disc", "discriminator", "discriminators", "critic", "netd", "dnet", "msd", "mpd", "discrim"},
-    "G": {"g", "gen", "generator", "generators", "netg", "gnet"},
-}
-BESIDE_NETWORK = {"net", "network", "a", "b", "ab", "ba", "x", "y", "s", "t", "1", "2", "ema", "patch", "mapping",
-                  "synthesis", "local", "global", "multi", "scale", "model"}  # fmt: skip
-NO_NETWORK = {"loss", "opt", "optim", "optimizer", "criterion", "scaler", "scheduler", "lr", "logits", "real", "fake"}
-IMAGES = {"x", "image", "images", "img", "imgs", "data", "batch", "samples", "photo", "photos", "features", "feats",
-          "feat", "fmap", "fmaps", "hr", "sr"}  # fmt: skip
-CRITERIA = {"adversarial", "adv", "gan", "criterion", "crit", "bce", "mse", "loss", "fn", "objective"}
-OTHER_LOSSES = {
-    "l1", "l2", "kl", "kld", "tv", "perceptual", "percep", "vgg", "lpips", "matching", "fm", "recon", "reconstruction",
-    "cycle", "identity", "idt", "id", "content", "style", "pixel", "pixelwise", "ssim", "gp", "penalty", "r1", "r2",
-    "path", "feature", "features", "huber", "charbonnier", "dice", "mel", "spectral", "triplet", "vae", "elbo", "mmd",
-    "regularize", "regularization", "regularizer", "continuous", "info", "variation", "gram", "ortho", "orthogonal",
-}  # fmt: skip
-PLAYERS = {
-    "d": {"d", "disc", "discriminator", "critic", "dis", "lossd", "discrim", "msd", "mpd", "errd"},
-    "g": {"g", "gen", "generator", "lossg", "errg"},
-    "bce": {"bce", "binary", "criterion"},
-    "class": {"class", "cls", "classification", "classifier", "aux", "auxiliary", "categorical"},
-}
-PROBABILITIES = {"prob", "probs", "probability", "probabilities"}
+UNLIKE_D = {*CRITERIA, *OTHER_LOSSES, "network", "encoder", "enc", "extractor", "augment", "aug", "transform", "e",
+            "noise", "mixing", "variable", "classifier", "inception", "sample", "to", "activation", "act"}  # fmt: skip
 
 
 class LossError(UserError):
@@ -101,114 +57,16 @@ class SeveralLosses(LossError):
         self.keys = list(out) if isinstance(out, dict) else list(range(len(out)))
 
 
-# --- the source ---
-
-
-@dataclass
-class Uses:
-    """What the source of a loss does with its names; an attribute of self is written "self.x"."""
-
-    text: str = ""
-    called: dict[str, list[ast.Call]] = field(default_factory=dict)
-    flags: set[str] = field(default_factory=set)  # tested, or compared with a number
-    optional: set[str] = field(default_factory=set)  # compared with None
-    sizes: set[str] = field(default_factory=set)  # of tensors that it makes
-    listed: set[str] = field(default_factory=set)  # iterated over
-    words: dict[str, list[str]] = field(default_factory=dict)  # compared with these strings
-    ranks: dict[str, int] = field(default_factory=dict)  # how many sizes its shape is unpacked into
-    aliases: dict[str, str] = field(default_factory=dict)  # of y = x, or y = x.to(device)
-    unpacked: dict[str, int] = field(default_factory=dict)  # how many values a call's result is unpacked into
-    returned: list[str] = field(default_factory=list)  # the names in the tuple that it returns
-
-    def inputs_of(self, network: str) -> set[str]:
-        """The names that are handed to a network."""
-        found = {a.id for c in self.called.get(network, ()) for a in c.args if isinstance(a, ast.Name)}
-        for name in list(found):
-            while (name := self.aliases.get(name, "")) and name not in found:
-                found.add(name)
-        return found
-
-
-def dotted(node: ast.AST | None) -> str:
-    """a.b.c of a name or an attribute, else ""."""
-    if isinstance(node, ast.Attribute):
-        start = dotted(node.value)
-        return f"{start}.{node.attr}" if start else ""
-    return node.id if isinstance(node, ast.Name) else ""
-
-
-def uses_of(node: ast.AST) -> Uses:
-    """Read the uses of names in a function or a class."""
-    uses, checked = Uses(ast.unparse(node)), set[str]()
-    for n in ast.walk(node):
-        if isinstance(n, ast.Call):
-            name = dotted(n.func).removesuffix(".forward").removesuffix(".module")
-            uses.called.setdefault(name, []).append(n)
-            arguments = [dotted(argument) for argument in n.args]
-            if name in ("zip", "enumerate", "len"):
-                uses.listed |= {*arguments} if name != "len" else set()
-            elif name.rsplit(".")[-1] in ("randn", "rand", "ones", "zeros", "randint", "normal"):
-                parts = [part for argument in n.args for part in getattr(argument, "elts", [argument])]
-                uses.sizes |= {part.id for part in parts if isinstance(part, ast.Name)}
-            if name == "isinstance":
-                checked |= {*arguments[:1]}
-            elif name in ("float", "int", "bool") or name.rsplit(".")[-1] in ("full", "full_like", "new_full", "fill_"):
-                given = [dotted(word.value) for word in n.keywords if word.arg == "fill_value"]
-                uses.flags |= {*(given or arguments[-1:])}
-        elif isinstance(n, ast.For | ast.comprehension):
-            uses.listed.add(dotted(n.iter))
-        elif isinstance(n, ast.Subscript) and isinstance(n.value, ast.Dict):
-            uses.words.setdefault(dotted(n.slice), []).extend(_strings(n.value.keys))
-        elif isinstance(n, ast.Subscript) and isinstance(n.slice, ast.Constant | ast.UnaryOp):
-            uses.listed.add(dotted(n.value))
-        elif isinstance(n, ast.Compare):
-            _read_comparison(uses, n)
-        elif isinstance(n, ast.If | ast.IfExp | ast.Assert):
-            tests = n.test.values if isinstance(n.test, ast.BoolOp) else [n.test]
-            uses.flags |= {dotted(test.operand if isinstance(test, ast.UnaryOp) else test) for test in tests}
-        elif isinstance(n, ast.Assign) and isinstance(n.targets[0], ast.Tuple) and dotted(n.value).endswith(".shape"):
-            uses.ranks[dotted(n.value).removesuffix(".shape")] = len(n.targets[0].elts)
-        elif isinstance(n, ast.Assign) and isinstance(n.targets[0], ast.Tuple) and isinstance(n.value, ast.Call):
-            uses.unpacked[dotted(n.value.func)] = len(n.targets[0].elts)
-        elif isinstance(n, ast.Assign) and dotted(n.targets[0]):
-            value: ast.AST = n.value
-            while isinstance(value, ast.Call):
-                is_variable = dotted(value.func) == "Variable" and value.args
-                value = value.args[0] if is_variable else getattr(value.func, "value", ast.Constant(None))
-            if dotted(value) != dotted(n.targets[0]):
-                uses.aliases[dotted(n.targets[0])] = dotted(value)
-        elif isinstance(n, ast.Return) and isinstance(n.value, ast.Tuple):
-            uses.returned = [dotted(part).rsplit(".")[-1] for part in n.value.elts]
-    uses.listed -= checked | {""}
-    return uses
-
-
-def _read_comparison(uses: Uses, n: ast.Compare) -> None:
-    name, other = dotted(n.left), n.comparators[0]
-    if isinstance(n.left, ast.Call) and isinstance(n.left.func, ast.Attribute):  # mode.lower() == "hinge"
-        name = dotted(n.left.func.value)
-    parts = other.elts if isinstance(other, ast.Tuple | ast.List | ast.Set) else [other]
-    if words := _strings(parts):
-        uses.words.setdefault(name, []).extend(words)
-    elif isinstance(other, ast.Constant) and other.value is None:
-        uses.optional.add(name)
-    elif name and all(isinstance(part, ast.Constant) for part in parts):
-        uses.flags.add(name)
-
-
-def _strings(nodes: Any) -> list[str]:
-    return [n.value for n in nodes if isinstance(n, ast.Constant) and isinstance(n.value, str)]
-
-
-# --- the parameters ---
-
-
 @dataclass(frozen=True)
 class Reading:
     """One way to read a signature: {parameter: role} for each parameter that gets a value."""
 
     roles: dict[str, str]
     guessed: bool = False  # the names do not show which parameter is which
+
+    def renamed(self, roles: dict[str, str]) -> Reading:
+        """The same with some roles renamed."""
+        return Reading({name: roles.get(role, role) for name, role in self.roles.items()}, self.guessed)
 
 
 def parameters_of(function: Callable[..., Any], also: tuple[str, ...] = ()) -> dict[str, bool]:
@@ -222,118 +80,83 @@ def parameters_of(function: Callable[..., Any], also: tuple[str, ...] = ()) -> d
     return {p.name: p.kind is p.KEYWORD_ONLY or p.default is not p.empty for p in given}
 
 
-def player_of(name: str) -> str | None:
-    """The kind of loss that a function's name suggests: d, g, bce or class; None where it suggests none or several."""
-    words = words_of(name)
-    players = [kind for word in words for kind in ("d", "g") if word in PLAYERS[kind]]
-    if players:
-        return players[0]  # g_negative_of_d is G's
-    found = [kind for kind, known in PLAYERS.items() if known & set(words)]
-    return found[0] if len(found) == 1 else None
-
-
-def is_other_loss(name: str, parameters: list[str]) -> bool:
-    """Whether its names show that a loss is not adversarial: a distance, a divergence, a penalty alone."""
-    words, given = set(words_of(name)), {word for one in parameters for word in words_of(one)}
-    if given & {"mu", "logvar", "sigma"}:
-        return True
-    return bool(words & OTHER_LOSSES) and not words & (PLAYERS["d"] | PLAYERS["g"] | {"gan", "adv", "adversarial"})
-
-
-def names_probabilities(names: list[str]) -> bool:
-    """Whether one of the names denotes a probability, and not its logarithm."""
-    return any(PROBABILITIES & set(words_of(name)) and "log" not in words_of(name) for name in names)
-
-
-def network_of(name: str, strict: bool = False) -> str | None:
-    """D or G, if a name can be that of a network; `strict`: if it can be nothing else."""
-    words = words_of(name.removeprefix("self.").removesuffix(".module"))
-    if NO_NETWORK & set(words) or (strict and set(words) - NETWORK_WORDS["D"] - NETWORK_WORDS["G"] - BESIDE_NETWORK):
-        return None
-    return next((role for word in words for role, known in NETWORK_WORDS.items() if word in known), None)
-
-
-def readings(parameters: list[str], function: str, kind: str | None, uses: Uses | None = None) -> list[Reading]:
+def readings(parameters: list[str], function: str, kind: str | None, uses: Uses) -> list[Reading]:
     """The ways to read a signature, the most likely first; `kind` was declared or is suggested by the name.
 
     Raises LossError if a parameter's role cannot be determined.
     """
-    uses = uses or Uses()
     fixed = _networks(parameters, uses)
     networks = bool({"D", "nets"} & {*fixed.values()})
-    if "G" in fixed.values() and not networks:
-        raise LossError("it takes a generator but no discriminator, so it is not a loss", "signature-unclear")
-    sorts = {name: _sort(name) for name in parameters if name not in fixed}
-    fakes = [name for name in sorts if side_of(name) == "fake"]
-    for name, sort in sorts.items():
-        words = set(words_of(name))
-        has_other = len(sorts) > 1 and sort in ("score", "target", "labels") and not networks
-        if name in uses.sizes and sort == "score":
-            sorts[name] = "size"
-        elif name in uses.flags and name not in uses.optional and has_other:
-            sorts[name] = "is_real"
-        elif networks and any(name in uses.inputs_of(net) for net, role in fixed.items() if role in ("D", "net")):
-            sorts[name] = "score" if sort in ("target", "twin_fake") else sort
-        elif (
-            sort == "target"
-            and "true" in words
-            and fakes
-            and not any("pred" in words_of(one) or side_of(one) == "real" for one in sorts)
-        ):
-            sorts[name] = "score"
-    if kind in ("d", "g") and not {"labels", "target", "is_real"} & {*sorts.values()}:
-        sorts |= {name: "score" for name, sort in sorts.items() if sort == "class" and LABELS & set(words_of(name))}
-    if (
-        not networks
-        and not {"score", "class", "twin_fake", "embedding"} & {*sorts.values()}
-        and {side_of(name) for name in sorts} >= {"real", "fake"}
-    ):
-        sorts |= {name: "score" for name, sort in sorts.items() if sort in ("labels", "target") and side_of(name)}
-    pictures = [name for name, sort in sorts.items() if sort == "score" and (IMAGES - {"x"}) & set(words_of(name))]
-    if not networks and len(pictures) < list(sorts.values()).count("score"):
+    sorts = _sorts([name for name in parameters if name not in fixed], fixed, kind, uses)
+    pictures = [name for name, sort in sorts.items() if sort == "score" and (IMAGES - {"x"}) & {*words_of(name)}]
+    if not networks and len(pictures) < [*sorts.values()].count("score"):
         fixed |= {name: f"image_{side_of(name) or 'real'}" for name in pictures}
         sorts = {name: sort for name, sort in sorts.items() if name not in fixed}
-    has_class = any(sort in ("class", "twin_fake", "embedding") for sort in sorts.values())
-    has_target = any(sort in ("labels", "target", "is_real") for sort in sorts.values())
-    one_score = list(sorts.values()).count("score") == 1 and not has_class
+    has_class = bool({"class", "twin_fake", "embedding"} & {*sorts.values()})
+    one_score = [*sorts.values()].count("score") == 1 and not has_class
+    has_target = bool({"labels", "target", "is_real"} & {*sorts.values()})
     unclear: list[str] = []
     for name, sort in sorts.items():
-        side = "real" if set(words_of(name)) & {"true"} and sort == "score" else side_of(name)
-        if sort == "class" and networks:
-            fixed[name] = "labels"
-        elif sort == "class":
+        words, side = {*words_of(name)}, side_of(name)
+        if sort == "score":
+            is_real = "true" in words or (networks and not side and (IMAGES & words or "real" in fixed.values()))
+            side = "real" if is_real else side
+            if side and not (one_score and has_target and not networks):
+                fixed[name] = side
+            else:
+                unclear.append(name)
+        elif sort == "class" and not networks:
             fixed[name] = f"class_{side}" if side and not (side == "fake" and kind == "class") else "class"
-        elif sort == "labels" and (has_class or networks):
-            fixed[name] = f"labels_{side}" if side else "labels"
+        elif sort == "class" or (sort == "labels" and (has_class or networks)):
+            fixed[name] = f"labels_{side}" if side and sort == "labels" else "labels"
         elif sort in ("labels", "target"):
-            words = set(words_of(name))
             side = side or ("real" if words & {"ones", "valid"} else "fake" if "zeros" in words else None)
             fixed[name] = f"{side}_target" if side and not one_score else "target"
-        elif sort != "score":
-            fixed[name] = sort
-        elif networks and not side and (IMAGES & set(words_of(name)) or "real" in fixed.values()):
-            fixed[name] = "real"
-        elif side and not (one_score and has_target and not networks):
-            fixed[name] = side
         else:
-            unclear.append(name)
+            fixed[name] = sort
+    _check(fixed, networks)
+    if kind == "class" and not has_class and {"target", "is_real"} & {*fixed.values()} and len(unclear) == 1:
+        return [Reading({name: fixed.get(name, "class") for name in parameters}).renamed({"target": "labels"})]
+    ways = _complete(parameters, fixed, unclear, function, kind)
+    as_targets = {"labels_real": "real_target", "labels_fake": "fake_target"}
+    return ways + [way.renamed(as_targets) for way in ways if networks and as_targets.keys() & {*fixed.values()}]
+
+
+def _sorts(names: list[str], fixed: dict[str, str], kind: str | None, uses: Uses) -> dict[str, str]:
+    """What each parameter beside the networks stands for, by its name and by what the source does with it."""
+    sorts = {name: sort_of(name) for name in names}
+    networks = bool({"D", "nets"} & {*fixed.values()})
+    inputs = set[str]().union(*(uses.inputs_of(net) for net, role in fixed.items() if role in ("D", "net")))
+    has_fake = any(side_of(name) == "fake" for name in names)
+    has_other = any("pred" in words_of(name) or side_of(name) == "real" for name in names)
+    for name, sort in sorts.items():
+        if name in uses.sizes and sort == "score":
+            sorts[name] = "size"
+        elif name in uses.flags - uses.optional and len(sorts) > 1 and sort in SIDED and not networks:
+            sorts[name] = "is_real"
+        elif networks and name in inputs:
+            sorts[name] = "score" if sort in ("target", "twin_fake") else sort
+        elif sort == "target" and "true" in words_of(name) and has_fake and not has_other:
+            sorts[name] = "score"
+    if kind in ("d", "g") and not {"labels", "target", "is_real"} & {*sorts.values()}:
+        sorts |= {name: "score" for name, sort in sorts.items() if sort == "class" and LABELS & {*words_of(name)}}
+    has_outputs = networks or {"score", "class", "twin_fake", "embedding"} & {*sorts.values()}
+    if not has_outputs and {side_of(name) for name in sorts} >= {"real", "fake"}:
+        sorts |= {name: "score" for name, sort in sorts.items() if sort in SIDED and side_of(name)}
+    return sorts
+
+
+def _check(fixed: dict[str, str], networks: bool) -> None:
+    """Raises LossError if D is missing, or if two parameters have a role that only one can have."""
+    for role, what in (("G", "a generator"), ("latents", "latents")):
+        if role in fixed.values() and not networks:
+            raise LossError(f"it takes {what} but no discriminator, so it is not a loss", "signature-unclear")
     repeats = ("latents", "D", "G", *FIXED, *(("real", "fake", *LABEL_ROLES) if networks else ()))
     for role in fixed.values():
         alike = [name for name in fixed if fixed[name] == role and role not in repeats]
         if len(alike) > 1:
-            raise LossError(
-                f"{_listed(alike)} both look like {role}; bind what is not D's output with functools.partial",
-                "signature-unclear",
-            )
-    if kind == "class" and not has_class and set(fixed.values()) & {"target", "is_real"} and len(unclear) == 1:
-        return [Reading({n: {"target": "labels"}.get(fixed.get(n, ""), fixed.get(n, "class")) for n in parameters})]
-    if "latents" in fixed.values() and not networks:
-        raise LossError("it takes latents but no discriminator, so it is not a loss", "signature-unclear")
-    ways = _complete(parameters, fixed, unclear, function, kind)
-    as_targets = {"labels_real": "real_target", "labels_fake": "fake_target"}
-    if networks and as_targets.keys() & {*fixed.values()}:
-        ways += [Reading({name: as_targets.get(role, role) for name, role in way.roles.items()}) for way in ways]
-    return ways
+            text = f"{_listed(alike)} look like {role}; bind what is not D's output with functools.partial"
+            raise LossError(text, "signature-unclear")
 
 
 def _complete(
@@ -341,23 +164,22 @@ def _complete(
 ) -> list[Reading]:
     """The readings in which the unclear parameters take the roles that are still free."""
     taken = set(fixed.values())
+    free = [role for role in ("real", "fake") if role not in taken]
 
     def reading(*roles: str, guessed: bool = False) -> Reading:
         every = fixed | dict(zip(unclear, roles, strict=True))
         return Reading({name: every[name] for name in parameters}, guessed)
 
-    free = [role for role in ("real", "fake") if role not in taken]
     if not unclear:
         return [reading()]
     if len(unclear) == 1 and taken & {"target", "is_real"} and len(free) == 2:
         if "target" not in taken or kind in ("d", "g", "bce"):
             return [reading("output")]
-        as_class = {name: "labels" if role == "target" else role for name, role in reading("class").roles.items()}
-        return [reading("output"), Reading(as_class)]
+        return [reading("output"), reading("class").renamed({"target": "labels"})]
     if len(unclear) == 1 and "labels" in taken and not taken & {*CLASSES, "D"}:
         return [reading("class")]
     if len(unclear) == 1 and len(free) == 2:
-        side = "real" if "D" in taken and "G" in taken else side_of(function)
+        side = "real" if {"D", "G"} <= taken else side_of(function)
         sides = [side] if side else ["fake", "real"] if kind == "d" else ["fake"]
         return [reading(half, guessed=len(sides) > 1 or kind is None) for half in sides]
     if len(unclear) != len(free):
@@ -381,89 +203,28 @@ def _networks(parameters: list[str], uses: Uses) -> dict[str, str]:
     """
     found: dict[str, str] = {}
     for name in parameters:
-        words = set(words_of(name.removeprefix("self.")))
-        network, is_called = network_of(name), name in uses.called
+        words = {*words_of(name.removeprefix("self."))}
+        network, calls = network_of(name), uses.called.get(name, [])
+        is_sure = name in ("D", "netD", "discriminator", "net_D", "disc_net", "self.D")
+        is_sure |= network == "G" and name.lower() in ("g", "netg", "generator", "gen")
         if any(network_of(one.removeprefix(f"{name}.")) for one in uses.called if one.startswith(f"{name}.")):
             found[name] = "nets"
-            continue
-        sure = name in ("D", "netD", "discriminator", "net_D", "disc_net", "self.D")
-        sure |= network == "G" and name.lower() in ("g", "netg", "generator", "gen") and len(parameters) > 1
-        if network and (is_called or (sure and len(parameters) > 1)):
+        elif network and (calls or (is_sure and len(parameters) > 1)):
             found[name] = network
-        elif is_called and words & OTHER_LOSSES:
+        elif calls and words & OTHER_LOSSES:
             found[name] = "other_loss"
-        elif is_called and words & CRITERIA and any(len(c.args) + len(c.keywords) > 1 for c in uses.called[name]):
+        elif calls and words & CRITERIA and any(len(call.args) + len(call.keywords) > 1 for call in calls):
             found[name] = "criterion"
-        elif is_called:
+        elif calls:
             found[name] = "net"
     if not {"D", "nets"} & {*found.values()}:
-        beside = {*CRITERIA, *OTHER_LOSSES, "network", "encoder", "enc", "extractor", "augment", "aug", "transform",
-                  "e", "noise", "mixing", "variable", "classifier", "inception", "sample", "to"}  # fmt: skip
-        one = [name for name, role in found.items() if role == "net" and not beside & set(words_of(name))]
+        one = [name for name, role in found.items() if role == "net" and not UNLIKE_D & {*words_of(name)}]
         found |= {one[0]: "D"} if len(one) == 1 else {}
-    context = any(_sort(name) == "latents" or (IMAGES - {"x"}) & set(words_of(name)) for name in parameters)
+    context = any(sort_of(name) == "latents" or (IMAGES - {"x"}) & {*words_of(name)} for name in parameters)
     if "D" not in found.values() and (context or "G" in found.values()):
         found |= {name: "D" for name in parameters if network_of(name) == "D" and len(words_of(name)) == 1}
-    found |= {name: "net" for name in parameters if {"buffer", "pool"} & set(words_of(name))}
+    found |= {name: "net" for name in parameters if {"buffer", "pool"} & {*words_of(name)}}
     return found if "D" in found.values() or uses.called else {}
-
-
-def _sort(name: str) -> str:
-    """What a name stands for, without its side: a role, or class, labels, target or score."""
-    name = name.removeprefix("self.")
-    words = set(words_of(name))
-    whole = name.lower().replace("_", "")
-    if {"is", "real"} <= words or whole.startswith(("isreal", "realorfake", "targetisreal")):
-        return "is_real"
-    for role, names in WHOLE_NAMES.items():
-        if whole in names or (role == "classes" and whole.endswith(("numclasses", "nclasses"))):
-            return role
-    if role := harmless_role(name):
-        return role
-    if words & LATENTS and not {"d", "g", "z"} <= words:
-        return "latents"
-    if words & EMBEDDINGS:
-        return next((word for word in ("proxy", "proxies") if word in words), "embedding")
-    if "twin" in words or name.lower().strip("_") in ("t_fake", "fake_t"):
-        return "twin_fake"
-    is_output, is_label, is_class = bool(words & OUTPUTS), bool(words & LABELS), bool(words & CLASS_WORDS)
-    if words & TARGETS and not words & IMAGES:
-        return "labels" if is_class else "target"
-    if words & {"logprob", "logprobs"}:
-        return "class"
-    if is_label and not is_output:
-        return "labels"
-    return "class" if is_class or (is_label and words & {"label", "labels"}) else "score"
-
-
-def is_batch_size(name: str) -> bool:
-    return name.removeprefix("self.").lower().replace("_", "") in WHOLE_NAMES["size"]
-
-
-def harmless_role(name: str) -> str:
-    """The role of what stands beside D's outputs and gets a harmless value, or ""."""
-    words = set(words_of(name))
-    if words & {"real", "fake", "pred", "logits"}:
-        return ""
-    if name and (not words or words_of(name)[0] in ("use", "with", "enable")):
-        return "off"
-    return "device" if "device" in words else next((role for role, known in HARMLESS.items() if words & known), "")
-
-
-def side_of(name: str) -> str | None:
-    """Real or fake, if the name shows it."""
-    words, low = set(words_of(name)), name.lower()
-    fakes = {"gen", "generated", "generator", "neg", "negative", "synthetic", "f", "gz", "df", "pf", "xf", "yf", "sr"}
-    if "fake" in low or words & fakes or {"d", "g", "z"} <= words:
-        return "fake"
-    reals = {"pos", "positive", "r", "dx", "dr", "pr", "xr", "yr", "hr"}
-    return "real" if "real" in low or words & reals else None
-
-
-def words_of(name: str) -> list[str]:
-    """The words of a name in snake or camel case, in lower case."""
-    pattern = r"(?<![a-zA-Z])[lr][12](?!\d)|(?<![A-Z])[LR][12](?!\d)|[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+"
-    return [word.lower() for word in re.findall(pattern, name)]
 
 
 def _listed(names: list[str]) -> str:
@@ -471,8 +232,8 @@ def _listed(names: list[str]) -> str:
     return f"{', '.join(most)} and {last}" if most else last
 
 
-def describe_error(error: BaseException, function: Callable[..., Any]) -> str:
-    """An exception of the user's code in one line: its type, its text, and the line of their file."""
+def describe_error(error: BaseException, function: Any = None) -> str:
+    """An exception of the user's code in one line: its type, its text, and the line of their file or `function`."""
     code = getattr(inspect.unwrap(function), "__code__", None) if callable(function) else None
     where, trace = "", error.__traceback__
     while trace is not None:

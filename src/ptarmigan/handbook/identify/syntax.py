@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from ptarmigan.handbook.identify.signature import dotted
+from ptarmigan.handbook.identify.uses import Uses, dotted, uses_of
 
 DECORATORS = {"staticmethod", "classmethod", "property", "dataclass", "no_grad", "inference_mode", "contextmanager"}
 SCOPES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)
@@ -59,23 +59,16 @@ def stored_names(statement: ast.stmt) -> set[str]:
 
 def changed_names(statement: ast.stmt) -> set[str]:
     """The names that a statement changes, in place as well."""
-    found = set[str]()
+    found = assigned_names(statement)
     for node in ast.walk(statement):
-        if isinstance(node, ast.Name | ast.Attribute) and isinstance(node.ctx, ast.Store):
-            found.add(dotted(node))
-        elif isinstance(node, ast.Subscript) and isinstance(node.ctx, ast.Store):
+        if isinstance(node, ast.Subscript) and isinstance(node.ctx, ast.Store):
             found.add(dotted(node.value))
-        elif (
-            isinstance(node, ast.Expr)
-            and isinstance(node.value, ast.Call)
-            and isinstance(node.value.func, ast.Attribute)
-        ):
-            call = node.value.func
-            if (call.attr.endswith("_") and not call.attr.endswith("grad_")) or call.attr in ("append", "extend"):
-                owner = call.value
-                while isinstance(owner, ast.Call) and isinstance(owner.func, ast.Attribute):
-                    owner = owner.func.value  # x.resize_(n).fill_(1)
-                found.add(dotted(owner).removesuffix(".data"))
+        call = node.value.func if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call) else None
+        if isinstance(call, ast.Attribute) and re.fullmatch(r"append|extend|.*(?<!grad)_", call.attr):
+            owner = call.value
+            while isinstance(owner, ast.Call) and isinstance(owner.func, ast.Attribute):
+                owner = owner.func.value  # x.resize_(n).fill_(1)
+            found.add(dotted(owner).removesuffix(".data"))
     return found - {""}
 
 
@@ -109,6 +102,14 @@ def reached_methods(part: ast.AST, node: ast.ClassDef) -> list[ast.AST]:
             if method is not None and method not in found:
                 found.append(method)
     return found
+
+
+def uses_of_method(part: ast.AST, node: ast.ClassDef) -> Uses:
+    """The uses of names in a method, and the calls in the methods of its class that it calls."""
+    uses = uses_of(part)
+    for one in reached_methods(part, node):
+        uses.called = uses_of(one).called | uses.called
+    return uses
 
 
 def settings_of(tree: ast.Module) -> dict[str, Any]:
@@ -153,6 +154,13 @@ def endings(node: ast.ClassDef) -> list[list[ast.Call]]:
     returns = [n.value for n in ast.walk(forward) if isinstance(n, ast.Return)] if forward else []
     parts = [part for value in returns for part in getattr(value, "elts", [value])]
     return [calls(part) for part in parts]
+
+
+def root_of(node: ast.AST) -> ast.AST:
+    """x of x.a().b."""
+    while isinstance(node, ast.Call | ast.Attribute):
+        node = node.func if isinstance(node, ast.Call) else node.value
+    return node
 
 
 def called_name(call: ast.Call) -> str:
