@@ -154,7 +154,7 @@ def test_truncation_multiplies_the_latents(address: Address, model: Path) -> Non
         ("class=boot&seed=" + 1500 * "9", 400, "value-invalid", "seed"),
         ("class=boot&image=1&n=2", 400, "options-conflict", "image"),
         ("class=boot&truncation=1.01", 400, "value-out-of-range", "1.01"),
-        ("class=boot&truncation=nan", 400, "value-out-of-range", "nan"),
+        ("class=boot&truncation=nan", 400, "value-invalid", "nan"),
         ("class=boot&format=gif", 400, "value-invalid", "gif"),
         ("class=boot&sed=3", 400, "unknown-name", "sed"),
         ("class=" + 2000 * "x", 400, "value-invalid", "2,000"),

@@ -301,12 +301,12 @@ def save_grid(
     **text: object,
 ) -> None:
     """Write the images of `TrainedGenerator.sample` as one picture, `grid_of` them."""
-    picture, own = grid_of(generator, images, labels, seed)
-    save_png(picture, path, **own, **text)
+    picture, text = grid_of(generator, images, labels, seed, **text)
+    save_png(picture, path, **text)
 
 
 def grid_of(
-    generator: TrainedGenerator, images: NDArray[np.uint8], labels: NDArray[np.int64], seed: int
+    generator: TrainedGenerator, images: NDArray[np.uint8], labels: NDArray[np.int64], seed: int, **text: object
 ) -> tuple[Image.Image, dict[str, object]]:
     """The images of `TrainedGenerator.sample` as one picture, a row per class, or nearly square for one class; and the
     text of its PNG.
@@ -321,9 +321,8 @@ def grid_of(
     if generator.config.model.conditioning != "none":
         shown = [shown_name(spec.class_names[label], label) for label in classes]
         picture, margin = write_names(picture, shown, spec.height)
-    names = ", ".join(spec.class_names[label] for label in classes)
-    own = {"classes": names, "margin": margin}
-    return picture, drawing_text(generator, classes, len(images) // len(classes), seed) | own
+    text |= {"classes": ", ".join(spec.class_names[label] for label in classes), "margin": margin}
+    return picture, drawing_text(generator, classes, len(images) // len(classes), seed) | text
 
 
 def drawing_text(generator: TrainedGenerator, labels: Sequence[int], n: int, seed: int) -> dict[str, object]:

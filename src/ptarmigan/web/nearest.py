@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ptarmigan.commands.sample import Drawing
 from ptarmigan.commands.score import shuffled
 from ptarmigan.commands.score_sources import open_training_data
 from ptarmigan.core.types import UserError, class_name
@@ -45,7 +46,7 @@ class Nearest:
             self.prepared = None  # so that the next request tries again
             raise prepared.error
         generator = load(run, self.device)  # again, because a run that trains writes another one
-        wanted = Wanted(label_of(generator, name), seed, np.array([image]), 1.0, True)
+        wanted = Wanted(Drawing([label_of(generator, name)], 1, seed, image), alone=True)
         return prepared.nearest_to(wanted.draw(generator))
 
     def end(self) -> None:

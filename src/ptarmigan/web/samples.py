@@ -37,9 +37,9 @@ LAST_SEED = 2**63 - 1
 
 
 class Wanted(NamedTuple):
-    """The images that a request asks for."""
+    """The images of one class that a request asks for."""
 
-    drawing: Drawing  # of one class
+    drawing: Drawing
     alone: bool  # one image by its number, in place of a grid of the first ones
 
     @classmethod
@@ -48,18 +48,21 @@ class Wanted(NamedTuple):
         given = only(request, "class", "seed", "n", "image", "truncation", "format")
         if given("image") is not None and given("n") is not None:
             raise UserError("image is the number of one image, and n a number of images: give one", "options-conflict")
-        n = whole("n", given("n"), 1, MOST, 1)
-        first = whole("image", given("image"), 0, MAX_IMAGES - 1)
-        label, seed = label_of(generator, given("class")), whole("seed", given("seed"), 0, LAST_SEED)
-        drawing = Drawing([label], n, seed, first, truncation_of(generator, given("truncation")))
+        drawing = Drawing(
+            [label_of(generator, given("class"))],
+            whole("n", given("n"), 1, MOST, 1),
+            whole("seed", given("seed"), 0, LAST_SEED),
+            whole("image", given("image"), 0, MAX_IMAGES - 1),
+            truncation_of(generator, given("truncation")),
+        )
         return cls(drawing, given("image") is not None)
 
     def draw(self, generator: TrainedGenerator) -> NDArray[np.uint8]:
-        """uint8 [N, H, W, C]; without truncation the images of `ptarmigan sample`."""
+        """The images of `ptarmigan sample`, uint8 [N, H, W, C]."""
         labels, n, _, first, _ = self.drawing
         with memory_errors():
-            chunks = [*generator.chunks(labels, n, self.drawing.latents(generator, None), first)]
-        return np.concatenate([chunk.images for chunk in chunks])
+            chunks = generator.chunks(labels, n, self.drawing.latents(generator, None), first)
+            return np.concatenate([chunk.images for chunk in chunks])
 
 
 def label_of(generator: TrainedGenerator, name: str | None) -> int:
@@ -78,9 +81,8 @@ def truncation_of(generator: TrainedGenerator, text: str | None) -> float:
     """By what the latents are multiplied; raises UserError."""
     if text is None:
         return 1.0
-    if not re.fullmatch(r"[0-9]{1,3}(\.[0-9]{1,9})?", text) or not float(text) <= 1:
-        got = printable(text[:100])
-        raise UserError(f"truncation: expected a number from 0 to 1, got {got!r}", "value-out-of-range")
+    if not re.fullmatch(r"[0-9]{1,3}(\.[0-9]{1,9})?", text):
+        raise UserError(f"truncation: expected a number from 0 to 1, got {printable(text[:100])!r}", "value-invalid")
     check_truncation(generator, float(text))
     return float(text)
 
@@ -118,28 +120,27 @@ def wants_json(request: Request) -> bool:
 
 def as_picture(generator: TrainedGenerator, wanted: Wanted, images: NDArray[np.uint8]) -> Response:
     """The PNG that `ptarmigan sample` writes: of one image as in a folder, of several as one picture."""
-    file = io.BytesIO()
-    labels, _, seed, first, _ = wanted.drawing
-    text = wanted.drawing.text([])
+    (label,), _, seed, first, _ = wanted.drawing
+    file, told = io.BytesIO(), wanted.drawing._replace(first=0).text(())
     if wanted.alone:
-        told = text | drawing_text(generator, labels, 1, seed) | {"first": first}
+        told |= drawing_text(generator, [label], 1, seed) | {"first": first}
         write_png(image_grid(images, 1, gap=0), file, **told)
     else:
-        picture, own = grid_of(generator, images, np.full(len(images), labels[0]), seed)
-        write_png(picture, file, **own, **text)
+        picture, text = grid_of(generator, images, np.full(len(images), label), seed, **told)
+        write_png(picture, file, **text)
     return Response(file.getvalue(), media_type="image/png")
 
 
 def as_list(generator: TrainedGenerator, wanted: Wanted, images: NDArray[np.uint8]) -> Response:
     """Each image as a PNG in base64."""
-    conditional = generator.config.model.conditioning != "none"
-    labels, _, seed, first, truncation = wanted.drawing
+    (label,), _, seed, first, truncation = wanted.drawing
+    names = classes_of(generator)
     return JSONResponse({
-        "class": class_name(generator.spec.class_names[labels[0]]) if conditional else None,
+        "class": names[label] if names else None,
         "seed": seed,
         "truncation": truncation,
         "generator": generator.sha256,
-        "images": [{"image": first + place, "png": png_text(image)} for place, image in enumerate(images)],
+        "images": [{"image": index, "png": png_text(image)} for index, image in enumerate(images, first)],
     })  # fmt: skip
 
 
