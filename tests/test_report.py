@@ -55,6 +55,7 @@ def test_training_writes_a_page_of_the_whole_run(run: Path) -> None:
 def test_a_name_is_never_markup(run: Path) -> None:
     html = page(run)
     assert html.count("<script") == 3  # the template's own
+    assert "run<1>" not in html
     assert "&lt;script&gt;alert(1)" in html
 
 
@@ -91,8 +92,8 @@ def test_the_scores_are_shown_with_their_intervals_and_the_worst_class(run: Path
     report: dict[str, Any] = {
         "verdict": "Weak: down.", "figures": {"kid": columns}, "notes": [],
         "classes": {
-            HOSTILE: {**of_class, "distance": MEAN},
-            "down": {**of_class, "distance": {"mean": 1.5, "low": 1.4, "high": 1.6}},
+            "down": {**of_class, "distance": MEAN},
+            HOSTILE: {**of_class, "distance": {"mean": 1.5, "low": 1.4, "high": 1.6}},
         },
         "copies": {
             "authenticity": MEAN, "authenticity_held_out": 0.5, "distance_ratio": MEAN, "closer_than_held_out": MEAN,
@@ -107,7 +108,7 @@ def test_the_scores_are_shown_with_their_intervals_and_the_worst_class(run: Path
     scores = run / "generator" / "scores.json"
     save_json(scores, {"generator": sha256, "reports": {"Projection": report}})
     words = shown(page(run))
-    for fact in ("Weak: down.", "Worst class: down", "0.50±0.10"):
+    for fact in ("Weak: down.", "Worst class: &lt;script&gt;", "0.50±0.10"):
         assert fact in words, fact
     scores.write_text("{}")
     assert "scores.json is damaged" in shown(page(run))
