@@ -50,7 +50,8 @@ class TensorBoard:
         self.open = SummaryWriter
 
     def start(self, run: Path, config: Mapping[str, Any], images_seen: int) -> str:
-        self.writer = self.open(str(run / "tensorboard"), purge_step=images_seen + 1)
+        suffix = f".{images_seen}"  # two starts in one second would write one file
+        self.writer = self.open(str(run / "tensorboard"), purge_step=images_seen + 1, filename_suffix=suffix)
         table = "\n".join(f"| {name} | {value} |" for name, value in config.items())
         self.writer.add_text("config", f"| option | value |\n|---|---|\n{table}", images_seen)
         return f"to see the charts: tensorboard --logdir {shlex.quote(str(run))}"
