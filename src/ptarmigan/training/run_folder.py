@@ -57,7 +57,8 @@ def lock(run: Path, say: Callable[[str], None], made: bool = False) -> Iterator[
     that saves nothing leaves no folder, if it was made here or, with `made`, just before.  Raises UserError if another
     process holds the lock (with its pid and host), or if the folder is not a run; then nothing in it is changed.
     """
-    file_lock, owner, marker = FileLock(run / ".lock", timeout=0), run / ".owner.json", run / MARKER
+    # `explore` and `info` take the lock for a moment to see whether a run goes on
+    file_lock, owner, marker = FileLock(run / ".lock", timeout=0.5), run / ".owner.json", run / MARKER
     made = check_is_run_or_vacant(run) or made
     make_folder(run)
     try:
