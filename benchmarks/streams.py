@@ -19,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -39,16 +40,19 @@ def main() -> None:
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
             try:
                 assert server.stdout
-                measure(server.pid, server.stdout.readline().strip(), run, options.clients, options.seconds)
+                with ExitStack() as clients:
+                    address = server.stdout.readline().strip()
+                    measure(server.pid, address, run, clients, options.clients, options.seconds)
             finally:
                 server.terminate()
 
 
-def measure(pid: int, address: str, run: Path, clients: int, seconds: int) -> None:
+def measure(pid: int, address: str, run: Path, open_clients: ExitStack, clients: int, seconds: int) -> None:
     parts, log = urlsplit(address), Metrics(run / "metrics.jsonl")
     request = f"GET {parts.path}events HTTP/1.1\r\nHost: x\r\n\r\n".encode()
-    opened = [socket.create_connection((parts.hostname or "", parts.port or 0)) for _ in range(clients)]
-    selector = selectors.DefaultSelector()
+    place = parts.hostname or "", parts.port or 0
+    opened = [open_clients.enter_context(socket.create_connection(place)) for _ in range(clients)]
+    selector = open_clients.enter_context(selectors.DefaultSelector())
     unread = {}
     for connection in opened:
         connection.sendall(request)

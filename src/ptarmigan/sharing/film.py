@@ -72,7 +72,7 @@ def compressed(path: Path, changed: int) -> Frame:
 
     `changed` is the time at which the file was written: a page is written at each snapshot, and frames are kept.
     """
-    with Image.open(path) as opened:
+    with Image.open(path, formats=["PNG"]) as opened:
         picture = on_white(opened)
     size = picture.size
     while len(content := webp(picture)) > MOST_BYTES:

@@ -23,7 +23,7 @@ def preview(grid: Path, spec: ImageSpec, terminal: Console) -> Text | None:
     """The first images of a grid, as many as the terminal has room for; None where it shows no colours."""
     if not terminal.is_terminal or terminal.no_color or terminal.color_system not in ("256", "truecolor"):
         return None
-    with Image.open(grid) as opened:
+    with Image.open(grid, formats=["PNG"]) as opened:
         left = int(opened.info.get("margin", 0))  # of the names
         picture = opened.convert("RGBA").crop((left, 0, opened.width, opened.height))
     width, height = spec.width + GAP, spec.height + GAP

@@ -148,7 +148,7 @@ class TrackedMetrics(Metrics):
         """Give the tracker a grid of samples, a PNG."""
 
         def give(tracker: Tracker) -> None:
-            with Image.open(grid) as picture:
+            with Image.open(grid, formats=["PNG"]) as picture:
                 tracker.image(images_seen, on_white(picture))
 
         self._tell(give)
