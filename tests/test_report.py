@@ -156,3 +156,14 @@ def test_the_command_writes_the_report_again(
         report(run, out=tmp_path / "x.pdf")
     with raises("not-a-run", tmp_path):
         report(tmp_path)
+
+
+def test_a_grid_is_a_png_of_the_run_itself(tmp_path: Path) -> None:
+    samples = tmp_path / "run" / "samples"
+    samples.mkdir(parents=True)
+    picture = Image.new("RGB", (64, 64), "red")
+    picture.save(tmp_path / "other.png")
+    (samples / "000000008.png").symlink_to(tmp_path / "other.png")
+    picture.save(samples / "000000016.png", "BMP")
+    picture.save(samples / "000000024.png")
+    assert [*film.film(tmp_path / "run").frames] == [24]

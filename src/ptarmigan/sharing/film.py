@@ -47,9 +47,10 @@ class Film(NamedTuple):
 def film(run: Path) -> Film:
     """The grids of RUN/samples; of more than MOST_FRAMES the last and every second, or every fourth, and so on.
 
-    A grid that cannot be read is left out.
+    A grid that cannot be read is left out, and so is a link, which may lead out of the run.
     """
-    grids = sorted(path for path in (run / "samples").glob("*.png") if path.stem.isdecimal())
+    paths = (run / "samples").glob("*.png")
+    grids = sorted(path for path in paths if path.stem.isdecimal() and not path.is_symlink())
     step = 1
     while len(grids) > step * (MOST_FRAMES - 1):
         step *= 2
