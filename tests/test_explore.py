@@ -88,7 +88,7 @@ def test_a_run_is_described(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None
     run = runs / "first"
     content = described(run, private=True)
     assert (content["name"], content["state"], content["images"]) == ("first", "finished", 48)
-    assert content["verdict"] == "too early to judge"
+    assert content["verdict"].endswith("too early to judge")
     assert [grid["images"] for grid in content["grids"]] == sorted(int(p.stem) for p in run.glob("samples/0*.png"))
     clocks = [grid["clock"] for grid in content["grids"]]
     assert clocks == sorted(clocks)

@@ -319,4 +319,4 @@ def verdict(log: Log, found: list[Finding]) -> str:
     """The worst finding in at most eight words, `healthy`, or that it is too early to say so."""
     if found:
         return KINDS[found[0].name].verdict
-    return "healthy" if log.long_enough else "too early to judge"
+    return "healthy" if log.long_enough else "no fault so far, too early to judge"
