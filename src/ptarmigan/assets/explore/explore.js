@@ -18,7 +18,7 @@ function duration(seconds) {
 }
 
 const of = ({ images, clock }) => `${whole(images)} images, ${duration(clock)}`;
-const score = ({ kid, error }) => (kid == null ? "" : `; KID ${kid.toPrecision(3)}${error == null ? "" : ` ± ${error.toPrecision(2)}`}`);
+const score = ({ kid, error }) => (kid == null ? "" : `; KID ${kid.toPrecision(3)}${error == null ? "" : ` ± ${(2 * error).toPrecision(2)} (2 standard errors)`}`);
 const gridOf = (state, grid) => `runs/${state.id}/grids/${grid.images}.png`;
 
 // An image is asked for again only where its address changes.
