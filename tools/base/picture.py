@@ -109,7 +109,7 @@ class Picture:
         return int(self.rng.integers(low, high + 1))
 
     def pose(self, turn: float = 12, mirror: bool = True, scale: tuple[float, float] = (0.6, 0.97)) -> None:
-        """Draw a new pose: a size, a rotation of up to `turn` degrees, a little stretch, and a place inside."""
+        """Draw a random pose: size, rotation by up to `turn` degrees, a slight stretch, and a position."""
         size, angle = self.uniform(*scale), np.radians(self.uniform(-turn, turn))
         stretch = np.exp(self.rng.normal(0, 0.07, 2)).clip(0.85, 1.1)
         flip = -1 if mirror and self.maybe() else 1

@@ -322,7 +322,7 @@ def say(terminal: Terminal, text: str, head: str = "", style: str | None = None)
 
 
 def bars(classes: Sequence[tuple[str, int, int, int]], block: str) -> Iterator[str]:
-    """A line for each class, with a bar of its images; block is what a bar is made of."""
+    """A line for each class, with a bar as long as the class is large; `block` is the character that a bar repeats."""
     most, shown = max(sum(counts) for _, *counts in classes), classes[:BARS]
     width = min(max(len(name) for name, *_ in shown), 30)
     for name, *counts in shown:

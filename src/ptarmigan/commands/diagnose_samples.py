@@ -21,7 +21,7 @@ REFERENCE = 5  # one of so many real images is one that samples are compared wit
 
 
 def sample_statistics(samples: Path, data: str | Path) -> tuple[int, dict[str, float]]:
-    """The number of samples that are judged, at most MOST, and their statistics (`Reference.statistics`).
+    """How many samples are judged, at most MOST, and their statistics, as `Reference.statistics` returns them.
 
     A generator may have been trained on every real image.  If it copies them, most of its samples are still far closer
     to the four fifths that stand for its train part than to the fifth that they are compared with.

@@ -69,7 +69,7 @@ class ClassOrder:
 def to_float(images: Tensor) -> Tensor:
     """uint8 [N,H,W,C] -> float32 [N,C,H,W] in [-1, 1], channels_last: 0 is -1, 255 is 1.
 
-    Those of RGBA are put on white.
+    RGBA images are put on white (`on_white`).
     """
     return on_white(images.permute(0, 3, 1, 2).float().div_(127.5).sub_(1))
 

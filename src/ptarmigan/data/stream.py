@@ -110,7 +110,7 @@ class StreamedImages:
     dtype = np.dtype(np.uint8)
 
     def __init__(self, files: ShardFiles, shape: TargetShape, max_pixels: int, kind: NDArray[np.int64]) -> None:
-        """kind [N]: images of one kind, a class and a part of the set, can stand for each other."""
+        """kind [N]: a number for each class in each part; a damaged image is replaced by one of the same kind."""
         self.files, self.kind, self.limits = files, kind, Limits(max_pixels)
         self.shape = len(kind), shape.height, shape.width, shape.channels
         self.decode = partial(decode, shape=shape)
@@ -202,8 +202,10 @@ def open_stream(source: ShardSource, data: Data, on_progress: OnProgress | None 
     Raises UserError: no-images if none of the sample can be decoded, options-conflict, and ShardLost.
     """
     if data.balance:
-        text = "balance: shards at a URL are streamed, and their images are drawn in windows; leave --balance out, or"
-        raise UserError(f"{text} download the shards and give their path", "options-conflict")
+        text = (
+            "balance: shards at a URL are streamed, where classes cannot be balanced; leave --balance out, or download"
+        )
+        raise UserError(f"{text} the shards and name their path", "options-conflict")
     chosen = np.array(spread(list(range(len(source.keys)))))
     sample = FolderSource(
         source.name, source.root, source.stamp, source.understood, (), ShardFiles(source), tuple(map(str, chosen)),

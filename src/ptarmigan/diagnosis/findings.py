@@ -207,7 +207,7 @@ def d_overfits(log: Log) -> Finding | None:
 
 
 def copies(log: Log) -> Finding | None:
-    """Generated images are closer to training images than new real images are."""
+    """Generated images lie closer to training images than unseen real images do."""
     values = log.snapshots("copying")
     if not len(values) or (ratio := float(values.max())) >= CLOSE:
         return None

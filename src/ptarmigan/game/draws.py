@@ -74,7 +74,7 @@ class Draws:
     def seen(self, images: Tensor, half: str) -> Tensor:
         """The images of `half` [N, C, H, W] as D sees them: augmented, and those of RGBA on their grounds, as RGB.
 
-        On random colours an image has the real ones' look only if its colours and its alpha have.
+        On random colours, generated images look real only if both their colours and their alpha are right.
         """
         data = self.state.config.data
         if self.grounds is not None:

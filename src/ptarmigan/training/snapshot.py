@@ -90,7 +90,7 @@ class LiveScore:
         )
 
     def score(self, state: TrainState) -> tuple[JackknifedKid, dict[str, float]]:
-        """KID of the moving average of G, whose batch norm statistics must be up to date, and what findings read."""
+        """KID of G's moving average, and the statistics that findings use; its batch norm must be up to date."""
         indices = np.arange(len(self.labels))
         images = generate_images(state.ema, state.config.model, self.labels, indices, seed=0)
         of_images = self.extractor(images)

@@ -211,7 +211,7 @@ def start_record(source: SourceModel, asked: Mapping[str, Any]) -> dict[str, Any
     if "recipe" in own:
         own.add("conditioning")  # it belongs to the loss, which the given recipe decides
     if is_base(source.path):
-        own.update(("size", "channels"))  # it is for images of any shape
+        own.update(("size", "channels"))  # the base model starts runs on images of any size and colours
     return {
         "model": str(source.path),
         "sha256": source.sha256,
