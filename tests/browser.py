@@ -109,11 +109,17 @@ class Browser:
             time.sleep(0.05)
 
     def click(self, selector: str) -> None:
-        place = self.run(
+        """Click the middle of an element, once it lies still: pictures that arrive move what is below them."""
+        find = (
             f"(() => {{ const e = document.querySelector({json.dumps(selector)}); "
             "e.scrollIntoView({ block: 'center' }); const r = e.getBoundingClientRect(); "
             "return { x: r.x + r.width / 2, y: r.y + r.height / 2 }; })()"
         )
+        self.until("[...document.images].every((img) => img.complete || img.loading === 'lazy')")
+        place, before = self.run(find), None
+        while place != before:
+            time.sleep(0.05)
+            place, before = self.run(find), place
         for kind in ("mousePressed", "mouseReleased"):
             self.call("Input.dispatchMouseEvent", type=kind, button="left", clickCount=1, **place)
 
