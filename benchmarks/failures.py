@@ -49,8 +49,8 @@ from ptarmigan.training.loop import Diverged
 
 RESULTS = Path(__file__).parent / "results" / "failures.jsonl"
 LONGER = RESULTS.with_name("healthy.jsonl")
-FIELDS: dict[str, Any] = dict(width=8, latent_dim=32, precision="fp32", snapshots=3, live_images=64)
-DATA: dict[str, dict[str, Any]] = {"fashion": dict(size="16", batch=16), "shapes": dict(size="32", fit="pad", batch=8)}
+FIELDS: dict[str, Any] = dict(width=8, latent_dim=32, batch=8, precision="fp32", snapshots=3, live_images=64)
+DATA: dict[str, dict[str, Any]] = {"fashion": dict(size="16"), "shapes": dict(size="32", fit="pad")}
 UPDATES = 313  # of G in a run, unless its kind says more
 MOST_LINES = 25  # of a log that are kept
 NOISE = 3.0  # standard errors above its least live score, at which a run with a good recipe may end as healthy
@@ -161,11 +161,13 @@ def rounded(value: Any) -> Any:
 
 
 def images_of(data: str, folder: str) -> Path | None:
-    """The embedded images, or those of shapes.py, 300 of each class."""
+    """The embedded images, or those of shapes.py, 300 of each class, drawn once."""
     if data == "fashion":
         return None
-    images = np.array([[shapes.draw(label, i, 0) for i in range(300)] for label in range(len(shapes.NAMES))])
     path = Path(folder, "shapes.npz")
+    if path.exists():
+        return path
+    images = np.array([[shapes.draw(label, i, 0) for i in range(300)] for label in range(len(shapes.NAMES))])
     flat = images.reshape(-1, *images.shape[2:])
     np.savez(path, arr_0=flat, arr_1=np.repeat(np.arange(len(shapes.NAMES)), 300), class_names=np.array(shapes.NAMES))
     return path
@@ -201,13 +203,21 @@ def done(path: Path = RESULTS) -> list[dict[str, Any]]:
 
 
 def next_run(runs: int) -> tuple[str, str, int] | None:
-    """The images, the kind and the seed of a run of the kind that has the fewest; None where all have enough."""
-    seeds = {pair: set[int]() for pair in product(DATA, (*KINDS, *HEALTHY))}
+    """The images, the kind and the seed of a run of the kind that has the fewest; None where all have enough.
+
+    A good recipe has few until it has twice as many as a planted kind.
+    """
+    seeds = {pair: set[int]() for pair in product((*KINDS, *HEALTHY), DATA)}
     for row in done():
-        seeds[row["data"], row["kind"]].add(row["seed"])
-    data, kind = min(seeds, key=lambda pair: len(seeds[pair]))
-    of = seeds[data, kind]
-    return None if len(of) >= runs else (data, kind, min({*range(runs)} - of))
+        seeds[row["kind"], row["data"]].add(row["seed"])
+
+    def count(pair: tuple[str, str]) -> tuple[bool, float, int]:
+        of_kind = sum(len(seeds[pair[0], data]) for data in DATA)
+        return len(seeds[pair]) >= runs, of_kind / (2 if pair[0] in HEALTHY else 1), len(seeds[pair])
+
+    kind, data = min(seeds, key=count)
+    left = {*range(runs)} - seeds[kind, data]
+    return (data, kind, min(left)) if left else None
 
 
 def named(row: dict[str, Any]) -> list[str]:
@@ -320,10 +330,9 @@ def main() -> None:
     ptarmigan.training.snapshot.STATISTICS_IMAGES = BATCH_NORM
     ptarmigan.training.loop.snapshot_cost = lambda state, live: (0.1, 0.1)  # seconds, so little that all are taken
     with tempfile.TemporaryDirectory() as folder:
-        paths = {data: images_of(data, folder) for data in DATA}
         while (wanted := next_run(given.runs)) is not None:
             data, kind, seed = wanted
-            row = measure(data, paths[data], kind, seed)
+            row = measure(data, images_of(data, folder), kind, seed)
             with RESULTS.open("a") as file:
                 file.write(json.dumps(row) + "\n")
 
