@@ -139,7 +139,9 @@ KINDS: dict[str, tuple[dict[str, Any], Callable[[], Any] | None, tuple[str, ...]
     ),
     "labels shuffled": ({}, lambda: data_set(shuffled), ("labels-random",)),
     "trained on 40 images": (NO_PENALTY, lambda: data_set(only(40)), ("d-overfits", "copies")),
-    "trained on 200 images": (dict(width=16, **NO_PENALTY, **LONG), lambda: data_set(only(200)), ("d-overfits", "copies")),
+    "trained on 200 images": (
+        dict(width=16, **NO_PENALTY, **LONG), lambda: data_set(only(200)), ("d-overfits", "copies"),
+    ),
     "kernel of 3, stride of 2": (LONG, kernel_3, ("checkerboard",)),
     "images on [0, 1]": ({}, unit_range, ("colour-shift",)),
     "class weight 20 in ACGAN": (dict(conditioning="auxiliary_classifier", class_weight=20.0), None, ("too-easy",)),
