@@ -33,7 +33,7 @@ from ptarmigan.core.log import Metrics, damaged_lines, read_log
 from ptarmigan.core.tensor_files import load_tensors
 from ptarmigan.core.types import UserError
 from ptarmigan.generator import export
-from ptarmigan.training import checkpoint, snapshot
+from ptarmigan.training import checkpoint, snapshot, start
 from ptarmigan.training.loop import Diverged, train
 from ptarmigan.training.run_folder import lock, new_run
 from ptarmigan.training.signals import Stopped
@@ -200,7 +200,7 @@ def test_a_signal_before_the_first_step_leaves_nothing(
     name: str, shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     number = getattr(signal, name)
-    monkeypatch.setattr(training, "probe_job", lambda *_: signal.raise_signal(number))
+    monkeypatch.setattr(start, "probe_job", lambda *_: signal.raise_signal(number))
     with raises("stopped", name, kind=Stopped) as stopped:
         train(shapes, out=tmp_path / "run", **SMALL)
     assert stopped.value.status == 128 + number
