@@ -40,21 +40,20 @@ from ptarmigan.training.budget import (
 )
 from ptarmigan.training.given import fields_of, images_given, of_run
 from ptarmigan.training.messages import finish
-from ptarmigan.training.probe import report_memory, report_out_of_memory
-from ptarmigan.training.run_folder import lock, write_record
-from ptarmigan.training.setup import Job, open_job, train_batches
-from ptarmigan.training.signals import Stopped, catch_signals, signals_stop
-from ptarmigan.training.snapshot import (
+from ptarmigan.training.outputs import (
     LAST,
-    LiveScore,
     describe_failures,
     export_average,
     exported,
     noted,
     samples_path,
-    save_snapshot,
     write_outputs,
 )
+from ptarmigan.training.probe import report_memory, report_out_of_memory
+from ptarmigan.training.run_folder import lock, write_record
+from ptarmigan.training.setup import Job, open_job, train_batches
+from ptarmigan.training.signals import Stopped, catch_signals, signals_stop
+from ptarmigan.training.snapshot import LiveScore, save_snapshot
 from ptarmigan.training.start import (
     apply_auto,
     clock_of,
