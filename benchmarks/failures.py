@@ -37,6 +37,7 @@ import ptarmigan.networks.dcgan
 import ptarmigan.training.loop
 import ptarmigan.training.setup
 import ptarmigan.training.snapshot
+import ptarmigan.training.start
 import shapes
 from ptarmigan import train
 from ptarmigan.core import seeding
@@ -306,7 +307,7 @@ def main() -> None:
     torch.set_num_threads(1)
     os.environ["PTARMIGAN_PROBE_SECONDS"] = "0"
     ptarmigan.training.snapshot.STATISTICS_IMAGES = BATCH_NORM
-    ptarmigan.training.loop.snapshot_cost = lambda state, live: (0.1, 0.1)  # seconds, so little that all are taken
+    ptarmigan.training.start.snapshot_cost = lambda state, live: (0.1, 0.1)  # seconds, so little that all are taken
     with tempfile.TemporaryDirectory() as folder:
         paths = {data: images_of(data, folder) for data in DATA}
         for (data, seed), kind in product(product(DATA, given.seeds), (*HEALTHY, *KINDS)):

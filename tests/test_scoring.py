@@ -26,6 +26,7 @@ import ptarmigan.commands.score as score_module
 import ptarmigan.commands.score_sources as score_sources
 import ptarmigan.evaluation.features.cache as cache
 import ptarmigan.training.loop as loop
+import ptarmigan.training.outputs as outputs
 import ptarmigan.training.snapshot as snapshot
 from conftest import SMALL
 from ptarmigan import info, load, sample, score, train
@@ -451,10 +452,10 @@ def test_each_snapshot_is_scored_and_the_best_generator_kept(few: None, shapes: 
     assert all(line["select_kid_error"] > 0 for line in read_log(run / "metrics.jsonl") if "select_kid" in line)
     best = load(run / "best")
     assert best.images_seen == newest(run)[0].progress.best_images
-    assert best.selection == snapshot.RULE
+    assert best.selection == outputs.RULE
     assert load(run).selection == "the last"
     assert load(run).images_seen == 48
-    assert snapshot.RULE in (run / "best" / "config.json").read_text()
+    assert outputs.RULE in (run / "best" / "config.json").read_text()
     assert len(sample(run / "best", n=2, out=tmp_path / "x.png").read_bytes()) > 0
 
 
