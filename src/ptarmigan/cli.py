@@ -494,9 +494,13 @@ def info(model: Model, /, *, at: Annotated[int | None, Parameter(converter=whole
     """
     from ptarmigan.generator.header import info
 
-    for key, value in info(model, at=at).items():
+    found = info(model, at=at)
+    notes = found.pop("notes", [])
+    for key, value in found.items():
         text = shorten(value, 10) if isinstance(value, list) else f"{value:,}" if isinstance(value, int) else value
         say(brief(f"{key.replace('_', ' '):<13} {text}"))
+    if notes:
+        say("notes", *(f"  {note}" for note in notes), wrap=True)
 
 
 @command("replay runs/photos-1 --at 12800")
