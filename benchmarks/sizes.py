@@ -118,7 +118,8 @@ def measured(config: Config, spec: ImageSpec) -> int:
     shape = (count, spec.height, spec.width, spec.channels)
     images = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
     batches = Batches(images, np.arange(count) % 10, np.arange(count), batch=config.train.batch, seed=0)
-    warm = TrainState.create(config, ImageSpec(16, 16, 3, spec.class_names), torch.device("cpu"))
+    two = replace(config, train=replace(config.train, batch=2))
+    warm = TrainState.create(two, ImageSpec(16, 16, 3, spec.class_names), torch.device("cpu"))
     warm_batches = Batches(images[:, :16, :16].copy(), np.arange(count) % 10, np.arange(count), batch=2, seed=0)
     train_batch(warm, warm_batches)  # loads the libraries
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

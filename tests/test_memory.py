@@ -19,7 +19,7 @@ from ptarmigan.core.files import load_json
 from ptarmigan.core.types import ImageSpec
 from ptarmigan.game.memory import Peak, step_bytes
 from ptarmigan.networks import build
-from ptarmigan.training import probe
+from ptarmigan.training import probe, start
 from ptarmigan.training.loop import train
 from ptarmigan.training.probe import OutOfMemory
 from support import raises
@@ -34,7 +34,8 @@ def limit(monkeypatch: pytest.MonkeyPatch, most: int, error: Exception, only_in_
             raise error
         return train_batch(state, *arguments)
 
-    monkeypatch.setattr(training, "train_batch", limited)
+    for module in (training, start):  # in the run, and in the probe before it
+        monkeypatch.setattr(module, "train_batch", limited)
 
 
 CPU = RuntimeError("[enforce fail at alloc_cpu.cpp:124] err == 0. DefaultCPUAllocator: can't allocate memory: 9 bytes")
@@ -111,7 +112,7 @@ def test_a_step_that_cannot_fit_on_a_cpu_is_refused_before_it(
     shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(probe, "free_memory", lambda: 1000)
-    monkeypatch.setattr(training, "train_batch", lambda *_: pytest.fail("a step was made"))
+    monkeypatch.setattr(start, "train_batch", lambda *_: pytest.fail("a step was made"))
     with raises("out-of-memory", "1 images", "--width", "--size", kind=OutOfMemory):
         train(shapes, out=tmp_path / "run", **SMALL)
     with raises("out-of-memory", "4 images", "--micro-batch 2", kind=OutOfMemory):
