@@ -546,6 +546,7 @@ def export(
     to: str = "html",
     out: Path | None = None,
     license: str | None = None,
+    directions: Annotated[list[Path] | None, Parameter(negative_iterable=())] = None,
     at: Annotated[int | None, Parameter(converter=whole)] = None,
 ) -> None:
     """Write MODEL as a page for any browser, for other runtimes, or to the Hugging Face Hub.
@@ -561,12 +562,14 @@ def export(
         X.html, X.onnx or a folder, and new; default: named after MODEL, in the current folder
     license
         what others may do with the generator, such as mit or cc-by-4.0; goes into its model card or metadata
+    directions
+        X.safetensors of `ptarmigan directions`: the page gets a slider for each; may be given several times
     at
         export the run's checkpoint after this many images; default: the last generator
     """
     from ptarmigan.commands.export import export
 
-    say(str(export(model, repo, to=to, out=out, license=license, at=at)))
+    say(str(export(model, repo, to=to, out=out, license=license, directions=directions or (), at=at)))
 
 
 @command("explore", "explore runs/photos-1 runs/photos-2")
