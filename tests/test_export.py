@@ -320,6 +320,6 @@ def test_what_no_page_can_hold_is_refused(tmp_path: Path, monkeypatch: pytest.Mo
     with raises("generator-differs", "directions", "d.safetensors"):
         export(tmp_path / "model", out=tmp_path / "x.html", directions=tmp_path / "d.safetensors")
     monkeypatch.setattr(ptarmigan.sharing.page, "MOST_WEIGHTS", 1000)
-    with raises("model-too-large", "--width"):
+    with raises("model-too-large", "--to onnx"):
         export(tmp_path / "model", out=tmp_path / "x.html")
     assert not (tmp_path / "x.html").exists()

@@ -27,7 +27,7 @@ def page(generator: TrainedGenerator, argument: str, directions: Sequence[Named]
     program, spec, model = Program(generator.network), generator.spec, generator.config.model
     if len(program.weights) > MOST_WEIGHTS:
         text = f"the generator has {len(program.weights) / 1e6:,.0f} MB of weights, and a page holds at most"
-        raise UserError(f"{text} {MOST_WEIGHTS / 1e6:.0f} MB: train with a smaller --width", "model-too-large")
+        raise UserError(f"{text} {MOST_WEIGHTS / 1e6:.0f} MB: use --to onnx, or `ptarmigan serve`", "model-too-large")
     names = [] if program.embedding is None else [*spec.class_names]
     of = "images" if not names else shorten([*map(printable, names)], 3)
     kind = {1: "grey", 3: "colour", 4: "colour with transparency"}[spec.channels]

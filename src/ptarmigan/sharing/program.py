@@ -9,7 +9,7 @@ is one, and into the layer that computes them where z sets them.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -148,7 +148,7 @@ class Program:
         return step
 
 
-def phase(weight: Tensor, down: list[int | None], right: list[int | None]) -> Phase:
+def phase(weight: Tensor, down: Sequence[int | None], right: Sequence[int | None]) -> Phase:
     """The taps of a kernel [O, I, KH, KW] whose places see these offsets from a pixel, or None for those that see none.
 
     Weights of places that see the same pixel are added.

@@ -210,13 +210,15 @@ class Network {
       this.multiply(map, step, phases[0], out);
       return out;
     }
-    const product = this.free(map, channels, map.n, [map.height, map.width], out);
+    const product = this.free(map, channels, map.n, [map.height, map.width], out), f = this.floats;
     phases.forEach((phase, i) => {
       this.multiply(map, step, phase, product);
-      this.eachLine(out, (to, channel, image, y) => {
-        if (y % stride !== Math.floor(i / stride)) return;
-        let from = product.at + channel * sizeOfPlane(map) + firstOfLine(map, image, Math.floor(y / stride));
-        for (let x = i % stride; x < width; x += stride) this.floats[to + x] = this.floats[from++];
+      const down = Math.floor(i / stride), right = i % stride;
+      this.eachLine(product, (from, channel, image, y) => {
+        const line = y * stride + down;
+        if (line >= height) return;
+        const to = out.at + channel * sizeOfPlane(out) + firstOfLine(out, image, line);
+        for (let x = right; x < width; x += stride) f[to + x] = f[from++];
       });
     });
     return out;
@@ -249,9 +251,10 @@ class Network {
     const line = this.free(given, step.channels, 1, [1, given.width]), plane = sizeOfPlane(line);
     const [channels, height, width] = step.shape, out = this.free(line, channels, given.width, [height, width]);
     this.multiply(given, step, step.phases[0], line);
+    const f = this.floats, first = line.at + firstOfLine(line, 0, 0);
     this.eachLine(out, (to, channel, image, y) => {
-      let from = line.at + (channel * height + y) * width * plane + firstOfLine(line, 0, 0) + image;
-      for (let x = 0; x < width; x++, from += plane) this.floats[to + x] = this.floats[from];
+      const from = first + (channel * height + y) * width * plane + image;
+      for (let x = 0; x < width; x++) f[to + x] = f[from + x * plane];
     });
     return out;
   }
