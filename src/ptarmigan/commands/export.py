@@ -62,7 +62,7 @@ def export(
 def check_options(to: str, repo: str | None, out: str | Path | None, license: str | None) -> None:
     """Raise UserError for a form that there is not, or for an option that the form does not take."""
     if to not in FORMS:
-        raise unknown("to", to, FORMS)
+        raise unknown("--to", to, FORMS)
     if (to == "hub") != (repo is not None):
         text = "--to hub and the name of a repository go together: ptarmigan export MODEL --to hub user/name"
         raise UserError(text, "options-conflict")
