@@ -70,7 +70,7 @@ def check_options(
 ) -> None:
     """Raise UserError for a form that there is not, or for an option that the form does not take."""
     if to not in FORMS:
-        raise unknown("to", to, FORMS)
+        raise unknown("--to", to, FORMS)
     if (to == "hub") != (repo is not None):
         text = "--to hub and the name of a repository go together: ptarmigan export MODEL --to hub user/name"
         raise UserError(text, "options-conflict")
