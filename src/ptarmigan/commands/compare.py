@@ -19,7 +19,7 @@ from ptarmigan.core.log import read_log
 from ptarmigan.core.paths import user_path
 from ptarmigan.core.terminal import print_lines
 from ptarmigan.core.types import UserError, printable, shorten
-from ptarmigan.evaluation import metrics
+from ptarmigan.evaluation import intervals
 from ptarmigan.evaluation.report import Rows, format_interval, html_table, text_of
 from ptarmigan.generator.header import load_run_record, read_scores
 from ptarmigan.training.run_folder import loss_named
@@ -331,12 +331,12 @@ def other_differences(runs: Sequence[RunRecord], scores: dict[str, RunScores]) -
 
 
 def estimate(values: Sequence[float]) -> Estimate:
-    return Estimate(*metrics.interval(values)) if len(values) > 1 else Estimate(values[0])
+    return Estimate(*intervals.interval(values)) if len(values) > 1 else Estimate(values[0])
 
 
 def estimate_difference(values: Sequence[float], against: Sequence[float]) -> Estimate:
     if min(len(values), len(against)) > 1:
-        return Estimate(*metrics.difference(values, against))
+        return Estimate(*intervals.difference(values, against))
     return Estimate(statistics.fmean(values) - statistics.fmean(against))
 
 
