@@ -23,6 +23,7 @@ import torch
 from PIL import Image
 
 import ptarmigan.commands.score as score_module
+import ptarmigan.commands.score_plan as score_plan
 import ptarmigan.commands.score_sources as score_sources
 import ptarmigan.evaluation.features.cache as cache
 import ptarmigan.training.loop as loop
@@ -138,7 +139,7 @@ def test_the_pretrained_extractor_goes_the_same_way(
     few_of_a_class: None, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(EXTRACTORS, "efficientnet-lite0", PRETRAINED)
-    monkeypatch.setattr(score_module, "images_per_second", lambda *_: 100.0)
+    monkeypatch.setattr(score_plan, "images_per_second", lambda *_: 100.0)
     found = score(tiny, n=20, seeds=2, device="cpu", out=tmp_path / "report")
     assert found.protocol["extractor"] == "EfficientNet-Lite0"
     kid = found.figures["kid"]
@@ -385,7 +386,7 @@ def test_an_unconditional_generator_is_scored_over_all_classes(
 def test_bad_arguments_are_refused_in_one_line(
     run: Path, arguments: dict[str, Any], code: str, facts: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(score_module, "images_per_second", lambda *_: 100.0)
+    monkeypatch.setattr(score_plan, "images_per_second", lambda *_: 100.0)
     with raises(code, *facts) as raised:
         score(run, device="cpu", **arguments)
     assert "\n" not in str(raised.value)
@@ -395,7 +396,7 @@ def test_bad_arguments_are_refused_in_one_line(
 def test_less_time_means_fewer_training_images_and_then_fewer_sets(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, time: str, train: int, sets: int
 ) -> None:
-    monkeypatch.setattr(score_module, "images_per_second", lambda *_: 100.0)
+    monkeypatch.setattr(score_plan, "images_per_second", lambda *_: 100.0)
     found = score(run, n=150, seeds=3, time=time, device="cpu", out=tmp_path / "report")
     assert (found.protocol["train_images"], found.protocol["sets"]) == (train, sets)
     assert any(f"{train:,} of 2,700" in note for note in found.notes) is (train < 2700)
