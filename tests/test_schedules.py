@@ -257,6 +257,7 @@ def test_a_step_whose_numbers_move_is_not_recorded(moving: str, monkeypatch: pyt
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("even_clock")
 def test_a_step_before_a_time_budgets_end_was_fixed_is_rebuilt_exactly(
     shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -274,6 +275,7 @@ def test_a_step_before_a_time_budgets_end_was_fixed_is_rebuilt_exactly(
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("even_clock")
 def test_a_step_is_rebuilt_exactly_before_and_after_the_end_was_fixed(
     shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

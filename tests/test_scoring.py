@@ -5,6 +5,7 @@ All but one test use a random projection as the extractor.
 
 from __future__ import annotations
 
+import html
 import json
 import os
 import random
@@ -174,6 +175,7 @@ def test_a_report_lies_beside_its_generator_and_in_its_card_and_no_training_imag
     assert kept["figures"] == report.figures
     assert markdown(kept) in (run / "generator" / "README.md").read_text(encoding="utf-8")
     assert "KID" in info(run)["scores"][0]
+    assert report.verdict in html.unescape((run / "report.html").read_text(encoding="utf-8"))
     assert sorted(path.name for path in (run / "generator").iterdir()) == [
         "README.md", "config.json", "model.safetensors", "scores.json",
     ]  # fmt: skip

@@ -306,6 +306,7 @@ def test_the_size_of_a_checkpoint_is_known_before_the_first_step(run: Path) -> N
     assert checkpoint.size(state) == sum(value.nbytes for value in tensors.values()) - moments
 
 
+@pytest.mark.usefixtures("even_clock")
 def test_one_class_is_unconditional_and_a_time_budget_fixes_its_end(shapes: Path, tmp_path: Path) -> None:
     with np.load(shapes) as arrays:
         np.savez(tmp_path / "one.npz", arr_0=arrays["arr_0"], arr_1=np.zeros(90, np.int64))
