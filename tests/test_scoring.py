@@ -7,10 +7,8 @@ from __future__ import annotations
 
 import html
 import json
-import os
 import random
 import shutil
-import signal
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -27,7 +25,6 @@ import ptarmigan.commands.score as score_module
 import ptarmigan.commands.score_plan as score_plan
 import ptarmigan.commands.score_sources as score_sources
 import ptarmigan.evaluation.features.cache as cache
-import ptarmigan.training.loop as loop
 import ptarmigan.training.outputs as outputs
 import ptarmigan.training.snapshot as snapshot
 from conftest import SMALL
@@ -44,7 +41,7 @@ from ptarmigan.game.progress import Progress
 from ptarmigan.training.checkpoint import newest
 from ptarmigan.training.messages import finish
 from ptarmigan.training.signals import Stopped
-from support import raises, random_projection
+from support import interrupt_at, raises, random_projection
 
 COUNTS = {"sky": 1200, "sea": 800, "sand": 500, "rock": 300, "moss": 140, "ice": 60}
 SPLIT: dict[str, Any] = {**SMALL, "split": "80/10/10", "live_images": 12}
@@ -508,15 +505,8 @@ def test_a_resumed_run_keeps_the_same_best(
     fields = {**SPLIT, "snapshots": 6, "g_lr": 0.05}  # so wild that the best is not the last
     whole = train(shapes, out=tmp_path / "whole", **fields)
     assert load(whole / "best").images_seen < 48
-    train_batch = loop.train_batch
-
-    def stop(state: Any, batches: Any, *play: Any) -> Any:
-        if state.progress.tick and state.images_seen == 24:
-            os.kill(os.getpid(), signal.SIGINT)
-        return train_batch(state, batches, *play)
-
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "train_batch", stop)
+        interrupt_at(patch, 24)
         with pytest.raises(Stopped):
             train(shapes, out=tmp_path / "parts", **fields)
     parts = train(shapes, out=tmp_path / "parts", **fields)
