@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ptarmigan.commands.score import shuffled
+from ptarmigan.commands.score_plan import shuffled
 from ptarmigan.config import Data, parse_size, resolve
 from ptarmigan.core.console import Display
 from ptarmigan.core.fields import DataFields
