@@ -24,7 +24,7 @@ from ptarmigan.generator.generator import MAX_ROWS, generate_images
 from ptarmigan.losses.custom import LossFile
 from ptarmigan.training import checkpoint
 from ptarmigan.training.outputs import GRID_COLUMNS
-from ptarmigan.training.snapshot import STATISTICS_IMAGES, LiveScore
+from ptarmigan.training.snapshot import LiveScore, statistics_images
 
 PROBE_SECONDS = 1.0  # the environment's PTARMIGAN_PROBE_SECONDS overrides it; 0: one step in each precision
 LONG_SECONDS = 4.0  # if the first steps on a CPU take longer, they are the measurement
@@ -119,14 +119,20 @@ def fitting_micro_batch(micro_batch: int, state: TrainState, step_of: StepOf) ->
 
 
 def check_memory(state: TrainState) -> None:
-    """Raise MemoryError if a step does not fit in a CPU's free memory: the system would end the process for that."""
-    free = free_memory() if state.device.type == "cpu" else None
+    """Raise MemoryError if a step does not fit in a CPU's free memory: the system would end the process for that.
+
+    Several ranks are not checked, since how many share the memory is not known.
+    """
+    free = free_memory() if state.device.type == "cpu" and dist.world() == 1 else None
     if free is None:
         return
-    model, spec, images = state.config.model, state.spec, images_at_once(state)
+    config, spec, images = state.config, state.spec, images_at_once(state)
     weights = sum(weight.nbytes for network in (state.G, state.D, state.ema) for weight in network.parameters())
-    at_most = 4 * weights + MAPS * 4 * images * spec.height * spec.width * model.width
-    if at_most > free and step_bytes(state.config, spec, images) > free + weights:
+    pixels = 4 * spec.height * spec.width  # bytes of one channel
+    if 4 * weights + MAPS * config.model.width * pixels * config.train.batch <= free:
+        return
+    waiting = 3 * spec.channels * pixels * (config.train.batch - images)  # real, fake and gradients of other parts
+    if step_bytes(config, spec, images) + waiting > free + weights:
         raise MemoryError
 
 
@@ -144,7 +150,7 @@ def snapshot_cost(state: TrainState, live: LiveScore | None) -> tuple[float, flo
     images = generate_images(state.ema, state.config.model, labels, numbers, seed=0)
     generating = seconds(lambda: generate_images(state.ema, state.config.model, labels, numbers, seed=0))
     shown = GRID_COLUMNS * min(state.spec.classes, MAX_ROWS)
-    picture = generating * (STATISTICS_IMAGES + shown) + FILE_SECONDS + checkpoint.size(state) / DISK_SPEED
+    picture = generating * (statistics_images(state.spec) + shown) + FILE_SECONDS + checkpoint.size(state) / DISK_SPEED
     if live is None:
         return picture, picture
     return picture, picture + len(live.labels) * (generating + seconds(lambda: live.extractor(images)))

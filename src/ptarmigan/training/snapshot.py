@@ -15,7 +15,7 @@ from ptarmigan.config import Config
 from ptarmigan.core import dist, seeding
 from ptarmigan.core.console import Display
 from ptarmigan.core.log import Metrics, read_rows
-from ptarmigan.core.types import UserError
+from ptarmigan.core.types import ImageSpec, UserError
 from ptarmigan.data import SELECT, Dataset
 from ptarmigan.data.batches import ClassOrder, to_float
 from ptarmigan.data.split import MIN_SELECT
@@ -34,7 +34,8 @@ from ptarmigan.training import checkpoint
 from ptarmigan.training.budget import finished
 from ptarmigan.training.outputs import BEST, Failures, describe_failures, noted, write_outputs
 
-STATISTICS_IMAGES = 2048  # generated images from which batch norm's statistics are computed
+STATISTICS_IMAGES = 2048  # generated images of up to 64x64 from which batch norm's statistics are computed
+FEWEST_STATISTICS = 512  # of larger ones
 MAX_SELECT = 1000  # images of the select part that are used
 NOISE = 3.0  # standard errors of the difference: the least of many noisy scores is itself below its expectation
 
@@ -199,10 +200,15 @@ def choose_best(progress: Progress, images_seen: int, score: JackknifedKid) -> N
         progress.least_kid, progress.least_left_out = score
 
 
+def statistics_images(spec: ImageSpec) -> int:
+    """How many generated images batch norm's statistics are computed from: fewer large ones, which take long."""
+    return min(STATISTICS_IMAGES, max(FEWEST_STATISTICS, STATISTICS_IMAGES * 64 * 64 // (spec.height * spec.width)))
+
+
 def settle_batch_norm(state: TrainState, dataset: Dataset) -> None:
     """Give the moving average of G batch norm statistics of its own, from generated images."""
     train, model = state.config.train, state.config.model
-    indices = np.arange(STATISTICS_IMAGES)
+    indices = np.arange(statistics_images(state.spec))
     z = seeding.latents(train.seed, "settle", indices, model.latent_dim, model.latent).to(state.device)
     members = dataset.indices()
     if state.config.data.balance:
