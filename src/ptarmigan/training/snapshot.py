@@ -96,7 +96,7 @@ class LiveScore:
 def d_logits(state: TrainState, images: NDArray[np.uint8], labels: NDArray[np.int64]) -> Tensor:
     """D's logits [N] on the CPU for images uint8 [N, H, W, C], on white, without augmentation and dropout."""
     size = at_once(*images.shape[1:3])
-    parts = zip(torch.from_numpy(images).split(size), torch.from_numpy(labels).split(size), strict=True)
+    parts = zip(torch.from_numpy(images).split(size), torch.from_numpy(labels).split(size), strict=True)  # type: ignore[no-untyped-call]
     with state.autocast():
         return torch.cat(
             [state.D(to_float(x)[:, :3].to(state.device), y.to(state.device)).logits.float().cpu() for x, y in parts]
@@ -217,4 +217,4 @@ def settle_batch_norm(state: TrainState, dataset: Dataset) -> None:
         order = seeding.permute(train.seed, "settle", 0, indices % len(members), len(members))
     labels = torch.from_numpy(dataset.labels[members[order]]).to(state.device)
     size = at_once(state.spec.height, state.spec.width)
-    recalibrate_batch_norm(state.ema, zip(z.split(size), labels.split(size), strict=True))
+    recalibrate_batch_norm(state.ema, zip(z.split(size), labels.split(size), strict=True))  # type: ignore[no-untyped-call]
