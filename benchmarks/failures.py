@@ -37,6 +37,7 @@ import ptarmigan.networks.dcgan
 import ptarmigan.training.loop
 import ptarmigan.training.setup
 import ptarmigan.training.snapshot
+import ptarmigan.training.start
 import shapes
 from ptarmigan import train
 from ptarmigan.core import seeding
@@ -44,7 +45,7 @@ from ptarmigan.core.log import read_rows
 from ptarmigan.data import HELD_OUT, TRAIN, Dataset
 from ptarmigan.diagnosis.columns import Log
 from ptarmigan.diagnosis.story import events, now
-from ptarmigan.evaluation.metrics import wilson
+from ptarmigan.evaluation.intervals import wilson
 from ptarmigan.training.loop import Diverged
 
 RESULTS = Path(__file__).parent / "results" / "failures.jsonl"
@@ -333,7 +334,7 @@ def main() -> None:
     torch.set_num_threads(1)
     os.environ["PTARMIGAN_PROBE_SECONDS"] = "0"
     ptarmigan.training.snapshot.STATISTICS_IMAGES = BATCH_NORM
-    ptarmigan.training.loop.snapshot_cost = lambda state, live: (0.1, 0.1)  # seconds, so little that all are taken
+    ptarmigan.training.start.snapshot_cost = lambda state, live: (0.1, 0.1)  # seconds, so little that all are taken
     with tempfile.TemporaryDirectory() as folder:
         while (wanted := next_run(given.runs)) is not None:
             data, kind, seed = wanted
