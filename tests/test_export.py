@@ -105,6 +105,7 @@ def compare(drawn: NDArray[np.uint8], expected: NDArray[np.uint8]) -> None:
     assert expected.std() > 10
     shown = np.repeat(expected, 3, -1) if channels == 1 else expected
     if channels < 4:
+        assert (drawn[..., 3] == 255).all()
         shown = np.concatenate([shown, np.full_like(expected[..., :1], 255)], -1)
     assert (np.abs(drawn.astype(int) - shown) <= 1).mean() > 0.999
 
