@@ -125,7 +125,11 @@ class Network {
   matrix({ at, rows, columns }) {
     const factors = this.vector({ at, count: rows });
     const integers = new Int16Array(this.bytes.buffer, this.bytes.byteOffset + at + 4 * rows, rows * columns);
-    return Float32Array.from(integers, (value, i) => value * factors[Math.floor(i / columns)]);
+    const numbers = new Float32Array(rows * columns);
+    for (let row = 0, i = 0; row < rows; row++) {
+      for (let column = 0; column < columns; column++, i++) numbers[i] = integers[i] * factors[row];
+    }
+    return numbers;
   }
 
   vector({ at, count }) {
@@ -141,7 +145,7 @@ class Network {
       for (let row = 0; row < groups * blocks * ROWS; row++) {
         const inGroup = row % (blocks * ROWS), o = Math.floor(row / (blocks * ROWS)) * ofGroup + inGroup;
         const to = at + Math.floor(row / ROWS) * ROWS * (1 + inner) + row % ROWS;
-        if (inGroup >= ofGroup) continue; // a row of zeros, which fills the block
+        if (inGroup >= ofGroup) continue; // a row of zeros that fills the block
         this.floats[to] = offsets[o];
         for (let k = 0; k < inner; k++) this.floats[to + ROWS * (1 + k)] = weights[o * inner + k];
       }
