@@ -170,12 +170,13 @@ def test_the_closed_form_is_what_changes_the_first_layer_and_the_modulations_mos
 
 def test_a_direction_is_learnt_from_examples(tmp_path: Path) -> None:
     generator = generator_of(tmp_path, "dcgan")
+    generator.network.embedding.weight *= 4  # type: ignore[operator, union-attr]  # classes that differ much
     z, axis = generator.latents(40, seed=5), torch.eye(10)[3]
     toward, away = (generator.sample(None, z=z + amount * axis)[0] for amount in (2, -2))
     counted: list[tuple[int, int]] = []
     learnt = learn(generator, random_projection(), [0, 1, 2], toward, away, lambda *done: counted.append(done))
     assert torch.cosine_similarity(learnt.step[0], axis, 0) > 0.7
-    assert learnt.share > 0.2
+    assert learnt.share > 0.61  # 0.67, and 0.56 if differences between classes counted
     assert counted[-1] == (512, 512)
     noise = np.random.default_rng(0).integers(0, 256, (2, 40, 28, 28, 1), np.uint8)
     assert learn(generator, random_projection(), [1], *noise, lambda *_: None).step.norm() == pytest.approx(1)  # type: ignore[call-arg, misc]
