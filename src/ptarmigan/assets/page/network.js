@@ -1,12 +1,13 @@
 // Carries out the steps of a generator (sharing/program.py).  A map is { channels, n, height, width, at }.  Its numbers
-// begin at `at`: one plane for each channel, with the lines of all images one below the other.  A place of margin is
-// left of each line, a line of margin above each image and below the last.  A convolution needs zeros there.
+// begin at `at`: one plane for each channel, in which the lines of all images lie one below the other.  Each line has one
+// place of margin to its left, each image one line of margin above it, and the last image also one below it.  What lies
+// right of a line is the margin of the next one.  A convolution needs zeros in the margins.
 "use strict";
 
 const ROWS = 4, COLUMNS = 8; // of the product that the kernel computes at once
 const AREAS = 4; // for large maps: at most this many are in use at the same time
 
-const sizeOfPlane = ({ n, height, width }) => (n * (height + 1) + 1) * (width + 1) + COLUMNS; // the kernel writes more
+const sizeOfPlane = ({ n, height, width }) => (n * (height + 1) + 1) * (width + 1) + COLUMNS; // the kernel's last ones
 const blocksOf = (channels, groups) => groups * Math.ceil(channels / groups / ROWS);
 const firstOfLine = ({ height, width }, image, y) => (image * (height + 1) + 1 + y) * (width + 1) + 1;
 
