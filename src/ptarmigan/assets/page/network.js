@@ -1,7 +1,7 @@
 // Carries out the steps of a generator (sharing/program.py).  A map is { channels, n, height, width, at }.  Its numbers
-// begin at `at`: one plane for each channel, in which the lines of all images lie one below the other.  Each line has one
-// place of margin to its left, each image one line of margin above it, and the last image also one below it.  What lies
-// right of a line is the margin of the next one.  A convolution needs zeros in the margins.
+// begin at `at`: one plane for each channel, in which the lines of all images lie one below the other.  Each line has
+// one place of margin to its left, each image one line of margin above it, and the last image also one below it.  What
+// lies right of a line is the margin of the next one.  A convolution needs zeros in the margins.
 "use strict";
 
 const ROWS = 4, COLUMNS = 8; // of the product that the kernel computes at once
@@ -11,9 +11,9 @@ const sizeOfPlane = ({ n, height, width }) => (n * (height + 1) + 1) * (width + 
 const blocksOf = (channels, groups) => groups * Math.ceil(channels / groups / ROWS);
 const firstOfLine = ({ height, width }, image, y) => (image * (height + 1) + 1 + y) * (width + 1) + 1;
 
-// The kernel: product [ROWS, COLUMNS] = offsets [ROWS] + weights [inner, ROWS]' lines [inner, COLUMNS].  `block` has the
-// offsets and then the weights; line i begins at `input` + the number i of `table`; `stride` lies between two rows of
-// the product.  All are places in `memory`, in bytes.  It is WebAssembly with SIMD where there is that, and multiplies
+// The kernel: product [ROWS, COLUMNS] = offsets [ROWS] + weights [inner, ROWS]' lines [inner, COLUMNS].  `block` has
+// the offsets and then the weights; line i begins at `input` + the number i of `table`; `stride` lies between two rows
+// of the product.  All are places in `memory`, in bytes.  It is WebAssembly with SIMD where there is that, and multiplies
 // and adds in one operation where there is that too.
 function makeKernel(memory) {
   for (const fused of [true, false]) {
@@ -46,7 +46,8 @@ function kernelInScript({ buffer }) {
 
 // The WebAssembly module, byte by byte.
 function kernelCode(fused) {
-  const [BLOCK, INPUT, TABLE, PRODUCT, INNER, STRIDE, PLACE, SUMS, LEFT, RIGHT, WEIGHT] = [0, 1, 2, 3, 4, 5, 6, 7, 15, 16, 17];
+  const [BLOCK, INPUT, TABLE, PRODUCT, INNER, STRIDE] = [0, 1, 2, 3, 4, 5]; // the arguments
+  const [PLACE, SUMS, LEFT, RIGHT, WEIGHT] = [6, 7, 15, 16, 17]; // of which SUMS are eight
   const number = (n) => (n < 128 ? [n] : [(n & 127) | 128, n >> 7]);
   const sized = (bytes) => [...number(bytes.length), ...bytes];
   const section = (id, ...bytes) => [id, ...sized(bytes)];
@@ -205,8 +206,8 @@ class Network {
     }
   }
 
-  // A convolution: each output is the offset of its channel and a weighted sum over the `taps` [[down, right]], which are
-  // at most one place away.  At stride 2 there is one such convolution for each of the four pixels that come from one.
+  // A convolution: each output is the offset of its channel and a weighted sum over the `taps` [[down, right]], which
+  // are at most one place away.  At stride 2 there is one such convolution for each of the four pixels that come from one.
   convolve(map, step) {
     const { channels, stride, phases, side: [height, width] } = step;
     if (phases.some(({ taps }) => taps.length > 1)) this.clearMargins(map);
@@ -299,7 +300,7 @@ class Network {
 
   leaky(map, { slope }) {
     const f = this.floats, [begin, end] = this.extent(map), [own, size] = [(1 + slope) / 2, (1 - slope) / 2];
-    for (let i = begin; i < end; i++) f[i] = own * f[i] + size * Math.abs(f[i]); // no branch, which would be mispredicted
+    for (let i = begin; i < end; i++) f[i] = own * f[i] + size * Math.abs(f[i]); // without a branch to mispredict
   }
 
   tanh(map) {
