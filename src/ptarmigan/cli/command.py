@@ -28,7 +28,8 @@ def command(*examples: str, **options: Any) -> Callable[[Callable[..., Any]], Ap
     epilogue = "\n".join([title, *(f"  ptarmigan {line}" for line in examples)])
 
     def make(function: Callable[..., Any]) -> App:
-        app = App(**{"name": function.__name__, "help_epilogue": epilogue, "group_parameters": OPTIONS} | options)
+        given: dict[str, Any] = {"name": function.__name__, "help_epilogue": epilogue, "group_parameters": OPTIONS}
+        app = App(**given | options)
         app.default(function)
         return app
 
