@@ -26,10 +26,10 @@ def command(*examples: str, **options: Any) -> Callable[[Callable[..., Any]], Ap
     """
     title = "Example:" if len(examples) == 1 else "Examples:"
     epilogue = "\n".join([title, *(f"  ptarmigan {line}" for line in examples)])
+    settings: dict[str, Any] = {"help_epilogue": epilogue, "group_parameters": OPTIONS} | options
 
     def make(function: Callable[..., Any]) -> App:
-        given: dict[str, Any] = {"name": function.__name__, "help_epilogue": epilogue, "group_parameters": OPTIONS}
-        app = App(**given | options)
+        app = App(**({"name": function.__name__} | settings))
         app.default(function)
         return app
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ptarmigan.boundary import say
-from ptarmigan.cli.command import Model, Switch, WholeOrNone, command, loading
+from ptarmigan.cli.command import Model, Switch, Texts, WholeOrNone, command, loading
 
 
 @command(
@@ -19,6 +19,7 @@ def export(
     to: str = "html",
     out: Path | None = None,
     license: str | None = None,
+    directions: Texts = None,
     at: WholeOrNone = None,
 ) -> None:
     """Write MODEL as a page for any browser, for other runtimes, or to the Hugging Face Hub.
@@ -34,13 +35,15 @@ def export(
         X.html, X.onnx or a folder, and new; default: named after MODEL, in the current folder
     license
         what others may do with the generator, such as mit or cc-by-4.0; goes into its model card or metadata
+    directions
+        X.safetensors of `ptarmigan directions`: the page gets a slider for each; may be given several times
     at
         export the run's checkpoint after this many images; default: the last generator
     """
     with loading():
         from ptarmigan.commands.export import export
 
-    say(str(export(model, repo, to=to, out=out, license=license, at=at)))
+    say(str(export(model, repo, to=to, out=out, license=license, directions=directions, at=at)))
 
 
 @command("explore", "explore runs/photos-1 runs/photos-2")

@@ -68,7 +68,7 @@ def train(
 def next_commands(run: Path) -> list[str]:
     """What to try after `train`: sample the class with the most training images, score where it works, export, and
     train for twice the budget."""
-    from ptarmigan.commands.score import MIN_IMAGES
+    from ptarmigan.commands.score_plan import MIN_IMAGES
     from ptarmigan.core.files import load_json
 
     record, folder = load_json(run / "config.json"), quote_path(str(run))
