@@ -364,6 +364,8 @@ def _nothing(storage: Storage, found: Scan, others: list[str]) -> UserError:
         hint = " (give the path of the .npz file)"
     elif any(kind in ARCHIVES for kind in kinds):
         hint = " (archives of these kinds are not read: unpack them first)"
+    elif kinds[".svg"]:
+        hint = " (draw them as PNG first, for example with `rsvg-convert -w 64 x.svg -o x.png`)"
     text = f"{storage.root} has no images: {SUPPORTED}; found {_listed(kinds) or 'nothing'}{hint}"
     return UserError("; ".join([text, *found.notices]), "file-unreadable" if found.unreadable else "no-images")
 
