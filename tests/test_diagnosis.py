@@ -7,6 +7,7 @@ import json
 import math
 import shlex
 import struct
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
@@ -88,8 +89,19 @@ def test_every_finding_is_planted_and_can_be_named_to_stop_on() -> None:
     for name, kind in KINDS.items():
         assert len(kind.verdict.split()) <= 8
         assert {*kind.explains} < {*KINDS} - {name}
-    assert verdict(log({"d_adv": 1.0}, live_images=0), []) == "healthy"
-    assert verdict(log({"d_adv": 1.0}), []) != "healthy"  # its samples were not scored yet
+
+
+def test_a_run_is_healthy_where_enough_samples_were_judged() -> None:
+    once = [math.nan] * 19 + [0.01]
+    whole = log({"d_adv": 1.0, "colour_gap": once})
+    assert verdict(log({"d_adv": 1.0, "colour_gap": 0.01}), []) == "healthy"
+    assert verdict(log({"d_adv": 1.0}), []) == "no fault in the losses"
+    assert "too early" in verdict(whole, [])
+    assert verdict(replace(whole, end=20_000.0), []) == "healthy"  # it has finished
+    spoilt = log({"d_adv": 1.0, "colour_gap": once, "variety": [math.nan] * 19 + [0.1]})
+    assert findings(spoilt) == []
+    assert [finding.name for finding in findings(replace(spoilt, end=20_000.0))] == ["collapse"]
+    assert "too early" in verdict(replace(whole, end=20_000.0, fields=FIELDS | {"batch": 128}), [])
 
 
 @pytest.mark.parametrize("recipe", RECIPES)

@@ -14,6 +14,7 @@ import torch
 import ptarmigan.training.loop as training
 from conftest import SMALL
 from ptarmigan.core.files import load_json
+from ptarmigan.training import start
 from ptarmigan.training.loop import train
 from ptarmigan.training.probe import OutOfMemory
 from support import raises
@@ -28,7 +29,8 @@ def limit(monkeypatch: pytest.MonkeyPatch, most: int, error: Exception, only_in_
             raise error
         return train_batch(state, *arguments)
 
-    monkeypatch.setattr(training, "train_batch", limited)
+    for module in (training, start):  # in the run, and in the probe before it
+        monkeypatch.setattr(module, "train_batch", limited)
 
 
 CPU = RuntimeError("[enforce fail at alloc_cpu.cpp:124] err == 0. DefaultCPUAllocator: can't allocate memory: 9 bytes")

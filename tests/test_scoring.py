@@ -5,6 +5,7 @@ All but one test use a random projection as the extractor.
 
 from __future__ import annotations
 
+import html
 import json
 import os
 import random
@@ -26,6 +27,7 @@ import ptarmigan.commands.score as score_module
 import ptarmigan.commands.score_sources as score_sources
 import ptarmigan.evaluation.features.cache as cache
 import ptarmigan.training.loop as loop
+import ptarmigan.training.outputs as outputs
 import ptarmigan.training.snapshot as snapshot
 from conftest import SMALL
 from ptarmigan import info, load, sample, score, train
@@ -172,6 +174,7 @@ def test_a_report_lies_beside_its_generator_and_in_its_card_and_no_training_imag
     assert kept["figures"] == report.figures
     assert markdown(kept) in (run / "generator" / "README.md").read_text(encoding="utf-8")
     assert "KID" in info(run)["scores"][0]
+    assert report.verdict in html.unescape((run / "report.html").read_text(encoding="utf-8"))
     assert sorted(path.name for path in (run / "generator").iterdir()) == [
         "README.md", "config.json", "model.safetensors", "scores.json",
     ]  # fmt: skip
@@ -451,10 +454,10 @@ def test_each_snapshot_is_scored_and_the_best_generator_kept(few: None, shapes: 
     assert all(line["select_kid_error"] > 0 for line in read_log(run / "metrics.jsonl") if "select_kid" in line)
     best = load(run / "best")
     assert best.images_seen == newest(run)[0].progress.best_images
-    assert best.selection == snapshot.RULE
+    assert best.selection == outputs.RULE
     assert load(run).selection == "the last"
     assert load(run).images_seen == 48
-    assert snapshot.RULE in (run / "best" / "config.json").read_text()
+    assert outputs.RULE in (run / "best" / "config.json").read_text()
     assert len(sample(run / "best", n=2, out=tmp_path / "x.png").read_bytes()) > 0
 
 

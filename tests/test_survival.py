@@ -34,7 +34,7 @@ from ptarmigan.core.log import Metrics, damaged_lines, read_log
 from ptarmigan.core.tensor_files import load_tensors
 from ptarmigan.core.types import UserError
 from ptarmigan.generator import export
-from ptarmigan.training import checkpoint, snapshot
+from ptarmigan.training import checkpoint, outputs, snapshot, start
 from ptarmigan.training.loop import Diverged, train
 from ptarmigan.training.run_folder import lock, new_run
 from ptarmigan.training.signals import Stopped
@@ -239,7 +239,7 @@ def test_a_signal_before_the_first_step_leaves_nothing(
     name: str, shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     number = getattr(signal, name)
-    monkeypatch.setattr(training, "probe_job", lambda *_: signal.raise_signal(number))
+    monkeypatch.setattr(start, "probe_job", lambda *_: signal.raise_signal(number))
     with raises("stopped", name, kind=Stopped) as stopped:
         train(shapes, out=tmp_path / "run", **SMALL)
     assert stopped.value.status == 128 + number
@@ -639,7 +639,7 @@ def test_a_run_that_dies_after_its_checkpoint_writes_what_is_missing_when_it_res
     at: str, shapes: Path, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        real = snapshot.export_generator if at != "samples" else snapshot.save_grid
+        real = outputs.export_generator if at != "samples" else outputs.save_grid
 
         def die(*arguments: Any) -> Any:
             if at == "README.md":
@@ -647,7 +647,7 @@ def test_a_run_that_dies_after_its_checkpoint_writes_what_is_missing_when_it_res
                 (arguments[0] / "README.md").unlink()
             raise KeyboardInterrupt
 
-        patch.setattr(snapshot, "save_grid" if at == "samples" else "export_generator", die)
+        patch.setattr(outputs, "save_grid" if at == "samples" else "export_generator", die)
         with pytest.raises(KeyboardInterrupt):
             train(shapes, out=tmp_path / "run", **SMALL)
     assert [path.stem for path in checkpoint.checkpoints(tmp_path / "run")] == ["000000024"]

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from ptarmigan.commands.report import report as write_page
 from ptarmigan.commands.score_sources import (
     ExistingImages,
     GeneratedImages,
@@ -78,8 +79,9 @@ def score(
     sets, but at least 2.
 
     The report is written to scores.json and the model card in the generator folder; a run also gets
-    private/copies.png, the images most likely to be copies, each with its nearest training image.  With `out` both are
-    written to that new folder.  Raises UserError if there are too few images or too little time.
+    private/copies.png, the images most likely to be copies, each with its nearest training image, and a new report.html
+    with the scores.  With `out` scores and copies are written to that new folder.  Raises UserError if there are too
+    few images or too little time.
     """
     start, seconds = clock.perf_counter(), parse_time(time or "")
     assert seconds is not None
@@ -327,7 +329,7 @@ def save_report(
     report: Report, source: ImageSource, dataset: Dataset, plan: Plan, model: Path, out: Path | None
 ) -> None:
     """Write the report to the generator folder and the picture of training images to RUN/private; or both to `out`."""
-    private = None
+    private = run = None
     if out is not None:
         files.make_folder(out)
         files.save_json(out / "scores.json", report)
@@ -340,14 +342,16 @@ def save_report(
         if path.name == "model.safetensors":
             replaced = ", in place of the last one by this extractor" if (path.parent / "scores.json").exists() else ""
             write_scores(path.parent, source.generator, report)
-            report["written"] = f"{path.parent / 'scores.json'} and to the model card there{replaced}"
-        if run := find_run(path):
-            private = run / "private"
+            report["written"] = f"{path.parent / 'scores.json'}, to the model card there{replaced}"
+        run = find_run(path)
+        private = run / "private" if run else None
     if private is not None:
         files.make_folder(private)
         picture = image_grid(suspect_pairs(report, source, dataset, plan), columns=8)
         save_png(picture, private / "copies.png", pairs="generated image, then its nearest training image")
         report["picture"] = str(private / "copies.png")
+    if run is not None and "written" in report:
+        report["written"] += f", and to {write_page(run)}"
 
 
 def suspect_pairs(report: Report, source: ImageSource, dataset: Dataset, plan: Plan) -> NDArray[np.uint8]:

@@ -316,7 +316,9 @@ def is_wanted(finding: Finding, wanted: str) -> bool:
 
 
 def verdict(log: Log, found: list[Finding]) -> str:
-    """The worst finding in at most eight words, `healthy`, or that it is too early to say so."""
+    """The worst finding in at most eight words; else `healthy`, or what it takes to say so."""
     if found:
         return KINDS[found[0].name].verdict
-    return "healthy" if log.long_enough else "no fault so far, too early to judge"
+    if not log.long_enough:
+        return "no fault so far, too early to judge"
+    return "healthy" if log.judged else "no fault in the losses"

@@ -17,7 +17,7 @@ from ptarmigan.sharing.report import NAME
 from ptarmigan.training import checkpoint
 from ptarmigan.training.auto import Choice, expectation
 from ptarmigan.training.budget import SNAPSHOT_SHARE, Schedule, finished, snapshots_due
-from ptarmigan.training.snapshot import LATEST
+from ptarmigan.training.outputs import LATEST
 
 
 def describe(

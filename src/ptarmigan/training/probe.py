@@ -22,7 +22,8 @@ from ptarmigan.game.state import TrainState
 from ptarmigan.generator.generator import MAX_ROWS, generate_images
 from ptarmigan.losses.custom import LossFile
 from ptarmigan.training import checkpoint
-from ptarmigan.training.snapshot import GRID_COLUMNS, STATISTICS_IMAGES, LiveScore
+from ptarmigan.training.outputs import GRID_COLUMNS
+from ptarmigan.training.snapshot import STATISTICS_IMAGES, LiveScore
 
 PROBE_SECONDS = 1.0  # the environment's PTARMIGAN_PROBE_SECONDS overrides it; 0: one step in each precision
 LONG_SECONDS = 4.0  # if the first steps on a CPU take longer, they are the measurement

@@ -15,8 +15,8 @@ from ptarmigan.core.log import read_rows
 from ptarmigan.core.types import UserError, class_name, counted, printable
 from ptarmigan.evaluation.report import headline
 from ptarmigan.generator.header import config_and_spec, load_run_record, state_of
+from ptarmigan.training.outputs import samples_path
 from ptarmigan.training.run_folder import MARKER
-from ptarmigan.training.snapshot import samples_path
 
 GENERATOR = Path("generator", "model.safetensors")
 COPIES = Path("private", "copies.png")  # which `score` writes
