@@ -25,7 +25,10 @@ from ptarmigan.core.ranks_env import is_rank_0
 def train(
     data: Annotated[
         Path | None,
-        Parameter(help="folder of class folders, IDX folder or .npz; default: the embedded images of Fashion-MNIST"),
+        Parameter(
+            help="folder of images, in class folders or with a table of labels, or an archive of one, parquet, IDX or "
+            ".npz; default: the embedded images of Fashion-MNIST"
+        ),
     ] = None,
     /,
     *,
