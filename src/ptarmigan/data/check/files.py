@@ -133,8 +133,8 @@ FAULTS = (
         "remove them, or download them again: a web page is often saved in an image's place",
     ),
     Fault(
-        "file-bomb", "a header that promises too many pixels", "pixels",
-        "remove them; --max-pixels NUMBER reads large scans that are genuine", detailed=True,
+        "file-bomb", "too many pixels, by the file's header", "pixels",
+        "--max-pixels NUMBER reads large images that are genuine; remove the others", detailed=True,
     ),
     Fault("file-undecodable", "cannot be decoded", "", detailed=True),
 )  # fmt: skip
