@@ -45,7 +45,7 @@ from ptarmigan.core.log import read_rows
 from ptarmigan.data import HELD_OUT, TRAIN, Dataset
 from ptarmigan.diagnosis.columns import Log
 from ptarmigan.diagnosis.story import events, now
-from ptarmigan.evaluation.metrics import wilson
+from ptarmigan.evaluation.intervals import wilson
 from ptarmigan.training.loop import Diverged
 
 RESULTS = Path(__file__).parent / "results" / "failures.jsonl"

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFile
 
-from ptarmigan.commands import score
+from ptarmigan.commands import score_plan
 from ptarmigan.config import Data
 from ptarmigan.core.types import ImageSpec
 from ptarmigan.data import HELD_OUT, SELECT, TRAIN, Dataset, open_dataset, pack, read
@@ -236,7 +236,7 @@ def test_what_small_sets_hold_back(tmp_path: Path) -> None:
 
 def test_the_parts_are_of_use_to_those_that_read_them() -> None:
     assert MIN_SELECT == snapshot.MIN_SELECT
-    assert MIN_HELD_OUT >= score.MIN_IMAGES
+    assert MIN_HELD_OUT >= score_plan.MIN_IMAGES
 
 
 def test_a_sources_own_parts_do_not_depend_on_the_number_of_images(tmp_path: Path) -> None:

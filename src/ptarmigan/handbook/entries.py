@@ -153,7 +153,6 @@ def _load(name: str) -> dict[str, Any]:
 
 
 ENTRIES = read_handbook("en").entries
-LOSS_ENTRIES = read_handbook("en").groups["losses"]
 
 
 def explain(
