@@ -322,10 +322,9 @@ def test_auto_starts_from_the_base_for_large_images_unless_told_otherwise(
 ) -> None:
     fields = {**SHAPELESS_STEP, "size": "40"}
     run = train(shapes, out=tmp_path / "run", **fields)
-    out = capsys.readouterr().out
-    assert "warm start from base" in out
-    assert "network dcgan, width 4, smallest maps 3x3: as the model has it that the run starts from" in out
+    assert "warm start from base" in capsys.readouterr().out
     record = load_json(run / "config.json")
+    assert "network dcgan, width 4, smallest maps 3x3: as the model has it that the run starts from" in record["notes"]
     assert record["init"]["model"] == "base"
     assert "width" not in record["asked"]
     train(shapes, out=run, **{**fields, "images": "16"})  # goes on without --from
@@ -377,8 +376,11 @@ def test_the_base_is_for_images_of_any_shape_and_its_networks_are_of_half_precis
         assert torch.equal(tensors[f"{player}.stages.1.weight"], half)
     assert torch.equal(tensors["D.body.stages.1.weight"], given["D.body.stages.1.weight"].half().float())
     out = capsys.readouterr().out
-    for fact in ("warm start from base (", "48 images", "from grey to RGBA", "down"):
+    for fact in ("warm start from base, which comes with ptarmigan (", "48 images"):
         assert fact in out
+    told = "\n".join(record["notes"])
+    for fact in ("48 images", "from grey to RGBA", "down"):
+        assert fact in told
     assert "--size" not in out
     packed.unlink()  # a run does not need it again
     train(named(shapes, tmp_path, "x", "down"), out=run, init="base", **{**fields, "images": "16"})

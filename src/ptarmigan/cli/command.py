@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -29,6 +30,15 @@ def command(*examples: str, **options: Any) -> Callable[[Callable[..., Any]], Ap
         return app
 
     return make
+
+
+@contextmanager
+def loading() -> Iterator[None]:
+    """Say on standard error that PyTorch is imported in the block, which takes seconds."""
+    from ptarmigan.core.console import Display, Terminal
+
+    with Display(Terminal(stderr=True)) as display, display.doing("loading PyTorch"):
+        yield
 
 
 def whole(_: Any, tokens: Sequence[Token]) -> int:

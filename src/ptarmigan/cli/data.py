@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal, Unpack
 
-from ptarmigan.cli.command import Switch, command
+from ptarmigan.cli.command import Switch, command, loading
 from ptarmigan.cli.fields import DataFields
 from ptarmigan.core.types import UserError, shorten
 
@@ -41,9 +41,7 @@ def check(
     fix
         X.csv: also write a list of path, label, keep and reason, a new file that `train --labels` takes
     """
-    from ptarmigan.core.console import Display, Terminal
-
-    with Display(Terminal(stderr=True)) as display, display.doing("loading PyTorch"):
+    with loading():
         from ptarmigan.commands.check import check, print_check
 
     report = check(data, html=html, json=json, fail_on=fail_on, deep=deep, fix=fix, **fields)

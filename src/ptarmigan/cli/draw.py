@@ -8,7 +8,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from ptarmigan.boundary import say
-from ptarmigan.cli.command import At, Classes, Count, Device, Model, Texts, Whole, WholeOrNone, command
+from ptarmigan.cli.command import At, Classes, Count, Device, Model, Texts, Whole, WholeOrNone, command, loading
 
 
 @command(
@@ -54,7 +54,8 @@ def sample(
         X.png with one row a class; X.npz with arr_0 (images), arr_1 (labels) and class_names; or a folder of class
         folders; default: a new samples.png, samples-2.png ...
     """
-    from ptarmigan.commands.sample import sample
+    with loading():
+        from ptarmigan.commands.sample import sample
 
     path = sample(
         model, label=label, n=n, seed=seed, truncation=truncation, move=move, like=like,
@@ -93,7 +94,8 @@ def interpolate(
         X.gif or X.webp, an animation; X.png, all images side by side; or a folder; default: a new
         walk.gif
     """
-    from ptarmigan.generator.interpolate import interpolate
+    with loading():
+        from ptarmigan.generator.interpolate import interpolate
 
     say(str(interpolate(model, init=init, to=to, frames=frames, out=out, at=at, device=device)))
 
@@ -121,7 +123,8 @@ def invert(
     time
         time after which the search ends with what it has found, for all images together: 90s, 2m or 1h
     """
-    from ptarmigan.commands.invert import invert
+    with loading():
+        from ptarmigan.commands.invert import invert
 
     picture, sentences = invert(model, *images, out=out, time=time, at=at, device=device)
     say(*sentences, str(picture))
@@ -157,6 +160,7 @@ def directions(
     out
         X.png, with a row for each direction: three images, each at five places along it; default: a new directions.png
     """
-    from ptarmigan.commands.directions import directions
+    with loading():
+        from ptarmigan.commands.directions import directions
 
     say(str(directions(model, label=label, toward=toward, away=away, out=out, at=at, device=device)))

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from ptarmigan.boundary import say
-from ptarmigan.cli.command import Count, Model, Switch, Texts, Whole, WholeOrNone, command
+from ptarmigan.cli.command import Count, Model, Switch, Texts, Whole, WholeOrNone, command, loading
 from ptarmigan.core.types import UserError, brief, shorten
 
 
@@ -59,7 +59,8 @@ def score(
     details
         also print the scores against training images, and KID and diversity of each class
     """
-    from ptarmigan.commands.score import score
+    with loading():
+        from ptarmigan.commands.score import score
     from ptarmigan.evaluation.report import print_report
 
     report = score(
@@ -78,7 +79,8 @@ def compare(*runs: Path) -> None:
     runs
         two or more run folders; each is compared with the first
     """
-    from ptarmigan.commands.compare import compare, print_comparison
+    with loading():
+        from ptarmigan.commands.compare import compare, print_comparison
 
     print_comparison(compare(*runs))
 
@@ -94,9 +96,13 @@ def info(model: Model, /, *, at: WholeOrNone = None) -> None:
     """
     from ptarmigan.generator.header import info
 
-    for key, value in info(model, at=at).items():
+    found = info(model, at=at)
+    notes = found.pop("notes", [])
+    for key, value in found.items():
         text = shorten(value, 10) if isinstance(value, list) else f"{value:,}" if isinstance(value, int) else value
         say(brief(f"{key.replace('_', ' '):<13} {text}"))
+    if notes:
+        say("notes", *(f"  {note}" for note in notes), wrap=True)
 
 
 @command("replay runs/photos-1 --at 12800")
@@ -130,7 +136,8 @@ def replay(
     layers
         also print the activations and gradients of each layer, and the norms of each parameter
     """
-    from ptarmigan.commands.replay import print_step, replay
+    with loading():
+        from ptarmigan.commands.replay import print_step, replay
 
     print_step(replay(run, at=at, data=data, loss=loss, out=out, device=device), layers)
 

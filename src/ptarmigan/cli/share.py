@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ptarmigan.boundary import say
-from ptarmigan.cli.command import Model, Switch, WholeOrNone, command
+from ptarmigan.cli.command import Model, Switch, WholeOrNone, command, loading
 
 
 @command(
@@ -37,7 +37,8 @@ def export(
     at
         export the run's checkpoint after this many images; default: the last generator
     """
-    from ptarmigan.commands.export import export
+    with loading():
+        from ptarmigan.commands.export import export
 
     say(str(export(model, repo, to=to, out=out, license=license, at=at)))
 

@@ -12,7 +12,7 @@ from ptarmigan.boundary import abandon_broken_streams, program, quote, quote_pat
 from ptarmigan.cli.command import command
 from ptarmigan.cli.fields import Fields, flag
 from ptarmigan.cli.help import HELP_ALL
-from ptarmigan.config import RECIPES
+from ptarmigan.config import RECIPES, parse_images, parse_time
 from ptarmigan.core.ranks_env import is_rank_0
 
 
@@ -61,17 +61,23 @@ def train(
 
 
 def next_commands(run: Path) -> list[str]:
-    """What to try after `train`: sample the class with the most training images, score where it works, and losses."""
+    """What to try after `train`: sample the class with the most training images, score where it works, export, and
+    train for twice the budget."""
     from ptarmigan.commands.score_plan import MIN_IMAGES
     from ptarmigan.core.files import load_json
 
-    record = load_json(run / "config.json")
-    names, data = record["spec"]["class_names"], record["data"]
+    record, folder = load_json(run / "config.json"), quote_path(str(run))
+    names, data, train = record["spec"]["class_names"], record["data"], record["config"]["train"]
     counts = data.get("train_counts") or [0] * len(names)
     name = names[counts.index(max(counts))]
     given = f"--class={quote(name)}" if name.startswith("-") else f"--class {quote(name)}"
     of_class = "" if record["config"]["model"]["conditioning"] == "none" else f" {given}"
-    commands = [f"sample {quote_path(str(run))}{of_class} -n 64 --out {quote_path(f'{run.name}.png')}"]
+    commands = [f"sample {folder}{of_class} -n 64 --out {quote_path(f'{run.name}.png')}"]
     if min(data["split"]["train"], data["split"]["held-out"]) >= max(MIN_IMAGES, 10):
-        commands.append(f"score {quote_path(str(run))}")
-    return [f"{program()} {command}" for command in [*commands, "losses"]]
+        commands.append(f"score {folder}")
+    images, seconds = parse_images(train["images"]), round(2 * (parse_time(train["time"]) or 0))
+    time = f"{seconds}s" if seconds % 60 else f"{seconds // 60}m"
+    longer = f"--images {2 * images}" if images else f"--time {time}"
+    config = quote_path(str(run / "config.json"))
+    commands += [f"export {folder}", f"train --config {config} --out {folder} {longer}  # trains on, for better images"]
+    return [f"{program()} {command}" for command in commands]

@@ -107,6 +107,7 @@ class RunRecord(TypedDict):
     tick: Positive
     init: NotRequired[Init | None]
     loss_sha256: NotRequired[str | None]
+    notes: NotRequired[list[str]]  # what was found in the data, and the reasons for the settings
     versions: Versions
 
 

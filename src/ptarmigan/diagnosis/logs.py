@@ -41,7 +41,8 @@ PREFIXES = ("train_", "training_", "losses_", "loss_")
 SUFFIXES = ("_step", "_epoch")  # of Lightning
 NEEDED = ("d_adv", "g_adv")
 EVENTS = "*tfevents*"
-PAIR = re.compile(r"(?<![\w:])([a-z][\w()./]*(?: [a-z][\w()./]*)?)[\"']?\s*[:=]\s*([+-]?(?:\d+\.?\d*(?:e[+-]?\d+)?|nan|inf))", re.I)
+NUMBER = r"[+-]?(?:\d+\.?\d*(?:e[+-]?\d+)?|nan|inf)"
+PAIR = re.compile(rf"(?<![\w:])([a-z][\w()./]*(?: [a-z][\w()./]*)?)[\"']?\s*[:=]\s*({NUMBER})", re.I)
 COUNT = re.compile(r"\b(epoch|step|iteration|iter|kimg)\b\W{0,2}(\d+)", re.I)
 
 
@@ -87,10 +88,7 @@ def rows_of(path: Path) -> Iterator[dict[str, Any]]:
         yield from merged(event_values(path.read_bytes()))
         return
     text = path.read_text(encoding="utf-8-sig", errors="replace").replace("\0", "")
-    if text.lstrip().startswith(("{", "[{")):
-        rows = json_rows(text)
-    else:
-        rows = []
+    rows = json_rows(text) if text.lstrip().startswith(("{", "[{")) else []
     yield from rows or printed_rows(text) or csv_rows(text.splitlines())
 
 

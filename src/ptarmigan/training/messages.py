@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from ptarmigan.training.outputs import LATEST
 def describe(
     run: Path, state: TrainState, choice: Choice | None, seconds: float | None, found: bool, say: Callable[[str], None]
 ) -> None:
-    """Print the settings that `auto` chose, its reasons and what to expect, and whether the run is new.
+    """Print the settings, what to expect of those that `auto` chose, and whether the run is new.
 
     `seconds` is the time of a step, if it was measured.
     """
@@ -36,12 +37,10 @@ def describe(
     )
     if config.model.conditioning != "none" and spec.classes > MAX_ROWS:
         say(f"  each grid of samples shows {MAX_ROWS} of the {spec.classes:,} classes, evenly spread")
-    for line in choice.reasons if choice else []:
-        say(f"  {line}")
     if choice and seconds:
         say(f"  {expectation(choice.setting, config.train.batch / seconds)}")
     if not found:
-        say(f"a new run in {run}")
+        say(f"a new run in {run}; for the reasons and all notes: ptarmigan info {shlex.quote(str(run))}")
     elif finished(state):
         say(f"{run} is finished at {state.images_seen:,} images; a longer --time or --images trains it further")
     else:
@@ -56,7 +55,7 @@ def describe_snapshots(state: TrainState, schedule: Schedule) -> list[str]:
     count = (train.snapshots or 0) - snapshots_due(state) if schedule.exact else schedule.left
     size = f"a checkpoint takes {checkpoint.size(state) / 1e6:.3g} MB, and the newest {train.keep} are kept"
     cost = f"about {duration(max(1.0, schedule.cost))}" + (" each" if count > 1 else "")
-    lines = [f"{counted(count, 'snapshot')}, {cost}; {size}"]
+    lines = [f"{counted(count, 'snapshot')}, taking {cost}; {size}"]
     if count < schedule.given and not schedule.exact:
         lines.append(
             f"note: {counted(count, 'snapshot')} instead of {schedule.given}, because together they may take at most "

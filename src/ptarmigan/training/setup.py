@@ -43,6 +43,7 @@ class Job:
     device: torch.device
     display: Display
     clock: Clock
+    notes: tuple[str, ...]  # on the data
 
     @property
     def given(self) -> set[str]:
@@ -91,6 +92,10 @@ def open_job(
         display.say(f"preparing the images took {duration(seconds)}, which the budget of time leaves out")
     for line in describe_data(dataset):
         display.say(line)
+    notes = (*dataset.notices, *summary(dataset))
+    if existing is None or not (existing / "config.json").exists():  # they were said when the run started
+        for notice in notes:
+            display.note(notice)
     if note := conditioning_dropped(config, asked, dataset):
         display.say(f"note: {note}")
     start = None
@@ -103,7 +108,7 @@ def open_job(
     source = str(dataset.source.root) if isinstance(data, Dataset) else str(data or "embedded")
     source = url_of(source) or source
     run = Path(dist.on_first(lambda: str(out or new_run(dataset.name))))
-    return Job(run, config, asked, dataset, source, warm_start, loss_file, device, display, clock)
+    return Job(run, config, asked, dataset, source, warm_start, loss_file, device, display, clock, notes)
 
 
 def open_timed(data: Path | Dataset | None, config: Config, display: Display, clock: Clock) -> tuple[Dataset, float]:
@@ -130,15 +135,14 @@ def looks_like_run(folder: Path) -> bool:
 
 
 def describe_data(dataset: Dataset) -> list[str]:
-    """What was found, the training images of each class, the size and the parts, and the notices, a line each."""
+    """What was found, the training images of each class, the size and the parts, a line each."""
     spec = dataset.spec
     size = f"{spec.height}x{spec.width} {({1: 'grey', 3: 'RGB', 4: 'RGBA'})[spec.channels]}"
     parts = ", ".join(f"{count:,} {name}" for name, count in dataset.counts().items() if count)
     images = f"images of {size}: {parts}"
     named = [f"{name} ({count:,})" for name, count in dataset.class_counts().items()]
     classes = f"training images by class: {shorten(named, SHOWN_CLASSES)}"
-    notices = [*dataset.notices, *summary(dataset)]
-    return [dataset.understood, classes, images, *(f"note: {notice}" for notice in notices)]
+    return [dataset.understood, classes, images]
 
 
 def conditioning_dropped(config: Config, asked: dict[str, Any], dataset: Dataset) -> str | None:

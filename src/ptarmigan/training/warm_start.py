@@ -335,7 +335,8 @@ def describe_warm_start(init: dict[str, Any]) -> list[str]:
     count = len(init["copied"]) + len(init["copied_by_class"])
     lines = [f"note: {sentence}" for sentence in init["notes"]]
     lines.append(
-        f"warm start from {init['model']} (recipe {init['recipe']}, {init['images_seen']:,} images seen), {what}: "
+        f"warm start from {init['model']}{', which comes with ptarmigan' * (init['model'] == str(BASE))} (recipe "
+        f"{init['recipe']}, {init['images_seen']:,} images seen), {what}: "
         f"copied {count} of {count + len(init['not_copied'])} tensors, {init['copied_share']:.0%} of the weights"
     )
     if shape := init["shape"]:
