@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
 
-from ptarmigan.core.types import UserError, shown, unknown
+from ptarmigan.core.types import LEAST_SIDE, MOST_SIDE, UserError, shown, unknown
 from ptarmigan.core.words import LOSS_NAMES, OTHERS, other_option, plain
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ class Data:
     path_column: str | None = option(None, "column of the table with the images; default: found by its values")
     size: str | None = option(
         None,
-        "height x width in pixels, 64 or 48x64, each 16 to 256; default: near the images' own, short side at most 64",
+        "height x width in pixels, 64 or 48x64, each 16 to 512; default: near the images' own, short side at most 64",
     )
     channels: Literal[1, 3, 4] | None = option(None, "1 grey, 3 RGB, 4 RGBA; default: what the images' pixels show")
     fit: Literal["crop", "pad", "stretch"] = option(
@@ -664,7 +664,7 @@ def as_number(kind: type[int] | type[float], value: Any) -> int | float | None:
 
 
 def parse_size(text: str | None) -> tuple[int, int] | None:
-    """'64' -> (64, 64), '48x64' -> (48, 64), height first; 16 to 256 pixels each."""
+    """'64' -> (64, 64), '48x64' -> (48, 64), height first; LEAST_SIDE to MOST_SIDE pixels each."""
     if text is None:
         return None
     match = re.fullmatch(r"(\d{1,9})(?:x(\d{1,9}))?", text.strip())
@@ -673,11 +673,11 @@ def parse_size(text: str | None) -> tuple[int, int] | None:
             f"size: expected a side, as 64, or height x width, as 48x64, got {shown(text)}", "value-invalid"
         )
     height, width = int(match[1]), int(match[2] or match[1])
-    near = tuple(min(max(side, 16), 256) for side in (height, width))
+    near = tuple(min(max(side, LEAST_SIDE), MOST_SIDE) for side in (height, width))
     if near != (height, width):
         raise UserError(
-            f"size: expected sides from 16 to 256 pixels, got {height}x{width}; the nearest size allowed is "
-            f"{near[0]}x{near[1]}",
+            f"size: expected sides from {LEAST_SIDE} to {MOST_SIDE} pixels, got {height}x{width}; the nearest size "
+            f"allowed is {near[0]}x{near[1]}",
             "value-out-of-range",
         )
     return height, width

@@ -21,12 +21,13 @@ BASE_FILE = Path(__file__).parents[1] / "assets" / "base.safetensors"  # tools/b
 
 
 def is_base(path: Path) -> bool:
-    return path == BASE and not path.exists()
+    """Whether this is BASE itself, or the same name where no file or folder has it."""
+    return path is BASE or (path == BASE and not path.exists())
 
 
 def base_exists() -> bool:
-    """Whether `base` names the model that comes with ptarmigan, and this installation has it."""
-    return is_base(BASE) and BASE_FILE.exists()
+    """Whether this installation has the model that comes with ptarmigan."""
+    return BASE_FILE.exists()
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,7 @@ class SourceModel:
     @classmethod
     def from_base(cls) -> SourceModel:
         """The model that comes with ptarmigan: the moving average of G, and D, stored in fp16."""
-        if not BASE_FILE.exists():
+        if not base_exists():
             text = "from: this installation of ptarmigan has no base model: leave --from out, or name a run"
             raise UserError(text, "path-not-found")
         try:

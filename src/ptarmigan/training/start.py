@@ -86,7 +86,7 @@ def start_run(job: Job, batches: Batches, choice: Choice | None) -> tuple[TrainS
     job.clock.add(state.progress.clock)  # of the run's earlier calls
     plan_end(state, job.config.train)
     started_warm = job.warm_start is not None and found is None
-    warm = describe_warm_start(record["init"]) if started_warm else []
+    warm = describe_warm_start(record["init"]) if started_warm and dist.rank() == 0 else []
     reasons = choice.reasons if choice else []
     record["notes"] = existing.get("notes", []) if existing else [*job.notes, *reasons, *warm]
     dist.on_first(lambda: save_start(job, state, record, started_warm))

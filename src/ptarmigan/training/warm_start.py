@@ -41,8 +41,8 @@ def is_scratch(path: Path) -> bool:
     return path is SCRATCH or (path == SCRATCH and not path.exists())
 
 
-def chosen_start(run: Path | None, config: Config, given: Set[str], spec: ImageSpec, device: str) -> Path | None:
-    """The model that a run starts from if none is named: BASE where it was measured to help, else None.
+def starts_from_base(run: Path | None, config: Config, given: Set[str], spec: ImageSpec, device: str) -> bool:
+    """Whether a run starts from BASE if no model is named: where that was measured to help.
 
     A run that has started keeps its start.  A new one takes the base with recipe `auto`, on a CPU, for images between
     32x32 and 128x128, if no field is given that the base's networks depend on.
@@ -50,12 +50,12 @@ def chosen_start(run: Path | None, config: Config, given: Set[str], spec: ImageS
     try:
         record = read_record(run) if run is not None else None
     except UserError:  # `open_run` reports it
-        return None
+        return False
     if record is not None:
-        return BASE if (record.get("init") or {}).get("model") == str(BASE) else None
+        return bool((record.get("init") or {}).get("model") == str(BASE))
     fits = not given & {*SHAPE_FIELDS} - {"size", "channels"}
     helps = config.recipe == "auto" and device == "cpu" and LARGE_PIXELS < spec.height * spec.width <= BASE_PIXELS
-    return BASE if fits and helps and base_exists() else None
+    return fits and helps and base_exists()
 
 
 def shape_of(config: Config, spec: ImageSpec) -> dict[str, Any]:
@@ -129,7 +129,7 @@ def start_record(source: SourceModel, asked: Mapping[str, Any]) -> dict[str, Any
     if is_base(source.path):
         own.update(("size", "channels"))  # the base model starts runs on images of any size and colours
     return {
-        "model": str(source.path),
+        "model": str(source.path.absolute() if source.path == BASE and not is_base(source.path) else source.path),
         "sha256": source.sha256,
         "recipe": source.config.recipe,
         "images_seen": source.images_seen,
