@@ -22,9 +22,10 @@ def check(
     fix: Path | None = None,
     **fields: Unpack[DataFields],
 ) -> int:
-    """Look for what is wrong with DATA before training: files, labels, copies; nothing of it is changed.
+    """Look for what is wrong with DATA before training: files, labels, copies.  No file of it is changed.
 
-    The exit status is 1 if there is a finding at or above --fail-on, and 2 if the data cannot be read.
+    The exit status is 1 if there is a finding at or above --fail-on,
+    and 2 if the data cannot be read.
 
     Parameters
     ----------
@@ -53,8 +54,9 @@ def check(
 def cache(*pack: str, clear: Switch = False) -> int:
     """List the decoded images that are kept for each data set: how many, their size and when they were last used.
 
-    The environment variable PTARMIGAN_CACHE moves them to another folder.  PTARMIGAN_CACHE_LIMIT, such as 20GB, sets
-    their total size: the longest unused make room for new ones.  Your own images are never touched.
+    The environment variable PTARMIGAN_CACHE moves them to another folder.
+    PTARMIGAN_CACHE_LIMIT, such as 20GB, limits their total size: those that were
+    unused for the longest time make room.  Your own images are never touched.
 
     Parameters
     ----------

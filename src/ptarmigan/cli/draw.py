@@ -48,8 +48,8 @@ def sample(
     like
         X.png that ptarmigan saved: draw it again, with what the other options change
     reject_copies
-        the training images, or `recorded` for those that the run recorded: draw an image again that is nearer to one
-        of them than every held-out image is
+        path of the training images, or `recorded` for those of the run: an image that is nearer to one of them than
+        every held-out image is drawn again
     out
         X.png with one row a class; X.npz with arr_0 (images), arr_1 (labels) and class_names; or a folder of class
         folders; default: a new samples.png, samples-2.png ...
@@ -112,7 +112,8 @@ def invert(
 ) -> None:
     """Find the latents and the mixture of classes from which MODEL draws images most like IMAGES.
 
-    Beside the picture, X.safetensors keeps them for `interpolate --from X.safetensors:0`.
+    Beside the picture, X.safetensors keeps what was found, for
+    `interpolate --from X.safetensors:0`.
 
     Parameters
     ----------
@@ -146,17 +147,18 @@ def directions(
 ) -> None:
     """Find directions along which the images of MODEL change in one way, and show them.
 
-    Beside the picture, X.safetensors keeps them for `sample --move X.safetensors:0=2`, where 0 is the number of the
-    direction and 2 how far to move.
+    Beside the picture, X.safetensors keeps the directions.
+    `sample --move X.safetensors:0=2` then moves images along direction 0, by 2.
 
     Parameters
     ----------
     label
         name of a class, or several names with commas between them: look at samples of these; default: all classes
     toward
-        folder of images that samples are to become more like; default: the directions that change images most
+        folder of images that samples become more like along the direction; default: the directions that change images
+        most
     away
-        folder of images that samples are to become less like
+        folder of images that samples become less like
     out
         X.png, with a row for each direction: three images, each at five places along it; default: a new directions.png
     """

@@ -43,7 +43,7 @@ def export(
     with loading():
         from ptarmigan.commands.export import export
 
-    say(str(export(model, repo, to=to, out=out, license=license, directions=directions or (), at=at)))
+    say(str(export(model, repo, to=to, out=out, license=license, directions=directions, at=at)))
 
 
 @command("explore", "explore runs/photos-1 runs/photos-2")
@@ -56,7 +56,8 @@ def explore(
 ) -> None:
     """Show RUNS in a browser, also while they train: verdicts, charts, grids, scores; draw with their generators.
 
-    It prints an address of this machine with a token, without which nothing is answered, and ends at Ctrl-C.
+    It prints an address of this machine with a token.  A request without the
+    token is refused.  Ctrl-C ends it.
 
     Parameters
     ----------
@@ -69,7 +70,7 @@ def explore(
     device
         device that finds nearest images: auto, cpu, cuda or mps
     private
-        also show training images, those nearest to a generated one; on this machine alone
+        also show training images, those nearest to a generated one; only on this machine
     """
     from ptarmigan.web.start import explore
 
@@ -88,7 +89,8 @@ def serve(
 ) -> None:
     """Serve images of MODEL to other programs over HTTP, as PNG or JSON, until Ctrl-C.
 
-    It prints an address of this machine with a token, without which nothing is answered.
+    It prints an address of this machine with a token.  A request without the
+    token is refused.
 
     Parameters
     ----------

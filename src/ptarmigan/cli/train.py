@@ -10,9 +10,10 @@ from cyclopts import Parameter
 
 from ptarmigan.boundary import abandon_broken_streams, program, quote, quote_path, say
 from ptarmigan.cli.command import command
-from ptarmigan.cli.fields import Fields, flag
+from ptarmigan.cli.fields import OPTIONS, Fields, flag
 from ptarmigan.cli.help import HELP_ALL
-from ptarmigan.config import RECIPES, parse_images, parse_time
+from ptarmigan.config.recipes import RECIPES
+from ptarmigan.config.values import parse_images, parse_time
 from ptarmigan.core.ranks_env import is_rank_0
 
 
@@ -20,12 +21,16 @@ from ptarmigan.core.ranks_env import is_rank_0
     "train photos --time 30m",
     "train photos --size 48x64 --recipe acgan --out runs/acgan",
     help_flags=["--help", "-h", HELP_ALL],
+    group_parameters=OPTIONS,
     usage="Usage: ptarmigan train [DATA] [OPTIONS]",
 )
 def train(
     data: Annotated[
         Path | None,
-        Parameter(help="folder of class folders, IDX folder or .npz; default: the embedded images of Fashion-MNIST"),
+        Parameter(
+            help="folder, archive, .npz or parquet files of images, or shards by URL; default: the embedded images of "
+            "Fashion-MNIST"
+        ),
     ] = None,
     /,
     *,
@@ -44,7 +49,8 @@ def train(
 ) -> None:
     """Train a generator on the images of DATA, then print where it is and what to do next.
 
-    The same command resumes a run that was stopped; a longer budget extends one that is finished.
+    The same command with --out resumes a run that was stopped.  A longer budget
+    extends a run that is finished.
     """
     from ptarmigan.core.console import Display, Terminal
 
@@ -63,7 +69,7 @@ def train(
 def next_commands(run: Path) -> list[str]:
     """What to try after `train`: sample the class with the most training images, score where it works, export, and
     train for twice the budget."""
-    from ptarmigan.commands.score import MIN_IMAGES
+    from ptarmigan.commands.score_plan import MIN_IMAGES
     from ptarmigan.core.files import load_json
 
     record, folder = load_json(run / "config.json"), quote_path(str(run))

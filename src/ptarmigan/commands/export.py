@@ -31,7 +31,7 @@ def export(
     to: str = "html",
     out: str | Path | None = None,
     license: str | None = None,
-    directions: str | Path | Sequence[str | Path] = (),
+    directions: str | Path | Sequence[str | Path] | None = None,
     at: int | None = None,
 ) -> Path | str:
     """Write a generator as `to`; returns the path, or hf:user/name@commit for the Hub.
@@ -46,7 +46,7 @@ def export(
     generator (generator-differs), where a library is missing (package-missing), if the export draws other images
     (export-differs), and as `sharing.hub.upload` does.
     """
-    directions = [directions] if isinstance(directions, str | Path) else directions
+    directions = [directions] if isinstance(directions, str | Path) else directions or ()
     check_options(to, repo, out, license, directions)
     model = user_path(model, "model")
     path = find_generator(model, at)
@@ -72,7 +72,7 @@ def check_options(
 ) -> None:
     """Raise UserError for a form that there is not, or for an option that the form does not take."""
     if to not in FORMS:
-        raise unknown("to", to, FORMS)
+        raise unknown("--to", to, FORMS)
     if (to == "hub") != (repo is not None):
         text = "--to hub and the name of a repository go together: ptarmigan export MODEL --to hub user/name"
         raise UserError(text, "options-conflict")

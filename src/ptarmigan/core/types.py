@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+LEAST_SIDE, MOST_SIDE = 16, 512  # pixels of the height and the width that networks can be made for
+
 OnProgress = Callable[[str, int, int | None], object]
 """What a slow task calls as it goes on: (what it does, items done, items in all or None where that is unknown)."""
 

@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Callable
 from pathlib import Path
 
-from ptarmigan.config import parse_time
+from ptarmigan.config.values import parse_time
 from ptarmigan.core import dist
 from ptarmigan.core.console import duration
 from ptarmigan.core.types import counted
@@ -15,7 +15,7 @@ from ptarmigan.game.state import TrainState
 from ptarmigan.generator.generator import MAX_ROWS
 from ptarmigan.sharing.report import NAME
 from ptarmigan.training import checkpoint
-from ptarmigan.training.auto import Choice, expectation
+from ptarmigan.training.auto import Choice, advice, expectation
 from ptarmigan.training.budget import SNAPSHOT_SHARE, Schedule, finished, snapshots_due
 from ptarmigan.training.outputs import LATEST
 
@@ -30,15 +30,19 @@ def describe(
     spec, config = state.spec, state.config
     augment = config.data.augment
     changed = "" if augment == "none" else f", augmentation {describe_policy(augment, spec.channels)}"
+    chosen = state.micro_batch and not config.train.micro_batch
+    parts = f" in parts of {state.micro_batch}, because more do not fit in memory at once" if chosen else ""
     say(
         f"recipe {config.recipe}: {config.loss.loss} loss, conditioning {config.model.conditioning}"
-        f"{changed}, batch {config.train.batch}, on {state.device} in {'bf16' if state.bf16 else 'fp32'}"
+        f"{changed}, batch {config.train.batch}{parts}, on {state.device} in {'bf16' if state.bf16 else 'fp32'}"
         + (f", {dist.world()} ranks" if dist.world() > 1 else "")
     )
     if config.model.conditioning != "none" and spec.classes > MAX_ROWS:
         say(f"  each grid of samples shows {MAX_ROWS} of the {spec.classes:,} classes, evenly spread")
     if choice and seconds:
         say(f"  {expectation(choice.setting, config.train.batch / seconds)}")
+        if line := advice(choice.setting):
+            say(f"  {line}")
     if not found:
         say(f"a new run in {run}; for the reasons and all notes: ptarmigan info {shlex.quote(str(run))}")
     elif finished(state):

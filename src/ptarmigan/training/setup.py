@@ -23,7 +23,8 @@ from ptarmigan.losses.custom import LossFile, open_loss
 from ptarmigan.training.auto import with_fields
 from ptarmigan.training.budget import DEFAULT_TIME
 from ptarmigan.training.run_folder import MARKER, new_run
-from ptarmigan.training.warm_start import WarmStart, chosen_start, is_scratch
+from ptarmigan.training.source_model import BASE
+from ptarmigan.training.warm_start import WarmStart, is_scratch, starts_from_base
 
 SHOWN_CLASSES = 10
 DECODING = "decoding images"  # what data/ calls the work that its cache spares the next run
@@ -98,11 +99,9 @@ def open_job(
             display.note(notice)
     if note := conditioning_dropped(config, asked, dataset):
         display.say(f"note: {note}")
-    start = None
-    if init is None:
-        start = dist.on_first(lambda: chosen_start(existing, config, given_fields(asked), dataset.spec, device.type))
-    if start is not None:
-        warm_start = WarmStart.find(start, existing, asked)
+    given, spec = given_fields(asked), dataset.spec
+    if init is None and dist.on_first(lambda: starts_from_base(existing, config, given, spec, device.type)):
+        warm_start = WarmStart.find(BASE, existing, asked)
         config = with_fields(config, warm_start.record["shape"])
     config = fit_to_data(config, dataset)
     source = str(dataset.source.root) if isinstance(data, Dataset) else str(data or "embedded")
