@@ -13,8 +13,8 @@ const firstOfLine = ({ height, width }, image, y) => (image * (height + 1) + 1 +
 
 // The kernel: product [ROWS, COLUMNS] = offsets [ROWS] + weights [inner, ROWS]' lines [inner, COLUMNS].  `block` has
 // the offsets and then the weights; line i begins at `input` + the number i of `table`; `stride` lies between two rows
-// of the product.  All are places in `memory`, in bytes.  It is WebAssembly with SIMD where there is that, and multiplies
-// and adds in one operation where there is that too.
+// of the product.  All are places in `memory`, in bytes.  It is WebAssembly with SIMD where there is that, and
+// multiplies and adds in one operation where there is that too.
 function makeKernel(memory) {
   for (const fused of [true, false]) {
     try {
@@ -207,7 +207,7 @@ class Network {
   }
 
   // A convolution: each output is the offset of its channel and a weighted sum over the `taps` [[down, right]], which
-  // are at most one place away.  At stride 2 there is one such convolution for each of the four pixels that come from one.
+  // are at most one place away.  At stride 2 there is one such convolution for each of the four pixels from one.
   convolve(map, step) {
     const { channels, stride, phases, side: [height, width] } = step;
     if (phases.some(({ taps }) => taps.length > 1)) this.clearMargins(map);
