@@ -89,7 +89,7 @@ def test_files_that_cannot_be_decoded_are_named_and_counted(tmp_path: Path) -> N
     link, notice = data.notices[:2]
     assert "1 broken link (dog/link.png)" in link
     assert all(fact in notice for fact in ("5 of 25 files", "2 not an image", "2 more pixels than --max-pixels 10000"))
-    assert all(fact in notice for fact in ("cat/empty.png (", "dog/bigger.png (90000 pixels", "1 truncated"))
+    assert all(fact in notice for fact in ("cat/empty.png (", "dog/bigger.png (90,000 pixels", "1 truncated"))
     assert open_dataset(folder, Data(max_pixels=10_000)).notices == data.notices  # from the cache as well
     assert ImageFile.LOAD_TRUNCATED_IMAGES is False
 
