@@ -16,7 +16,7 @@ from ptarmigan.core.types import counted
 from ptarmigan.diagnosis.columns import Log
 from ptarmigan.diagnosis.findings import KINDS, OF_SAMPLES, verdict
 from ptarmigan.diagnosis.story import Event, events, now
-from ptarmigan.evaluation.report import class_rows, html_table, score_rows, sentences
+from ptarmigan.evaluation.report import Rows, class_rows, html_table, score_rows, sentences
 from ptarmigan.generator.header import load_run_record, read_scores
 from ptarmigan.sharing.charts import chart_data, chart_section, curves_of
 from ptarmigan.sharing.film import film, film_data, film_section, frame_of
@@ -170,7 +170,7 @@ def score_block(report: dict[str, Any]) -> str:
     return out + "".join(f'<p class="soft">{text(sentence)}</p>' for sentence in sentences(report))
 
 
-def table_html(rows: Sequence[Sequence[str]]) -> str:
+def table_html(rows: Rows) -> str:
     """A table that scrolls sideways, and that opens by a click where it is long."""
     table = f'<div class="wide">{html_table(rows)}</div>'
     return f"<details><summary>{len(rows) - 1} classes</summary>{table}</details>" if len(rows) > OPEN + 1 else table
