@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ptarmigan import config
+from ptarmigan.config import Data
+from ptarmigan.config.values import parse_split
 from ptarmigan.core.console import Display, Terminal
 from ptarmigan.core.types import ImageSpec, OnProgress, UserError, counted, shorten
 from ptarmigan.data.arrays import HELD_OUT, SELECT, TRAIN, UNDECIDED
@@ -70,7 +71,7 @@ class Dataset:
         """
         source = MemorySource.of(images, labels, class_names)
         with Display(Terminal(stderr=True)) as display:
-            return _open(source, config.Data(), display.preparing)
+            return _open(source, Data(), display.preparing)
 
     def __repr__(self) -> str:
         spec, parts = self.spec, ", ".join(f"{count:,} {name}" for name, count in self.counts().items() if count)
@@ -107,9 +108,7 @@ class Dataset:
         return f"{count} training images do not fill a batch of {batch}: each batch repeats images; expect memorisation"
 
 
-def open_dataset(
-    path: str | Path | Dataset | None, data: config.Data, on_progress: OnProgress | None = None
-) -> Dataset:
+def open_dataset(path: str | Path | Dataset | None, data: Data, on_progress: OnProgress | None = None) -> Dataset:
     """Find, decode and split the images at `path`; decoded images are cached.  None is the embedded data set.
 
     path: a folder of class folders, a flat folder of images, a folder of IDX files, an .npz file, the URL of shards,
@@ -131,7 +130,7 @@ def recorded_data(run: Path, source: str) -> str | None:
     return None if source == "embedded" else source
 
 
-def _open(source: DataSource, data: config.Data, on_progress: OnProgress | None) -> Dataset:
+def _open(source: DataSource, data: Data, on_progress: OnProgress | None) -> Dataset:
     if data.group is not None and not isinstance(source, FolderSource):
         text = f"group: {source.root} holds arrays, and --group needs image files with paths; leave --group out"
         raise UserError(text, "options-conflict")
@@ -145,9 +144,9 @@ def _open(source: DataSource, data: config.Data, on_progress: OnProgress | None)
         groups = source.groups or matches(source.paths, data.group)
         keys = group_keys([groups[position] for position in pack.source_indices])
     split = data.split or DEFAULT_SPLIT
-    part = assign_parts(pack.labels, keys, pack.source_part, config.parse_split(split))
+    part = assign_parts(pack.labels, keys, pack.source_part, parse_split(split))
     if data.split is None and (useful := useful_split(part, pack.source_part)) != split:
-        split, part = useful, assign_parts(pack.labels, keys, pack.source_part, config.parse_split(useful))
+        split, part = useful, assign_parts(pack.labels, keys, pack.source_part, parse_split(useful))
     if isinstance(pack.images, StreamedImages):
         pack.images.kind = 3 * pack.labels + part
     height, width, channels = pack.images.shape[1:]
@@ -177,7 +176,7 @@ def _fingerprint(pack: Pack) -> str:
     return digest.hexdigest()
 
 
-def _notices_of_split(dataset: Dataset, source_part: NDArray[np.int8], data: config.Data) -> list[str]:
+def _notices_of_split(dataset: Dataset, source_part: NDArray[np.int8], data: Data) -> list[str]:
     notices, part = [], dataset.part
     uses = {
         SELECT: f"to select the best generator (which takes {MIN_SELECT} images)",
