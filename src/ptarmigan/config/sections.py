@@ -213,8 +213,7 @@ class Train:
     )
     stop_on: Literal[
         "diverged", "labels-random", "g-gradient-vanishes", "d-too-strong", "d-too-weak", "collapse", "class-ignored",
-        "d-overfits", "copies", "colour-shift", "checkerboard", "no-progress", "warning",
-        "error",
+        "too-easy", "d-overfits", "copies", "colour-shift", "checkerboard", "no-progress", "warning", "error",
     ] | None = option(
         None, "stop at a snapshot with this finding of `diagnose`, or with an error, or a warning; default: never"
     )  # fmt: skip

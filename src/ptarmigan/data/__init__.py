@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ptarmigan.config import Data
+from ptarmigan import config
 from ptarmigan.config.values import parse_split
 from ptarmigan.core.console import Display, Terminal
 from ptarmigan.core.types import ImageSpec, OnProgress, UserError, counted, shorten
@@ -71,7 +71,7 @@ class Dataset:
         """
         source = MemorySource.of(images, labels, class_names)
         with Display(Terminal(stderr=True)) as display:
-            return _open(source, Data(), display.preparing)
+            return _open(source, config.Data(), display.preparing)
 
     def __repr__(self) -> str:
         spec, parts = self.spec, ", ".join(f"{count:,} {name}" for name, count in self.counts().items() if count)
@@ -108,7 +108,9 @@ class Dataset:
         return f"{count} training images do not fill a batch of {batch}: each batch repeats images; expect memorisation"
 
 
-def open_dataset(path: str | Path | Dataset | None, data: Data, on_progress: OnProgress | None = None) -> Dataset:
+def open_dataset(
+    path: str | Path | Dataset | None, data: config.Data, on_progress: OnProgress | None = None
+) -> Dataset:
     """Find, decode and split the images at `path`; decoded images are cached.  None is the embedded data set.
 
     path: a folder of class folders, a flat folder of images, a folder of IDX files, an .npz file, the URL of shards,
@@ -130,7 +132,7 @@ def recorded_data(run: Path, source: str) -> str | None:
     return None if source == "embedded" else source
 
 
-def _open(source: DataSource, data: Data, on_progress: OnProgress | None) -> Dataset:
+def _open(source: DataSource, data: config.Data, on_progress: OnProgress | None) -> Dataset:
     if data.group is not None and not isinstance(source, FolderSource):
         text = f"group: {source.root} holds arrays, and --group needs image files with paths; leave --group out"
         raise UserError(text, "options-conflict")
@@ -176,7 +178,7 @@ def _fingerprint(pack: Pack) -> str:
     return digest.hexdigest()
 
 
-def _notices_of_split(dataset: Dataset, source_part: NDArray[np.int8], data: Data) -> list[str]:
+def _notices_of_split(dataset: Dataset, source_part: NDArray[np.int8], data: config.Data) -> list[str]:
     notices, part = [], dataset.part
     uses = {
         SELECT: f"to select the best generator (which takes {MIN_SELECT} images)",
