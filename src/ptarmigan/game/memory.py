@@ -30,12 +30,14 @@ def step_bytes(config: Config, spec: ImageSpec, images: int) -> int:
     """
     if config.loss.loss.endswith(".py"):
         config = replace(config, loss=replace(config.loss, loss="non_saturating"))
-    with without_weights(), Peak() as peak:
-        state = state_without_values(config, spec)
-        real = torch.zeros(images, spec.channels, spec.height, spec.width).to(memory_format=torch.channels_last)
-        eager_step(state, Batch(real, torch.zeros(images, dtype=torch.int64)), Draws.of_d(state, np.arange(images)))
+    with Peak() as peak:
+        with without_weights():
+            state = state_without_values(config, spec)
+            real = torch.zeros(images, spec.channels, spec.height, spec.width).to(memory_format=torch.channels_last)
+            labels = torch.zeros(images, dtype=torch.int64)
+        eager_step(state, Batch(real, labels), Draws.of_d(state, np.arange(images)))
     weights = sum(weight.nbytes for network in (state.G, state.D) for weight in network.parameters())
-    return peak.most + 2 * weights  # Adam's two moments, which `Still` does not make
+    return int(peak.most) + 2 * weights  # Adam's two moments, which `Still` does not make
 
 
 def state_without_values(config: Config, spec: ImageSpec) -> TrainState:
@@ -50,15 +52,15 @@ def state_without_values(config: Config, spec: ImageSpec) -> TrainState:
 class Still(torch.optim.SGD):
     """An optimizer that leaves the weights as they are, since Adam's fused kernel needs values."""
 
-    def step(self, closure: Any = None) -> None:
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
         pass
 
 
-class Peak(TorchDispatchMode):
+class Peak(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Adds up the bytes of the tensors on the meta device that are made while it is open: `now`, and at `most`."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.now, self.most = 0, 0
         self.living: dict[int, weakref.ref[Any]] = {}  # storages by their addresses
 
