@@ -27,12 +27,12 @@ from ptarmigan.core.tensor_files import load_tensors, save_tensors
 from ptarmigan.core.types import DiscriminatorOutput, ImageSpec, UserError
 from ptarmigan.game.state import TrainState
 from ptarmigan.losses import conditioning
-from ptarmigan.training import checkpoint, warm_start
+from ptarmigan.training import checkpoint, source_model
 from ptarmigan.training.loop import train
 from ptarmigan.training.signals import Stopped
+from ptarmigan.training.source_model import SourceModel
 from ptarmigan.training.warm_start import (
     SHAPE_FIELDS,
-    SourceModel,
     class_dims,
     copy_classes,
     copy_weights,
@@ -303,7 +303,7 @@ def packed(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     path.parent.mkdir()
     monkeypatch.setattr(sys, "argv", ["pack.py", str(base), "--out", str(path)])
     load_tool("pack").main()
-    monkeypatch.setattr(warm_start, "BASE_FILE", path)
+    monkeypatch.setattr(source_model, "BASE_FILE", path)
     monkeypatch.chdir(tmp_path)
     return path
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import App, Group, Parameter
 
-from ptarmigan.config import as_number
+from ptarmigan.config.values import as_number
 from ptarmigan.core.types import UserError, shown
 
 if TYPE_CHECKING:
@@ -26,9 +26,10 @@ def command(*examples: str, **options: Any) -> Callable[[Callable[..., Any]], Ap
     """
     title = "Example:" if len(examples) == 1 else "Examples:"
     epilogue = "\n".join([title, *(f"  ptarmigan {line}" for line in examples)])
+    settings: dict[str, Any] = {"help_epilogue": epilogue, "group_parameters": OPTIONS} | options
 
     def make(function: Callable[..., Any]) -> App:
-        app = App(**{"name": function.__name__, "help_epilogue": epilogue, "group_parameters": OPTIONS} | options)
+        app = App(**({"name": function.__name__} | settings))
         app.default(function)
         return app
 

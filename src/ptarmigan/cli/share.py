@@ -43,7 +43,7 @@ def export(
     with loading():
         from ptarmigan.commands.export import export
 
-    say(str(export(model, repo, to=to, out=out, license=license, directions=directions or (), at=at)))
+    say(str(export(model, repo, to=to, out=out, license=license, directions=directions, at=at)))
 
 
 @command("explore", "explore runs/photos-1 runs/photos-2")

@@ -12,7 +12,8 @@ from ptarmigan.boundary import abandon_broken_streams, program, quote, quote_pat
 from ptarmigan.cli.command import command
 from ptarmigan.cli.fields import OPTIONS, Fields, flag
 from ptarmigan.cli.help import HELP_ALL
-from ptarmigan.config import RECIPES, parse_images, parse_time
+from ptarmigan.config.recipes import RECIPES
+from ptarmigan.config.values import parse_images, parse_time
 from ptarmigan.core.ranks_env import is_rank_0
 
 
@@ -68,7 +69,7 @@ def train(
 def next_commands(run: Path) -> list[str]:
     """What to try after `train`: sample the class with the most training images, score where it works, export, and
     train for twice the budget."""
-    from ptarmigan.commands.score import MIN_IMAGES
+    from ptarmigan.commands.score_plan import MIN_IMAGES
     from ptarmigan.core.files import load_json
 
     record, folder = load_json(run / "config.json"), quote_path(str(run))

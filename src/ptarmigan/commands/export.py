@@ -31,7 +31,7 @@ def export(
     to: str = "html",
     out: str | Path | None = None,
     license: str | None = None,
-    directions: str | Path | Sequence[str | Path] = (),
+    directions: str | Path | Sequence[str | Path] | None = None,
     at: int | None = None,
 ) -> Path | str:
     """Write a generator as `to`; returns the path, or hf:user/name@commit for the Hub.
@@ -46,7 +46,7 @@ def export(
     generator (generator-differs), where a library is missing (package-missing), if the export draws other images
     (export-differs), and as `sharing.hub.upload` does.
     """
-    directions = [directions] if isinstance(directions, str | Path) else directions
+    directions = [directions] if isinstance(directions, str | Path) else directions or ()
     check_options(to, repo, out, license, directions)
     model = user_path(model, "model")
     path = find_generator(model, at)

@@ -37,7 +37,7 @@ def step_bytes(config: Config, spec: ImageSpec, images: int) -> int:
             labels = torch.zeros(images, dtype=torch.int64)
         eager_step(state, Batch(real, labels), Draws.of_d(state, np.arange(images)))
     weights = sum(weight.nbytes for network in (state.G, state.D) for weight in network.parameters())
-    return int(peak.most) + 2 * weights  # Adam's two moments, which `Still` does not make
+    return int(peak.most + 2 * weights)  # Adam's two moments, which `Still` does not make
 
 
 def state_without_values(config: Config, spec: ImageSpec) -> TrainState:

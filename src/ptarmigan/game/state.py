@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ptarmigan.config import Config, Scheduled
+from ptarmigan.config import Config
+from ptarmigan.config.sections import Scheduled
 from ptarmigan.core.devices import autocast
 from ptarmigan.core.types import ImageSpec
 from ptarmigan.game.optim import adam, at

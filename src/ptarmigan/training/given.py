@@ -18,7 +18,8 @@ from ptarmigan.core.paths import user_path
 from ptarmigan.core.records import RunRecord, check
 from ptarmigan.core.types import UserError
 from ptarmigan.data import Dataset, recorded_data
-from ptarmigan.training.warm_start import BASE, SCRATCH
+from ptarmigan.training.source_model import BASE
+from ptarmigan.training.warm_start import SCRATCH
 
 
 def images_given(data: str | Path | Dataset | None, given: dict[str, Any]) -> Path | Dataset | None:

@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Callable
 from pathlib import Path
 
-from ptarmigan.config import parse_time
+from ptarmigan.config.values import parse_time
 from ptarmigan.core import dist
 from ptarmigan.core.console import duration
 from ptarmigan.core.types import counted

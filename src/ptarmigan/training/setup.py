@@ -23,7 +23,8 @@ from ptarmigan.losses.custom import LossFile, open_loss
 from ptarmigan.training.auto import with_fields
 from ptarmigan.training.budget import DEFAULT_TIME
 from ptarmigan.training.run_folder import MARKER, new_run
-from ptarmigan.training.warm_start import BASE, WarmStart, is_scratch, starts_from_base
+from ptarmigan.training.source_model import BASE
+from ptarmigan.training.warm_start import WarmStart, is_scratch, starts_from_base
 
 SHOWN_CLASSES = 10
 DECODING = "decoding images"  # what data/ calls the work that its cache spares the next run

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from ptarmigan.config import parse_images, parse_time
+from ptarmigan.config.values import parse_images, parse_time
 from ptarmigan.core import dist
 from ptarmigan.core.log import damaged_lines
 from ptarmigan.core.types import UserError
@@ -33,7 +33,8 @@ from ptarmigan.training.probe import Probed, probe, snapshot_cost
 from ptarmigan.training.run_folder import open_run, record_of, recorded_auto, write_record
 from ptarmigan.training.setup import Job, given_fields, train_batches
 from ptarmigan.training.snapshot import LiveScore
-from ptarmigan.training.warm_start import BASE, describe_warm_start
+from ptarmigan.training.source_model import BASE
+from ptarmigan.training.warm_start import describe_warm_start
 
 
 def apply_auto(job: Job) -> tuple[Job, Choice | None]:

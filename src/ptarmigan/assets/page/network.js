@@ -303,7 +303,6 @@ class Network {
   }
 
   keep(map) {
-    this.kept = null;
     this.kept = this.free(map, map.channels, map.n, [map.height, map.width]);
     this.floats.copyWithin(this.kept.at, ...this.extent(map));
   }
