@@ -21,6 +21,8 @@ from ptarmigan.game.state import TrainState
 from ptarmigan.losses.adversarial import objective
 from ptarmigan.networks import build, without_weights
 
+KERNELS_ON_CPU = 1.4  # times the memory of a step's tensors is what a process on a CPU grows by: docs/scaling.md
+
 
 def step_bytes(config: Config, spec: ImageSpec, images: int) -> int:
     """The most bytes that tensors take in a training step in fp32, with so many images in the batch, all at once.

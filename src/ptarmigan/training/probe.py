@@ -18,7 +18,7 @@ from ptarmigan.core import dist
 from ptarmigan.core.devices import computes_bf16, free_memory, out_of_memory
 from ptarmigan.core.types import ImageSpec, UserError
 from ptarmigan.game.batch import rank_batch
-from ptarmigan.game.memory import step_bytes
+from ptarmigan.game.memory import KERNELS_ON_CPU, step_bytes
 from ptarmigan.game.state import TrainState
 from ptarmigan.generator.generator import MAX_ROWS, generate_images
 from ptarmigan.losses.custom import LossFile
@@ -132,7 +132,7 @@ def check_memory(state: TrainState) -> None:
     if 4 * weights + MAPS * config.model.width * pixels * config.train.batch <= free:
         return
     waiting = 3 * spec.channels * pixels * (config.train.batch - images)  # real, fake and gradients of other parts
-    if step_bytes(config, spec, images) + waiting > free + weights:
+    if KERNELS_ON_CPU * step_bytes(config, spec, images) + waiting > free + weights:
         raise MemoryError
 
 
