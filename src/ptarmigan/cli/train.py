@@ -25,7 +25,10 @@ from ptarmigan.core.ranks_env import is_rank_0
 def train(
     data: Annotated[
         Path | None,
-        Parameter(help="folder of class folders, IDX folder or .npz; default: the embedded images of Fashion-MNIST"),
+        Parameter(
+            help="folder of images or class folders, IDX files, .npz, archive, shards (also at a URL, which streams "
+            "them); default: the embedded images of Fashion-MNIST"
+        ),
     ] = None,
     /,
     *,
