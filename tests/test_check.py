@@ -20,7 +20,7 @@ from scipy.fft import dctn
 import torture
 from ptarmigan import Dataset
 from ptarmigan.commands.check import CheckReport, bars, check, print_check
-from ptarmigan.commands.score import shuffled
+from ptarmigan.commands.score_plan import shuffled
 from ptarmigan.config import Data
 from ptarmigan.data import HELD_OUT, TRAIN, open_dataset
 from ptarmigan.data.check import near

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import signal
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -39,7 +37,7 @@ from ptarmigan.training.loop import train
 from ptarmigan.training.probe import report_out_of_memory, smaller_micro_batch
 from ptarmigan.training.setup import train_batches
 from ptarmigan.training.signals import Stopped
-from support import GivenDraws, raises, read_ticks
+from support import GivenDraws, interrupt_at, raises, read_ticks
 
 LECAM = Path(__file__).parent.parent / "examples" / "lecam.py"
 CPU, F64 = torch.device("cpu"), torch.float64
@@ -176,17 +174,6 @@ def test_averages_begin_at_0_and_move_after_each_update_of_d(shapes: Path, tmp_p
     assert tensors["device_scalars.count"].shape == ()
 
 
-def interrupted(monkeypatch: pytest.MonkeyPatch, at: int) -> None:
-    shipped = training.train_batch
-
-    def stopping(state: Any, given: Any, *play: Any) -> Any:
-        if state.progress.tick and state.images_seen == at:
-            os.kill(os.getpid(), signal.SIGINT)
-        return shipped(state, given, *play)
-
-    monkeypatch.setattr(training, "train_batch", stopping)
-
-
 @pytest.mark.parametrize("rich", [False, True])
 def test_stopped_and_resumed_is_the_same_run_bit_for_bit(
     rich: bool, shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -195,7 +182,7 @@ def test_stopped_and_resumed_is_the_same_run_bit_for_bit(
     fields = {**SMALL, "loss": str(path), "augment": "ada" if rich else "none"}
     train(shapes, out=tmp_path / "whole", **fields)
     with monkeypatch.context() as patch:
-        interrupted(patch, 16)
+        interrupt_at(patch, 16)
         with pytest.raises(Stopped):
             train(shapes, out=tmp_path / "parts", **fields)
     train(shapes, out=tmp_path / "parts", **fields)

@@ -16,10 +16,10 @@ from ptarmigan import directions, interpolate, invert, sample
 from ptarmigan.core.tensor_files import load_tensors
 from ptarmigan.evaluation.features import EXTRACTORS
 from ptarmigan.generator import inversion
-from ptarmigan.generator.directions import closed_form, learn
+from ptarmigan.generator.directions import all_named, closed_form, learn, shift_of
 from ptarmigan.generator.generator import TrainedGenerator, image_grid, save_png
 from ptarmigan.generator.inversion import invert_images
-from ptarmigan.generator.points import Points, images_at
+from ptarmigan.generator.points import Points, images_at, save_rows
 from support import call, raises, random_projection
 from test_export import NAMES, generator_of
 
@@ -193,6 +193,17 @@ def test_directions_are_shown_and_kept_for_sample(
 
 
 @pytest.mark.usefixtures("quick")
+def test_a_direction_that_is_alone_in_its_file_has_the_name_of_the_file(tmp_path: Path) -> None:
+    generator = generator_of(tmp_path / "model", "dcgan")
+    steps = torch.randn(3, 10)
+    save_rows(tmp_path / "three.safetensors", generator, directions=steps)
+    save_rows(tmp_path / "smile.safetensors", generator, directions=steps[2:])
+    named = all_named([tmp_path / "three.safetensors", tmp_path / "smile.safetensors"], generator)
+    assert [way.name for way in named] == ["three 0", "three 1", "three 2", "smile"]
+    for way in named:
+        assert torch.equal(shift_of([f"{way.move}=2"], generator), 2 * way.step[None])
+
+
 def test_examples_that_are_missing_or_few_are_refused(tmp_path: Path) -> None:
     generator = generator_of(tmp_path / "m", "dcgan")
     for side in ("up", "down"):

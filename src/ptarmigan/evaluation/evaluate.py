@@ -1,7 +1,7 @@
 """Compute a report from features of real and generated images: scores with intervals, classes, copies.
 
 Each score is computed for R independent sets of N generated images and reported as their mean with an interval
-(`metrics.interval`), which covers the choice of generation seeds at this N.  Its floor is reported with it: the same
+(`intervals.interval`), which covers the choice of generation seeds at this N.  Its floor is reported with it: the same
 score of R sets of N real training images in place of the generated ones.
 """
 
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ptarmigan.core import seeding
 from ptarmigan.core.types import UserError, shorten
-from ptarmigan.evaluation import metrics
+from ptarmigan.evaluation import intervals, metrics
 from ptarmigan.evaluation.features.classifier import Classifier, chance_corrected, class_accuracies, train_classifier
 from ptarmigan.evaluation.verdict import COLLAPSED, TINY, judge, recognise
 
@@ -181,7 +181,7 @@ def class_scores(sets: ComparedSets, notes: list[str], on_stage: OnStage) -> Rep
             entry["kid"] = summarise_columns(rows)
             if enough:  # 5 % over all classes together: at 5 % each, some of many classes would differ by chance
                 excess = np.subtract(rows["held_out"], rows["floor"]).tolist()
-                entry["told_apart"] = metrics.interval(excess, 1 - 0.05 / len(sets.class_names)).low > 0
+                entry["told_apart"] = intervals.interval(excess, 1 - 0.05 / len(sets.class_names)).low > 0
             if real > 1e-3 * spread:
                 entry["diversity"] = summarise([metrics.diversity(fake) / real for fake in fakes])
             else:
@@ -349,7 +349,7 @@ def summarise_columns(rows: dict[str, list[float]]) -> Report:
 
 
 def summarise(values: Sequence[float] | NDArray[np.float64]) -> dict[str, float]:
-    return metrics.interval([float(value) for value in values])._asdict()
+    return intervals.interval([float(value) for value in values])._asdict()
 
 
 def labels_of(samples: FeatureSet) -> NDArray[np.int64]:

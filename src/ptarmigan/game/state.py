@@ -11,7 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ptarmigan.config import Config, Scheduled
+from ptarmigan.config import Config
+from ptarmigan.config.sections import Scheduled
+from ptarmigan.core.devices import autocast
 from ptarmigan.core.types import ImageSpec
 from ptarmigan.game.optim import adam, at
 from ptarmigan.game.progress import Progress
@@ -113,7 +115,7 @@ class TrainState:
         return at(value, self.images_seen, self.start, self.end)
 
     def autocast(self) -> AbstractContextManager[Any]:
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16)
+        return autocast(self.device, self.bf16)
 
     def tensors(self) -> dict[str, Tensor]:
         """All but `progress` and `images_seen`, by names that start with G, D, ema, opt_g, opt_d or device_scalars."""

@@ -111,7 +111,6 @@ class Fault(NamedTuple):
     text: str
     said: str  # what the reasons of this fault contain
     remedy: str = AGAIN
-    detailed: bool = False  # each file has a reason of its own, which is named
 
 
 class Trait(NamedTuple):
@@ -133,10 +132,10 @@ FAULTS = (
         "remove them, or download them again: a web page is often saved in an image's place",
     ),
     Fault(
-        "file-bomb", "a header that promises too many pixels", "pixels",
-        "remove them; --max-pixels NUMBER reads large scans that are genuine", detailed=True,
+        "file-bomb", "too many pixels, by the file's header", "pixels",
+        "--max-pixels NUMBER reads large images that are genuine; remove the others",
     ),
-    Fault("file-undecodable", "cannot be decoded", "", detailed=True),
+    Fault("file-undecodable", "cannot be decoded", ""),
 )  # fmt: skip
 TRAITS = (
     Trait(
@@ -186,7 +185,7 @@ def file_findings(
         picked = {path: failures.pop(path) for path in [*failures] if fault.said in failures[path].reason}
         if picked:
             why = {path: f"{one.detail}: {one.reason}" if one.detail else one.reason for path, one in picked.items()}
-            names = tuple(f"{path} ({text})" if fault.detailed else path for path, text in why.items())
+            names = tuple(path if text == fault.said else f"{path} ({text})" for path, text in why.items())
             text = f"{counted(len(picked), 'file')}: {fault.text}"
             findings.append(
                 Finding(fault.code, "error", text, len(picked), names, "leaves them out", fault.remedy, drop=why)
