@@ -89,7 +89,7 @@ def test_files_that_cannot_be_decoded_are_named_and_counted(tmp_path: Path) -> N
     link, notice = data.notices[:2]
     assert "1 broken link (dog/link.png)" in link
     assert all(fact in notice for fact in ("5 of 25 files", "2 not an image", "2 more pixels than --max-pixels 10000"))
-    assert all(fact in notice for fact in ("cat/empty.png (", "dog/bigger.png (90000 pixels", "1 truncated"))
+    assert all(fact in notice for fact in ("cat/empty.png (", "dog/bigger.png (90,000 pixels", "1 truncated"))
     assert open_dataset(folder, Data(max_pixels=10_000)).notices == data.notices  # from the cache as well
     assert ImageFile.LOAD_TRUNCATED_IMAGES is False
 
@@ -326,7 +326,8 @@ def test_a_hundred_images_a_class_are_enough_and_long_lists_are_cut(tmp_path: Pa
     images = RNG.integers(0, 256, (793, 28, 28), np.uint8)
     np.savez(tmp_path / "x.npz", arr_0=images, arr_1=np.repeat(np.arange(8), [100] + [99] * 7))
     (few,) = open_dataset(tmp_path / "x.npz", Data(split="none")).notices
-    assert "7 of 8 classes (1: 99, 2: 99, 3: 99, 4: 99, 5: 99 and 2 more)" in few
+    assert "7 of 8 classes" in few
+    assert "(1: 99, 2: 99, 3: 99, 4: 99, 5: 99 and 2 more)" in few
     np.savez(tmp_path / "y.npz", arr_0=images[:595], arr_1=np.repeat(np.arange(6), [100] + [99] * 5))
     assert "(1: 99, 2: 99, 3: 99, 4: 99, 5: 99)" in open_dataset(tmp_path / "y.npz", Data(split="none")).notices[0]
 

@@ -19,7 +19,8 @@ import failures
 from conftest import SMALL
 from ptarmigan import diagnose, resolve, train
 from ptarmigan.commands import diagnose_samples
-from ptarmigan.config import RECIPES, Train
+from ptarmigan.config import Train
+from ptarmigan.config.recipes import RECIPES
 from ptarmigan.core.log import read_rows
 from ptarmigan.core.tensor_files import load_tensors
 from ptarmigan.data.batches import to_float

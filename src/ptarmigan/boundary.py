@@ -199,7 +199,8 @@ def fail(text: str, code: str, status: int, *hints: str) -> int:
 
     terminal = Terminal(stderr=True)
     with suppress(OSError):
-        for line in (f"ptarmigan: {brief(text)} [{code}]", *hints):
+        terminal.say(f"ptarmigan: {brief(text)} [{code}]", style="red", wrap=True)
+        for line in hints:  # commands, which stay on one line
             terminal.say(line, style="red")
     return status
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time as clock
+from math import ceil
 from typing import NamedTuple
 
 import numpy as np
@@ -59,7 +60,7 @@ class Plan(NamedTuple):
             if sets * per_set + len(train) > budget:
                 needed = (fixed + len(train) + 2 * per_set) / rate / EXTRACTION_SHARE
                 text = f"time {time:.0f}s is too short: two sets of {n:,} and the real images need about"
-                text += f" {needed:.0f}s at {rate:.0f} images/s; use a longer --time or a smaller -n"
+                text += f" {needed:.0f}s at {rate:.0f} images/s; use --time {ceil(needed / 50)}m or a smaller -n"
                 raise UserError(text, "time-too-short")
             notes.append(f"time {time:.0f}s: only {sets} of {source.sets} sets were used")
         return cls(n, sets, train, held_out, soft, fixed + len(train) + sets * per_set)

@@ -187,11 +187,9 @@ class OtherProcesses:
         if not crowded or self.said:
             return None
         self.said = True
-        return (
-            f"other processes keep {others:.1f} of the {cores} cores busy, and this run would use "
-            f"{min(threads, cores)}: it is slower than alone; for several runs at once set OMP_NUM_THREADS so that "
-            f"their threads together are at most {cores}"
-        )
+        text = f"other processes keep {others:.1f} of the {cores} cores busy, so this run is slower than alone"
+        hint = f"; for several runs at once set OMP_NUM_THREADS so that their threads together are at most {cores}"
+        return text + (hint if threads > ranks else "")
 
 
 def busy_seconds() -> float | None:

@@ -97,7 +97,7 @@ def train(
     init: str | Path | None = None,
     **fields: Unpack[Fields],
 ) -> Path:
-    """Train a generator on a folder of class folders, an IDX folder, an .npz or a Dataset (default: the embedded set).
+    """Train a generator on the images at a path, at the URL of shards, or of a Dataset (default: the embedded set).
 
     `images` is the budget, a number of images as "500k", and `labels` is the path of a table.  They may also be arrays:
     then `train(images=x, labels=y)` does what `train(Dataset.from_arrays(x, y))` does.
@@ -205,7 +205,7 @@ class Attempt:
                 if not (stop or finished(state) or state.images_seen % state.progress.tick == 0):
                     continue
                 if self.tick(sums, bool(received)) and not finished(state):
-                    self.job.display.say("stopping: saving the run")
+                    self.job.display.say("stopping and saving; Ctrl-C again loses the steps since the last checkpoint")
                     self.save(None, milestone=False)
                     self.close_log()
                     text = f"stopped at {state.images_seen:,} images; everything is saved"
