@@ -142,7 +142,10 @@ def test_the_exit_status_says_whether_there_is_a_finding(
     status, out, _ = call(monkeypatch, capsys, "check", photos)
     assert status == 0
     assert "few-images" in out
-    assert call(monkeypatch, capsys, "check", photos, "--fail-on", "warning")[0] == 1
+    assert f"\nnext: ptarmigan train {photos} --time 30m\n" in out
+    status, out, _ = call(monkeypatch, capsys, "check", photos, "--fail-on", "warning")
+    assert status == 1
+    assert "next: " not in out
     (photos / "cat" / "empty.png").write_bytes(b"")
     status, out, _ = call(monkeypatch, capsys, "check", photos, "--split", "none")
     assert status == 1

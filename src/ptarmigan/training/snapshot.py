@@ -120,12 +120,7 @@ def save_snapshot(
 
     Raises UserError if the ranks do not hold the same weights, or the last checkpoint cannot be written.
     """
-    if dist.world() > 1 and (others := dist.differing(state.digest())):
-        raise UserError(
-            f"the weights of ranks {others} differ from rank 0's at {state.images_seen:,} images, so nothing is saved: "
-            "the machines compute differently, or one has faulty memory",
-            "ranks-differ",
-        )
+    check_ranks_agree(state)
     if dist.rank() > 0:
         return {}, []
     with display.doing("computing the statistics of batch norm"):
@@ -151,6 +146,16 @@ def save_snapshot(
         last = "" if finished(state) else "; training goes on, and the next snapshot tries again"
         display.say(f"note: {describe_failures(failed)}{last}")
     return scores, found
+
+
+def check_ranks_agree(state: TrainState) -> None:
+    """Raise UserError if a rank's weights differ from rank 0's."""
+    if dist.world() > 1 and (others := dist.differing(state.digest())):
+        raise UserError(
+            f"the weights of ranks {others} differ from rank 0's at {state.images_seen:,} images, so nothing is saved: "
+            "the machines compute differently, or one has faulty memory",
+            "ranks-differ",
+        )
 
 
 def judge(
