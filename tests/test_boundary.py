@@ -312,7 +312,7 @@ def test_what_is_offered_after_training_can_be_done(
 ) -> None:
     record = {
         "spec": {"class_names": ["-a", "b", "c"]},
-        "config": {"model": {"conditioning": "projection"}},
+        "config": {"model": {"conditioning": "projection"}, "train": {"time": "10m", "images": None}},
         "data": {"split": split, "train_counts": counts},
     }
     monkeypatch.setattr("ptarmigan.core.files.load_json", lambda path: record)
@@ -320,4 +320,7 @@ def test_what_is_offered_after_training_can_be_done(
     sample, *rest = next_commands(Path("-r"))
     given = "--class=-a" if offered.startswith("--") else f"--class {offered}"
     assert sample == f"ptarmigan sample ./-r {given} -n 64 --out ./-r.png"
-    assert rest == ["ptarmigan score ./-r", "ptarmigan losses"][0 if scored else 1 :]
+    *scores, export, longer = rest
+    assert scores == ["ptarmigan score ./-r"] * scored
+    assert export == "ptarmigan export ./-r"
+    assert longer.startswith("ptarmigan train --config ./-r/config.json --out ./-r --time 20m")

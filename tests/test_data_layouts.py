@@ -264,6 +264,12 @@ def test_runs_in_any_state_are_no_data(tmp_path: Path) -> None:
         find_source(tmp_path / "r5")
 
 
+def test_drawings_are_refused_with_what_makes_pictures_of_them(tmp_path: Path) -> None:
+    make(tmp_path, ["cat/0.svg", "dog/0.svg"])
+    with raises("no-images", "2 .svg", "rsvg-convert"):
+        find_source(tmp_path)
+
+
 def test_pictures_that_sample_wrote_are_no_data_beside_others(tmp_path: Path) -> None:
     drawn = tmp_path / "data/samples/cat/0.png"
     source = source_of(tmp_path / "data", "{cat,dog}/*.png 2")

@@ -10,8 +10,9 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -131,6 +132,44 @@ def test_a_display_swallows_the_faults_of_its_stream(error: Exception, terminal:
             display.say("a line")
         display.preparing("reading", 1, 2)
         display.tick(8, 0.5, 1.0, 1.0, {"d_adv": 1.0})
+
+
+def test_a_terminal_shows_the_beginning_of_a_note_and_breaks_lines_between_words() -> None:
+    note, path = "3 files are left out (a.png, b.png)", "/a/path/that/is/wider/than/the/screen"
+    for is_terminal, lines in (
+        (False, [f"note: {note}", f"saved as {path}"]),
+        (True, ["note: 3 files are left out", "  ...", "saved as", f"  {path}"]),
+    ):
+        stream = Terminal()
+        stream.file, stream._force_terminal, stream.width = io.StringIO(), is_terminal, 26
+        display = Display(stream)
+        display.note(note)
+        display.say(f"saved as {path}")
+        assert stream.file.getvalue().splitlines() == lines
+
+
+def test_two_threads_do_not_print_at_once() -> None:
+    begun, go_on = threading.Event(), threading.Event()
+
+    class Slow:
+        def __rich_console__(self, *_: object) -> Iterator[str]:
+            begun.set()
+            go_on.wait(10)
+            yield "a picture"
+
+    stream = Terminal()
+    stream.file = io.StringIO()
+    display = Display(stream)
+    threads = [threading.Thread(target=display.show, args=[Slow()])]
+    threads[0].start()
+    assert begun.wait(10)
+    threads.append(threading.Thread(target=display.say, args=["a line"]))
+    threads[1].start()
+    threads[1].join(0.1)
+    go_on.set()
+    for thread in threads:
+        thread.join()
+    assert stream.file.getvalue().splitlines() == ["a picture", "a line"]
 
 
 def test_short_ticks_do_not_flood_a_log(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -44,7 +44,7 @@ COMMANDS = (  # module and name, in the order of the help
 
 app = App(
     name="ptarmigan",
-    help="Class-conditional image GANs whose losses are right.",
+    help="Train class-conditional image GANs, measure and use them, and explain their losses.",
     version=__version__,
     version_flags=["--version"],
     help_flags=["--help", "-h"],

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from cyclopts import App, Parameter
+from cyclopts import App, Group, Parameter
 
-from ptarmigan.config import as_number
+from ptarmigan.config.values import as_number
 from ptarmigan.core.types import UserError, shown
 
 if TYPE_CHECKING:
     from cyclopts import Token
+
+
+OPTIONS = Group("Options")
 
 
 def command(*examples: str, **options: Any) -> Callable[[Callable[..., Any]], App]:
@@ -22,13 +26,23 @@ def command(*examples: str, **options: Any) -> Callable[[Callable[..., Any]], Ap
     """
     title = "Example:" if len(examples) == 1 else "Examples:"
     epilogue = "\n".join([title, *(f"  ptarmigan {line}" for line in examples)])
+    settings: dict[str, Any] = {"help_epilogue": epilogue, "group_parameters": OPTIONS} | options
 
     def make(function: Callable[..., Any]) -> App:
-        app = App(**{"name": function.__name__, "help_epilogue": epilogue} | options)
+        app = App(**({"name": function.__name__} | settings))
         app.default(function)
         return app
 
     return make
+
+
+@contextmanager
+def loading() -> Iterator[None]:
+    """Say on standard error that PyTorch is imported in the block, which takes seconds."""
+    from ptarmigan.core.console import Display, Terminal
+
+    with Display(Terminal(stderr=True)) as display, display.doing("loading PyTorch"):
+        yield
 
 
 def whole(_: Any, tokens: Sequence[Token]) -> int:

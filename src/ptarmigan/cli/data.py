@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal, Unpack
 
-from ptarmigan.cli.command import Switch, command
+from ptarmigan.boundary import CALL, program, quote_path, say
+from ptarmigan.cli.command import Switch, command, loading
 from ptarmigan.cli.fields import DataFields
 from ptarmigan.core.types import UserError, shorten
 
@@ -22,9 +23,10 @@ def check(
     fix: Path | None = None,
     **fields: Unpack[DataFields],
 ) -> int:
-    """Look for what is wrong with DATA before training: files, labels, copies; nothing of it is changed.
+    """Look for what is wrong with DATA before training: files, labels, copies.  No file of it is changed.
 
-    The exit status is 1 if there is a finding at or above --fail-on, and 2 if the data cannot be read.
+    The exit status is 1 if there is a finding at or above --fail-on,
+    and 2 if the data cannot be read.
 
     Parameters
     ----------
@@ -41,13 +43,13 @@ def check(
     fix
         X.csv: also write a list of path, label, keep and reason, a new file that `train --labels` takes
     """
-    from ptarmigan.core.console import Display, Terminal
-
-    with Display(Terminal(stderr=True)) as display, display.doing("loading PyTorch"):
+    with loading():
         from ptarmigan.commands.check import check, print_check
 
     report = check(data, html=html, json=json, fail_on=fail_on, deep=deep, fix=fix, **fields)
     print_check(report)
+    if len(CALL.get()) <= 3 and not (report.failed or report.left_out):  # without options, which `train` would need too
+        say(f"next: {program()} train {quote_path(str(data)) + ' ' if data else ''}--time 30m")
     return int(report.failed)
 
 
@@ -55,8 +57,9 @@ def check(
 def cache(*pack: str, clear: Switch = False) -> int:
     """List the decoded images that are kept for each data set: how many, their size and when they were last used.
 
-    The environment variable PTARMIGAN_CACHE moves them to another folder.  PTARMIGAN_CACHE_LIMIT, such as 20GB, sets
-    their total size: the longest unused make room for new ones.  Your own images are never touched.
+    The environment variable PTARMIGAN_CACHE moves them to another folder.
+    PTARMIGAN_CACHE_LIMIT, such as 20GB, limits their total size: those that were
+    unused for the longest time make room.  Your own images are never touched.
 
     Parameters
     ----------

@@ -8,7 +8,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from ptarmigan.boundary import say
-from ptarmigan.cli.command import At, Classes, Count, Device, Model, Texts, Whole, WholeOrNone, command
+from ptarmigan.cli.command import At, Classes, Count, Device, Model, Texts, Whole, WholeOrNone, command, loading
 
 
 @command(
@@ -48,13 +48,14 @@ def sample(
     like
         X.png that ptarmigan saved: draw it again, with what the other options change
     reject_copies
-        the training images, or `recorded` for those that the run recorded: draw an image again that is nearer to one
-        of them than every held-out image is
+        path of the training images, or `recorded` for those of the run: an image that is nearer to one of them than
+        every held-out image is drawn again
     out
         X.png with one row a class; X.npz with arr_0 (images), arr_1 (labels) and class_names; or a folder of class
         folders; default: a new samples.png, samples-2.png ...
     """
-    from ptarmigan.commands.sample import sample
+    with loading():
+        from ptarmigan.commands.sample import sample
 
     path = sample(
         model, label=label, n=n, seed=seed, truncation=truncation, move=move, like=like,
@@ -93,7 +94,8 @@ def interpolate(
         X.gif or X.webp, an animation; X.png, all images side by side; or a folder; default: a new
         walk.gif
     """
-    from ptarmigan.generator.interpolate import interpolate
+    with loading():
+        from ptarmigan.generator.interpolate import interpolate
 
     say(str(interpolate(model, init=init, to=to, frames=frames, out=out, at=at, device=device)))
 
@@ -110,7 +112,8 @@ def invert(
 ) -> None:
     """Find the latents and the mixture of classes from which MODEL draws images most like IMAGES.
 
-    Beside the picture, X.safetensors keeps them for `interpolate --from X.safetensors:0`.
+    Beside the picture, X.safetensors keeps what was found, for
+    `interpolate --from X.safetensors:0`.
 
     Parameters
     ----------
@@ -121,7 +124,8 @@ def invert(
     time
         time after which the search ends with what it has found, for all images together: 90s, 2m or 1h
     """
-    from ptarmigan.commands.invert import invert
+    with loading():
+        from ptarmigan.commands.invert import invert
 
     picture, sentences = invert(model, *images, out=out, time=time, at=at, device=device)
     say(*sentences, str(picture))
@@ -143,20 +147,22 @@ def directions(
 ) -> None:
     """Find directions along which the images of MODEL change in one way, and show them.
 
-    Beside the picture, X.safetensors keeps them for `sample --move X.safetensors:0=2`, where 0 is the number of the
-    direction and 2 how far to move.
+    Beside the picture, X.safetensors keeps the directions.
+    `sample --move X.safetensors:0=2` then moves images along direction 0, by 2.
 
     Parameters
     ----------
     label
         name of a class, or several names with commas between them: look at samples of these; default: all classes
     toward
-        folder of images that samples are to become more like; default: the directions that change images most
+        folder of images that samples become more like along the direction; default: the directions that change images
+        most
     away
-        folder of images that samples are to become less like
+        folder of images that samples become less like
     out
         X.png, with a row for each direction: three images, each at five places along it; default: a new directions.png
     """
-    from ptarmigan.commands.directions import directions
+    with loading():
+        from ptarmigan.commands.directions import directions
 
     say(str(directions(model, label=label, toward=toward, away=away, out=out, at=at, device=device)))

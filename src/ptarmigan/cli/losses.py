@@ -15,7 +15,7 @@ def losses(
     page: Path | None = None,
     lang: str | None = None,
 ) -> None:
-    """Explain DCGAN's and ACGAN's losses, or the loss, penalty or recipe NAME, or a problem, such as mode collapse.
+    """Explain DCGAN's and ACGAN's losses, or NAME: a loss, a penalty, a recipe, or a problem such as mode collapse.
 
     Parameters
     ----------
@@ -38,9 +38,9 @@ def losses(
 def identify(*losses: str, kind: str | None = None, on: str | None = None) -> int:
     """Identify the loss that your code computes and report mistakes in it; exit status 1 if there are any.
 
-    Only the imports, constants and definitions that the losses need are run,
-    with your rights, in a child process that gets 60 s and 4 GiB; training code is not run.
-    Do not name a file that you would not run yourself.
+    Only the imports, constants and definitions that the losses need are run.
+    They run with your rights, in a child process that gets 60 s and 4 GiB.
+    Training code is not run.  Do not name a file that you would not run yourself.
 
     Whether G is detached is checked only if a function takes D, G and latents,
     not if it takes D's outputs.

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from ptarmigan.boundary import say
-from ptarmigan.cli.command import Count, Model, Switch, Texts, Whole, WholeOrNone, command
+from ptarmigan.cli.command import Count, Model, Switch, Texts, Whole, WholeOrNone, command, loading
 from ptarmigan.core.types import UserError, brief, shorten
 
 
@@ -37,8 +37,8 @@ def score(
     data
         the images that the generator was trained on; default: those that the run recorded
     n
-        number of generated images in each set; default: as many as are held out, from 1,000 to 5,000; where there
-        are few, the training images divided by --seeds
+        number of generated images in each set; default: as many as are held out, from 1,000 to 5,000, or with few
+        training images their number divided by --seeds
     seeds
         number of independent sets of images, from which the intervals are computed
     extractor
@@ -51,7 +51,7 @@ def score(
     cas
         also train a classifier of the extractor's features on generated images and test it on real ones
     time
-        time budget: 90s, 15m or 1h; fewer images are scored where that is needed to keep it
+        time budget: 90s, 15m or 1h; where it is too short for all images, fewer are scored
     out
         new folder for the report; default: beside the generator, with a summary in its model card
     device
@@ -59,7 +59,8 @@ def score(
     details
         also print the scores against training images, and KID and diversity of each class
     """
-    from ptarmigan.commands.score import score
+    with loading():
+        from ptarmigan.commands.score import score
     from ptarmigan.evaluation.report import print_report
 
     report = score(
@@ -78,7 +79,8 @@ def compare(*runs: Path) -> None:
     runs
         two or more run folders; each is compared with the first
     """
-    from ptarmigan.commands.compare import compare, print_comparison
+    with loading():
+        from ptarmigan.commands.compare import compare, print_comparison
 
     print_comparison(compare(*runs))
 
@@ -94,9 +96,13 @@ def info(model: Model, /, *, at: WholeOrNone = None) -> None:
     """
     from ptarmigan.generator.header import info
 
-    for key, value in info(model, at=at).items():
+    found = info(model, at=at)
+    notes = found.pop("notes", [])
+    for key, value in found.items():
         text = shorten(value, 10) if isinstance(value, list) else f"{value:,}" if isinstance(value, int) else value
         say(brief(f"{key.replace('_', ' '):<13} {text}"))
+    if notes:
+        say("notes", *(f"  {note}" for note in notes), wrap=True)
 
 
 @command("replay runs/photos-1 --at 12800")
@@ -130,7 +136,8 @@ def replay(
     layers
         also print the activations and gradients of each layer, and the norms of each parameter
     """
-    from ptarmigan.commands.replay import print_step, replay
+    with loading():
+        from ptarmigan.commands.replay import print_step, replay
 
     print_step(replay(run, at=at, data=data, loss=loss, out=out, device=device), layers)
 
@@ -146,7 +153,7 @@ def diagnose(
     watch: Switch = False,
     fail_on: Literal["note", "warning", "error"] | None = None,
 ) -> int:
-    """Tell what went wrong in a run, since when, what else that explains, and what to do.
+    """Say what went wrong in a run, since when, and what to do about it.
 
     Parameters
     ----------
@@ -161,7 +168,7 @@ def diagnose(
         NAME=COLUMN for a column that is not recognised, such as d_loss=COLUMN or g_loss=COLUMN; may be given several
         times
     watch
-        follow a run that trains: tell it again at each snapshot, until the run ends or Ctrl-C
+        follow a run that trains: say this again at each snapshot, until the run ends or Ctrl-C
     fail_on
         exit with status 1 if a finding of this severity or a worse one holds at the end of the log
     """
@@ -197,7 +204,8 @@ def plot(run: Path, /, *, out: Path | None = None) -> None:
 def report(run: Path, /, *, out: Path | None = None, private: Switch = False) -> None:
     """Write the report of RUN as one page: its samples, findings, log, scores, data and options.
 
-    `train` writes it at each snapshot; this command adds the scores of `score`.  It shows no training image.
+    `train` writes it at each snapshot, and this command writes it as the run is now.
+    It shows no training image.
 
     Parameters
     ----------

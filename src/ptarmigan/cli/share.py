@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ptarmigan.boundary import say
-from ptarmigan.cli.command import Model, Switch, WholeOrNone, command
+from ptarmigan.cli.command import Model, Switch, Texts, WholeOrNone, command, loading
 
 
 @command(
@@ -19,6 +19,7 @@ def export(
     to: str = "html",
     out: Path | None = None,
     license: str | None = None,
+    directions: Texts = None,
     at: WholeOrNone = None,
 ) -> None:
     """Write MODEL as a page for any browser, for other runtimes, or to the Hugging Face Hub.
@@ -34,12 +35,15 @@ def export(
         X.html, X.onnx or a folder, and new; default: named after MODEL, in the current folder
     license
         what others may do with the generator, such as mit or cc-by-4.0; goes into its model card or metadata
+    directions
+        X.safetensors of `ptarmigan directions`: the page gets a slider for each; may be given several times
     at
         export the run's checkpoint after this many images; default: the last generator
     """
-    from ptarmigan.commands.export import export
+    with loading():
+        from ptarmigan.commands.export import export
 
-    say(str(export(model, repo, to=to, out=out, license=license, at=at)))
+    say(str(export(model, repo, to=to, out=out, license=license, directions=directions, at=at)))
 
 
 @command("explore", "explore runs/photos-1 runs/photos-2")
@@ -52,7 +56,8 @@ def explore(
 ) -> None:
     """Show RUNS in a browser, also while they train: verdicts, charts, grids, scores; draw with their generators.
 
-    It prints an address of this machine with a token, without which nothing is answered, and ends at Ctrl-C.
+    It prints an address of this machine with a token.  A request without the
+    token is refused.  Ctrl-C ends it.
 
     Parameters
     ----------
@@ -65,7 +70,7 @@ def explore(
     device
         device that finds nearest images: auto, cpu, cuda or mps
     private
-        also show training images, those nearest to a generated one; on this machine alone
+        also show training images, those nearest to a generated one; only on this machine
     """
     from ptarmigan.web.start import explore
 
@@ -84,7 +89,8 @@ def serve(
 ) -> None:
     """Serve images of MODEL to other programs over HTTP, as PNG or JSON, until Ctrl-C.
 
-    It prints an address of this machine with a token, without which nothing is answered.
+    It prints an address of this machine with a token.  A request without the
+    token is refused.
 
     Parameters
     ----------

@@ -10,9 +10,10 @@ from cyclopts import Parameter
 
 from ptarmigan.boundary import abandon_broken_streams, program, quote, quote_path, say
 from ptarmigan.cli.command import command
-from ptarmigan.cli.fields import Fields, flag
+from ptarmigan.cli.fields import OPTIONS, Fields, flag
 from ptarmigan.cli.help import HELP_ALL
-from ptarmigan.config import RECIPES
+from ptarmigan.config.recipes import RECIPES
+from ptarmigan.config.values import parse_images, parse_time
 from ptarmigan.core.ranks_env import is_rank_0
 
 
@@ -20,14 +21,15 @@ from ptarmigan.core.ranks_env import is_rank_0
     "train photos --time 30m",
     "train photos --size 48x64 --recipe acgan --out runs/acgan",
     help_flags=["--help", "-h", HELP_ALL],
+    group_parameters=OPTIONS,
     usage="Usage: ptarmigan train [DATA] [OPTIONS]",
 )
 def train(
     data: Annotated[
         Path | None,
         Parameter(
-            help="folder of images or class folders, IDX files, .npz, archive, shards (also at a URL, which streams "
-            "them); default: the embedded images of Fashion-MNIST"
+            help="class folders or other images in a folder, archive, .npz or parquet files, or shards by URL, which "
+            "are streamed; default: the embedded images of Fashion-MNIST"
         ),
     ] = None,
     /,
@@ -47,7 +49,8 @@ def train(
 ) -> None:
     """Train a generator on the images of DATA, then print where it is and what to do next.
 
-    The same command resumes a run that was stopped; a longer budget extends one that is finished.
+    The same command with --out resumes a run that was stopped.  A longer budget
+    extends a run that is finished.
     """
     from ptarmigan.core.console import Display, Terminal
 
@@ -64,17 +67,23 @@ def train(
 
 
 def next_commands(run: Path) -> list[str]:
-    """What to try after `train`: sample the class with the most training images, score where it works, and losses."""
-    from ptarmigan.commands.score import MIN_IMAGES
+    """What to try after `train`: sample the class with the most training images, score where it works, export, and
+    train for twice the budget."""
+    from ptarmigan.commands.score_plan import MIN_IMAGES
     from ptarmigan.core.files import load_json
 
-    record = load_json(run / "config.json")
-    names, data = record["spec"]["class_names"], record["data"]
+    record, folder = load_json(run / "config.json"), quote_path(str(run))
+    names, data, train = record["spec"]["class_names"], record["data"], record["config"]["train"]
     counts = data.get("train_counts") or [0] * len(names)
     name = names[counts.index(max(counts))]
     given = f"--class={quote(name)}" if name.startswith("-") else f"--class {quote(name)}"
     of_class = "" if record["config"]["model"]["conditioning"] == "none" else f" {given}"
-    commands = [f"sample {quote_path(str(run))}{of_class} -n 64 --out {quote_path(f'{run.name}.png')}"]
+    commands = [f"sample {folder}{of_class} -n 64 --out {quote_path(f'{run.name}.png')}"]
     if min(data["split"]["train"], data["split"]["held-out"]) >= max(MIN_IMAGES, 10):
-        commands.append(f"score {quote_path(str(run))}")
-    return [f"{program()} {command}" for command in [*commands, "losses"]]
+        commands.append(f"score {folder}")
+    images, seconds = parse_images(train["images"]), round(2 * (parse_time(train["time"]) or 0))
+    time = f"{seconds}s" if seconds % 60 else f"{seconds // 60}m"
+    longer = f"--images {2 * images}" if images else f"--time {time}"
+    config = quote_path(str(run / "config.json"))
+    commands += [f"export {folder}", f"train --config {config} --out {folder} {longer}  # trains on, for better images"]
+    return [f"{program()} {command}" for command in commands]

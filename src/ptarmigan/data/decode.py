@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageCms, ImageFile
 
-from ptarmigan.config import Data, parse_size
+from ptarmigan.config import Data
+from ptarmigan.config.values import parse_size
 from ptarmigan.data import dicom
 from ptarmigan.data.arrays import MAX_INFLATION
 
@@ -156,7 +157,7 @@ def opened(file: IO[bytes], limits: Limits) -> Iterator[ImageFile.ImageFile]:
         if max(width, height) > MAX_SIDE:
             raise Refused(f"a side of more than {MAX_SIDE:,} pixels", f"{width}x{height}")
         if width * height > limits.max_pixels:
-            raise Refused(f"more pixels than --max-pixels {limits.max_pixels} allows", f"{width * height} pixels")
+            raise Refused(f"more pixels than --max-pixels {limits.max_pixels} allows", f"{width * height:,} pixels")
         bits = 1 if image.mode in ("1", "L", "P") else 8  # or more
         inflation = INFLATION.get(image.tile[0][0]) if image.tile else None  # AVIF's tile is one of memory
         if inflation and image.format != "AVIF" and width * height * bits > 8 * inflation * length:

@@ -29,6 +29,7 @@ HINTS = (  # endings of files that are no images -> what to do
     ((*DATA_FILES, ".mat"), "files of these kinds are not read: save the images in them as files, or as an .npz"),
     (TABLES, "pixels in tables are not read: save images and labels by numpy.savez, and give that .npz"),
     ((".heic", ".heif"), "export them as JPEG"),
+    ((".svg",), "draw them as PNG, for example with `rsvg-convert -w 64 x.svg -o x.png`"),
 )
 LABEL_TABLES = (*TABLES, *SPREADSHEETS, ".mat")
 LABEL_TEXTS = (".json", ".txt", ".xml", ".lst", ".yaml", ".yml", ".cls")

@@ -205,7 +205,7 @@ class Attempt:
                 if not (stop or finished(state) or state.images_seen % state.progress.tick == 0):
                     continue
                 if self.tick(sums, bool(received)) and not finished(state):
-                    self.job.display.say("stopping: saving the run")
+                    self.job.display.say("stopping and saving; Ctrl-C again loses the steps since the last checkpoint")
                     self.save(None, milestone=False)
                     self.close_log()
                     text = f"stopped at {state.images_seen:,} images; everything is saved"

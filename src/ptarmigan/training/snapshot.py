@@ -15,7 +15,7 @@ from ptarmigan.config import Config
 from ptarmigan.core import dist, seeding
 from ptarmigan.core.console import Display
 from ptarmigan.core.log import Metrics, read_rows
-from ptarmigan.core.types import Batch, UserError
+from ptarmigan.core.types import UserError
 from ptarmigan.data import SELECT, Dataset
 from ptarmigan.data.batches import ClassOrder, to_float
 from ptarmigan.data.split import MIN_SELECT
@@ -28,7 +28,7 @@ from ptarmigan.evaluation.features.cache import cached_features
 from ptarmigan.evaluation.metrics import JackknifedKid
 from ptarmigan.game.progress import Progress
 from ptarmigan.game.state import TrainState
-from ptarmigan.generator.generator import generate_images
+from ptarmigan.generator.generator import at_once, generate_images
 from ptarmigan.networks.layers import recalibrate_batch_norm
 from ptarmigan.training import checkpoint
 from ptarmigan.training.budget import finished
@@ -36,8 +36,9 @@ from ptarmigan.training.outputs import BEST, Failures, describe_failures, noted,
 
 STATISTICS_IMAGES = 2048  # generated images from which batch norm's statistics are computed
 MAX_SELECT = 1000  # images of the select part that are used
-CHUNK = 256  # images that D judges at once
 NOISE = 3.0  # standard errors of the difference: the least of many noisy scores is itself below its expectation
+
+Judged = tuple[NDArray[np.uint8], NDArray[np.int64]]  # images [N, H, W, C] and their labels [N], for D
 
 
 @dataclass(frozen=True)
@@ -50,8 +51,8 @@ class LiveScore:
     extractor: Extractor
     real: Reference  # images of the select part
     labels: NDArray[np.int64]  # of the generated images: the labels of those images, repeated as needed
-    train: Batch  # as many images of the train part
-    select: Batch  # the images of the select part, as D takes them
+    train: Judged  # as many images of the train part
+    select: Judged  # the images of the select part
 
     @classmethod
     def open(cls, dataset: Dataset, config: Config, device: torch.device) -> LiveScore | None:
@@ -73,8 +74,9 @@ class LiveScore:
             dataset.spec.classes if conditional else 1, small_images(dataset.images, in_train),
         )  # fmt: skip
         return cls(
-            extractor, real, dataset.labels[np.resize(used, images)], batch(dataset, trained), batch(dataset, used)
-        )
+            extractor, real, dataset.labels[np.resize(used, images)],
+            (dataset.images[trained], dataset.labels[trained]), (real.images, dataset.labels[used]),
+        )  # fmt: skip
 
     def score(self, state: TrainState) -> tuple[JackknifedKid, dict[str, float]]:
         """KID of G's moving average, and the statistics that findings use; its batch norm must be up to date."""
@@ -83,24 +85,20 @@ class LiveScore:
         of_images = self.extractor(images)
         labels = self.labels if self.real.classes > 1 else np.zeros_like(self.labels)
         statistics = self.real.statistics(images, of_images, labels)
-        fake = Batch(to_float(torch.from_numpy(images)), torch.from_numpy(self.labels))
-        gap = d_gap(*(d_logits(state, of) for of in (self.train, self.select, fake)))
+        gap = d_gap(*(d_logits(state, *of) for of in (self.train, self.select, (images, self.labels))))
         if gap is not None:
             statistics["d_gap"] = gap
         return metrics.kid_with_noise(self.real.features, of_images), statistics
 
 
-def batch(dataset: Dataset, indices: NDArray[np.int64]) -> Batch:
-    return Batch(to_float(torch.from_numpy(dataset.images[indices])), torch.from_numpy(dataset.labels[indices]))
-
-
 @torch.no_grad()
-def d_logits(state: TrainState, given: Batch) -> Tensor:
-    """D's logits [N] on the CPU, on white, without augmentation and dropout."""
-    parts = zip(torch.split(given.images, CHUNK), torch.split(given.labels, CHUNK), strict=True)
+def d_logits(state: TrainState, images: NDArray[np.uint8], labels: NDArray[np.int64]) -> Tensor:
+    """D's logits [N] on the CPU for images uint8 [N, H, W, C], on white, without augmentation and dropout."""
+    size = at_once(*images.shape[1:3])
+    parts = zip(*(torch.split(torch.from_numpy(of), size) for of in (images, labels)), strict=True)
     with state.autocast():
         return torch.cat(
-            [state.D(x[:, :3].to(state.device), y.to(state.device)).logits.float().cpu() for x, y in parts]
+            [state.D(to_float(x)[:, :3].to(state.device), y.to(state.device)).logits.float().cpu() for x, y in parts]
         )
 
 
@@ -122,12 +120,7 @@ def save_snapshot(
 
     Raises UserError if the ranks do not hold the same weights, or the last checkpoint cannot be written.
     """
-    if dist.world() > 1 and (others := dist.differing(state.digest())):
-        raise UserError(
-            f"the weights of ranks {others} differ from rank 0's at {state.images_seen:,} images, so nothing is saved: "
-            "the machines compute differently, or one has faulty memory",
-            "ranks-differ",
-        )
+    check_ranks_agree(state)
     if dist.rank() > 0:
         return {}, []
     with display.doing("computing the statistics of batch norm"):
@@ -153,6 +146,16 @@ def save_snapshot(
         last = "" if finished(state) else "; training goes on, and the next snapshot tries again"
         display.say(f"note: {describe_failures(failed)}{last}")
     return scores, found
+
+
+def check_ranks_agree(state: TrainState) -> None:
+    """Raise UserError if a rank's weights differ from rank 0's."""
+    if dist.world() > 1 and (others := dist.differing(state.digest())):
+        raise UserError(
+            f"the weights of ranks {others} differ from rank 0's at {state.images_seen:,} images, so nothing is saved: "
+            "the machines compute differently, or one has faulty memory",
+            "ranks-differ",
+        )
 
 
 def judge(
@@ -212,4 +215,5 @@ def settle_batch_norm(state: TrainState, dataset: Dataset) -> None:
     else:
         order = seeding.permute(train.seed, "settle", 0, indices % len(members), len(members))
     labels = torch.from_numpy(dataset.labels[members[order]]).to(state.device)
-    recalibrate_batch_norm(state.ema, zip(torch.split(z, 256), torch.split(labels, 256), strict=True))
+    size = at_once(state.spec.height, state.spec.width)
+    recalibrate_batch_norm(state.ema, zip(torch.split(z, size), torch.split(labels, size), strict=True))

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from ptarmigan.config import parse_images, parse_time
+from ptarmigan.config.values import parse_images, parse_time
 from ptarmigan.core import dist
 from ptarmigan.core.log import damaged_lines
 from ptarmigan.core.types import UserError
@@ -33,6 +33,7 @@ from ptarmigan.training.probe import Probed, probe, snapshot_cost
 from ptarmigan.training.run_folder import open_run, record_of, recorded_auto, write_record
 from ptarmigan.training.setup import Job, given_fields, train_batches
 from ptarmigan.training.snapshot import LiveScore
+from ptarmigan.training.source_model import BASE
 from ptarmigan.training.warm_start import describe_warm_start
 
 
@@ -59,7 +60,7 @@ def images_in_budget(job: Job) -> float:
     images = parse_images(train.images)
     if images is not None:
         return images
-    activity = "measuring the speed of a step, because recipe auto chooses what fits the budget"
+    activity = "measuring the speed of a step"
     with job.display.doing(activity, at_once=True), train_batches(job.config, job.dataset, job.device) as batches:
         seconds = probe_job(job, batches).seconds
     left = (1 - SNAPSHOT_SHARE) * (parse_time(train.time) or 0.0) - clock_of(job)
@@ -85,11 +86,13 @@ def start_run(job: Job, batches: Batches, choice: Choice | None) -> tuple[TrainS
     job.clock.add(state.progress.clock)  # of the run's earlier calls
     plan_end(state, job.config.train)
     started_warm = job.warm_start is not None and found is None
+    warm = describe_warm_start(record["init"]) if started_warm and dist.rank() == 0 else []
+    reasons = choice.reasons if choice else []
+    record["notes"] = existing.get("notes", []) if existing else [*job.notes, *reasons, *warm]
     dist.on_first(lambda: save_start(job, state, record, started_warm))
+    for line in warm[:1] if job.init and job.init["model"] == str(BASE) else warm:
+        job.display.say(line)
     describe(job.run, state, choice, seconds, found is not None, job.display.say)
-    if started_warm and dist.rank() == 0:
-        for line in describe_warm_start(record["init"]):
-            job.display.say(line)
     if seconds is not None:
         return state, record, seconds / job.config.train.batch
     clock, seen = state.progress.clock, state.images_seen
@@ -123,7 +126,7 @@ def run_record(job: Job, batches: Batches, existing: dict[str, Any] | None) -> t
     """
     seconds: float | None = None
     if existing is None:
-        activity = "measuring the speed of a step with the settings of this run"
+        activity = "measuring the speed of the chosen settings"
         with job.display.doing(activity, at_once=True):
             bf16, micro_batch, seconds = probe_job(job, batches)
         tick = job.config.train.batch * steps_per_tick(job.config, seconds)

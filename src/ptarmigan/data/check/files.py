@@ -128,8 +128,8 @@ FAULTS = (
         "remove them, or download them again: a web page is often saved in an image's place",
     ),
     Fault(
-        "file-bomb", "a header that promises too many pixels", "pixels",
-        "remove them; --max-pixels NUMBER reads large scans that are genuine",
+        "file-bomb", "too many pixels, by the file's header", "pixels",
+        "--max-pixels NUMBER reads large images that are genuine; remove the others",
     ),
     Fault("file-undecodable", "cannot be decoded", ""),
 )  # fmt: skip
