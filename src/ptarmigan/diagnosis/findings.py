@@ -248,14 +248,12 @@ def checkerboard(log: Log) -> Finding | None:
     values = log.snapshots("nyquist", late_updates(log))
     if not len(values) or (ratio := float(values.min())) <= SQUARES:
         return None
-    if log.fields.get("network") == "dcgan":
-        options = "--network r3gan --d-norm none --weight-init fan_in"
-    else:
-        options = lower(log, "d_lr")
+    strided = log.fields.get("network") == "dcgan" and log.fields.get("resampling") != "smooth"
+    options = "--resampling smooth" if strided else lower(log, "d_lr")
     return Finding(
         "checkerboard", "warning", f"generated images have {ratio:.3g} times the real power at the finest pattern",
         f"above {SQUARES:g}", "nyquist",
-        log.train("upsample by a smooth filter, or by a kernel that is a multiple of its stride", options),
+        log.train("double maps by a smooth filter, and blur them before they are halved", options),
     )  # fmt: skip
 
 
