@@ -235,6 +235,11 @@ def test_what_is_not_read_is_a_warning(tmp_path: Path) -> None:
         torture.healthy(number).save(path)
     torture.healthy(9).save(tmp_path / "outside.png")
     (path.parent / "link.png").symlink_to(tmp_path / "outside.png")
+    for path in ("train/cat/0.png", "test/cat/1.png", "test/owl/2.png"):
+        (tmp_path / "parts" / path).parent.mkdir(parents=True, exist_ok=True)
+        torture.healthy(int(path[-5])).save(tmp_path / "parts" / path)
+    found = {f.text: f.severity for f in check(tmp_path / "parts").findings if "1 class, owl" in f.text}
+    assert [*found.values()] == ["warning"]
     warnings = [f.text for f in check(tmp_path / "photos").findings if f.code == "notice" and f.severity == "warning"]
     assert any("cat/link.png" in text for text in warnings)
 
