@@ -145,8 +145,8 @@ def test_a_remedy_changes_the_rate_or_the_penalty_that_is_at_fault() -> None:
     assert remedy({"d_adv": 1.2 * 2 * LN2}, d_lr=1e-4, g_lr=2e-3).endswith("--d-lr 0.002")
 
 
-def test_the_remedy_of_overfitting_is_the_next_augmentation() -> None:
-    for augment, after in (("none", "gentle"), ("gentle", "diffaugment"), ("diffaugment", "ada")):
+def test_the_remedy_of_overfitting_is_a_stronger_augmentation() -> None:
+    for augment, after in (("none", "diffaugment"), ("gentle", "diffaugment"), ("diffaugment", "ada")):
         assert remedy({"d_gap": 0.9}, augment=augment).endswith(f"--augment {after}")
     assert "--augment-p 1" in remedy({"d_gap": 0.9}, augment="diffaugment", augment_p=0.5)
     assert "--config" not in remedy({"d_gap": 0.9}, augment="ada")

@@ -73,7 +73,7 @@ def diagnose(
     if log is None and samples is None:
         raise UserError("name a run or a log, or images with --samples", "usage")
     if samples is None and data is not None:
-        raise UserError(f"data {data}: is what --samples are compared with; give both", "options-conflict")
+        raise UserError(f"data {data} is what --samples are compared with: give both", "options-conflict")
     if samples is not None and data is None:
         text = f"samples {samples}: also name the images that their generator was trained on, with --data"
         raise UserError(text, "data-missing")

@@ -61,11 +61,11 @@ def penalties(log: Log) -> str:
     return " ".join([*options, *(["--d-norm none"] if log.fields.get("d_norm") == "batch" else [])])
 
 
-def more_augmentation(log: Log) -> str:
-    """The next stronger augmentation; none after ada."""
-    augment = log.fields.get("augment", "ada")
-    kinds = ("none", "gentle", "diffaugment", "ada")
-    return "" if augment == "ada" else augmentation(log, kinds[kinds.index(augment) + 1])
+def more_augmentation(log: Log, least: str = "gentle") -> str:
+    """The next stronger augmentation, from `least` on; none after ada."""
+    kinds, augment = ("none", "gentle", "diffaugment", "ada"), log.fields.get("augment", "ada")
+    stronger = max(kinds.index(augment) + 1, kinds.index(least))
+    return augmentation(log, kinds[stronger]) if augment != "ada" else ""
 
 
 def augmentation(log: Log, kind: str) -> str:
@@ -225,8 +225,9 @@ def d_overfits(log: Log) -> Finding | None:
         return None
     return Finding(
         "d-overfits", "warning", f"D puts new real images {gap:.0%} of the way to generated ones", f"above {GAP:.0%}",
-        "d_gap",
-        log.train("augment the images that D sees; more images; an earlier checkpoint", more_augmentation(log)),
+        "d_gap", log.train(
+            "augment the images that D sees; more images; an earlier checkpoint", more_augmentation(log, "diffaugment")
+        ),
     )  # fmt: skip
 
 
@@ -237,7 +238,8 @@ def copies(log: Log) -> Finding | None:
         return None
     return Finding(
         "copies", "warning", f"generated images are {ratio:.2g} as far from training images as new real ones are",
-        f"below {CLOSE:g}", "copying", log.train("augment; stop earlier; more images", more_augmentation(log)),
+        f"below {CLOSE:g}", "copying",
+        log.train("augment; stop earlier; more images", more_augmentation(log, "diffaugment")),
     )  # fmt: skip
 
 
@@ -246,14 +248,12 @@ def checkerboard(log: Log) -> Finding | None:
     values = log.snapshots("nyquist", late_updates(log))
     if not len(values) or (ratio := float(values.min())) <= SQUARES:
         return None
-    if log.fields.get("network") == "dcgan":
-        options = "--network r3gan --d-norm none --weight-init fan_in"
-    else:
-        options = lower(log, "d_lr")
+    strided = log.fields.get("network") == "dcgan" and log.fields.get("resampling") != "smooth"
+    options = "--resampling smooth" if strided else lower(log, "d_lr")
     return Finding(
         "checkerboard", "warning", f"generated images have {ratio:.3g} times the real power at the finest pattern",
         f"above {SQUARES:g}", "nyquist",
-        log.train("upsample by a smooth filter, or by a kernel that is a multiple of its stride", options),
+        log.train("double maps by a smooth filter, and blur them before they are halved", options),
     )  # fmt: skip
 
 
