@@ -25,9 +25,10 @@ from ptarmigan.config import Data
 from ptarmigan.data import HELD_OUT, TRAIN, open_dataset
 from ptarmigan.data.check import near
 from ptarmigan.data.check.finding import Finding, by_severity
-from ptarmigan.data.check.images import flat_images
+from ptarmigan.data.check.images import flat_images, size_findings
 from ptarmigan.data.check.labels import doubtful_labels
 from ptarmigan.data.check.summary import summary
+from ptarmigan.data.decode import TargetShape
 from ptarmigan.evaluation.features.cache import cached_features
 from support import call, raises, random_projection
 
@@ -250,10 +251,12 @@ def test_copies_in_the_source_s_own_parts_are_an_error(tmp_path: Path) -> None:
             path = tmp_path / part / ("cat", "dog")[number % 2] / f"{number}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
             torture.healthy(number if number < 2 else number + 50 * (part == "test")).save(path)
+    torture.healthy(2).save(tmp_path / "train" / "cat" / "copy.png")  # of train/cat/2.png: this is no leak
     report = check(tmp_path)
     assert accused(report, "leak") == {
         f"{p}/{c}/{n}.png" for p in ("train", "test") for n, c in ((0, "cat"), (1, "dog"))
     }
+    assert report.left_out.keys() == {"train/cat/0.png", "train/dog/1.png", "train/cat/copy.png"}
 
 
 def test_crops_small_images_and_unequal_classes_are_said(tmp_path: Path) -> None:
@@ -268,6 +271,17 @@ def test_crops_small_images_and_unequal_classes_are_said(tmp_path: Path) -> None
     assert accused(report, "imbalance") == {"dog"}
     assert not accused(check(tmp_path, split="none", balance=True), "imbalance")
     assert not accused(check(tmp_path, split="none", fit="pad"), "cropped")
+
+
+def test_how_much_is_cut_off_and_which_side_is_short_count() -> None:
+    def found(height: int, width: int) -> list[tuple[str, str]]:
+        findings = size_findings([(height, width)], ["a.png"], TargetShape(64, 64, 3), {"a.png": 0})
+        return [(finding.code, finding.severity) for finding in findings]
+
+    assert found(64, 64) == found(64, 65) == []
+    assert found(64, 70) == [("cropped", "note")]
+    assert found(64, 128) == [("cropped", "warning")]
+    assert found(64, 20) == [("cropped", "warning"), ("enlarged", "warning")]
 
 
 # --- near duplicates -------------------------------------------------------------------------------------------------
