@@ -203,13 +203,14 @@ def stream(folder: Path) -> dict[str, float]:
     gives them as many CPU seconds, which is one core, and a step waits as long as they work on after that.
     """
     from ptarmigan.config import Data
-    from ptarmigan.data import open_dataset
+    from ptarmigan.data import open_dataset, windows
     from ptarmigan.data.batches import Batches
 
     shards = folder.with_name("shards")
     if not shards.exists():
         write_shards(shards, sorted(folder.rglob("*.jpg")))
     data = open_dataset(f"file://{shards}", Data(size=str(SIDE)))
+    windows.MOST_PIECES = max(1, len(data.labels) // (10 * windows.PIECE))  # about ten windows
     with Batches(data.images, data.labels, data.indices(), batch=64, seed=0) as loader:
         begun = time.process_time()
         loader.get(0)

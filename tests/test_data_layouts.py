@@ -68,6 +68,12 @@ def test_a_part_in_a_longer_name_is_no_part(tmp_path: Path, name: str) -> None:
     assert of(tmp_path, f"{{bridge,tower,{name}}}/*.png 2").classes == tuple(sorted(["bridge", "tower", name]))
 
 
+def test_names_of_different_things_are_no_parts_of_one(tmp_path: Path) -> None:
+    found = of(tmp_path, "{night_train,test_tube,cup}/*.png 3")
+    assert found.classes == ("cup", "night_train", "test_tube")
+    assert found.parts == (9, 0, 0)
+
+
 def test_parts_that_are_divided_again(tmp_path: Path) -> None:
     found = of(tmp_path, "training/{train,val}/{a,b}/*.png 2", "testing/testing/{a,b}/*.png 1")
     assert found.classes == ("a", "b")

@@ -23,11 +23,13 @@ from ptarmigan.config import Train
 from ptarmigan.config.recipes import RECIPES
 from ptarmigan.core.log import read_rows
 from ptarmigan.core.tensor_files import load_tensors
+from ptarmigan.data.batches import to_float
 from ptarmigan.diagnosis import columns as module
-from ptarmigan.diagnosis.columns import Log
+from ptarmigan.diagnosis.columns import UNDECIDED, Log
 from ptarmigan.diagnosis.findings import KINDS, SEVERITIES, Finding, findings, is_wanted, verdict
-from ptarmigan.diagnosis.samples import Reference, d_gap, nyquist_share, shrink
+from ptarmigan.diagnosis.samples import Reference, class_distance, d_gap, nyquist_share, shrink
 from ptarmigan.diagnosis.story import events, now
+from ptarmigan.losses import OBJECTIVES
 from ptarmigan.training import snapshot
 from support import call, raises, random_projection
 
@@ -128,7 +130,40 @@ def test_every_remedy_is_a_command_that_is_valid(recipe: str, given: dict[str, A
             resolve({"recipe": recipe, **given, **fields, **chosen})
 
 
+def remedy(columns: dict[str, Any], **fields: Any) -> str:
+    (found,) = findings(log(columns, **fields))
+    return found.remedy
+
+
+def test_a_remedy_changes_the_rate_or_the_penalty_that_is_at_fault() -> None:
+    diverged, strong = {"d_grad": 101.0}, {"d_adv": 0.01}
+    assert "--d-lr 0.002 " in remedy(diverged, d_lr=0.1, g_lr=2e-3)
+    assert "--g-lr 0.002 " in remedy(diverged, d_lr=2e-3, g_lr=0.1)
+    assert "--g-lr 0.001 --d-lr 0.0005 " in remedy(diverged, d_lr=2e-3, g_lr=4e-3)
+    assert remedy(strong, d_lr=2e-3, r1=0.2, r2=0.0).endswith("--d-lr 0.0005 --r1 0.8 --r2 0.2")
+    assert remedy(strong, r1=(0.1, 2.0), r2=0.0, d_norm="batch").endswith("--r1 8 --r2 0.2 --d-norm none")
+    assert remedy({"d_adv": 1.2 * 2 * LN2}, d_lr=1e-4, g_lr=2e-3).endswith("--d-lr 0.002")
+
+
+def test_the_remedy_of_overfitting_is_a_stronger_augmentation() -> None:
+    for augment, after in (("none", "diffaugment"), ("gentle", "diffaugment"), ("diffaugment", "ada")):
+        assert remedy({"d_gap": 0.9}, augment=augment).endswith(f"--augment {after}")
+    assert "--augment-p 1" in remedy({"d_gap": 0.9}, augment="diffaugment", augment_p=0.5)
+    assert "--config" not in remedy({"d_gap": 0.9}, augment="ada")
+    assert remedy({"colour_gap": 0.9}, augment="ada").endswith("--augment gentle")
+    assert "--config" not in remedy({"colour_gap": 0.9}, augment="none")
+
+
+@pytest.mark.parametrize("name", UNDECIDED)
+def test_the_loss_of_a_d_that_cannot_decide_is_that_of_equal_outputs(name: str) -> None:
+    loss = OBJECTIVES[name]
+    same = torch.full((1,), loss.equilibrium_logit or 0.0)
+    assert float(loss.d(real=same, fake=same)) == pytest.approx(UNDECIDED[name])
+
+
 def test_a_short_log_is_not_judged() -> None:
+    early = Log.of_run({seen: {"d_adv": 0.0} for seen in range(100, 2100, 100)}, FIELDS, "x")
+    assert findings(early) == []
     rows = {seen: {"images_seen": seen, "d_adv": 0.0, "variety": 0.1} for seen in (100, 2000)}
     short = Log.of_run(rows, FIELDS, "x").until(100)
     assert findings(short) == []
@@ -143,6 +178,8 @@ def test_a_g_that_learns_slowly_is_given_more_time_to_show_its_classes() -> None
     ignored = {"real_accuracy": 0.8, "class_accuracy": 0.1}  # after 2,500 updates
     assert [finding.name for finding in findings(log(ignored, g_lr=1e-3))] == ["class-ignored"]
     assert findings(log(ignored, g_lr=2e-4)) == []
+    assert findings(log({"colour_gap": 0.2}, g_lr=2e-4)) == []
+    assert [finding.name for finding in findings(log({"colour_gap": 0.3}, g_lr=2e-4))] == ["colour-shift"]
 
 
 def test_the_worst_finding_comes_first_and_a_severity_means_it_or_worse() -> None:
@@ -225,6 +262,18 @@ def test_statistics_show_what_they_are_made_to_show() -> None:
     assert statistic("colour_gap", (trained // 2) + 128, train_labels) > 0.3
     squares = np.indices((16, 16)).sum(0)[None, :, :, None] % 2 * 30
     assert statistic("nyquist", (trained.clip(0, 220) + squares).astype(np.uint8), train_labels) > 4
+
+
+def test_distances_are_between_different_images_of_a_class() -> None:
+    features = torch.tensor([[0.0], [3.0], [50.0]])
+    assert class_distance(features, np.array([0, 0, 1])) == pytest.approx(3)
+    assert class_distance(features, np.array([0, 1, 2])) is None
+
+
+def test_copies_are_looked_for_at_16_pixels() -> None:
+    images, _ = drawn(3, 0)
+    assert torch.equal(shrink(images), to_float(torch.from_numpy(images)).flatten(1))
+    assert shrink(images.repeat(2, 1).repeat(2, 2)).shape == (3, 256)
 
 
 def test_the_share_of_the_finest_pattern_is_exact() -> None:
@@ -328,6 +377,19 @@ def test_the_lines_that_a_script_prints_are_a_log(kind: str, tmp_path: Path) -> 
     assert found.log.columns["g_adv"] == pytest.approx(np.arange(9, 49))
     assert found.log.unit == unit
     assert [finding.name for finding in found.findings] == ["d-too-strong"]
+
+
+def test_rows_are_told_in_the_order_of_their_steps(tmp_path: Path) -> None:
+    path = tmp_path / "log.csv"
+    path.write_text("step,d_loss\n20,0.2\n,9\n10,0.1\n30,0.3\n")
+    log = diagnose(path).log
+    assert (log.at.tolist(), log.columns["d_adv"].tolist()) == ([10, 20, 30], [0.1, 0.2, 0.3])
+
+
+def test_a_log_of_powershell_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "train.log"
+    path.write_text("\n".join(f"step {at} d_loss: {value}" for at, value in enumerate(D)), encoding="utf-16")
+    assert diagnose(path).log.columns["d_adv"][1:] == pytest.approx(D[1:])
 
 
 def test_a_progress_bar_is_a_log(tmp_path: Path) -> None:

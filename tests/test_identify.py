@@ -459,7 +459,7 @@ HOSTILE = {
     "raises": ("def g_loss(fake): raise RuntimeError('a\\nb')", ":g_loss", "loss-failed", "RuntimeError: a b (line 1)"),
     "exits": ("import sys\ndef g_loss(fake): sys.exit(3)", ":g_loss", "loss-failed", "SystemExit: 3"),
     "dies": ("import os\ndef g_loss(fake): os._exit(5)", ":g_loss", "child-died", "g_loss ended the process"),
-    "hangs": ("import time\ndef g_loss(fake): time.sleep(600)", ":g_loss", "child-timeout", "not finish in 2 s"),
+    "hangs": ("import time\ndef g_loss(fake): time.sleep(600)", ":g_loss", "child-timeout", "not finish in"),
     "garbage": ("print('x' * 100000)\ndef g_loss(fake):\n    return 'garbage'", ":g_loss", "loss-failed", "str"),
     "line": ("def g_loss(fake):\n\n    return 1 / 0", ":g_loss", "loss-failed", "division by zero (line 3)"),
     "misspelt": ("def g_loss(fake):\n    criterion = abs\n    return criterian(fake)", ":g_loss", "loss-failed",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal, Unpack
 
+from ptarmigan.boundary import CALL, program, quote_path, say
 from ptarmigan.cli.command import Switch, command, loading
 from ptarmigan.cli.fields import DataFields
 from ptarmigan.core.types import UserError, shorten
@@ -47,6 +48,8 @@ def check(
 
     report = check(data, html=html, json=json, fail_on=fail_on, deep=deep, fix=fix, **fields)
     print_check(report)
+    if len(CALL.get()) <= 3 and not (report.failed or report.left_out):  # without options, which `train` would need too
+        say(f"next: {program()} train {quote_path(str(data)) + ' ' if data else ''}--time 30m")
     return int(report.failed)
 
 

@@ -71,11 +71,11 @@ class Data:
     )
     group: str | None = option(
         None,
-        "column of a table beside the images, or regular expression, searched in each path: images with the same "
-        "text in it stay in one part of the split; default: each image by itself",
+        "column of a table beside the images, or regular expression for their paths: images whose text there is the "
+        "same stay in one part of the split; default: no groups",
     )
     balance: bool = option(
-        False, "draw every class equally often; default: in proportion to its training images. Scores keep those shares"
+        False, "draw every class equally often; default: in proportion to its training images, as scores always do"
     )
     flip: bool = option(False, "mirror each training image left to right with probability 0.5")
     augment: Literal["none", "gentle", "diffaugment", "ada"] = option(

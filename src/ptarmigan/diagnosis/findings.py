@@ -24,8 +24,8 @@ GAP = 0.5
 CLOSE = 0.6
 SQUARES = 10.0
 EASY = 0.03
-TINT = 0.1
-LATE_UPDATES, USUAL_RATE = 1000, 2e-3  # of G, before which samples of a good run may not show their class; its rate
+TINT, EARLY_TINT = 0.1, 0.25
+LATE_UPDATES, USUAL_RATE = 1000, 2e-3  # of G, before which good runs may look wrong; its rate
 NOISE, LATELY, WINDOW = 2.0, 2, 0.3  # standard errors; snapshots in the last share of the budget; that share
 OFTEN = 50  # times that each training image was seen, from which more or augmented ones are advised
 
@@ -61,11 +61,11 @@ def penalties(log: Log) -> str:
     return " ".join([*options, *(["--d-norm none"] if log.fields.get("d_norm") == "batch" else [])])
 
 
-def more_augmentation(log: Log) -> str:
-    """The next stronger augmentation; none after ada."""
-    augment = log.fields.get("augment", "ada")
-    kinds = ("none", "gentle", "diffaugment", "ada")
-    return "" if augment == "ada" else augmentation(log, kinds[kinds.index(augment) + 1])
+def more_augmentation(log: Log, least: str = "gentle") -> str:
+    """The next stronger augmentation, from `least` on; none after ada."""
+    kinds, augment = ("none", "gentle", "diffaugment", "ada"), log.fields.get("augment", "ada")
+    stronger = max(kinds.index(augment) + 1, kinds.index(least))
+    return augmentation(log, kinds[stronger]) if augment != "ada" else ""
 
 
 def augmentation(log: Log, kind: str) -> str:
@@ -197,7 +197,7 @@ def labels_random(log: Log) -> Finding | None:
 
 
 def late_updates(log: Log) -> int:
-    """How often G must be updated before its samples show their class and no fine pattern; more at a small rate."""
+    """How often G must be updated before its samples have their class, colours and no pattern; more at a small rate."""
     return round(LATE_UPDATES * max(1.0, USUAL_RATE / (log.fields.get("g_lr") or USUAL_RATE)))
 
 
@@ -225,8 +225,9 @@ def d_overfits(log: Log) -> Finding | None:
         return None
     return Finding(
         "d-overfits", "warning", f"D puts new real images {gap:.0%} of the way to generated ones", f"above {GAP:.0%}",
-        "d_gap",
-        log.train("augment the images that D sees; more images; an earlier checkpoint", more_augmentation(log)),
+        "d_gap", log.train(
+            "augment the images that D sees; more images; an earlier checkpoint", more_augmentation(log, "diffaugment")
+        ),
     )  # fmt: skip
 
 
@@ -237,7 +238,8 @@ def copies(log: Log) -> Finding | None:
         return None
     return Finding(
         "copies", "warning", f"generated images are {ratio:.2g} as far from training images as new real ones are",
-        f"below {CLOSE:g}", "copying", log.train("augment; stop earlier; more images", more_augmentation(log)),
+        f"below {CLOSE:g}", "copying",
+        log.train("augment; stop earlier; more images", more_augmentation(log, "diffaugment")),
     )  # fmt: skip
 
 
@@ -259,12 +261,13 @@ def checkerboard(log: Log) -> Finding | None:
 
 def colour_shift(log: Log) -> Finding | None:
     """The colours or the contrast of generated images differ from those of real ones."""
+    limit = TINT if log.trained(late_updates(log)) else EARLY_TINT
     values = log.snapshots("colour_gap")
-    if not len(values) or (gap := float(values.min())) <= TINT:
+    if not len(values) or (gap := float(values.min())) <= limit:
         return None
     return Finding(
         "colour-shift", "warning", f"a channel's mean or deviation differs by {gap:.2g} on [-1, 1]",
-        f"above {TINT:g}", "colour_gap", log.train(
+        f"above {limit:g}", "colour_gap", log.train(
             "train longer; check that G's images and the real ones have the same scale, [-1, 1]",
             augmentation(log, "gentle") if log.fields.get("augment") in ("diffaugment", "ada") else "",
         ),

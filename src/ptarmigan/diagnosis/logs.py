@@ -88,7 +88,7 @@ def rows_of(path: Path) -> Iterator[dict[str, Any]]:
     if "tfevents" in path.name:
         yield from merged(event_values(path.read_bytes()))
         return
-    text = path.read_text(encoding="utf-8-sig", errors="replace").replace("\0", "")
+    text = path.read_text(encoding="utf-8-sig", errors="replace").replace("\0", "")  # UTF-16, as PowerShell writes it
     yield from json_rows(text) or printed_rows(text) or csv_rows(text.splitlines())
 
 
@@ -230,15 +230,14 @@ def listed(columns: list[str]) -> str:
 def event_values(content: bytes) -> Iterator[tuple[int, str, float]]:
     """(step, tag, value) of the scalars of an event file.
 
-    A record is a length in 8 bytes, 4 bytes of checksum, so many bytes, and 4 bytes of checksum.  A record that the
-    file ends in is left out.
+    A record is a length in 8 bytes, 4 bytes of checksum, so many bytes, and 4 bytes of checksum.  One that is cut off
+    has no value, which is its last part.
     """
     start = 0
     while start + 12 <= len(content):
         (length,) = struct.unpack_from("<Q", content, start)
-        record, start = content[start + 12 : start + 12 + length], start + length + 16
-        if start <= len(content):
-            yield from scalars(record)
+        yield from scalars(content[start + 12 : start + 12 + length])
+        start += length + 16
 
 
 def scalars(record: bytes) -> Iterator[tuple[int, str, float]]:
