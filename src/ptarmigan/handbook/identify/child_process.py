@@ -217,13 +217,13 @@ def _guarded(
     def fail(text: str, code: str) -> None:
         tell(error=text, code=code) if order["names"] else tell(skipped=text, hint="")
 
-    end = min(until, time.monotonic() + 3 * order["each"])  # a busy computer gives it a third of a core
+    end = min(until, time.monotonic() + 2 * order["each"])  # a busy computer gives it half a core
     while (ended := os.waitpid(child, os.WNOHANG)) == (0, 0) and time.monotonic() < end:
         time.sleep(0.005)
     if ended == (0, 0):
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
-        fail(f"{name} did not finish in {3 * order['each']} s", "child-timeout")
+        fail(f"{name} did not finish in {2 * order['each']} s", "child-timeout")
     elif (status := os.waitstatus_to_exitcode(ended[1])) == -getattr(signal, "SIGXCPU", 0):
         fail(f"{name} did not finish in {order['each']} s", "child-timeout")
     elif status:
