@@ -149,6 +149,8 @@ def _check_guesses(one: Identity, way: Reading, code: Code, parameters: list[str
     """Raises LossError where a guess, and not the user's code, may be the cause of a fault."""
     if way.guessed and ("flat" in one.faults or (one.wrong and code.inline)):
         raise LossError(f"cannot tell which of {', '.join(parameters)} is D's output", "signature-unclear")
+    if one.name.startswith("unknown") and "target-ignored" in one.faults:
+        raise LossError("no loss of D's output and a target is known that has these values")
     if code.inline and "mixed-halves" in one.faults:
         raise LossError("its halves go backward in different branches", "signature-unclear")
 

@@ -55,9 +55,9 @@ IMAGES = {"x", "image", "images", "img", "imgs", "data", "batch", "samples", "ph
 CRITERIA = {"adversarial", "adv", "gan", "criterion", "crit", "bce", "mse", "loss", "fn", "objective"}
 OTHER_LOSSES = {
     "l1", "l2", "kl", "kld", "tv", "perceptual", "percep", "vgg", "lpips", "matching", "fm", "recon", "reconstruction",
-    "cycle", "pix", "identity", "idt", "id", "content", "style", "pixel", "pixelwise", "ssim", "gp", "penalty", "r1",
-    "r2", "path", "feature", "features", "huber", "charbonnier", "dice", "mel", "spectral", "triplet", "vae", "elbo",
-    "mmd", "regularize", "regularization", "regularizer", "continuous", "info", "variation", "gram", "ortho",
+    "cycle", "pix", "stft", "identity", "idt", "id", "content", "style", "pixel", "pixelwise", "ssim", "gp", "penalty",
+    "r1", "r2", "path", "feature", "features", "huber", "charbonnier", "dice", "mel", "spectral", "triplet", "vae",
+    "elbo", "mmd", "regularize", "regularization", "regularizer", "continuous", "info", "variation", "gram", "ortho",
     "orthogonal",
 }  # fmt: skip
 PLAYERS = {
