@@ -1,14 +1,14 @@
 """Planted failures: how often the diagnosis names the fault of a run, and how often it finds one in a healthy run.
 
-    python benchmarks/failures.py train              every run that is not in the results yet
-    python benchmarks/failures.py train --seeds 1    those of one seed
+    python benchmarks/failures.py train --runs 4     until there are so many of each kind on each set of images
     python benchmarks/failures.py judge              print the tables of docs/diagnosis.md from the results
     python benchmarks/failures.py others --programs tools/bin
                                                      what two other tools, installed there, say of the same logs
 
 A planted failure is a run of the shipped trainer with one thing changed: options, or one function replaced while it
-trains.  The log of each run is a line of results/failures.jsonl.  The limits were set on the runs of seed 0; rates are
-of the other seeds, with Wilson's 95 % intervals.  results/healthy.jsonl has the logs of longer runs of recipe `auto`,
+trains.  The log of each run is a line of results/failures.jsonl.  The limits were set on the runs of even seeds; rates
+are of the odd ones, with Wilson's 95 % intervals.  The kinds with the fewest runs come first, so that `train` may be
+stopped at any time.  results/healthy.jsonl has the logs of longer runs of recipe `auto`,
 which were made for other purposes.
 """
 
@@ -37,6 +37,7 @@ import ptarmigan.networks.dcgan
 import ptarmigan.training.loop
 import ptarmigan.training.setup
 import ptarmigan.training.snapshot
+import ptarmigan.training.start
 import shapes
 from ptarmigan import train
 from ptarmigan.core import seeding
@@ -44,22 +45,21 @@ from ptarmigan.core.log import read_rows
 from ptarmigan.data import HELD_OUT, TRAIN, Dataset
 from ptarmigan.diagnosis.columns import Log
 from ptarmigan.diagnosis.story import events, now
-from ptarmigan.evaluation.metrics import wilson
+from ptarmigan.evaluation.intervals import wilson
 from ptarmigan.training.loop import Diverged
 
 RESULTS = Path(__file__).parent / "results" / "failures.jsonl"
 LONGER = RESULTS.with_name("healthy.jsonl")
-FIELDS: dict[str, Any] = dict(
-    images="5k", width=8, latent_dim=32, batch=16, precision="fp32", snapshots=3, live_images=64
-)
+FIELDS: dict[str, Any] = dict(width=8, latent_dim=32, batch=8, precision="fp32", snapshots=3, live_images=64)
 DATA: dict[str, dict[str, Any]] = {"fashion": dict(size="16"), "shapes": dict(size="32", fit="pad")}
-FOR_LIMITS, SEEDS = 0, (0, 1)
+UPDATES = 313  # of G in a run, unless its kind says more
+HALVES = ("even seeds", "odd seeds")  # the limits were set on the first
 MOST_LINES = 25  # of a log that are kept
 NOISE = 3.0  # standard errors above its least live score, at which a run with a good recipe may end as healthy
 COLUMNS = ("attempt", "clock", "images_per_second", "end", "findings")  # of a log that are not kept
 BATCH_NORM = 256  # images for the statistics of batch norm, fewer than `train` uses, because it is done six times
 NO_PENALTY: dict[str, Any] = dict(r1=0.0, r2=0.0)
-LONG: dict[str, Any] = dict(images="18k")  # 1,125 updates of G
+LONG: dict[str, Any] = dict(updates=1125)
 
 
 @contextmanager
@@ -73,7 +73,7 @@ def changed(module: Any, name: str, value: Any) -> Iterator[None]:
 
 
 def latents(change: Callable[[torch.Tensor], torch.Tensor]) -> Any:
-    return changed(seeding, "latents", lambda before: lambda *given: change(before(*given)))
+    return changed(seeding, "latents", lambda before: lambda *given, **named: change(before(*given, **named)))
 
 
 def two_of(z: torch.Tensor) -> torch.Tensor:
@@ -141,16 +141,22 @@ KINDS: dict[str, tuple[dict[str, Any], Callable[[], Any] | None, tuple[str, ...]
     ),
     "labels shuffled": ({}, lambda: data_set(shuffled), ("labels-random",)),
     "trained on 40 images": (NO_PENALTY, lambda: data_set(only(40)), ("d-overfits", "copies")),
-    "trained on 200 images": (NO_PENALTY, lambda: data_set(only(200)), ("d-overfits", "copies")),
+    "trained on 200 images": (
+        dict(width=16, **NO_PENALTY, **LONG), lambda: data_set(only(200)), ("d-overfits", "copies"),
+    ),
     "kernel of 3, stride of 2": (LONG, kernel_3, ("checkerboard",)),
     "images on [0, 1]": ({}, unit_range, ("colour-shift",)),
     "class weight 20 in ACGAN": (dict(conditioning="auxiliary_classifier", class_weight=20.0), None, ("too-easy",)),
+    "auxiliary classifier in auto": (
+        dict(conditioning="auxiliary_classifier", **LONG), None, ("too-easy", "collapse"),
+    ),
 }  # fmt: skip
 HEALTHY: dict[str, dict[str, Any]] = {
     "auto": {},
-    "auto, 18,000 images": LONG,
+    "auto, 3 times as long": LONG,
     "both learning rates 10x": dict(d_lr=2e-2, g_lr=2e-2),  # does no harm in so short a run
-    "dcgan": dict(recipe="dcgan", images="10k"),
+    "dcgan": dict(recipe="dcgan", updates=625),
+    "acgan": dict(recipe="acgan", **LONG),
     "hinge, spectral norm": dict(loss="hinge", d_norm="spectral", **NO_PENALTY),
     "relativistic": dict(loss="relativistic"),
 }
@@ -161,22 +167,26 @@ def rounded(value: Any) -> Any:
 
 
 def images_of(data: str, folder: str) -> Path | None:
-    """The embedded images, or those of shapes.py, 300 of each class."""
+    """The embedded images, or those of shapes.py, 300 of each class, drawn once."""
     if data == "fashion":
         return None
-    images = np.array([[shapes.draw(label, i, 0) for i in range(300)] for label in range(len(shapes.NAMES))])
     path = Path(folder, "shapes.npz")
+    if path.exists():
+        return path
+    images = np.array([[shapes.draw(label, i, 0) for i in range(300)] for label in range(len(shapes.NAMES))])
     flat = images.reshape(-1, *images.shape[2:])
     np.savez(path, arr_0=flat, arr_1=np.repeat(np.arange(len(shapes.NAMES)), 300), class_names=np.array(shapes.NAMES))
     return path
 
 
 def measure(data: str, path: Path | None, kind: str, seed: int) -> dict[str, Any]:
-    given, plant, _ = KINDS.get(kind) or (HEALTHY[kind], None, ())
+    changes, plant, _ = KINDS.get(kind) or (HEALTHY[kind], None, ())
+    given = FIELDS | DATA[data] | changes
+    given["images"] = given["batch"] * given.pop("updates", UPDATES)
     with tempfile.TemporaryDirectory() as folder, plant() if plant else nullcontext():
         run, failed = Path(folder, "run"), None
         try:
-            train(path, out=run, seed=seed, **FIELDS | DATA[data] | given)
+            train(path, out=run, seed=seed, **given)
         except Diverged as error:
             failed = error.code
         config = json.loads((run / "config.json").read_text())["config"]
@@ -196,6 +206,24 @@ def thinned(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def done(path: Path = RESULTS) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def next_run(runs: int) -> tuple[str, str, int] | None:
+    """The images, the kind and the seed of a run of the kind that has the fewest; None where all have enough.
+
+    A good recipe has few until it has twice as many as a planted kind.
+    """
+    seeds = {pair: set[int]() for pair in product((*KINDS, *HEALTHY), DATA)}
+    for row in done():
+        seeds[row["kind"], row["data"]].add(row["seed"])
+
+    def count(pair: tuple[str, str]) -> tuple[bool, float, int]:
+        of_kind = sum(len(seeds[pair[0], data]) for data in DATA)
+        return len(seeds[pair]) >= runs, of_kind / (2 if pair[0] in HEALTHY else 1), len(seeds[pair])
+
+    kind, data = min(seeds, key=count)
+    left = {*range(runs)} - seeds[kind, data]
+    return (data, kind, min(left)) if left else None
 
 
 def named(row: dict[str, Any]) -> list[str]:
@@ -235,28 +263,27 @@ def share(count: int, of: int) -> str:
 
 
 def rates(rows: list[dict[str, Any]]) -> str:
+    """The cells of a line: how often a fault is named first, and first or second, and how often a healthy run is."""
     planted = [place(row) for row in rows if row["kind"] in KINDS]
     alarms = [bool(named(row)) for row in rows if row["kind"] in HEALTHY and was_good(row)]
     first, second = planted.count(1), planted.count(2)
-    return (
-        f"named first {share(first, len(planted))}, first or second {share(first + second, len(planted))}; "
-        f"healthy runs with an alarm {share(sum(alarms), len(alarms))}"
-    )
+    cells = ((first, planted), (first + second, planted), (sum(alarms), alarms))
+    return " | ".join(share(count, len(of)) for count, of in cells)
 
 
 def table(rows: list[dict[str, Any]]) -> list[str]:
-    """A line for each kind and data set, and the rates over the runs of each half."""
-    seeds = sorted({row["seed"] for row in rows})
-    lines = [f"| run | images | {' | '.join(f'seed {seed}' for seed in seeds)} |", f"|---|---|{'---|' * len(seeds)}"]
-    of = {(row["kind"], row["data"], row["seed"]): row for row in rows}
+    """A line for each kind and data set, and a table of the rates over the runs of each half."""
+    lines = [f"| run | images | {' | '.join(HALVES)} |", "|---|---|---|---|"]
     for kind, data in product((*KINDS, *HEALTHY), DATA):
-        cells = [result(of[kind, data, seed]) if (kind, data, seed) in of else "not run" for seed in seeds]
-        if {*cells} != {"not run"}:
-            lines.append(f"| {kind} | {data} | {' | '.join(cells)} |")
-    for what, is_one in (("limits were set on these", True), ("the others", False)):
-        lines.append(f"{what}: {rates([row for row in rows if (row['seed'] == FOR_LIMITS) == is_one])}")
-    longer = done(LONGER)
-    return [*lines, f"longer runs with an alarm: {share(sum(bool(named(row)) for row in longer), len(longer))}"]
+        of = [row for row in rows if (row["kind"], row["data"]) == (kind, data)]
+        cells = [counted([result(row) for row in of if row["seed"] % 2 == half]) for half in range(2)]
+        if of:
+            lines.append(f"| {kind} | {data} | {' | '.join(cell or 'not run' for cell in cells)} |")
+    lines += ["", "| runs | named first | first or second | healthy ones with an alarm |", "|---|---|---|---|"]
+    for half, name in enumerate(HALVES):
+        lines.append(f"| {name} | {rates([row for row in rows if row['seed'] % 2 == half])} |")
+    longer = [bool(named(row)) for row in done(LONGER)]
+    return [*lines, f"| longer runs |  |  | {share(sum(longer), len(longer))} |"]
 
 
 def others(rows: list[dict[str, Any]], programs: Path) -> list[str]:
@@ -288,13 +315,14 @@ def tool(programs: Path, name: str, *options: str, rows: list[dict[str, Any]]) -
 
 
 def counted(texts: list[str]) -> str:
+    """Each text once, with how often it occurs."""
     return "; ".join(f"{text} ({count})" for text, count in Counter(texts).most_common())
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=["train", "judge", "others"])
-    parser.add_argument("--seeds", nargs="+", type=int, default=SEEDS)
+    parser.add_argument("--runs", type=int, default=4, help="of each kind on each set of images")
     parser.add_argument("--programs", type=Path, help="folder of the programs runmedic and trainspotter")
     given = parser.parse_args()
     if given.what == "judge":
@@ -306,13 +334,11 @@ def main() -> None:
     torch.set_num_threads(1)
     os.environ["PTARMIGAN_PROBE_SECONDS"] = "0"
     ptarmigan.training.snapshot.STATISTICS_IMAGES = BATCH_NORM
-    ptarmigan.training.loop.snapshot_cost = lambda state, live: (0.1, 0.1)  # seconds, so little that all are taken
+    ptarmigan.training.start.snapshot_cost = lambda state, live: (0.1, 0.1)  # seconds, so little that all are taken
     with tempfile.TemporaryDirectory() as folder:
-        paths = {data: images_of(data, folder) for data in DATA}
-        for (data, seed), kind in product(product(DATA, given.seeds), (*HEALTHY, *KINDS)):
-            if (data, kind, seed) in {(row["data"], row["kind"], row["seed"]) for row in done()}:
-                continue
-            row = measure(data, paths[data], kind, seed)
+        while (wanted := next_run(given.runs)) is not None:
+            data, kind, seed = wanted
+            row = measure(data, images_of(data, folder), kind, seed)
             with RESULTS.open("a") as file:
                 file.write(json.dumps(row) + "\n")
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Colour pictures on one CUDA device, in less than 12 minutes: trains DATA at 64x64 for 4 minutes and at 128x128 for 3,
-# draws their samples and logs, measures a step at 64, 128 and 256, and runs the tests that need a GPU.
+# draws their samples and logs, measures a step at 64 to 512, and runs the tests that need a GPU.
 #
 #     bash benchmarks/gpu_colour.sh DATA OUT        OUT is a new folder; PYTHON names another interpreter
 set -eu

@@ -39,7 +39,7 @@ from ptarmigan.evaluation import metrics
 from ptarmigan.evaluation.evaluate import ComparedSets, FeatureSet, Report, evaluate
 from ptarmigan.evaluation.features import Extractor, load_extractor
 from ptarmigan.evaluation.features.classifier import Classifier, train_classifier
-from ptarmigan.evaluation.metrics import Interval
+from ptarmigan.evaluation.intervals import Interval
 from sensitivity import jpeg
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))

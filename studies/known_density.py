@@ -21,7 +21,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ptarmigan.evaluation.metrics import Interval, frechet, gaussian, interval, kid_and_fidelity, pair_statistics
+from ptarmigan.evaluation.intervals import Interval, interval
+from ptarmigan.evaluation.metrics import frechet, gaussian, kid_and_fidelity, pair_statistics
 
 MODES, DIM, FEATURES, DRAWS = 6, 16, 64, 50_000
 PICTURE = Path(__file__).parent / "known-density.png"

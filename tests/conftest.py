@@ -10,6 +10,9 @@ import numpy as np
 import pytest
 import torch
 
+from ptarmigan.core.clock import Clock
+from ptarmigan.training import loop, start
+
 SMALL: dict[str, Any] = dict(
     width=4, batch=8, images="48", precision="fp32", device="cpu", latent_dim=6, class_dim=4, split="none", snapshots=2
 )
@@ -34,6 +37,31 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+class EvenClock(Clock):
+    """A clock on which 0.01 s pass between two looks, so that a run with a time budget is the same on any machine."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.spent = self.start_up = 0.0
+
+    def __enter__(self) -> EvenClock:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def seconds(self) -> float:
+        self.spent += 0.01
+        return self.spent
+
+
+@pytest.fixture
+def even_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Training goes by an even clock, and expects snapshots to take as long as they do on it."""
+    monkeypatch.setattr(loop, "Clock", EvenClock)
+    monkeypatch.setattr(start, "snapshot_cost", lambda *_: (0.02, 0.02))
 
 
 @pytest.fixture(scope="session")

@@ -21,8 +21,8 @@ from ptarmigan.data.arrays import HELD_OUT, SELECT, UNDECIDED
 from ptarmigan.data.index import FolderSource, find_source
 
 FORMATS = {
-    ".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".JPEG": "JPEG", ".jfif": "JPEG", ".tif": "TIFF", ".nef": "TIFF",
-    ".ppm": "PPM", ".webp": "WEBP", ".gif": "GIF", ".bmp": "BMP", ".dat": "PNG", "": "JPEG",
+    ".png": "PNG", ".jpg": "JPEG", ".JPG": "JPEG", ".jpeg": "JPEG", ".JPEG": "JPEG", ".jfif": "JPEG", ".tif": "TIFF",
+    ".nef": "TIFF", ".ppm": "PPM", ".webp": "WEBP", ".gif": "GIF", ".bmp": "BMP", ".dat": "PNG", "": "JPEG",
 }  # fmt: skip
 
 
@@ -42,6 +42,9 @@ LAYOUTS: dict[str, list[str]] = {
     "groups of classes": ["animals/{cat,dog}/*.png 10", "vehicles/{bus,car}/*.png 10"],
     "images in one folder": ["*.png 40"],
     "images in one folder, named by class": ["cat.*.jpg 20", "dog.*.jpg 20"],
+    "images in one folder, named by number and class": ["{0,1,2,3,4}*_cat.jpg 2", "{0,1,2,3,4}*_dog.jpg 2"],
+    "folders of a camera": ["DCIM/100APPLE/*.JPG 10", "DCIM/101APPLE/*.JPG 10", "DCIM/101APPLE/*.HEIC 2"],
+    "folders of days": ["{2023-01-05,2023-02-11}/*.jpg 10"],
     "one class folder": ["cat/*.png 40"],
     "numbered folders": ["{0,1,2,10,11}/*.png 8"],
     "images beside class folders": ["{cat,dog}/*.png 20", "cover.png"],
@@ -102,6 +105,7 @@ LAYOUTS: dict[str, list[str]] = {
     ],
     "images/ beside masks": ["images/*.jpg 40", "annotations/trimaps/*.png 40"],
     "images/ and masks/ in each class": ["{COVID,Normal}/{images,masks}/*.png 20", "COVID.metadata.xlsx"],
+    "thumbnails beside images": ["images/*.jpg 20", "thumbnails/*.jpg 20"],
     "masks beside their images": ["{benign,malignant}/a*.png 10", "{benign,malignant}/a*_mask.png 10"],
     "images/ in a wrapper beside masks": ["birds/images/{wren,crow}/*.jpg 10", "segmentations/{wren,crow}/*.png 10"],
     "labels beside parts of images": ["images/{train,val}/*.jpg 10", "labels/{train,val}/*.txt 10"],
@@ -122,10 +126,22 @@ LAYOUTS: dict[str, list[str]] = {
         "*.png 6", "train.csv = 0.png,cat\n1.png,dog\n2.png,cat\n3.png,dog", "test.csv = 4.png,cat\n5.png,dog",
     ],
     "one-hot columns": ["*.png 4", "truth.csv = image,cat,dog\n0,1,0\n1,0,1\n2,1,0\n3,0,1"],
+    "columns of several labels": ["*.png 4", "truth.csv = image,cat,dog\n0,1,1\n1,0,1\n2,1,0\n3,0,0"],
+    "several labels in a cell": [
+        "*.png 6", "labels.csv = image,label\n0,rust\n1,scab\n2,rust scab\n3,rust\n4,scab\n5,scab",
+    ],
     "several columns": ["*.png 4", "table.csv = image,age,sex\n0,20,f\n1,30,m\n2,20,m\n3,30,f"],
     "no column of labels": ["*.png 3", "captions.csv = image,text\n0.png,a cat\n1.png,a dog\n2.png,a hat"],
     "numbers named by classes.txt": [
         "*.png 4", "labels.txt = 0.png 0\n1.png 1\n2.png 0\n3.png 1", "classes.txt = cat\ndog",
+    ],
+    "numbers named in a JSON": [
+        "*.png 4", "train.csv = image_id,label\n0.png,0\n1.png,1\n2.png,1\n3.png,0", 'map.json = {"0": "a", "1": "b"}',
+    ],
+    "a list of parts": ["*.png 4", "list_eval_partition.txt = 0.png 0\n1.png 0\n2.png 1\n3.png 1"],
+    "parts by their usual names": [
+        "*.png 6", "icml.csv = path,emotion,Usage\n0.png,sad,Training\n1.png,joy,Training\n2.png,sad,PublicTest\n"
+        "3.png,joy,PrivateTest\n4.png,joy,Training\n5.png,sad,Training",
     ],
     "labels.csv beside class folders": [
         "{cat,dog}/*.png 2", "labels.csv = path,label\ncat/0.png,cat\ncat/1.png,cat\ndog/0.png,cat\ndog/1.png,dog",
@@ -151,6 +167,7 @@ LAYOUTS: dict[str, list[str]] = {
     "nothing": [],
     "a run": [".ptarmigan-run", "samples/*.png 3"],
     # links and the like
+    "files that iCloud keeps online": ["{cat,dog}/*.jpg 10", "cat/.a.jpg.icloud = x"],
     "a link to the folder above": ["{cat,dog}/*.png 10", "dog/loop -> .."],
     "links to images elsewhere in the folder": [
         ".store/*.png 2", "cat/a.png -> ../.store/0.png", "dog/b.png -> ../.store/1.png",

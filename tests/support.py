@@ -110,6 +110,11 @@ def interrupt(_: object) -> None:
     os.kill(os.getpid(), signal.SIGINT)
 
 
+def interrupt_at(monkeypatch: pytest.MonkeyPatch, images_seen: int) -> None:
+    """Ctrl-C before the step at so many images seen."""
+    before_steps(monkeypatch, lambda state: interrupt(state) if state.images_seen == images_seen else None)
+
+
 def plant_nan(monkeypatch: pytest.MonkeyPatch, where: str, at: int, times: int) -> None:
     """Put a NaN into the step at `at` images seen, the first `times` times that the run makes it.
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
-import signal
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise, product
@@ -22,7 +20,6 @@ from torch.autograd import gradcheck, gradgradcheck
 
 import ptarmigan.game.augment as augment_module
 import ptarmigan.game.batch as batch_module
-import ptarmigan.training.loop as training
 from conftest import SMALL
 from ptarmigan import load, replay
 from ptarmigan.config import Config, Data, Loss, resolve
@@ -54,7 +51,7 @@ from ptarmigan.losses.conditioning import Unconditional
 from ptarmigan.training import checkpoint
 from ptarmigan.training.loop import train
 from ptarmigan.training.signals import Stopped
-from support import GivenDraws, raises
+from support import GivenDraws, interrupt_at, raises
 
 N, HEIGHT, WIDTH = 5, 17, 24  # neither square nor even
 Array = NDArray[np.float64]
@@ -773,15 +770,8 @@ def test_stopped_between_two_moves_of_p_and_resumed_is_the_same_run_bit_for_bit(
     monkeypatch.setattr(augment_module, "TARGET", -2)  # upwards
     fields = {**SMALL, "images": "96", "augment": "ada", "loss": loss}
     whole = train(shapes, out=tmp_path / "whole", **fields)
-    real = training.train_batch
-
-    def stop(state: Any, batches: Any, *play: Any) -> Any:
-        if state.progress.tick and state.images_seen == 40:
-            os.kill(os.getpid(), signal.SIGINT)
-        return real(state, batches, *play)
-
     with monkeypatch.context() as patch:
-        patch.setattr(training, "train_batch", stop)
+        interrupt_at(patch, 40)
         with pytest.raises(Stopped, match="stopped at 48 images"):
             train(shapes, out=tmp_path / "parts", **fields)
     saved, meta = newest(tmp_path / "parts")

@@ -22,6 +22,7 @@ from ptarmigan.training.auto import (
     WIDE_FROM,
     Choice,
     Setting,
+    advice,
     choose,
     expectation,
     rounded_time,
@@ -187,6 +188,22 @@ def test_the_expectation_says_where_the_size_was_not_measured(
     assert f"measured at {measured} only" in text
     assert "H200" not in text
     assert ("expect more" in text) == more
+
+
+@pytest.mark.parametrize(
+    ("shape", "images", "facts"),
+    [
+        ((256, 256, 3), 430.0, ["430 images", "--size 64,", "16 times"]),
+        ((100, 140, 3), 12_345.0, ["12,000 images", "--size 64x90", "2.4 times"]),
+        ((256, 256, 3), 43_500.0, []), ((64, 64, 3), 430.0, []), ((28, 28, 1), 430.0, []),
+    ],
+)  # fmt: skip
+def test_a_smaller_size_is_advised_where_the_budget_is_too_short_for_a_large_one(
+    shape: tuple[int, int, int], images: float, facts: list[str]
+) -> None:
+    line = advice(Setting(ImageSpec(*shape, SPEC.class_names), [5000] * 10, "cpu", images))
+    assert bool(line) == bool(facts)
+    assert all(fact in line for fact in facts)
 
 
 def test_every_measured_curve_is_in_the_benchmarks() -> None:

@@ -14,6 +14,7 @@ from unittest.mock import Mock
 import pytest
 
 from ptarmigan import UserError, boundary, cli
+from ptarmigan.cli.train import next_commands
 from ptarmigan.config import resolve
 from ptarmigan.core.types import brief
 from support import call, raises
@@ -311,12 +312,15 @@ def test_what_is_offered_after_training_can_be_done(
 ) -> None:
     record = {
         "spec": {"class_names": ["-a", "b", "c"]},
-        "config": {"model": {"conditioning": "projection"}},
+        "config": {"model": {"conditioning": "projection"}, "train": {"time": "10m", "images": None}},
         "data": {"split": split, "train_counts": counts},
     }
     monkeypatch.setattr("ptarmigan.core.files.load_json", lambda path: record)
     called(monkeypatch, "ptarmigan")
-    sample, *rest = cli.next_commands(Path("-r"))
+    sample, *rest = next_commands(Path("-r"))
     given = "--class=-a" if offered.startswith("--") else f"--class {offered}"
     assert sample == f"ptarmigan sample ./-r {given} -n 64 --out ./-r.png"
-    assert rest == ["ptarmigan score ./-r", "ptarmigan losses"][0 if scored else 1 :]
+    *scores, export, longer = rest
+    assert scores == ["ptarmigan score ./-r"] * scored
+    assert export == "ptarmigan export ./-r"
+    assert longer.startswith("ptarmigan train --config ./-r/config.json --out ./-r --time 20m")

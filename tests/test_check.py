@@ -20,7 +20,7 @@ from scipy.fft import dctn
 import torture
 from ptarmigan import Dataset
 from ptarmigan.commands.check import CheckReport, bars, check, print_check
-from ptarmigan.commands.score import shuffled
+from ptarmigan.commands.score_plan import shuffled
 from ptarmigan.config import Data
 from ptarmigan.data import HELD_OUT, TRAIN, open_dataset
 from ptarmigan.data.check import near
@@ -142,7 +142,10 @@ def test_the_exit_status_says_whether_there_is_a_finding(
     status, out, _ = call(monkeypatch, capsys, "check", photos)
     assert status == 0
     assert "few-images" in out
-    assert call(monkeypatch, capsys, "check", photos, "--fail-on", "warning")[0] == 1
+    assert f"\nnext: ptarmigan train {photos} --time 30m\n" in out
+    status, out, _ = call(monkeypatch, capsys, "check", photos, "--fail-on", "warning")
+    assert status == 1
+    assert "next: " not in out
     (photos / "cat" / "empty.png").write_bytes(b"")
     status, out, _ = call(monkeypatch, capsys, "check", photos, "--split", "none")
     assert status == 1
@@ -232,6 +235,11 @@ def test_what_is_not_read_is_a_warning(tmp_path: Path) -> None:
         torture.healthy(number).save(path)
     torture.healthy(9).save(tmp_path / "outside.png")
     (path.parent / "link.png").symlink_to(tmp_path / "outside.png")
+    for path in ("train/cat/0.png", "test/cat/1.png", "test/owl/2.png"):
+        (tmp_path / "parts" / path).parent.mkdir(parents=True, exist_ok=True)
+        torture.healthy(int(path[-5])).save(tmp_path / "parts" / path)
+    found = {f.text: f.severity for f in check(tmp_path / "parts").findings if "1 class, owl" in f.text}
+    assert [*found.values()] == ["warning"]
     warnings = [f.text for f in check(tmp_path / "photos").findings if f.code == "notice" and f.severity == "warning"]
     assert any("cat/link.png" in text for text in warnings)
 

@@ -21,19 +21,11 @@ import pytest
 import ptarmigan
 from conftest import SMALL
 from ptarmigan import UserError, cli
-from ptarmigan.config import (
-    BOUNDS,
-    HELP,
-    LOSSES,
-    RECIPES,
-    SECTIONS,
-    TYPES,
-    Config,
-    check_ranges,
-    override,
-    readable,
-    resolve,
-)  # fmt: skip
+from ptarmigan.cli.help import COMMON
+from ptarmigan.config import Config, override, resolve
+from ptarmigan.config.checks import check_ranges
+from ptarmigan.config.recipes import RECIPES
+from ptarmigan.config.sections import BOUNDS, HELP, LOSSES, SECTIONS, TYPES, readable
 from ptarmigan.training.given import read_yaml
 from support import call, raises
 
@@ -247,7 +239,8 @@ def test_a_command_is_the_public_function_of_its_name_and_arguments(command: str
         parameters = inspect.signature(function).parameters.values()  # type: ignore[arg-type]
         return [(p.name, str(p.default) if isinstance(p.default, Path) else p.default) for p in parameters]
 
-    one, other = shape(getattr(cli, command)), shape(getattr(ptarmigan, {"losses": "explain"}.get(command, command)))
+    made = cli.app["losses"][command] if command == "identify" else cli.app[command]
+    one, other = shape(made.default_command), shape(getattr(ptarmigan, {"losses": "explain"}.get(command, command)))
     if command == "replay":  # what is printed
         one.remove(("layers", False))
     if command == "diagnose":  # the exit status, and what is printed
@@ -269,7 +262,7 @@ def test_help_shows_what_people_use_and_help_all_every_field_by_section(
     monkeypatch.setenv("COLUMNS", "80")
     status, short, _ = call(monkeypatch, capsys, "train", "--help")
     assert status == 0
-    assert tuple(flags_in(short)) == cli.COMMON
+    assert tuple(flags_in(short)) == COMMON
     assert "ptarmigan train --help-all" in short
     assert max(map(len, short.splitlines())) <= 80
     status, long, _ = call(monkeypatch, capsys, "train", "--time", "1m", "--help-all")
@@ -424,11 +417,13 @@ def numeric(hint: Any) -> list[Any]:
 
 
 def test_budgets_and_sizes_are_read_as_written() -> None:
-    from ptarmigan.config import parse_images, parse_size, parse_time
+    from ptarmigan.config.values import parse_images, parse_size, parse_time
 
     assert [parse_time(text) for text in ("90s", "10m", "1h30m", "1.5m")] == [90, 600, 5400, 90]
     assert [parse_images(text) for text in ("500k", "2M", "1_000", "1.5k")] == [500_000, 2_000_000, 1000, 1500]
-    assert [parse_size(text) for text in ("64", "48x64")] == [(64, 64), (48, 64)]
+    assert [parse_size(text) for text in ("64", "48x64", "512x16")] == [(64, 64), (48, 64), (512, 16)]
+    with raises("value-out-of-range", "16 to 512", "513x15", "512x16"):
+        parse_size("513x15")
     assert [resolve({"batch": value}).train.batch for value in (64, 64.0, "64", "6.4e1")] == [64] * 4
     assert [resolve({"channels": value}).data.channels for value in (3, "3")] == [3] * 2
     assert [resolve({"seed": value}).train.seed for value in (2**63 - 1, str(2**63 - 1))] == [2**63 - 1] * 2

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 
-import ptarmigan.training.loop as training
 from conftest import SMALL
 from ptarmigan import load, train
 from ptarmigan.config import resolve
@@ -23,6 +20,7 @@ from ptarmigan.game.batch import eager_step, train_batch
 from ptarmigan.game.cuda_graph import GraphStep
 from ptarmigan.game.state import TrainState
 from ptarmigan.training.signals import Stopped
+from support import interrupt_at
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
 
@@ -105,15 +103,8 @@ def test_a_stopped_run_ends_as_a_whole_one(
 ) -> None:
     given = SMALL | dict(device="cuda", deterministic=True, precision=precision, images="320", live_images=0)
     whole = train(shapes, out=tmp_path / "whole", **given)
-    real = training.train_batch
-
-    def stop(state: TrainState, batches: Batches, *by: Any) -> Any:
-        if state.progress.tick and state.images_seen == 240:  # not a state of the probe's
-            os.kill(os.getpid(), signal.SIGINT)
-        return real(state, batches, *by)
-
     with monkeypatch.context() as patch:
-        patch.setattr(training, "train_batch", stop)
+        interrupt_at(patch, 240)
         with pytest.raises(Stopped):
             train(shapes, out=tmp_path / "parts", **given)
     parts = train(shapes, out=tmp_path / "parts", **given)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import signal
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +16,9 @@ import torch
 from torch import Tensor
 
 import ptarmigan.training.loop as training
+import support
 from conftest import SMALL
-from ptarmigan import cli, info, load, replay
+from ptarmigan import info, load, replay
 from ptarmigan.commands.compare import RunRecord, config_choices
 from ptarmigan.config import Config, Data, resolve
 from ptarmigan.core import dist, seeding
@@ -39,7 +39,7 @@ from ptarmigan.training.loop import train
 from ptarmigan.training.probe import report_out_of_memory, smaller_micro_batch
 from ptarmigan.training.setup import train_batches
 from ptarmigan.training.signals import Stopped
-from support import GivenDraws, raises, read_ticks
+from support import GivenDraws, interrupt_at, raises, read_ticks
 
 LECAM = Path(__file__).parent.parent / "examples" / "lecam.py"
 CPU, F64 = torch.device("cpu"), torch.float64
@@ -176,17 +176,6 @@ def test_averages_begin_at_0_and_move_after_each_update_of_d(shapes: Path, tmp_p
     assert tensors["device_scalars.count"].shape == ()
 
 
-def interrupted(monkeypatch: pytest.MonkeyPatch, at: int) -> None:
-    shipped = training.train_batch
-
-    def stopping(state: Any, given: Any, *play: Any) -> Any:
-        if state.progress.tick and state.images_seen == at:
-            os.kill(os.getpid(), signal.SIGINT)
-        return shipped(state, given, *play)
-
-    monkeypatch.setattr(training, "train_batch", stopping)
-
-
 @pytest.mark.parametrize("rich", [False, True])
 def test_stopped_and_resumed_is_the_same_run_bit_for_bit(
     rich: bool, shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -195,7 +184,7 @@ def test_stopped_and_resumed_is_the_same_run_bit_for_bit(
     fields = {**SMALL, "loss": str(path), "augment": "ada" if rich else "none"}
     train(shapes, out=tmp_path / "whole", **fields)
     with monkeypatch.context() as patch:
-        interrupted(patch, 16)
+        interrupt_at(patch, 16)
         with pytest.raises(Stopped):
             train(shapes, out=tmp_path / "parts", **fields)
     train(shapes, out=tmp_path / "parts", **fields)
@@ -478,16 +467,7 @@ Call = Callable[..., tuple[int, str, str]]
 
 @pytest.fixture
 def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
-    def calling(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["ptarmigan", *map(str, arguments)])
-        try:
-            cli.main()
-            status = 0
-        except SystemExit as leaving:
-            status = int(leaving.code or 0)
-        return status, *capsys.readouterr()
-
-    return calling
+    return partial(support.call, monkeypatch, capsys)
 
 
 def test_from_the_command_line(call: Call, shapes: Path, tmp_path: Path) -> None:

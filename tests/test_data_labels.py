@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -325,3 +326,81 @@ def test_a_run_remembers_its_table(
         assert status == 0, err
         assert command[0] != "train" or "own.csv (column kind)" in out + err
     assert str(tmp_path) not in (Path("run") / "generator" / "config.json").read_text()
+
+
+# --- what looks like labels and is none ------------------------------------------------------------------------------
+
+
+def coco(*categories: int) -> str:
+    """A JSON as COCO writes it, of four images; further categories are those of objects in the first ones."""
+    images = [{"id": i, "file_name": f"{i}.png", "license": 1 + i % 2} for i in range(4)]
+    objects = [{"image_id": i % 4, "category_id": number} for i, number in enumerate(categories)]
+    names = [{"id": 1, "name": "cat"}, {"id": 2, "name": "dog"}]
+    return json.dumps({"images": images, "annotations": objects, "categories": names})
+
+
+def test_cocos_json_labels_images_of_one_category(tmp_path: Path) -> None:
+    one_each = labelled(tmp_path / "a", "*.png 4", f"animals.json = {coco(1, 2, 1, 2, 1)}")
+    assert of(one_each) == {f"{i}.png": PETS[i % 2] for i in range(4)}
+    several = labelled(tmp_path / "b", "*.png 4", f"animals.json = {coco(1, 2, 1, 2, 2)}")
+    assert several.class_names == ("b",)  # and not the licences 1 and 2
+    assert "1 of 4 images" in several.notices[0]
+    with raises("labels-several", "animals.json", "1 of 4 images"):
+        labelled(tmp_path / "b", labels="animals.json")
+
+
+@pytest.mark.parametrize("damage", ['"id": 0, ', '"image_id": 0, ', '"name": "cat"'])
+def test_a_damaged_coco_json_is_no_table(tmp_path: Path, damage: str) -> None:
+    source = labelled(tmp_path, "*.png 4", f"animals.json = {coco(1, 2, 1, 2).replace(damage, '')}")
+    assert len(source.class_names) == 1
+    with raises("labels-invalid", "animals.json"):
+        labelled(tmp_path, labels="animals.json")
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        "list_eval_partition.csv = " + rows(8, lambda i: f"{i}.png,{i // 3}", "image_id,partition"),
+        "list_eval_partition.txt = " + rows(8, lambda i: f"{i}.png {i // 3}"),
+        "map.json = " + json.dumps({str(i): "abcd"[i // 2] for i in range(8)}),
+    ],
+)
+def test_parts_and_names_of_numbers_are_no_classes(tmp_path: Path, table: str) -> None:
+    assert len(labelled(tmp_path, "*.png 8", table).class_names) == 1
+
+
+def test_a_table_called_a_split_may_hold_labels(tmp_path: Path) -> None:
+    words = rows(8, lambda i: f"{i}.png,{PETS[i % 2]}", "id,kind")
+    assert of(labelled(tmp_path / "a", "*.png 8", f"train_split.csv = {words}")) == EXPECTED
+    numbers = rows(8, lambda i: f"{i}.png,{i % 2}", "id,kind")
+    assert labelled(tmp_path / "b", "*.png 8", f"my_set.csv = {numbers}").class_names == ("0", "1")
+    assert "--label-column kind" in labelled(tmp_path / "c", "*.png 8", f"split.csv = {numbers}").notices[0]
+
+
+def test_columns_of_several_labels_are_refused_in_words(tmp_path: Path) -> None:
+    table = rows(8, lambda i: f"{i}.png,{i % 2},{i // 2 % 2}", "image,cat,dog")
+    source = labelled(tmp_path, "*.png 8", f"l.csv = {table}")
+    assert len(source.class_names) == 1
+    with raises("labels-several", "l.csv", "cat, dog", "--label-column"):
+        labelled(tmp_path, labels="l.csv")
+    assert labelled(tmp_path, labels="l.csv", label_column="dog").class_names == ("0", "1")
+
+
+def test_several_labels_in_a_cell_are_said(tmp_path: Path) -> None:
+    table = rows(9, lambda i: f"{i}.png,{('rust', 'scab', 'rust scab')[i % 3]}", "image,label")
+    source = labelled(tmp_path, "*.png 9", f"l.csv = {table}")
+    assert len(source.class_names) == 3
+    assert "3 images" in source.notices[0]
+    assert "rust scab" in source.notices[0]
+    two_words = table.replace("rust scab", "no finding")
+    assert labelled(tmp_path / "b", "*.png 9", f"l.csv = {two_words}").notices == ()
+
+
+def test_a_spreadsheet_is_to_be_saved_as_csv(tmp_path: Path) -> None:
+    make(tmp_path, ["*.png 4", "labels.xlsx = PK"])
+    with raises("labels-invalid", "labels.xlsx", "CSV"):
+        labelled(tmp_path, labels="labels.xlsx")
+
+
+def test_the_first_line_that_excel_reads_is_no_row(tmp_path: Path) -> None:
+    assert of(labelled(tmp_path, "*.png 8", f"l.csv = sep=;\n{simple(8).replace(',', ';')}")) == EXPECTED

@@ -68,6 +68,12 @@ def test_a_part_in_a_longer_name_is_no_part(tmp_path: Path, name: str) -> None:
     assert of(tmp_path, f"{{bridge,tower,{name}}}/*.png 2").classes == tuple(sorted(["bridge", "tower", name]))
 
 
+def test_names_of_different_things_are_no_parts_of_one(tmp_path: Path) -> None:
+    found = of(tmp_path, "{night_train,test_tube,cup}/*.png 3")
+    assert found.classes == ("cup", "night_train", "test_tube")
+    assert found.parts == (9, 0, 0)
+
+
 def test_parts_that_are_divided_again(tmp_path: Path) -> None:
     found = of(tmp_path, "training/{train,val}/{a,b}/*.png 2", "testing/testing/{a,b}/*.png 1")
     assert found.classes == ("a", "b")
@@ -176,12 +182,13 @@ def test_masks_beside_their_images(tmp_path: Path) -> None:
 
 
 def test_images_spread_over_numbered_folders(tmp_path: Path) -> None:
-    for at, entry in enumerate(("images_{001,002}/images/*.png 3", "x_part_{1,2}/*.png 3", "{00000,01000}/*.png 3")):
-        found = of(tmp_path / f"{at}", entry)
+    sharded = "images_{001,002}/images", "x_part_{1,2}", "{00000,01000}", "{100APPLE,101_PANA}", "{2023-05-17,2023-06}"
+    for at, folders in enumerate((*sharded, "{20230517,20230601}")):
+        found = of(tmp_path / f"{at}", f"{folders}/*.png 3")
         assert (found.classes, found.parts[0]) == ((f"{at}",), 6)
-        assert "numbered folders" in found.said[0]
-    for at, entry in enumerate(("{0,1000}/*.png 3", "class_{1,2}/*.png 3", "{00000,00001}/*.png 3")):
-        assert len(of(tmp_path / f"no{at}", entry).classes) == 2
+        assert "numbered or dated folders" in found.said[0]
+    for at, folders in enumerate(("{0,1000}", "class_{1,2}", "{00000,00001}", "{2019,2020}", "{2023-05-17,cat}")):
+        assert len(of(tmp_path / f"no{at}", f"{folders}/*.png 3").classes) == 2
 
 
 def test_names_in_another_case(tmp_path: Path) -> None:
@@ -255,6 +262,12 @@ def test_runs_in_any_state_are_no_data(tmp_path: Path) -> None:
     make(tmp_path / "r5", [".ptarmigan-run", "samples/0.png"])
     with raises("no-images", "r5"):
         find_source(tmp_path / "r5")
+
+
+def test_drawings_are_refused_with_what_makes_pictures_of_them(tmp_path: Path) -> None:
+    make(tmp_path, ["cat/0.svg", "dog/0.svg"])
+    with raises("no-images", "2 .svg", "rsvg-convert"):
+        find_source(tmp_path)
 
 
 def test_pictures_that_sample_wrote_are_no_data_beside_others(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -114,6 +115,32 @@ def test_an_epoch_has_each_image_once_and_a_batch_depends_on_its_position_alone(
         assert torch.equal(loaded.labels, torch.from_numpy(dataset.labels[loaded.indices]))
 
 
+def test_images_that_lie_close_together_are_read_by_one_request(pets: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    images, asked, read = opened(pets).images, [], stream.ShardFiles.read
+
+    def watched(files: Any, indices: Any) -> Any:
+        asked.append(len(indices))
+        return read(files, indices)
+
+    def requests(*at: int) -> list[int]:
+        asked.clear()
+        images[np.array(at)]
+        return sorted(asked)
+
+    monkeypatch.setattr(stream.ShardFiles, "read", watched)
+    assert requests(0, 1, 9, 20) == [1, 3]  # 20 lies in the next shard
+    monkeypatch.setattr(stream, "MOST_GAP", 4096)  # between two neighbours lie 1536 bytes
+    assert requests(0, 1, 9) == [1, 2]
+    monkeypatch.setattr(stream, "MOST_BYTES", 1)
+    assert requests(0, 1, 9) == [1, 1, 1]
+
+
+def test_a_sample_of_a_large_set_is_looked_at(pets: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ptarmigan.data.read.LOOKED_AT", 5)
+    (notice,) = [notice for notice in opened(pets, size="28x56").notices if "cropped" in notice]
+    assert "of a sample of 5 images: 5 of 5 images" in notice
+
+
 def test_a_rank_reads_its_share_alone(pets: str) -> None:
     dataset = opened(pets)
     with batches(dataset, batch=10) as whole, batches(dataset, batch=5) as half:
@@ -123,11 +150,23 @@ def test_a_rank_reads_its_share_alone(pets: str) -> None:
         assert not all(window.read.all() for window in half.windows.windows.values())
 
 
-def test_pieces_of_all_shards_are_mixed(pets: str) -> None:
+def test_what_was_not_read_ahead_is_read_when_it_is_drawn(pets: str) -> None:
+    dataset = opened(pets)
+    with batches(dataset, batch=10) as whole, batches(dataset, batch=5) as half:
+        half.load(5, step=10)
+        assert torch.equal(half.load(0).images, whole.load(0).images[:5])
+
+
+def test_a_window_mixes_its_pieces_and_each_epoch_has_other_windows(pets: str) -> None:
     dataset = opened(pets, split="none")
     with batches(dataset, batch=12) as some:
-        met = {int(index) // 20 for position in (0, 12) for index in some.load(position).indices}
-    assert met == {0, 1, 2}
+        first, second, again = ((some.load(position).indices // 4).tolist() for position in (0, 12, 60))
+        other = (some.load(0, "other purpose").indices // 4).tolist()
+    assert len({*first}) == len({*second}) == 3
+    assert first != sorted(first, key=first.index)  # not one piece after another
+    assert {*first} != {*again}
+    assert {*first} != {*other}
+    assert {index // 5 for index in first + second} == {0, 1, 2}  # of all shards, which hold 5 pieces each
 
 
 def test_a_run_that_was_stopped_ends_as_one_that_was_not(
@@ -155,6 +194,19 @@ def test_the_folder_of_the_shards_their_parts_and_names(url: str, tmp_path: Path
     assert dataset.counts()["held-out"] == 8
     assert set(dataset.indices(HELD_OUT)) == set(range(8))  # test-0 comes first
     assert "test is held out" in dataset.understood
+    for name in ("val-0", "test-0"):
+        MEMORY.pipe_file(f"{url}/no-train/{name}.tar", shard(tmp_path / "x.tar", 0).read_bytes())
+    assert opened(f"{url}/no-train").counts() == {"train": 8, "select": 0, "held-out": 8}
+
+
+def test_of_a_name_that_stands_twice_the_last_image_is_taken(url: str, tmp_path: Path) -> None:
+    path = to_tar(tmp_path / "x.tar", {"0.png": png(0), "1.png": png(1)})
+    with tarfile.open(path, "a") as archive:
+        entry = tarfile.TarInfo("0.png")
+        entry.size = len(png(2))
+        archive.addfile(entry, io.BytesIO(png(2)))
+    MEMORY.pipe_file(f"{url}/x.tar", path.read_bytes())
+    assert (opened(f"{url}/x.tar").images[:] == np.stack([Image.open(io.BytesIO(png(i))) for i in (1, 2)])).all()
 
 
 def test_labels_from_json_folders_or_nowhere(url: str, tmp_path: Path) -> None:
@@ -166,6 +218,7 @@ def test_labels_from_json_folders_or_nowhere(url: str, tmp_path: Path) -> None:
     assert found(images) == ("a", "b")
     moods = {f"{('a', 'b')[i % 2]}/{i}.json": b'{"mood": "%d"}' % (i // 4) for i in range(8)}
     assert found(images | moods, label_column="mood") == ("0", "1")
+    assert opened(f"{url}/x.tar").spec.class_names == ("a", "b")  # not what was listed for another key
     with raises("unknown-name", "species"):
         found(images | moods, label_column="species")
     assert found({f"{i}.png": png(i) for i in range(8)}) == ("x",)
@@ -230,7 +283,7 @@ def test_what_cannot_be_streamed(pets: str, url: str, tmp_path: Path) -> None:
     with raises("no-images", ".zip"):
         opened(f"{url}/x.zip")
     for option, value in (("balance", True), ("group", "x"), ("labels", "x.csv")):
-        with raises("options-conflict", option):
+        with raises("options-conflict", option, "streamed"):
             opened(pets, **{option: value})
     content = MEMORY.cat_file(f"{url}/pets-000.tar")
     MEMORY.pipe_file(f"{url}/short.tar", content[: len(content) // 2])

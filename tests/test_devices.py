@@ -8,6 +8,7 @@ import resource
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +16,22 @@ import torch
 
 from ptarmigan.core import devices
 from ptarmigan.core.devices import OtherProcesses, busy_seconds, out_of_memory
+
+
+def test_free_memory_is_that_of_the_machine_and_of_its_container(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(devices, "CONTAINER", tmp_path)
+    machine = devices.free_memory()
+    if Path("/proc/meminfo").exists():
+        assert machine is not None
+        assert machine > 1 << 20
+    (tmp_path / "memory.current").write_text("400\n")
+    (tmp_path / "memory.stat").write_text("anon 350\ninactive_file 30\n")
+    for limit, free in (("1000", 630), ("max", machine)):
+        (tmp_path / "memory.max").write_text(f"{limit}\n")
+        found = devices.free_memory()
+        assert found == free or (limit == "max" and found is not None)
 
 
 @pytest.mark.parametrize(

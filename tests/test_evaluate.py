@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from scipy.stats import ttest_1samp
 
 from ptarmigan.commands.score_sources import allocate
-from ptarmigan.evaluation import metrics
+from ptarmigan.evaluation import intervals, metrics
 from ptarmigan.evaluation.evaluate import MIN_HELD_OUT, SUSPECTS, ComparedSets, FeatureSet, evaluate, labels_of
 from ptarmigan.evaluation.features.classifier import chance_corrected, train_classifier
 from ptarmigan.evaluation.verdict import LinearClassifier, judge
@@ -162,8 +162,13 @@ def test_a_collapse_is_said_and_a_real_variety_is_not() -> None:
 
 def test_a_class_is_told_apart_only_beyond_the_chance_of_so_many_classes(monkeypatch: pytest.MonkeyPatch) -> None:
     levels: list[float] = []
-    real = metrics.interval
-    monkeypatch.setattr(metrics, "interval", lambda values, level=0.95: (levels.append(level), real(values, level))[1])
+    real = intervals.interval
+
+    def noted(values: list[float], level: float = 0.95) -> intervals.Interval:
+        levels.append(level)
+        return real(values, level)
+
+    monkeypatch.setattr(intervals, "interval", noted)
     found = evaluate(sets_of(), quiet)
     assert levels.count(1 - 0.05 / 3) == 3
     assert [entry["told_apart"] for entry in found["classes"].values()] == [False] * 3

@@ -148,6 +148,13 @@ def test_a_run_that_is_not_looked_at_costs_nothing(runs: Path, monkeypatch: pyte
     asyncio.run(watch())
 
 
+def test_a_look_at_many_runs_ends_with_the_server(runs: Path) -> None:
+    live = Live([runs], False)
+    asyncio.run(live.end())
+    live.look()
+    assert live.states == {}
+
+
 def test_a_run_that_was_killed_is_seen_to_be_stopped(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = runs / "first"
     log(run, 64, d_adv=1.0)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.autograd import gradcheck, gradgradcheck
@@ -81,6 +81,7 @@ SIDE = st.integers(16, 256)
 @pytest.mark.parametrize("name", FAMILIES)
 @settings(max_examples=10, deadline=None, derandomize=True)
 @given(height=SIDE, width=SIDE, channels=st.sampled_from([1, 3, 4]), wide=st.integers(1, 5))
+@example(height=512, width=512, channels=3, wide=1)
 def test_any_height_and_width(name: str, height: int, width: int, channels: int, wide: int) -> None:
     model, of = replace(FAMILIES[name], width=wide, latent_dim=3, class_dim=2), spec(height, width, channels)
     G, D = build(of, model, 0)

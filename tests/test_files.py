@@ -149,7 +149,7 @@ def test_natural_order() -> None:
         ({"pid": 1}, Owner, ["`host`", "missing"]),
         ({"pid": "x", "host": "h"}, Owner, ["`pid`", "a whole number", "text"]),
         ([], Owner, ["a table of entries", "a list"]),
-        ({"height": 16, "width": 300, "channels": 3, "class_names": ["a"]}, Spec, ["`width`", "at most 256"]),
+        ({"height": 16, "width": 513, "channels": 3, "class_names": ["a"]}, Spec, ["`width`", "at most 512"]),
         ({"height": 16, "width": 16, "channels": 2, "class_names": ["a"]}, Spec, ["`channels`", "value 2"]),
         ({"height": 16, "width": 16, "channels": 3, "class_names": []}, Spec, ["`class_names`", "1 or more"]),
         ({"images_seen": 1, "attempt": 0, "end": "x"}, LogLine, ["`end`", "a whole number or null"]),

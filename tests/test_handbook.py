@@ -20,7 +20,9 @@ from torch import Tensor, nn
 
 from conftest import SMALL
 from ptarmigan import losses, train
-from ptarmigan.config import LOSSES, RECIPES, TYPES, Config, Loss, Train, resolve
+from ptarmigan.config import Config, Loss, Train, resolve
+from ptarmigan.config.recipes import RECIPES
+from ptarmigan.config.sections import LOSSES, TYPES
 from ptarmigan.core import words
 from ptarmigan.core.log import read_log
 from ptarmigan.core.types import DiscriminatorOutput, UserError
@@ -729,7 +731,7 @@ def test_a_problem_says_the_same_in_both_languages(name: str) -> None:
 @pytest.fixture(scope="module")
 def logged(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> set[str]:
     """The columns of metrics.jsonl in two runs that together have every term, and those that need more than a run."""
-    found = {"select_kid", "select_kid_error", "diverged", "retry", "lr_scale"}
+    found = {"select_kid", "select_kid_error", "d_gap", "diverged", "retry", "lr_scale"}
     games: tuple[dict[str, Any], ...] = (
         {"conditioning": "auxiliary_classifier", "augment": "ada"},
         {"loss": "wasserstein", "gradient_penalty": 10, "r1": 0, "r2": 0},

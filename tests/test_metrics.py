@@ -14,18 +14,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from ptarmigan.evaluation import metrics
+from ptarmigan.evaluation import intervals, metrics, pairs
+from ptarmigan.evaluation.intervals import difference, interval, t_quantile
 from ptarmigan.evaluation.metrics import (
     Gaussian,
     authenticity,
     c_t,
     coverage_at_equality,
-    difference,
     diversity,
     frechet,
     frechet_bias,
     gaussian,
-    interval,
     k_means,
     kid,
     kid_and_fidelity,
@@ -33,7 +32,6 @@ from ptarmigan.evaluation.metrics import (
     nearest,
     pair_statistics,
     prdc,
-    t_quantile,
 )
 from support import raises
 
@@ -51,7 +49,7 @@ class Draws:
 @pytest.fixture
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Many blocks, the last one not full."""
-    monkeypatch.setattr(metrics, "BLOCK_SIZE", 100)
+    monkeypatch.setattr(pairs, "BLOCK_SIZE", 100)
 
 
 def covariance(d: int, draws: Draws) -> Tensor:
@@ -534,5 +532,5 @@ def test_c_t_names_its_deviation_if_nothing_is_copied() -> None:
 def test_a_share_has_wilsons_interval() -> None:
     for hits, n in ((0, 20), (7, 20), (20, 20), (140, 150)):
         expected = scipy.stats.binomtest(hits, n).proportion_ci(method="wilson")
-        found = metrics.wilson(hits / n, n)
+        found = intervals.wilson(hits / n, n)
         assert (found.mean, found.low, found.high) == pytest.approx((hits / n, expected.low, expected.high), abs=1e-4)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -261,6 +261,7 @@ SIDE = st.integers(16, 256)
 
 @settings(max_examples=25, deadline=None, derandomize=True)
 @given(height=SIDE, width=SIDE, channels=st.sampled_from([1, 3, 4]), d_norm=st.sampled_from(["none", "batch"]))
+@example(height=512, width=512, channels=3, d_norm="none")
 def test_any_height_and_width(height: int, width: int, channels: int, d_norm: str) -> None:
     model, of = Model(width=1, latent_dim=3, class_dim=2, d_norm=d_norm), spec(height, width, channels)
     G, D = build(of, model, 0)

@@ -25,8 +25,8 @@ from ptarmigan.core.types import Batch
 from ptarmigan.data import open_dataset
 from ptarmigan.training import checkpoint
 from ptarmigan.training.loop import train
+from ptarmigan.training.outputs import exported
 from ptarmigan.training.setup import train_batches
-from ptarmigan.training.snapshot import exported
 from support import raises
 
 CPU = torch.device("cpu")

@@ -15,7 +15,8 @@ import torch
 
 from ptarmigan import export, load
 from ptarmigan.generator.generator import TrainedGenerator
-from ptarmigan.sharing import inference, onnx_file
+from ptarmigan.networks import NETWORKS
+from ptarmigan.sharing import inference, onnx_file, plain, program
 from ptarmigan.sharing.inference import Inference, check_parity
 from ptarmigan.sharing.plain import plain_file
 from support import raises
@@ -29,6 +30,11 @@ def expected(generator: TrainedGenerator, n: int) -> tuple[torch.Tensor, torch.T
     images = Inference(generator.network)(z, labels)
     assert images.std() > 0.1
     return z, labels, images
+
+
+def test_every_network_can_be_drawn_by_the_page_and_by_the_plain_file() -> None:
+    generators = {module.Generator for module in NETWORKS.values()}
+    assert {*program.FAMILIES} == {*plain.FAMILIES} == generators
 
 
 @pytest.mark.parametrize("kind", KINDS)

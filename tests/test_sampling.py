@@ -367,6 +367,7 @@ def test_info_says_what_a_model_knows(run: Path, unconditional: Path) -> None:
     known = info(run)
     assert known["classes"] == ["across", "down", "blot"]
     assert (known["size"], known["recipe"], known["images_seen"]) == ("16x16", "auto", 48)
+    assert any(note.startswith("augmentation none: ") for note in known["notes"])
     assert info(unconditional)["classes"] == "none: unconditional"
     readable = json.loads((run / "generator" / "config.json").read_text())
     assert readable["sha256"] == known["sha256"]

@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import ptarmigan.game.draws as draws_module
-import ptarmigan.training.loop as training
 from conftest import SMALL
 from ptarmigan import replay
-from ptarmigan.config import HELP, TYPES, Config, Loss, Ramp, Scheduled, Train, config_of, resolve
+from ptarmigan.config import Config, Loss, Train, config_of, resolve
+from ptarmigan.config.sections import HELP, TYPES, Ramp, Scheduled
 from ptarmigan.core.files import load_json
 from ptarmigan.core.tensor_files import load_tensors
 from ptarmigan.core.types import Batch, ImageSpec
@@ -32,7 +32,7 @@ from ptarmigan.game.state import TrainState
 from ptarmigan.game.step import d_step
 from ptarmigan.generator.generator import load
 from ptarmigan.losses.adversarial import objective
-from ptarmigan.training import budget, checkpoint
+from ptarmigan.training import budget, checkpoint, start
 from ptarmigan.training.budget import plan_end, snapshots_due
 from ptarmigan.training.loop import train
 from ptarmigan.training.setup import train_batches
@@ -258,10 +258,11 @@ def test_a_step_whose_numbers_move_is_not_recorded(moving: str, monkeypatch: pyt
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("even_clock")
 def test_a_step_before_a_time_budgets_end_was_fixed_is_rebuilt_exactly(
     shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(training, "steps_per_tick", lambda *_: 1)
+    monkeypatch.setattr(start, "steps_per_tick", lambda *_: 1)
     fields = {key: value for key, value in SMALL.items() if key != "images"}
     run = train(shapes, out=tmp_path / "run", **fields, time="3s", r1="50..0.5", live_images=0)
     first = int(checkpoint.checkpoints(run)[0].stem)
@@ -275,11 +276,12 @@ def test_a_step_before_a_time_budgets_end_was_fixed_is_rebuilt_exactly(
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("even_clock")
 def test_a_step_is_rebuilt_exactly_before_and_after_the_end_was_fixed(
     shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The rates fall from there on: earlier checkpoints do not know the end, and the steps after it need it."""
-    monkeypatch.setattr(training, "steps_per_tick", lambda *_: 1)
+    monkeypatch.setattr(start, "steps_per_tick", lambda *_: 1)
     fields = {key: value for key, value in SMALL.items() if key != "images"}
     monkeypatch.setattr(budget, "SNAPSHOT_SHARE", 1.0)
     run = train(shapes, out=tmp_path / "run", **fields | dict(time="5s", snapshots=4, keep=9, live_images=0))

@@ -5,11 +5,10 @@ All but one test use a random projection as the extractor.
 
 from __future__ import annotations
 
+import html
 import json
-import os
 import random
 import shutil
-import signal
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -23,9 +22,10 @@ import torch
 from PIL import Image
 
 import ptarmigan.commands.score as score_module
+import ptarmigan.commands.score_plan as score_plan
 import ptarmigan.commands.score_sources as score_sources
 import ptarmigan.evaluation.features.cache as cache
-import ptarmigan.training.loop as loop
+import ptarmigan.training.outputs as outputs
 import ptarmigan.training.snapshot as snapshot
 from conftest import SMALL
 from ptarmigan import info, load, sample, score, train
@@ -41,7 +41,7 @@ from ptarmigan.game.progress import Progress
 from ptarmigan.training.checkpoint import newest
 from ptarmigan.training.messages import finish
 from ptarmigan.training.signals import Stopped
-from support import raises, random_projection
+from support import interrupt_at, raises, random_projection
 
 COUNTS = {"sky": 1200, "sea": 800, "sand": 500, "rock": 300, "moss": 140, "ice": 60}
 SPLIT: dict[str, Any] = {**SMALL, "split": "80/10/10", "live_images": 12}
@@ -137,7 +137,7 @@ def test_the_pretrained_extractor_goes_the_same_way(
     few_of_a_class: None, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(EXTRACTORS, "efficientnet-lite0", PRETRAINED)
-    monkeypatch.setattr(score_module, "images_per_second", lambda *_: 100.0)
+    monkeypatch.setattr(score_plan, "images_per_second", lambda *_: 100.0)
     found = score(tiny, n=20, seeds=2, device="cpu", out=tmp_path / "report")
     assert found.protocol["extractor"] == "EfficientNet-Lite0"
     kid = found.figures["kid"]
@@ -172,6 +172,7 @@ def test_a_report_lies_beside_its_generator_and_in_its_card_and_no_training_imag
     assert kept["figures"] == report.figures
     assert markdown(kept) in (run / "generator" / "README.md").read_text(encoding="utf-8")
     assert "KID" in info(run)["scores"][0]
+    assert report.verdict in html.unescape((run / "report.html").read_text(encoding="utf-8"))
     assert sorted(path.name for path in (run / "generator").iterdir()) == [
         "README.md", "config.json", "model.safetensors", "scores.json",
     ]  # fmt: skip
@@ -384,7 +385,7 @@ def test_an_unconditional_generator_is_scored_over_all_classes(
 def test_bad_arguments_are_refused_in_one_line(
     run: Path, arguments: dict[str, Any], code: str, facts: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(score_module, "images_per_second", lambda *_: 100.0)
+    monkeypatch.setattr(score_plan, "images_per_second", lambda *_: 100.0)
     with raises(code, *facts) as raised:
         score(run, device="cpu", **arguments)
     assert "\n" not in str(raised.value)
@@ -394,7 +395,7 @@ def test_bad_arguments_are_refused_in_one_line(
 def test_less_time_means_fewer_training_images_and_then_fewer_sets(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, time: str, train: int, sets: int
 ) -> None:
-    monkeypatch.setattr(score_module, "images_per_second", lambda *_: 100.0)
+    monkeypatch.setattr(score_plan, "images_per_second", lambda *_: 100.0)
     found = score(run, n=150, seeds=3, time=time, device="cpu", out=tmp_path / "report")
     assert (found.protocol["train_images"], found.protocol["sets"]) == (train, sets)
     assert any(f"{train:,} of 2,700" in note for note in found.notes) is (train < 2700)
@@ -451,10 +452,10 @@ def test_each_snapshot_is_scored_and_the_best_generator_kept(few: None, shapes: 
     assert all(line["select_kid_error"] > 0 for line in read_log(run / "metrics.jsonl") if "select_kid" in line)
     best = load(run / "best")
     assert best.images_seen == newest(run)[0].progress.best_images
-    assert best.selection == snapshot.RULE
+    assert best.selection == outputs.RULE
     assert load(run).selection == "the last"
     assert load(run).images_seen == 48
-    assert snapshot.RULE in (run / "best" / "config.json").read_text()
+    assert outputs.RULE in (run / "best" / "config.json").read_text()
     assert len(sample(run / "best", n=2, out=tmp_path / "x.png").read_bytes()) > 0
 
 
@@ -504,15 +505,8 @@ def test_a_resumed_run_keeps_the_same_best(
     fields = {**SPLIT, "snapshots": 6, "g_lr": 0.05}  # so wild that the best is not the last
     whole = train(shapes, out=tmp_path / "whole", **fields)
     assert load(whole / "best").images_seen < 48
-    train_batch = loop.train_batch
-
-    def stop(state: Any, batches: Any, *play: Any) -> Any:
-        if state.progress.tick and state.images_seen == 24:
-            os.kill(os.getpid(), signal.SIGINT)
-        return train_batch(state, batches, *play)
-
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "train_batch", stop)
+        interrupt_at(patch, 24)
         with pytest.raises(Stopped):
             train(shapes, out=tmp_path / "parts", **fields)
     parts = train(shapes, out=tmp_path / "parts", **fields)

@@ -168,6 +168,18 @@ def test_planted(run: Run, fashion: Path, monkeypatch: pytest.MonkeyPatch, shape
 
 
 @SLOW
+def test_sizes(run: Run) -> None:
+    import sizes
+
+    kinds = {name: sizes.KINDS[name] | {"width": 4} for name in ("`auto`", "`dcgan`")}
+    rows = run("sizes", "table", SIZES=(32,), KINDS=kinds).splitlines()[2:]
+    assert [row.split(" | ")[1] for row in rows] == list(kinds)
+    assert all(float(row.split(" | ")[4]) > 0 for row in rows)
+    if sys.platform == "linux":
+        assert run("sizes", "measure", MEASURED=[("`auto`", 32, 2)]).count("| 32 | 2 |") == 1
+
+
+@SLOW
 def test_scaling_of_one_process(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     assert run("scaling", "bytes").count("exchanges") == 3

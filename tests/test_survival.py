@@ -10,8 +10,9 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -33,7 +34,7 @@ from ptarmigan.core.log import Metrics, damaged_lines, read_log
 from ptarmigan.core.tensor_files import load_tensors
 from ptarmigan.core.types import UserError
 from ptarmigan.generator import export
-from ptarmigan.training import checkpoint, snapshot
+from ptarmigan.training import checkpoint, outputs, snapshot, start
 from ptarmigan.training.loop import Diverged, train
 from ptarmigan.training.run_folder import lock, new_run
 from ptarmigan.training.signals import Stopped
@@ -133,6 +134,44 @@ def test_a_display_swallows_the_faults_of_its_stream(error: Exception, terminal:
         display.tick(8, 0.5, 1.0, 1.0, {"d_adv": 1.0})
 
 
+def test_a_terminal_shows_the_beginning_of_a_note_and_breaks_lines_between_words() -> None:
+    note, path = "3 files are left out (a.png, b.png)", "/a/path/that/is/wider/than/the/screen"
+    for is_terminal, lines in (
+        (False, [f"note: {note}", f"saved as {path}"]),
+        (True, ["note: 3 files are left out", "  ...", "saved as", f"  {path}"]),
+    ):
+        stream = Terminal()
+        stream.file, stream._force_terminal, stream.width = io.StringIO(), is_terminal, 26
+        display = Display(stream)
+        display.note(note)
+        display.say(f"saved as {path}")
+        assert stream.file.getvalue().splitlines() == lines
+
+
+def test_two_threads_do_not_print_at_once() -> None:
+    begun, go_on = threading.Event(), threading.Event()
+
+    class Slow:
+        def __rich_console__(self, *_: object) -> Iterator[str]:
+            begun.set()
+            go_on.wait(10)
+            yield "a picture"
+
+    stream = Terminal()
+    stream.file = io.StringIO()
+    display = Display(stream)
+    threads = [threading.Thread(target=display.show, args=[Slow()])]
+    threads[0].start()
+    assert begun.wait(10)
+    threads.append(threading.Thread(target=display.say, args=["a line"]))
+    threads[1].start()
+    threads[1].join(0.1)
+    go_on.set()
+    for thread in threads:
+        thread.join()
+    assert stream.file.getvalue().splitlines() == ["a picture", "a line"]
+
+
 def test_short_ticks_do_not_flood_a_log(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [10.0]
     monkeypatch.setattr(console.time, "monotonic", lambda: clock[0])
@@ -200,7 +239,7 @@ def test_a_signal_before_the_first_step_leaves_nothing(
     name: str, shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     number = getattr(signal, name)
-    monkeypatch.setattr(training, "probe_job", lambda *_: signal.raise_signal(number))
+    monkeypatch.setattr(start, "probe_job", lambda *_: signal.raise_signal(number))
     with raises("stopped", name, kind=Stopped) as stopped:
         train(shapes, out=tmp_path / "run", **SMALL)
     assert stopped.value.status == 128 + number
@@ -600,7 +639,7 @@ def test_a_run_that_dies_after_its_checkpoint_writes_what_is_missing_when_it_res
     at: str, shapes: Path, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        real = snapshot.export_generator if at != "samples" else snapshot.save_grid
+        real = outputs.export_generator if at != "samples" else outputs.save_grid
 
         def die(*arguments: Any) -> Any:
             if at == "README.md":
@@ -608,7 +647,7 @@ def test_a_run_that_dies_after_its_checkpoint_writes_what_is_missing_when_it_res
                 (arguments[0] / "README.md").unlink()
             raise KeyboardInterrupt
 
-        patch.setattr(snapshot, "save_grid" if at == "samples" else "export_generator", die)
+        patch.setattr(outputs, "save_grid" if at == "samples" else "export_generator", die)
         with pytest.raises(KeyboardInterrupt):
             train(shapes, out=tmp_path / "run", **SMALL)
     assert [path.stem for path in checkpoint.checkpoints(tmp_path / "run")] == ["000000024"]

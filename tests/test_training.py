@@ -30,7 +30,7 @@ from ptarmigan.game.optim import ema_decay, learning_rate
 from ptarmigan.game.progress import Progress
 from ptarmigan.game.state import TrainState
 from ptarmigan.generator.generator import load
-from ptarmigan.training import checkpoint
+from ptarmigan.training import checkpoint, start
 from ptarmigan.training.budget import steps_per_tick
 from ptarmigan.training.loop import Diverged, train
 from ptarmigan.training.signals import Stopped
@@ -306,6 +306,7 @@ def test_the_size_of_a_checkpoint_is_known_before_the_first_step(run: Path) -> N
     assert checkpoint.size(state) == sum(value.nbytes for value in tensors.values()) - moments
 
 
+@pytest.mark.usefixtures("even_clock")
 def test_one_class_is_unconditional_and_a_time_budget_fixes_its_end(shapes: Path, tmp_path: Path) -> None:
     with np.load(shapes) as arrays:
         np.savez(tmp_path / "one.npz", arr_0=arrays["arr_0"], arr_1=np.zeros(90, np.int64))
@@ -480,7 +481,7 @@ def test_a_tick_is_about_a_second_and_a_half_and_a_multiple_of_penalty_every(
 def test_the_log_has_the_mean_of_a_penalty_over_the_steps_where_it_was_due(
     tick: int, shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loop, "steps_per_tick", lambda *_: tick)
+    monkeypatch.setattr(start, "steps_per_tick", lambda *_: tick)
     steps: list[dict[str, float]] = []
     train_batch = loop.train_batch
 

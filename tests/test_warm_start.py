@@ -27,16 +27,16 @@ from ptarmigan.core.tensor_files import load_tensors, save_tensors
 from ptarmigan.core.types import DiscriminatorOutput, ImageSpec, UserError
 from ptarmigan.game.state import TrainState
 from ptarmigan.losses import conditioning
-from ptarmigan.training import checkpoint, warm_start
+from ptarmigan.training import checkpoint, source_model
 from ptarmigan.training.loop import train
 from ptarmigan.training.signals import Stopped
+from ptarmigan.training.source_model import SourceModel
 from ptarmigan.training.warm_start import (
     SHAPE_FIELDS,
-    SourceModel,
-    chosen_start,
     class_dims,
     copy_classes,
     copy_weights,
+    starts_from_base,
 )
 from support import at_most, at_step, before_steps, call, interrupt, plant_nan, raises
 
@@ -303,7 +303,7 @@ def packed(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     path.parent.mkdir()
     monkeypatch.setattr(sys, "argv", ["pack.py", str(base), "--out", str(path)])
     load_tool("pack").main()
-    monkeypatch.setattr(warm_start, "BASE_FILE", path)
+    monkeypatch.setattr(source_model, "BASE_FILE", path)
     monkeypatch.chdir(tmp_path)
     return path
 
@@ -321,17 +321,18 @@ def test_auto_starts_from_the_base_for_large_images_unless_told_otherwise(
     packed: Path, shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     fields = {**SHAPELESS_STEP, "size": "40"}
+    (tmp_path / "base").mkdir()  # a folder of this name changes nothing: nobody named it
     run = train(shapes, out=tmp_path / "run", **fields)
-    out = capsys.readouterr().out
-    assert "warm start from base" in out
-    assert "network dcgan, width 4, smallest maps 3x3: as the model has it that the run starts from" in out
+    assert "warm start from base" in capsys.readouterr().out
     record = load_json(run / "config.json")
+    assert "network dcgan, width 4, smallest maps 3x3: as the model has it that the run starts from" in record["notes"]
     assert record["init"]["model"] == "base"
     assert "width" not in record["asked"]
     train(shapes, out=run, **{**fields, "images": "16"})  # goes on without --from
     assert "16 images" in capsys.readouterr().out
     again = train(config=run / "config.json", out=tmp_path / "again")
     assert load_json(again / "config.json")["init"]["model"] == "base"
+    (tmp_path / "base").rmdir()
     fields |= {"width": 4}
     train(shapes, out=tmp_path / "scratch", init="none", **fields)
     train(shapes, out=tmp_path / "scratch", **{**fields, "images": "16"})  # a run keeps its start
@@ -355,9 +356,9 @@ def test_what_starts_from_the_base(
     asked: dict[str, Any], size: tuple[int, int], device: str, starts: bool, packed: Path
 ) -> None:
     spec = ImageSpec(*size, 3, NAMES)
-    assert (chosen_start(None, resolve(asked), asked.keys(), spec, device) is not None) is starts
+    assert starts_from_base(None, resolve(asked), asked.keys(), spec, device) is starts
     packed.unlink()  # an installation without the file
-    assert chosen_start(None, resolve(asked), asked.keys(), spec, device) is None
+    assert starts_from_base(None, resolve(asked), asked.keys(), spec, device) is False
 
 
 def test_the_base_is_for_images_of_any_shape_and_its_networks_are_of_half_precision(
@@ -377,8 +378,11 @@ def test_the_base_is_for_images_of_any_shape_and_its_networks_are_of_half_precis
         assert torch.equal(tensors[f"{player}.stages.1.weight"], half)
     assert torch.equal(tensors["D.body.stages.1.weight"], given["D.body.stages.1.weight"].half().float())
     out = capsys.readouterr().out
-    for fact in ("warm start from base (", "48 images", "from grey to RGBA", "down"):
+    for fact in ("warm start from base, which comes with ptarmigan (", "48 images"):
         assert fact in out
+    told = "\n".join(record["notes"])
+    for fact in ("48 images", "from grey to RGBA", "down"):
+        assert fact in told
     assert "--size" not in out
     packed.unlink()  # a run does not need it again
     train(named(shapes, tmp_path, "x", "down"), out=run, init="base", **{**fields, "images": "16"})

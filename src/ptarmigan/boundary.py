@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ptarmigan.core.ranks_env import is_rank_0, under_torchrun
-from ptarmigan.core.types import OutputFailed, UserError, brief, printable
+from ptarmigan.core.types import OutputFailed, UserError, brief, printable, wrapped
 from ptarmigan.core.version import __version__
 
 # The program as it was called, and its arguments: `main` sets it
@@ -180,11 +180,15 @@ def write_report(error: Exception) -> Path:
     raise UserError("neither the cache nor the folder for temporary files can be written", "file-unwritable")
 
 
-def say(*lines: str) -> None:
-    """Print lines to standard output, with control characters escaped; without rich, which takes long to import."""
+def say(*lines: str, wrap: bool = False) -> None:
+    """Print lines to standard output, with control characters escaped; without rich, which takes long to import.
+
+    With `wrap` a terminal shows a longer line as several, which break between words.
+    """
     try:
-        for line in lines:
-            print(printable(line))
+        columns = shutil.get_terminal_size().columns if wrap and sys.stdout.isatty() else 0
+        for line in map(printable, lines):
+            print(wrapped(line, columns) if columns else line)
     except OSError as error:
         raise OutputFailed(error.errno, error.strerror) from None
 
@@ -195,7 +199,8 @@ def fail(text: str, code: str, status: int, *hints: str) -> int:
 
     terminal = Terminal(stderr=True)
     with suppress(OSError):
-        for line in (f"ptarmigan: {brief(text)} [{code}]", *hints):
+        terminal.say(f"ptarmigan: {brief(text)} [{code}]", style="red", wrap=True)
+        for line in hints:  # commands, which stay on one line
             terminal.say(line, style="red")
     return status
 

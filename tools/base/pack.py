@@ -14,7 +14,7 @@ from pathlib import Path
 from ptarmigan.core.tensor_files import save_tensors
 from ptarmigan.core.types import UserError
 from ptarmigan.generator.generator import first_not_finite
-from ptarmigan.training.warm_start import BASE_FILE, SourceModel
+from ptarmigan.training.source_model import BASE_FILE, SourceModel
 
 MOST_BYTES = 8_000_000
 

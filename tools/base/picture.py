@@ -8,8 +8,8 @@ at the size of the picture, as RGB in [0, 1].
 from __future__ import annotations
 
 import colorsys
-from collections.abc import Sequence
-from functools import cache
+from collections.abc import Callable, Sequence
+from functools import cache, partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,9 @@ FLAT, GRADIENT, OUTLINE, GRAIN = range(4)  # styles of a picture
 
 def points(values: object) -> Array:
     return np.asarray(values, np.float32)
+
+
+WHITE, DARK = points((1, 1, 1)), points((0.12, 0.1, 0.1))
 
 
 def hsv(hue: float, saturation: float, value: float) -> Array:
@@ -259,3 +262,8 @@ class Picture:
             ground = ground * (1 - self.uniform(0.2, 0.5) * shadow[..., None])
         whole = self.ink + (1 - self.alpha[..., None]) * ground
         return np.rint(np.clip(whole, 0, 1) * 255).astype(np.uint8)
+
+
+def family(name: str, draw: Callable[[str, Picture], None], kinds: str) -> dict[str, Callable[[Picture], None]]:
+    """A class NAME-KIND for each of the kinds, which spaces separate."""
+    return {f"{name}-{kind}": partial(draw, kind) for kind in kinds.split()}

@@ -10,6 +10,7 @@ import time as clock
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from json import dumps
+from os import fspath
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -18,8 +19,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ptarmigan.commands.score import shuffled
-from ptarmigan.config import Data, parse_size, resolve
+from ptarmigan.commands.score_plan import shuffled
+from ptarmigan.config import Data, resolve
+from ptarmigan.config.values import parse_size
 from ptarmigan.core.console import Display
 from ptarmigan.core.fields import DataFields
 from ptarmigan.core.files import check_new_path, write_atomic
@@ -41,7 +43,7 @@ from ptarmigan.data.check.images import (
 )
 from ptarmigan.data.check.labels import doubtful_labels
 from ptarmigan.data.decode import TargetShape
-from ptarmigan.data.index import ArraySource, DataSource, FolderSource
+from ptarmigan.data.index import ArraySource, FolderSource
 from ptarmigan.data.stream import StreamedImages
 from ptarmigan.evaluation.features import load_extractor
 from ptarmigan.evaluation.features.cache import CACHED, cached_features
@@ -135,41 +137,38 @@ def check(
     """
     if fail_on not in FAIL_ON:
         raise unknown("fail_on", fail_on, FAIL_ON)
-    config = resolve({**fields}).data
-    given = {"html": html, "json": json, "fix": fix}
-    written = {
-        flag: check_new_path(user_path(path, flag), flag, ENDINGS[flag])
-        for flag, path in given.items()
-        if path is not None
-    }
+    reading = resolve({key: fspath(value) if isinstance(value, Path) else value for key, value in fields.items()}).data
+    written = new_files(html=html, json=json, fix=fix)
     with Display(Terminal(stderr=True)) as display, display.doing("checking the data"):
-        dataset = open_dataset(data, config, display.preparing)
-        if isinstance(dataset.images, StreamedImages):
-            text = f"{url_of(dataset.source.root)} is streamed, and a check reads every image: download the shards"
-            raise UserError(f"{text} and give their path", "options-conflict")
-        if fix is not None:
-            check_listable(dataset.source)
-        size, sizes, found, group = examine(dataset, config, display)
+        dataset = open_dataset(data, reading, display.preparing)
+        refuse(dataset, fix=fix is not None)
+        size, sizes, found, group = examine(dataset, reading, display)
         if deep:
             found += deep_findings(dataset, display)
-    failing = SEVERITIES[: SEVERITIES.index(fail_on) + 1]
+    name = "the embedded images" if data is None else str(dataset.source.root)
+    failed = any(SEVERITIES.index(finding.severity) <= SEVERITIES.index(fail_on) for finding in found)
     report = CheckReport(
-        "the embedded images" if data is None else str(dataset.source.root),
-        dataset.understood,
-        size,
-        sizes,
-        tuple(class_bars(dataset)),
-        tuple(by_severity(found)),
-        any(finding.severity in failing for finding in found),
-        dataset,
+        name, dataset.understood, size, sizes, tuple(class_bars(dataset)), tuple(by_severity(found)), failed, dataset,
         written,
-    )
+    )  # fmt: skip
     write(report, group)
     return report
 
 
-def check_listable(source: DataSource) -> None:
-    """Raise UserError if `--fix` cannot list the images of a source."""
+def new_files(**given: str | Path | None) -> dict[str, Path]:
+    """The files to write, by flag; raises UserError if one exists or has another ending."""
+    paths = {flag: user_path(path, flag) for flag, path in given.items() if path is not None}
+    return {flag: check_new_path(path, flag, ENDINGS[flag]) for flag, path in paths.items()}
+
+
+def refuse(dataset: Dataset, fix: bool) -> None:
+    """Raise UserError for images that are streamed and, with `--fix`, for those that it cannot list."""
+    source = dataset.source
+    if isinstance(dataset.images, StreamedImages):
+        text = f"{url_of(source.root)} is streamed, and a check reads every image: download the shards and give"
+        raise UserError(f"{text} their path", "options-conflict")
+    if not fix:
+        return
     if not isinstance(source, FolderSource):
         text = f"fix: {source.root} holds arrays, and --fix needs image files with paths; leave --fix out"
         raise UserError(text, "options-conflict")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -13,13 +13,15 @@ from typing import Any, NamedTuple
 
 from rich.table import Table
 
-from ptarmigan.config import UNTRACKED, Config, config_of, parse_images, parse_time
+from ptarmigan.config import Config, config_of
+from ptarmigan.config.sections import UNTRACKED
+from ptarmigan.config.values import parse_images, parse_time
 from ptarmigan.core.files import Damaged, load_header
 from ptarmigan.core.log import read_log
 from ptarmigan.core.paths import user_path
 from ptarmigan.core.terminal import print_lines
 from ptarmigan.core.types import UserError, printable, shorten
-from ptarmigan.evaluation import metrics
+from ptarmigan.evaluation import intervals
 from ptarmigan.evaluation.report import Rows, format_interval, html_table, text_of
 from ptarmigan.generator.header import load_run_record, read_scores
 from ptarmigan.training.run_folder import loss_named
@@ -50,6 +52,25 @@ class Group:
     images_seen: tuple[int, ...]  # by the generators that were scored
     figures: dict[str, Estimate]
     differences: dict[str, Estimate]  # from the figures of the first group; empty for the first
+
+    @classmethod
+    def of(
+        cls,
+        name: str,
+        members: Sequence[RunRecord],
+        scores: Mapping[str, RunScores],
+        figures: Mapping[str, Sequence[float]],
+        first: Mapping[str, Sequence[float]],
+    ) -> Group:
+        """A group and its estimates, from its figures and those of the first group, each by name and run."""
+        return cls(
+            name,
+            tuple(run.name for run in members),
+            tuple(run.config.train.seed for run in members),
+            tuple(scores[run.name].images_seen for run in members),
+            {figure: estimate(values) for figure, values in figures.items()},
+            {figure: estimate_difference(of, first[figure]) for figure, of in figures.items() if figure in first},
+        )
 
 
 @dataclass(frozen=True)
@@ -97,21 +118,8 @@ def compare(*runs: str | Path) -> Comparison:
     first: dict[str, list[float]] = {}
     for letter, members in zip(group_names(), by_choices.values(), strict=False):
         figures = shared_figures(members, scores, notes)
+        groups.append(Group.of(letter, members, scores, figures, first))
         first = first or figures
-        groups.append(
-            Group(
-                letter,
-                tuple(run.name for run in members),
-                tuple(run.config.train.seed for run in members),
-                tuple(scores[run.name].images_seen for run in members),
-                {name: estimate(values) for name, values in figures.items()},
-                {
-                    name: estimate_difference(of, first[name])
-                    for name, of in figures.items()
-                    if groups and name in first
-                },
-            )
-        )
     choices = [dict(key) for key in by_choices]
     fields = {field: tuple(values[field] for values in choices) for field in choices[0]}
     differing = {field: values for field, values in fields.items() if len(set(values)) > 1}
@@ -331,12 +339,12 @@ def other_differences(runs: Sequence[RunRecord], scores: dict[str, RunScores]) -
 
 
 def estimate(values: Sequence[float]) -> Estimate:
-    return Estimate(*metrics.interval(values)) if len(values) > 1 else Estimate(values[0])
+    return Estimate(*intervals.interval(values)) if len(values) > 1 else Estimate(values[0])
 
 
 def estimate_difference(values: Sequence[float], against: Sequence[float]) -> Estimate:
     if min(len(values), len(against)) > 1:
-        return Estimate(*metrics.difference(values, against))
+        return Estimate(*intervals.difference(values, against))
     return Estimate(statistics.fmean(values) - statistics.fmean(against))
 
 

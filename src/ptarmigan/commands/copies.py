@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ptarmigan.commands.score import shuffled
+from ptarmigan.commands.score_plan import shuffled
 from ptarmigan.commands.score_sources import open_training_data
 from ptarmigan.core.console import Display
 from ptarmigan.core.types import UserError

@@ -37,7 +37,7 @@ class Diagnosis:
 
     @property
     def verdict(self) -> str:
-        """The worst finding that holds at the end in at most eight words, `healthy`, or that it is too early."""
+        """The worst finding that holds at the end, `healthy`, or what it takes to say so; at most eight words."""
         return verdict(self.log, self.findings)
 
     def fails(self, severity: str | None) -> bool:

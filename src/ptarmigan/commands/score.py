@@ -8,12 +8,14 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from ptarmigan.commands.report import report as write_page
+from ptarmigan.commands.score_plan import Plan, first_of_each_class
 from ptarmigan.commands.score_sources import (
     ExistingImages,
     GeneratedImages,
@@ -23,12 +25,13 @@ from ptarmigan.commands.score_sources import (
     open_existing_images,
     open_training_data,
 )
-from ptarmigan.config import Data, parse_time
-from ptarmigan.core import files, seeding
+from ptarmigan.config import Data
+from ptarmigan.config.values import parse_time
+from ptarmigan.core import files
 from ptarmigan.core.console import SILENCE, Terminal
 from ptarmigan.core.paths import user_path
 from ptarmigan.core.types import UserError, check_whole, unknown
-from ptarmigan.data import HELD_OUT, TRAIN, Dataset
+from ptarmigan.data import Dataset
 from ptarmigan.data.index import may_hold_data
 from ptarmigan.data.split import DEFAULT_SPLIT
 from ptarmigan.data.stream import take_notes
@@ -37,19 +40,14 @@ from ptarmigan.evaluation.features import EXTRACTORS, Extractor, load_extractor,
 from ptarmigan.evaluation.features.cache import cached_features, extract_in_blocks
 from ptarmigan.evaluation.features.classifier import train_classifier
 from ptarmigan.evaluation.report import Score
-from ptarmigan.evaluation.verdict import EACH_OF_CLASS, MOST_OF_CLASS
+from ptarmigan.evaluation.verdict import EACH_OF_CLASS
 from ptarmigan.generator.export import write_scores
 from ptarmigan.generator.generator import image_grid, load, save_png
 from ptarmigan.generator.header import GENERATOR_FILES, find_generator
 from ptarmigan.generator.hub import download, is_on_hub
 
-DEFAULT_MIN, DEFAULT_MAX = 1000, 5000  # images per set, if the user does not choose
-MIN_IMAGES = 6  # on each side: neighbourhoods reach to the fifth nearest other sample
-FEW_HELD_OUT = 100  # with fewer, the choice of the held-out images adds more noise than the generated images do
-MAX_HELD_OUT = 10_000  # held-out images that are used
 FID_IMAGES = 50_000  # of the published FID; with fewer its name has their number
 CLASSIFIER = "classifier"  # the extractor that is trained during the score
-EXTRACTION_SHARE = 0.7  # of the time, for extracting features; the rest is for the comparisons
 
 
 def score(
@@ -77,37 +75,26 @@ def score(
     sets, but at least 2.
 
     The report is written to scores.json and the model card in the generator folder; a run also gets
-    private/copies.png, the images most likely to be copies, each with its nearest training image.  With `out` both are
-    written to that new folder.  Raises UserError if there are too few images or too little time.
+    private/copies.png, the images most likely to be copies, each with its nearest training image, and a new report.html
+    with the scores.  With `out` scores and copies are written to that new folder.  Raises UserError if there are too
+    few images or too little time.
     """
     start, seconds = clock.perf_counter(), parse_time(time or "")
     assert seconds is not None
-    check_whole("seeds", seeds)
-    if n is not None:
-        check_whole("n", n)
-    if seeds < 2:
-        raise UserError(f"seeds {seeds}: an interval needs at least 2", "value-out-of-range")
-    if extractor not in (*EXTRACTORS, CLASSIFIER):
-        raise unknown("extractor", extractor, [*EXTRACTORS, CLASSIFIER])
+    check_choices(n, seeds, extractor)
     model, out = user_path(model, "model"), None if out is None else user_path(out, "out")
     if out is not None:
         check_output(out)
     if is_on_hub(model):
         if out is None:
-            raise UserError(
-                "scores of a model on the Hub are written to a folder: name it with --out", "options-conflict"
-            )
+            text = "scores of a model on the Hub are written to a folder: name it with --out"
+            raise UserError(text, "options-conflict")
         model = download(model)
     notes: list[str] = []
     with ProgressBar() as bar:
         source, dataset = open_images(model, data, size, seeds, device, notes, bar)
-        if isinstance(source, GeneratedImages) and source.generator.config.data.balance:
-            text = "trained with --balance; the scores are for the held-out images' own share of each class"
-            unequal = ", which a generator without classes does not follow" * (not source.conditional)
-            notes.append(text + unequal)
-        feature_extractor = load_extractor(
-            "efficientnet-lite0" if extractor == CLASSIFIER else extractor, weights, device
-        )
+        network = "efficientnet-lite0" if extractor == CLASSIFIER else extractor
+        feature_extractor = load_extractor(network, weights, device)
         plan = Plan.make(source, dataset, n, feature_extractor, seconds, notes)
         bar.set_total(plan.images)
         sets = extract_sets(source, dataset, plan, feature_extractor, bar)
@@ -129,6 +116,17 @@ def score(
     except UserError as error:  # the scores took minutes: return them although they cannot be written
         report["notes"].append(f"not all of the report was written: {error}")
     return Score(**report)
+
+
+def check_choices(n: int | None, seeds: int, extractor: str) -> None:
+    """Raise UserError for a number that is not whole or too small, or an unknown extractor."""
+    check_whole("seeds", seeds)
+    if n is not None:
+        check_whole("n", n)
+    if seeds < 2:
+        raise UserError(f"seeds {seeds}: an interval needs at least 2", "value-out-of-range")
+    if extractor not in (*EXTRACTORS, CLASSIFIER):
+        raise unknown("extractor", extractor, [*EXTRACTORS, CLASSIFIER])
 
 
 def check_output(out: Path) -> None:
@@ -157,7 +155,15 @@ def open_images(
         if size is not None:
             text = f"size {size}: the generator has its own size, {generator.spec.height}x{generator.spec.width}"
             raise UserError(f"{text}; leave --size out", "options-conflict")
-        return GeneratedImages(generator, sets), open_training_data(model, generator, data, notes, bar.reading)
+        source, dataset = (
+            GeneratedImages(generator, sets),
+            open_training_data(model, generator, data, notes, bar.reading),
+        )
+        if generator.config.data.balance:
+            text = "trained with --balance; the scores are for the held-out images' own share of each class"
+            unequal = ", which a generator without classes does not follow" * (not source.conditional)
+            notes.append(text + unequal)
+        return source, dataset
     if (model / "checkpoints").exists() or (model / ".lock").exists():
         find_generator(model)  # raises: this is a run without a generator, not a folder of images
     if data is None:
@@ -165,94 +171,12 @@ def open_images(
         raise UserError(text, "data-missing")
     existing, dataset = open_existing_images(model, data, Data(size=size, split="none"), DEFAULT_SPLIT, bar.reading)
     notes += file_notes(str(model), existing, str(data), dataset)
-    source = ExistingImages(existing, dataset.spec.class_names, sets)
-    if source.to_label is None and dataset.spec.classes > 1:
+    images = ExistingImages(existing, dataset.spec.class_names, sets)
+    if images.to_label is None and dataset.spec.classes > 1:
         notes.append(
             f"the class names of {model} (folders, or class_names) are not those of {data}: classes are not scored"
         )
-    return source, dataset
-
-
-class Plan(NamedTuple):
-    """Which images are used, and how many."""
-
-    n: int  # images per set
-    sets: int
-    train: NDArray[np.int64]  # indices in the data set
-    held_out: NDArray[np.int64]
-    softened: NDArray[np.int64]  # training images that are used for the verdict on classes
-    images: int  # that go through the extractor in all
-
-    @classmethod
-    def make(
-        cls, source: ImageSource, dataset: Dataset, n: int | None, extractor: Extractor, time: float, notes: list[str]
-    ) -> Plan:
-        """All images, or as many as the time allows; raises UserError if that is too few."""
-        train, held_out = (shuffled(dataset.indices(part)) for part in (TRAIN, HELD_OUT))
-        if min(len(held_out), len(train)) < MIN_IMAGES:
-            text = f"too few images to judge: a score needs at least {MIN_IMAGES} training and {MIN_IMAGES} held-out "
-            text += f"images, and there are {len(train):,} and {len(held_out):,}"
-            raise UserError(f"{text}; train on more images, or with another --split", "too-few-images")
-        if len(held_out) < FEW_HELD_OUT:
-            notes.append(
-                f"only {len(held_out)} images are held out: their choice adds noise that the intervals do not show"
-            )
-        if leaked := np.isin(dataset.hashes[train], dataset.hashes[held_out]).sum():
-            notes.append(f"{leaked:,} training images are also held-out images: scores are optimistically biased")
-        held_out = held_out[:MAX_HELD_OUT]
-        existing = source.max_per_set()
-        if existing is not None and existing < MIN_IMAGES:
-            text = f"{source.sets} sets of {existing} images each are too small: a set needs at least {MIN_IMAGES}"
-            raise UserError(f"{text}; use fewer --seeds or more images", "too-few-images")
-        most = len(train) if existing is None else min(len(train), existing)
-        if n is not None and not MIN_IMAGES <= n <= most:
-            reason = "there are no more" if most < len(train) else "each set is compared with as many training images"
-            text = f"-n {n}: expected {MIN_IMAGES} to {most:,} images per set ({reason})"
-            raise UserError(text, "value-out-of-range")
-        disjoint = max(MIN_IMAGES, len(train) // source.sets)  # so that the sets of training images do not overlap
-        n = n or min(most, disjoint, max(DEFAULT_MIN, min(len(held_out), DEFAULT_MAX)))
-        source.plan(n, dataset.labels[held_out], dataset.spec.classes)
-        soft, soft_of_set = np.empty(0, np.int64), 0
-        if dataset.spec.classes > 1 and (labels := source.labels(0)) is not None:
-            soft = train[first_of_each_class(dataset.labels[train], MOST_OF_CLASS)]
-            soft_of_set = len(first_of_each_class(labels, EACH_OF_CLASS))
-        sets, rate = source.sets, images_per_second(dataset, held_out, extractor)
-        per_set, fixed = len(source.in_overall(0)) + soft_of_set, len(held_out) + len(soft)
-        budget = int(EXTRACTION_SHARE * time * rate) - fixed  # training and generated images
-        least = min(len(train), max(n, len(held_out)))
-        if len(train) > least and sets * per_set + len(train) > budget:
-            fewer = max(least, budget - sets * per_set)
-            notes.append(f"time {time:.0f}s: only {fewer:,} of {len(train):,} training images were used")
-            train = train[:fewer]
-        if sets * per_set + len(train) > budget:
-            sets = max(2, (budget - len(train)) // per_set)
-            if sets * per_set + len(train) > budget:
-                needed = (fixed + len(train) + 2 * per_set) / rate / EXTRACTION_SHARE
-                text = f"time {time:.0f}s is too short: two sets of {n:,} and the real images need about"
-                text += f" {needed:.0f}s at {rate:.0f} images/s; use a longer --time or a smaller -n"
-                raise UserError(text, "time-too-short")
-            notes.append(f"time {time:.0f}s: only {sets} of {source.sets} sets were used")
-        return cls(n, sets, train, held_out, soft, fixed + len(train) + sets * per_set)
-
-
-def first_of_each_class(labels: NDArray[np.int64], most: int) -> NDArray[np.int64]:
-    """The indices of the first `most` labels of each class, in order."""
-    return np.sort(np.concatenate([np.flatnonzero(labels == label)[:most] for label in np.unique(labels)]))
-
-
-def shuffled(indices: NDArray[np.int64]) -> NDArray[np.int64]:
-    return indices[seeding.permute(0, "score", 0, np.arange(len(indices)), len(indices))]
-
-
-def images_per_second(dataset: Dataset, indices: NDArray[np.int64], extractor: Extractor) -> float:
-    """The speed of the extractor: the best of four measurements, because other programs only slow it down."""
-    images = dataset.images[np.resize(indices, 64)]
-    durations = []
-    for _ in range(4):
-        start = clock.perf_counter()
-        extractor(images)
-        durations.append(clock.perf_counter() - start)
-    return len(images) / min(durations)
+    return images, dataset
 
 
 def extract_sets(
@@ -326,7 +250,7 @@ def save_report(
     report: Report, source: ImageSource, dataset: Dataset, plan: Plan, model: Path, out: Path | None
 ) -> None:
     """Write the report to the generator folder and the picture of training images to RUN/private; or both to `out`."""
-    private = None
+    private = run = None
     if out is not None:
         files.make_folder(out)
         files.save_json(out / "scores.json", report)
@@ -339,14 +263,16 @@ def save_report(
         if path.name == "model.safetensors":
             replaced = ", in place of the last one by this extractor" if (path.parent / "scores.json").exists() else ""
             write_scores(path.parent, source.generator, report)
-            report["written"] = f"{path.parent / 'scores.json'} and to the model card there{replaced}"
-        if run := find_run(path):
-            private = run / "private"
+            report["written"] = f"{path.parent / 'scores.json'}, to the model card there{replaced}"
+        run = find_run(path)
+        private = run / "private" if run else None
     if private is not None:
         files.make_folder(private)
         picture = image_grid(suspect_pairs(report, source, dataset, plan), columns=8)
         save_png(picture, private / "copies.png", pairs="generated image, then its nearest training image")
         report["picture"] = str(private / "copies.png")
+    if run is not None and "written" in report:
+        report["written"] += f", and to {write_page(run)}"
 
 
 def suspect_pairs(report: Report, source: ImageSource, dataset: Dataset, plan: Plan) -> NDArray[np.uint8]:

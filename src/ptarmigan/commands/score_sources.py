@@ -196,9 +196,9 @@ def allocate(n: int, counts: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def find_run(model: Path) -> Path | None:
-    """The run folder that `model` is or belongs to."""
-    model = model.resolve()
-    for folder in (model, model.parent, model.parent.parent):
+    """The run folder that `model` is or belongs to, as it was written if it was."""
+    whole = model.resolve()
+    for folder in (model, *list(model.parents)[:2], whole.parent, whole.parent.parent):
         if (folder / "checkpoints").is_dir() and (folder / "config.json").is_file():
             return folder
     return None

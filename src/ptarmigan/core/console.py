@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -43,6 +44,7 @@ class Display:
         self.shows_bar = terminal.is_terminal or (self.cell is not None and not terminal.quiet)
         self.tasks: dict[str, TaskID] = {}
         self.given_up = False
+        self.one_at_a_time = threading.RLock()  # rich erases a line too many where two threads print above the bar
         self.activity = self.outer_activity = ""  # what goes on, in words; "" for nothing that takes time
         self.begun = self.spoke = time.monotonic()  # when `activity` was set, when the last line was printed
         self.ticked = -TICK  # when the last line of progress was printed
@@ -63,8 +65,13 @@ class Display:
             self.cell.show("")
 
     def say(self, text: str) -> None:
-        self._output(lambda: self.terminal.say(text))
+        self._output(lambda: self.terminal.say(text, wrap=True))
         self.spoke = time.monotonic()
+
+    def note(self, text: str) -> None:
+        """Say a note: on a terminal what stands before its first bracket or semicolon, elsewhere the whole of it."""
+        head = re.split(r" \(|; ", text, maxsplit=1)[0] if self.terminal.is_terminal else text
+        self.say(f"note: {head}{' ...' * (head != text)}")
 
     def show(self, picture: Text) -> None:
         """Print a picture of characters, above the bar."""
@@ -147,10 +154,11 @@ class Display:
     def _output(self, show: Callable[[], object]) -> None:
         if self.given_up:
             return
-        try:
-            show()
-        except (OSError, ValueError):
-            self.given_up = True
+        with self.one_at_a_time:
+            try:
+                show()
+            except (OSError, ValueError):
+                self.given_up = True
 
 
 class NotebookCell:

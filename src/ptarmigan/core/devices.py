@@ -9,8 +9,9 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,6 +25,7 @@ NO_MEMORY = re.compile(
     r"|could not (create|execute) a primitive(?! descriptor)|could not create a memory"
 )
 LEAST_MEMORY = 2 * 10**9  # bytes of address space; `import torch` and its threads take half of them
+CONTAINER = Path("/sys/fs/cgroup")  # what the kernel says of this process's container
 LOOK_AT = 2.0  # seconds over which the use of the cores is measured
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # from glibc's malloc.h
 
@@ -69,6 +71,11 @@ def onednn_takes_bf16() -> bool:
     return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
+def autocast(device: torch.device, bf16: bool) -> AbstractContextManager[Any]:
+    """Compute in bf16 what gains by it, or all in the tensors' own types; the meta device knows no such choice."""
+    return nullcontext() if device.type == "meta" else torch.autocast(device.type, torch.bfloat16, enabled=bf16)
+
+
 def to_device(tensor: Tensor, device: torch.device | str) -> Tensor:
     """Copy a tensor from the host to a device; the host does not wait for a GPU to finish the work in its queue."""
     if torch.device(device).type == "cuda":
@@ -112,6 +119,23 @@ def little_memory() -> str | None:
         f"this process may use {limit / 1e9:.1f} GB of memory (ulimit -v), and libraries that it calls may end it "
         f"without a word where less than {LEAST_MEMORY / 1e9:.0f} GB are allowed; raise the limit"
     )
+
+
+def free_memory() -> int | None:
+    """Bytes of memory that this process may still take, by the machine and its container; None if that is unknown."""
+    found = []
+    with suppress(OSError, ValueError, KeyError):
+        found.append(1024 * numbers_in(Path("/proc/meminfo"))["MemAvailable:"])
+    with suppress(OSError, ValueError, KeyError):  # "max" is no number, where the container has no limit
+        most, used = (int((CONTAINER / name).read_text(encoding="ascii")) for name in ("memory.max", "memory.current"))
+        found.append(most - used + numbers_in(CONTAINER / "memory.stat")["inactive_file"])
+    return min(found, default=None)
+
+
+def numbers_in(path: Path) -> dict[str, int]:
+    """The first number after each name in a file of the system, a name a line."""
+    lines = [line.split() for line in path.read_text(encoding="ascii").splitlines()]
+    return {words[0]: int(words[1]) for words in lines}
 
 
 class OtherProcesses:
@@ -163,11 +187,9 @@ class OtherProcesses:
         if not crowded or self.said:
             return None
         self.said = True
-        return (
-            f"other processes keep {others:.1f} of the {cores} cores busy, and this run would use "
-            f"{min(threads, cores)}: it is slower than alone; for several runs at once set OMP_NUM_THREADS so that "
-            f"their threads together are at most {cores}"
-        )
+        text = f"other processes keep {others:.1f} of the {cores} cores busy, so this run is slower than alone"
+        hint = f"; for several runs at once set OMP_NUM_THREADS so that their threads together are at most {cores}"
+        return text + (hint if threads > ranks else "")
 
 
 def busy_seconds() -> float | None:

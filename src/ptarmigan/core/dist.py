@@ -327,7 +327,7 @@ def _exchange(collective: Callable[[], Any]) -> None:
         collective()
     except RuntimeError as error:
         if _watch is not None and _watch.told():
-            text = f"rank {rank()} of {world()} stops, because another rank failed and says why"
+            text = f"rank {rank()} of {world()} stops because another rank failed, whose message says why"
             raise UserError(text, RankLost.code) from error
         raise RankLost(
             f"rank {rank()} of {world()} lost contact with another rank, which exited or did not answer for "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal, TypedDict
 
 from numpy.typing import ArrayLike
@@ -12,7 +13,7 @@ Scheduled = float | str | tuple[float, float]  # a number, or one that moves ove
 class DataFields(TypedDict, total=False):
     """The fields that say how images are read and divided, as `check` takes them."""
 
-    labels: str | ArrayLike
+    labels: str | Path | ArrayLike
     label_column: str
     path_column: str
     size: str | int
@@ -81,6 +82,7 @@ class FieldsButLoss(DataFields, total=False):
         "d-too-weak",
         "collapse",
         "class-ignored",
+        "too-easy",
         "d-overfits",
         "copies",
         "colour-shift",

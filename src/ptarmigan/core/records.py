@@ -14,11 +14,12 @@ from typing import Annotated, Any, Literal, NotRequired, TypedDict, TypeVar
 import msgspec
 
 from ptarmigan.core.files import Damaged
+from ptarmigan.core.types import LEAST_SIDE, MOST_SIDE
 
 T = TypeVar("T")
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 Positive = Annotated[int, msgspec.Meta(ge=1, le=2**63 - 1)]
-Side = Annotated[int, msgspec.Meta(ge=16, le=256)]  # the sides that `train --size` takes
+Side = Annotated[int, msgspec.Meta(ge=LEAST_SIDE, le=MOST_SIDE)]
 
 WORDING = (  # patterns in messages of msgspec, and the words for them
     (r"Expected `(int|float)` >= ", "expected at least "),
@@ -107,6 +108,7 @@ class RunRecord(TypedDict):
     tick: Positive
     init: NotRequired[Init | None]
     loss_sha256: NotRequired[str | None]
+    notes: NotRequired[list[str]]  # what was found in the data, and the reasons for the settings
     versions: Versions
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from ptarmigan.core.types import OutputFailed, printable
+from ptarmigan.core.types import OutputFailed, printable, wrapped
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -35,12 +35,16 @@ class Terminal(Console):
         if self.width < LEAST_WIDTH:  # rich never ends where COLUMNS is 0
             self.width = LEAST_WIDTH
 
-    def say(self, text: str, style: str | None = None) -> None:
+    def say(self, text: str, style: str | None = None, wrap: bool = False) -> None:
         """Print one line, without markup, highlighting or line breaks of rich's own.
 
-        Names of files and classes may hold anything, so line breaks and control characters are shown escaped.
+        Names of files and classes may hold anything, so line breaks and control characters are shown escaped.  With
+        `wrap` a terminal shows a longer line as several, which break between words, so that no path is divided.
         """
-        self.print(printable(text), style=style, markup=False, highlight=False, soft_wrap=True)
+        text = printable(text)
+        if wrap and self.is_terminal:
+            text = wrapped(text, self.width)
+        self.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
 
     def print(self, *objects: Any, **options: Any) -> None:
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 import reprlib
+import textwrap
 import unicodedata
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from torch import Tensor
 
+
+LEAST_SIDE, MOST_SIDE = 16, 512  # pixels of the height and the width that networks can be made for
 
 OnProgress = Callable[[str, int, int | None], object]
 """What a slow task calls as it goes on: (what it does, items done, items in all or None where that is unknown)."""
@@ -132,6 +135,15 @@ def printable(text: str) -> str:
     Line breaks, terminal escapes, direction marks and lone surrogates are shown as Python escapes them.
     """
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def wrapped(text: str, columns: int) -> str:
+    """The text in lines of at most so many columns, which break between words: a path or another long word stays whole.
+
+    Lines after the first are indented by two more spaces than the first.
+    """
+    indent = " " * (len(text) - len(text.lstrip()) + 2)
+    return textwrap.fill(text, columns, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
 
 
 def shorten(names: list[str], most: int = 5) -> str:

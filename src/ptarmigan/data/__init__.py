@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ptarmigan import config
+from ptarmigan.config.values import parse_split
 from ptarmigan.core.console import Display, Terminal
 from ptarmigan.core.types import ImageSpec, OnProgress, UserError, counted, shorten
 from ptarmigan.data.arrays import HELD_OUT, SELECT, TRAIN, UNDECIDED
@@ -112,8 +113,8 @@ def open_dataset(
 ) -> Dataset:
     """Find, decode and split the images at `path`; decoded images are cached.  None is the embedded data set.
 
-    path: a folder of class folders, a flat folder of images, a folder of IDX files, an .npz file, the URL of shards,
-    which are streamed, or a data set whose source is opened again.
+    path: a folder of images or of files of arrays, an archive, a file of arrays, the URL of shards, which are streamed,
+    or a data set whose source is opened again.
     on_progress(what, done, total) is called while files are listed and images are decoded.
     Raises UserError if there are no usable images.
     """
@@ -145,9 +146,9 @@ def _open(source: DataSource, data: config.Data, on_progress: OnProgress | None)
         groups = source.groups or matches(source.paths, data.group)
         keys = group_keys([groups[position] for position in pack.source_indices])
     split = data.split or DEFAULT_SPLIT
-    part = assign_parts(pack.labels, keys, pack.source_part, config.parse_split(split))
+    part = assign_parts(pack.labels, keys, pack.source_part, parse_split(split))
     if data.split is None and (useful := useful_split(part, pack.source_part)) != split:
-        split, part = useful, assign_parts(pack.labels, keys, pack.source_part, config.parse_split(useful))
+        split, part = useful, assign_parts(pack.labels, keys, pack.source_part, parse_split(useful))
     if isinstance(pack.images, StreamedImages):
         pack.images.kind = 3 * pack.labels + part
     height, width, channels = pack.images.shape[1:]
@@ -180,14 +181,14 @@ def _fingerprint(pack: Pack) -> str:
 def _notices_of_split(dataset: Dataset, source_part: NDArray[np.int8], data: config.Data) -> list[str]:
     notices, part = [], dataset.part
     uses = {
-        SELECT: f"to select the best generator (at least {MIN_SELECT} images)",
-        HELD_OUT: f"for `score` (at least {MIN_HELD_OUT} images)",
+        SELECT: f"to select the best generator (which takes {MIN_SELECT} images)",
+        HELD_OUT: f"for `score` (which takes {MIN_HELD_OUT} images)",
     }
     none = [use for code, use in uses.items() if not (part == code).any()]
     if data.split is None and none:
         notices.append(
-            f"none of the {(source_part == UNDECIDED).sum():,} images are set aside {' or '.join(none)}: that "
-            f"would be too large a share of them; --split {DEFAULT_SPLIT} sets some aside anyway"
+            f"none of the {(source_part == UNDECIDED).sum():,} images are set aside {' or '.join(none)}; that would be "
+            f"too large a share of them, but --split {DEFAULT_SPLIT} sets some aside anyway"
         )
     if data.split != "none" and (lacking := classes_missing_a_part(dataset.labels, part, dataset.spec.class_names)):
         notices.append(
@@ -241,7 +242,6 @@ def _notices_of_counts(dataset: Dataset, balance: bool) -> list[str]:
         return notices
     return [
         *notices,
-        f"fewer than {FEW_IMAGES} training images in {len(few):,} of {counted(len(counts), 'class')} ({shorten(few)}): "
-        "expect samples that copy the training images or look alike; use more images, or --flip if mirrored images are "
-        "valid",
+        f"fewer than {FEW_IMAGES} training images in {len(few):,} of {counted(len(counts), 'class')}, so samples may "
+        f"copy them or look alike ({shorten(few)}); use more images, or --flip if mirrored images are valid",
     ]

@@ -15,6 +15,7 @@ OPEN_FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY"
 OUTSIDE = Omission("not followed", "link", " out of the folder; to use its files, copy them into the folder")
 BROKEN = Omission("left out", "broken link")
 AGAIN = Omission("not followed", "link", " to what has been read already")
+IN_CLOUD = Omission("left out", "file", " that iCloud has not downloaded; open the folder in Finder to download it")
 SPECIAL = Omission("not opened", "special file", " such as a FIFO, socket or device")
 
 
@@ -92,6 +93,8 @@ class _Walk:
         self.count += 1
         if self.on_progress is not None and self.count % 100 == 0:
             self.on_progress("listing files", self.count, None)
+        if entry.name.endswith(".icloud"):
+            self.omitted[IN_CLOUD].append(entry.name)
         return not is_litter(entry.name)
 
     def sort_in(self, entry: os.DirEntry[str], folder: Folder, device: int) -> None:

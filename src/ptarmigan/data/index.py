@@ -1,4 +1,4 @@
-"""Find the kind of data at a path: a folder of images, IDX files, an .npz file, or the embedded set."""
+"""Find the kind of data at a path: images in a folder or an archive, arrays, shards at a URL, or the embedded set."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import json
 import os
 import re
 import stat
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.resources import files as package_files
@@ -24,28 +23,16 @@ from ptarmigan.data.archive import archive_name
 from ptarmigan.data.arrays import Arrays, as_array, read_memory
 from ptarmigan.data.bundle import BRACES, expand, open_all, open_table_or_archive, shards_name
 from ptarmigan.data.cifar import CIFAR_IMAGES, CIFAR_NAMES, check_no_pickles, read_cifar
-from ptarmigan.data.decode import FORMATS
 from ptarmigan.data.disk import Disk, is_own, open_regular
 from ptarmigan.data.idx import IDX_IMAGES, read_idx
-from ptarmigan.data.labels import TABLES, Finder, Labels, compared
-from ptarmigan.data.layout import ANNOTATION_FOLDERS, Layout, stem, understand
+from ptarmigan.data.labels import Finder, Labels, compared
+from ptarmigan.data.layout import Layout, understand
 from ptarmigan.data.npz import read_npy, read_npz
+from ptarmigan.data.others import SUPPORTED, base, hint_for, no_images, notices_of_others
 from ptarmigan.data.scan import Scan, content_digest, scan
 from ptarmigan.data.storage import Storage
 from ptarmigan.data.tables import MAX_TABLE
 
-READ = ", ".join(FORMATS).replace("WEBP", "WebP")
-SUPPORTED = f"expected class folders or images ({READ}), IDX files (train-images-idx3-ubyte[.gz]) or an .npz"
-ARCHIVES = (
-    ".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".zst", ".7z", ".rar", ".parquet", ".arrow", ".tfrecord", ".h5",
-    ".hdf5", ".mdb", ".tfrec",
-)  # fmt: skip
-LABEL_TABLES = (*TABLES, ".xls", ".xlsx", ".mat")
-LABEL_TEXTS = (".json", ".txt", ".xml", ".lst", ".yaml", ".yml", ".cls")
-DOCUMENTS = (".md", ".rst", ".pdf", ".htm", ".html", ".doc", ".docx", ".rtf", ".log", ".py", ".ipynb", ".sh")
-LABEL_WORDS = re.compile("label|class|anno|metadata|dataset|target|categor|attribute|caption", re.IGNORECASE)
-SEARCHED_FILES = 100  # texts in which the names of image files are looked for
-SEARCHED_BYTES = 1 << 16  # of each
 ReadFiles = Callable[[Path, list[str], OnProgress | None], Arrays]
 IN_MEMORY = "arrays in memory"  # what a run records in place of the path of its images
 WHOLE_ARRAY = 1 << 28  # bytes; of a larger array file, three pieces are hashed
@@ -164,7 +151,7 @@ def _find(path: str | Path | None, on_progress: OnProgress | None, data: Data) -
                 raise UserError(text, "no-images")
             return _find_in_folder(Disk(root), root.resolve().name or "data", on_progress, data)
         if not root.exists():
-            text = f"{root} does not exist: give a folder of class folders or IDX files, an .npz file, or nothing"
+            text = f"{root} does not exist: give a folder of images or IDX files, a file such as an .npz, or nothing"
             raise UserError(text, "path-not-found")
         return _find_file(root, on_progress, data)
     except OSError as error:
@@ -183,10 +170,8 @@ def _find_file(path: Path, on_progress: OnProgress | None, data: Data) -> DataSo
         raise UserError(f"{text}arr_1=labels), and give that file", "no-images")
     if (archive := open_table_or_archive(path, data.label_column, on_progress)) is not None:
         return _find_in_folder(archive, archive_name(path), on_progress, data)
-    if path.name.lower().endswith(ARCHIVES):
-        text = f"{path} is an archive of a kind that is not read: pack its files as .zip or .tar and give that, or "
-        raise UserError(f"{text}unpack it into a folder and give the folder", "no-images")
-    raise UserError(f"{path} is a single file, and neither an .npz file nor an archive: {SUPPORTED}", "no-images")
+    text = f"{path} is a single file, and neither an .npz file nor an archive that is read: {SUPPORTED}"
+    raise UserError(f"{text}{hint_for([path.suffix.lower()])}", "no-images")
 
 
 def _find_shards(pattern: Path, paths: list[str], on_progress: OnProgress | None, data: Data) -> DataSource:
@@ -218,8 +203,8 @@ def _find_in_folder(storage: Storage, full_name: str, on_progress: OnProgress | 
         if not found.digests and (bundle := open_all(root, others, data.label_column, on_progress)):
             return _find_in_folder(bundle, full_name, on_progress, data)
     if not found.digests:
-        check_no_pickles(root, [*map(_base, others)])
-        raise _nothing(storage, found, others)
+        check_no_pickles(root, [*map(base, others)])
+        raise no_images(storage, found, others)
     finder = Finder(found.digests, others, lambda path: _content(storage.open(path)), data)
     layout, labels = _understand(storage, full_name, found, finder, data)
     class_names = tuple(layout.order or sorted({group.name for group in layout.groups}, key=natural))
@@ -230,7 +215,7 @@ def _find_in_folder(storage: Storage, full_name: str, on_progress: OnProgress | 
             others = [path for path in others if path not in finder.unused]
             layout.notices += [*dict.fromkeys(finder.unused.values())][:3]
         if others:
-            layout.notices += _other_notices(storage, list(found.digests), others, layout.one_class)
+            layout.notices += notices_of_others(storage, list(found.digests), others, layout)
     if labels is not None and labels.group and (lacking := [path for path in paths if not labels.group.get(path)]):
         text = f"group: {labels.where} has no {data.group} for {shorten(lacking, 3)}: every image needs a group"
         raise UserError(text, "value-invalid")
@@ -331,7 +316,7 @@ def _find_arrays(root: Path, name: str, found: Scan, kind: ArrayKind) -> ArraySo
 
     Of those that are no IDX files, only if there are no images at all.
     """
-    folders = [f for f in found.tree.walk() if any(kind.images.fullmatch(_base(path)) for path in f.others)]
+    folders = [f for f in found.tree.walk() if any(kind.images.fullmatch(base(path)) for path in f.others)]
     if found.digests and kind.read is not read_idx:
         return None
     if len(folders) > 1 and folders[0].path and not found.digests:
@@ -341,7 +326,7 @@ def _find_arrays(root: Path, name: str, found: Scan, kind: ArrayKind) -> ArraySo
         folders = [folder for folder in folders if not folder.path]
     if not folders:
         return None
-    files = map(_base, folders[0].others)
+    files = map(base, folders[0].others)
     used = [file for file in files if kind.images.fullmatch(file) or kind.beside.fullmatch(file)]
     folder = root / folders[0].path
     where = f" in {folders[0].path}/" if folders[0].path else ""
@@ -351,71 +336,6 @@ def _find_arrays(root: Path, name: str, found: Scan, kind: ArrayKind) -> ArraySo
         notices.append(f"left out: {counted(len(found.digests), 'image file')} beside the {kind.words}")
     understood = f"{kind.words} of images and labels{where}"
     return ArraySource(name, folder, stamp, understood, tuple(notices), tuple(used), kind.read)
-
-
-def _nothing(storage: Storage, found: Scan, others: list[str]) -> UserError:
-    """The error for a folder or archive without a single image: what was looked for, and what was found."""
-    kinds = Counter(map(_suffix, others))
-    hint = ""
-    if not isinstance(storage, Disk):
-        if any(_suffix(path) in (*ARCHIVES, ".npz") or IDX_IMAGES.fullmatch(_base(path)) for path in others):
-            hint = " (arrays and archives in an archive are not read: unpack it, and give the file or folder in it)"
-    elif kinds[".npz"]:
-        hint = " (give the path of the .npz file)"
-    elif any(kind in ARCHIVES for kind in kinds):
-        hint = " (archives of these kinds are not read: unpack them first)"
-    text = f"{storage.root} has no images: {SUPPORTED}; found {_listed(kinds) or 'nothing'}{hint}"
-    return UserError("; ".join([text, *found.notices]), "file-unreadable" if found.unreadable else "no-images")
-
-
-def _other_notices(storage: Storage, images: list[str], others: list[str], one_class: bool) -> list[str]:
-    """On files that are no images: what may hold labels, such as labels.csv, what may hold images, and the rest."""
-    names = {_base(path) for path in images}
-    stems = {stem(name) for name in names}
-    names |= {name for name in stems if len(name) > 4}  # a short one, such as 17, stands in many texts
-    tables: list[str] = []
-    beside: Counter[str] = Counter()
-    packed: list[str] = []
-    kinds: Counter[str] = Counter()
-    searched = 0
-    for path in others:
-        suffix = _suffix(path)
-        if suffix in LABEL_TABLES + LABEL_TEXTS and stem(path) in stems:
-            beside[suffix] += 1
-        elif suffix in LABEL_TABLES:
-            tables.append(path)
-        elif suffix in (*ARCHIVES, ".npz", ".npy") or IDX_IMAGES.fullmatch(_base(path)):
-            packed.append(path)
-        elif suffix in LABEL_TEXTS:
-            searched += 1
-            if searched <= SEARCHED_FILES and _may_hold_labels(storage, path, names):
-                tables.append(path)
-        elif suffix not in DOCUMENTS and _base(path).lower() not in ("readme", "license"):
-            kinds[suffix] += 1
-    notices = []
-    if tables or beside:
-        found = tables + [f"{counted(n, f'{suffix} file')} named as images" for suffix, n in beside.most_common()]
-        taken = "the classes are those of the folders"
-        if one_class:
-            taken = "all images are one class; sort them into a folder for each class to have classes"
-        notices.append(f"labels in files are not read ({shorten(found, 3)}): {taken}")
-    if packed:
-        notices.append(f"archives and arrays are not read ({shorten(packed, 3)})")
-    if kinds:
-        notices.append(f"left out: {counted(kinds.total(), 'file')} of other formats ({_listed(kinds)})")
-    return notices
-
-
-def _may_hold_labels(storage: Storage, path: str, image_names: set[str]) -> bool:
-    """Whether a file's name or folder says that it holds labels, or its first bytes name an image file."""
-    if LABEL_WORDS.search(stem(path)) or path.rpartition("/")[0].rpartition("/")[2].lower() in ANNOTATION_FOLDERS:
-        return True
-    try:
-        with storage.open(path) as file:
-            text = file.read(SEARCHED_BYTES).decode("utf-8", "replace")
-    except OSError:
-        return False
-    return any(word in image_names for word in re.findall(r"[^\s,;:\"'/\\<>|\[\]{}()]+", text))
 
 
 def _array_stamp(paths: list[Path]) -> str:
@@ -428,18 +348,6 @@ def _array_stamp(paths: list[Path]) -> str:
 
 def _digest(lines: Iterable[str]) -> str:
     return hashlib.blake2b("\0".join(lines).encode("utf-8", "surrogateescape"), digest_size=16).hexdigest()
-
-
-def _listed(kinds: Counter[str]) -> str:
-    return ", ".join(f"{count} {kind or 'without an ending'}" for kind, count in kinds.most_common(5))
-
-
-def _suffix(path: str) -> str:
-    return os.path.splitext(path)[1].lower()
-
-
-def _base(path: str) -> str:
-    return path.rpartition("/")[2]
 
 
 def safe_name(name: str) -> str:

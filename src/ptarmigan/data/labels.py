@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 
 from ptarmigan.config import Data
 from ptarmigan.core.types import UserError, class_name, counted, natural, shorten
-from ptarmigan.data.arrays import PART_WORDS, UNDECIDED, class_names_in, names_of_labels
+from ptarmigan.data.arrays import UNDECIDED, class_names_in, names_of_labels
 from ptarmigan.data.layout import Group, Layout, promote, stem
-from ptarmigan.data.parts import said_parts, words_of_part
+from ptarmigan.data.parts import said_parts, words_of, words_of_part
 from ptarmigan.data.scan import NAMED_AS_IMAGE
 from ptarmigan.data.tables import Files, Named, listed, name_files, plain, read_table
 
@@ -22,14 +22,16 @@ LISTS = (".json", ".txt", ".lst")  # read where they name an image
 BESIDE = (".cls", ".txt", ".json")  # x.cls beside x.png
 LABEL_NAMES = {
     "label", "labels", "labelname", "labelid", "class", "classname", "classid", "cls", "category", "categoryname",
-    "categoryid", "target", "y", "diagnosis", "dx", "species", "breed", "groundtruth", "标签", "类别",
+    "categoryid", "target", "diagnosis", "dx", "species", "breed", "groundtruth", "标签", "类别",
 }  # fmt: skip
 SPLIT_NAMES = {"split", "subset", "set", "partition", "part", "phase", "usage"}
+SPLITS = {"split", "splits", "partition"}  # in the names of tables
 NO_LABELS = {"keep", "reason", "", "unnamed0", "index"}  # beside the columns of paths, parts and groups
 NAME_FILES = ("classes.txt", "class_names.txt", "label_names.txt", "label_names")
 KEPT = {"": True, "1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
 MOST_BYTES = 4096  # of a file beside an image
 MANY = 100  # rows from which on a label for each image is no class
+HOT = {"0", "1", "0.0", "1.0", "-1", "-1.0"}  # in one-hot columns; some sets write -1 for 0
 MOST_LISTS = 100  # of JSONs and texts that are searched for names of images
 Read = Callable[[str], bytes]
 
@@ -50,7 +52,7 @@ class Labels:
     rejected: set[str] = field(default_factory=set)  # files with keep 0
     missing: list[str] = field(default_factory=list)  # files that they name and that are not there
     of_part: int | None = None  # the part that the table's name says
-    why_not: str = ""  # why the labels are not certain
+    why_not: UserError | None = None  # why the labels are not certain
 
 
 class Finder:
@@ -76,7 +78,8 @@ class Finder:
             raise UserError(f"{text}: write the path from the data folder on", "labels-invalid")
         found = self.of_table(named)
         if not (found.said or found.keeps or found.group):
-            raise UserError(f"labels: {found.why_not}", "labels-invalid")
+            assert found.why_not is not None
+            raise UserError(f"labels: {found.why_not}", found.why_not.code)
         return found
 
     def beside(self) -> Labels | None:
@@ -94,7 +97,7 @@ class Finder:
         self.used |= {one.where for one in useful}
         for one, _ in found:
             if one not in useful and one.where.lower().endswith(TABLES):
-                self.unused[one.where] = one.why_not
+                self.unused[one.where] = str(one.why_not)
         return self.merged(useful) or self.of_files_beside()
 
     def tables_beside(self, columns: dict[str, None]) -> Iterator[tuple[Labels, Named]]:
@@ -125,7 +128,7 @@ class Finder:
                 if ending not in (".txt", ".lst") or all(map(_has_ending, table.column(named.column))):
                     yield self.of_table(named), named
             except (UserError, OSError) as error:
-                if ending in TABLES:
+                if ending in TABLES or getattr(error, "code", "") == "labels-several":
                     self.unused[path] = str(error)
 
     def check_columns(self, columns: dict[str, None]) -> None:
@@ -145,9 +148,14 @@ class Finder:
         special = {named.column}
         for column in table.columns:
             values = [value.casefold() for value in table.column(column)]
-            if plain(column) in SPLIT_NAMES and any(values) and PART_WORDS.keys() | {""} >= set(values):
-                special.add(column)
-                out.part = {path: PART_WORDS[value.casefold()] for path, value in named.values(column).items() if value}
+            if plain(column) in SPLIT_NAMES:
+                parts = {value: words_of_part(value) for value in table.column(column) if value}
+                if parts and None not in parts.values():
+                    special.add(column)
+                    found = named.values(column).items()
+                    out.part = {path: part for path, value in found if (part := parts.get(value)) is not None}
+                elif all(map(_is_number, parts)):
+                    special.add(column)  # 0, 1 and 2: not classes, and which is which is not said
             elif plain(column) == "keep":
                 if unknown := sorted(set(values) - KEPT.keys()):
                     raise UserError(f"{table.where}: keep is {unknown[0]!r}: write 1 or 0", "labels-invalid")
@@ -163,7 +171,7 @@ class Finder:
         except UserError as error:
             if data.labels is not None and data.label_column is not None:
                 raise
-            out.why_not = error.text
+            out.why_not = error
         return out
 
     def label_column(self, named: Named, special: set[str]) -> tuple[dict[str, str], list[str]]:
@@ -188,10 +196,17 @@ class Finder:
             divide = [column for column in columns if _divides(named.table.column(column))]
             ids = [column for column in columns if len(set(table.column(column))) == len(table.rows)]
             if len(divide) == 1 and len(columns) == 1 + len(ids):  # the others have a text of its own for each image
-                return named.values(divide[0]), divide
+                values = named.values(divide[0])
+                if SPLITS & {*map(str.lower, words_of(stem(table.where)))} and all(map(_is_number, values.values())):
+                    text = f"{table.where} is called a split, so its numbers are taken for parts and not for labels"
+                    raise UserError(f"{text}; --label-column {divide[0]} takes them for labels", "labels-invalid")
+                return values, divide
             if not divide:
                 text = f"{table.where} has no column of labels (its columns are {listed(table.columns)})"
                 raise UserError(text, "labels-invalid")
+            if len(divide) > 1 and all(set(table.column(column)) <= HOT for column in divide):
+                text = f"{table.where} gives images several labels, or none, in the columns {listed(divide)}: an image"
+                raise UserError(f"{text} needs one label; choose a column by --label-column", "labels-several")
         text = f"{table.where} has several columns that may be the label ({listed(called or columns)})"
         raise UserError(f"{text}: choose one by --label-column", "labels-invalid")
 
@@ -266,7 +281,8 @@ class Finder:
         text = text or f"{images} in {counted(len(classes), 'class')}"
         source = f"labels from {labels.where} ({labels.said})" if labelled else f"class folders and {labels.where}"
         facts = [f"{source}: {text}", renamed, *said_parts({group.part for group in groups})]
-        return Layout(groups, "; ".join(filter(None, facts)), self.left_out(labels, of), len(classes) == 1, order)
+        understood, from_where = "; ".join(filter(None, facts)), labels.where if labelled else "the folders"
+        return Layout(groups, understood, self.left_out(labels, of), len(classes) == 1, from_where, order)
 
     def names(self, taken: dict[str, str], labels: Labels) -> tuple[dict[str, str], list[str], str]:
         """The class name of each label, the classes in order, and what to say about the names."""
@@ -301,6 +317,10 @@ class Finder:
             if paths:
                 some = shorten(sorted(paths, key=natural), 3)
                 out.append(f"left out: {counted(len(paths), 'image')} {why} ({some})")
+        several = [path for path, label in of.items() if _is_several(label, known)] if (known := {*of.values()}) else []
+        if several:
+            some = f"{several[0]}: {of[several[0]]}"
+            out.append(f"{counted(len(several), 'image')} with several labels ({some}): each such set is its own class")
         if labels.missing:
             some = shorten(sorted(dict.fromkeys(labels.missing), key=natural), 3)
             out.append(f"missing: {counted(len(set(labels.missing)), 'file')} that {labels.where} names ({some})")
@@ -361,6 +381,12 @@ def _is_number(label: str) -> bool:
     return re.fullmatch(r"-?\d{1,15}(\.0+)?", label) is not None
 
 
+def _is_several(label: str, known: set[str]) -> bool:
+    """Whether a label joins others that images have alone: 'rust|scab' beside 'rust' and 'scab'."""
+    pieces = re.split(r"\s*[|;,]\s*|\s+", label)
+    return len(pieces) > 1 and known.issuperset(pieces)
+
+
 def _same_division(one: dict[str, str], other: dict[str, str]) -> bool:
     """Whether two columns divide the files in the same way, as the numbers and the names of the classes do."""
     pairs = {(one[path], other[path]) for path in one}
@@ -378,7 +404,7 @@ def _one_hot(named: Named, columns: Sequence[str]) -> tuple[dict[str, str], list
     """The labels of columns of 0 and 1 of which exactly one is 1 in each row."""
     values: dict[str, dict[str, str]] = {}
     for column in columns:
-        if set(named.table.column(column)) <= {"0", "1", "0.0", "1.0"}:
+        if set(named.table.column(column)) <= HOT:
             values[column] = named.values(column)
     hot = list(values)
     if len(hot) < 2:

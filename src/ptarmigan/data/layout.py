@@ -26,12 +26,14 @@ from ptarmigan.data.storage import Folder
 IMAGE_FOLDERS = {"image", "images", "img", "imgs", "jpegimages", "jpg", "jpeg", "png"}
 ANNOTATION_FOLDERS = {
     "annotation", "annotations", "attributes", "ground_truth", "groundtruth", "gt", "labels", "mask", "masks",
-    "segmentation", "segmentations", "segmentationclass", "segmentationobject", "trimaps",
+    "segmentation", "segmentations", "segmentationclass", "segmentationobject", "thumbnails", "thumbs", "trimaps",
 }  # fmt: skip
 # x_mask.png beside x.png
 MASK = re.compile(r"(.+)[-_. ](masks?|seg|segmentation|gt|ground_?truth|trimap|matte)([-_. ]?[0-9]+)?", re.IGNORECASE)
 # A set that is spread over numbered folders says one of these words in their names: images_001, photos_part_1.
 SHARD_WORDS = {"image", "images", "img", "imgs", "part", "shard", "batch", "chunk", "fold"}
+# Folders of a camera (101APPLE), and of days and months (2023-05-17, 20230517, 2023-05).
+OF_CAMERA = re.compile(r"[1-9]\d\d[A-Z_][0-9A-Z_]{4}|(19|20)\d\d([-_.]\d\d){1,2}|(19|20)\d{6}")
 
 
 class Group(NamedTuple):
@@ -50,6 +52,7 @@ class Layout:
     understood: str = ""
     notices: list[str] = field(default_factory=list)
     one_class: bool = False
+    classes_from: str = "the folders"
     order: list[str] = field(default_factory=list)  # of the classes, where it is not the natural one of their names
 
 
@@ -150,7 +153,7 @@ class _Reader:
             return f"images{_within(level)} without class folders"
         self.layout.groups.append(Group(self.own_name(level), UNDECIDED, level.all_images()))
         shards = shorten([sub.path for sub in level.with_images()], 3)
-        return f"images in numbered folders, which are not classes ({shards})"
+        return f"images in numbered or dated folders, which are not classes ({shards})"
 
     def read_classes(self, level: Folder) -> str:
         """Class folders.  Each may be divided into parts; other parts than the training part may lie beside them."""
@@ -341,7 +344,7 @@ class _Reader:
         for folders, why in (
             (self.unlabelled, "without labels"),
             (self.extra, "in other folders"),
-            (annotations, "in folders of annotations"),
+            (annotations, "in folders of annotations or thumbnails"),
         ):
             if folders:
                 numbers = [len(folder.all_images()) for folder in folders]
@@ -359,10 +362,11 @@ class _Reader:
         if self.empty:
             notices.append(f"left out: {counted(len(self.empty), 'folder')} without images ({shorten(self.empty)})")
         if self.deeper:
-            notices.append(f"folders inside class folders are not taken as classes: {shorten(self.deeper, 3)}")
+            text = f"folders inside class folders are not taken as classes: {shorten(self.deeper, 3)}"
+            notices.append(f"{text}; if they are, move all of them into one folder")
         if self.layout.one_class and (words := name_words(groups[0].paths)):
             notices.append(
-                f"file names begin with {shorten(words)}: if these are classes, sort the images into a folder for each"
+                f"file names contain {shorten(words)}: if these are classes, sort the images into a folder for each"
             )
 
 
@@ -373,10 +377,12 @@ def promote(groups: list[Group]) -> list[Group]:
 
 
 def name_words(paths: list[str]) -> list[str]:
-    """The words that file names begin with, if they are few and each begins many: cat.0.jpg, dog.0.jpg -> cat, dog."""
-    words = Counter(re.sub(r"[\W_]*\(?[0-9]+\)?$", "", stem(path)) for path in paths)
-    if 2 <= len(words) <= len(paths) / 5 and min(words.values()) >= 5 and all(re.search(r"[^\W\d_]", w) for w in words):
-        return sorted(words, key=natural)
+    """The words before or behind the numbers of file names, if they are few: cat.0.jpg and 0_dog.jpg -> cat, dog."""
+    for number in (r"[\W_]*\(?[0-9]+\)?$", r"^[\W\d_]+|[\W\d_]+$"):
+        words = Counter(re.sub(number, "", stem(path)) for path in paths)
+        several = 2 <= len(words) <= len(paths) / 5 and min(words.values()) >= 5
+        if several and all(re.search(r"[^\W\d_]", word) for word in words):
+            return sorted(words, key=natural)
     return []
 
 
@@ -392,6 +398,8 @@ def _is_sharded(level: Folder) -> bool:
     if len(subs) < 2 or any(class_folders_in(sub) for sub in subs):
         return False
     names = [sub.name for sub in subs]
+    if all(map(OF_CAMERA.fullmatch, names)):
+        return True
     if all(name.isdecimal() for name in names):
         has_list = any(path.rpartition("/")[2].lower() == "dataset.json" for path in level.others)
         return has_list or all(len(name) > 3 and int(name) % 1000 == 0 for name in names)

@@ -33,6 +33,7 @@ PATH_NAMES = (
     "filename", "filepath", "file", "path", "image", "imagepath", "imagename", "imagefile", "img", "imgpath", "imgname",
     "imageid", "id", "imageindex", "fname", "name", "文件", "图片",
 )  # fmt: skip
+SPREADSHEETS = (".xlsx", ".xls", ".ods")
 JSON_KEYS = ("labels", "images", "annotations", "data", "samples", "items")  # of a list of rows in a JSON object
 
 
@@ -77,18 +78,20 @@ def read_table(content: bytes, where: str, folder: str, files: Files) -> Table:
             f"{where} is larger than {MAX_TABLE >> 20} MB: give a table of paths and labels", "labels-invalid"
         )
     wide = content.startswith((b"\xff\xfe", b"\xfe\xff"))
+    ending = posixpath.splitext(where)[1].lower()
+    if ending in SPREADSHEETS:
+        raise UserError(f"{where} is a spreadsheet: save it as CSV, and give that file", "labels-invalid")
     try:
         text = content.decode("utf-16" if wide else "utf-8-sig")
     except UnicodeDecodeError:
         raise UserError(f"{where} is not text in UTF-8: save it as UTF-8", "file-unreadable") from None
-    ending = posixpath.splitext(where)[1].lower()
     try:
         if ending in (".jsonl", ".ndjson"):
             return _of_records(map(json.loads, filter(str.strip, text.splitlines())), where, folder)
         if ending == ".json":
-            return _of_records(_json_rows(json.loads(text)), where, folder)
+            return _of_records(_json_rows(json.loads(text), where), where, folder)
         return _of_lines(text, where, folder, files)
-    except (ValueError, RecursionError, csv.Error) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError, csv.Error) as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"{where} cannot be read as a table of paths and labels: {reason}", "labels-invalid") from None
 
@@ -97,6 +100,7 @@ def _of_lines(text: str, where: str, folder: str, files: Files) -> Table:
     if "\0" in text:
         raise ValueError("it is not a text")
     csv.field_size_limit(MAX_CELL)
+    text = re.sub(r"\Asep=.\r?\n", "", text)  # which Excel reads, and does not show
     lines = [line for line in islice(io.StringIO(text), 50) if line.strip()]
     rows = list(csv.reader(io.StringIO(text, newline=""), delimiter=_delimiter(lines, where), skipinitialspace=True))
     rows = [[cell.strip() for cell in row] for row in rows]
@@ -127,18 +131,38 @@ def _delimiter(lines: list[str], where: str) -> str:
     return best
 
 
-def _json_rows(content: Any) -> list[Any]:
+def _json_rows(content: Any, where: str) -> list[Any]:
     """The rows in a JSON: a list of them, an object of file names and labels, or an object that holds one of these."""
     if isinstance(content, dict):
+        if all(isinstance(content.get(key), list) for key in ("images", "annotations")):
+            return _coco_rows(content, where)
         content = next((content[key] for key in JSON_KEYS if isinstance(content.get(key), dict | list)), content)
     if isinstance(content, dict):
         if all(isinstance(value, dict) for value in content.values()):
             return [{"file_name": key, **value} for key, value in content.items()]
+        if all(map(str.isdecimal, content)):
+            raise ValueError("it names numbers, not files")
         return [{"file_name": key, "label": value} for key, value in content.items()]
     if not isinstance(content, list):
         raise ValueError("it holds no list of paths and labels")
     pairs = all(isinstance(row, list) and len(row) == 2 for row in content)
     return [{"file_name": row[0], "label": row[1]} for row in content] if pairs else content
+
+
+def _coco_rows(content: dict[str, Any], where: str) -> list[Any]:
+    """The file and the category of each image in COCO's JSON; raises UserError if an image has several categories."""
+    names = {one["id"]: one["name"] for one in content.get("categories") or ()}
+    found: defaultdict[Any, set[Any]] = defaultdict(set)
+    for one in content["annotations"]:
+        if "category_id" in one:
+            found[one["image_id"]].add(names.get(one["category_id"], one["category_id"]))
+    if not found:
+        raise ValueError("its annotations have no category")
+    images = content["images"]
+    if several := sum(len(found[image["id"]]) > 1 for image in images):
+        text = f"{where} has several categories for {several:,} of {counted(len(images), 'image')}: an image needs one"
+        raise UserError(f"{text} label, so cut out its objects, or give a table of one label each", "labels-several")
+    return [{"file_name": image["file_name"], "category": "".join(map(str, found[image["id"]]))} for image in images]
 
 
 def _of_records(records: Iterable[Any], where: str, folder: str) -> Table:

@@ -29,12 +29,25 @@ from ptarmigan.data.storage import Storage
 
 T = TypeVar("T")
 Work = Callable[..., T]  # work(file, limits=...); it can be pickled
-MANY = 2000  # files from which on processes are worth their start, which takes about .4 s each
+MANY = 2000  # files from which on processes are worth their start, which takes about .25 s each
 MOST = 16  # processes; each takes about 50 MB
 BATCH = 16  # files that are read in one go
 IN_FLIGHT = 256  # files whose results may wait for their turn, which bounds the memory used
-START = "import sys; sys.path.insert(0, sys.argv[1]); from ptarmigan.data.workers import main; main()"
+# The package gets no __init__, which imports much that a process does not use: it would take half of its start.
+START = """
+import sys, types
+package = sys.modules["ptarmigan.data"] = types.ModuleType("ptarmigan.data")
+package.__path__ = [sys.argv[1] + "/ptarmigan/data"]
+sys.path.insert(0, sys.argv[1])
+from ptarmigan.data.workers import main
+main()
+"""
 READY = b"\1"
+OTHERS = {  # what files that are named as images often are, by their first bytes
+    "Git LFS's pointer to one; `git lfs pull` downloads it": rb"version https://git-lfs",
+    "HEIC, which is not read; export it as JPEG": rb".{4}ftyp(hei[cx]|hev[cx]|mif1)",
+    "a web page": rb"\s*<(!doctype )?html",
+}
 DAMAGED = re.compile("broken|decoder|failed to read|checksum|data stream|invalid literal|too long in file header")
 
 
@@ -222,7 +235,7 @@ def reason_of(error: Exception, file: IO[bytes]) -> Failure:
     if isinstance(error, Refused):
         return Failure(str(error), error.detail)
     if isinstance(error, UnidentifiedImageError):
-        return Failure("damaged" if begins_as_image(file) else "not an image")
+        return Failure("damaged" if begins_as_image(file) else f"not an image{_what_else(file)}")
     if isinstance(error, OSError) and error.strerror:
         return Failure(error.strerror)
     text = " ".join(str(error).split()) or type(error).__name__
@@ -231,3 +244,9 @@ def reason_of(error: Exception, file: IO[bytes]) -> Failure:
     if "MAX_TEXT" in text:
         return Failure("its texts or colour profile are too large")
     return Failure("damaged" if DAMAGED.search(text) else text)
+
+
+def _what_else(file: IO[bytes]) -> str:
+    file.seek(0)
+    head = file.read(64)
+    return next((f" but {what}" for what, first in OTHERS.items() if re.match(first, head, re.I | re.S)), "")

@@ -82,18 +82,25 @@ class Log:
 
     @property
     def long_enough(self) -> bool:
-        """Whether there is enough of the log to judge, and of its snapshots if they are scored."""
+        """Whether there is enough of the log to judge, and of its samples where they are judged."""
         if self.unit == "samples":
             return True
-        scored = len(self.all("select_kid"))
-        if scored and not self.trained():
-            return False
-        expected = scored or self.fields.get("live_images")  # a run may not score its first snapshot
-        return (
-            len(self.at) >= LEAST_ROWS
-            and self.at[-1] - self.at[0] >= self.span()
-            and (not expected or (scored or len(self.all("snapshot"))) >= SNAPSHOTS)
-        )
+        rows = len(self.at) >= LEAST_ROWS and self.at[-1] - self.at[0] >= self.span()
+        return rows and (not self.judged or (self.trained() and self.judged >= self.snapshots_needed))
+
+    @property
+    def judged(self) -> int:
+        """How many snapshots have statistics of their samples."""
+        return len(self.all("colour_gap"))
+
+    @property
+    def snapshots_needed(self) -> int:
+        """How many snapshots in a row must have a statistic beyond its limit.
+
+        One is enough for samples that a user chose, and at the end of a run that was too short for more.
+        """
+        finished = self.end is not None and self.at[-1] >= self.end
+        return 1 if not self.fields or (finished and self.judged == 1) else SNAPSHOTS
 
     def trained(self, updates: int = LEAST_UPDATES) -> bool:
         """Whether G has been updated so often that its samples say something; True for samples that a user chose."""
@@ -101,7 +108,7 @@ class Log:
 
     def snapshots(self, name: str, updates: int = LEAST_UPDATES) -> Values:
         """The values of a statistic at the last snapshots, or of a user's samples; none where there are too few."""
-        values, least = self.all(name), SNAPSHOTS if self.fields else 1
+        values, least = self.all(name), self.snapshots_needed
         return values[-least:] if len(values) >= least and self.trained(updates) else np.empty(0)
 
     def train(self, words: str, options: str = "") -> str:

@@ -1,4 +1,4 @@
-"""Read the log of a run of ptarmigan, or of another tool: JSON lines, StyleGAN's stats.jsonl, TensorBoard, CSV."""
+"""Read the log of a run of ptarmigan, or of another tool: JSON, StyleGAN's stats.jsonl, TensorBoard, CSV, text."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import json
 import re
 import struct
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -30,14 +32,19 @@ ALIASES = {
     "augment_r": "loss_signs_real signs_real r_t",
     "images_seen": "images progress_images samples_seen",
     "kimg": "progress_kimg",
-    "step": "steps global_step iteration iterations iter progress_tick",
+    "step": "steps global_step iteration iterations iter iters progress_tick",
     "epoch": "epochs",
 }
 KNOWN = {plain: name for name, others in ALIASES.items() for plain in (name, *others.split())}
 PLACES = {"images_seen": "images", "kimg": "images", "step": "steps", "epoch": "epochs"}  # the first that is there
 PREFIXES = ("train_", "training_", "losses_", "loss_")
+SUFFIXES = ("_step", "_epoch")  # of Lightning
+RUN = " - "  # of wandb, between the name of a run and that of a column
 NEEDED = ("d_adv", "g_adv")
 EVENTS = "*tfevents*"
+WORD, NUMBER = r"[a-z][\w()./]*", r"[+-]?(?:\d+\.?\d*(?:e[+-]?\d+)?|nan|inf)"
+PAIR = re.compile(rf"(?<![\w:])({WORD}(?: {WORD})?)[\"']?\s*[:=]\s*({NUMBER})", re.IGNORECASE)
+COUNT = re.compile(r"\b(epoch|step|iteration|iter|kimg)\b\W{0,2}(\d+)", re.IGNORECASE)
 
 
 def read(path: Path, given: Mapping[str, str]) -> Log:
@@ -61,7 +68,8 @@ def read(path: Path, given: Mapping[str, str]) -> Log:
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}", "file-unreadable") from None
     if not rows:
-        raise UserError(f"{path} has no line that can be read as a log", "log-empty")
+        text = f"{path} has no line that can be read as a log: JSON, CSV, or lines as `step 100 d_loss: 0.53`"
+        raise UserError(text, "log-empty")
     return of_columns(path, rows, given)
 
 
@@ -80,21 +88,52 @@ def rows_of(path: Path) -> Iterator[dict[str, Any]]:
     if "tfevents" in path.name:
         yield from merged(event_values(path.read_bytes()))
         return
-    text = path.read_text(encoding="utf-8-sig", errors="replace").replace("\0", "")
-    if text.lstrip().startswith("{"):
-        for line in text.splitlines():
-            try:
-                yield dict(flattened(json.loads(line)))
-            except (ValueError, RecursionError):
-                continue
-        return
-    lines = text.splitlines()
+    text = path.read_text(encoding="utf-8-sig", errors="replace").replace("\0", "")  # UTF-16, as PowerShell writes it
+    yield from json_rows(text) or printed_rows(text) or csv_rows(text.splitlines())
+
+
+def json_rows(text: str) -> list[dict[str, Any]]:
+    """The rows of JSON lines, of a list of objects, or of an object of lists, as Keras keeps its history."""
+    if not text.lstrip().startswith(("{", "[")):
+        return []
+    with suppress(ValueError, RecursionError):
+        whole = json.loads(text)
+        if isinstance(whole, list):
+            return [dict(flattened(row)) for row in whole]
+        if lists := {name: values for name, values in whole.items() if isinstance(values, list)}:
+            return [dict(zip(lists, row, strict=True)) for row in zip_longest(*lists.values())]
+    rows = []
+    for line in text.splitlines():
+        with suppress(ValueError, RecursionError):
+            rows.append(dict(flattened(json.loads(line))))
+    return rows
+
+
+def csv_rows(lines: list[str]) -> list[dict[str, Any]]:
     delimiter = max(",;\t", key=lines[0].count) if lines else ","
-    try:
+    rows = []
+    with suppress(csv.Error):
         for row in csv.DictReader(lines, delimiter=delimiter, restkey="", restval=""):
-            yield {name: number(value) for name, value in row.items() if name}
-    except csv.Error:
-        return
+            rows.append({name: number(value) for name, value in row.items() if name})
+    return rows
+
+
+def printed_rows(text: str) -> list[dict[str, Any]]:
+    """The rows of lines that a program printed, as `Epoch [1/200] d_loss: 0.53`.
+
+    Those without a known column are left out, but where there are no others, and most lines hold such pairs.
+    """
+    rows, lines = [], [line for line in re.sub(r"\x1b\[[0-9;]*m", "", text).splitlines() if line.strip()]
+    for line in lines:
+        if row := {name_of(pair[1]): number(pair[2]) for pair in PAIR.finditer(line)}:
+            rows.append({count[1].lower(): number(count[2]) for count in COUNT.finditer(line)} | row)
+    told = [row for row in rows if any(KNOWN.get(plain(name), "step") not in PLACES for name in row)]
+    return told or (rows if 2 * len(rows) > len(lines) else [])
+
+
+def name_of(words: str) -> str:
+    """The name before a value: one or two words, of which the first may be another part of the line."""
+    return words if plain(words) in KNOWN else words.split()[-1]
 
 
 def number(text: Any) -> float | None:
@@ -118,21 +157,9 @@ def flattened(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def of_columns(path: Path, rows: list[dict[str, Any]], given: Mapping[str, str]) -> Log:
-    columns = list(dict.fromkeys(name for row in rows for name in row))
-    if missing := [column for column in given.values() if column not in columns]:
-        raise UserError(
-            f"map: {path} has no column {printable(missing[0])!r}; its columns are {listed(columns)}", "unknown-name"
-        )
-    names = {KNOWN.get(plain(column), ""): column for column in reversed(columns)} | {
-        KNOWN.get(plain(name), name): column for name, column in given.items()
-    }
-    if not any(name in names for name in NEEDED):
-        raise UserError(
-            f"{path} has no column that is known as the loss of D or of G: name them, as --map d_loss=COLUMN; its "
-            f"columns are {listed(columns)}",
-            "columns-unknown",
-        )
-    place = next((name for name in PLACES if name in names), None)
+    names = names_of(path, rows, given)
+    loss = next(names[name] for name in NEEDED if name in names)
+    place = next((name for name in PLACES if name in names and counts(names[name], rows, loss)), None)
     scale = 1000.0 if place == "kimg" else 1.0
     at = [as_float(row.get(names[place])) * scale if place else float(count) for count, row in enumerate(rows)]
     table = merged_rows(at, rows)
@@ -142,6 +169,32 @@ def of_columns(path: Path, rows: list[dict[str, Any]], given: Mapping[str, str])
         if name and name not in PLACES
     }
     return Log(np.array([*table], float), values, unit=PLACES[place] if place else "lines")
+
+
+def names_of(path: Path, rows: list[dict[str, Any]], given: Mapping[str, str]) -> dict[str, str]:
+    """ptarmigan's name -> the column of the log: the fullest of those that are known by it, or the given one."""
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    if missing := [column for column in given.values() if column not in columns]:
+        raise UserError(
+            f"map: {path} has no column {printable(missing[0])!r}; its columns are {listed(columns)}", "unknown-name"
+        )
+    fullest_last = sorted(columns, key=lambda column: sum(row.get(column) is not None for row in rows))
+    names = {KNOWN.get(plain(column), ""): column for column in fullest_last} | {
+        KNOWN.get(plain(name), name): column for name, column in given.items()
+    }
+    what = f"name the losses, as --map d_loss=COLUMN; its columns are {listed(columns)}"
+    if not any(name in names for name in NEEDED):
+        raise UserError(f"{path} has no column that is known as the loss of D or of G: {what}", "columns-unknown")
+    runs = {column.partition(RUN)[0] for column in columns if RUN in column and KNOWN.get(plain(column)) in NEEDED}
+    if len(runs) > 1 and not given:
+        raise UserError(f"{path} holds the columns of several runs: {what}", "log-unclear")
+    return names
+
+
+def counts(column: str, rows: list[dict[str, Any]], loss: str) -> bool:
+    """Whether no two values of a loss have the same place, as those within an epoch have."""
+    places = [row.get(column) for row in rows if row.get(loss) is not None]
+    return len({*places}) == len(places)
 
 
 def merged_rows(at: list[float], rows: list[dict[str, Any]]) -> dict[float, dict[str, Any]]:
@@ -155,8 +208,13 @@ def merged_rows(at: list[float], rows: list[dict[str, Any]]) -> dict[float, dict
 
 
 def plain(column: str) -> str:
-    """A column's name in lower case, with _ for other characters, and without a word for training in front."""
-    name = re.sub(r"[^a-z0-9]+", "_", column.lower()).strip("_")
+    """A column's name in lower case with _ for other characters, without what other tools add to it.
+
+    That is the name of a run, as in wandb's `run - d_loss`, a word for training in front, and an ending of Lightning.
+    """
+    name = re.sub(r"[^a-z0-9]+", "_", column.split(RUN)[-1].lower()).strip("_")
+    if name not in KNOWN:
+        name = next((name.removesuffix(suffix) for suffix in SUFFIXES if name.endswith(suffix)), name)
     if name not in KNOWN:
         name = next((name.removeprefix(prefix) for prefix in PREFIXES if name.startswith(prefix)), name)
     return name
@@ -172,15 +230,14 @@ def listed(columns: list[str]) -> str:
 def event_values(content: bytes) -> Iterator[tuple[int, str, float]]:
     """(step, tag, value) of the scalars of an event file.
 
-    A record is a length in 8 bytes, 4 bytes of checksum, so many bytes, and 4 bytes of checksum.  A record that the
-    file ends in is left out.
+    A record is a length in 8 bytes, 4 bytes of checksum, so many bytes, and 4 bytes of checksum.  One that is cut off
+    has no value, which is its last part.
     """
     start = 0
     while start + 12 <= len(content):
         (length,) = struct.unpack_from("<Q", content, start)
-        record, start = content[start + 12 : start + 12 + length], start + length + 16
-        if start <= len(content):
-            yield from scalars(record)
+        yield from scalars(content[start + 12 : start + 12 + length])
+        start += length + 16
 
 
 def scalars(record: bytes) -> Iterator[tuple[int, str, float]]:

@@ -1,7 +1,7 @@
 """Compute a report from features of real and generated images: scores with intervals, classes, copies.
 
 Each score is computed for R independent sets of N generated images and reported as their mean with an interval
-(`metrics.interval`), which covers the choice of generation seeds at this N.  Its floor is reported with it: the same
+(`intervals.interval`), which covers the choice of generation seeds at this N.  Its floor is reported with it: the same
 score of R sets of N real training images in place of the generated ones.
 """
 
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ptarmigan.core import seeding
 from ptarmigan.core.types import UserError, shorten
-from ptarmigan.evaluation import metrics
+from ptarmigan.evaluation import intervals, metrics
 from ptarmigan.evaluation.features.classifier import Classifier, chance_corrected, class_accuracies, train_classifier
 from ptarmigan.evaluation.verdict import COLLAPSED, TINY, judge, recognise
 
@@ -181,7 +181,7 @@ def class_scores(sets: ComparedSets, notes: list[str], on_stage: OnStage) -> Rep
             entry["kid"] = summarise_columns(rows)
             if enough:  # 5 % over all classes together: at 5 % each, some of many classes would differ by chance
                 excess = np.subtract(rows["held_out"], rows["floor"]).tolist()
-                entry["told_apart"] = metrics.interval(excess, 1 - 0.05 / len(sets.class_names)).low > 0
+                entry["told_apart"] = intervals.interval(excess, 1 - 0.05 / len(sets.class_names)).low > 0
             if real > 1e-3 * spread:
                 entry["diversity"] = summarise([metrics.diversity(fake) / real for fake in fakes])
             else:
@@ -275,7 +275,7 @@ def copying_scores(sets: ComparedSets, notes: list[str], on_stage: OnStage) -> R
     candidates: list[Suspect] = []
     for index, generated in enumerate(sets.generated):
         distances, nearest, ratio = neighbours(generated.features, train, spacing)
-        rows["authenticity"].append(float((distances > spacing[nearest]).float().mean()))
+        rows["authenticity"].append(metrics.authenticity_of_distances(distances, spacing[nearest]))
         rows["distance_ratio"].append(float(distances.mean() / held_distances.mean().clamp_min(TINY)))
         if "c_t" in rows:
             try:
@@ -290,7 +290,7 @@ def copying_scores(sets: ComparedSets, notes: list[str], on_stage: OnStage) -> R
     out: Report = {name: summarise(values) for name, values in rows.items()}
     if "c_t" in out:
         out["c_t_null_deviation"] = c_t.null_deviation
-    out["authenticity_held_out"] = float((held_distances > spacing[held_nearest]).float().mean())
+    out["authenticity_held_out"] = metrics.authenticity_of_distances(held_distances, spacing[held_nearest])
     out["suspects"] = [suspect._asdict() for suspect in distinct(sorted(candidates), sets, float(spacing.median()))]
     closer = out["closer_than_held_out"]
     copied = "c_t" in out and out["c_t"]["mean"] < COPIED[0] and out["distance_ratio"]["mean"] < COPIED[1]
@@ -349,7 +349,7 @@ def summarise_columns(rows: dict[str, list[float]]) -> Report:
 
 
 def summarise(values: Sequence[float] | NDArray[np.float64]) -> dict[str, float]:
-    return metrics.interval([float(value) for value in values])._asdict()
+    return intervals.interval([float(value) for value in values])._asdict()
 
 
 def labels_of(samples: FeatureSet) -> NDArray[np.int64]:

@@ -1,8 +1,7 @@
 """Scores of generated samples, each a function of features [N, F], float32 or float64, that can be used alone.
 
-Features are centred before any product, so that a large common offset costs no precision; distances do not change, and
-the uncentred product is computed from the centred one.  Pairs are computed in blocks of rows, so no N x M matrix is in
-memory.  Sums are float64.  Every function raises UserError if there are too few samples or a feature is not finite.
+Pairs of samples are computed in blocks (`pairs.py`).  Every function raises UserError if there are too few samples or a
+feature is not finite.
 """
 
 from __future__ import annotations
@@ -18,10 +17,9 @@ import torch
 from torch import Tensor
 
 from ptarmigan.core.types import UserError
+from ptarmigan.evaluation.pairs import DOUBLE, Block, block_rows, pairs_across, pairs_within
 
-BLOCK_SIZE = 2**22  # pairs of samples, or of a sample and a feature, in one block
 MIN_PER_CELL = 20  # samples of each kind in a k-means cell, for the normal approximation of its z-score
-DOUBLE = torch.float64
 
 
 @dataclass(frozen=True)
@@ -84,18 +82,12 @@ class CopyingScore(NamedTuple):
     null_deviation: float  # the standard deviation of z if p = q
 
 
-class Interval(NamedTuple):
-    mean: float
-    low: float
-    high: float
-
-
 def gaussian(features: Tensor) -> Gaussian:
     """Mean and unbiased covariance of N >= 2 samples, in float64, from blocks of centred samples."""
     _check_samples(features, least=2)
     mean = features.mean(dim=0, dtype=DOUBLE)
     scatter = torch.zeros(len(mean), len(mean), dtype=DOUBLE, device=mean.device)
-    for rows in torch.split(features, _block_rows(len(mean))):
+    for rows in torch.split(features, block_rows(len(mean))):
         centred = rows - mean
         scatter.addmm_(centred.T, centred)
     return Gaussian(len(features), mean, scatter / (len(features) - 1))
@@ -134,8 +126,7 @@ def kid(x: Tensor, y: Tensor) -> float:
     """
     _check_samples(x, y, least=2)
     xx, yy, xy = (
-        sum(block.kernel_sum() for block in blocks)
-        for blocks in (_pairs_within(x), _pairs_within(y), _pairs_across(x, y))
+        sum(block.kernel_sum() for block in blocks) for blocks in (pairs_within(x), pairs_within(y), pairs_across(x, y))
     )
     return _squared_discrepancy(xx, yy, xy, len(x), len(y))
 
@@ -168,7 +159,7 @@ def prdc(real: Tensor, fake: Tensor, k_pr: int = 3, k_dc: int = 5) -> Fidelity:
     """
     _check_samples(real, fake, least=max(k_pr, k_dc) + 1)
     tally = _FidelityCounts(radii(real, k_pr), radii(fake, k_pr), radii(real, k_dc), k_dc)
-    for block in _pairs_across(real, fake):
+    for block in pairs_across(real, fake):
         tally.add(block)
     return tally.fidelity()
 
@@ -176,7 +167,7 @@ def prdc(real: Tensor, fake: Tensor, k_pr: int = 3, k_dc: int = 5) -> Fidelity:
 def pair_statistics(features: Tensor, k: int = 5) -> PairStatistics:
     """The statistics of one set that `kid_and_fidelity` needs, from at least k + 1 samples."""
     _check_samples(features, least=k + 1)
-    kernel, near = zip(*((block.kernel_sum(), block.nearest(k)) for block in _pairs_within(features)), strict=True)
+    kernel, near = zip(*((block.kernel_sum(), block.nearest(k)) for block in pairs_within(features)), strict=True)
     return PairStatistics(features, sum(kernel), torch.cat(near))
 
 
@@ -184,7 +175,7 @@ def kid_and_fidelity(real: PairStatistics, fake: PairStatistics, k_pr: int = 3, 
     """`kid` and `prdc` in one pass over all pairs, from `pair_statistics` with k = max(k_pr, k_dc)."""
     tally = _FidelityCounts(real.near[:, k_pr - 1], fake.near[:, k_pr - 1], real.near[:, k_dc - 1], k_dc)
     xy = 0.0
-    for block in _pairs_across(real.features, fake.features):
+    for block in pairs_across(real.features, fake.features):
         xy += block.kernel_sum()
         tally.add(block)
     n, m = len(real.features), len(fake.features)
@@ -249,14 +240,19 @@ def authenticity(train: Tensor, generated: Tensor) -> float:
     """
     _check_samples(train, least=2)
     distances, indices = nearest(generated, train)
-    return (distances > radii(train, 1)[indices].sqrt()).double().mean().item()
+    return authenticity_of_distances(distances, radii(train, 1)[indices].sqrt())
+
+
+def authenticity_of_distances(distances: Tensor, spacing: Tensor) -> float:
+    """`authenticity` from d(g, x*) [N] and d(x*, nearest other training sample) [N]."""
+    return (distances > spacing).double().mean().item()
 
 
 def nearest(query: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
     """Distance to the nearest reference sample [N], exactly 0 for a copy, and its index [N] int64."""
     _check_samples(query, reference, least=1)
-    indices = torch.cat([block.squared().argmin(dim=1) for block in _pairs_across(query, reference)])
-    size = _block_rows(query.shape[1])
+    indices = torch.cat([block.squared().argmin(dim=1) for block in pairs_across(query, reference)])
+    size = block_rows(query.shape[1])
     distances = [
         (rows - reference[index]).norm(dim=1)
         for rows, index in zip(torch.split(query, size), torch.split(indices, size), strict=True)
@@ -267,62 +263,14 @@ def nearest(query: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
 def radii(features: Tensor, k: int) -> Tensor:
     """Squared distance [N] from each sample to its k-th nearest other sample."""
     _check_samples(features, least=k + 1)
-    return torch.cat([block.nearest(k)[:, -1] for block in _pairs_within(features)])
+    return torch.cat([block.nearest(k)[:, -1] for block in pairs_within(features)])
 
 
 def diversity(features: Tensor) -> float:
     """Mean Euclidean distance over all pairs of N >= 2 samples."""
     _check_samples(features, least=2)
-    total = sum(block.squared().sqrt_().sum(dtype=DOUBLE).item() for block in _pairs_within(features, diagonal=0))
+    total = sum(block.squared().sqrt_().sum(dtype=DOUBLE).item() for block in pairs_within(features, diagonal=0))
     return total / (len(features) * (len(features) - 1))
-
-
-def interval(values: Sequence[float], level: float = 0.95) -> Interval:
-    """Mean of R >= 2 values, one for each independent generation seed, with its Student-t interval.
-
-    mean +- t sd / sqrt(R), t the quantile of R - 1 degrees of freedom.  It estimates the expectation over seeds at the
-    given N: it does not cover the bias at this N, another choice of reference samples, or another training run.
-    """
-    r = len(values)
-    if r < 2:
-        raise UserError(f"an interval needs the scores of at least 2 generation seeds, got {r}", "too-few-samples")
-    if not all(map(math.isfinite, values)):
-        raise UserError("a score is not finite: check the images and the network that generated them", "not-finite")
-    mean = statistics.fmean(values)
-    half = t_quantile(level, r - 1) * statistics.stdev(values) / math.sqrt(r)
-    return Interval(mean, mean - half, mean + half)
-
-
-def difference(values: Sequence[float], against: Sequence[float], level: float = 0.95) -> Interval:
-    """Mean of R >= 2 independent values minus that of S >= 2 others, with Welch's t interval (Welch 1947).
-
-    The two spreads need not be equal: with a = var / R and b = var / S the half width is t sqrt(a + b), t the quantile
-    of (a + b)^2 / (a^2 / (R - 1) + b^2 / (S - 1)) degrees of freedom, whole or not (Satterthwaite 1946).
-    """
-    a, b = (statistics.variance(of) / len(of) for of in (values, against))
-    middle = statistics.fmean(values) - statistics.fmean(against)
-    if a + b == 0:  # no spread at all, so the degrees of freedom are undefined
-        return Interval(middle, middle, middle)
-    share = a / (a + b)
-    degrees = 1 / (share**2 / (len(values) - 1) + (1 - share) ** 2 / (len(against) - 1))
-    half = t_quantile(level, degrees) * math.sqrt(a + b)
-    return Interval(middle, middle - half, middle + half)
-
-
-def wilson(share: float, n: int) -> Interval:
-    """A share of n independent images, with its 95 % interval (Wilson 1927)."""
-    z = 1.96
-    middle, half = share + z * z / (2 * n), z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-    return Interval(share, (middle - half) / (1 + z * z / n), (middle + half) / (1 + z * z / n))
-
-
-def t_quantile(level: float, degrees: float) -> float:
-    """t with P(|T| <= t) = level for Student's T, found by bisection; 0 < level < 1, degrees >= 1."""
-    low, high = 0.0, math.pi / 2  # t = sqrt(degrees) tan(angle)
-    while low < (middle := (low + high) / 2) < high:
-        inside = _beta(math.sin(middle) ** 2, math.cos(middle) ** 2, 1 / 2, degrees / 2)
-        low, high = (middle, high) if inside < level else (low, middle)
-    return math.sqrt(degrees) * math.tan(low)
 
 
 def k_means(features: Tensor, cells: int, seed: int) -> Tensor:
@@ -348,41 +296,6 @@ def k_means(features: Tensor, cells: int, seed: int) -> Tensor:
     return centres
 
 
-class _Centred(NamedTuple):
-    features: Tensor  # [N, F], x - c
-    squares: Tensor  # [N], |x - c|^2
-    lift: Tensor  # [N] float64: (x - c).(y - c) / F plus the lifts of x and of y is x.y / F + 1
-
-
-class _Block(NamedTuple):
-    """Some samples x against all samples y: [B, M]."""
-
-    products: Tensor  # (x - c).(y - c)
-    x: _Centred
-    y: _Centred
-    start: int | None  # the index in y of the first x, if x and y are of one set; else None
-    diagonal: float  # the squared distance to use between a sample and itself
-
-    def squared(self) -> Tensor:
-        """|x - y|^2."""
-        squared = torch.sub(self.y.squares, self.products, alpha=2).add_(self.x.squares[:, None]).clamp_min_(0)
-        if self.start is not None:
-            squared.diagonal(self.start).fill_(self.diagonal)
-        return squared
-
-    def nearest(self, k: int) -> Tensor:
-        """The k smallest squared distances [B, k] of each x, ascending."""
-        return self.squared().topk(k, largest=False).values
-
-    def kernel_sum(self) -> float:
-        """Sum of (x.y / F + 1)^3, without the pairs of a sample with itself."""
-        base = torch.add(self.x.lift[:, None], self.products, alpha=1 / self.y.features.shape[1]).add_(self.y.lift)
-        kernel = base.square().mul_(base)
-        if self.start is not None:
-            kernel.diagonal(self.start).zero_()
-        return kernel.sum().item()
-
-
 class _FidelityCounts:
     """Counts samples in neighbourhoods, over blocks of real samples against all fakes."""
 
@@ -391,7 +304,7 @@ class _FidelityCounts:
         self.precise = torch.zeros_like(fake_pr, dtype=torch.bool)
         self.done = self.recalled = self.inside = self.covered = 0
 
-    def add(self, block: _Block) -> None:
+    def add(self, block: Block) -> None:
         squared = block.squared()
         rows = slice(self.done, self.done + len(squared))
         self.done = rows.stop
@@ -411,45 +324,11 @@ class _FidelityCounts:
         )
 
 
-def _pairs_within(x: Tensor, diagonal: float = math.inf) -> Iterator[_Block]:
-    """Blocks of all pairs of samples of one set."""
-    both = _centre(x, x.mean(dim=0, dtype=DOUBLE).to(x.dtype))
-    start = 0
-    for rows in _in_blocks(both, _block_rows(len(x))):
-        yield _Block(rows.features @ both.features.T, rows, both, start, diagonal)
-        start += len(rows.features)
-
-
-def _pairs_across(x: Tensor, y: Tensor) -> Iterator[_Block]:
-    """Blocks of all pairs of a sample of x and one of y."""
-    centre = x.mean(dim=0, dtype=DOUBLE).to(x.dtype)
-    whole = _centre(y, centre)
-    for rows in _in_blocks(_centre(x, centre), _block_rows(len(y))):
-        yield _Block(rows.features @ whole.features.T, rows, whole, None, 0)
-
-
-def _centre(x: Tensor, c: Tensor) -> _Centred:
-    features = x - c
-    split = torch.split(features, _block_rows(x.shape[1]))
-    squares = torch.cat([rows.double().square().sum(dim=1) for rows in split]).to(x.dtype)
-    c = c.double()
-    lift = torch.cat([rows.double() @ c for rows in split]) / len(c) + (c.square().mean() + 1) / 2
-    return _Centred(features, squares, lift)
-
-
-def _in_blocks(x: _Centred, rows: int) -> Iterator[_Centred]:
-    return (_Centred(*parts) for parts in zip(*(torch.split(of, rows) for of in x), strict=True))
-
-
-def _block_rows(width: int) -> int:
-    return max(1, BLOCK_SIZE // width)
-
-
 def _kernel_sums(xs: Sequence[Tensor], ys: Sequence[Tensor]) -> Tensor:
     """[B, C] float64: the kernel's sum over the pairs of each block of x with each of y, without equal samples."""
 
-    def pairs(i: int, j: int) -> Iterator[_Block]:
-        return _pairs_within(xs[i]) if xs is ys and i == j else _pairs_across(xs[i], ys[j])
+    def pairs(i: int, j: int) -> Iterator[Block]:
+        return pairs_within(xs[i]) if xs is ys and i == j else pairs_across(xs[i], ys[j])
 
     sums = torch.zeros(len(xs), len(ys), dtype=DOUBLE)
     for i in range(len(xs)):
@@ -475,19 +354,6 @@ def _mann_whitney(a: Tensor, b: Tensor) -> float:
     b = b.sort().values
     u = (torch.searchsorted(b, a).sum() + torch.searchsorted(b, a, right=True).sum()).item() / 2
     return (u - n * m / 2) / math.sqrt(n * m * (n + m + 1) / 12)
-
-
-def _beta(x: float, y: float, a: float, b: float) -> float:
-    """I_x(a, b), the regularised incomplete beta function, x + y = 1, by a series of positive terms (DLMF 8.17.8)."""
-    if x > (a + 1) / (a + b + 2):  # the series of the other tail converges faster
-        return 1 - _beta(y, x, b, a)
-    term = math.exp(math.lgamma(a + b) - math.lgamma(a + 1) - math.lgamma(b) + a * math.log(x) + b * math.log(y))
-    total, n = 0.0, 0
-    while total + term > total:
-        total += term
-        n += 1
-        term *= x * (a + b + n - 1) / (a + n)
-    return total
 
 
 def _check_samples(*sets: Tensor, least: int) -> None:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ptarmigan.core.types import shorten
-from ptarmigan.evaluation import metrics
+from ptarmigan.evaluation import intervals, metrics
 
 MIN_OF_CLASS = 20  # images of a class, real and in each generated set, below which nothing is said of the class
 MOST_OF_CLASS = 200  # training images of a class that are used
@@ -61,11 +61,11 @@ def recognise(real: Tensor, labels: Labels, generated: Sequence[tuple[Tensor, La
         hits = np.concatenate([of[asked == label] for of, (_, asked) in zip(right, generated, strict=True)])
         out.append({
             "recognised": {
-                "generated": metrics.wilson(float(hits.mean()), len(hits))._asdict(),
-                "real": metrics.wilson(float(right_real[labels == label].mean()), len(here))._asdict(),
+                "generated": intervals.wilson(float(hits.mean()), len(hits))._asdict(),
+                "real": intervals.wilson(float(right_real[labels == label].mean()), len(here))._asdict(),
             },
-            "variety": metrics.interval(varieties)._asdict(),
-        } | ({"distance": metrics.interval(distances)._asdict()} if between > 0 else {}))  # fmt: skip
+            "variety": intervals.interval(varieties)._asdict(),
+        } | ({"distance": intervals.interval(distances)._asdict()} if between > 0 else {}))  # fmt: skip
     return out
 
 

@@ -25,3 +25,8 @@ class Progress:
     scored_at: int = 0  # images seen at the newest snapshot with a live score
     shown_at: int = 0  # images seen at the newest snapshot with a grid of samples
     kept: list[int] = field(default_factory=list)  # images seen of checkpoints that are never deleted
+
+    def take_best(self, other: Progress) -> None:
+        """Copy what `other` says of the best generator and of the least score."""
+        for name in ("best_kid", "best_error", "best_images", "least_kid", "least_left_out"):
+            setattr(self, name, getattr(other, name))

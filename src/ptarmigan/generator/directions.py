@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -11,11 +12,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ptarmigan.core.types import UserError, shown
+from ptarmigan.core.paths import user_path
+from ptarmigan.core.types import UserError, printable, shown
 from ptarmigan.evaluation.features import Extractor
 from ptarmigan.evaluation.verdict import LinearClassifier
 from ptarmigan.generator.generator import TrainedGenerator, latents_of_seed
-from ptarmigan.generator.points import load_row
+from ptarmigan.generator.points import load_row, load_rows
 
 ROWS = "directions"  # the name of the tensor in a file; a row is a step of one standard deviation
 SAMPLES = 512  # images from which a direction is learnt
@@ -88,6 +90,26 @@ def ridge(z: Tensor, target: Tensor) -> Tensor:
     """The slopes [Z] of a linear regression of `target` [N] on z [N, Z], slightly shrunk."""
     slopes: Tensor = torch.linalg.solve(z.T @ z + torch.eye(z.shape[1], dtype=z.dtype), z.T @ target)
     return slopes
+
+
+class Named(NamedTuple):
+    """A direction of a file."""
+
+    name: str  # that of the file, with a number where it has several
+    move: str  # FILE:NUMBER, as `sample` takes it before an amount
+    step: Tensor  # [Z]
+
+
+def all_named(paths: Sequence[str | Path], generator: TrainedGenerator) -> list[Named]:
+    """Every direction of the files, in their order; raises UserError as `load_rows` does."""
+    out = []
+    for given in paths:
+        path = user_path(given, "directions")
+        (steps,) = load_rows(path, "directions", generator, {ROWS: generator.config.model.latent_dim})
+        for number, step in enumerate(steps):
+            name = printable(path.stem if len(steps) == 1 else f"{path.stem} {number}")
+            out.append(Named(name, f"{path}:{number}", step))
+    return out
 
 
 def shift_of(moves: Sequence[str], generator: TrainedGenerator) -> Tensor | None:

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -31,10 +31,15 @@ from ptarmigan.generator.header import AVERAGE, NOT_AVERAGE, find_generator, hea
 from ptarmigan.networks import build_generator, without_weights
 
 CHUNK = 256  # images per forward, however many are sampled
-CHUNK_PIXELS = CHUNK * 64 * 64  # of the images in one forward of `sample`, since large images need much memory
+CHUNK_PIXELS = CHUNK * 64 * 64  # of the images in one forward, since large images need much memory
 MAX_IMAGES = 10**9  # of a class in one call
 MAX_PIXELS = 100_000_000  # of one picture
 MAX_ROWS = 32  # classes in a picture for which no class was chosen
+
+
+def at_once(height: int, width: int) -> int:
+    """How many images of this size one forward takes."""
+    return max(1, min(CHUNK, CHUNK_PIXELS // (height * width)))
 
 
 @torch.no_grad()
@@ -44,7 +49,8 @@ def generate_images(
     """Images uint8 [N, H, W, C] of classes `labels` [N]; each image's latent depends only on the seed and its index."""
     training = generator.training
     generator.eval()
-    parts = [slice(start, start + CHUNK) for start in range(0, len(labels), CHUNK)]
+    size = at_once(*cast(Any, generator).sides[-1])
+    parts = [slice(start, start + size) for start in range(0, len(labels), size)]
     draw = latents_of_seed(model, seed)
     out = [to_uint8(forward(generator, labels[part], draw(indices[part]))) for part in parts]
     generator.train(training)
@@ -193,9 +199,9 @@ class TrainedGenerator:
         return [0]
 
     def chunks(self, classes: Sequence[int], n: int, latents: Latents, first: int = 0) -> Iterator[Chunk]:
-        """`n` images of each class from latent index `first` on, in parts of at most CHUNK, each drawn when asked."""
+        """`n` images of each class from latent index `first` on, each part of `at_once` images drawn when asked."""
         of = np.array(classes, np.int64)
-        size = max(1, min(CHUNK, CHUNK_PIXELS // (self.spec.height * self.spec.width)))
+        size = at_once(self.spec.height, self.spec.width)
         for start in range(0, len(of) * n, size):
             positions = np.arange(start, min(start + size, len(of) * n))
             labels, indices = of[positions // n], first + positions % n

@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 
 from filelock import FileLock, Timeout
 
-from ptarmigan.config import Config, config_of, parse_time
+from ptarmigan.config import Config, config_of
+from ptarmigan.config.values import parse_time
 from ptarmigan.core.files import Damaged, load_header, load_json
 from ptarmigan.core.log import read_rows
 from ptarmigan.core.paths import user_path
@@ -169,10 +170,10 @@ def is_locked(run: Path) -> bool:
 def info(model: str | Path, *, at: int | None = None) -> dict[str, Any]:
     """What a generator records: path, classes, size, channels, recipe, loss, images seen, scores, SHA-256 and more.
 
-    `model` and `at` are as in `load`.  `run` says whether a run is finished, goes on or was
-    stopped.  `not_finite` names tensors with NaN or infinite values, if there are any.  The
-    SHA-256 is checked, but not that the tensors fit the network, which `load` does.  Raises UserError if there is no
-    generator or it is damaged.
+    `model` and `at` are as in `load`.  Of a run, `run` says whether it is finished, goes on or was stopped, and `notes`
+    are what was found in its data and the reasons for its settings.  `not_finite` names tensors with NaN or infinite
+    values, if there are any.  The SHA-256 is checked, but not that the tensors fit the network, which `load` does.
+    Raises UserError if there is no generator or it is damaged.
     """
     path = find_generator(model, at)
     contents = load_header(path)
@@ -183,6 +184,7 @@ def info(model: str | Path, *, at: int | None = None) -> dict[str, Any]:
         scores: list[str] | str = [f"{name}: {headline(report)}" for name, report in reports.items()] or "none yet"
     except Damaged as error:
         scores = str(error)
+    state = state_of(Path(model))
     own = {name.removeprefix(AVERAGE): name for name in contents.shapes if not name.startswith(NOT_AVERAGE)}
     parameters = [contents.shapes[name] for name in own.values() if name.rpartition(".")[2] not in BUFFERS]
     faults = [name for name, stored in own.items() if stored in contents.not_finite]
@@ -196,8 +198,9 @@ def info(model: str | Path, *, at: int | None = None) -> dict[str, Any]:
         "conditioning": config.model.conditioning,
         "parameters": sum(map(math.prod, parameters)),
         "images_seen": header.images_seen,
-        **({"run": state} if (state := state_of(Path(model))) else {}),
+        **({"run": state} if state else {}),
         "scores": scores,
         "sha256": header.sha256,
         **({"not_finite": faults} if faults else {}),
+        **({"notes": load_run_record(Path(model)).get("notes", [])} if state else {}),
     }

@@ -55,14 +55,25 @@ def is_row(given: str) -> bool:
 def load_row(given: str, option: str, generator: TrainedGenerator, widths: dict[str, int]) -> list[Tensor]:
     """The row [1, width] that FILE or FILE:NUMBER names, of each tensor in `widths`.
 
-    Raises UserError: value-invalid, file-damaged for a file of other tensors, generator-differs for one of another
-    generator, value-out-of-range for a number that it does not have.
+    Raises UserError as `load_rows` does, value-invalid, and value-out-of-range for a number that the file has not.
     """
     found = ROW_OF_FILE.fullmatch(given)
     if found is None:
         text = f"{option}: expected a file X.safetensors or X.safetensors:NUMBER, got {shown(given)}"
         raise UserError(text, "value-invalid")
     path, number = user_path(found[1], option), int(found[2] or 0)
+    tensors = load_rows(path, option, generator, widths)
+    if number >= (count := min(map(len, tensors))):
+        text = f"{option}: {path} has the numbers 0 to {count - 1}, and not {number}"
+        raise UserError(text, "value-out-of-range")
+    return [tensor[number : number + 1] for tensor in tensors]
+
+
+def load_rows(path: Path, option: str, generator: TrainedGenerator, widths: dict[str, int]) -> list[Tensor]:
+    """All rows [M, width] of each tensor in `widths`.
+
+    Raises UserError: file-damaged for a file of other tensors, generator-differs for one of another generator.
+    """
     tensors, meta = load_tensors(path)
     if meta.get("generator", generator.sha256) != generator.sha256:
         raise other_generator(option, path)
@@ -71,10 +82,7 @@ def load_row(given: str, option: str, generator: TrainedGenerator, widths: dict[
         tensor = tensors.get(name)
         if tensor is None or tensor.shape[1:] != (width,) or not tensor.isfinite().all():
             raise Damaged(f"{option}: {path} has no rows {name} of {width} finite numbers: name another file")
-        if number >= len(tensor):
-            text = f"{option}: {path} has the numbers 0 to {len(tensor) - 1}, and not {number}"
-            raise UserError(text, "value-out-of-range")
-        rows.append(tensor[number : number + 1].float())
+        rows.append(tensor.float())
     return rows
 
 

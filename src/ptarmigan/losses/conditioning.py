@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from ptarmigan.config import Loss
 from ptarmigan.core import dist
+from ptarmigan.core.devices import autocast
 from ptarmigan.core.types import DiscriminatorOutput
 
 EMBEDDING = 512  # length of ReACGAN's embeddings, as its authors use for CIFAR-10
@@ -179,7 +180,7 @@ class ConditionalDiscriminator(nn.Module):
 
     def forward(self, images: Tensor, labels: Tensor, masks: list[Tensor] | None = None) -> DiscriminatorOutput:
         features = self.body(images, masks)
-        with torch.autocast(features.device.type, enabled=False):  # heads and losses in at least fp32
+        with autocast(features.device, False):  # heads and losses in at least fp32
             features = features.to(torch.promote_types(features.dtype, torch.float32))
             output: DiscriminatorOutput = self.head(features, labels)
         return output

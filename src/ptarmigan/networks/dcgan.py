@@ -1,4 +1,4 @@
-"""DCGAN's two networks (Radford et al. 2016), for any height and width from 16 to 256.
+"""DCGAN's two networks (Radford et al. 2016), for any height and width from 16 to 512.
 
 They follow the guidelines of the paper's section 3: strided convolutions and no pooling; batch norm in G except at its
 output, and in D (with --d-norm batch) except at its input; no hidden fully connected layer; ReLU in G and tanh at its

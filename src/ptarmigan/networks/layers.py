@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from ptarmigan.config import Model
 from ptarmigan.core import dist
 from ptarmigan.core.conv import Conv2d
+from ptarmigan.core.devices import autocast
 from ptarmigan.core.types import ImageSpec
 
 LEAK = 0.2
@@ -127,7 +128,7 @@ def normalised(weight: Tensor, u: Tensor) -> Tensor:
     Where u is W's first left singular vector, sigma is its largest singular value, and with v = W' u / sigma its
     gradient is u v' (Miyato et al. 2018, eq. 8 to 11).  Computed in the weight's own precision.
     """
-    with torch.autocast(weight.device.type, enabled=False):
+    with autocast(weight.device, False):
         out: Tensor = weight / (u @ weight.flatten(1)).norm()
     return out
 

@@ -1,4 +1,4 @@
-"""A network family without norms, after R3GAN (Huang et al. 2024, 2501.05441, section 4), for any sides from 16 to 256.
+"""A network family without norms, after R3GAN (Huang et al. 2024, 2501.05441, section 4), for any sides from 16 to 512.
 
 Each stage is a fixed resampling, a 1x1 convolution where channels change, and a residual block: an inverted
 bottleneck of 1x1, grouped 3x3 and 1x1 convolutions.  Initial weights are scaled by fan-in for LeakyReLU; the last of

@@ -7,9 +7,11 @@ import html
 import json
 import re
 import shlex
+from collections.abc import Sequence
 from importlib.resources import files as resources
 
 from ptarmigan.core.types import UserError, printable, shorten
+from ptarmigan.generator.directions import Named
 from ptarmigan.generator.generator import TrainedGenerator, folder_names
 from ptarmigan.sharing.program import Program
 
@@ -17,15 +19,15 @@ SCRIPTS = ("latents.js", "network.js", "page.js")
 MOST_WEIGHTS = 100_000_000  # bytes; base64 adds a third
 
 
-def page(generator: TrainedGenerator, argument: str) -> str:
+def page(generator: TrainedGenerator, argument: str, directions: Sequence[Named] = ()) -> str:
     """The page; `argument` is what `ptarmigan sample` needs before the options, so that it draws the same pictures.
 
-    Weights are rounded to half precision.  Raises UserError (model-too-large) for more than 100 MB of them.
+    It has a slider for each of `directions`.  Raises UserError (model-too-large) for more than 100 MB of them.
     """
     program, spec, model = Program(generator.network), generator.spec, generator.config.model
     if len(program.weights) > MOST_WEIGHTS:
         text = f"the generator has {len(program.weights) / 1e6:,.0f} MB of weights, and a page holds at most"
-        raise UserError(f"{text} {MOST_WEIGHTS / 1e6:.0f} MB: train with a smaller --width", "model-too-large")
+        raise UserError(f"{text} {MOST_WEIGHTS / 1e6:.0f} MB: use --to onnx, or `ptarmigan serve`", "model-too-large")
     names = [] if program.embedding is None else [*spec.class_names]
     of = "images" if not names else shorten([*map(printable, names)], 3)
     kind = {1: "grey", 3: "colour", 4: "colour with transparency"}[spec.channels]
@@ -42,6 +44,10 @@ def page(generator: TrainedGenerator, argument: str) -> str:
         "latent_dim": model.latent_dim,
         "class_dim": model.class_dim,
         "sha256": generator.sha256,
+        "directions": [
+            {"name": way.name, "move": way.move, "option": f"--move {shlex.quote(way.move)}", "step": way.step.tolist()}
+            for way in directions
+        ],
         "embedding": program.embedding,
         "steps": program.steps,
     }

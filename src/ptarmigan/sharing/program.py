@@ -1,25 +1,30 @@
 """A generator as a list of simple steps, which assets/page/network.js carries out in a browser.
 
-Every layer with weights becomes one kind of step, `spread`: a transposed convolution.  A convolution at stride 1 is
-that with its kernel turned around, and a linear layer is that on maps of 1x1.  The scale and shift of batch norm are
-multiplied into the layer before it where there is one, and into the layer that computes them where z sets them.
+Every layer with weights becomes a convolution whose output pixels see pixels at most one place away: `convolve`, or
+`project` for the linear layer that makes the first map.  At stride 2 it has four phases, for the four output pixels
+that lie on one pixel of its map.  The scale and shift of batch norm are multiplied into the layer before it where there
+is one, and into the layer that computes them where z sets them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ptarmigan.networks import dcgan, r3gan, resnet
 from ptarmigan.networks.layers import LEAK, BatchNorm, ConditionalBatchNorm
 
-BLOCK = 4  # rows of a weight matrix that network.js multiplies at once
+INT16 = 2**15 - 1
 
 Step = dict[str, Any]
+Tap = tuple[int, int]  # of a pixel that a convolution sees: how far it is down and to the right
+Phase = tuple[list[Tap], Tensor]  # taps, and weights [O, I / groups, taps]
 Side = tuple[int, int]  # height and width of a map
 
 
@@ -33,54 +38,58 @@ class Program:
     def __init__(self, network: Any) -> None:
         self.steps: list[Step] = []
         self.weights = bytearray()
-        self.embedding = None if network.embedding is None else self._stored(network.embedding.weight, "<f2")
+        self.embedding = None if network.embedding is None else self._matrix(network.embedding.weight)
         FAMILIES[type(network)](self, network)
         self.steps = [self._with_weights(step) for step in self.steps]
 
     def then(self, do: str, **settings: Any) -> None:
         self.steps.append({"do": do, **settings})
 
-    def spread(
-        self, weight: Tensor, bias: Tensor | None, side: Side, *, stride: int = 1, pad: int = 0, groups: int = 1
-    ) -> None:
-        """A transposed convolution to a map of `side`: weight [O, KH, KW, I / groups], bias [O] or [O, H * W].
+    def convolve(self, phases: list[Phase], bias: Tensor | None, side: Side, groups: int = 1) -> None:
+        """A convolution to a map of `side`: one phase at stride 1, and at stride 2 one for each pixel of a square of 4.
 
         What falls outside of `side` is left out, which is how an odd side is cropped.
         """
-        bias = (torch.zeros(len(weight)) if bias is None else bias).view(len(weight), -1)
-        self.then("spread", weight=weight, bias=bias, side=side, stride=stride, pad=pad, groups=groups)
+        outputs, inputs, _ = phases[0][1].shape
+        self.then(
+            "convolve", phases=phases, bias=torch.zeros(outputs) if bias is None else bias, side=side, groups=groups,
+            stride=math.isqrt(len(phases)), inputs=groups * inputs, channels=outputs,
+        )  # fmt: skip
 
     def linear(self, layer: nn.Linear, shape: tuple[int, int, int]) -> None:
         """A linear layer whose output is a map of `shape` (C, H, W)."""
-        bias = None if layer.bias is None else layer.bias.view(shape[0], -1)
-        self.spread(layer.weight.view(*shape, -1), bias, shape[1:])
+        self.convolve([([(0, 0)], layer.weight[:, :, None])], layer.bias, (1, 1))
+        self.steps[-1] |= {"do": "project", "shape": shape}
 
     def convolution(self, layer: nn.Conv2d, side: Side) -> None:
         """A convolution at stride 1."""
-        weight = layer.weight.flip(2, 3).permute(0, 2, 3, 1)
-        pad = layer.kernel_size[0] - 1 - int(layer.padding[0])
-        self.spread(weight, layer.bias, side, pad=pad, groups=layer.groups)
+        places = [place - int(layer.padding[0]) for place in range(layer.kernel_size[0])]
+        self.convolve([phase(layer.weight, places, places)], layer.bias, side, layer.groups)
 
     def repeated(self, layer: nn.Conv2d, side: Side, doubled: Side) -> None:
-        """Repeat each pixel four times, then a convolution at stride 1: one step, with fewer products for 3x3 kernels.
+        """Repeat each pixel four times, then a convolution at stride 1.
 
-        An odd side is cropped before the convolution, so there it takes two steps.
+        The two are one step, with 4 places of the kernel in place of 9; except at an odd side, which is cropped before
+        the convolution, and for a kernel of 1x1, which has as many places either way.
         """
-        if doubled != (2 * side[0], 2 * side[1]):
-            self.then("repeat", side=doubled)
+        if layer.kernel_size == (1, 1):
+            self.convolution(layer, side)
+            self.then("double", channels=layer.out_channels, side=doubled, near=1)
+        elif doubled != (2 * side[0], 2 * side[1]):
+            self.then("double", channels=layer.in_channels, side=doubled, near=1)
             self.convolution(layer, doubled)
-            return
-        pad = nn.functional.pad
-        kernel = layer.weight.flip(2, 3)
-        kernel = pad(kernel, (0, 0, 0, 1)) + pad(kernel, (0, 0, 1, 0))
-        kernel = pad(kernel, (0, 1, 0, 0)) + pad(kernel, (1, 0, 0, 0))
-        margin = layer.kernel_size[0] - 1 - int(layer.padding[0])
-        self.spread(kernel.permute(0, 2, 3, 1), layer.bias, doubled, stride=2, pad=margin)
+        else:
+            pad = int(layer.padding[0])
+            places = [[(first + place - pad) // 2 for place in range(layer.kernel_size[0])] for first in (0, 1)]
+            self.convolve([phase(layer.weight, y, x) for y in places for x in places], layer.bias, doubled)
 
     def transposed(self, layer: nn.ConvTranspose2d, side: Side) -> None:
-        """A transposed convolution without groups."""
-        weight = layer.weight.permute(1, 2, 3, 0)
-        self.spread(weight, layer.bias, side, stride=layer.stride[0], pad=int(layer.padding[0]))
+        """A transposed convolution at stride 2, whose output pixels see every other place of the kernel."""
+        pad = int(layer.padding[0])
+        ways = [[first + pad - place for place in range(layer.kernel_size[0])] for first in (0, 1)]
+        places = [[None if twice % 2 else twice // 2 for twice in way] for way in ways]
+        weight = layer.weight.transpose(0, 1)
+        self.convolve([phase(weight, y, x) for y in places for x in places], layer.bias, side)
 
     def norm(self, norm: nn.Module) -> None:
         """Batch norm with its running statistics, conditional or not."""
@@ -88,15 +97,17 @@ class Program:
             # (a x + b) (1 + S g) + T g  =  (a + a S g) x + (b + (b S + T) g)
             a, b = scale_and_shift(norm.norm)
             s, t = norm.modulate.weight.chunk(2)
-            self.spread(torch.cat([a * s, b * s + t])[:, None, None], torch.cat([a, b]), (1, 1))
+            weight, bias = torch.cat([a * s, b * s + t]), torch.cat([a, b]).flatten()
+            self.convolve([([(0, 0)], weight[:, :, None])], bias, (1, 1))
             self.then("modulate", by=self.steps.pop())
             return
         assert isinstance(norm, BatchNorm)
         a, b = scale_and_shift(norm)
         last = self.steps[-1]
-        if last["do"] == "spread":
-            last["weight"] = a[:, None, None] * last["weight"]
-            last["bias"] = a * last["bias"] + b
+        if "phases" in last:
+            a, b = (each.repeat_interleave(last["channels"] // len(a), 0) for each in (a, b))
+            last["phases"] = [(taps, a[:, None] * weight) for taps, weight in last["phases"]]
+            last["bias"] = a[:, 0] * last["bias"] + b[:, 0]
         else:
             self.then("scale", scale=a, shift=b)
 
@@ -104,33 +115,50 @@ class Program:
         """LeakyReLU, which is ReLU with slope 0."""
         self.then("leaky", slope=slope)
 
-    def _stored(self, tensor: Tensor, kind: str) -> dict[str, Any]:
-        """Where a tensor is in the weights, how many values it has, and by what they are multiplied.
-
-        A tensor in half precision is divided by its largest value, so that small weights keep their digits.
-        """
-        scale = float(tensor.abs().max()) or 1.0 if kind == "<f2" else 1.0
-        content = (tensor / scale).numpy().astype(kind).tobytes()
+    def _store(self, *parts: NDArray[Any]) -> int:
+        """Append arrays to the weights; returns where they begin."""
         at = len(self.weights)
+        content = b"".join(part.tobytes() for part in parts)
         self.weights += content + bytes(-len(content) % 4)
-        return {"at": at, "count": tensor.numel(), "scale": scale}
+        return at
+
+    def _matrix(self, matrix: Tensor) -> dict[str, int]:
+        """Where a matrix is in the weights: a factor for each row, and then integers of 16 bits.
+
+        They are about ten times as exact as half precision, which keeps 11 bits of each weight.
+        """
+        factors = matrix.abs().amax(1).clamp_min(1e-30) / INT16
+        integers = (matrix / factors[:, None]).round()
+        at = self._store(factors.numpy().astype("<f4"), integers.numpy().astype("<i2"))
+        return {"at": at, "rows": len(matrix), "columns": matrix.shape[1]}
+
+    def _vector(self, vector: Tensor) -> dict[str, int]:
+        return {"at": self._store(vector.numpy().astype("<f4")), "count": vector.numel()}
 
     def _with_weights(self, step: Step) -> Step:
-        """The step with its weights stored: matrices in half precision and in blocks of rows, vectors in full."""
+        """The step with places in the weights for its tensors."""
         match step["do"]:
             case "modulate":
                 return {**step, "by": self._with_weights(step["by"])}
             case "scale":
-                return {**step, **{name: self._stored(step[name], "<f4") for name in ("scale", "shift")}}
-            case "spread":
-                outputs, height, width, inner = step["weight"].shape
-                groups = step["groups"]
-                rows = step["weight"].reshape(groups, -1, inner)
-                rows = nn.functional.pad(rows, (0, 0, 0, -rows.shape[1] % BLOCK))
-                packed = rows.view(groups, -1, BLOCK, inner).transpose(2, 3)  # [groups, blocks, inner, BLOCK]
-                stored = {"weight": self._stored(packed, "<f2"), "bias": self._stored(step["bias"], "<f4")}
-                return {**step, **stored, "kernel": (height, width), "inputs": groups * inner, "outputs": outputs}
+                return {**step, **{name: self._vector(step[name]) for name in ("scale", "shift")}}
+            case "convolve" | "project":
+                phases = [{"taps": taps, "weight": self._matrix(weight.flatten(1))} for taps, weight in step["phases"]]
+                return {**step, "phases": phases, "bias": self._vector(step["bias"])}
         return step
+
+
+def phase(weight: Tensor, down: Sequence[int | None], right: Sequence[int | None]) -> Phase:
+    """The taps of a kernel [O, I, KH, KW] whose places see these offsets from a pixel, or None for those that see none.
+
+    Weights of places that see the same pixel are added.
+    """
+    sums: dict[Tap, Tensor] = {}
+    for y, dy in enumerate(down):
+        for x, dx in enumerate(right):
+            if dy is not None and dx is not None:
+                sums[dy, dx] = sums.get((dy, dx), 0) + weight[:, :, y, x]
+    return [*sums], torch.stack([*sums.values()], 2)
 
 
 def scale_and_shift(norm: BatchNorm) -> tuple[Tensor, Tensor]:
@@ -155,7 +183,7 @@ def of_dcgan(program: Program, network: Any) -> None:
         program.norm(norm)
         program.leaky(0)
         if network.smooth:
-            program.then("double", side=(2 * side[0], 2 * side[1]))
+            program.then("double", channels=stage.in_channels, side=(2 * side[0], 2 * side[1]), near=0.75)
             program.convolution(stage, doubled)
         else:
             program.transposed(stage, doubled)
@@ -175,7 +203,7 @@ def of_r3gan(program: Program, network: Any) -> None:
         program.then("add")
         if isinstance(narrow, nn.Conv2d):
             program.convolution(narrow, side)
-        program.then("double", side=doubled)
+        program.then("double", channels=block.project.out_channels, side=doubled, near=0.75)
     program.leaky(LEAK)
     program.convolution(network.last, network.sides[-1])
 

@@ -7,7 +7,9 @@ from collections.abc import Collection
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
-from ptarmigan.config import SECTIONS, Config, check
+from ptarmigan.config import Config
+from ptarmigan.config.checks import check
+from ptarmigan.config.sections import SECTIONS
 from ptarmigan.core.types import ImageSpec, counted
 from ptarmigan.networks.layers import sides
 
@@ -19,6 +21,7 @@ FEW_PER_CLASS = 200  # images; below, D may memorise them; measured at 100
 SEEN_OFTEN = 50  # epochs; from here a small data set needs stronger penalties; measured at 50 and 100
 GENTLE_FROM = 150  # epochs; from here gentle augmentation is worth its time on a CPU; measured at 100, 150 and 225
 GENTLE_LARGE = 50  # epochs, the same for large images; measured at 36 and 79 at 64x64
+SMALLER = 64  # pixels of the short side that is advised where a budget is too short for larger images
 LARGE_PIXELS = 32 * 32  # above: a lower rate for D, batches of 32, blocks in G, smooth; measured at 48x64 and 64x64
 
 
@@ -42,7 +45,7 @@ CURVES = (
 )
 
 
-# A resumed run keeps the fields that `decide` sets, and augment_p.  config.py has the rest of the recipe.
+# A resumed run keeps the fields that `decide` sets, and augment_p.  config/recipes.py has the rest of the recipe.
 @dataclass(frozen=True)
 class Setting:
     """What the choice depends on."""
@@ -197,11 +200,16 @@ def why_augment(augment: str, setting: Setting, balance: bool) -> str:
     return f"{text}; gentle helps from {setting.gentle_from} times"
 
 
+def nearest_curve(spec: ImageSpec) -> Curve:
+    """The curve that was measured nearest to the size of the images."""
+    pixels, colour = spec.height * spec.width, spec.channels > 1
+    return min(CURVES, key=lambda c: (abs(math.log(c.height * c.width / pixels)), c.colour != colour))
+
+
 def expectation(setting: Setting, images_per_second: float) -> str:
     """When samples get recognisable at this speed, by the curve that was measured nearest to the images' size."""
-    spec = setting.spec
+    spec, curve = setting.spec, nearest_curve(setting.spec)
     pixels, colour = spec.height * spec.width, spec.channels > 1
-    curve = min(CURVES, key=lambda c: (abs(math.log(c.height * c.width / pixels)), c.colour != colour))
 
     def after(images: int, rate: float = images_per_second) -> str:
         return rounded_time(images / rate)
@@ -222,6 +230,19 @@ def expectation(setting: Setting, images_per_second: float) -> str:
         more = pixels > curve.height * curve.width or (colour and not curve.colour)
         text += f"; measured at {known} only{', so expect more' * more}"
     return text
+
+
+def advice(setting: Setting) -> str | None:
+    """A smaller size, if the budget ends before samples of this one get recognisable, by the same curve; else None."""
+    spec, short = setting.spec, min(setting.spec.height, setting.spec.width)
+    if short <= SMALLER or setting.images >= nearest_curve(spec).recognisable:
+        return None
+    height, width = (round(SMALLER * side / short) for side in (spec.height, spec.width))
+    size = f"{height}" if height == width else f"{height}x{width}"
+    return (
+        f"the budget allows about {float(f'{setting.images:.2g}'):,.0f} images, too few for recognisable samples of "
+        f"this size; give more --time, or --size {size}, with about {(short / SMALLER) ** 2:.2g} times as many images/s"
+    )
 
 
 def rounded_time(seconds: float) -> str:

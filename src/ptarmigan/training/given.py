@@ -18,6 +18,7 @@ from ptarmigan.core.paths import user_path
 from ptarmigan.core.records import RunRecord, check
 from ptarmigan.core.types import UserError
 from ptarmigan.data import Dataset, recorded_data
+from ptarmigan.training.source_model import BASE
 from ptarmigan.training.warm_start import SCRATCH
 
 
@@ -122,7 +123,8 @@ def of_run(config: Path, data: Path | Dataset | None, init: Path | None) -> tupl
     if record is not None and data is None and (source := recorded_data(config.parent, record["data"]["source"])):
         data = Path(source)
     if record is not None and init is None:
-        init = Path(record["init"]["model"]) if record.get("init") else SCRATCH
+        model = record["init"]["model"] if record.get("init") else str(SCRATCH)
+        init = {str(BASE): BASE, str(SCRATCH): SCRATCH}.get(model, Path(model))  # and no folder of these names
     return data, init
 
 

@@ -1,4 +1,4 @@
-"""The training loop: start or resume a run, train to the end with ticks and snapshots, roll back on divergence."""
+"""The training loop: train to the end with ticks and snapshots, roll back on divergence."""
 
 from __future__ import annotations
 
@@ -6,20 +6,19 @@ import math
 import signal
 from collections.abc import Mapping
 from contextlib import nullcontext
-from dataclasses import asdict, replace
-from functools import partial
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
 import torch
 from torch import Tensor
 
-from ptarmigan.config import Config, flatten, override, parse_images, parse_time, resolve
+from ptarmigan.config import Config, flatten, override, resolve
 from ptarmigan.core import dist
 from ptarmigan.core.clock import Clock
 from ptarmigan.core.console import Display, Terminal
 from ptarmigan.core.devices import OtherProcesses, deterministic, keep_freed_memory, pick_device
-from ptarmigan.core.log import Metrics, damaged_lines
+from ptarmigan.core.log import Metrics
 from ptarmigan.core.paths import user_path
 from ptarmigan.core.types import UserError
 from ptarmigan.data import Dataset
@@ -28,40 +27,41 @@ from ptarmigan.data.stream import take_notes
 from ptarmigan.diagnosis.findings import Finding, is_wanted
 from ptarmigan.game.batch import rank_batch, train_batch
 from ptarmigan.game.cuda_graph import make_step
-from ptarmigan.game.progress import Progress
 from ptarmigan.game.state import TrainState
 from ptarmigan.sharing.preview import preview
 from ptarmigan.sharing.trackers import TrackedMetrics, Tracker, open_tracker
 from ptarmigan.training import checkpoint
-from ptarmigan.training.auto import Choice, Setting, choose, with_fields
+from ptarmigan.training.auto import Choice
 from ptarmigan.training.budget import (
-    SNAPSHOT_SHARE,
-    TICK_SECONDS,
     Schedule,
-    SnapshotCost,
     finished,
     plan_end,
     share_done,
-    steps_per_tick,
 )
 from ptarmigan.training.given import fields_of, images_given, of_run
-from ptarmigan.training.messages import describe, describe_snapshots, finish
-from ptarmigan.training.probe import Probed, probe, report_memory, report_out_of_memory, snapshot_cost
-from ptarmigan.training.run_folder import lock, open_run, record_of, recorded_auto, write_record
-from ptarmigan.training.setup import Job, given_fields, open_job, train_batches
-from ptarmigan.training.signals import Stopped, catch_signals, signals_stop
-from ptarmigan.training.snapshot import (
+from ptarmigan.training.messages import finish
+from ptarmigan.training.outputs import (
     LAST,
-    LiveScore,
     describe_failures,
     export_average,
     exported,
     noted,
     samples_path,
-    save_snapshot,
     write_outputs,
 )
-from ptarmigan.training.warm_start import describe_warm_start
+from ptarmigan.training.probe import report_memory, report_out_of_memory
+from ptarmigan.training.run_folder import lock, write_record
+from ptarmigan.training.setup import Job, open_job, train_batches
+from ptarmigan.training.signals import Stopped, catch_signals, signals_stop
+from ptarmigan.training.snapshot import LiveScore, save_snapshot
+from ptarmigan.training.start import (
+    apply_auto,
+    clock_of,
+    initial_state,
+    open_live_score,
+    open_schedule,
+    start_run,
+)
 
 if TYPE_CHECKING:
     from ptarmigan.core.fields import Fields
@@ -97,7 +97,7 @@ def train(
     init: str | Path | None = None,
     **fields: Unpack[Fields],
 ) -> Path:
-    """Train a generator on a folder of class folders, an IDX folder, an .npz or a Dataset (default: the embedded set).
+    """Train a generator on the images at a path, at the URL of shards, or of a Dataset (default: the embedded set).
 
     `images` is the budget, a number of images as "500k", and `labels` is the path of a table.  They may also be arrays:
     then `train(images=x, labels=y)` does what `train(Dataset.from_arrays(x, y))` does.
@@ -143,44 +143,6 @@ def train(
     return job.run
 
 
-def apply_auto(job: Job) -> tuple[Job, Choice | None]:
-    """Set the fields that recipe `auto` chooses: for a new run now, for a resumed one as recorded when it started."""
-    if job.config.recipe != "auto":
-        return job, None
-    recorded = dist.on_first(lambda: recorded_auto(job.run))
-    if recorded is not None:
-        fields = {key: value for key, value in recorded.items() if key not in job.given}
-        return replace(job, config=with_fields(job.config, fields)), None
-    dataset = job.dataset
-    labels = torch.from_numpy(dataset.labels[dataset.indices()])
-    counts = torch.bincount(labels, minlength=dataset.spec.classes).tolist()
-    setting = Setting(dataset.spec, counts, job.device.type, images_in_budget(job))
-    given = given_fields(job.asked)
-    choice = choose(job.config, given, setting, job.given - given)
-    return replace(job, config=choice.config), choice
-
-
-def images_in_budget(job: Job) -> float:
-    """An estimate of the images that the budget will see; a time budget is converted at the speed of the probe."""
-    train = job.config.train
-    images = parse_images(train.images)
-    if images is not None:
-        return images
-    activity = "measuring the speed of a step, because recipe auto chooses what fits the budget"
-    with job.display.doing(activity, at_once=True), train_batches(job.config, job.dataset, job.device) as batches:
-        seconds = probe_job(job, batches).seconds
-    left = (1 - SNAPSHOT_SHARE) * (parse_time(train.time) or 0.0) - clock_of(job)
-    return max(train.batch, left / seconds * train.batch)
-
-
-def probe_job(job: Job, batches: Batches) -> Probed:
-    batches.load(0)  # the first batch of a stream waits for a whole window
-    return probe(
-        job.config, job.dataset.spec, job.device, lambda state: partial(train_batch, state, batches, make_step(state)),
-        job.loss_file,
-    )  # fmt: skip
-
-
 def train_run(job: Job, choice: Choice | None, tracker: Tracker | None) -> TrainState:
     """Start or resume a run and train it to its end, rolling back on a NaN or infinite value."""
     keep_freed_memory()
@@ -201,7 +163,7 @@ def train_run(job: Job, choice: Choice | None, tracker: Tracker | None) -> Train
         while schedule is not None:
             try:
                 with report_out_of_memory(state):
-                    train_to_end(job, state, record, batches, live, metrics, schedule)
+                    Attempt(job, state, record, batches, live, metrics, schedule).train()
                 break
             except Diverged as error:
                 state = roll_back(job, state, record, error, metrics)
@@ -215,185 +177,99 @@ def train_run(job: Job, choice: Choice | None, tracker: Tracker | None) -> Train
     return state
 
 
-def start_run(job: Job, batches: Batches, choice: Choice | None) -> tuple[TrainState, dict[str, Any], float]:
-    """Create or restore the state of a run, write its record, and print how it starts.
+@dataclass
+class Attempt:
+    """A run's steps up to its end, a stop or a divergence; after a divergence, another attempt follows."""
 
-    Returns the state, the record, and an estimate of the seconds that one image takes.
-    """
-    existing, found = open_existing(job)
-    record, seconds = run_record(job, batches, existing)
-    state = initial_state(job, record, found)
-    job.clock.add(state.progress.clock)  # of the run's earlier calls
-    plan_end(state, job.config.train)
-    started_warm = job.warm_start is not None and found is None
-    dist.on_first(lambda: save_start(job, state, record, started_warm))
-    describe(job.run, state, choice, seconds, found is not None, job.display.say)
-    if started_warm and dist.rank() == 0:
-        for line in describe_warm_start(record["init"]):
-            job.display.say(line)
-    if seconds is not None:
-        return state, record, seconds / job.config.train.batch
-    clock, seen = state.progress.clock, state.images_seen
-    return state, record, clock / seen if clock and seen else TICK_SECONDS / state.progress.tick
+    job: Job
+    state: TrainState
+    record: dict[str, Any]
+    batches: Batches
+    live: LiveScore | None
+    metrics: TrackedMetrics
+    schedule: Schedule
+    scores: dict[str, float] = field(default_factory=dict)  # of the newest snapshot that was scored
+    fault: Finding | None = None  # the first finding of `stop_on`
 
+    def train(self) -> None:
+        """Train until the planned end or a signal; log at each tick, and save a snapshot at the ticks where one is due.
 
-def open_existing(job: Job) -> tuple[dict[str, Any] | None, checkpoint.Checkpoint | None]:
-    """An existing run's record, on every rank, and its newest good checkpoint, on rank 0; None for a new run."""
-    found: checkpoint.Checkpoint | None = None
+        Raises Diverged, Stopped or Faulty as `train` does.
+        """
+        state, step, sums = self.state, make_step(self.state), StepSums(self.job.clock)
+        self.job.display.training()
+        with catch_signals() as received:
+            while not finished(state):
+                sums.add(train_batch(state, self.batches, step))
+                stop = bool(received) and dist.world() == 1  # several ranks agree at ticks
+                if not (stop or finished(state) or state.images_seen % state.progress.tick == 0):
+                    continue
+                if self.tick(sums, bool(received)) and not finished(state):
+                    self.job.display.say("stopping and saving; Ctrl-C again loses the steps since the last checkpoint")
+                    self.save(None, milestone=False)
+                    self.close_log()
+                    text = f"stopped at {state.images_seen:,} images; everything is saved"
+                    raise Stopped(text, received[0] if received else signal.SIGTERM, self.job.run)
+                sums = StepSums(self.job.clock)
 
-    def open_on_first() -> dict[str, Any] | None:
-        nonlocal found
-        record, found, notes = open_run(job.run, job.config, job.dataset, job.init, job.loss_sha256)
-        try:
-            if count := damaged_lines(job.run / "metrics.jsonl"):
-                notes.append(f"{job.run / 'metrics.jsonl'} is damaged: {count} of its lines are skipped")
-        except UserError as error:
-            notes.append(str(error))
-        for sentence in notes:
-            job.display.say(f"note: {sentence}")
-        return record
+    def tick(self, sums: StepSums, signalled: bool) -> bool:
+        """Log the steps since the last tick and save what is due; returns whether any rank has received a signal."""
+        job, state = self.job, self.state
+        means, seconds, stop = sums.close(state, signalled)
+        images = sums.steps * state.config.train.batch
+        check_terms(state, means, state.images_seen - images, self.metrics)
+        for note in take_notes(job.dataset.images):
+            job.display.say(f"note: {note}")
+        state.progress.clock = clock_of(job)
+        self.schedule.tick(state, images, seconds)
+        self.log(means, images / seconds)
+        moved = self.schedule.move_end(state)
+        if self.schedule.snapshot_due(state):
+            self.save_milestone()
+        elif moved:
+            self.save(None, milestone=False)
+        return stop
 
-    record = dist.on_first(open_on_first)
-    return record, found
+    def log(self, means: dict[str, float], rate: float) -> None:
+        """Write a line of metrics.jsonl and show the progress; `rate` is in images a second."""
+        state, last = self.state, {"finished": True} if finished(self.state) else {}
+        self.metrics.write(
+            state.images_seen, clock=state.progress.clock, images_per_second=rate, end=state.end, **means, **last
+        )  # fmt: skip
+        left = self.schedule.seconds_left(state)
+        self.job.display.tick(state.images_seen, share_done(state), rate, left, means | self.scores)
 
+    def save_milestone(self) -> None:
+        """Save a snapshot with samples, findings and, if there is time for it, a score; raises Faulty."""
+        state, schedule = self.state, self.schedule
+        scored = schedule.time_for_score(state)
+        if self.live and not (scored or schedule.early):
+            self.job.display.say("note: no time is left for the live score of this snapshot")
+        schedule.snapshot_made(state, self.save(self.live if scored else None, milestone=True), scored)
+        if self.fault is not None and not finished(state):
+            self.close_log()
+            raise Faulty(state.images_seen, self.fault, self.job.run)
 
-def run_record(job: Job, batches: Batches, existing: dict[str, Any] | None) -> tuple[dict[str, Any], float | None]:
-    """The run's record for this call of `train`, and the seconds of a step if they were measured.
-
-    A resumed run keeps the precision, micro-batch and tick it has.
-    """
-    seconds: float | None = None
-    if existing is None:
-        activity = "measuring the speed of a step with the settings of this run"
-        with job.display.doing(activity, at_once=True):
-            bf16, micro_batch, seconds = probe_job(job, batches)
-        tick = job.config.train.batch * steps_per_tick(job.config, seconds)
-    else:
-        bf16, micro_batch, tick = existing["precision"] == "bf16", existing["micro_batch"], existing["tick"]
-    record = record_of(
-        job.config, job.asked, job.dataset, job.source, bf16, micro_batch, tick, job.init, job.loss_sha256
-    )
-    return record, seconds
-
-
-def initial_state(job: Job, record: dict[str, Any], found: checkpoint.Checkpoint | None) -> TrainState:
-    """Rank 0's state on every rank: that of the checkpoint, or the one before the first step.
-
-    Before the first step of a warm start, weights are copied from the model, and the record lists them.
-    """
-    config = job.config
-    state = TrainState.create(config, job.dataset.spec, job.device, record["precision"] == "bf16", job.loss_file)
-    state.micro_batch = config.train.micro_batch or record["micro_batch"]
-    state.progress.tick = record["tick"]
-    if found is not None:
-        checkpoint.restore(state, found)
-    elif job.warm_start is not None:
-        record["init"] = job.warm_start.copy_into(state)
-    if dist.world() > 1:
-        state.load(dist.broadcast_tensors(state.tensors()))
-        state.images_seen, progress = dist.broadcast([state.images_seen, asdict(state.progress)])
-        state.progress = Progress(**progress)
-    return state
-
-
-def open_schedule(job: Job, state: TrainState, live: LiveScore | None, image_seconds: float) -> Schedule:
-    """Estimate what snapshots cost, plan them, and say how many there will be."""
-    with job.display.doing("measuring what a snapshot takes"):
-        cost = dist.on_first(lambda: snapshot_cost(state, live))
-    state.progress.clock = clock_of(job)
-    start_up = float(dist.broadcast(job.clock.start_up))
-    schedule = Schedule(state, SnapshotCost(*cost), image_seconds, "snapshots" in job.given, start_up)
-    if dist.rank() == 0:
-        for line in describe_snapshots(state, schedule):
-            job.display.say(line)
-    return schedule
-
-
-def clock_of(job: Job) -> float:
-    """Seconds of the user's time that the run has taken, equal on all ranks."""
-    return float(dist.broadcast(job.clock.seconds()))
-
-
-def save_start(job: Job, state: TrainState, record: dict[str, Any], started_warm: bool) -> None:
-    """Write the record, and in a warm start a first checkpoint, which is kept, so that the run no longer needs the
-    model, not even for a replay."""
-    if started_warm:
-        state.progress.kept.append(0)
-        checkpoint.save(job.run, state, record)
-    write_record(job.run, record, job.dataset)
-
-
-def open_live_score(job: Job, state: TrainState) -> LiveScore | None:
-    if dist.rank() > 0 or finished(state):
-        return None
-    images = job.config.train.live_images
-    with job.display.doing("preparing the live score"):
-        live = LiveScore.open(job.dataset, job.config, job.device)
-    if live is None and images and (few := job.dataset.counts()["select"]):
-        job.display.say(f"note: no live score and no best generator: the select part has only {few} images")
-    return live
-
-
-def train_to_end(
-    job: Job,
-    state: TrainState,
-    record: dict[str, Any],
-    batches: Batches,
-    live: LiveScore | None,
-    metrics: TrackedMetrics,
-    schedule: Schedule,
-) -> None:
-    """Train until the planned end or a signal; log at each tick, and save a snapshot at the ticks where one is due."""
-    step, scores, faults = make_step(state), dict[str, float](), list[list[str]]()
-
-    def save(live: LiveScore | None, milestone: bool) -> float:
+    def save(self, live: LiveScore | None, milestone: bool) -> float:
         """Save a snapshot -> seconds that it took."""
-        check_tensors(state, metrics)
-        score, found = save_snapshot(job.run, state, record, job.dataset, live, metrics, job.display, milestone)
-        scores.update(score)
+        job, state = self.job, self.state
+        check_tensors(state, self.metrics)
+        score, found = save_snapshot(
+            job.run, state, self.record, job.dataset, live, self.metrics, job.display, milestone
+        )  # fmt: skip
+        self.scores |= score
         if milestone and dist.rank() == 0:
-            show_grid(job, state, metrics)
+            show_grid(job, state, self.metrics)
         wanted = job.config.train.stop_on
-        faults.extend(dist.broadcast([[*finding] for finding in found if wanted and is_wanted(finding, wanted)]))
+        faults = dist.broadcast([[*finding] for finding in found if wanted and is_wanted(finding, wanted)])
+        if faults and self.fault is None:
+            self.fault = Finding(*faults[0])
         before, state.progress.clock = state.progress.clock, clock_of(job)
         return state.progress.clock - before
 
-    sums = StepSums(job.clock)
-    job.display.training()
-    with catch_signals() as received:
-        while not finished(state):
-            sums.add(train_batch(state, batches, step))
-            stop = bool(received) and dist.world() == 1  # several ranks agree at ticks
-            if not (stop or finished(state) or state.images_seen % state.progress.tick == 0):
-                continue
-            means, seconds, stop = sums.close(state, bool(received))
-            images = sums.steps * state.config.train.batch
-            check_terms(state, means, state.images_seen - images, metrics)
-            for note in take_notes(job.dataset.images):
-                job.display.say(f"note: {note}")
-            state.progress.clock = clock_of(job)
-            schedule.tick(state, images, seconds)
-            log_tick(job, state, images / seconds, means, scores, metrics, schedule)
-            moved = schedule.move_end(state)
-            if schedule.snapshot_due(state):
-                scored = schedule.time_for_score(state)
-                if live and not (scored or schedule.early):
-                    job.display.say("note: no time is left for the live score of this snapshot")
-                schedule.snapshot_made(state, save(live if scored else None, milestone=True), scored)
-                if faults and not finished(state):
-                    with noted("the log", job.display):
-                        metrics.close()
-                    raise Faulty(state.images_seen, Finding(*faults[0]), job.run)
-            elif moved:
-                save(None, milestone=False)
-            if stop and not finished(state):
-                job.display.say("stopping: saving the run")
-                save(None, milestone=False)
-                with noted("the log", job.display):
-                    metrics.close()
-                text = f"stopped at {state.images_seen:,} images; everything is saved"
-                raise Stopped(text, received[0] if received else signal.SIGTERM, job.run)
-            sums = StepSums(job.clock)
+    def close_log(self) -> None:
+        with noted("the log", self.job.display):
+            self.metrics.close()
 
 
 def show_grid(job: Job, state: TrainState, metrics: TrackedMetrics) -> None:
@@ -428,23 +304,6 @@ class StepSums:
         agreed = torch.tensor([self.clock.seconds() - self.begun, float(signalled)], device=state.device)
         seconds, stop = dist.average(agreed).tolist()
         return means, seconds, stop > 0
-
-
-def log_tick(
-    job: Job,
-    state: TrainState,
-    rate: float,
-    means: dict[str, float],
-    scores: dict[str, float],
-    metrics: Metrics,
-    schedule: Schedule,
-) -> None:
-    """Write a line of metrics.jsonl and show the progress; `rate` is in images a second."""
-    last = {"finished": True} if finished(state) else {}
-    metrics.write(
-        state.images_seen, clock=state.progress.clock, images_per_second=rate, end=state.end, **means, **last
-    )  # fmt: skip
-    job.display.tick(state.images_seen, share_done(state), rate, schedule.seconds_left(state), means | scores)
 
 
 def check_terms(state: TrainState, means: dict[str, float], since: int, metrics: Metrics) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 
-from ptarmigan.config import parse_time
+from ptarmigan.config.values import parse_time
 from ptarmigan.core import dist
 from ptarmigan.core.console import duration
 from ptarmigan.core.types import counted
@@ -14,34 +15,36 @@ from ptarmigan.game.state import TrainState
 from ptarmigan.generator.generator import MAX_ROWS
 from ptarmigan.sharing.report import NAME
 from ptarmigan.training import checkpoint
-from ptarmigan.training.auto import Choice, expectation
+from ptarmigan.training.auto import Choice, advice, expectation
 from ptarmigan.training.budget import SNAPSHOT_SHARE, Schedule, finished, snapshots_due
-from ptarmigan.training.snapshot import LATEST
+from ptarmigan.training.outputs import LATEST
 
 
 def describe(
     run: Path, state: TrainState, choice: Choice | None, seconds: float | None, found: bool, say: Callable[[str], None]
 ) -> None:
-    """Print the settings that `auto` chose, its reasons and what to expect, and whether the run is new.
+    """Print the settings, what to expect of those that `auto` chose, and whether the run is new.
 
     `seconds` is the time of a step, if it was measured.
     """
     spec, config = state.spec, state.config
     augment = config.data.augment
     changed = "" if augment == "none" else f", augmentation {describe_policy(augment, spec.channels)}"
+    chosen = state.micro_batch and not config.train.micro_batch
+    parts = f" in parts of {state.micro_batch}, because more do not fit in memory at once" if chosen else ""
     say(
         f"recipe {config.recipe}: {config.loss.loss} loss, conditioning {config.model.conditioning}"
-        f"{changed}, batch {config.train.batch}, on {state.device} in {'bf16' if state.bf16 else 'fp32'}"
+        f"{changed}, batch {config.train.batch}{parts}, on {state.device} in {'bf16' if state.bf16 else 'fp32'}"
         + (f", {dist.world()} ranks" if dist.world() > 1 else "")
     )
     if config.model.conditioning != "none" and spec.classes > MAX_ROWS:
         say(f"  each grid of samples shows {MAX_ROWS} of the {spec.classes:,} classes, evenly spread")
-    for line in choice.reasons if choice else []:
-        say(f"  {line}")
     if choice and seconds:
         say(f"  {expectation(choice.setting, config.train.batch / seconds)}")
+        if smaller := advice(choice.setting):
+            say(f"  {smaller}")
     if not found:
-        say(f"a new run in {run}")
+        say(f"a new run in {run}; for the reasons and all notes: ptarmigan info {shlex.quote(str(run))}")
     elif finished(state):
         say(f"{run} is finished at {state.images_seen:,} images; a longer --time or --images trains it further")
     else:
@@ -56,7 +59,7 @@ def describe_snapshots(state: TrainState, schedule: Schedule) -> list[str]:
     count = (train.snapshots or 0) - snapshots_due(state) if schedule.exact else schedule.left
     size = f"a checkpoint takes {checkpoint.size(state) / 1e6:.3g} MB, and the newest {train.keep} are kept"
     cost = f"about {duration(max(1.0, schedule.cost))}" + (" each" if count > 1 else "")
-    lines = [f"{counted(count, 'snapshot')}, {cost}; {size}"]
+    lines = [f"{counted(count, 'snapshot')}, taking {cost}; {size}"]
     if count < schedule.given and not schedule.exact:
         lines.append(
             f"note: {counted(count, 'snapshot')} instead of {schedule.given}, because together they may take at most "

@@ -15,18 +15,21 @@ import torch.nn.functional as F
 
 from ptarmigan.config import Config
 from ptarmigan.core import dist
-from ptarmigan.core.devices import computes_bf16, out_of_memory
+from ptarmigan.core.devices import computes_bf16, free_memory, out_of_memory
 from ptarmigan.core.types import ImageSpec, UserError
 from ptarmigan.game.batch import rank_batch
+from ptarmigan.game.memory import KERNELS_ON_CPU, step_bytes
 from ptarmigan.game.state import TrainState
 from ptarmigan.generator.generator import MAX_ROWS, generate_images
 from ptarmigan.losses.custom import LossFile
 from ptarmigan.training import checkpoint
-from ptarmigan.training.snapshot import GRID_COLUMNS, STATISTICS_IMAGES, LiveScore
+from ptarmigan.training.outputs import GRID_COLUMNS
+from ptarmigan.training.snapshot import STATISTICS_IMAGES, LiveScore
 
 PROBE_SECONDS = 1.0  # the environment's PTARMIGAN_PROBE_SECONDS overrides it; 0: one step in each precision
 LONG_SECONDS = 4.0  # if the first steps on a CPU take longer, they are the measurement
 MUCH_SLOWER = 3.0  # a bf16 convolution that takes so many times as long as in fp32 ends the trial of bf16
+MAPS = 100  # maps of an image's size and of --width channels, more than a step of any network keeps for an image
 SAMPLE = 8  # images generated and scored to estimate what a snapshot takes
 DISK_SPEED = 150e6  # bytes per second at which a checkpoint is taken to be written
 FILE_SECONDS = 0.3  # that a snapshot's other files are taken to need
@@ -107,11 +110,30 @@ def fitting_micro_batch(micro_batch: int, state: TrainState, step_of: StepOf) ->
     state.micro_batch = micro_batch
     try:
         with report_out_of_memory(state):
+            check_memory(state)
             return micro_batch, time_step(state, step_of(state))
     except OutOfMemory:
         if state.config.train.micro_batch or dist.world() > 1 or smaller_micro_batch(state) == 0:
             raise
     return fitting_micro_batch(smaller_micro_batch(state), state, step_of)
+
+
+def check_memory(state: TrainState) -> None:
+    """Raise MemoryError if a step does not fit in a CPU's free memory: the system would end the process for that.
+
+    Several ranks are not checked, since how many share the memory is not known.
+    """
+    free = free_memory() if state.device.type == "cpu" and dist.world() == 1 else None
+    if free is None:
+        return
+    config, spec, images = state.config, state.spec, images_at_once(state)
+    weights = sum(weight.nbytes for network in (state.G, state.D, state.ema) for weight in network.parameters())
+    pixels = 4 * spec.height * spec.width  # bytes of one channel
+    if 4 * weights + MAPS * config.model.width * pixels * config.train.batch <= free:
+        return
+    waiting = 3 * spec.channels * pixels * (config.train.batch - images)  # real, fake and gradients of other parts
+    if KERNELS_ON_CPU * step_bytes(config, spec, images) + waiting > free + weights:
+        raise MemoryError
 
 
 def snapshot_cost(state: TrainState, live: LiveScore | None) -> tuple[float, float]:

@@ -15,7 +15,9 @@ from typing import Any, NamedTuple
 import torch
 from filelock import FileLock, Timeout
 
-from ptarmigan.config import CHOSEN, RECIPES, UNTRACKED, Config, config_of
+from ptarmigan.config import Config, config_of
+from ptarmigan.config.recipes import CHOSEN, RECIPES
+from ptarmigan.config.sections import UNTRACKED
 from ptarmigan.core import dist
 from ptarmigan.core.files import FORMAT, Damaged, load_json, make_folder, save_json
 from ptarmigan.core.records import Owner, check
@@ -184,20 +186,7 @@ def open_run(
     UserError if the run has another config, loss file, data or warm start (it names the differences), or if it has
     checkpoints but no good one.
     """
-    found, notes = checkpoint.newest(run)
-    if notes and found is None:
-        raise UserError(
-            f"no good checkpoint is left in {run}: {'; '.join(notes)}. Start a new run with another --out",
-            "no-good-checkpoint",
-        )
-    if found is not None:
-        notes = [f"{sentence}; using {found.path.name}" for sentence in notes]
-    if found is None and (kept := [name for name in ("generator", "best", "samples") if any_in(run / name)]):
-        raise UserError(
-            f"{run} has no checkpoint, and a new run in it would overwrite its {' and '.join(kept)}: name another "
-            f"--out{f', with --from {run} to start from its generator' if kept[0] == 'generator' else ''}",
-            "no-good-checkpoint",
-        )
+    found, notes = newest_good(run)
     record: dict[str, Any] | None = None
     try:
         record = load_run_record(run) if found or (run / "config.json").exists() else None
@@ -219,6 +208,28 @@ def open_run(
     if found is not None and (note := machine_changed(record or {})):
         notes.append(note)
     return OpenedRun(record, found, notes)
+
+
+def newest_good(run: Path) -> tuple[Checkpoint | None, list[str]]:
+    """A run's newest good checkpoint, None for a new run, and a sentence for each damaged newer one.
+
+    Raises UserError if there are checkpoints and none is good, or outputs without a checkpoint.
+    """
+    found, notes = checkpoint.newest(run)
+    if notes and found is None:
+        raise UserError(
+            f"no good checkpoint is left in {run}: {'; '.join(notes)}. Start a new run with another --out",
+            "no-good-checkpoint",
+        )
+    if found is not None:
+        notes = [f"{sentence}; using {found.path.name}" for sentence in notes]
+    if found is None and (kept := [name for name in ("generator", "best", "samples") if any_in(run / name)]):
+        raise UserError(
+            f"{run} has no checkpoint, and a new run in it would overwrite its {' and '.join(kept)}: name another "
+            f"--out{f', with --from {run} to start from its generator' if kept[0] == 'generator' else ''}",
+            "no-good-checkpoint",
+        )
+    return found, notes
 
 
 def any_in(folder: Path) -> bool:

@@ -23,7 +23,8 @@ from ptarmigan.losses.custom import LossFile, open_loss
 from ptarmigan.training.auto import with_fields
 from ptarmigan.training.budget import DEFAULT_TIME
 from ptarmigan.training.run_folder import MARKER, new_run
-from ptarmigan.training.warm_start import WarmStart, chosen_start, is_scratch
+from ptarmigan.training.source_model import BASE
+from ptarmigan.training.warm_start import WarmStart, is_scratch, starts_from_base
 
 SHOWN_CLASSES = 10
 DECODING = "decoding images"  # what data/ calls the work that its cache spares the next run
@@ -43,6 +44,7 @@ class Job:
     device: torch.device
     display: Display
     clock: Clock
+    notes: tuple[str, ...]  # on the data
 
     @property
     def given(self) -> set[str]:
@@ -85,25 +87,33 @@ def open_job(
     given_loss = flatten(asked).get("loss", config.loss.loss)
     if given_loss != config.loss.loss and loss_file is None:
         display.say(f"loss {given_loss} is {config.loss.loss} here")
+    dataset = read_images(data, config, display, clock)
+    notes = (*dataset.notices, *summary(dataset))
+    if existing is None or not (existing / "config.json").exists():  # they were said when the run started
+        for notice in notes:
+            display.note(notice)
+    if note := conditioning_dropped(config, asked, dataset):
+        display.say(f"note: {note}")
+    given, spec = given_fields(asked), dataset.spec
+    if init is None and dist.on_first(lambda: starts_from_base(existing, config, given, spec, device.type)):
+        warm_start = WarmStart.find(BASE, existing, asked)
+        config = with_fields(config, warm_start.record["shape"])
+    config = fit_to_data(config, dataset)
+    source = str(dataset.source.root) if isinstance(data, Dataset) else str(data or "embedded")
+    source = url_of(source) or source
+    run = Path(dist.on_first(lambda: str(out or new_run(dataset.name))))
+    return Job(run, config, asked, dataset, source, warm_start, loss_file, device, display, clock, notes)
+
+
+def read_images(data: Path | Dataset | None, config: Config, display: Display, clock: Clock) -> Dataset:
+    """The images; prints what was found, and how long it took to prepare them where that was long."""
     with dist.first_of_each_machine(), display.doing("reading the data"):
         dataset, seconds = open_timed(data, config, display, clock)
     if seconds >= 1:
         display.say(f"preparing the images took {duration(seconds)}, which the budget of time leaves out")
     for line in describe_data(dataset):
         display.say(line)
-    if note := conditioning_dropped(config, asked, dataset):
-        display.say(f"note: {note}")
-    start = None
-    if init is None:
-        start = dist.on_first(lambda: chosen_start(existing, config, given_fields(asked), dataset.spec, device.type))
-    if start is not None:
-        warm_start = WarmStart.find(start, existing, asked)
-        config = with_fields(config, warm_start.record["shape"])
-    config = fit_to_data(config, dataset)
-    source = str(dataset.source.root) if isinstance(data, Dataset) else str(data or "embedded")
-    source = url_of(source) or source
-    run = Path(dist.on_first(lambda: str(out or new_run(dataset.name))))
-    return Job(run, config, asked, dataset, source, warm_start, loss_file, device, display, clock)
+    return dataset
 
 
 def open_timed(data: Path | Dataset | None, config: Config, display: Display, clock: Clock) -> tuple[Dataset, float]:
@@ -130,15 +140,14 @@ def looks_like_run(folder: Path) -> bool:
 
 
 def describe_data(dataset: Dataset) -> list[str]:
-    """What was found, the training images of each class, the size and the parts, and the notices, a line each."""
+    """What was found, the training images of each class, the size and the parts, a line each."""
     spec = dataset.spec
     size = f"{spec.height}x{spec.width} {({1: 'grey', 3: 'RGB', 4: 'RGBA'})[spec.channels]}"
     parts = ", ".join(f"{count:,} {name}" for name, count in dataset.counts().items() if count)
     images = f"images of {size}: {parts}"
     named = [f"{name} ({count:,})" for name, count in dataset.class_counts().items()]
     classes = f"training images by class: {shorten(named, SHOWN_CLASSES)}"
-    notices = [*dataset.notices, *summary(dataset)]
-    return [dataset.understood, classes, images, *(f"note: {notice}" for notice in notices)]
+    return [dataset.understood, classes, images]
 
 
 def conditioning_dropped(config: Config, asked: dict[str, Any], dataset: Dataset) -> str | None:

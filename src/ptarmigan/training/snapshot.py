@@ -1,10 +1,8 @@
-"""Write a snapshot: the live score, the checkpoint, and then generator, grid of samples, best generator and report."""
+"""Save a snapshot: the live score, the findings and the checkpoint, and then what is made from it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +14,8 @@ from torch import Tensor
 from ptarmigan.config import Config
 from ptarmigan.core import dist, seeding
 from ptarmigan.core.console import Display
-from ptarmigan.core.files import Damaged, load_header, make_folder, write_atomic
 from ptarmigan.core.log import Metrics, read_rows
-from ptarmigan.core.types import Batch, UserError
+from ptarmigan.core.types import UserError
 from ptarmigan.data import SELECT, Dataset
 from ptarmigan.data.batches import ClassOrder, to_float
 from ptarmigan.data.split import MIN_SELECT
@@ -31,26 +28,17 @@ from ptarmigan.evaluation.features.cache import cached_features
 from ptarmigan.evaluation.metrics import JackknifedKid
 from ptarmigan.game.progress import Progress
 from ptarmigan.game.state import TrainState
-from ptarmigan.generator.export import export_generator
-from ptarmigan.generator.generator import TrainedGenerator, generate_images, grid_classes, save_grid
-from ptarmigan.generator.header import header_of
+from ptarmigan.generator.generator import at_once, generate_images
 from ptarmigan.networks.layers import recalibrate_batch_norm
-from ptarmigan.sharing.report import NAME as REPORT
-from ptarmigan.sharing.report import page
 from ptarmigan.training import checkpoint
 from ptarmigan.training.budget import finished
+from ptarmigan.training.outputs import BEST, Failures, describe_failures, noted, write_outputs
 
-GRID_COLUMNS = 10
-LATEST = "latest.png"  # a copy of the newest grid
 STATISTICS_IMAGES = 2048  # generated images from which batch norm's statistics are computed
 MAX_SELECT = 1000  # images of the select part that are used
-CHUNK = 256  # images that D judges at once
-LAST = "the last"  # how a generator of the run was selected
-BEST = "the best generator"
-RULE = "the last snapshot whose KID to the select part is not above the least by more than its noise"
 NOISE = 3.0  # standard errors of the difference: the least of many noisy scores is itself below its expectation
 
-Failures = dict[str, Exception]  # what could not be written -> why
+Judged = tuple[NDArray[np.uint8], NDArray[np.int64]]  # images [N, H, W, C] and their labels [N], for D
 
 
 @dataclass(frozen=True)
@@ -63,8 +51,8 @@ class LiveScore:
     extractor: Extractor
     real: Reference  # images of the select part
     labels: NDArray[np.int64]  # of the generated images: the labels of those images, repeated as needed
-    train: Batch  # as many images of the train part
-    select: Batch  # the images of the select part, as D takes them
+    train: Judged  # as many images of the train part
+    select: Judged  # the images of the select part
 
     @classmethod
     def open(cls, dataset: Dataset, config: Config, device: torch.device) -> LiveScore | None:
@@ -86,8 +74,9 @@ class LiveScore:
             dataset.spec.classes if conditional else 1, small_images(dataset.images, in_train),
         )  # fmt: skip
         return cls(
-            extractor, real, dataset.labels[np.resize(used, images)], batch(dataset, trained), batch(dataset, used)
-        )
+            extractor, real, dataset.labels[np.resize(used, images)],
+            (dataset.images[trained], dataset.labels[trained]), (real.images, dataset.labels[used]),
+        )  # fmt: skip
 
     def score(self, state: TrainState) -> tuple[JackknifedKid, dict[str, float]]:
         """KID of G's moving average, and the statistics that findings use; its batch norm must be up to date."""
@@ -96,24 +85,20 @@ class LiveScore:
         of_images = self.extractor(images)
         labels = self.labels if self.real.classes > 1 else np.zeros_like(self.labels)
         statistics = self.real.statistics(images, of_images, labels)
-        fake = Batch(to_float(torch.from_numpy(images)), torch.from_numpy(self.labels))
-        gap = d_gap(*(d_logits(state, of) for of in (self.train, self.select, fake)))
+        gap = d_gap(*(d_logits(state, *of) for of in (self.train, self.select, (images, self.labels))))
         if gap is not None:
             statistics["d_gap"] = gap
         return metrics.kid_with_noise(self.real.features, of_images), statistics
 
 
-def batch(dataset: Dataset, indices: NDArray[np.int64]) -> Batch:
-    return Batch(to_float(torch.from_numpy(dataset.images[indices])), torch.from_numpy(dataset.labels[indices]))
-
-
 @torch.no_grad()
-def d_logits(state: TrainState, given: Batch) -> Tensor:
-    """D's logits [N] on the CPU, on white, without augmentation and dropout."""
-    parts = zip(torch.split(given.images, CHUNK), torch.split(given.labels, CHUNK), strict=True)
+def d_logits(state: TrainState, images: NDArray[np.uint8], labels: NDArray[np.int64]) -> Tensor:
+    """D's logits [N] on the CPU for images uint8 [N, H, W, C], on white, without augmentation and dropout."""
+    size = at_once(*images.shape[1:3])
+    parts = zip(*(torch.split(torch.from_numpy(of), size) for of in (images, labels)), strict=True)
     with state.autocast():
         return torch.cat(
-            [state.D(x[:, :3].to(state.device), y.to(state.device)).logits.float().cpu() for x, y in parts]
+            [state.D(to_float(x)[:, :3].to(state.device), y.to(state.device)).logits.float().cpu() for x, y in parts]
         )
 
 
@@ -135,36 +120,13 @@ def save_snapshot(
 
     Raises UserError if the ranks do not hold the same weights, or the last checkpoint cannot be written.
     """
-    if dist.world() > 1 and (others := dist.differing(state.digest())):
-        raise UserError(
-            f"the weights of ranks {others} differ from rank 0's at {state.images_seen:,} images, so nothing is saved: "
-            "the machines compute differently, or one has faulty memory",
-            "ranks-differ",
-        )
+    check_ranks_agree(state)
     if dist.rank() > 0:
         return {}, []
     with display.doing("computing the statistics of batch norm"):
         settle_batch_norm(state, dataset)
-    progress, scores, found = state.progress, dict[str, float](), list[Finding]()
-    best_before = (
-        progress.best_kid, progress.best_error, progress.best_images, progress.least_kid, progress.least_left_out,
-    )  # fmt: skip
-    if milestone:
-        progress.shown_at = state.images_seen
-        row: dict[str, Any] = {}
-        if live is not None:
-            with noted("the live score", display), display.doing(f"scoring {len(live.labels):,} images"):
-                score, statistics = live.score(state)
-                scores["select_kid"] = score.kid
-                row = {"select_kid": score.kid, "select_kid_error": score.error, **statistics}
-                choose_best(progress, state.images_seen, score)
-        with noted("the diagnosis", display):
-            judged = log_so_far(run, state, row, len(dataset.indices()))
-            found = findings(judged)
-            row["findings"] = [finding.name for finding in found]
-            more = f"; for what to do: ptarmigan diagnose {run}" if found else ""
-            display.say(f"verdict at {state.images_seen:,} images: {verdict(judged, found)}{more}")
-        log.write(state.images_seen, **row)
+    before = replace(state.progress)
+    scores, found = judge(run, state, dataset, live, log, display) if milestone else ({}, [])
     failed: Failures = {}
     unsaved: UserError | None = None
     try:
@@ -174,9 +136,7 @@ def save_snapshot(
         failed["the checkpoint"] = unsaved = error
     failed |= write_outputs(run, state, dataset, display)
     if BEST in failed:
-        (  # so that a later generator may become the best
-            progress.best_kid, progress.best_error, progress.best_images, progress.least_kid, progress.least_left_out,
-        ) = best_before  # fmt: skip
+        state.progress.take_best(before)  # so that a later generator may become the best
     if unsaved is not None and (finished(state) or not milestone):
         text = f"{unsaved}; what was trained since the last checkpoint, up to {state.images_seen:,} images, is lost"
         lost = UserError(text, unsaved.code)
@@ -185,6 +145,38 @@ def save_snapshot(
     if failed:
         last = "" if finished(state) else "; training goes on, and the next snapshot tries again"
         display.say(f"note: {describe_failures(failed)}{last}")
+    return scores, found
+
+
+def check_ranks_agree(state: TrainState) -> None:
+    """Raise UserError if a rank's weights differ from rank 0's."""
+    if dist.world() > 1 and (others := dist.differing(state.digest())):
+        raise UserError(
+            f"the weights of ranks {others} differ from rank 0's at {state.images_seen:,} images, so nothing is saved: "
+            "the machines compute differently, or one has faulty memory",
+            "ranks-differ",
+        )
+
+
+def judge(
+    run: Path, state: TrainState, dataset: Dataset, live: LiveScore | None, log: Metrics, display: Display
+) -> tuple[dict[str, float], list[Finding]]:
+    """Score the generator and diagnose the run up to here, log both, and print the verdict."""
+    progress, row, scores, found = state.progress, dict[str, Any](), dict[str, float](), list[Finding]()
+    progress.shown_at = state.images_seen
+    if live is not None:
+        with noted("the live score", display), display.doing(f"scoring {len(live.labels):,} images"):
+            score, statistics = live.score(state)
+            scores["select_kid"] = score.kid
+            row = {"select_kid": score.kid, "select_kid_error": score.error, **statistics}
+            choose_best(progress, state.images_seen, score)
+    with noted("the diagnosis", display):
+        judged = log_so_far(run, state, row, len(dataset.indices()))
+        found = findings(judged)
+        row["findings"] = [finding.name for finding in found]
+        more = f"; for what to do: ptarmigan diagnose {run}" if found else ""
+        display.say(f"verdict at {state.images_seen:,} images: {verdict(judged, found)}{more}")
+    log.write(state.images_seen, **row)
     return scores, found
 
 
@@ -212,83 +204,6 @@ def choose_best(progress: Progress, images_seen: int, score: JackknifedKid) -> N
         progress.least_kid, progress.least_left_out = score
 
 
-def write_outputs(run: Path, state: TrainState, dataset: Dataset, display: Display) -> Failures:
-    """Write what is made from the newest checkpoint, as far as it is missing: generator, grid of samples, best;
-    and the report of the run.
-
-    Where one cannot be written, the others are written all the same; returns those that failed.
-    """
-    progress, seen = state.progress, state.images_seen
-    failed: Failures = {}
-    with attempted("the generator", failed), display.doing("writing the generator"):
-        if not exported(run / "generator", seen):
-            export_average(run / "generator", state, dataset, LAST)
-    with attempted("the grid of samples", failed), display.doing("writing the grid of samples"):
-        if progress.shown_at == seen and not samples_path(run, seen).exists():
-            if "the generator" in failed:  # whose SHA-256 the grid names
-                raise failed["the generator"]
-            save_samples(run, state, dataset)
-    with attempted(BEST, failed):
-        if progress.best_kid is not None and progress.best_images == seen and not exported(run / "best", seen):
-            export_average(run / "best", state, dataset, RULE)
-    with attempted("the report", failed), display.doing("writing the report"):
-        write_atomic(run / REPORT, page(run).encode())
-    return failed
-
-
-@contextmanager
-def attempted(what: str, failed: Failures) -> Iterator[None]:
-    """Add an exception of the block to `failed`."""
-    try:
-        yield
-    except Exception as error:
-        failed[what] = error
-
-
-def describe_failures(failed: Failures) -> str:
-    """What could not be written and why, with each of the system's reasons once."""
-    reasons: dict[object, str] = {}
-    for error in failed.values():
-        reasons.setdefault(getattr(error.__cause__, "errno", None) or str(error), reason(error))
-    return f"not written: {', '.join(failed)} ({'; '.join(reasons.values())})"
-
-
-def reason(error: Exception) -> str:
-    text = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
-    return " ".join(text.split())
-
-
-@contextmanager
-def noted(what: str, display: Display) -> Iterator[None]:
-    """Note an exception of something that a run can do without."""
-    try:
-        yield
-    except Exception as error:
-        display.say(f"note: {what} failed, and training goes on: {reason(error)}")
-
-
-def samples_path(run: Path, images_seen: int) -> Path:
-    return run / "samples" / f"{images_seen:09d}.png"
-
-
-def save_samples(run: Path, state: TrainState, dataset: Dataset) -> None:
-    """Write RUN/samples/IMAGES.png and latest.png: images of fixed latents, a row for each class or for 32 of them."""
-    config = state.config
-    sha256 = load_header(run / "generator" / "model.safetensors").meta["sha256"]
-    generator = TrainedGenerator(
-        state.ema, config, state.spec, state.images_seen, dataset.fingerprint, LAST, {}, sha256
-    )
-    conditional = config.model.conditioning != "none"
-    n, seed = GRID_COLUMNS if conditional else GRID_COLUMNS**2, config.train.seed
-    classes = np.array(grid_classes(state.spec.classes) if conditional else [0])
-    labels = np.repeat(classes, n)
-    images = generate_images(state.ema, config.model, labels, np.tile(np.arange(n), len(classes)), seed)
-    latest = run / "samples" / LATEST
-    make_folder(latest.parent)
-    save_grid(generator, images, labels, latest, seed)  # first, because the numbered file says that both are there
-    write_atomic(samples_path(run, state.images_seen), latest.read_bytes())
-
-
 def settle_batch_norm(state: TrainState, dataset: Dataset) -> None:
     """Give the moving average of G batch norm statistics of its own, from generated images."""
     train, model = state.config.train, state.config.model
@@ -300,23 +215,5 @@ def settle_batch_norm(state: TrainState, dataset: Dataset) -> None:
     else:
         order = seeding.permute(train.seed, "settle", 0, indices % len(members), len(members))
     labels = torch.from_numpy(dataset.labels[members[order]]).to(state.device)
-    recalibrate_batch_norm(state.ema, zip(torch.split(z, 256), torch.split(labels, 256), strict=True))
-
-
-def export_average(folder: Path, state: TrainState, dataset: Dataset, selection: str) -> str:
-    """Write the moving average of G, whose batch norm statistics must be up to date; returns its SHA-256."""
-    return export_generator(
-        folder, state.ema, state.config, state.spec, state.images_seen, dataset.fingerprint, selection,
-        state.loss_file.sha256 if state.loss_file else None,
-    )  # fmt: skip
-
-
-def exported(folder: Path, images_seen: int) -> bool:
-    """Whether a generator folder is whole, and of at least so many images seen."""
-    try:
-        path = folder / "model.safetensors"
-        header = header_of(path, load_header(path).meta)
-        texts = [(folder / name).read_text(encoding="utf-8", errors="replace") for name in ("config.json", "README.md")]
-        return header.images_seen >= images_seen and all(header.sha256 in text for text in texts)
-    except (Damaged, OSError):
-        return False
+    size = at_once(state.spec.height, state.spec.width)
+    recalibrate_batch_norm(state.ema, zip(torch.split(z, size), torch.split(labels, size), strict=True))

@@ -15,109 +15,26 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ptarmigan.config import OF_DCGAN, Config, Model, flatten
+from ptarmigan.config import Config, Model, flatten
+from ptarmigan.config.sections import OF_DCGAN
 from ptarmigan.core import dist
-from ptarmigan.core.files import Damaged
-from ptarmigan.core.tensor_files import load_tensors
 from ptarmigan.core.types import ImageSpec, UserError, shorten
 from ptarmigan.game.state import TrainState
-from ptarmigan.generator import generator as sampling
-from ptarmigan.generator.header import config_and_spec, header_of
 from ptarmigan.networks import build, without_weights
 from ptarmigan.networks.layers import FIRST_POWER_ITERATIONS, power_iteration, sides
 from ptarmigan.training import checkpoint
 from ptarmigan.training.auto import LARGE_PIXELS
 from ptarmigan.training.run_folder import read_record
+from ptarmigan.training.source_model import BASE, SourceModel, base_exists, is_base
 
 SHAPE_FIELDS = (
     "network", "width", "latent_dim", "class_dim", "least_side", "g_blocks", "g_modulation", "resampling", "latent",
     "size", "channels", "conditioning", "d_norm",
 )  # fmt: skip
-BASE = Path("base")  # what --from calls the model that comes with ptarmigan
 SCRATCH = Path("none")  # what --from calls random weights
-BASE_FILE = Path(__file__).parents[1] / "assets" / "base.safetensors"  # tools/base/pack.py writes it
 BASE_PIXELS = 128 * 128  # up to which `auto` starts from the base; measured at 48x64 and 64x64
 MODES = {1: "grey", 3: "RGB", 4: "RGBA"}
 SHOWN = 3  # tensors named on the terminal; config.json names all
-
-
-@dataclass(frozen=True)
-class SourceModel:
-    """The model to start from: a run's newest good checkpoint, a generator, checked against its header, or the base."""
-
-    path: Path
-    has_discriminator: bool  # a run has D and the live G; a generator has the moving average of G alone
-    config: Config
-    spec: ImageSpec
-    images_seen: int
-    sha256: str
-    tensors: dict[str, Tensor]  # those of G, ema and D, by their names in TrainState.tensors
-    notes: tuple[str, ...]  # a sentence for each damaged newer checkpoint
-
-    @classmethod
-    def open(cls, path: Path) -> SourceModel:
-        """Read a model; raises UserError if there is none, it is damaged, or it has a NaN or infinite value.
-
-        The path `base` is the model that comes with ptarmigan, unless there is a file or folder of this name.
-        """
-        if is_base(path):
-            return cls.from_base()
-        source = cls.from_run(path) if checkpoint.checkpoints(path) else cls.from_generator(path)
-        if name := sampling.first_not_finite(source.tensors):
-            raise UserError(f"from: {name} in {path} has NaN or infinite values: name another model", "model-invalid")
-        return source
-
-    @classmethod
-    def from_run(cls, run: Path) -> SourceModel:
-        found, damaged = checkpoint.newest(run)
-        if found is None:
-            raise UserError(
-                f"from: no good checkpoint is left in {run}: {'; '.join(damaged)}. To start from its G alone, name "
-                f"{run / 'generator'}",
-                "no-good-checkpoint",
-            )
-        try:
-            config, spec = config_and_spec(found.path, found.meta["record"])
-            with without_weights():
-                G, D = build(spec, config.model, config.train.seed)
-            tensors: dict[str, Tensor] = {}
-            for player, network in (("G", G), ("D", D), ("ema", G)):
-                prefix = f"{player}."
-                own = {name.removeprefix(prefix): t for name, t in found.tensors.items() if name.startswith(prefix)}
-                sampling.assign_tensors(found.path, network, own)
-                tensors |= {prefix + name: tensor for name, tensor in own.items()}
-        except Damaged as error:
-            raise UserError(f"from: {error}", "model-invalid") from None
-        notes = tuple(f"{sentence}; using {found.path.name}" for sentence in damaged)
-        return cls(run, True, config, spec, found.meta["images_seen"], found.meta["sha256"], tensors, notes)
-
-    @classmethod
-    def from_generator(cls, path: Path) -> SourceModel:
-        generator = sampling.load(path)
-        state = generator.network.state_dict()
-        tensors = {f"{player}.{name}": tensor for player in ("G", "ema") for name, tensor in state.items()}
-        return cls(
-            path, False, generator.config, generator.spec, generator.images_seen, generator.sha256, tensors, ()
-        )  # fmt: skip
-
-    @classmethod
-    def from_base(cls) -> SourceModel:
-        """The model that comes with ptarmigan: the moving average of G, and D, stored in fp16."""
-        if not BASE_FILE.exists():
-            text = "from: this installation of ptarmigan has no base model: leave --from out, or name a run"
-            raise UserError(text, "path-not-found")
-        try:
-            stored, meta = load_tensors(BASE_FILE)
-            header = header_of(BASE_FILE, meta)
-        except Damaged as error:
-            raise UserError(f"from: {error}: install ptarmigan again", "model-invalid") from None
-        tensors = {name: tensor.float() for name, tensor in stored.items()}
-        tensors |= {f"ema.{name[2:]}": tensor for name, tensor in tensors.items() if name.startswith("G.")}
-        return cls(BASE, True, header.config, header.spec, header.images_seen, header.sha256, tensors, ())
-
-
-def is_base(path: Path) -> bool:
-    return path == BASE and not path.exists()
 
 
 def is_scratch(path: Path) -> bool:
@@ -125,8 +42,8 @@ def is_scratch(path: Path) -> bool:
     return path is SCRATCH or (path == SCRATCH and not path.exists())
 
 
-def chosen_start(run: Path | None, config: Config, given: Set[str], spec: ImageSpec, device: str) -> Path | None:
-    """The model that a run starts from if none is named: BASE where it was measured to help, else None.
+def starts_from_base(run: Path | None, config: Config, given: Set[str], spec: ImageSpec, device: str) -> bool:
+    """Whether a run starts from BASE if no model is named: where that was measured to help.
 
     A run that has started keeps its start.  A new one takes the base with recipe `auto`, on a CPU, for images between
     32x32 and 128x128, if no field is given that the base's networks depend on.
@@ -134,12 +51,12 @@ def chosen_start(run: Path | None, config: Config, given: Set[str], spec: ImageS
     try:
         record = read_record(run) if run is not None else None
     except UserError:  # `open_run` reports it
-        return None
+        return False
     if record is not None:
-        return BASE if (record.get("init") or {}).get("model") == str(BASE) else None
+        return bool((record.get("init") or {}).get("model") == str(BASE))
     fits = not given & {*SHAPE_FIELDS} - {"size", "channels"}
     helps = config.recipe == "auto" and device == "cpu" and LARGE_PIXELS < spec.height * spec.width <= BASE_PIXELS
-    return BASE if fits and helps and is_base(BASE) and BASE_FILE.exists() else None
+    return fits and helps and base_exists()
 
 
 def shape_of(config: Config, spec: ImageSpec) -> dict[str, Any]:
@@ -213,7 +130,7 @@ def start_record(source: SourceModel, asked: Mapping[str, Any]) -> dict[str, Any
     if is_base(source.path):
         own.update(("size", "channels"))  # the base model starts runs on images of any size and colours
     return {
-        "model": str(source.path),
+        "model": str(source.path.absolute() if source.path == BASE and not is_base(source.path) else source.path),
         "sha256": source.sha256,
         "recipe": source.config.recipe,
         "images_seen": source.images_seen,
@@ -251,15 +168,8 @@ def copy_weights(state: TrainState, source: SourceModel) -> dict[str, Any]:
             results[key] = copy_tensor(tensor, found)
     sizes = {key: tensor.numel() for key, tensor in tensors.items() if not key.startswith("ema.")}  # ema is as G is
     not_copied = {key: results[key][1] for key in sizes if results[key][1]}
-    kernels = [key for key in sizes if key not in dims and tensors[key].ndim > 1]
     differing = differing_fields(state, source)
-    if all(key in not_copied for key in kernels):
-        hint = f"; {flags(differing)} would give this network the model's shape" if differing else ""
-        raise UserError(
-            f"from: no weight of {source.path} fits this network: "
-            f"{list_reasons({key: not_copied[key] for key in kernels})}{hint}",
-            "model-does-not-fit",
-        )
+    check_fit([key for key in sizes if key not in dims and tensors[key].ndim > 1], not_copied, differing, source)
     for _ in range(FIRST_POWER_ITERATIONS):
         power_iteration(state.D)  # u was computed from the weights before the copy
     return {
@@ -274,6 +184,18 @@ def copy_weights(state: TrainState, source: SourceModel) -> dict[str, Any]:
         "colours": [MODES[source.spec.channels], MODES[state.spec.channels]],
         "notes": list(source.notes),
     }
+
+
+def check_fit(
+    kernels: Sequence[str], not_copied: Mapping[str, str], differing: Mapping[str, Any], source: SourceModel
+) -> None:
+    """Raise UserError if no kernel or matrix was copied."""
+    if not all(key in not_copied for key in kernels):
+        return
+    hint = f"; {flags(differing)} would give this network the model's shape" if differing else ""
+    reasons = list_reasons({key: not_copied[key] for key in kernels})
+    text = f"from: no weight of {source.path} fits this network: {reasons}{hint}"
+    raise UserError(text, "model-does-not-fit")
 
 
 def counterpart(key: str, deeper: int) -> str:
@@ -414,7 +336,8 @@ def describe_warm_start(init: dict[str, Any]) -> list[str]:
     count = len(init["copied"]) + len(init["copied_by_class"])
     lines = [f"note: {sentence}" for sentence in init["notes"]]
     lines.append(
-        f"warm start from {init['model']} (recipe {init['recipe']}, {init['images_seen']:,} images seen), {what}: "
+        f"warm start from {init['model']}{', which comes with ptarmigan' * (init['model'] == str(BASE))} (recipe "
+        f"{init['recipe']}, {init['images_seen']:,} images seen), {what}: "
         f"copied {count} of {count + len(init['not_copied'])} tensors, {init['copied_share']:.0%} of the weights"
     )
     if shape := init["shape"]:

@@ -47,9 +47,11 @@ class Live:
         self.changed, self.ended = asyncio.Condition(), False
 
     def look(self) -> None:
-        """Find new runs, and describe those that changed."""
+        """Find new runs, and describe those that changed, until the server ends."""
         self.runs |= find_runs(self.given)
         for key, run in self.runs.items():
+            if self.ended:
+                return
             if key not in self.states or self.states[key].is_old(run):
                 now, content = signature(run), described(run, self.private)
                 training = content.get("state", "").startswith("training")

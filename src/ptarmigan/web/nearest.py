@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ptarmigan.commands.sample import Drawing
-from ptarmigan.commands.score import shuffled
+from ptarmigan.commands.score_plan import shuffled
 from ptarmigan.commands.score_sources import open_training_data
 from ptarmigan.core.types import UserError, class_name
 from ptarmigan.data import TRAIN, Dataset

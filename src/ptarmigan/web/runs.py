@@ -6,6 +6,7 @@ import hashlib
 from bisect import bisect_right
 from collections.abc import Iterable
 from contextlib import suppress
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,8 @@ from ptarmigan.core.log import read_rows
 from ptarmigan.core.types import UserError, class_name, counted, printable
 from ptarmigan.evaluation.report import headline
 from ptarmigan.generator.header import config_and_spec, load_run_record, state_of
+from ptarmigan.training.outputs import samples_path
 from ptarmigan.training.run_folder import MARKER
-from ptarmigan.training.snapshot import samples_path
 
 GENERATOR = Path("generator", "model.safetensors")
 COPIES = Path("private", "copies.png")  # which `score` writes
@@ -95,11 +96,11 @@ def described(run: Path, private: bool) -> dict[str, Any]:
 def grids(run: Path, rows: dict[int, dict[str, Any]]) -> list[dict[str, Any]]:
     """The images and seconds that each grid of samples was drawn after, in order, and the live score then."""
     numbers = sorted(int(path.stem) for path in (run / "samples").glob("*.png") if path.stem.isdecimal())
-    clocks = {seen: row["clock"] for seen, row in rows.items() if "clock" in row}
+    logged = [(seen, row["clock"]) for seen, row in rows.items() if "clock" in row]
     out = []
     for images in numbers:
-        at, row = bisect_right([*clocks], images), rows.get(images, {})
-        clock = [*clocks.values()][at - 1] if at else 0
+        at, row = bisect_right(logged, images, key=itemgetter(0)), rows.get(images, {})
+        clock = logged[at - 1][1] if at else 0
         out.append(
             {"images": images, "clock": clock, "kid": row.get("select_kid"), "error": row.get("select_kid_error")}
         )

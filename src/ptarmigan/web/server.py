@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import ipaddress
 import socket
+import sys
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
@@ -47,7 +48,8 @@ class Server(uvicorn.Server):
             note = Terminal(stderr=True).say
             if not is_loopback(host):
                 note(f"warning: with --host {host} whoever has this address can use the server; nothing is encrypted")
-            note(f"open {address}{example} in a browser; Ctrl-C ends the server")
+            opened = "it" if sys.stdout.isatty() and not example else f"{address}{example}"
+            note(f"open {opened} in a browser; Ctrl-C ends the server")
             with suppress(KeyboardInterrupt):  # which uvicorn raises again after it has ended
                 self.run([listening])
 

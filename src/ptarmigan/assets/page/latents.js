@@ -79,9 +79,16 @@ function normal(uniform) {
   return Math.sign(q) * (r <= 5 ? ratio(MIDDLE, r - 1.6) : ratio(OUTER, r - 5));
 }
 
+let last = {}; // a seed and its key, which all images of a set share
+
+function keyOf(seed) {
+  if (last.seed !== seed) last = { seed, key: digest(`${seed}:sample`) };
+  return last.key;
+}
+
 // The latents of image `index` under `seed`, a whole number below 2^63 as a BigInt: Float32Array [dim].
 function latents(seed, index, dim, kind) {
-  const key = digest(`${seed}:sample`);
+  const key = keyOf(seed);
   const steps = Math.ceil(dim / 4);
   const z = new Float32Array(4 * steps);
   for (let step = 0; step < steps; step++) {

@@ -1,26 +1,39 @@
-// Carries out the steps of a generator (sharing/program.py).  A map is [channels, n, height, width], in this order.
+// Carries out the steps of a generator (sharing/program.py).  A map is { channels, n, height, width, at }.  Its numbers
+// begin at `at`: one plane for each channel, in which the lines of all images lie one below the other.  Each line has
+// one place of margin to its left, each image one line of margin above it, and the last image also one below it.  What
+// lies right of a line is the margin of the next one.  A convolution needs zeros in the margins.
 "use strict";
 
 const ROWS = 4, COLUMNS = 8; // of the product that the kernel computes at once
-const TILE = 256; // columns of a product, at most, unless one line of a map is longer
+const AREAS = 4; // for large maps: at most this many are in use at the same time
 
-// The kernel: product [ROWS, COLUMNS] = block [inner, ROWS]' panel [inner, COLUMNS].  All three are places in `memory`,
-// in bytes; `stride` bytes lie between two rows of the product.  It is WebAssembly with SIMD where there is that.
+const sizeOfPlane = ({ n, height, width }) => (n * (height + 1) + 1) * (width + 1) + COLUMNS; // the kernel's last ones
+const blocksOf = (channels, groups) => groups * Math.ceil(channels / groups / ROWS);
+const firstOfLine = ({ height, width }, image, y) => (image * (height + 1) + 1 + y) * (width + 1) + 1;
+
+// The kernel: product [ROWS, COLUMNS] = offsets [ROWS] + weights [inner, ROWS]' lines [inner, COLUMNS].  `block` has
+// the offsets and then the weights; line i begins at `input` + the number i of `table`; `stride` lies between two rows
+// of the product.  All are places in `memory`, in bytes.  It is WebAssembly with SIMD where there is that, and
+// multiplies and adds in one operation where there is that too.
 function makeKernel(memory) {
-  try {
-    const module = new WebAssembly.Module(kernelCode());
-    return new WebAssembly.Instance(module, { js: { memory } }).exports.kernel;
-  } catch {
-    return kernelInScript(new Float32Array(memory.buffer));
+  for (const fused of [true, false]) {
+    try {
+      const module = new WebAssembly.Module(kernelCode(fused));
+      return new WebAssembly.Instance(module, { js: { memory } }).exports.kernel;
+    } catch {} // the next way
   }
+  return kernelInScript(memory);
 }
 
-function kernelInScript(f) {
-  return (block, panel, product, inner, stride) => {
+function kernelInScript({ buffer }) {
+  const f = new Float32Array(buffer), integers = new Int32Array(buffer);
+  return (block, input, table, product, inner, stride) => {
     for (let column = 0; column < COLUMNS; column += 2) {
-      let a0 = 0, a1 = 0, a2 = 0, a3 = 0, b0 = 0, b1 = 0, b2 = 0, b3 = 0;
-      for (let k = 0, i = block >> 2, j = (panel >> 2) + column; k < inner; k++, i += ROWS, j += COLUMNS) {
-        const a = f[j], b = f[j + 1];
+      let i = block >> 2, j = table >> 2;
+      let a0 = f[i], a1 = f[i + 1], a2 = f[i + 2], a3 = f[i + 3], b0 = a0, b1 = a1, b2 = a2, b3 = a3;
+      for (let k = 0; k < inner; k++) {
+        const place = ((input + integers[j++]) >> 2) + column, a = f[place], b = f[place + 1];
+        i += ROWS;
         a0 += f[i] * a; a1 += f[i + 1] * a; a2 += f[i + 2] * a; a3 += f[i + 3] * a;
         b0 += f[i] * b; b1 += f[i + 1] * b; b2 += f[i + 2] * b; b3 += f[i + 3] * b;
       }
@@ -32,8 +45,9 @@ function kernelInScript(f) {
 }
 
 // The WebAssembly module, byte by byte.
-function kernelCode() {
-  const [BLOCK, PANEL, PRODUCT, INNER, STRIDE, SUMS, LEFT, RIGHT, WEIGHT] = [0, 1, 2, 3, 4, 5, 13, 14, 15]; // locals
+function kernelCode(fused) {
+  const [BLOCK, INPUT, TABLE, PRODUCT, INNER, STRIDE] = [0, 1, 2, 3, 4, 5]; // the arguments
+  const [PLACE, SUMS, LEFT, RIGHT, WEIGHT] = [6, 7, 15, 16, 17]; // of which SUMS are eight
   const number = (n) => (n < 128 ? [n] : [(n & 127) | 128, n >> 7]);
   const sized = (bytes) => [...number(bytes.length), ...bytes];
   const section = (id, ...bytes) => [id, ...sized(bytes)];
@@ -43,17 +57,24 @@ function kernelCode() {
   const load = (from, offset, to) => [...get(from), 0xfd, 0x00, 0, offset, ...set(to)]; // v128.load
   const splat = (from, offset, to) => [...get(from), 0xfd, 0x09, 0, offset, ...set(to)]; // v128.load32_splat
   const store = (to, offset, from) => [...get(to), ...get(from), 0xfd, 0x0b, 0, offset]; // v128.store
-  const addTo = (sum, x) => [...get(sum), ...get(WEIGHT), ...get(x), 0xfd, 0xe6, 1, 0xfd, 0xe4, 1, ...set(sum)]; // f32x4
+  const addTo = (sum, x) => (fused
+    ? [...get(WEIGHT), ...get(x), ...get(sum), 0xfd, 0x85, 2, ...set(sum)] // f32x4.relaxed_madd
+    : [...get(sum), ...get(WEIGHT), ...get(x), 0xfd, 0xe6, 1, 0xfd, 0xe4, 1, ...set(sum)]); // f32x4.mul, f32x4.add
   const advance = (local, bytes) => [...get(local), 0x41, bytes, 0x6a, ...set(local)]; // i32.const, i32.add
   const rows = [0, 1, 2, 3];
   const body = [
-    1, 11, 0x7b, // eleven locals of type v128
+    2, 1, 0x7f, 11, 0x7b, // one local of type i32, eleven of type v128
+    ...rows.flatMap((row) => [
+      ...splat(BLOCK, 4 * row, SUMS + 2 * row), ...get(SUMS + 2 * row), ...set(SUMS + 2 * row + 1),
+    ]),
     0x03, 0x40, // loop
-    ...load(PANEL, 0, LEFT), ...load(PANEL, 16, RIGHT),
+    ...advance(BLOCK, 16),
+    ...get(INPUT), ...get(TABLE), 0x28, 2, 0, 0x6a, ...set(PLACE), // i32.load, i32.add
+    ...advance(TABLE, 4),
+    ...load(PLACE, 0, LEFT), ...load(PLACE, 16, RIGHT),
     ...rows.flatMap((row) => [
       ...splat(BLOCK, 4 * row, WEIGHT), ...addTo(SUMS + 2 * row, LEFT), ...addTo(SUMS + 2 * row + 1, RIGHT),
     ]),
-    ...advance(BLOCK, 16), ...advance(PANEL, 32),
     ...get(INNER), 0x41, 1, 0x6b, 0x22, INNER, 0x0d, 0, // inner -= 1, and again unless it is 0
     0x0b,
     ...rows.flatMap((row) => [
@@ -64,7 +85,7 @@ function kernelCode() {
   ];
   return new Uint8Array([
     0x00, 0x61, 0x73, 0x6d, 1, 0, 0, 0,
-    ...section(1, 1, 0x60, 5, 0x7f, 0x7f, 0x7f, 0x7f, 0x7f, 0), // the type: five i32, no result
+    ...section(1, 1, 0x60, 6, 0x7f, 0x7f, 0x7f, 0x7f, 0x7f, 0x7f, 0), // the type: six i32, no result
     ...section(2, 1, ...name("js"), ...name("memory"), 0x02, 0x00, 1),
     ...section(3, 1, 0),
     ...section(7, 1, ...name("kernel"), 0x00, 0),
@@ -72,183 +93,241 @@ function kernelCode() {
   ]);
 }
 
-// Sixteen bits of IEEE 754 as a number.
-function fromHalf(bits) {
-  const exponent = (bits >> 10) & 31, digits = bits & 1023;
-  const size = exponent ? (1024 + digits) * 2 ** (exponent - 25) : digits * 2 ** -24;
-  return bits & 0x8000 ? -size : size;
-}
-
 class Network {
-  // `model` is what sharing/page.py writes; `bytes` are its weights, a Uint8Array.
-  constructor(model, bytes) {
-    this.model = model;
+  // `model` is what sharing/page.py writes; `bytes` are its weights, a Uint8Array; `most` images are drawn at once.
+  constructor({ embedding, steps }, bytes, most) {
     this.bytes = bytes;
-    this.embedding = model.embedding && this.halves(model.embedding, new Float32Array(model.embedding.count));
-    this.spreads = model.steps.map((step) => step.by ?? step).filter((step) => step.do === "spread");
-    const room = (size) => Math.max(0, ...this.spreads.map(size));
-    const weights = this.spreads.reduce((sum, step) => sum + step.weight.count, 0);
-    const panels = room((step) => step.inputs * (TILE + COLUMNS));
-    const product = room((step) => step.weight.count / step.inputs * (TILE + COLUMNS));
-    const size = 4 * (weights + panels + product);
+    this.steps = steps;
+    this.embedding = embedding && this.matrix(embedding);
+    const convolutions = steps.map((step) => step.by ?? step).filter((step) => step.phases);
+    const sum = (count) => convolutions.reduce((total, step) => total + count(step), 0);
+    const greatest = (list, size) => Math.max(0, ...list.map(size));
+    const even = (count) => count + count % 2; // an odd side is cropped from an even one
+    const large = greatest(steps.filter((step) => step.side), ({ channels, side: [height, width] }) =>
+      (channels + ROWS) * sizeOfPlane({ n: most, height: even(height), width: even(width) }));
+    const small = ROWS + Math.max(steps[0].inputs, greatest(steps, ({ by }) => by?.channels ?? 0));
+    const inner = ({ weight }) => weight.columns;
+    let size = 0;
+    const area = (count) => (size += count) - count;
+    this.areas = Array.from({ length: AREAS }, () => area(large));
+    [this.given, this.modulation] = [0, 0].map(() => area(small * sizeOfPlane({ n: 1, height: 1, width: most })));
+    this.table = area(greatest(convolutions, ({ phases }) => greatest(phases, inner)));
+    const weights = area(sum(({ channels, groups, phases }) =>
+      blocksOf(channels, groups) * phases.reduce((total, phase) => total + ROWS * (1 + inner(phase)), 0)));
     this.memory = typeof WebAssembly === "object"
-      ? new WebAssembly.Memory({ initial: Math.ceil(size / 65536) })
-      : { buffer: new ArrayBuffer(size) };
+      ? new WebAssembly.Memory({ initial: Math.ceil(size / 16384) })
+      : { buffer: new ArrayBuffer(4 * size) };
     this.floats = new Float32Array(this.memory.buffer);
+    this.integers = new Int32Array(this.memory.buffer);
     this.kernel = makeKernel(this.memory);
-    let at = 0;
-    for (const step of this.spreads) {
-      step.at = at;
-      this.halves(step.weight, this.floats.subarray(at, at += step.weight.count));
-      step.offsets = this.singles(step.bias);
-    }
-    this.panels = at;
-    this.product = at + panels;
-    for (const step of model.steps) {
-      if (step.do === "scale") step.values = [this.singles(step.scale), this.singles(step.shift)];
-    }
+    convolutions.reduce((at, step) => this.pack(step, at), weights);
   }
 
-  halves({ at, count, scale }, to) {
-    const bits = new Uint16Array(this.bytes.buffer, this.bytes.byteOffset + at, count);
-    for (let i = 0; i < count; i++) to[i] = fromHalf(bits[i]) * scale;
-    return to;
+  // Numbers [rows * columns]: integers of 16 bits, after a factor for each row.
+  matrix({ at, rows, columns }) {
+    const factors = this.vector({ at, count: rows });
+    const integers = new Int16Array(this.bytes.buffer, this.bytes.byteOffset + at + 4 * rows, rows * columns);
+    const numbers = new Float32Array(rows * columns);
+    for (let row = 0, i = 0; row < rows; row++) {
+      for (let column = 0; column < columns; column++, i++) numbers[i] = integers[i] * factors[row];
+    }
+    return numbers;
   }
 
-  singles({ at, count }) {
+  vector({ at, count }) {
     return new Float32Array(this.bytes.buffer, this.bytes.byteOffset + at, count);
+  }
+
+  // Puts the offsets and weights of a step into the memory, as the kernel reads them; returns the place behind them.
+  pack({ groups, channels, bias, phases }, at) {
+    const offsets = this.vector(bias), ofGroup = channels / groups, blocks = blocksOf(channels, groups) / groups;
+    for (const phase of phases) {
+      const weights = this.matrix(phase.weight), inner = phase.weight.columns;
+      phase.at = at;
+      for (let row = 0; row < groups * blocks * ROWS; row++) {
+        const inGroup = row % (blocks * ROWS), o = Math.floor(row / (blocks * ROWS)) * ofGroup + inGroup;
+        const to = at + Math.floor(row / ROWS) * ROWS * (1 + inner) + row % ROWS;
+        if (inGroup >= ofGroup) continue; // a row of zeros that fills the block
+        this.floats[to] = offsets[o];
+        for (let k = 0; k < inner; k++) this.floats[to + ROWS * (1 + k)] = weights[o * inner + k];
+      }
+      at += groups * blocks * ROWS * (1 + inner);
+    }
+    return at;
   }
 
   // points [{z, of}] -> pixels of each image, RGBA: Uint8ClampedArray [height * width * 4].  `of` is the class
   // embedding, of length 0 without classes.
   draw(points) {
-    const n = points.length;
-    const length = points[0].z.length + points[0].of.length;
-    const given = { channels: length, n, height: 1, width: 1, data: new Float32Array(length * n) };
+    const given = { channels: this.steps[0].inputs, n: 1, height: 1, width: points.length, at: this.given };
     points.forEach(({ z, of }, i) => {
-      [...z, ...of].forEach((value, channel) => { given.data[channel * n + i] = value; });
+      [...z, ...of].forEach((value, channel) => {
+        this.floats[given.at + channel * sizeOfPlane(given) + firstOfLine(given, 0, 0) + i] = value;
+      });
     });
-    let map = given, kept = null;
-    for (const step of this.model.steps) {
-      if (step.do === "keep") kept = { ...map, data: map.data.slice() };
-      else if (step.do === "swap") [map, kept] = [kept, map];
-      else if (step.do === "add") kept.data.forEach((value, i) => { map.data[i] += value; });
-      else map = this[step.do](map, step, given);
+    let map = given;
+    this.kept = null;
+    for (const step of this.steps) {
+      if (step.do === "swap") [map, this.kept] = [this.kept, map];
+      else map = this[step.do](map, step, given) ?? map;
     }
     return points.map((_, i) => this.pixels(map, i));
   }
 
-  // A transposed convolution: each pixel times the weights, added to the output where the kernel falls.
-  spread(map, step) {
-    const { inputs, outputs, groups, stride, pad, kernel: [tall, wide], side: [height, width] } = step;
-    const { n, height: lines, width: places } = map, f = this.floats;
-    const out = { channels: outputs, n, height, width, data: new Float32Array(outputs * n * height * width) };
-    const plane = height * width, each = step.offsets.length / outputs; // 1, or one offset for each pixel
-    for (let o = 0, at = 0; o < outputs; o++) {
-      for (let i = 0; i < n; i++) for (let p = 0; p < plane; p++) out.data[at++] = step.offsets[o * each + (each > 1 ? p : 0)];
-    }
-    const inner = inputs / groups, ofGroup = outputs / groups;
-    const blocks = step.weight.count / groups / inner / ROWS;
-    const linesOfTile = Math.max(1, Math.floor(TILE / places));
-    for (let group = 0; group < groups; group++) {
-      for (let first = 0; first < n * lines; first += linesOfTile) {
-        const last = Math.min(n * lines, first + linesOfTile);
-        const columns = (last - first) * places, padded = Math.ceil(columns / COLUMNS) * COLUMNS;
-        for (let k = 0; k < inner; k++) {
-          const from = ((group * inner + k) * n * lines + first) * places;
-          for (let j = 0; j < columns; j++) {
-            f[this.panels + ((j >> 3) * inner + k) * COLUMNS + (j & 7)] = map.data[from + j];
-          }
-        }
-        for (let panel = 0; panel < padded / COLUMNS; panel++) {
-          for (let block = 0; block < blocks; block++) {
-            this.kernel(
-              4 * (step.at + (group * blocks + block) * inner * ROWS), 4 * (this.panels + panel * inner * COLUMNS),
-              4 * (this.product + block * ROWS * padded + panel * COLUMNS), inner, 4 * padded,
-            );
-          }
-        }
-        for (let row = 0; row < ofGroup * tall * wide; row++) {
-          const o = group * ofGroup + Math.floor(row / (tall * wide));
-          const down = Math.floor(row / wide) % tall - pad, right = row % wide - pad;
-          const start = Math.max(0, Math.ceil(-right / stride));
-          const stop = Math.min(places, Math.floor((width - 1 - right) / stride) + 1);
-          for (let line = first; line < last; line++) {
-            const y = (line % lines) * stride + down;
-            if (y < 0 || y >= height) continue;
-            let to = ((o * n + Math.floor(line / lines)) * height + y) * width + right + start * stride;
-            let from = this.product + row * padded + (line - first) * places + start;
-            for (let x = start; x < stop; x++, to += stride) out.data[to] += f[from++];
-          }
+  // A map in an area that neither `map` nor the kept map has, nor `other`.
+  free(map, channels, n, [height, width], other) {
+    const at = this.areas.find((area) => ![map, this.kept, other].some((taken) => taken?.at === area));
+    return { channels, n, height, width, at };
+  }
+
+  // Where the numbers of a map begin and end.
+  extent(map) {
+    return [map.at, map.at + map.channels * sizeOfPlane(map)];
+  }
+
+  // Calls `work` with the place of each line and with its channel, image and y.
+  eachLine(map, work) {
+    for (let channel = 0; channel < map.channels; channel++) {
+      for (let image = 0; image < map.n; image++) {
+        for (let y = 0; y < map.height; y++) {
+          work(map.at + channel * sizeOfPlane(map) + firstOfLine(map, image, y), channel, image, y);
         }
       }
     }
+  }
+
+  clearMargins(map) {
+    const row = map.width + 1, lines = map.n * (map.height + 1) + 1;
+    for (let channel = 0, at = map.at; channel < map.channels; channel++, at += sizeOfPlane(map)) {
+      for (let line = 0; line < lines; line++) {
+        const count = line % (map.height + 1) ? 1 : row + 1;
+        for (let i = 0; i < count; i++) this.floats[at + line * row + i] = 0;
+      }
+    }
+  }
+
+  // A convolution: each output is the offset of its channel and a weighted sum over the `taps` [[down, right]], which
+  // are at most one place away.  At stride 2 there is one such convolution for each of the four pixels from one.
+  convolve(map, step) {
+    const { channels, stride, phases, side: [height, width] } = step;
+    if (phases.some(({ taps }) => taps.length > 1)) this.clearMargins(map);
+    const out = this.free(map, channels, map.n, [height, width]);
+    if (height === map.height && width === map.width) {
+      this.multiply(map, step, phases[0], out);
+      return out;
+    }
+    const product = this.free(map, channels, map.n, [map.height, map.width], out), f = this.floats;
+    phases.forEach((phase, i) => {
+      this.multiply(map, step, phase, product);
+      const down = Math.floor(i / stride), right = i % stride;
+      this.eachLine(product, (from, channel, image, y) => {
+        const line = y * stride + down;
+        if (line >= height) return;
+        const to = out.at + channel * sizeOfPlane(out) + firstOfLine(out, image, line);
+        for (let x = right; x < width; x += stride) f[to + x] = f[from++];
+      });
+    });
+    return out;
+  }
+
+  // Multiplies the weights of a phase with the lines of `map`, for all places from its first pixel to its last: what
+  // comes of the margins between them has no meaning.  `out` has planes of the same size.
+  multiply(map, { channels, groups }, { taps, at, weight: { columns: inner } }, out) {
+    const { kernel, table } = this, plane = sizeOfPlane(map);
+    const inputs = map.channels / groups, ofGroup = channels / groups, blocks = Math.ceil(ofGroup / ROWS);
+    for (let k = 0; k < inner; k++) {
+      const [down, right] = taps[k % taps.length];
+      this.integers[table + k] = 4 * (Math.floor(k / taps.length) * plane + down * (map.width + 1) + right);
+    }
+    const end = firstOfLine(map, map.n - 1, map.height - 1) + map.width;
+    for (let group = 0; group < groups; group++) {
+      for (let place = firstOfLine(map, 0, 0); place < end; place += COLUMNS) {
+        for (let block = 0; block < blocks; block++) {
+          kernel(
+            4 * (at + (group * blocks + block) * ROWS * (1 + inner)), 4 * (map.at + group * inputs * plane + place),
+            4 * table, 4 * (out.at + (group * ofGroup + block * ROWS) * plane + place), inner, 4 * plane,
+          );
+        }
+      }
+    }
+  }
+
+  // A linear layer from `given`, a map of one line whose places are images, to images of `shape`.
+  project(given, step) {
+    const line = this.free(given, step.channels, 1, [1, given.width]), plane = sizeOfPlane(line);
+    const [channels, height, width] = step.shape, out = this.free(line, channels, given.width, [height, width]);
+    this.multiply(given, step, step.phases[0], line);
+    const f = this.floats, first = line.at + firstOfLine(line, 0, 0);
+    this.eachLine(out, (to, channel, image, y) => {
+      const from = first + (channel * height + y) * width * plane + image;
+      for (let x = 0; x < width; x++) f[to + x] = f[from + x * plane];
+    });
+    return out;
+  }
+
+  // Twice the size: along each axis `near` of the nearest pixel and the rest of the next one, which may be a margin.
+  double(map, { channels, side, near }) {
+    this.clearMargins(map);
+    const out = this.free(map, channels, map.n, side), f = this.floats, row = map.width + 1;
+    const [both, one, none] = [near * near, near * (1 - near), (1 - near) * (1 - near)];
+    this.eachLine(out, (to, channel, image, y) => {
+      const line = map.at + channel * sizeOfPlane(map) + firstOfLine(map, image, y >> 1), next = y & 1 ? row : -row;
+      for (let x = 0; x < out.width; x++) {
+        const at = line + (x >> 1), step = x & 1 ? 1 : -1;
+        f[to + x] = both * f[at] + one * (f[at + step] + f[at + next]) + none * f[at + next + step];
+      }
+    });
     return out;
   }
 
   // The scale and shift of each channel and image, which a layer computes from the latents and the class.
-  modulate(map, step, given) {
-    const by = this.spread(given, step.by).data; // [2 * channels, n]
-    const size = map.height * map.width, planes = map.channels * map.n;
-    for (let plane = 0, at = 0; plane < planes; plane++) {
-      for (let p = 0; p < size; p++, at++) map.data[at] = map.data[at] * by[plane] + by[planes + plane];
-    }
-    return map;
+  modulate(map, { by }, given) {
+    const line = { ...given, channels: by.channels, at: this.modulation }, plane = sizeOfPlane(line), f = this.floats;
+    this.multiply(given, by, by.phases[0], line);
+    const first = line.at + firstOfLine(line, 0, 0);
+    this.eachLine(map, (at, channel, image) => {
+      const scale = f[first + channel * plane + image], shift = f[first + (map.channels + channel) * plane + image];
+      for (let i = at; i < at + map.width; i++) f[i] = f[i] * scale + shift;
+    });
   }
 
-  scale(map, { values: [scale, shift] }) {
-    const size = map.n * map.height * map.width;
-    for (let channel = 0, at = 0; channel < map.channels; channel++) {
-      for (let p = 0; p < size; p++, at++) map.data[at] = map.data[at] * scale[channel] + shift[channel];
-    }
-    return map;
+  scale(map, step) {
+    const scale = this.vector(step.scale), shift = this.vector(step.shift), f = this.floats;
+    this.eachLine(map, (at, channel) => {
+      for (let i = at; i < at + map.width; i++) f[i] = f[i] * scale[channel] + shift[channel];
+    });
   }
 
   leaky(map, { slope }) {
-    for (let i = 0; i < map.data.length; i++) if (map.data[i] < 0) map.data[i] *= slope;
-    return map;
+    const f = this.floats, [begin, end] = this.extent(map), [own, size] = [(1 + slope) / 2, (1 - slope) / 2];
+    for (let i = begin; i < end; i++) f[i] = own * f[i] + size * Math.abs(f[i]); // without a branch to mispredict
   }
 
   tanh(map) {
-    for (let i = 0; i < map.data.length; i++) map.data[i] = Math.tanh(map.data[i]);
-    return map;
+    const f = this.floats, [begin, end] = this.extent(map);
+    for (let i = begin; i < end; i++) f[i] = Math.tanh(f[i]);
   }
 
-  // Each pixel four times.
-  repeat(map, { side }) {
-    return resized(map, side, (from, y, x) => from[(y >> 1) * map.width + (x >> 1)]);
+  keep(map) {
+    this.kept = this.free(map, map.channels, map.n, [map.height, map.width]);
+    this.floats.copyWithin(this.kept.at, ...this.extent(map));
   }
 
-  // Twice the size: 3/4 of the nearest pixel and 1/4 of the next along each axis, and zeros outside of the map.
-  double(map, { side }) {
-    const { height, width } = map;
-    const next = (place) => (place >> 1) + (place & 1 ? 1 : -1);
-    const across = (from, y, x) => {
-      if (y < 0 || y >= height) return 0;
-      const far = next(x);
-      return 0.75 * from[y * width + (x >> 1)] + (far < 0 || far >= width ? 0 : 0.25 * from[y * width + far]);
-    };
-    return resized(map, side, (from, y, x) => 0.75 * across(from, y >> 1, x) + 0.25 * across(from, next(y), x));
+  add(map) {
+    const f = this.floats, [begin, end] = this.extent(map), away = this.kept.at - begin;
+    for (let i = begin; i < end; i++) f[i] += f[i + away];
   }
 
   pixels(map, image) {
-    const size = map.height * map.width, out = new Uint8ClampedArray(4 * size); // rounds and clamps
+    const out = new Uint8ClampedArray(4 * map.height * map.width); // rounds and clamps
     for (let channel = 0; channel < 4; channel++) {
-      const from = (Math.min(channel, map.channels - 1) * map.n + image) * size;
+      const plane = map.at + Math.min(channel, map.channels - 1) * sizeOfPlane(map);
       const opaque = channel === 3 && map.channels < 4;
-      for (let p = 0; p < size; p++) out[4 * p + channel] = opaque ? 255 : (map.data[from + p] + 1) * 127.5;
+      for (let y = 0, to = channel; y < map.height; y++) {
+        const line = plane + firstOfLine(map, image, y);
+        for (let x = 0; x < map.width; x++, to += 4) out[to] = opaque ? 255 : (this.floats[line + x] + 1) * 127.5;
+      }
     }
     return out;
   }
-}
-
-// A map of another height and width, with `value(plane, y, x)` at each pixel.
-function resized(map, [height, width], value) {
-  const planes = map.channels * map.n, from = map.height * map.width;
-  const data = new Float32Array(planes * height * width);
-  for (let plane = 0, at = 0; plane < planes; plane++) {
-    const source = map.data.subarray(plane * from, (plane + 1) * from);
-    for (let y = 0; y < height; y++) for (let x = 0; x < width; x++) data[at++] = value(source, y, x);
-  }
-  return { ...map, height, width, data };
 }

@@ -10,8 +10,12 @@ const PIXELS_AT_ONCE = IMAGES * 64 * 64; // larger pictures are drawn one after 
 const find = (selector) => document.querySelector(selector);
 const show = (name, visible) => document.querySelectorAll(`[data-if="${name}"]`).forEach((e) => { e.hidden = !visible; });
 const model = JSON.parse(find("#model").textContent);
+const AT_ONCE = Math.min(IMAGES, Math.max(1, Math.floor(PIXELS_AT_ONCE / (model.height * model.width))));
 const tiles = [], chosen = { points: [], pixels: [] };
-const state = { label: 0, other: -1, share: 0.5, seed: 0n, variety: 1, tile: 0, from: null, walked: 1 };
+const state = {
+  label: 0, other: -1, share: 0.5, seed: 0n, variety: 1, moves: model.directions.map(() => 0), tile: 0, from: null,
+  walked: 1,
+};
 let network = null, drawing = 0, playing = 0, spoken = 0;
 
 // ---- what is drawn
@@ -35,7 +39,10 @@ function latentBetween(a, b, share) {
 
 function point(image) {
   const { label, other, share, seed, variety } = state;
-  const z = latents(seed, image, model.latent_dim, model.latent).map((value) => variety * value);
+  const z = latents(seed, image, model.latent_dim, model.latent).map((value, i) => {
+    const moved = model.directions.reduce((sum, { step }, way) => sum + state.moves[way] * step[i], variety * value);
+    return model.latent === "normal" ? moved : Math.min(1, Math.max(-1, moved));
+  });
   const of = other < 0 ? embedding(label) : between(embedding(label), embedding(other), share);
   return { z, of, name: `${described()}set ${seed}, picture ${image}` };
 }
@@ -53,17 +60,16 @@ async function draw() {
   const turn = ++drawing;
   const begun = performance.now();
   const points = Array.from({ length: IMAGES }, (_, image) => point(image));
-  const each = Math.max(1, Math.floor(PIXELS_AT_ONCE / (model.height * model.width)));
   const pixels = [];
   let spent = 0;
-  for (let at = 0; at < IMAGES; at += each) {
+  for (let at = 0; at < IMAGES; at += AT_ONCE) {
     if (at) {
       say(`Drawing: ${at} of ${IMAGES} pictures so far.`);
       await new Promise((resolve) => setTimeout(resolve));
       if (turn !== drawing) return;
     }
     const start = at ? performance.now() : begun;
-    network.draw(points.slice(at, at + each)).forEach((drawn, i) => {
+    network.draw(points.slice(at, at + AT_ONCE)).forEach((drawn, i) => {
       pixels.push(drawn);
       paint(tiles[at + i].firstChild, drawn);
       tiles[at + i].setAttribute("aria-label", points[at + i].name);
@@ -115,17 +121,25 @@ function showCommand(tile, walking) {
   show("command", plain);
   show("no-command", !plain);
   const of = model.classes[state.label], folder = `set-${state.seed}`;
-  const option = (of ? ` ${of.option}` : "") + (state.variety < 1 ? ` --truncation ${state.variety}` : "");
+  const option = (of ? ` ${of.option}` : "") + (state.variety < 1 ? ` --truncation ${state.variety}` : "")
+    + moves("option").map((move) => ` ${move}`).join("");
   find('[data-role="command"]').textContent =
     `ptarmigan sample ${model.argument}${option} -n ${IMAGES} --seed ${state.seed} --out ${folder}`;
   const file = `${folder}/${of ? of.folder : "images"}/${String(tile).padStart(6, "0")}.png`;
   find('[data-role="file"]').textContent = `This picture is then the file ${file}.`;
 }
 
+// The directions along which the pictures are moved, each with its amount, as an option or as the text of a PNG.
+function moves(form) {
+  return model.directions.map((way, i) => `${way[form]}=${state.moves[i]}`).filter((_, i) => state.moves[i]);
+}
+
 // What the text of a PNG says, so that `ptarmigan sample --like` can draw the picture again.
 function drawingText(first, n) {
   const { label, seed, variety } = state;
-  return state.other < 0 && state.from === null ? { labels: label, seed, n, first, truncation: variety } : {};
+  if (state.other >= 0 || state.from !== null) return {};
+  const moved = moves("move").map((move) => move.split("/").pop()).join(" ");
+  return { labels: label, seed, n, first, truncation: variety, ...(moved && { moves: moved }) };
 }
 
 // ---- files
@@ -270,6 +284,12 @@ const actions = {
     choose(state.tile);
   },
   copy,
+  unmoved: () => {
+    model.directions.forEach((_, way) => {
+      find(`#move-${way}`).value = 0;
+      find(`#move-${way}`).dispatchEvent(new Event("input"));
+    });
+  },
 };
 
 function slider(id, key, then) {
@@ -281,6 +301,31 @@ function slider(id, key, then) {
   };
   output.textContent = percent(state[key]);
   input.addEventListener("input", change);
+}
+
+// A slider from -3 to 3 standard deviations for each direction.
+function directionControls() {
+  model.directions.forEach(({ name }, way) => {
+    const line = document.createElement("div"), id = `move-${way}`;
+    const label = Object.assign(document.createElement("label"), { htmlFor: id, textContent: name });
+    const output = document.createElement("output");
+    const range = { id, type: "range", min: -3, max: 3, step: 0.1, value: 0 };
+    const input = Object.assign(document.createElement("input"), range);
+    const change = () => {
+      state.moves[way] = Number(input.value);
+      output.textContent = input.value;
+    };
+    change();
+    output.htmlFor = id;
+    input.addEventListener("input", () => {
+      change();
+      redraw();
+    });
+    line.className = "slider";
+    line.append(label, output, input);
+    find('[data-role="directions"]').append(line);
+  });
+  show("directions", model.directions.length > 0);
 }
 
 function option(value, text) {
@@ -324,7 +369,7 @@ function classControls() {
 
 function begin() {
   const text = atob(find("#weights").textContent);
-  network = new Network(model, Uint8Array.from(text, (c) => c.charCodeAt(0)));
+  network = new Network(model, Uint8Array.from(text, (c) => c.charCodeAt(0)), AT_ONCE);
   const grid = find(".grid");
   for (let tile = 0; tile < IMAGES; tile++) {
     const button = document.createElement("button");
@@ -357,7 +402,8 @@ function begin() {
   show("classes", model.classes.length > 1);
   show("mixing", false);
   show("variety", model.latent === "normal");
-  show("more", model.classes.length > 1 || model.latent === "normal");
+  directionControls();
+  show("more", model.classes.length > 1 || model.latent === "normal" || model.directions.length > 0);
   find("main").hidden = false;
   if (model.classes.length) classControls();
   else redraw();

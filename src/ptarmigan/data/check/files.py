@@ -16,22 +16,22 @@ from PIL import Image, ImageCms
 from ptarmigan.core.types import OnProgress, counted, natural
 from ptarmigan.data.check.finding import Finding, pictures_of
 from ptarmigan.data.decode import (
-    FORMATS,
     TO_UPRIGHT,
     ImageHeader,
     Limits,
     Refused,
     TargetShape,
     decode,
+    header_of,
     look,
-    read_header,
+    opened,
+    turn_of,
 )
 from ptarmigan.data.index import FolderSource
 from ptarmigan.data.scan import SUFFIXES
 from ptarmigan.data.workers import Failure, read_files
 
 SAME_COLOUR = 8  # of 255: a profile that moves no colour further is that of sRGB
-ORIENTATION = 274  # the EXIF tag
 CUBE = (0, 64, 128, 192, 255)  # values of each channel of the colours that a profile is tried on
 EMPTY = "zero bytes"
 AGAIN = "copy them again from where they come from, or remove them"
@@ -73,12 +73,8 @@ def facts_of(file: IO[bytes], limits: Limits, shape: TargetShape | None = None) 
     """The facts of a file; raises what `decode` raises, of its pixels only where a shape is given."""
     if not file.seek(0, os.SEEK_END):
         raise Refused(EMPTY)
-    header = read_header(file, limits)
-    file.seek(0)
-    with Image.open(file, formats=[name for name in FORMATS if name in Image.OPEN]) as image:
-        # Pillow looks for the EXIF data of a PNG behind its pixels, and decodes them for that
-        exif = image.getexif() if image.format != "PNG" or "exif" in image.info else {}
-        mode, turned = image.mode, exif.get(ORIENTATION) in TO_UPRIGHT
+    with opened(file, limits) as image:
+        header, mode, turned = header_of(image), image.mode, turn_of(image) in TO_UPRIGHT
         profile = _other_profile(image.info.get("icc_profile") or b"", mode)
     if shape is not None:
         decode(file, shape, limits)
@@ -111,7 +107,6 @@ class Fault(NamedTuple):
     text: str
     said: str  # what the reasons of this fault contain
     remedy: str = AGAIN
-    detailed: bool = False  # each file has a reason of its own, which is named
 
 
 class Trait(NamedTuple):
@@ -133,10 +128,10 @@ FAULTS = (
         "remove them, or download them again: a web page is often saved in an image's place",
     ),
     Fault(
-        "file-bomb", "a header that promises too many pixels", "pixels",
-        "remove them; --max-pixels NUMBER reads large scans that are genuine", detailed=True,
+        "file-bomb", "too many pixels, by the file's header", "pixels",
+        "--max-pixels NUMBER reads large images that are genuine; remove the others",
     ),
-    Fault("file-undecodable", "cannot be decoded", "", detailed=True),
+    Fault("file-undecodable", "cannot be decoded", ""),
 )  # fmt: skip
 TRAITS = (
     Trait(
@@ -186,7 +181,7 @@ def file_findings(
         picked = {path: failures.pop(path) for path in [*failures] if fault.said in failures[path].reason}
         if picked:
             why = {path: f"{one.detail}: {one.reason}" if one.detail else one.reason for path, one in picked.items()}
-            names = tuple(f"{path} ({text})" if fault.detailed else path for path, text in why.items())
+            names = tuple(path if text == fault.said else f"{path} ({text})" for path, text in why.items())
             text = f"{counted(len(picked), 'file')}: {fault.text}"
             findings.append(
                 Finding(fault.code, "error", text, len(picked), names, "leaves them out", fault.remedy, drop=why)

@@ -256,7 +256,7 @@ def notice_findings(dataset: Dataset) -> list[Finding]:
     """What `train` says that no other finding does; a warning where it is about files that are not read."""
     of_files = len(dataset.source.notices)  # these come first
     return [
-        Finding("notice", "warning" if place < of_files else "note", notice, 1)
+        Finding("notice", "warning" if place < of_files or notice.startswith("left out") else "note", notice, 1)
         for place, notice in enumerate(dataset.notices)
         if not COVERED.search(notice)
     ]

@@ -231,7 +231,7 @@ def weights_path() -> Path:
             text = f"cannot download {URL}: {error}; download it on another machine and pass the file with --weights"
             raise UserError(text, "download-failed") from None
         if (found := hashlib.sha256(content).hexdigest()) != SHA256:
-            text = f"the download of {URL} has the SHA-256 {found} instead of {SHA256} and was discarded"
+            text = f"the download of {URL} has the SHA-256 {found} instead of {SHA256} and was discarded; try again"
             raise UserError(text, "file-damaged")
         files.make_folder(path.parent)
         files.write_atomic(path, content)

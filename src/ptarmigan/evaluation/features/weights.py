@@ -22,9 +22,10 @@ def read_weights(path: Path, sha256: str) -> dict[str, Tensor]:
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise UserError(f"cannot read the weights {path}: {error.strerror}", "file-unreadable") from None
+        text = f"cannot read the weights {path}: {error.strerror}; name another file with --weights"
+        raise UserError(text, "file-unreadable") from None
     if hashlib.sha256(content).hexdigest() != sha256:
-        text = f"{path} does not have the SHA-256 {sha256}: it is damaged or holds other weights"
+        text = f"{path} does not have the SHA-256 {sha256}: it is damaged or holds other weights; download it again"
         raise UserError(text, "file-damaged")
     tensors: dict[str, Tensor] = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     return tensors
