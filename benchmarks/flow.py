@@ -2,7 +2,8 @@
 
     python benchmarks/flow.py flow DATA --time 600s                       train, sample in every way, judge
     python benchmarks/flow.py flow DATA --time 600s --lr 2e-3 --patch 1   with other settings of the model
-    python benchmarks/flow.py auto DATA --time 600s                       what it is compared with, judged alike
+    python benchmarks/flow.py auto DATA --time 600s                       what it is compared with, judged alike;
+                                                                          so is any other recipe
 
 DATA is what `ptarmigan train` takes; `embedded` is the embedded set.  Both train on the train part of the same split
 and are judged by `ptarmigan score`: KID against held-out images with the interval, and the class accuracy.  A UNet of
@@ -275,7 +276,7 @@ def judged(sample: Sampler, dataset: Dataset, size: str | None, out: Path) -> di
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", choices=("flow", "auto"))
+    parser.add_argument("model", help="flow, or a recipe of `ptarmigan train`")
     parser.add_argument("data", help="what `ptarmigan train` takes, or embedded")
     parser.add_argument("--time", default="600s")
     parser.add_argument("--size", help="HxW of the images; default: as `ptarmigan train` chooses")
@@ -310,6 +311,7 @@ def main() -> None:
         network, seen = fit(dataset, settings, device)
     else:
         options = {"size": settings.size, "time": settings.time, "seed": settings.seed, "flip": settings.flip}
+        options["recipe"] = settings.model
         generator = load(train(data, out=RUNS / name, **options))
         dataset = open_dataset(data, generator.config.data)
         rows = map(json.loads, (RUNS / name / "metrics.jsonl").read_text().splitlines())
