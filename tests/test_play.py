@@ -138,6 +138,9 @@ def test_what_cannot_be_inverted_is_refused(tmp_path: Path) -> None:
         invert(tmp_path / "m", *[good] * 65, out=tmp_path / "x.png")
     with raises("value-invalid", ".png"):
         invert(tmp_path / "m", good, out=tmp_path / "x.jpg")
+    grid = sample(tmp_path / "m", label="boot", n=1, out=tmp_path / "grid.png", device="cpu")
+    with raises("value-invalid", grid, "--out FOLDER"):
+        invert(tmp_path / "m", grid, out=tmp_path / "x.png")
     (tmp_path / "x.safetensors").touch()
     with raises("file-exists", tmp_path / "x.safetensors"):
         invert(tmp_path / "m", good, out=tmp_path / "x.png")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from ptarmigan.config.values import parse_time
 from ptarmigan.core import files
@@ -74,7 +75,11 @@ def read_images(paths: Sequence[Path], generator: TrainedGenerator) -> NDArray[n
         try:
             with open_regular(str(path)) as file, pillow_without_warnings():
                 try:
+                    check_single(path, Image.open(file), (spec.width, spec.height))
+                    file.seek(0)
                     out.append(decode(file, shape, Limits()))
+                except UserError:
+                    raise
                 except Exception as error:  # a damaged file can make Pillow raise anything
                     reason = reason_of(error, file).reason
                     raise UserError(f"cannot read the image {path}: {reason}", "file-unreadable") from None
@@ -82,6 +87,13 @@ def read_images(paths: Sequence[Path], generator: TrainedGenerator) -> NDArray[n
             reason = error.strerror or type(error).__name__
             raise UserError(f"cannot read the image {path}: {reason}", "file-unreadable") from None
     return np.stack(out)
+
+
+def check_single(path: Path, picture: Image.Image, size: tuple[int, int]) -> None:
+    """Raise UserError for a grid of images that ptarmigan saved."""
+    if "generator" in picture.info and picture.size != size:
+        text = f"{path} is a grid that ptarmigan saved, not one image: `ptarmigan sample` with --out FOLDER saves each "
+        raise UserError(f"{text}image in a file of its own", "value-invalid")
 
 
 def sentences(images: Sequence[str | Path], found: Found, generator: TrainedGenerator) -> list[str]:
