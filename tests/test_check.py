@@ -25,9 +25,10 @@ from ptarmigan.config import Data
 from ptarmigan.data import HELD_OUT, TRAIN, open_dataset
 from ptarmigan.data.check import near
 from ptarmigan.data.check.finding import Finding, by_severity
-from ptarmigan.data.check.images import flat_images
+from ptarmigan.data.check.images import flat_images, size_findings
 from ptarmigan.data.check.labels import doubtful_labels
 from ptarmigan.data.check.summary import summary
+from ptarmigan.data.decode import TargetShape
 from ptarmigan.evaluation.features.cache import cached_features
 from support import call, raises, random_projection
 
@@ -249,6 +250,12 @@ def test_copies_in_the_source_s_own_parts_are_an_error(tmp_path: Path) -> None:
     assert accused(report, "leak") == {
         f"{p}/{c}/{n}.png" for p in ("train", "test") for n, c in ((0, "cat"), (1, "dog"))
     }
+
+
+@pytest.mark.parametrize(("side", "is_advised"), [(16, False), (20, True)])
+def test_no_size_below_the_least_is_advised(side: int, is_advised: bool) -> None:
+    (finding,) = size_findings([(8, 8)], ["a.png"], TargetShape(side, side, 1), {})
+    assert ("--size" in finding.remedy) == is_advised
 
 
 def test_crops_small_images_and_unequal_classes_are_said(tmp_path: Path) -> None:
