@@ -33,7 +33,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ptarmigan import load, score, train
-from ptarmigan.config import Data, parse_time, resolve
+from ptarmigan.config import Data, resolve
+from ptarmigan.config.values import parse_time
 from ptarmigan.core.types import ImageSpec
 from ptarmigan.data import Dataset, open_dataset
 from ptarmigan.data.batches import Batches

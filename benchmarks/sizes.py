@@ -1,7 +1,7 @@
 """What a training step needs at each size of the images: weights, arithmetic, memory.
 
     python benchmarks/sizes.py table      by arithmetic, for each recipe and network: rows of docs/scaling.md
-    python benchmarks/sizes.py measure    the memory that a step adds to a process, beside that by arithmetic
+    python benchmarks/sizes.py measure    the memory that steps add to this process, beside that by arithmetic; Linux
 
 The arithmetic is that of `ptarmigan.game.memory`: a step in fp32 on tensors without values.  GFLOPs count a multiply
 and an add as two, in convolutions and matrix products of a step of D and of G; R1 and R2 are counted by the share of
@@ -11,11 +11,10 @@ steps that have them.  The largest batch leaves SPARE of a GPU to CUDA, its libr
 from __future__ import annotations
 
 import argparse
-import json
-import resource
-import subprocess
-import sys
+import ctypes
+import gc
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,7 +26,7 @@ from ptarmigan.core.devices import keep_freed_memory
 from ptarmigan.core.types import ImageSpec
 from ptarmigan.data.batches import Batches
 from ptarmigan.game.batch import train_batch
-from ptarmigan.game.memory import step_bytes
+from ptarmigan.game.memory import KERNELS_ON_CPU, step_bytes
 from ptarmigan.game.state import TrainState
 from ptarmigan.networks import build, without_weights
 
@@ -43,23 +42,16 @@ KINDS: dict[str, dict[str, Any]] = {
     "`auto --network r3gan --width 96`": {"network": "r3gan", "width": 96},
     "`auto --network resnet`": {"network": "resnet"},
 }
-MEASURED = {  # size, batch
-    "`auto`": [(64, 32), (128, 16), (256, 8)],
-    "`dcgan`": [(64, 64)],
-    "`acgan`": [(128, 16)],
-    "`auto --network r3gan`": [(64, 32)],
-    "`auto --network resnet`": [(64, 16)],
-}
+MEASURED = [  # with size and batch
+    ("`auto`", 64, 32), ("`auto`", 128, 8), ("`auto`", 256, 4), ("`dcgan`", 64, 32), ("`acgan`", 64, 32),
+    ("`auto --network r3gan`", 64, 16), ("`auto --network resnet`", 64, 8),
+]  # fmt: skip
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["table", "measure", "peak"], help="peak: one row of measure")
-    parser.add_argument("row", nargs="?", help="kind, size and batch as JSON")
-    asked = parser.parse_args()
-    if asked.what == "peak":
-        print(json.dumps(measured(*game(*json.loads(asked.row)))))
-    elif asked.what == "table":
+    parser.add_argument("what", choices=["table", "measure"])
+    if parser.parse_args().what == "table":
         table()
     else:
         measure()
@@ -100,35 +92,44 @@ def gigaflops(config: Config, spec: ImageSpec) -> float:
 
 
 def measure() -> None:
-    for kind, rows in MEASURED.items():
-        for size, batch in rows:
-            row = json.dumps([kind, size, batch])
-            run = subprocess.run([sys.executable, __file__, "peak", row], stdout=subprocess.PIPE, check=True)
-            found, config, spec = json.loads(run.stdout), *game(kind, size, batch)
-            expected = step_bytes(config, spec, batch)
-            mib = f"{expected / 2**20:,.0f} | {found / 2**20:,.0f} | {expected / found:.2f}"
-            print(f"| {kind} | {size} | {batch} | {mib} |", flush=True)
-
-
-def measured(config: Config, spec: ImageSpec) -> int:
-    """Bytes that two steps on one thread add to this process."""
+    """Print what two steps on one thread add to this process, beside what they need by arithmetic."""
     keep_freed_memory()
     torch.set_num_threads(1)
+    run_steps(*game("`auto`", 16, batch=2))  # loads the libraries
+    print("| recipe and network | size | batch | MiB by arithmetic | MiB measured | ratio |")
+    print("|---|---|---|---|---|---|")
+    for kind, size, batch in MEASURED:
+        config, spec = game(kind, size, batch)
+        expected, before = KERNELS_ON_CPU * step_bytes(config, spec, batch), reset_peak()
+        run_steps(config, spec)
+        found = memory_of("VmHWM:") - before
+        mib = f"{expected / 2**20:,.0f} | {found / 2**20:,.0f} | {expected / found:.2f}"
+        print(f"| {kind} | {size} | {batch} | {mib} |", flush=True)
+
+
+def run_steps(config: Config, spec: ImageSpec) -> None:
     count = max(64, config.train.batch)
     shape = (count, spec.height, spec.width, spec.channels)
     images = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
     batches = Batches(images, np.arange(count) % 10, np.arange(count), batch=config.train.batch, seed=0)
-    two = replace(config, train=replace(config.train, batch=2))
-    warm = TrainState.create(two, ImageSpec(16, 16, 3, spec.class_names), torch.device("cpu"))
-    warm_batches = Batches(images[:, :16, :16].copy(), np.arange(count) % 10, np.arange(count), batch=2, seed=0)
-    train_batch(warm, warm_batches)  # loads the libraries
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     state = TrainState.create(config, spec, torch.device("cpu"))
     for _ in range(2):
         train_batch(state, batches)
-    warm_batches.close()
     batches.close()
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
+
+
+def reset_peak() -> int:
+    """Give freed memory back to the system, start to measure the peak again; returns the bytes in use."""
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)
+    Path("/proc/self/clear_refs").write_text("5")
+    return memory_of("VmRSS:")
+
+
+def memory_of(name: str) -> int:
+    """Bytes of this process by a line of the kernel's."""
+    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    return next(1024 * int(line.split()[1]) for line in lines if line.startswith(name))
 
 
 if __name__ == "__main__":

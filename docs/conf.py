@@ -13,7 +13,7 @@ from pygments.lexers.special import TextLexer
 from sphinx.application import Sphinx
 
 from ptarmigan import __version__
-from ptarmigan.config import HELP, SECTIONS
+from ptarmigan.config.sections import HELP, SECTIONS
 
 project = "ptarmigan"
 author = "The ptarmigan developers"
@@ -34,7 +34,7 @@ html_css_files = ["site.css"]
 html_math_renderer = "mathml"
 html_show_sphinx = False
 
-OPTIONS = "<!-- every option, from config.py -->"  # in options.md
+OPTIONS = "<!-- every option, from config/sections.py -->"  # in options.md
 
 
 def options() -> str:

@@ -23,7 +23,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ptarmigan.config import parse_images, resolve
+from ptarmigan.config import resolve
+from ptarmigan.config.values import parse_images
 from ptarmigan.core import seeding
 from ptarmigan.core.types import Batch, ImageSpec
 from ptarmigan.data.batches import to_float

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from ptarmigan.core.clock import Clock
-from ptarmigan.training import loop
+from ptarmigan.training import loop, start
 
 SMALL: dict[str, Any] = dict(
     width=4, batch=8, images="48", precision="fp32", device="cpu", latent_dim=6, class_dim=4, split="none", snapshots=2
@@ -61,7 +61,7 @@ class EvenClock(Clock):
 def even_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     """Training goes by an even clock, and expects snapshots to take as long as they do on it."""
     monkeypatch.setattr(loop, "Clock", EvenClock)
-    monkeypatch.setattr(loop, "snapshot_cost", lambda *_: (0.02, 0.02))
+    monkeypatch.setattr(start, "snapshot_cost", lambda *_: (0.02, 0.02))
 
 
 @pytest.fixture(scope="session")

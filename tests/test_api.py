@@ -18,7 +18,9 @@ import torch
 import ptarmigan
 from conftest import SMALL
 from ptarmigan import Config, Dataset, load, replay, resolve, score, train
-from ptarmigan.config import TYPES, Train, alternatives, convert_field
+from ptarmigan.config import Train, convert_field
+from ptarmigan.config.sections import TYPES
+from ptarmigan.config.values import alternatives
 from ptarmigan.core.console import Display
 from ptarmigan.core.fields import Fields
 from ptarmigan.core.terminal import Terminal

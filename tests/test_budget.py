@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from conftest import SMALL
-from ptarmigan.config import parse_time, resolve
+from ptarmigan.config import resolve
+from ptarmigan.config.values import parse_time
 from ptarmigan.core.types import ImageSpec
 from ptarmigan.game.state import TrainState
 from ptarmigan.training.budget import Schedule, SnapshotCost, finished, plan_end, share_done

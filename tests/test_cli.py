@@ -22,19 +22,10 @@ import ptarmigan
 from conftest import SMALL
 from ptarmigan import UserError, cli
 from ptarmigan.cli.help import COMMON
-from ptarmigan.config import (
-    BOUNDS,
-    HELP,
-    LOSSES,
-    RECIPES,
-    SECTIONS,
-    TYPES,
-    Config,
-    check_ranges,
-    override,
-    readable,
-    resolve,
-)  # fmt: skip
+from ptarmigan.config import Config, override, resolve
+from ptarmigan.config.checks import check_ranges
+from ptarmigan.config.recipes import RECIPES
+from ptarmigan.config.sections import BOUNDS, HELP, LOSSES, SECTIONS, TYPES, readable
 from ptarmigan.training.given import read_yaml
 from support import call, raises
 
@@ -426,7 +417,7 @@ def numeric(hint: Any) -> list[Any]:
 
 
 def test_budgets_and_sizes_are_read_as_written() -> None:
-    from ptarmigan.config import parse_images, parse_size, parse_time
+    from ptarmigan.config.values import parse_images, parse_size, parse_time
 
     assert [parse_time(text) for text in ("90s", "10m", "1h30m", "1.5m")] == [90, 600, 5400, 90]
     assert [parse_images(text) for text in ("500k", "2M", "1_000", "1.5k")] == [500_000, 2_000_000, 1000, 1500]

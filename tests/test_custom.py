@@ -7,6 +7,7 @@ import json
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,9 @@ import torch
 from torch import Tensor
 
 import ptarmigan.training.loop as training
+import support
 from conftest import SMALL
-from ptarmigan import cli, info, load, replay
+from ptarmigan import info, load, replay
 from ptarmigan.commands.compare import RunRecord, config_choices
 from ptarmigan.config import Config, Data, resolve
 from ptarmigan.core import dist, seeding
@@ -465,16 +467,7 @@ Call = Callable[..., tuple[int, str, str]]
 
 @pytest.fixture
 def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
-    def calling(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["ptarmigan", *map(str, arguments)])
-        try:
-            cli.main()
-            status = 0
-        except SystemExit as leaving:
-            status = int(leaving.code or 0)
-        return status, *capsys.readouterr()
-
-    return calling
+    return partial(support.call, monkeypatch, capsys)
 
 
 def test_from_the_command_line(call: Call, shapes: Path, tmp_path: Path) -> None:

@@ -326,7 +326,8 @@ def test_a_hundred_images_a_class_are_enough_and_long_lists_are_cut(tmp_path: Pa
     images = RNG.integers(0, 256, (793, 28, 28), np.uint8)
     np.savez(tmp_path / "x.npz", arr_0=images, arr_1=np.repeat(np.arange(8), [100] + [99] * 7))
     (few,) = open_dataset(tmp_path / "x.npz", Data(split="none")).notices
-    assert "7 of 8 classes (1: 99, 2: 99, 3: 99, 4: 99, 5: 99 and 2 more)" in few
+    assert "7 of 8 classes" in few
+    assert "(1: 99, 2: 99, 3: 99, 4: 99, 5: 99 and 2 more)" in few
     np.savez(tmp_path / "y.npz", arr_0=images[:595], arr_1=np.repeat(np.arange(6), [100] + [99] * 5))
     assert "(1: 99, 2: 99, 3: 99, 4: 99, 5: 99)" in open_dataset(tmp_path / "y.npz", Data(split="none")).notices[0]
 

@@ -21,7 +21,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from ptarmigan import cli, resolve
-from ptarmigan.config import parse_time
+from ptarmigan.config.values import parse_time
 from ptarmigan.evaluation.features import EXTRACTORS, Extractor
 from ptarmigan.training import loop
 

@@ -20,7 +20,9 @@ from torch import Tensor, nn
 
 from conftest import SMALL
 from ptarmigan import losses, train
-from ptarmigan.config import LOSSES, RECIPES, TYPES, Config, Loss, Train, resolve
+from ptarmigan.config import Config, Loss, Train, resolve
+from ptarmigan.config.recipes import RECIPES
+from ptarmigan.config.sections import LOSSES, TYPES
 from ptarmigan.core import words
 from ptarmigan.core.log import read_log
 from ptarmigan.core.types import DiscriminatorOutput, UserError

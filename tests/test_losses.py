@@ -19,7 +19,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from densities import GRID, SPREAD, P, Q, integral, jsd, kl, log_normal, pair_jsd, w1
-from ptarmigan.config import LOSSES, Loss
+from ptarmigan.config import Loss
+from ptarmigan.config.sections import LOSSES
 from ptarmigan.losses.adversarial import OBJECTIVES, Objective, objective, softplus
 
 CROSSING = -0.7 / 0.3  # where the two distribution functions meet

@@ -95,7 +95,7 @@ def test_reacgan_is_not_split(shapes: Path, tmp_path: Path, monkeypatch: pytest.
 GB = 10**9
 
 
-@pytest.mark.parametrize(("free", "parts"), [(9 * GB, 0), (3 * GB, 2)])
+@pytest.mark.parametrize(("free", "parts"), [(12 * GB, 0), (3 * GB, 2)])
 def test_on_a_cpu_what_fits_is_found_by_arithmetic(
     free: int, parts: int, shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:

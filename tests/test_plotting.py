@@ -11,7 +11,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from ptarmigan.config import LOSSES, RECIPES, resolve
+from ptarmigan.config import resolve
+from ptarmigan.config.recipes import RECIPES
+from ptarmigan.config.sections import LOSSES
 from ptarmigan.handbook.entries import explain
 from ptarmigan.handbook.figures import (
     CLASS_TERMS,

@@ -15,7 +15,7 @@ from ptarmigan import Dataset, report, train
 from ptarmigan.core.files import load_header, save_json
 from ptarmigan.core.log import Metrics
 from ptarmigan.sharing import film
-from ptarmigan.sharing.report import page
+from ptarmigan.sharing.report import page, remedy_html, table_html
 from support import call, raises
 
 HOSTILE = "<script>alert(1)</script>"
@@ -71,6 +71,7 @@ def test_only_generated_images_are_shown(run: Path) -> None:
 
 def test_findings_are_told_with_their_evidence_and_remedy(run: Path, tmp_path: Path) -> None:
     assert "There are no findings" in page(run)
+    assert "Not known without scored samples: collapse" in shown(page(run))
     broken = tmp_path / "broken"
     broken.mkdir()
     (broken / "config.json").write_bytes((run / "config.json").read_bytes())
@@ -78,11 +79,14 @@ def test_findings_are_told_with_their_evidence_and_remedy(run: Path, tmp_path: P
     metrics = Metrics(broken / "metrics.jsonl")
     for at in range(8, 4000, 80):
         metrics.write(at, d_adv=1e-4, g_adv=9.0, clock=at / 100)
-    metrics.write(4000, findings=["d-too-strong"], select_kid=1.5, select_kid_error=0.25)
+    metrics.write(4000, findings=["d-too-strong"], select_kid=1.5, select_kid_error=0.25, colour_gap=0.3)
     html = page(broken)
     for fact in ("d-too-strong: D is too strong", "since ", "--d-lr", "KID 1.5 ± 0.5"):
         assert fact in shown(html), fact
     assert "verdict error" in html
+    assert "Not known" not in html
+    assert "<code>ptarmigan train" in html
+    assert remedy_html("train <longer>") == "train &lt;longer&gt;"
 
 
 def test_the_scores_are_shown_with_their_intervals_and_the_worst_class(run: Path) -> None:
@@ -113,6 +117,12 @@ def test_the_scores_are_shown_with_their_intervals_and_the_worst_class(run: Path
     scores.write_text("{}")
     assert "scores.json is damaged" in shown(page(run))
     scores.unlink()
+
+
+def test_a_long_table_of_classes_opens_by_a_click() -> None:
+    few, many = ([["class", "images"], *([f"c{number}", "9"] for number in range(count))] for count in (20, 21))
+    assert "<details>" not in table_html(few)
+    assert "<summary>21 classes" in table_html(many)
 
 
 def test_a_film_of_many_large_grids_stays_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

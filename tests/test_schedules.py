@@ -19,7 +19,8 @@ from torch import Tensor, nn
 import ptarmigan.game.draws as draws_module
 from conftest import SMALL
 from ptarmigan import replay
-from ptarmigan.config import HELP, TYPES, Config, Loss, Ramp, Scheduled, Train, config_of, resolve
+from ptarmigan.config import Config, Loss, Train, config_of, resolve
+from ptarmigan.config.sections import HELP, TYPES, Ramp, Scheduled
 from ptarmigan.core.files import load_json
 from ptarmigan.core.tensor_files import load_tensors
 from ptarmigan.core.types import Batch, ImageSpec

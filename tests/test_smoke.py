@@ -175,7 +175,8 @@ def test_sizes(run: Run) -> None:
     rows = run("sizes", "table", SIZES=(32,), KINDS=kinds).splitlines()[2:]
     assert [row.split(" | ")[1] for row in rows] == list(kinds)
     assert all(float(row.split(" | ")[3]) > 0 for row in rows)
-    assert int(run("sizes", "peak", json.dumps(["`auto`", 32, 2]))) >= 0
+    if sys.platform == "linux":
+        assert run("sizes", "measure", MEASURED=[("`auto`", 32, 2)]).count("| 32 | 2 |") == 1
 
 
 @SLOW

@@ -9,7 +9,8 @@ import pytest
 
 from conftest import SMALL
 from ptarmigan import cli
-from ptarmigan.config import LOSSES, resolve
+from ptarmigan.config import resolve
+from ptarmigan.config.sections import LOSSES
 from ptarmigan.core.words import LOSS_NAMES, OTHER_OPTIONS, OTHERS, other_option, plain
 from ptarmigan.handbook.entries import ENTRIES
 from ptarmigan.training.loop import train

@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ptarmigan.config import LOSSES, resolve
+from ptarmigan.config import resolve
+from ptarmigan.config.sections import LOSSES
 from ptarmigan.handbook.figures import CLASSES, OTHERS, SMOOTHED, objective_named, split_d
 from ptarmigan.losses.adversarial import minimax_g
 from ptarmigan.losses.conditioning import classification_g, d2d_ce, discriminative_g, twin_g

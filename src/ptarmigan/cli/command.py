@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import App, Group, Parameter
 
-from ptarmigan.config import as_number
+from ptarmigan.config.values import as_number
 from ptarmigan.core.types import UserError, shown
 
 if TYPE_CHECKING:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, TypedDict
 from cyclopts import Group, Parameter
 
 from ptarmigan.cli.help import COMMON, Panel
-from ptarmigan.config import HELP, READING, SECTIONS, TYPES, Scheduled, default_in_words
+from ptarmigan.config.recipes import default_in_words
+from ptarmigan.config.sections import HELP, READING, SECTIONS, TYPES, Scheduled
 
 if TYPE_CHECKING:
     from cyclopts import Token

@@ -12,7 +12,8 @@ from ptarmigan.boundary import abandon_broken_streams, program, quote, quote_pat
 from ptarmigan.cli.command import command
 from ptarmigan.cli.fields import OPTIONS, Fields, flag
 from ptarmigan.cli.help import HELP_ALL
-from ptarmigan.config import RECIPES, parse_images, parse_time
+from ptarmigan.config.recipes import RECIPES
+from ptarmigan.config.values import parse_images, parse_time
 from ptarmigan.core.ranks_env import is_rank_0
 
 

@@ -7,7 +7,7 @@ import shlex
 from cyclopts import CycloptsError, MissingArgumentError, UnknownOptionError, UnusedCliTokensError
 
 from ptarmigan.boundary import CALL, quote
-from ptarmigan.config import TYPES
+from ptarmigan.config.sections import TYPES
 from ptarmigan.core.words import other_option
 
 FLAGS_WITHOUT_VALUE = {key for key, hint in TYPES.items() if hint is bool}

@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ptarmigan.commands.score_plan import shuffled
-from ptarmigan.config import Data, parse_size, resolve
+from ptarmigan.config import Data, resolve
+from ptarmigan.config.values import parse_size
 from ptarmigan.core.console import Display
 from ptarmigan.core.fields import DataFields
 from ptarmigan.core.files import check_new_path, write_atomic

@@ -13,7 +13,9 @@ from typing import Any, NamedTuple
 
 from rich.table import Table
 
-from ptarmigan.config import UNTRACKED, Config, config_of, parse_images, parse_time
+from ptarmigan.config import Config, config_of
+from ptarmigan.config.sections import UNTRACKED
+from ptarmigan.config.values import parse_images, parse_time
 from ptarmigan.core.files import Damaged, load_header
 from ptarmigan.core.log import read_log
 from ptarmigan.core.paths import user_path

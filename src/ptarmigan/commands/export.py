@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ptarmigan.core.console import Display, Terminal
@@ -13,7 +13,7 @@ from ptarmigan.core.paths import user_path
 from ptarmigan.core.types import UserError, printable, unknown
 from ptarmigan.generator.directions import all_named
 from ptarmigan.generator.export import share_generator
-from ptarmigan.generator.generator import load, new_folder
+from ptarmigan.generator.generator import TrainedGenerator, load, new_folder
 from ptarmigan.generator.header import find_generator
 from ptarmigan.generator.hub import PREFIX, is_on_hub, pinned
 from ptarmigan.sharing.hub import upload
@@ -59,9 +59,11 @@ def export(
         )
         if to == "torch":
             to_folder(path, target, license, display)
+        elif to == "onnx":
+            to_file(path, target, to, lambda generator: onnx_file(generator, license), display)
         else:
             argument = sample_argument(pinned(model, path) if is_on_hub(model) else model, at)
-            to_file(path, target, to, license, argument, directions, display)
+            to_file(path, target, to, lambda generator: with_sliders(generator, argument, directions), display)
     return target
 
 
@@ -82,23 +84,16 @@ def check_options(
         raise UserError("--directions gives the sliders of a page, and is for --to html", "options-conflict")
 
 
-def to_file(
-    path: Path,
-    target: Path,
-    to: str,
-    license: str | None,
-    argument: str,
-    directions: Sequence[str | Path],
-    display: Display,
-) -> None:
-    """Write the generator of a file as X.html or X.onnx; `argument` names it for `ptarmigan sample`."""
+def with_sliders(generator: TrainedGenerator, argument: str, directions: Sequence[str | Path]) -> bytes:
+    """The page with a slider for each direction of the files; `argument` names the generator for `ptarmigan sample`."""
+    named = [way._replace(move=in_command(Path(way.move))) for way in all_named(directions, generator)]
+    return page(generator, argument, named).encode()
+
+
+def to_file(path: Path, target: Path, to: str, form: Callable[[TrainedGenerator], bytes], display: Display) -> None:
+    """Write the generator of a file as X.html or X.onnx, whose content `form` makes."""
     check_new_path(target, "out", f".{to}")
-    generator = load(path)
-    if to == "html":
-        named = [way._replace(move=in_command(Path(way.move))) for way in all_named(directions, generator)]
-        content = page(generator, argument, named).encode()
-    else:
-        content = onnx_file(generator, license)
+    content = form(load(path))
     write_atomic(target, content)
     checked = "it opens in any browser" if to == "html" else "onnxruntime drew the same images from it"
     display.say(f"{len(content) / 1e6:.1f} MB; it holds no training images, and {checked}")

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ptarmigan.config import parse_time
+from ptarmigan.config.values import parse_time
 from ptarmigan.core import files
 from ptarmigan.core.console import Display, Terminal
 from ptarmigan.core.paths import user_path

@@ -93,10 +93,7 @@ def replay(
     loss_file = reopen(None if loss is None else user_path(loss, "loss"), config, record.get("loss_sha256"), run)
     dataset = open_run_images(run, record, data)
     state = TrainState.create(config, dataset.spec, pick_device(device), record["precision"] == "bf16", loss_file)
-    if found is not None:
-        checkpoint.restore(state, found)
-    for name in ("ends", "end_fixed_at", "moves"):  # the checkpoint may be older than plans that hold at the step
-        setattr(state.progress, name, getattr(progress, name))
+    restore(state, found, progress)
     first = at - (at - state.images_seen) % config.train.batch
     target = user_path(out, "out") if out is not None else run / "private" / f"replay-{first:09d}"
     check_absent(target, "out")
@@ -120,6 +117,14 @@ def replay(
     )  # fmt: skip
     save_step(step, target, drawn[-1].images, watch.fakes)
     return step
+
+
+def restore(state: TrainState, found: checkpoint.Checkpoint | None, progress: Progress) -> None:
+    """Load the checkpoint, if there is one, and the plans that hold at the step, which may be newer than it."""
+    if found is not None:
+        checkpoint.restore(state, found)
+    for name in ("ends", "end_fixed_at", "moves"):
+        setattr(state.progress, name, getattr(progress, name))
 
 
 def ticks_around(run: Path, first: int, batch: int) -> list[dict[str, float]]:

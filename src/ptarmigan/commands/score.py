@@ -25,7 +25,8 @@ from ptarmigan.commands.score_sources import (
     open_existing_images,
     open_training_data,
 )
-from ptarmigan.config import Data, parse_time
+from ptarmigan.config import Data
+from ptarmigan.config.values import parse_time
 from ptarmigan.core import files
 from ptarmigan.core.console import SILENCE, Terminal
 from ptarmigan.core.paths import user_path

@@ -82,6 +82,7 @@ class FieldsButLoss(DataFields, total=False):
         "d-too-weak",
         "collapse",
         "class-ignored",
+        "too-easy",
         "d-overfits",
         "copies",
         "colour-shift",

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ptarmigan import config
+from ptarmigan.config.values import parse_split
 from ptarmigan.core.console import Display, Terminal
 from ptarmigan.core.types import ImageSpec, OnProgress, UserError, counted, shorten
 from ptarmigan.data.arrays import HELD_OUT, SELECT, TRAIN, UNDECIDED
@@ -145,9 +146,9 @@ def _open(source: DataSource, data: config.Data, on_progress: OnProgress | None)
         groups = source.groups or matches(source.paths, data.group)
         keys = group_keys([groups[position] for position in pack.source_indices])
     split = data.split or DEFAULT_SPLIT
-    part = assign_parts(pack.labels, keys, pack.source_part, config.parse_split(split))
+    part = assign_parts(pack.labels, keys, pack.source_part, parse_split(split))
     if data.split is None and (useful := useful_split(part, pack.source_part)) != split:
-        split, part = useful, assign_parts(pack.labels, keys, pack.source_part, config.parse_split(useful))
+        split, part = useful, assign_parts(pack.labels, keys, pack.source_part, parse_split(useful))
     if isinstance(pack.images, StreamedImages):
         pack.images.kind = 3 * pack.labels + part
     height, width, channels = pack.images.shape[1:]

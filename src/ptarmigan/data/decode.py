@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageCms, ImageFile
 
-from ptarmigan.config import Data, parse_size
+from ptarmigan.config import Data
+from ptarmigan.config.values import parse_size
 from ptarmigan.data import dicom
 from ptarmigan.data.arrays import MAX_INFLATION
 

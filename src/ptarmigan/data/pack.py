@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ptarmigan.config import Data, parse_size
+from ptarmigan.config import Data
+from ptarmigan.config.values import parse_size
 from ptarmigan.core.files import sync_folder
 from ptarmigan.core.types import OnProgress, UserError, counted, shorten
 from ptarmigan.data.arrays import UNDECIDED

@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ptarmigan.config import Data, parse_window
+from ptarmigan.config import Data
+from ptarmigan.config.values import parse_window
 from ptarmigan.core.types import OnProgress, UserError, counted, shorten
 from ptarmigan.data.decode import (
     OF_16_BITS,

@@ -23,8 +23,9 @@ LABELLED, TOLD = 0.1, 0.3
 GAP = 0.5
 CLOSE = 0.6
 SQUARES = 10.0
-TINT = 0.1
-LATE_UPDATES = 1000  # of G, before which the samples of a good run may not show their class, or have a fine pattern
+EASY = 0.03
+TINT, EARLY_TINT = 0.1, 0.25
+LATE_UPDATES, USUAL_RATE = 1000, 2e-3  # of G, before which good runs may look wrong; its rate
 NOISE, LATELY, WINDOW = 2.0, 2, 0.3  # standard errors; snapshots in the last share of the budget; that share
 OFTEN = 50  # times that each training image was seen, from which more or augmented ones are advised
 
@@ -63,11 +64,13 @@ def penalties(log: Log) -> str:
 def more_augmentation(log: Log) -> str:
     """The next stronger augmentation; none after ada."""
     augment = log.fields.get("augment", "ada")
-    if augment == "ada":
-        return ""
-    scheduled = log.fields["augment_p"] != 1.0  # which diffaugment alone takes
     kinds = ("none", "gentle", "diffaugment", "ada")
-    return f"--augment {kinds[kinds.index(augment) + 1]}{' --augment-p 1' if scheduled else ''}"
+    return "" if augment == "ada" else augmentation(log, kinds[kinds.index(augment) + 1])
+
+
+def augmentation(log: Log, kind: str) -> str:
+    scheduled = log.fields["augment_p"] != 1.0  # which diffaugment alone takes
+    return f"--augment {kind}{' --augment-p 1' if scheduled else ''}"
 
 
 def diverged(log: Log) -> Finding | None:
@@ -145,6 +148,20 @@ def g_gradient_vanishes(log: Log) -> Finding | None:
     )  # fmt: skip
 
 
+def too_easy(log: Log) -> Finding | None:
+    """G makes images that D's classifier recognises far better than real ones, as it does where lambda is too large."""
+    fake, whole = log.recent("g_class"), log.recent("d_class")
+    if log.fields.get("conditioning") != "auxiliary_classifier" or not (len(fake) and len(whole) and np.median(whole)):
+        return None
+    if (share := float(np.median(fake) / np.median(whole))) >= EASY:
+        return None
+    options = "--conditioning projection" + ("" if log.fields["class_fake"] else " --class-fake")
+    return Finding(
+        "too-easy", "error", f"G's class loss is {share:.2g} of D's",
+        f"below {EASY:g}", "g_class, d_class", log.train("give D the class by projection", options),
+    )  # fmt: skip
+
+
 def collapse(log: Log) -> Finding | None:
     """The images of a class are far more alike than real ones."""
     values = log.snapshots("variety")
@@ -171,15 +188,22 @@ def labels_random(log: Log) -> Finding | None:
     if not len(real) or (known := float(real.max())) >= LABELLED:
         return None
     return Finding(
-        "labels-random", "error", f"a classifier of real images is {known:.0%} of the way from chance to no errors",
+        "labels-random", "error",
+        f"a classifier of real images is {known:.0%} of the way from chance to no errors; check that the folders or "
+        "labels are the classes that you mean",
         f"below {LABELLED:.0%}", "real_accuracy",
-        "check that the folders or labels are the classes that you mean; then start a new run",
+        log.train("mend the labels, or train without classes", "--conditioning none"),
     )  # fmt: skip
+
+
+def late_updates(log: Log) -> int:
+    """How often G must be updated before its samples have their class, colours and no pattern; more at a small rate."""
+    return round(LATE_UPDATES * max(1.0, USUAL_RATE / (log.fields.get("g_lr") or USUAL_RATE)))
 
 
 def class_ignored(log: Log) -> Finding | None:
     """Real images show their class, and generated ones do not."""
-    fake, real = log.snapshots("class_accuracy", LATE_UPDATES), log.snapshots("real_accuracy")
+    fake, real = log.snapshots("class_accuracy", late_updates(log)), log.snapshots("real_accuracy")
     if not len(fake) or not len(real) or (known := float(real.max())) < LABELLED:
         return None
     if (share := float(fake.max()) / known) >= TOLD:
@@ -219,7 +243,7 @@ def copies(log: Log) -> Finding | None:
 
 def checkerboard(log: Log) -> Finding | None:
     """A pattern that changes its sign at every pixel."""
-    values = log.snapshots("nyquist", LATE_UPDATES)
+    values = log.snapshots("nyquist", late_updates(log))
     if not len(values) or (ratio := float(values.min())) <= SQUARES:
         return None
     if log.fields.get("network") == "dcgan":
@@ -235,13 +259,16 @@ def checkerboard(log: Log) -> Finding | None:
 
 def colour_shift(log: Log) -> Finding | None:
     """The colours or the contrast of generated images differ from those of real ones."""
+    limit = TINT if log.trained(late_updates(log)) else EARLY_TINT
     values = log.snapshots("colour_gap")
-    if not len(values) or (gap := float(values.min())) <= TINT:
+    if not len(values) or (gap := float(values.min())) <= limit:
         return None
     return Finding(
         "colour-shift", "warning", f"a channel's mean or deviation differs by {gap:.2g} on [-1, 1]",
-        f"above {TINT:g}", "colour_gap",
-        "check that G's images and the real ones have the same scale, [-1, 1]; use weaker augmentation",
+        f"above {limit:g}", "colour_gap", log.train(
+            "train longer; check that G's images and the real ones have the same scale, [-1, 1]",
+            augmentation(log, "gentle") if log.fields.get("augment") in ("diffaugment", "ada") else "",
+        ),
     )  # fmt: skip
 
 
@@ -291,6 +318,7 @@ KINDS: dict[str, Kind] = {
     "g-gradient-vanishes": Kind(g_gradient_vanishes, "G gets almost no gradient", ("d-too-strong", *OF_SAMPLES)),
     "d-too-strong": Kind(d_too_strong, "D is too strong", OF_SAMPLES),
     "d-too-weak": Kind(d_too_weak, "D is too weak", OF_SAMPLES),
+    "too-easy": Kind(too_easy, "generated images are easier to classify than real", ("collapse", "class-ignored")),
     "collapse": Kind(collapse, "images of a class are too alike", ("colour-shift", "checkerboard")),
     "class-ignored": Kind(class_ignored, "images do not show their class"),
     "d-overfits": Kind(d_overfits, "D overfits its training images", ("copies", "no-progress")),

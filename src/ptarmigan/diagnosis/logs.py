@@ -39,11 +39,12 @@ KNOWN = {plain: name for name, others in ALIASES.items() for plain in (name, *ot
 PLACES = {"images_seen": "images", "kimg": "images", "step": "steps", "epoch": "epochs"}  # the first that is there
 PREFIXES = ("train_", "training_", "losses_", "loss_")
 SUFFIXES = ("_step", "_epoch")  # of Lightning
+RUN = " - "  # of wandb, between the name of a run and that of a column
 NEEDED = ("d_adv", "g_adv")
 EVENTS = "*tfevents*"
-NUMBER = r"[+-]?(?:\d+\.?\d*(?:e[+-]?\d+)?|nan|inf)"
-PAIR = re.compile(rf"(?<![\w:])([a-z][\w()./]*(?: [a-z][\w()./]*)?)[\"']?\s*[:=]\s*({NUMBER})", re.I)
-COUNT = re.compile(r"\b(epoch|step|iteration|iter|kimg)\b\W{0,2}(\d+)", re.I)
+WORD, NUMBER = r"[a-z][\w()./]*", r"[+-]?(?:\d+\.?\d*(?:e[+-]?\d+)?|nan|inf)"
+PAIR = re.compile(rf"(?<![\w:])({WORD}(?: {WORD})?)[\"']?\s*[:=]\s*({NUMBER})", re.IGNORECASE)
+COUNT = re.compile(r"\b(epoch|step|iteration|iter|kimg)\b\W{0,2}(\d+)", re.IGNORECASE)
 
 
 def read(path: Path, given: Mapping[str, str]) -> Log:
@@ -87,13 +88,14 @@ def rows_of(path: Path) -> Iterator[dict[str, Any]]:
     if "tfevents" in path.name:
         yield from merged(event_values(path.read_bytes()))
         return
-    text = path.read_text(encoding="utf-8-sig", errors="replace").replace("\0", "")
-    rows = json_rows(text) if text.lstrip().startswith(("{", "[{")) else []
-    yield from rows or printed_rows(text) or csv_rows(text.splitlines())
+    text = path.read_text(encoding="utf-8-sig", errors="replace").replace("\0", "")  # UTF-16, as PowerShell writes it
+    yield from json_rows(text) or printed_rows(text) or csv_rows(text.splitlines())
 
 
 def json_rows(text: str) -> list[dict[str, Any]]:
     """The rows of JSON lines, of a list of objects, or of an object of lists, as Keras keeps its history."""
+    if not text.lstrip().startswith(("{", "[")):
+        return []
     with suppress(ValueError, RecursionError):
         whole = json.loads(text)
         if isinstance(whole, list):
@@ -119,14 +121,14 @@ def csv_rows(lines: list[str]) -> list[dict[str, Any]]:
 def printed_rows(text: str) -> list[dict[str, Any]]:
     """The rows of lines that a program printed, as `Epoch [1/200] d_loss: 0.53`.
 
-    None where no loss is named so, and fewer than half of the lines hold such pairs.
+    Those without a known column are left out, but where there are no others, and most lines hold such pairs.
     """
     rows, lines = [], [line for line in re.sub(r"\x1b\[[0-9;]*m", "", text).splitlines() if line.strip()]
     for line in lines:
         if row := {name_of(pair[1]): number(pair[2]) for pair in PAIR.finditer(line)}:
             rows.append({count[1].lower(): number(count[2]) for count in COUNT.finditer(line)} | row)
-    is_known = any(KNOWN.get(plain(name)) in NEEDED for row in rows for name in row)
-    return rows if is_known or 2 * len(rows) > len(lines) else []
+    told = [row for row in rows if any(KNOWN.get(plain(name), "step") not in PLACES for name in row)]
+    return told or (rows if 2 * len(rows) > len(lines) else [])
 
 
 def name_of(words: str) -> str:
@@ -155,28 +157,7 @@ def flattened(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def of_columns(path: Path, rows: list[dict[str, Any]], given: Mapping[str, str]) -> Log:
-    columns = list(dict.fromkeys(name for row in rows for name in row))
-    if missing := [column for column in given.values() if column not in columns]:
-        raise UserError(
-            f"map: {path} has no column {printable(missing[0])!r}; its columns are {listed(columns)}", "unknown-name"
-        )
-    fullest = sorted(columns, key=lambda column: sum(row.get(column) is not None for row in rows))
-    names = {KNOWN.get(plain(column), ""): column for column in fullest} | {
-        KNOWN.get(plain(name), name): column for name, column in given.items()
-    }
-    if not any(name in names for name in NEEDED):
-        raise UserError(
-            f"{path} has no column that is known as the loss of D or of G: name them, as --map d_loss=COLUMN; its "
-            f"columns are {listed(columns)}",
-            "columns-unknown",
-        )
-    runs = {column.rpartition(" - ")[0] for column in columns if KNOWN.get(plain(column)) in NEEDED}
-    if not given and len(runs - {""}) > 1:
-        raise UserError(
-            f"{path} holds the columns of several runs: name those of one, as --map d_loss=COLUMN; its columns are "
-            f"{listed(columns)}",
-            "log-unclear",
-        )
+    names = names_of(path, rows, given)
     loss = next(names[name] for name in NEEDED if name in names)
     place = next((name for name in PLACES if name in names and counts(names[name], rows, loss)), None)
     scale = 1000.0 if place == "kimg" else 1.0
@@ -188,6 +169,26 @@ def of_columns(path: Path, rows: list[dict[str, Any]], given: Mapping[str, str])
         if name and name not in PLACES
     }
     return Log(np.array([*table], float), values, unit=PLACES[place] if place else "lines")
+
+
+def names_of(path: Path, rows: list[dict[str, Any]], given: Mapping[str, str]) -> dict[str, str]:
+    """ptarmigan's name -> the column of the log: the fullest of those that are known by it, or the given one."""
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    if missing := [column for column in given.values() if column not in columns]:
+        raise UserError(
+            f"map: {path} has no column {printable(missing[0])!r}; its columns are {listed(columns)}", "unknown-name"
+        )
+    fullest_last = sorted(columns, key=lambda column: sum(row.get(column) is not None for row in rows))
+    names = {KNOWN.get(plain(column), ""): column for column in fullest_last} | {
+        KNOWN.get(plain(name), name): column for name, column in given.items()
+    }
+    what = f"name the losses, as --map d_loss=COLUMN; its columns are {listed(columns)}"
+    if not any(name in names for name in NEEDED):
+        raise UserError(f"{path} has no column that is known as the loss of D or of G: {what}", "columns-unknown")
+    runs = {column.partition(RUN)[0] for column in columns if RUN in column and KNOWN.get(plain(column)) in NEEDED}
+    if len(runs) > 1 and not given:
+        raise UserError(f"{path} holds the columns of several runs: {what}", "log-unclear")
+    return names
 
 
 def counts(column: str, rows: list[dict[str, Any]], loss: str) -> bool:
@@ -211,7 +212,7 @@ def plain(column: str) -> str:
 
     That is the name of a run, as in wandb's `run - d_loss`, a word for training in front, and an ending of Lightning.
     """
-    name = re.sub(r"[^a-z0-9]+", "_", column.split(" - ")[-1].lower()).strip("_")
+    name = re.sub(r"[^a-z0-9]+", "_", column.split(RUN)[-1].lower()).strip("_")
     if name not in KNOWN:
         name = next((name.removesuffix(suffix) for suffix in SUFFIXES if name.endswith(suffix)), name)
     if name not in KNOWN:
@@ -229,15 +230,14 @@ def listed(columns: list[str]) -> str:
 def event_values(content: bytes) -> Iterator[tuple[int, str, float]]:
     """(step, tag, value) of the scalars of an event file.
 
-    A record is a length in 8 bytes, 4 bytes of checksum, so many bytes, and 4 bytes of checksum.  A record that the
-    file ends in is left out.
+    A record is a length in 8 bytes, 4 bytes of checksum, so many bytes, and 4 bytes of checksum.  One that is cut off
+    has no value, which is its last part.
     """
     start = 0
     while start + 12 <= len(content):
         (length,) = struct.unpack_from("<Q", content, start)
-        record, start = content[start + 12 : start + 12 + length], start + length + 16
-        if start <= len(content):
-            yield from scalars(record)
+        yield from scalars(content[start + 12 : start + 12 + length])
+        start += length + 16
 
 
 def scalars(record: bytes) -> Iterator[tuple[int, str, float]]:

@@ -275,7 +275,7 @@ def copying_scores(sets: ComparedSets, notes: list[str], on_stage: OnStage) -> R
     candidates: list[Suspect] = []
     for index, generated in enumerate(sets.generated):
         distances, nearest, ratio = neighbours(generated.features, train, spacing)
-        rows["authenticity"].append(float((distances > spacing[nearest]).float().mean()))
+        rows["authenticity"].append(metrics.authenticity_of_distances(distances, spacing[nearest]))
         rows["distance_ratio"].append(float(distances.mean() / held_distances.mean().clamp_min(TINY)))
         if "c_t" in rows:
             try:
@@ -290,7 +290,7 @@ def copying_scores(sets: ComparedSets, notes: list[str], on_stage: OnStage) -> R
     out: Report = {name: summarise(values) for name, values in rows.items()}
     if "c_t" in out:
         out["c_t_null_deviation"] = c_t.null_deviation
-    out["authenticity_held_out"] = float((held_distances > spacing[held_nearest]).float().mean())
+    out["authenticity_held_out"] = metrics.authenticity_of_distances(held_distances, spacing[held_nearest])
     out["suspects"] = [suspect._asdict() for suspect in distinct(sorted(candidates), sets, float(spacing.median()))]
     closer = out["closer_than_held_out"]
     copied = "c_t" in out and out["c_t"]["mean"] < COPIED[0] and out["distance_ratio"]["mean"] < COPIED[1]

@@ -240,7 +240,12 @@ def authenticity(train: Tensor, generated: Tensor) -> float:
     """
     _check_samples(train, least=2)
     distances, indices = nearest(generated, train)
-    return (distances > radii(train, 1)[indices].sqrt()).double().mean().item()
+    return authenticity_of_distances(distances, radii(train, 1)[indices].sqrt())
+
+
+def authenticity_of_distances(distances: Tensor, spacing: Tensor) -> float:
+    """`authenticity` from d(g, x*) [N] and d(x*, nearest other training sample) [N]."""
+    return (distances > spacing).double().mean().item()
 
 
 def nearest(query: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:

@@ -64,7 +64,7 @@ def augment(images: Tensor, policy: str, u: Tensor, p: Tensor | float) -> Tensor
     height, width = images.shape[2:]
     values = torch.stack(change(policy, u[:, GATES:].T, height, width))
     gates = u[:, :GATES].T[list(GATE_OF)]
-    neutral = torch.tensor(NEUTRAL, dtype=u.dtype).view(-1, 1).expand_as(values)
+    neutral = u.new_tensor(NEUTRAL).view(-1, 1).expand_as(values)
     values, gates, neutral = torch.stack([values, gates, neutral]).to(images.dtype).to(images.device)
     made = Change(*torch.where(gates <= p, values, neutral))  # <=, since a draw may round to 1, and none is 0
     colour, alpha = images[:, :3], images[:, 3:]

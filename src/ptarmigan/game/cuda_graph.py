@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ptarmigan.config import has_ramp
+from ptarmigan.config.sections import has_ramp
 from ptarmigan.core import dist
 from ptarmigan.core.types import Batch
 from ptarmigan.game.batch import Step, eager_step

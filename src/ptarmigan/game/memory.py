@@ -21,6 +21,8 @@ from ptarmigan.game.state import TrainState
 from ptarmigan.losses.adversarial import objective
 from ptarmigan.networks import build, without_weights
 
+KERNELS_ON_CPU = 1.4  # times the memory of a step's tensors is what a process on a CPU grows by: docs/scaling.md
+
 
 def step_bytes(config: Config, spec: ImageSpec, images: int) -> int:
     """The most bytes that tensors take in a training step in fp32, with so many images in the batch, all at once.
@@ -30,10 +32,12 @@ def step_bytes(config: Config, spec: ImageSpec, images: int) -> int:
     """
     if config.loss.loss.endswith(".py"):
         config = replace(config, loss=replace(config.loss, loss="non_saturating"))
-    with without_weights(), Peak() as peak:
-        state = state_without_values(config, spec)
-        real = torch.zeros(images, spec.channels, spec.height, spec.width).to(memory_format=torch.channels_last)
-        eager_step(state, Batch(real, torch.zeros(images, dtype=torch.int64)), Draws.of_d(state, np.arange(images)))
+    with Peak() as peak:
+        with without_weights():
+            state = state_without_values(config, spec)
+            real = torch.zeros(images, spec.channels, spec.height, spec.width).to(memory_format=torch.channels_last)
+            labels = torch.zeros(images, dtype=torch.int64)
+        eager_step(state, Batch(real, labels), Draws.of_d(state, np.arange(images)))
     weights = sum(weight.nbytes for network in (state.G, state.D) for weight in network.parameters())
     return int(peak.most + 2 * weights)  # Adam's two moments, which `Still` does not make
 

@@ -1,7 +1,7 @@
 """Split a batch into parts that fit in memory, and add up their gradients.
 
 The sum is the gradient of the whole batch as long as samples do not affect each other.  Batch norm in G normalises each
-part by the statistics of that part; config.py rejects batch norm in D with micro-batches.
+part by the statistics of that part; config/checks.py rejects batch norm in D with micro-batches.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from ptarmigan.config import Ramp, Scheduled
+from ptarmigan.config.sections import Ramp, Scheduled
 
 
 def adam(parameters: Iterable[nn.Parameter], lr: float, betas: tuple[Scheduled, Scheduled]) -> torch.optim.Optimizer:

@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ptarmigan.config import Config, Scheduled
+from ptarmigan.config import Config
+from ptarmigan.config.sections import Scheduled
 from ptarmigan.core.devices import autocast
 from ptarmigan.core.types import ImageSpec
 from ptarmigan.game.optim import adam, at
@@ -141,14 +142,15 @@ class TrainState:
         for prefix, module in (("G", self.G), ("D", self.D), ("ema", self.ema)):
             module.load_state_dict({n[len(prefix) + 1 :]: v for n, v in tensors.items() if n.startswith(f"{prefix}.")})
         for prefix, optimizer, module in (("opt_g", self.opt_g, self.G), ("opt_d", self.opt_d, self.D)):
+            moments: dict[str, dict[str, Tensor]] = {name: {} for name, _ in module.named_parameters()}
+            for full_name, value in tensors.items():
+                if full_name.startswith(f"{prefix}."):
+                    name, _, key = full_name.removeprefix(f"{prefix}.").rpartition(".")
+                    moments[name][key] = value
             for name, parameter in module.named_parameters():
-                stem = f"{prefix}.{name}."
-                moments = {
-                    n[len(stem) :]: v for n, v in tensors.items() if n.startswith(stem) and "." not in n[len(stem) :]
-                }
                 optimizer.state[parameter] = {  # moments in the parameter's own memory format
                     key: torch.empty_like(parameter).copy_(value)
                     if value.shape == parameter.shape
                     else value.to(parameter.device, copy=True)
-                    for key, value in moments.items()
+                    for key, value in moments[name].items()
                 }

@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 
 from filelock import FileLock, Timeout
 
-from ptarmigan.config import Config, config_of, parse_time
+from ptarmigan.config import Config, config_of
+from ptarmigan.config.values import parse_time
 from ptarmigan.core.files import Damaged, load_header, load_json
 from ptarmigan.core.log import read_rows
 from ptarmigan.core.paths import user_path

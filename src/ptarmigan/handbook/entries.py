@@ -23,7 +23,8 @@ from typing import Any
 
 from rich.cells import cell_len
 
-from ptarmigan.config import RECIPES, resolve
+from ptarmigan.config import resolve
+from ptarmigan.config.recipes import RECIPES
 from ptarmigan.core import words
 from ptarmigan.core.paths import user_path
 from ptarmigan.core.types import UserError, unknown
@@ -342,7 +343,7 @@ def _names(book: Handbook) -> str:
 
 
 def _equivalent(name: str, book: Handbook) -> str:
-    """The flags that a recipe is equivalent to, read from config.py."""
+    """The flags that a recipe is equivalent to, read from config/recipes.py."""
     if name not in RECIPES:
         return ""
     flat = resolve({"recipe": name}).flat()

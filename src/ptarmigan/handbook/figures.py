@@ -12,7 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ptarmigan.config import LOSSES, RECIPES, Loss, resolve
+from ptarmigan.config import Loss, resolve
+from ptarmigan.config.recipes import RECIPES
+from ptarmigan.config.sections import LOSSES
 from ptarmigan.core import files
 from ptarmigan.core.types import UserError, unknown
 from ptarmigan.losses.adversarial import Objective, objective

@@ -25,7 +25,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ptarmigan.config import Config, check
+from ptarmigan.config import Config
+from ptarmigan.config.checks import check
 from ptarmigan.core import dist
 from ptarmigan.core.devices import out_of_memory
 from ptarmigan.core.paths import user_path

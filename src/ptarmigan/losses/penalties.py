@@ -1,7 +1,7 @@
 """Gradient penalties on D: per-sample functions [N] of logits and the images they came from.
 
 Each takes the gradient of the sum of the logits.  It equals each sample's own gradient only if D treats samples
-independently, so config.py rejects batch norm in D together with a penalty.
+independently, so config/checks.py rejects batch norm in D together with a penalty.
 """
 
 from __future__ import annotations

@@ -77,12 +77,13 @@ def draw_panel(box: Box, title: str, curves: dict[str, Curve]) -> Marks:
     unit, word = next((unit, word) for unit, word in units if seen[-1] >= 10 * unit or unit == 1)
     styles = {name: "other" if " " in name else STYLES[place % 3] for place, name in enumerate(curves)}
     lines = [(styles[name], torch.from_numpy(np.interp(seen, *curve))) for name, curve in curves.items()]
-    marks = panel(box, title, f"{word}images seen", torch.from_numpy(seen / unit), lines, least_span=1e-9)
+    span = max(1e-9, 0.1 * max(values.abs().max().item() for _, values in lines))  # so that ticks differ
+    marks = panel(box, title, f"{word}images seen", torch.from_numpy(seen / unit), lines, least_span=span)
     at, y = box[2], box[1] - 8
     for name in reversed([name for name in curves if not name.endswith(" +2 standard errors")]):
         words = name.replace(" -2", " ±2").removeprefix("select_kid ")
         marks += [Text("label", (at, y), "end", words)]
-        at -= 6.9 * len(words) + 6
+        at -= 7.3 * len(words) + 6
         marks += [Line(styles[name], ((at - 20, y - 4), (at, y - 4)))]
         at -= 34
     return marks

@@ -104,7 +104,7 @@ def film_section(shown: Film, caption: Callable[[int], str]) -> str:
     if any(frame.scale < 1 for frame in shown.frames.values()):
         notes.append("Some are at half their size or less.")
     return (
-        f'<figure class="film">{shown.frames[last].html(f"Generated images, {caption(last)}")}'
+        f'<figure class="film"><div class="frame">{shown.frames[last].html(f"Generated images, {caption(last)}")}</div>'
         f"<figcaption>{text(caption(last))}</figcaption>"
         '<div class="controls" hidden><button type="button">Play</button>'
         '<input type="range" min="0" step="1" aria-label="snapshot"></div></figure>'

@@ -14,16 +14,16 @@ from ptarmigan.core.files import Damaged, load_header, load_json
 from ptarmigan.core.log import read_rows
 from ptarmigan.core.types import counted
 from ptarmigan.diagnosis.columns import Log
-from ptarmigan.diagnosis.findings import KINDS, verdict
+from ptarmigan.diagnosis.findings import KINDS, OF_SAMPLES, verdict
 from ptarmigan.diagnosis.story import Event, events, now
-from ptarmigan.evaluation.report import class_rows, html_table, score_rows, sentences
+from ptarmigan.evaluation.report import Rows, class_rows, html_table, score_rows, sentences
 from ptarmigan.generator.header import load_run_record, read_scores
 from ptarmigan.sharing.charts import chart_data, chart_section, curves_of
 from ptarmigan.sharing.film import film, film_data, film_section, frame_of
 from ptarmigan.sharing.markup import as_json, asset, text
 
 NAME = "report.html"
-CLASSES = 200  # that are listed
+CLASSES, OPEN = 200, 20  # that are listed; that are so without a click
 CHANNELS = {1: "grey", 3: "colour", 4: "colour with transparency"}
 
 Row = Mapping[str, Any]  # of a log
@@ -54,7 +54,7 @@ def page(run: Path, private: bool = False) -> str:
         "severity": found[0].severity if found else "healthy" if said == "healthy" else "early",
         "facts": first,
         "film": film_section(pictures, caption),
-        "story": story_section(told, rows),
+        "story": story_section(told, rows, log.judged > 0),
         "charts": chart_section(panels),
         "scores": score_section(run) + (copies_figure(run) if private else ""),
         "shown": "This page shows training images." if private else "This page shows no training image.",
@@ -101,8 +101,8 @@ def describe(seen: int, row: Row) -> str:
     return "; ".join(filter(None, [f"{seen:,} images seen", live_score(row), found]))
 
 
-def story_section(told: Sequence[Event], rows: Mapping[int, Row]) -> str:
-    """The snapshots and the findings on a time line."""
+def story_section(told: Sequence[Event], rows: Mapping[int, Row], judged: bool) -> str:
+    """The snapshots and the findings on a time line; `judged`: whether samples were."""
     if not rows:
         return "<p>Nothing is logged yet.</p>"
     end = max(rows)
@@ -112,10 +112,13 @@ def story_section(told: Sequence[Event], rows: Mapping[int, Row]) -> str:
         for seen, row in rows.items()
         if "findings" in row
     )
+    blocks = "".join(event_block(event, end) for event in told) or "<p>There are no findings.</p>"
+    unknown = "" if judged else f"<p>Not known without scored samples: {', '.join(OF_SAMPLES)}.</p>"
     return (
         (f'<p>Snapshots, with findings or without:</p><div class="track snapshots">{marks}</div>' if marks else "")
         + f'<div class="ends"><span>0</span><span>{end:,} images seen</span></div>'
-        + ("".join(event_block(event, end) for event in told) or "<p>There are no findings.</p>")
+        + blocks
+        + unknown
     )
 
 
@@ -130,8 +133,13 @@ def event_block(event: Event, end: float) -> str:
         f'<div class="track"><i style="left:min({left:.2f}%,100% - .4rem);width:{right - left:.2f}%"></i></div>'
         f"<p>{finding.severity}, {when}: {text(finding.evidence)}; the limit is {text(finding.threshold)} "
         f"({text(finding.source)}).{f' It explains {text(effects)}.' if effects else ''}</p>"
-        f"<p>What to do: <code>{text(finding.remedy)}</code></p></div>"
+        f"<p>What to do: {remedy_html(finding.remedy)}</p></div>"
     )
+
+
+def remedy_html(remedy: str) -> str:
+    """A remedy as code, where it is a command."""
+    return f"<code>{text(remedy)}</code>" if remedy.startswith("ptarmigan ") else text(remedy)
 
 
 def score_section(run: Path) -> str:
@@ -158,9 +166,14 @@ def score_block(report: dict[str, Any]) -> str:
     if len(distances) > 1:
         worst = max(distances, key=lambda name: distances[name])
         out += f"<p>Worst class: {text(worst)}, at distance {distances[worst]:.2f}; other classes are at 1.</p>"
-    tables = [score_rows(report), class_rows(report)[: CLASSES + 1]]
-    out += "".join(f'<div class="wide">{html_table(rows)}</div>' for rows in tables if rows)
+    out += "".join(table_html(rows) for rows in (score_rows(report), class_rows(report)[: CLASSES + 1]) if rows)
     return out + "".join(f'<p class="soft">{text(sentence)}</p>' for sentence in sentences(report))
+
+
+def table_html(rows: Rows) -> str:
+    """A table that scrolls sideways, and that opens by a click where it is long."""
+    table = f'<div class="wide">{html_table(rows)}</div>'
+    return f"<details><summary>{len(rows) - 1} classes</summary>{table}</details>" if len(rows) > OPEN + 1 else table
 
 
 def copies_figure(run: Path) -> str:
@@ -183,7 +196,7 @@ def data_section(record: Record) -> str:
         return out
     listed = [[name, f"{count:,}"] for name, count in zip(names, counts, strict=False)]
     more = f"<p>and {counted(len(names) - CLASSES, 'more class')}</p>" if len(names) > CLASSES else ""
-    return f"{out}{html_table([['class', 'training images'], *listed[:CLASSES]])}{more}"
+    return f"{out}{table_html([['class', 'training images'], *listed[:CLASSES]])}{more}"
 
 
 def config_section(run: Path, record: Record, fields: Mapping[str, Any]) -> str:

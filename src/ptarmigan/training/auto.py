@@ -7,7 +7,9 @@ from collections.abc import Collection
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
-from ptarmigan.config import SECTIONS, Config, check
+from ptarmigan.config import Config
+from ptarmigan.config.checks import check
+from ptarmigan.config.sections import SECTIONS
 from ptarmigan.core.types import ImageSpec, counted
 from ptarmigan.networks.layers import sides
 
@@ -43,7 +45,7 @@ CURVES = (
 )
 
 
-# A resumed run keeps the fields that `decide` sets, and augment_p.  config.py has the rest of the recipe.
+# A resumed run keeps the fields that `decide` sets, and augment_p.  config/recipes.py has the rest of the recipe.
 @dataclass(frozen=True)
 class Setting:
     """What the choice depends on."""

@@ -6,7 +6,9 @@ import math
 from collections import deque
 from dataclasses import dataclass
 
-from ptarmigan.config import Config, Train, has_ramp, parse_images, parse_time
+from ptarmigan.config import Config, Train
+from ptarmigan.config.sections import has_ramp
+from ptarmigan.config.values import parse_images, parse_time
 from ptarmigan.core.types import UserError
 from ptarmigan.game.state import TrainState
 

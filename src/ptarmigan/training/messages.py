@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Callable
 from pathlib import Path
 
-from ptarmigan.config import parse_time
+from ptarmigan.config.values import parse_time
 from ptarmigan.core import dist
 from ptarmigan.core.console import duration
 from ptarmigan.core.types import counted
@@ -41,8 +41,8 @@ def describe(
         say(f"  each grid of samples shows {MAX_ROWS} of the {spec.classes:,} classes, evenly spread")
     if choice and seconds:
         say(f"  {expectation(choice.setting, config.train.batch / seconds)}")
-        if line := advice(choice.setting):
-            say(f"  {line}")
+        if smaller := advice(choice.setting):
+            say(f"  {smaller}")
     if not found:
         say(f"a new run in {run}; for the reasons and all notes: ptarmigan info {shlex.quote(str(run))}")
     elif finished(state):

@@ -18,13 +18,13 @@ from ptarmigan.core import dist
 from ptarmigan.core.devices import computes_bf16, free_memory, out_of_memory
 from ptarmigan.core.types import ImageSpec, UserError
 from ptarmigan.game.batch import rank_batch
-from ptarmigan.game.memory import step_bytes
+from ptarmigan.game.memory import KERNELS_ON_CPU, step_bytes
 from ptarmigan.game.state import TrainState
 from ptarmigan.generator.generator import MAX_ROWS, generate_images
 from ptarmigan.losses.custom import LossFile
 from ptarmigan.training import checkpoint
 from ptarmigan.training.outputs import GRID_COLUMNS
-from ptarmigan.training.snapshot import LiveScore, statistics_images
+from ptarmigan.training.snapshot import STATISTICS_IMAGES, LiveScore
 
 PROBE_SECONDS = 1.0  # the environment's PTARMIGAN_PROBE_SECONDS overrides it; 0: one step in each precision
 LONG_SECONDS = 4.0  # if the first steps on a CPU take longer, they are the measurement
@@ -132,7 +132,7 @@ def check_memory(state: TrainState) -> None:
     if 4 * weights + MAPS * config.model.width * pixels * config.train.batch <= free:
         return
     waiting = 3 * spec.channels * pixels * (config.train.batch - images)  # real, fake and gradients of other parts
-    if step_bytes(config, spec, images) + waiting > free + weights:
+    if KERNELS_ON_CPU * step_bytes(config, spec, images) + waiting > free + weights:
         raise MemoryError
 
 
@@ -150,7 +150,7 @@ def snapshot_cost(state: TrainState, live: LiveScore | None) -> tuple[float, flo
     images = generate_images(state.ema, state.config.model, labels, numbers, seed=0)
     generating = seconds(lambda: generate_images(state.ema, state.config.model, labels, numbers, seed=0))
     shown = GRID_COLUMNS * min(state.spec.classes, MAX_ROWS)
-    picture = generating * (statistics_images(state.spec) + shown) + FILE_SECONDS + checkpoint.size(state) / DISK_SPEED
+    picture = generating * (STATISTICS_IMAGES + shown) + FILE_SECONDS + checkpoint.size(state) / DISK_SPEED
     if live is None:
         return picture, picture
     return picture, picture + len(live.labels) * (generating + seconds(lambda: live.extractor(images)))

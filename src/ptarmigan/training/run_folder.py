@@ -15,7 +15,9 @@ from typing import Any, NamedTuple
 import torch
 from filelock import FileLock, Timeout
 
-from ptarmigan.config import CHOSEN, RECIPES, UNTRACKED, Config, config_of
+from ptarmigan.config import Config, config_of
+from ptarmigan.config.recipes import CHOSEN, RECIPES
+from ptarmigan.config.sections import UNTRACKED
 from ptarmigan.core import dist
 from ptarmigan.core.files import FORMAT, Damaged, load_json, make_folder, save_json
 from ptarmigan.core.records import Owner, check

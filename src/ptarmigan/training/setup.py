@@ -87,12 +87,7 @@ def open_job(
     given_loss = flatten(asked).get("loss", config.loss.loss)
     if given_loss != config.loss.loss and loss_file is None:
         display.say(f"loss {given_loss} is {config.loss.loss} here")
-    with dist.first_of_each_machine(), display.doing("reading the data"):
-        dataset, seconds = open_timed(data, config, display, clock)
-    if seconds >= 1:
-        display.say(f"preparing the images took {duration(seconds)}, which the budget of time leaves out")
-    for line in describe_data(dataset):
-        display.say(line)
+    dataset = read_images(data, config, display, clock)
     notes = (*dataset.notices, *summary(dataset))
     if existing is None or not (existing / "config.json").exists():  # they were said when the run started
         for notice in notes:
@@ -108,6 +103,17 @@ def open_job(
     source = url_of(source) or source
     run = Path(dist.on_first(lambda: str(out or new_run(dataset.name))))
     return Job(run, config, asked, dataset, source, warm_start, loss_file, device, display, clock, notes)
+
+
+def read_images(data: Path | Dataset | None, config: Config, display: Display, clock: Clock) -> Dataset:
+    """The images; prints what was found, and how long it took to prepare them where that was long."""
+    with dist.first_of_each_machine(), display.doing("reading the data"):
+        dataset, seconds = open_timed(data, config, display, clock)
+    if seconds >= 1:
+        display.say(f"preparing the images took {duration(seconds)}, which the budget of time leaves out")
+    for line in describe_data(dataset):
+        display.say(line)
+    return dataset
 
 
 def open_timed(data: Path | Dataset | None, config: Config, display: Display, clock: Clock) -> tuple[Dataset, float]:

@@ -15,7 +15,7 @@ from ptarmigan.config import Config
 from ptarmigan.core import dist, seeding
 from ptarmigan.core.console import Display
 from ptarmigan.core.log import Metrics, read_rows
-from ptarmigan.core.types import ImageSpec, UserError
+from ptarmigan.core.types import UserError
 from ptarmigan.data import SELECT, Dataset
 from ptarmigan.data.batches import ClassOrder, to_float
 from ptarmigan.data.split import MIN_SELECT
@@ -34,8 +34,7 @@ from ptarmigan.training import checkpoint
 from ptarmigan.training.budget import finished
 from ptarmigan.training.outputs import BEST, Failures, describe_failures, noted, write_outputs
 
-STATISTICS_IMAGES = 2048  # generated images of up to 64x64 from which batch norm's statistics are computed
-FEWEST_STATISTICS = 512  # of larger ones
+STATISTICS_IMAGES = 2048  # generated images from which batch norm's statistics are computed
 MAX_SELECT = 1000  # images of the select part that are used
 NOISE = 3.0  # standard errors of the difference: the least of many noisy scores is itself below its expectation
 
@@ -96,7 +95,7 @@ class LiveScore:
 def d_logits(state: TrainState, images: NDArray[np.uint8], labels: NDArray[np.int64]) -> Tensor:
     """D's logits [N] on the CPU for images uint8 [N, H, W, C], on white, without augmentation and dropout."""
     size = at_once(*images.shape[1:3])
-    parts = zip(torch.from_numpy(images).split(size), torch.from_numpy(labels).split(size), strict=True)  # type: ignore[no-untyped-call]
+    parts = zip(*(torch.split(torch.from_numpy(of), size) for of in (images, labels)), strict=True)
     with state.autocast():
         return torch.cat(
             [state.D(to_float(x)[:, :3].to(state.device), y.to(state.device)).logits.float().cpu() for x, y in parts]
@@ -121,12 +120,7 @@ def save_snapshot(
 
     Raises UserError if the ranks do not hold the same weights, or the last checkpoint cannot be written.
     """
-    if dist.world() > 1 and (others := dist.differing(state.digest())):
-        raise UserError(
-            f"the weights of ranks {others} differ from rank 0's at {state.images_seen:,} images, so nothing is saved: "
-            "the machines compute differently, or one has faulty memory",
-            "ranks-differ",
-        )
+    check_ranks_agree(state)
     if dist.rank() > 0:
         return {}, []
     with display.doing("computing the statistics of batch norm"):
@@ -152,6 +146,16 @@ def save_snapshot(
         last = "" if finished(state) else "; training goes on, and the next snapshot tries again"
         display.say(f"note: {describe_failures(failed)}{last}")
     return scores, found
+
+
+def check_ranks_agree(state: TrainState) -> None:
+    """Raise UserError if a rank's weights differ from rank 0's."""
+    if dist.world() > 1 and (others := dist.differing(state.digest())):
+        raise UserError(
+            f"the weights of ranks {others} differ from rank 0's at {state.images_seen:,} images, so nothing is saved: "
+            "the machines compute differently, or one has faulty memory",
+            "ranks-differ",
+        )
 
 
 def judge(
@@ -200,15 +204,10 @@ def choose_best(progress: Progress, images_seen: int, score: JackknifedKid) -> N
         progress.least_kid, progress.least_left_out = score
 
 
-def statistics_images(spec: ImageSpec) -> int:
-    """How many generated images batch norm's statistics are computed from: fewer large ones, which take long."""
-    return min(STATISTICS_IMAGES, max(FEWEST_STATISTICS, STATISTICS_IMAGES * 64 * 64 // (spec.height * spec.width)))
-
-
 def settle_batch_norm(state: TrainState, dataset: Dataset) -> None:
     """Give the moving average of G batch norm statistics of its own, from generated images."""
     train, model = state.config.train, state.config.model
-    indices = np.arange(statistics_images(state.spec))
+    indices = np.arange(STATISTICS_IMAGES)
     z = seeding.latents(train.seed, "settle", indices, model.latent_dim, model.latent).to(state.device)
     members = dataset.indices()
     if state.config.data.balance:
@@ -217,4 +216,4 @@ def settle_batch_norm(state: TrainState, dataset: Dataset) -> None:
         order = seeding.permute(train.seed, "settle", 0, indices % len(members), len(members))
     labels = torch.from_numpy(dataset.labels[members[order]]).to(state.device)
     size = at_once(state.spec.height, state.spec.width)
-    recalibrate_batch_norm(state.ema, zip(z.split(size), labels.split(size), strict=True))  # type: ignore[no-untyped-call]
+    recalibrate_batch_norm(state.ema, zip(torch.split(z, size), torch.split(labels, size), strict=True))

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from ptarmigan.config import parse_images, parse_time
+from ptarmigan.config.values import parse_images, parse_time
 from ptarmigan.core import dist
 from ptarmigan.core.log import damaged_lines
 from ptarmigan.core.types import UserError

@@ -15,7 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ptarmigan.config import OF_DCGAN, Config, Model, flatten
+from ptarmigan.config import Config, Model, flatten
+from ptarmigan.config.sections import OF_DCGAN
 from ptarmigan.core import dist
 from ptarmigan.core.types import ImageSpec, UserError, shorten
 from ptarmigan.game.state import TrainState

@@ -1,19 +1,20 @@
 // Carries out the steps of a generator (sharing/program.py).  A map is { channels, n, height, width, at }.  Its numbers
-// begin at `at`: one plane for each channel, with the lines of all images one below the other.  A place of margin is
-// left of each line, a line of margin above each image and below the last.  A convolution needs zeros there.
+// begin at `at`: one plane for each channel, in which the lines of all images lie one below the other.  Each line has
+// one place of margin to its left, each image one line of margin above it, and the last image also one below it.  What
+// lies right of a line is the margin of the next one.  A convolution needs zeros in the margins.
 "use strict";
 
 const ROWS = 4, COLUMNS = 8; // of the product that the kernel computes at once
 const AREAS = 4; // for large maps: at most this many are in use at the same time
 
-const sizeOfPlane = ({ n, height, width }) => (n * (height + 1) + 1) * (width + 1) + COLUMNS; // the kernel writes more
+const sizeOfPlane = ({ n, height, width }) => (n * (height + 1) + 1) * (width + 1) + COLUMNS; // the kernel's last ones
 const blocksOf = (channels, groups) => groups * Math.ceil(channels / groups / ROWS);
 const firstOfLine = ({ height, width }, image, y) => (image * (height + 1) + 1 + y) * (width + 1) + 1;
 
-// The kernel: product [ROWS, COLUMNS] = offsets [ROWS] + weights [inner, ROWS]' lines [inner, COLUMNS].  `block` has the
-// offsets and then the weights; line i begins at `input` + the number i of `table`; `stride` lies between two rows of
-// the product.  All are places in `memory`, in bytes.  It is WebAssembly with SIMD where there is that, and multiplies
-// and adds in one operation where there is that too.
+// The kernel: product [ROWS, COLUMNS] = offsets [ROWS] + weights [inner, ROWS]' lines [inner, COLUMNS].  `block` has
+// the offsets and then the weights; line i begins at `input` + the number i of `table`; `stride` lies between two rows
+// of the product.  All are places in `memory`, in bytes.  It is WebAssembly with SIMD where there is that, and
+// multiplies and adds in one operation where there is that too.
 function makeKernel(memory) {
   for (const fused of [true, false]) {
     try {
@@ -45,7 +46,8 @@ function kernelInScript({ buffer }) {
 
 // The WebAssembly module, byte by byte.
 function kernelCode(fused) {
-  const [BLOCK, INPUT, TABLE, PRODUCT, INNER, STRIDE, PLACE, SUMS, LEFT, RIGHT, WEIGHT] = [0, 1, 2, 3, 4, 5, 6, 7, 15, 16, 17];
+  const [BLOCK, INPUT, TABLE, PRODUCT, INNER, STRIDE] = [0, 1, 2, 3, 4, 5]; // the arguments
+  const [PLACE, SUMS, LEFT, RIGHT, WEIGHT] = [6, 7, 15, 16, 17]; // of which SUMS are eight
   const number = (n) => (n < 128 ? [n] : [(n & 127) | 128, n >> 7]);
   const sized = (bytes) => [...number(bytes.length), ...bytes];
   const section = (id, ...bytes) => [id, ...sized(bytes)];
@@ -125,7 +127,11 @@ class Network {
   matrix({ at, rows, columns }) {
     const factors = this.vector({ at, count: rows });
     const integers = new Int16Array(this.bytes.buffer, this.bytes.byteOffset + at + 4 * rows, rows * columns);
-    return Float32Array.from(integers, (value, i) => value * factors[Math.floor(i / columns)]);
+    const numbers = new Float32Array(rows * columns);
+    for (let row = 0, i = 0; row < rows; row++) {
+      for (let column = 0; column < columns; column++, i++) numbers[i] = integers[i] * factors[row];
+    }
+    return numbers;
   }
 
   vector({ at, count }) {
@@ -141,7 +147,7 @@ class Network {
       for (let row = 0; row < groups * blocks * ROWS; row++) {
         const inGroup = row % (blocks * ROWS), o = Math.floor(row / (blocks * ROWS)) * ofGroup + inGroup;
         const to = at + Math.floor(row / ROWS) * ROWS * (1 + inner) + row % ROWS;
-        if (inGroup >= ofGroup) continue; // a row of zeros, which fills the block
+        if (inGroup >= ofGroup) continue; // a row of zeros that fills the block
         this.floats[to] = offsets[o];
         for (let k = 0; k < inner; k++) this.floats[to + ROWS * (1 + k)] = weights[o * inner + k];
       }
@@ -200,8 +206,8 @@ class Network {
     }
   }
 
-  // A convolution: each output is the offset of its channel and a weighted sum over the `taps` [[down, right]], which are
-  // at most one place away.  At stride 2 there is one such convolution for each of the four pixels that come from one.
+  // A convolution: each output is the offset of its channel and a weighted sum over the `taps` [[down, right]], which
+  // are at most one place away.  At stride 2 there is one such convolution for each of the four pixels from one.
   convolve(map, step) {
     const { channels, stride, phases, side: [height, width] } = step;
     if (phases.some(({ taps }) => taps.length > 1)) this.clearMargins(map);
@@ -294,7 +300,7 @@ class Network {
 
   leaky(map, { slope }) {
     const f = this.floats, [begin, end] = this.extent(map), [own, size] = [(1 + slope) / 2, (1 - slope) / 2];
-    for (let i = begin; i < end; i++) f[i] = own * f[i] + size * Math.abs(f[i]); // no branch, which would be mispredicted
+    for (let i = begin; i < end; i++) f[i] = own * f[i] + size * Math.abs(f[i]); // without a branch to mispredict
   }
 
   tanh(map) {
@@ -303,7 +309,6 @@ class Network {
   }
 
   keep(map) {
-    this.kept = null;
     this.kept = this.free(map, map.channels, map.n, [map.height, map.width]);
     this.floats.copyWithin(this.kept.at, ...this.extent(map));
   }

@@ -12,7 +12,10 @@ const show = (name, visible) => document.querySelectorAll(`[data-if="${name}"]`)
 const model = JSON.parse(find("#model").textContent);
 const AT_ONCE = Math.min(IMAGES, Math.max(1, Math.floor(PIXELS_AT_ONCE / (model.height * model.width))));
 const tiles = [], chosen = { points: [], pixels: [] };
-const state = { label: 0, other: -1, share: 0.5, seed: 0n, variety: 1, moves: model.directions.map(() => 0), tile: 0, from: null, walked: 1 };
+const state = {
+  label: 0, other: -1, share: 0.5, seed: 0n, variety: 1, moves: model.directions.map(() => 0), tile: 0, from: null,
+  walked: 1,
+};
 let network = null, drawing = 0, playing = 0, spoken = 0;
 
 // ---- what is drawn
@@ -306,7 +309,8 @@ function directionControls() {
     const line = document.createElement("div"), id = `move-${way}`;
     const label = Object.assign(document.createElement("label"), { htmlFor: id, textContent: name });
     const output = document.createElement("output");
-    const input = Object.assign(document.createElement("input"), { id, type: "range", min: -3, max: 3, step: 0.1, value: 0 });
+    const range = { id, type: "range", min: -3, max: 3, step: 0.1, value: 0 };
+    const input = Object.assign(document.createElement("input"), range);
     const change = () => {
       state.moves[way] = Number(input.value);
       output.textContent = input.value;
