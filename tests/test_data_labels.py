@@ -369,6 +369,14 @@ def test_parts_and_names_of_numbers_are_no_classes(tmp_path: Path, table: str) -
     assert len(labelled(tmp_path, "*.png 8", table).class_names) == 1
 
 
+def test_a_table_called_a_split_may_hold_labels(tmp_path: Path) -> None:
+    words = rows(8, lambda i: f"{i}.png,{PETS[i % 2]}", "id,kind")
+    assert of(labelled(tmp_path / "a", "*.png 8", f"train_split.csv = {words}")) == EXPECTED
+    numbers = rows(8, lambda i: f"{i}.png,{i % 2}", "id,kind")
+    assert labelled(tmp_path / "b", "*.png 8", f"my_set.csv = {numbers}").class_names == ("0", "1")
+    assert "--label-column kind" in labelled(tmp_path / "c", "*.png 8", f"split.csv = {numbers}").notices[0]
+
+
 def test_columns_of_several_labels_are_refused_in_words(tmp_path: Path) -> None:
     table = rows(8, lambda i: f"{i}.png,{i % 2},{i // 2 % 2}", "image,cat,dog")
     source = labelled(tmp_path, "*.png 8", f"l.csv = {table}")

@@ -123,11 +123,21 @@ def test_a_rank_reads_its_share_alone(pets: str) -> None:
         assert not all(window.read.all() for window in half.windows.windows.values())
 
 
-def test_pieces_of_all_shards_are_mixed(pets: str) -> None:
+def test_what_was_not_read_ahead_is_read_when_it_is_drawn(pets: str) -> None:
+    dataset = opened(pets)
+    with batches(dataset, batch=10) as whole, batches(dataset, batch=5) as half:
+        half.load(5, step=10)
+        assert torch.equal(half.load(0).images, whole.load(0).images[:5])
+
+
+def test_a_window_mixes_its_pieces_and_each_epoch_has_other_windows(pets: str) -> None:
     dataset = opened(pets, split="none")
     with batches(dataset, batch=12) as some:
-        met = {int(index) // 20 for position in (0, 12) for index in some.load(position).indices}
-    assert met == {0, 1, 2}
+        first, second, again = ((some.load(position).indices // 4).tolist() for position in (0, 12, 60))
+    assert len({*first}) == len({*second}) == 3
+    assert first != sorted(first, key=first.index)  # not one piece after another
+    assert {*first} != {*again}
+    assert {index // 5 for index in first + second} == {0, 1, 2}  # of all shards, which hold 5 pieces each
 
 
 def test_a_run_that_was_stopped_ends_as_one_that_was_not(

@@ -148,8 +148,10 @@ class GANLoss(nn.Module):
             return F.mse_loss(answer, torch.full_like(answer, float(is_real)))
 """,
         {
-            'GANLoss("hinge") (is_disc=True)': "", 'GANLoss("hinge") (is_disc=False)': "",
-            'GANLoss("squares") (is_disc=True)': "", 'GANLoss("squares") (is_disc=False)': "",
+            'GANLoss("hinge") (is_disc=True)': "",
+            'GANLoss("hinge") (is_disc=False)': "",
+            'GANLoss("squares") (is_disc=True)': "",
+            'GANLoss("squares") (is_disc=False)': "",
         },
     ),
     "a class that owns its networks": (
@@ -210,8 +212,13 @@ def d_r1_loss(real_pred, real_img):
     (slope,) = torch.autograd.grad(real_pred.sum(), real_img, create_graph=True)
     return slope.square().flatten(1).sum(1).mean()
 """,
-        {"l1_loss": "unknown", "kl_loss": "unknown", "tv_loss": "unknown", "feature_loss": "unknown",
-         "d_r1_loss": "unknown"},
+        {
+            "l1_loss": "unknown",
+            "kl_loss": "unknown",
+            "tv_loss": "unknown",
+            "feature_loss": "unknown",
+            "d_r1_loss": "unknown",
+        },
     ),
     "lists of scales": (
         """
@@ -357,8 +364,14 @@ def d_distance(real, fake): return (fake.mean() - real.mean()).abs()
 def d_mean_first(real, fake): return F.relu(1 - real.mean()) + F.relu(1 + fake.mean())
 def d_half(real): return -(real - 1).square().mean()
 """,
-        {"d_concave": "concave-hinge", "d_leaky": "leaky-hinge", "d_max": "max", "d_distance": "symmetric",
-         "d_mean_first": "mean-first", "d_half": "no-minimum"},
+        {
+            "d_concave": "concave-hinge",
+            "d_leaky": "leaky-hinge",
+            "d_max": "max",
+            "d_distance": "symmetric",
+            "d_mean_first": "mean-first",
+            "d_half": "no-minimum",
+        },
     ),
     "a softmax at D's end before a cross-entropy over classes, and a batch size of the script": (
         """
@@ -466,4 +479,156 @@ def train(D, G, images, real_labels, fake_labels):
 """,
         {"d_loss (line 7)": ""},
     ),
-}  # fmt: skip
+    "names of modules that are not here": (
+        """
+import torch
+from torch import nn
+from helpers import pick_device, options
+from networks import AdversarialLoss
+from layers import *
+place = pick_device(options.gpu)
+gan_loss = AdversarialLoss().to(place)
+class Net(Base): pass
+def train(netD, netG, pairs, cfg):
+    for low, high in pairs:
+        with torch.autocast(device_type=place.type):
+            made = netG(low.to(place))
+            adv = 0.5 * (gan_loss(netD(high), True) + gan_loss(netD(made.detach()), False))
+        adv.backward()
+        optD.step()
+        adv = gan_loss(netD(made), True) + cfg.weight * nn.L1Loss()(made, high)
+        adv.backward()
+        optG.step()
+""",
+        {"adv (line 15)": "", "adv (line 18)": ""},
+    ),
+    "steps that return, with a helper of their own": (
+        """
+import torch, lightning
+from torch import nn
+class Pair(lightning.LightningModule):
+    def __init__(self, g, patch_gan):
+        super().__init__()
+        self.generator, self.patch_gan, self.loss_fn = g, patch_gan, nn.BCEWithLogitsLoss()
+    def _answers(self, x):
+        return self.patch_gan(self.generator(torch.randn(len(x), 8)))
+    def _disc_step(self, x):
+        real, fake = self.patch_gan(x), self._answers(x)
+        return self.loss_fn(real, torch.ones_like(real)) + self.loss_fn(fake, torch.zeros_like(fake))
+    def _gen_step(self, x):
+        fake = self._answers(x)
+        return self.loss_fn(fake, torch.ones_like(fake))
+    def training_step(self, batch, batch_idx, optimizer_idx):
+        result = self._disc_step(batch) if optimizer_idx == 0 else self._gen_step(batch)
+        return result
+""",
+        {"Pair._disc_step": "", "Pair._gen_step": ""},
+    ),
+    "a trainer with settings of its own and batches by name": (
+        """
+import torch
+class Trainer:
+    def __init__(self, options):
+        self.netC, self.max_std = options.get("critic"), options.get("std")
+        self.use_noise = options.get("noise")
+    def critic_update(self, **batch):
+        std = max(self.max_std, self.min_std)
+        made = self.netG(batch["low_images"]).detach()
+        loss = self.netC(made).mean() - self.netC(batch["high_images"] + std * 0).mean()
+        loss.backward()
+    def other_update(self, fake_images, epoch):
+        loss = -self.netC(fake_images).mean()
+        loss.backward()
+""",
+        {"loss (line 11)": "", "loss (line 14)": ""},
+    ),
+    "a model that holds both networks": (
+        """
+import torch, torch.nn.functional as F
+class Both(torch.nn.Module):
+    def generator_forward(self, z): return model.g(z)
+    def discriminator_forward(self, x): return model.d(x)
+model = Both()
+for features, targets in loader:
+    ones = torch.ones(targets.size(0))
+    made = model.generator_forward(torch.zeros((targets.size(0), 9)).uniform_(-1, 1))
+    cost = F.binary_cross_entropy(model.discriminator_forward(made), ones)
+    cost.backward()
+    optim_generator.step()
+""",
+        {"cost (line 11)": ""},
+    ),
+    "an autoencoder as D, a flag for fakes, and bare names": (
+        """
+import torch, torch.nn.functional as F
+def train_D(D, G, x, z):
+    made = G(z)
+    return F.l1_loss(D(x), x) - 0.5 * (D(made.detach()) - made.detach()).abs().mean()
+def hinge(output, negative):
+    return F.relu(1 + output).mean() if negative else F.relu(1 - output).mean()
+def mse_real_loss(x): return F.mse_loss(x, torch.ones_like(x))
+def mse_fake_loss(x): return F.mse_loss(x, torch.zeros_like(x))
+def fake(x): return F.softplus(x).mean()
+def real(x): return F.softplus(-x).mean()
+def generated(x): return F.softplus(-x).mean()
+""",
+        {
+            "train_D": "unknown",
+            "hinge": "",
+            "mse_real_loss": "",
+            "mse_fake_loss": "",
+            "fake": "",
+            "real": "",
+            "generated": "",
+        },
+    ),
+    "a penalty by channel, patches of the file's size, and images called labels": (
+        """
+import torch
+from torch import nn, autograd
+def penalty(netD, real, fake):
+    mix = (torch.rand(real.size(0), 1, 1, 1, 1).expand(real.size()) * real + 0 * fake).requires_grad_()
+    slope = autograd.grad(netD(mix).sum(), mix, create_graph=True)[0]
+    return ((slope.norm(2, dim=1) - 1) ** 2).mean()
+def d_loss(netD, netG, real, z):
+    fake = netG(z).detach()
+    return netD(fake).mean() - netD(real).mean() + penalty(netD, real, fake)
+for batch in loader:
+    data, label = batch["data_img"], batch["label_img"]
+    valid = torch.ones(len(data), 1, 16, 16)
+    out = netG(data)
+    gan = nn.MSELoss()(netD(torch.cat((out, data), 1)), valid)
+    gan.backward()
+    optG.step()
+    pair = torch.cat((label, data), 1)
+    gan = nn.MSELoss()(netD(pair), valid) + nn.MSELoss()(netD(torch.cat((out.detach(), data), 1)), 0 * valid)
+    gan.backward()
+    optD.step()
+""",
+        {"penalty": "unknown", "d_loss": "", "gan (line 16)": "", "gan (line 20)": ""},
+    ),
+    "losses of two classes, one of them turned over": (
+        """
+import torch, torch.nn.functional as F
+class PlainLoss:
+    def g_loss(self, fake): return F.softplus(-fake).mean()
+    def d_loss(self, real, fake): return F.softplus(-real).mean() + F.softplus(fake).mean()
+class MaskLoss:
+    def g_loss(self, fake): return F.softplus(fake).mean()
+    def d_loss(self, real, fake): return F.softplus(real).mean() + F.softplus(-fake).mean()
+""",
+        {"PlainLoss.g_loss": "", "PlainLoss.d_loss": "", "MaskLoss.g_loss": "", "MaskLoss.d_loss": ""},
+    ),
+    "Python 2": (
+        """
+import torch
+from torch import nn
+for real in loader:
+\terr = netD(netG(z).detach()).mean() - netD(real).mean()
+        print "err", err
+\terr.backward()
+\toptD.step()
+""",
+        {"err (line 7)": ""},
+    ),
+}

@@ -28,8 +28,8 @@ def train(
     data: Annotated[
         Path | None,
         Parameter(
-            help="folder, archive, .npz or parquet files of images, or shards by URL; default: the embedded images of "
-            "Fashion-MNIST"
+            help="class folders or other images in a folder, archive, .npz or parquet files, or shards by URL, which "
+            "are streamed; default: the embedded images of Fashion-MNIST"
         ),
     ] = None,
     /,

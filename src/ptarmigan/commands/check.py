@@ -138,12 +138,7 @@ def check(
     if fail_on not in FAIL_ON:
         raise unknown("fail_on", fail_on, FAIL_ON)
     reading = resolve({key: fspath(value) if isinstance(value, Path) else value for key, value in fields.items()}).data
-    files = {"html": html, "json": json, "fix": fix}
-    written = {
-        flag: check_new_path(user_path(path, flag), flag, ENDINGS[flag])
-        for flag, path in files.items()
-        if path is not None
-    }
+    written = new_files(html=html, json=json, fix=fix)
     with Display(Terminal(stderr=True)) as display, display.doing("checking the data"):
         dataset = open_dataset(data, reading, display.preparing)
         refuse(dataset, fix=fix is not None)
@@ -158,6 +153,12 @@ def check(
     )  # fmt: skip
     write(report, group)
     return report
+
+
+def new_files(**given: str | Path | None) -> dict[str, Path]:
+    """The files to write, by flag; raises UserError if one exists or has another ending."""
+    paths = {flag: user_path(path, flag) for flag, path in given.items() if path is not None}
+    return {flag: check_new_path(path, flag, ENDINGS[flag]) for flag, path in paths.items()}
 
 
 def refuse(dataset: Dataset, fix: bool) -> None:

@@ -113,8 +113,8 @@ def open_dataset(
 ) -> Dataset:
     """Find, decode and split the images at `path`; decoded images are cached.  None is the embedded data set.
 
-    path: a folder of class folders, a flat folder of images, a folder of IDX files, an .npz file, the URL of shards,
-    which are streamed, or a data set whose source is opened again.
+    path: a folder of images or of files of arrays, an archive, a file of arrays, the URL of shards, which are streamed,
+    or a data set whose source is opened again.
     on_progress(what, done, total) is called while files are listed and images are decoded.
     Raises UserError if there are no usable images.
     """

@@ -263,24 +263,30 @@ def as_name(value: Any) -> str:
     return class_name(text.strip())
 
 
+def _not_labels(labels: StoredArray, images: StoredArray, columns: int) -> str:
+    """Why an array cannot hold a label for each image; '' if it can."""
+    shape, dtype = list(labels.shape), labels.dtype
+    if not shape or shape[0] != images.shape[0]:
+        count = shape[0] if shape else 0
+        return f"{labels.where} has {count} labels for the {images.shape[0]} images of {images.where}"
+    if len(shape) > 2 or 0 in shape:
+        return f"{labels.where} has shape {shape}: expected one label per image"
+    if dtype.kind not in "uifbUS" or (columns and dtype.kind in "US"):
+        return f"{labels.where} is {dtype} {shape}: expected one whole number or word per image"
+    if prod(shape[1:]) * dtype.itemsize > MAX_IMAGE_BYTES or (dtype.kind in "US" and dtype.itemsize > MAX_TEXT):
+        return f"{labels.where} is {dtype} {shape}: its labels are too long"
+    return ""
+
+
 def _read_labels(labels: StoredArray, images: StoredArray, index_of: dict[Any, int]) -> tuple[NDArray[np.int64], str]:
     """[N] the index of each label in `index_of`, which is extended by new labels, and how the labels were stored.
 
     The labels are whole numbers of any type, words, or rows with a single 1, whose column is the label.  Raises
     UserError for others.
     """
-    text, shape, dtype = "", list(labels.shape), labels.dtype
+    shape, dtype = list(labels.shape), labels.dtype
     columns = shape[1] if len(shape) == 2 and shape[1] > 1 else 0
-    if not shape or shape[0] != images.shape[0]:
-        text = f"{labels.where} has {shape[0] if shape else 0} labels for the {images.shape[0]} images of"
-        text += f" {images.where}"
-    elif len(shape) > 2 or 0 in shape:
-        text = f"{labels.where} has shape {shape}: expected one label per image"
-    elif dtype.kind not in "uifbUS" or (columns and dtype.kind in "US"):
-        text = f"{labels.where} is {dtype} {shape}: expected one whole number or word per image"
-    elif prod(shape[1:]) * dtype.itemsize > MAX_IMAGE_BYTES or (dtype.kind in "US" and dtype.itemsize > MAX_TEXT):
-        text = f"{labels.where} is {dtype} {shape}: its labels are too long"
-    if text:
+    if text := _not_labels(labels, images, columns):
         raise UserError(text, "data-invalid")
     codes = []
     for chunk in labels.chunks():
@@ -320,6 +326,25 @@ def _check_alike(parts: list[StoredArray]) -> bool:
     return channels_first
 
 
+def _number_labels(tables: list[Table], where: str) -> tuple[NDArray[np.int64], list[Any], str]:
+    """[N] labels 0, 1, 2, ..., the value that each stands for in the files, and how these are stored."""
+    index_of: dict[Any, int] = {}
+    codes, stored_as = [], ""
+    for table in tables:
+        if table.labels is None:
+            codes, index_of = [np.zeros(table.images.shape[0], np.int64)], {0: 0}
+        else:
+            code, stored_as = _read_labels(table.labels, table.images, index_of)
+            codes.append(code)
+    values = list(index_of)
+    order = _class_order(values, where)
+    labels = np.argsort(order)[np.concatenate(codes)]
+    if len(labels) >= 100 and len(values) > len(labels) / 2:
+        text = f"{where} has {len(values):,} different labels for {len(labels):,} images"
+        raise UserError(f"{text}: give the images of a class one label", "labels-invalid")
+    return labels, [values[i] for i in order], stored_as
+
+
 def assemble(
     tables: list[Table],
     class_names: list[str] | dict[int, str] | None,
@@ -331,23 +356,9 @@ def assemble(
 ) -> Arrays:
     """Check that the tables fit together, and number the classes 0, 1, 2, ..."""
     first = _check_alike([table.images for table in tables])
-    index_of: dict[Any, int] = {}
-    codes, stored_as = [], ""
-    for table in tables:
-        if table.labels is None:
-            codes, index_of = [np.zeros(table.images.shape[0], np.int64)], {0: 0}
-        else:
-            code, stored_as = _read_labels(table.labels, table.images, index_of)
-            codes.append(code)
     where = tables[0].labels.where if tables[0].labels else tables[0].images.where
-    values = list(index_of)
-    order = _class_order(values, where)
-    labels = np.argsort(order)[np.concatenate(codes)]
-    values = [values[i] for i in order]
+    labels, values, stored_as = _number_labels(tables, where)
     names, renamed = names_of_labels(values, class_names, names_from, where)
-    if len(labels) >= 100 and len(values) > len(labels) / 2:
-        text = f"{where} has {len(values):,} different labels for {len(labels):,} images"
-        raise UserError(f"{text}: give the images of a class one label", "labels-invalid")
     low, high = _value_range(tables, on_progress)
     layout = Layout(first, transposed, low, high)
     roles = {UNDECIDED: "", SELECT: " (select part)", HELD_OUT: " (held out)"}

@@ -63,7 +63,6 @@ def open_all(
                 archives[path] = opened
     if not archives:
         return None
-    parts = (Disk(root), *archives.values())
     rest = [path for path in paths if path not in archives]
     where = {path: (0, path) for path in rest}
     omitted, order, labels, said = Omitted(list), dict[str, int](), dict[str, str](), list[str]()
@@ -87,7 +86,7 @@ def open_all(
     if order:  # the files that can be read in any order come last
         order |= {path: len(order) + i for i, path in enumerate(path for path in where if path not in order)}
     both = FileLabels(" and ".join(dict.fromkeys(said)), labels) if said else None
-    return Bundle(root, parts, where, omitted, order or None, both)
+    return Bundle(root, (Disk(root), *archives.values()), where, omitted, order or None, both)
 
 
 def _holds_samples(storage: Storage, listing: Listing) -> bool:

@@ -146,7 +146,7 @@ class TargetShape:
 
 
 @contextmanager
-def _opened(file: IO[bytes], limits: Limits) -> Iterator[ImageFile.ImageFile]:
+def opened(file: IO[bytes], limits: Limits) -> Iterator[ImageFile.ImageFile]:
     """The image in a file, its pixels not read; raises Pillow's exceptions, or Refused if its size is not plausible."""
     Image.init()
     dicom.register()
@@ -175,7 +175,7 @@ def _loaded(file: IO[bytes], limits: Limits, ample: int | None = None) -> Iterat
 
     ample: a short side in pixels that is enough: the JPEG decoder skips detail that resizing would average away.
     """
-    with _opened(file, limits) as image:
+    with opened(file, limits) as image:
         need = 0
         if image.format in ("JPEG", "MPO"):
             if image.info.get("progressive"):  # libjpeg keeps the coefficients of the whole image, 16 bits each
@@ -194,24 +194,34 @@ def _loaded(file: IO[bytes], limits: Limits, ample: int | None = None) -> Iterat
 
 def read_header(file: IO[bytes], limits: Limits) -> ImageHeader:
     """The header of an image file; raises Pillow's exceptions if it has none, or Refused."""
-    with _opened(file, limits) as image:
-        height, width = image.height, image.width
-        behind_pixels = image.format == "PNG" and "exif" not in image.info  # Pillow would decode them to look there
-        if not behind_pixels and _orientation(image) in (5, 6, 7, 8):
-            height, width = width, height
-        deep = _is_deep(image)
-        grey = deep or image.mode in ("1", "L", "LA", "La")
-        of_camera = image.format == "MPO"  # a JPEG; its other frames are previews or depth
-        return ImageHeader(
-            height,
-            width,
-            not grey,
-            image.has_transparency_data and not deep,
-            deep,
-            "JPEG" if of_camera else str(image.format),
-            not of_camera and bool(getattr(image, "is_animated", False)),
-            not grey and bool(image.tile) and re.search(";16[BLN]", str(image.tile[0][3])) is not None,
-        )
+    with opened(file, limits) as image:
+        return header_of(image)
+
+
+def header_of(image: ImageFile.ImageFile) -> ImageHeader:
+    """The header of an image whose pixels are not read."""
+    height, width = image.height, image.width
+    if turn_of(image) in (5, 6, 7, 8):
+        height, width = width, height
+    deep = _is_deep(image)
+    grey = deep or image.mode in ("1", "L", "LA", "La")
+    of_camera = image.format == "MPO"  # a JPEG; its other frames are previews or depth
+    return ImageHeader(
+        height,
+        width,
+        not grey,
+        image.has_transparency_data and not deep,
+        deep,
+        "JPEG" if of_camera else str(image.format),
+        not of_camera and bool(getattr(image, "is_animated", False)),
+        not grey and bool(image.tile) and re.search(";16[BLN]", str(image.tile[0][3])) is not None,
+    )
+
+
+def turn_of(image: Image.Image) -> int:
+    """The EXIF orientation of an image whose pixels are not read; 1 where it is said behind them, as a PNG may."""
+    behind_pixels = image.format == "PNG" and "exif" not in image.info  # Pillow would decode them to look there
+    return 1 if behind_pixels else _orientation(image)
 
 
 def look(file: IO[bytes], limits: Limits) -> Look:
@@ -309,8 +319,9 @@ def share_cut(height: int, width: int, shape: TargetShape) -> float:
 
 def decode(file: IO[bytes], shape: TargetShape, limits: Limits) -> NDArray[np.uint8]:
     """The first frame in a file, upright, as [H,W,C] of `shape`; raises Pillow's exceptions, or Refused, if damaged."""
-    with _opened(file, limits) as image:
-        if image.format == "PNG":
+    file.seek(0)
+    if file.read(4) == b"\x89PNG":
+        with opened(file, limits) as image:
             image.verify()  # the checksums, which decoding ignores
     ample = 4 * max(shape.height, shape.width)
     with _loaded(file, limits, None if shape.fit == "pad" else ample) as image:

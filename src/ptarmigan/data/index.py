@@ -1,4 +1,4 @@
-"""Find the kind of data at a path: a folder of images, IDX files, an .npz file, or the embedded set."""
+"""Find the kind of data at a path: images in a folder or an archive, arrays, shards at a URL, or the embedded set."""
 
 from __future__ import annotations
 
@@ -151,7 +151,7 @@ def _find(path: str | Path | None, on_progress: OnProgress | None, data: Data) -
                 raise UserError(text, "no-images")
             return _find_in_folder(Disk(root), root.resolve().name or "data", on_progress, data)
         if not root.exists():
-            text = f"{root} does not exist: give a folder of class folders or IDX files, an .npz file, or nothing"
+            text = f"{root} does not exist: give a folder of images or IDX files, a file such as an .npz, or nothing"
             raise UserError(text, "path-not-found")
         return _find_file(root, on_progress, data)
     except OSError as error:

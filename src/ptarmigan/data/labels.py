@@ -25,12 +25,13 @@ LABEL_NAMES = {
     "categoryid", "target", "diagnosis", "dx", "species", "breed", "groundtruth", "标签", "类别",
 }  # fmt: skip
 SPLIT_NAMES = {"split", "subset", "set", "partition", "part", "phase", "usage"}
+SPLITS = {"split", "splits", "partition"}  # in the names of tables
 NO_LABELS = {"keep", "reason", "", "unnamed0", "index"}  # beside the columns of paths, parts and groups
 NAME_FILES = ("classes.txt", "class_names.txt", "label_names.txt", "label_names")
 KEPT = {"": True, "1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
 MOST_BYTES = 4096  # of a file beside an image
 MANY = 100  # rows from which on a label for each image is no class
-HOT = {"0", "1", "0.0", "1.0", "-1"}  # in one-hot columns; CelebA writes -1 for 0
+HOT = {"0", "1", "0.0", "1.0", "-1", "-1.0"}  # in one-hot columns; some sets write -1 for 0
 MOST_LISTS = 100  # of JSONs and texts that are searched for names of images
 Read = Callable[[str], bytes]
 
@@ -190,15 +191,16 @@ class Finder:
             column = next((column for column in called if not all(map(_is_number, labels[column].values()))), called[0])
             return labels[column], [column]
         if not called:
-            if SPLIT_NAMES & {word.lower() for word in words_of(stem(table.where))}:
-                text = f"{table.where} divides the images into parts, as its name says, and has no column of labels"
-                raise UserError(text, "labels-invalid")
             if hot := _one_hot(named, columns):
                 return hot
             divide = [column for column in columns if _divides(named.table.column(column))]
             ids = [column for column in columns if len(set(table.column(column))) == len(table.rows)]
             if len(divide) == 1 and len(columns) == 1 + len(ids):  # the others have a text of its own for each image
-                return named.values(divide[0]), divide
+                values = named.values(divide[0])
+                if SPLITS & {*map(str.lower, words_of(stem(table.where)))} and all(map(_is_number, values.values())):
+                    text = f"{table.where} is called a split, so its numbers are taken for parts and not for labels"
+                    raise UserError(f"{text}; --label-column {divide[0]} takes them for labels", "labels-invalid")
+                return values, divide
             if not divide:
                 text = f"{table.where} has no column of labels (its columns are {listed(table.columns)})"
                 raise UserError(text, "labels-invalid")

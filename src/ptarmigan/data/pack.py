@@ -108,8 +108,7 @@ def content_hash(image: NDArray[np.uint8] | bytes) -> int:
 
 def _write_pack(folder: Path, reader: SourceReader, source: DataSource) -> str | None:
     """Write a pack, but for what of it is there already; returns a sentence if others were removed to make room."""
-    shape = reader.shape
-    total = len(reader.labels)
+    shape, total = reader.shape, len(reader.labels)
     before = _continue_partial(folder, shape)
     needed = (total - len(before)) * (shape.height * shape.width * shape.channels + 32)
     made_room = make_room(needed, folder)

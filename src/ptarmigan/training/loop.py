@@ -97,7 +97,7 @@ def train(
     init: str | Path | None = None,
     **fields: Unpack[Fields],
 ) -> Path:
-    """Train a generator on a folder of class folders, an IDX folder, an .npz or a Dataset (default: the embedded set).
+    """Train a generator on the images at a path, at the URL of shards, or of a Dataset (default: the embedded set).
 
     `images` is the budget, a number of images as "500k", and `labels` is the path of a table.  They may also be arrays:
     then `train(images=x, labels=y)` does what `train(Dataset.from_arrays(x, y))` does.

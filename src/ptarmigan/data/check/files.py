@@ -16,22 +16,22 @@ from PIL import Image, ImageCms
 from ptarmigan.core.types import OnProgress, counted, natural
 from ptarmigan.data.check.finding import Finding, pictures_of
 from ptarmigan.data.decode import (
-    FORMATS,
     TO_UPRIGHT,
     ImageHeader,
     Limits,
     Refused,
     TargetShape,
     decode,
+    header_of,
     look,
-    read_header,
+    opened,
+    turn_of,
 )
 from ptarmigan.data.index import FolderSource
 from ptarmigan.data.scan import SUFFIXES
 from ptarmigan.data.workers import Failure, read_files
 
 SAME_COLOUR = 8  # of 255: a profile that moves no colour further is that of sRGB
-ORIENTATION = 274  # the EXIF tag
 CUBE = (0, 64, 128, 192, 255)  # values of each channel of the colours that a profile is tried on
 EMPTY = "zero bytes"
 AGAIN = "copy them again from where they come from, or remove them"
@@ -73,12 +73,8 @@ def facts_of(file: IO[bytes], limits: Limits, shape: TargetShape | None = None) 
     """The facts of a file; raises what `decode` raises, of its pixels only where a shape is given."""
     if not file.seek(0, os.SEEK_END):
         raise Refused(EMPTY)
-    header = read_header(file, limits)
-    file.seek(0)
-    with Image.open(file, formats=[name for name in FORMATS if name in Image.OPEN]) as image:
-        # Pillow looks for the EXIF data of a PNG behind its pixels, and decodes them for that
-        exif = image.getexif() if image.format != "PNG" or "exif" in image.info else {}
-        mode, turned = image.mode, exif.get(ORIENTATION) in TO_UPRIGHT
+    with opened(file, limits) as image:
+        header, mode, turned = header_of(image), image.mode, turn_of(image) in TO_UPRIGHT
         profile = _other_profile(image.info.get("icc_profile") or b"", mode)
     if shape is not None:
         decode(file, shape, limits)

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 WIDTH = 110
 OTHER = "not an adversarial loss"
+AUTOENCODER = "the loss of an autoencoder as D (EBGAN, BEGAN), which compares D(x) with x; it is not judged here"
 SQUARES = "least_squares_pearson"
 TARGET_TITLES = {
     "non_saturating": "cross-entropy", "smoothing": "cross-entropy", "least_squares": "least squares",
@@ -60,6 +61,11 @@ class Identity:
     def turned_alone(self) -> Identity:
         """The answer where the other player's loss was not judged."""
         return replace(self.turned, notes=(SENTENCES["turned-alone"], *self.turned.notes)) if self.turned else self
+
+    @property
+    def owner(self) -> str:
+        """The class that it belongs to, or ""."""
+        return self.function.split(" ")[0].rpartition(".")[0]
 
     @property
     def right(self) -> bool:
@@ -96,9 +102,9 @@ def ratio(x: float) -> str:
     return str(fraction) if abs(float(fraction) - x) < 1e-6 * abs(x) and x else f"{x:.4g}"
 
 
-def other(name: str) -> Identity:
+def other(name: str, what: str = OTHER) -> Identity:
     """The answer on what is no adversarial loss."""
-    return Identity(name, "unknown", "", 0.0, 0.0, "mean", "logits", None, None, OTHER)
+    return Identity(name, "unknown", "", 0.0, 0.0, "mean", "logits", None, None, what)
 
 
 def compose(seen: Measurement, diagnosis: Diagnosis, function: str, is_turned: bool = False) -> Identity:
@@ -210,6 +216,9 @@ def _right_code(seen: Measurement, diagnosis: Diagnosis) -> str:
 
 def compare_players(found: list[Identity]) -> list[Identity]:
     """Revise answers by what only a pair shows: labels that both exchange, or G's target equal to D's for fakes."""
+    owners = dict.fromkeys(one.owner for one in found)
+    if len(owners) > 1:
+        return [one for owner in owners for one in compare_players([one for one in found if one.owner == owner])]
     of_d = [one for one in found if one.player == "D"]
     of_g = [one for one in found if one.player == "G"]
     absent = {"real", "fake"} - {side for one in of_d for side in one.sides}

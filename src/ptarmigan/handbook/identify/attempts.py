@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from ptarmigan.core.types import UserError
-from ptarmigan.handbook.identify.answer import Identity, compose, other
+from ptarmigan.handbook.identify.answer import AUTOENCODER, Identity, compose, other
 from ptarmigan.handbook.identify.call import LossFunction, borrowed_state
 from ptarmigan.handbook.identify.code import Code, code_of
 from ptarmigan.handbook.identify.diagnose import diagnose
@@ -116,7 +116,9 @@ def _identify_one(code: Code, also: tuple[str, ...], kind: str | None, on: str |
             parameters = [*parameters_of(code.function, also), *(one for one in code.outer if one not in code.fixed)]
             if not parameters:
                 raise LossError("it has no required parameter; a loss takes D's outputs")
-            if not kind and is_other_loss(last, parameters):
+            if code.uses.is_autoencoder:
+                return other(name, AUTOENCODER)
+            if not kind and not code.inline and is_other_loss(last, parameters):
                 return other(name)
             player = kind or code.kind or player_of(last)
             ways = readings(parameters, last, player, code.uses)
@@ -126,9 +128,7 @@ def _identify_one(code: Code, also: tuple[str, ...], kind: str | None, on: str |
                 def identify(way: Reading) -> Identity:
                     seen = measure(LossFunction(code, code.function, way, also), domain, player, part)
                     one = compose(seen, diagnose(seen, last, player if player in ("d", "g") else kind), name)
-                    if way.guessed and "flat" in one.faults:
-                        text = f"cannot tell which of {', '.join(parameters)} is D's output"
-                        raise LossError(text, "signature-unclear")
+                    _check_guesses(one, way, code, parameters)
                     return one
 
                 return _most_likely(ways, identify)
@@ -143,6 +143,14 @@ def _identify_one(code: Code, also: tuple[str, ...], kind: str | None, on: str |
                 return judge(replace(code, form=""), domain)
     except LossError as error:
         raise error if isinstance(error, SeveralLosses) else UserError(f"{name}: {error}", error.code) from None
+
+
+def _check_guesses(one: Identity, way: Reading, code: Code, parameters: list[str]) -> None:
+    """Raises LossError where a guess, and not the user's code, may be the cause of a fault."""
+    if way.guessed and ("flat" in one.faults or (one.wrong and code.inline)):
+        raise LossError(f"cannot tell which of {', '.join(parameters)} is D's output", "signature-unclear")
+    if code.inline and "mixed-halves" in one.faults:
+        raise LossError("its halves go backward in different branches", "signature-unclear")
 
 
 def _stopped(

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from ptarmigan.handbook.identify.code import Code
+from ptarmigan.handbook.identify.names import network_of, side_of, words_of
 from ptarmigan.handbook.identify.signature import (
     CLASSES,
     FIXED,
@@ -49,8 +50,10 @@ from ptarmigan.handbook.identify.stand_ins import (
 from ptarmigan.handbook.identify.terms import Array
 
 SHAPES = [(8, 10), *((n, 10) for n in (64, 32, 128, 16, 100, 256)), *((8, k) for k in (4, 2, 5, 100, 1000))]
-SECONDS_TO_TRY = 3.0
+SECONDS_TO_TRY = 1.5
 EMBEDDING_DIM = 6
+STEEP = 100.0  # a slope of D that is beyond 1 in each pixel: there a penalty grows with it
+PATCHES = r"tensor [ab] \((\d+)\)|\[\d+, 1, (\d+), \d+\]"  # their side, in what PyTorch says
 
 
 @dataclass(frozen=True)
@@ -127,8 +130,22 @@ class LossFunction:
     def setups(self, on: str | None) -> list[Setup]:
         """The setups in which the loss can be called, one for each domain; raises LossError if there are none."""
         failures: dict[tuple[bool, str], LossError] = {}
+        if working := self._working(on, 2, failures):
+            return working
+        text = " ".join(text for _, text in failures)
+        sides = [int(n) for found in re.findall(PATCHES, text) for n in found if n]
+        side = next((n for n in sides if n not in (1, 2, 8, 28)), 0)  # of the file's patches
+        if side and self.has_networks and (working := self._working(on, side, failures)):
+            return working
+        first = self._arrays()[0]
+        told = [e for (array, text), e in failures.items()
+                if array == first and ("between 0 and 1" in text) == (on == "logits")]  # fmt: skip
+        raise (told or list(failures.values()))[0]
+
+    def _working(self, on: str | None, side: int, failures: dict[tuple[bool, str], LossError]) -> list[Setup]:
+        """The first setups that work, with patches of this side; adds those that do not to `failures`."""
         until = time.process_time() + SECONDS_TO_TRY
-        for tried, candidates in enumerate(self._candidates(on)):
+        for tried, candidates in enumerate(self._candidates(on, side)):
             working: list[Setup] = []
             for setup in candidates:
                 try:
@@ -138,17 +155,16 @@ class LossFunction:
                     raise
                 except LossError as error:
                     error.__context__ = None  # whose traceback holds the tensors
-                    failures.setdefault((setup.array, str(error)), error)
+                    if not setup.head or not failures:
+                        failures.setdefault((setup.array, str(error)), error)
                     if "it needs" in str(error):
                         raise
             if working:
                 return working
-            if tried > 16 and time.process_time() > until:
+            is_alike = len(failures) == 1 and self.has_networks and tried > 20  # its form is not the cause
+            if is_alike or (tried > 20 and time.process_time() > until):
                 break
-        first = self._arrays()[0]
-        told = [e for (array, text), e in failures.items()
-                if array == first and ("between 0 and 1" in text) == (on == "logits")]  # fmt: skip
-        raise (told or list(failures.values()))[0]
+        return []
 
     def _arrays(self) -> tuple[bool, ...]:
         """Whether to try numpy arrays or tensors first, by the modules that the loss knows."""
@@ -157,7 +173,7 @@ class LossFunction:
         is_array = modules & {"numpy", "tensorflow", "jax", "keras"} and "torch" not in modules
         return (False,) if self.has_networks else (True, False) if is_array else (False, True)
 
-    def _candidates(self, on: str | None) -> Iterator[list[Setup]]:
+    def _candidates(self, on: str | None, side: int) -> Iterator[list[Setup]]:
         """Every form of the arguments, the most likely first, each in the domains that are possible."""
         labels = any(role.startswith("labels") for role in self.reading.roles.values())
         classy = bool(self.classes) or (self.has_networks and labels)
@@ -167,31 +183,43 @@ class LossFunction:
         if self.code.class_on:
             class_domains = (self.code.class_on,)
         heads: tuple[str, ...] = ("", "features", "maps", "first") if self.has_networks else ("",)
-        if any(n == 2 and self.reading.roles.get(name) == "D" for name, n in self.code.uses.unpacked.items()):
+        if self._answers("D") == 2:
             heads = heads[1:]
-        uses, names = self.code.uses, self.reading.roles
-        forms = ["flat", "column", "patch", "scales", "nested"] if self.scores else ["flat"]
-        if self.code.form and self.has_networks:
-            forms = [self.code.form]
-        elif any(name in uses.listed and role in SCORES for name, role in names.items()) and not self.has_networks:
-            forms = ["scales", "nested", "flat", "column", "patch"]
+        uses, forms = self.code.uses, self._forms(side)
         fixed = rf"\b(?:ones|zeros|randn|rand|full|view)\([(\[]*({'|'.join(str(n) for n, _ in SHAPES[1:7])})\b"
         sizes = re.findall(fixed, uses.text)  # torch.ones(64, 1)
         shapes = sorted(SHAPES, key=lambda shape: str(shape[0]) not in sizes)
-        for (size, classes), dtype, onehot, head, array, form, flat_images in itertools.product(
+        options: tuple[Sequence[Any], ...] = (
             shapes if labels or classy else [shape for shape in shapes if shape[1] == 10],
             (torch.float64, torch.float32),  # float32 for the layers of a loss of its own
             (False, True) if labels else (False,),
             ("class", *heads) if self.has_networks and labels else heads,
             self._arrays(),
             forms,
-            (False, True) if self.has_networks or self.extras else (False,),
-        ):
+            ("2d", "flat", "3d") if self.has_networks or self.extras else ("2d",),
+        )
+        ways = itertools.product(*(range(len(option)) for option in options))
+        for way in sorted(ways, key=lambda way: (sum(map(bool, way)), way)):  # few changes first
+            (size, classes), dtype, onehot, head, array, form, images = (
+                o[i] for o, i in zip(options, way, strict=True)
+            )
             yield [
-                Setup(source_on, class_on, size, classes, array, form, onehot, head, flat_images, dtype)
+                Setup(source_on, class_on, size, classes, array, form, side, onehot, head, images, dtype)
                 for class_on in class_domains
                 for source_on in on_domains
             ]
+
+    def _forms(self, side: int) -> list[str]:
+        """The forms of D's outputs, the most likely first."""
+        names = self.reading.roles
+        if side > 2 and self.scores:
+            return ["patch"]
+        if self.code.form and self.has_networks:
+            return [self.code.form]
+        is_listed = any(name in self.code.uses.listed and role in SCORES for name, role in names.items())
+        if is_listed and not self.has_networks:
+            return ["scales", "nested", "flat", "column", "patch"]
+        return ["flat", "column", "patch", "scales", "nested"] if self.scores else ["flat"]
 
     def inputs(self, setup: Setup, scale: float = 2.0, seed: int = 0) -> dict[str, Array]:
         """Random logits and labels for each role; scale 0 sets all of them to 0."""
@@ -251,10 +279,10 @@ class LossFunction:
             if role in result.d_gradients and not result.d_gradients[role].any():
                 found.detached_from_d.append(role)
         if self.has_networks or self.extras:
-            ends = [self.call_once(setup, given, slope=3 + h).value.sum() for h in (1e-3, -1e-3)]
+            ends = [self.call_once(setup, given, slope=STEEP + h).value.sum() for h in (1e-3, -1e-3)]
             rise = float(ends[0] - ends[1]) / 2e-3
             if abs(rise) > 1e-6:
-                autograd = self.call_once(setup, given, gradients=True, slope=3.0).slope_gradient
+                autograd = self.call_once(setup, given, gradients=True, slope=STEEP).slope_gradient
                 found.penalty = "subtracted" if rise < 0 else "right" if abs(autograd) > 0.1 * rise else "dead"
         return found
 
@@ -312,12 +340,15 @@ class LossFunction:
     def _stubs(self, setup: Setup, leaves: dict[str, Tensor], in_image: Tensor) -> dict[str, Stub]:
         if not self.has_networks:
             return {}
-        unpacked = self.code.uses.unpacked.items()
-        answers = {role: max((n for name, n in unpacked if self.reading.roles.get(name) == role), default=1)
-                   for role in "DG"}  # fmt: skip
-        of_g = StubG(setup, answers["G"], {"zero": torch.zeros(())})
+        of_g = StubG(setup, self._answers("G"), {"zero": torch.zeros(())})
         of_g.images = images_of("fake", setup, leaves)
-        return {"D": StubD(setup, answers["D"], leaves, in_image), "G": of_g}
+        return {"D": StubD(setup, self._answers("D"), leaves, in_image), "G": of_g}
+
+    def _answers(self, role: str) -> int:
+        """How many values the loss unpacks from a network's answer."""
+        counts = [n for name, n in self.code.uses.unpacked.items()
+                  if self.reading.roles.get(name) == role or (role == network_of(name) == "D")]  # fmt: skip
+        return max(counts, default=1)
 
     def _fault_of(self, text: str, setup: Setup) -> str:
         """The code of the fault for which PyTorch stops the loss with this text; "" if the probe may be the cause."""
@@ -325,11 +356,11 @@ class LossFunction:
         labels = any("labels" in role for role in self.reading.roles.values())
         causes = {
             "between 0 and 1": ("logits-in-bce", self.code.on == setup.on == "logits"),
-            "arget size": ("target-shape", is_known),
+            r"arget size .*\[(\d+)\].* input size .*\[\1, 1\]": ("target-shape", is_known),
             "Target 1 is out of bounds": ("one-class", is_known),
             "ype Long": ("integer-targets", "full(" in self.code.uses.text and not labels),
         }
-        return next((code for part, (code, is_cause) in causes.items() if part in text and is_cause), "")
+        return next((code for part, (code, is_cause) in causes.items() if is_cause and re.search(part, text)), "")
 
     def _arguments(
         self, setup: Setup, given: dict[str, Array], leaves: dict[str, Tensor], stubs: dict[str, Stub], in_image: Tensor
@@ -340,14 +371,20 @@ class LossFunction:
         fixed: dict[str, Any] = pictures | stubs | {
             "nets": Nets(stubs), "net": Nets({}), "latents": torch.randn(setup.size, LATENT_DIM), "width": LATENT_DIM,
             "classes": setup.classes, "size": setup.size, "is_real": bool(given["target"][0] == 1),
-            "other_loss": lambda *_, **__: torch.zeros(()),
         }  # fmt: skip
         if self.has_networks:
             fixed |= {side: images_of(side, setup, leaves) for side in ("real", "fake")}
         arguments = {}
         for name, role in self.reading.roles.items():
-            if role in fixed:
+            if role == "G" and "mapping" in words_of(name):
+                arguments[name] = stubs["G"].method(name)
+            elif role == "is_real" and side_of(name) == "fake":
+                arguments[name] = not fixed[role]
+            elif role in fixed:
                 arguments[name] = fixed[role]
+            elif role == "other_loss":
+                zeros = torch.zeros(self.code.uses.unpacked.get(name, 1)).unbind()
+                arguments[name] = lambda *_, zeros=zeros, **__: zeros if len(zeros) > 1 else zeros[0]
             elif role == "criterion":
                 arguments[name] = Criterion(setup.on, name)
             elif role in FIXED:
@@ -400,7 +437,9 @@ def loss_value(out: Any, size: int) -> Array:
     value = value.astype(np.float64)
     if value.size == 1 and (size != 1 or value.ndim == 0):
         return value.reshape(())
-    if value.shape[0] == size and value.shape[1:] in ((), (1,), (1, 2, 2), (2, 2)):
+    rest = value.shape[1:]
+    is_map = len(rest) in (2, 3) and rest[0] in (1, rest[-1]) and rest[-2] == rest[-1] < 28
+    if value.shape[0] == size and (rest in ((), (1,)) or is_map):
         return np.asarray(value.reshape(size, -1).mean(1))
     raise LossError(
         f"it returns {list(value.shape)} for a batch of {size}; a loss is one number, or one for each image "

@@ -26,7 +26,8 @@ from ptarmigan.handbook.identify.answer import Identity
 from ptarmigan.handbook.identify.code import Code
 from ptarmigan.handbook.identify.missing import missing_library
 from ptarmigan.handbook.identify.signature import LossError, describe_error
-from ptarmigan.handbook.identify.source import Program, read_source
+from ptarmigan.handbook.identify.source import Program
+from ptarmigan.handbook.identify.text import read_source
 
 SECONDS = 60
 SECONDS_EACH = 15
@@ -110,8 +111,9 @@ def _read_report(path: Path, report: list[dict[str, Any]], status: int | None) -
         raise UserError(f"{path}: {at} ended the process ({_ending(status)})", "child-died")
     skipped = [item for item in report if "skipped" in item]
     found = [_identity(item["identity"]) for item in report if "identity" in item]
-    if skipped and len({one.player for one in found} & {"D", "G"}) < 2:  # the other player's loss may be among those
-        found = [one.turned_alone() for one in found]
+    if skipped:  # the other player's loss may be among those
+        pairs = {(one.owner, one.player) for one in found}
+        found = [one if {(one.owner, "D"), (one.owner, "G")} <= pairs else one.turned_alone() for one in found]
     if not found:
         about: dict[str, Any] = next((item for item in report if "public" in item), {})
         public, library = about.get("public"), about.get("library")
@@ -155,7 +157,8 @@ def child_main() -> None:
             report.write(json.dumps(item) + "\n")
             report.flush()
 
-        _limit_memory()
+        _limit("RLIMIT_DATA", GIBIBYTES << 30)
+        _limit("RLIMIT_CORE", 0)
         tell(at="its import")
         path = Path(order["path"])
         sys.argv, sys.stdin = [order["path"]], open(os.devnull, encoding="utf-8")  # noqa: SIM115
@@ -207,20 +210,23 @@ def _guarded(
         return
     child = os.fork()
     if child == 0:
+        _limit("RLIMIT_CPU", order["each"])
         judge()
         os._exit(0)
 
     def fail(text: str, code: str) -> None:
         tell(error=text, code=code) if order["names"] else tell(skipped=text, hint="")
 
-    end = min(until, time.monotonic() + order["each"])
+    end = min(until, time.monotonic() + 3 * order["each"])  # a busy computer gives it a third of a core
     while (ended := os.waitpid(child, os.WNOHANG)) == (0, 0) and time.monotonic() < end:
         time.sleep(0.005)
     if ended == (0, 0):
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
+        fail(f"{name} did not finish in {3 * order['each']} s", "child-timeout")
+    elif (status := os.waitstatus_to_exitcode(ended[1])) == -getattr(signal, "SIGXCPU", 0):
         fail(f"{name} did not finish in {order['each']} s", "child-timeout")
-    elif status := os.waitstatus_to_exitcode(ended[1]):
+    elif status:
         fail(f"{name} ended the process ({_ending(status)})", "child-died")
 
 
@@ -237,10 +243,9 @@ def _load_torch() -> None:
             setattr(module, name, torch.DoubleTensor)
 
 
-def _limit_memory() -> None:
-    """Limit this process's memory, if the system allows it."""
-    with contextlib.suppress(ImportError, ValueError, OSError):
+def _limit(what: str, value: int) -> None:
+    """Limit a resource of this process, if the system allows it."""
+    with contextlib.suppress(ImportError, ValueError, OSError, AttributeError):
         import resource
 
-        resource.setrlimit(resource.RLIMIT_DATA, (GIBIBYTES << 30, GIBIBYTES << 30))
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        resource.setrlimit(getattr(resource, what), (value, value))

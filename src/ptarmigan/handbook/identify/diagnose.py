@@ -11,7 +11,8 @@ import numpy as np
 
 from ptarmigan.handbook.identify.families import WORDS
 from ptarmigan.handbook.identify.measure import Measurement
-from ptarmigan.handbook.identify.names import player_of, words_of
+from ptarmigan.handbook.identify.names import CLASS_WORDS, OUTPUTS, player_of, side_of, words_of
+from ptarmigan.handbook.identify.signature import LossError
 from ptarmigan.handbook.identify.terms import class_bases, close
 from ptarmigan.handbook.identify.verdicts import HELPS, Finding, Verdict, verdict_on_d, verdict_on_g
 
@@ -44,7 +45,7 @@ def diagnose(seen: Measurement, function: str, kind: str | None) -> Diagnosis:
     """
     declared = next((one for one in (kind, player_of(function)) if one in ("d", "g")), None)
     named = not declared and "saturating" in function.lower() and set(seen.terms) == {"fake"}
-    player = declared.upper() if declared else "G" if named else _player(seen) if seen.loss.scores else ""
+    player = declared.upper() if declared else "G" if named else _player(seen, function) if seen.loss.scores else ""
     found = _diagnose(seen, player, function)
     if not ORIENTATION & {code for code, _ in found.faults} or seen.classes or "output@1" in seen.terms:
         return found
@@ -75,7 +76,7 @@ def _diagnose(seen: Measurement, player: str, function: str) -> Diagnosis:
     return Diagnosis(player, source, classes, faults, notes)
 
 
-def _player(seen: Measurement) -> str:
+def _player(seen: Measurement, function: str) -> str:
     """Whose loss it is, judged by its curves alone."""
     if seen.joint:
         return "G" if seen.difference and seen.difference.direction == -1 else "D"
@@ -84,6 +85,8 @@ def _player(seen: Measurement) -> str:
         return "D"
     if fake is None:
         return "G" if seen.curves["fake"][0] > seen.curves["fake"][-1] else "D"
+    if fake.shape == "least_squares" and close(fake.target, 0) and real is None and side_of(function) == "fake":
+        return "D"  # mse_fake_loss
     return "G" if fake.direction > 0 or fake.shape == "least_squares" or fake.weight < 0 else "D"
 
 
@@ -109,7 +112,7 @@ def _source(seen: Measurement, player: str, function: str) -> Verdict:
         verdict = verdict_on_g(real, fake, function)
         code, drawn = seen.loss.code, next((n for n, role in seen.loss.reading.roles.items() if role == "real"), "")
         is_net = "net" in seen.loss.reading.roles.values()
-        if fake is None and not is_net and (drawn in code.data or (code.inline and "real" in words_of(drawn))):
+        if fake is None and not is_net and (drawn in code.uses.drawn or (code.inline and "real" in words_of(drawn))):
             verdict.faults, verdict.notes = [("g-of-real", {"name": drawn})], []
             return verdict
         low, high = seen.drawn.get("fake", (1.0, 1.0))
@@ -162,12 +165,15 @@ def _targets(seen: Measurement, player: str) -> Verdict:
         return verdict_on_g(None, one, "")
     if one is None or zero is None:
         return _unknown(seen, player)
-    is_flag = "is_real" in seen.loss.reading.roles.values()
+    is_flag, turned = "is_real" in seen.loss.reading.roles.values(), False
     is_product = one.shape == "linear" and not one.behind_sigmoid and zero.shape == "flat"
     if is_product and minus is not None and close(minus.weight, -one.weight) and close(one.offset, zero.offset):
         verdict = Verdict("wasserstein", abs(one.weight), entry="wasserstein")
         verdict.targets = f"a target ({'-1 real, 1 fake' if one.weight > 0 else '1 real, -1 fake'})"
         return verdict
+    flag = next((name for name, role in seen.loss.reading.roles.items() if role == "is_real"), "real")
+    if not {"real", "true", "valid"} & {*words_of(flag)} and one.direction < 0 < zero.direction:
+        one, zero, turned = zero, one, True
     is_hinge = one.shape == "hinge" and minus is not None and minus.shape == "hinge_down"
     verdict = verdict_on_d(one, minus if is_hinge else zero)
     same_terms = one.shape == zero.shape and close(one.weight, zero.weight) and close(one.target, zero.target)
@@ -181,7 +187,8 @@ def _targets(seen: Measurement, player: str) -> Verdict:
     if one.shape == "linear" and [code for code, _ in verdict.faults] == ["sign"]:  # it has no direction of its own
         verdict.faults = []
         verdict.note("both-swapped")
-    verdict.targets = "a flag (true for real)" if is_flag else f"a target (1 real, {-1 if is_hinge else 0} fake)"
+    flagged = f"a flag (true for {'fake' if turned or side_of(flag) == 'fake' else 'real'})"
+    verdict.targets = flagged if is_flag else f"a target (1 real, {-1 if is_hinge else 0} fake)"
     return verdict
 
 
@@ -199,6 +206,12 @@ def _unknown(seen: Measurement, player: str) -> Verdict:
 
 
 # --- class terms ---
+
+
+def _flat_class(verdict: Verdict, parameter: str) -> None:
+    if not {*words_of(parameter)} & (CLASS_WORDS | OUTPUTS):  # its role was guessed
+        raise LossError(f"cannot tell what {parameter} is", "signature-unclear")
+    verdict.fault("class-flat", parameter=parameter)
 
 
 def _class_term(seen: Measurement, role: str, player: str, parameter: str) -> Verdict:
@@ -233,7 +246,7 @@ def _class_term(seen: Measurement, role: str, player: str, parameter: str) -> Ve
         verdict.what = OTHER_CLASS_TERMS[shape]
         verdict.note("class-other", what=verdict.what)
     elif shape == "flat":
-        verdict.fault("class-flat", parameter=parameter)
+        _flat_class(verdict, parameter)
     elif shape == "cross_entropy" and term.smoothing > 1e-6:
         verdict.note("class-smoothed", smoothing=term.smoothing)
     if term.weight * (-1 if role == "twin_fake" and player == "G" else 1) < 0:

@@ -9,7 +9,15 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from ptarmigan.handbook.identify.names import PLAYERS, harmless_role, is_batch_size, player_of, side_of, words_of
+from ptarmigan.handbook.identify.names import (
+    PLAYERS,
+    harmless_role,
+    is_batch_size,
+    network_of,
+    player_of,
+    side_of,
+    words_of,
+)
 from ptarmigan.handbook.identify.syntax import (
     SCOPES,
     Function,
@@ -21,13 +29,12 @@ from ptarmigan.handbook.identify.syntax import (
 )
 from ptarmigan.handbook.identify.uses import dotted
 
-CASTS = {"to", "cuda", "type", "float", "cpu"}
 WRAPPERS = {"accelerator", "fabric", "engine", "self", "optimizer"}  # whose backward takes the loss
 
 
 def is_stand_in(name: str, statement: ast.Assign | ast.AnnAssign) -> bool:
     """Whether the probe's own value takes the place of an assigned one: a batch size, a configuration."""
-    is_made = isinstance(statement.value, ast.Call) or ast.unparse(statement.value or ast.Name("")) == "{}"
+    is_made = isinstance(statement.value, ast.Call) or ast.unparse(statement.value or ast.Name("")) in ("{}", "None")
     return is_batch_size(name) or (is_made and harmless_role(name) == "config")
 
 
@@ -53,14 +60,14 @@ def out_of_place(statement: ast.Expr, name: str) -> ast.stmt:
 def takes_data(statement: ast.Assign | ast.AnnAssign) -> bool:
     """Whether an assignment takes a part of a batch: images, _ = data, or data[0].to(device); or draws images."""
     value, text, names = statement.value, ast.unparse(statement), changed_names(statement)
+    if any(isinstance(n, ast.Call) and network_of(dotted(n.func)) for n in ast.walk(value or ast.Pass())):
+        return False
     if any(isinstance(node, ast.Subscript) and _is_of_batch(node) for node in ast.walk(value or ast.Pass())):
         return True
     is_real = any(side_of(name) == "real" for name in names)
     words = {word for name in names for word in words_of(name)}
     if isinstance(value, ast.Name):
         return isinstance(statement, ast.Assign) and isinstance(statement.targets[0], ast.Tuple)
-    if is_real and isinstance(value, ast.Call) and isinstance(_uncast(value), ast.Name):
-        return True
     if "randint(" in text and words & {"labels", "label", "y", "c", "classes"}:
         return True
     if re.search(r"\b(rand|randn|uniform|normal)\(", text) and (is_real or words & {"imgs", "images", "img"}):
@@ -75,18 +82,6 @@ def _is_of_batch(node: ast.Subscript) -> bool:
     if key is None or is_batch_size(str(key)) or harmless_role(owner) == "config" or owner.endswith(".shape"):
         return False
     return isinstance(key, str) or bool({"data", "batch", "sample"} & set(words_of(owner)))
-
-
-def _uncast(value: ast.expr) -> ast.expr:
-    """x of Variable(x), or of x.to(device)."""
-    while isinstance(value, ast.Call):
-        if dotted(value.func) == "Variable":
-            value = value.args[0]
-        elif isinstance(value.func, ast.Attribute) and value.func.attr in CASTS:
-            value = value.func.value
-        else:
-            break
-    return value
 
 
 def backward_calls(body: list[ast.stmt], function: str = "") -> Iterator[tuple[ast.stmt, ast.expr, ast.expr | None]]:
@@ -200,9 +195,19 @@ def loss_statements(
     return [*kept, ast.Return(total)], {name for name in needed if "." not in name}
 
 
+class Batches(ast.NodeTransformer):
+    """batch["image"] as the name image."""
+
+    def visit_Subscript(self, node: ast.Subscript) -> ast.expr:
+        key = node.slice.value if isinstance(node.slice, ast.Constant) else None
+        is_named = isinstance(key, str) and key.isidentifier() and isinstance(node.ctx, ast.Load) and _is_of_batch(node)
+        return ast.copy_location(ast.Name(str(key), node.ctx), node) if is_named else node
+
+
 def _slice(statements: list[ast.stmt], needed: set[str], is_safe: Callable[[ast.stmt], bool]) -> list[ast.stmt]:
     """The statements that define the needed names; `needed` becomes the names that they read from outside."""
     kept: list[ast.stmt] = []
+    given = set[str]()
     for statement in reversed(statements):
         targets = changed_names(statement)
         if not targets & needed or isinstance(statement, (*SCOPES, ast.Import, ast.ImportFrom)):
@@ -210,7 +215,10 @@ def _slice(statements: list[ast.stmt], needed: set[str], is_safe: Callable[[ast.
         if isinstance(statement, ast.Assign | ast.AnnAssign):
             is_given = takes_data(statement) or all(is_stand_in(name, statement) for name in targets)
             if is_given or not is_safe(statement):
+                given |= targets & needed  # an earlier value is not the one that the loss sees
+                needed -= targets
                 continue
+            statement = Batches().visit(statement)
         if isinstance(statement, ast.If | ast.With | ast.For | ast.While | ast.Try):
             statement = _prune(statement, needed, is_safe)
         elif isinstance(statement, ast.Expr):
@@ -221,6 +229,7 @@ def _slice(statements: list[ast.stmt], needed: set[str], is_safe: Callable[[ast.
                 needed -= {name for target in statement.targets for name in assigned_names(target)}
             needed |= read_names(statement)
         kept.append(statement)
+    needed |= given
     return kept[::-1]
 
 

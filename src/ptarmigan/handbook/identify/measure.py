@@ -103,7 +103,7 @@ def _measure(loss: LossFunction, setup: Setup, told: bool, player: str | None) -
         raise LossError("it returns different values for the same input and seed, so it keeps a state")
     seen, calls = Measurement(loss, setup, told=told), 64 if RARE.search(loss.code.uses.text) else 5
     if any((loss.call_once(setup, given, seed=seed).value != first).any() for seed in range(1, calls)):
-        seen.random, seen.setup = True, replace(setup, draws=8 if loss.has_networks else DRAWS)
+        seen.random, seen.setup = True, replace(setup, draws=4 if loss.has_networks else DRAWS)
     _measure_curves(seen, player)
     _measure_joint(seen)
     _measure_classes(seen)
@@ -141,7 +141,7 @@ def _measure_drawn_targets(seen: Measurement) -> None:
         if term is None or term.shape != "cross_entropy" or role == "output@1" or seen.setup.array:
             continue
         slopes = []
-        for seed in range(DRAWS):
+        for seed in range(24 if seen.loss.has_networks else DRAWS):
             given = seen.loss.inputs(seen.setup, scale=0.0) | {role: np.full(seen.setup.size, AT)}
             result = seen.loss.call_once(seen.setup, given, gradients=True, seed=seed)
             slopes.append((result.d_gradients or result.gradients or {}).get(role, np.zeros(0)))

@@ -13,8 +13,9 @@ from ptarmigan.handbook.identify.syntax import root_of
 from ptarmigan.handbook.identify.uses import dotted
 
 MOVES = {"variable", "var", "cuda", "device", "gpu", "tensor"}  # words of a function that returns its argument
-LIBRARIES = {"tensorflow", "keras", "jax", "flax", "torchvision", "torchaudio", "monai", "pytorch_lightning",
-             "lightning", "scipy", "einops", "kornia", "numpy", "accelerate", "transformers", "timm"}  # fmt: skip
+COMPUTING = {"tensorflow", "keras", "jax", "flax", "scipy", "numpy", "einops"}  # a loss may be made by these
+LIBRARIES = {*COMPUTING, "torchvision", "torchaudio", "monai", "pytorch_lightning", "lightning", "kornia",
+             "accelerate", "transformers", "timm"}  # fmt: skip
 
 
 class Missing(type):
@@ -31,10 +32,10 @@ class Missing(type):
         torch, module, words = importlib.import_module("torch"), vars(cls)["module"], set(words_of(cls.__name__))
         if words & LATENTS and not named.keys() - {"device"}:  # they go into G, whose stub ignores them
             return torch.randn(16, 16)
-        is_image = len(given) == 1 and getattr(given[0], "ndim", 0) > 1 and given[0][0].numel() > 8
-        if len(given) == 1 and (is_image or words & MOVES):
-            return given[0]
         library, file = module.split(".")[0], module.replace(".", "/") + ".py"
+        is_image = len(given) == 1 and getattr(given[0], "ndim", 0) > 1 and given[0][0].numel() > 8
+        if given and (is_image or words & MOVES) and library not in COMPUTING:
+            return given[0] if len(given) == 1 else given
         if library in LIBRARIES:
             raise LossError(f"it needs {library}, which cannot be imported here: install {library}")
         raise LossError(f"it needs {cls.__name__} of {file}, which is not here: put {file} beside the file")
@@ -56,7 +57,9 @@ def stand_in(module: str, name: str) -> Any:
 def is_missing(statement: ast.stmt) -> bool:
     """Whether it imports a module that is not installed, nor beside the file."""
     if isinstance(statement, ast.ImportFrom):
-        modules = [statement.module] if statement.module and not statement.level else []
+        if statement.level:
+            return True  # the file is not run as a part of its package
+        modules = [statement.module] if statement.module else []
     else:
         modules = [one.name for one in statement.names] if isinstance(statement, ast.Import) else []
     return any(importlib.util.find_spec(str(one).split(".")[0]) is None for one in modules)

@@ -10,9 +10,11 @@ import re
 HARMLESS = {  # role -> the words of its names; the values are in stand_ins
     "weight": {
         "lam", "lambda", "lmbda", "weight", "weights", "coef", "coeff", "alpha", "beta", "gamma", "factor", "scale",
+        "std", "min", "max", "rate", "ratio", "eps", "epsilon", "sigma",
     },
     "zero": {"gp", "penalty", "r1", "reg", "regularizer", "regularization"},
-    "one": {"epoch", "epochs", "step", "steps", "iter", "iteration", "margin", "idx", "i", "depth", "stage", "level"},
+    "one": {"epoch", "epochs", "step", "steps", "iter", "iteration", "margin", "idx", "i", "depth", "stage", "level",
+            "nimg", "kimg", "cur", "current"},
     "off": {"cuda", "ddp", "rank", "verbose", "debug", "distributed", "gpu", "gpus"},
     "config": {
         "cfg", "config", "param", "params", "conf", "opt", "opts", "args", "hparams", "hps", "hp", "flags", "gain",
@@ -40,37 +42,44 @@ WHOLE_NAMES = {  # without underscores, in lower case
 }  # fmt: skip
 LATENTS = {"z", "noise", "latent", "latents", "noises", "znoise"}
 NETWORK_WORDS = {
-    "D": {"d", "dis", "disc", "discriminator", "discriminators", "critic", "netd", "dnet", "msd", "mpd", "discrim"},
+    "D": {"d", "dis", "disc", "discriminator", "discriminators", "critic", "netd", "dnet", "msd", "mpd", "mrd",
+          "discrim", "netc", "patchgan"},
     "G": {"g", "gen", "generator", "generators", "netg", "gnet"},
-}
+}  # fmt: skip
 BESIDE_NETWORK = {"net", "network", "a", "b", "ab", "ba", "x", "y", "s", "t", "1", "2", "ema", "patch", "mapping",
                   "synthesis", "local", "global", "multi", "scale", "model"}  # fmt: skip
-NO_NETWORK = {"loss", "opt", "optim", "optimizer", "criterion", "scaler", "scheduler", "lr", "logits", "real", "fake"}
+NO_NETWORK = {"loss", "opt", "optim", "optimizer", "criterion", "scaler", "scheduler", "lr", "logits", "real", "fake",
+              "step", "update", "train", "backward", "params"}  # fmt: skip
 IMAGES = {"x", "image", "images", "img", "imgs", "data", "batch", "samples", "photo", "photos", "features", "feats",
           "feat", "fmap", "fmaps", "hr", "sr"}  # fmt: skip
 CRITERIA = {"adversarial", "adv", "gan", "criterion", "crit", "bce", "mse", "loss", "fn", "objective"}
 OTHER_LOSSES = {
     "l1", "l2", "kl", "kld", "tv", "perceptual", "percep", "vgg", "lpips", "matching", "fm", "recon", "reconstruction",
-    "cycle", "identity", "idt", "id", "content", "style", "pixel", "pixelwise", "ssim", "gp", "penalty", "r1", "r2",
-    "path", "feature", "features", "huber", "charbonnier", "dice", "mel", "spectral", "triplet", "vae", "elbo", "mmd",
-    "regularize", "regularization", "regularizer", "continuous", "info", "variation", "gram", "ortho", "orthogonal",
+    "cycle", "pix", "identity", "idt", "id", "content", "style", "pixel", "pixelwise", "ssim", "gp", "penalty", "r1",
+    "r2", "path", "feature", "features", "huber", "charbonnier", "dice", "mel", "spectral", "triplet", "vae", "elbo",
+    "mmd", "regularize", "regularization", "regularizer", "continuous", "info", "variation", "gram", "ortho",
+    "orthogonal",
 }  # fmt: skip
 PLAYERS = {
     "d": {"d", "disc", "discriminator", "critic", "dis", "lossd", "discrim", "msd", "mpd", "errd"},
-    "g": {"g", "gen", "generator", "lossg", "errg"},
+    "g": {"g", "gen", "generator", "generated", "lossg", "errg"},
     "bce": {"bce", "binary", "criterion"},
     "class": {"class", "cls", "classification", "classifier", "aux", "auxiliary", "categorical"},
 }
 PROBABILITIES = {"prob", "probs", "probability", "probabilities"}
-FAKES = {"gen", "generated", "generator", "neg", "negative", "synthetic", "f", "gz", "df", "pf", "xf", "yf", "sr"}
+FAKES = {"gen", "generated", "generator", "neg", "negative", "negtive", "synthetic", "f", "gz", "df", "pf", "xf", "yf",
+         "sr"}  # fmt: skip
 REALS = {"pos", "positive", "r", "dx", "dr", "pr", "xr", "yr", "hr"}
 LOSS_NAMES = re.compile(
     r"loss|criterion|bce|hinge|gan(?!ize)|adv|cross_?entropy|mse|critic|objective|cost|err[dg]?(_|$)|saturating|minimax|"
-    r"wasserstein|least_?squares|relativistic|discriminator_|generator_|(^|_)(d|g|class|cls|aux|ce)(_|$)",
+    r"wasserstein|least_?squares|relativistic|discriminator_|generator_|^(real|fake|generated)$|"
+    r"(^|_)(d|g|class|cls|aux|ce)(_|$)",
     re.I,
 )
 ACTIONS = re.compile(
-    r"(train|test|eval|fit|make|build|init|sample|update|run|main|define|create|get|weights)(_|$)", re.I
+    r"(train|test|eval|fit|make|build|init|sample|update|run|main|define|create|get|weights|infer|unwrapped|need|n|"
+    r"forward|reinit|copy)(_|$)|.*(forward|weights_init)$",
+    re.I,
 )
 WORD = re.compile(r"(?<![a-zA-Z])[lr][12](?!\d)|(?<![A-Z])[LR][12](?!\d)|[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
 
@@ -103,12 +112,13 @@ def network_of(name: str, strict: bool = False) -> str | None:
     words = words_of(name.removeprefix("self.").removesuffix(".module"))
     if NO_NETWORK & set(words) or (strict and set(words) - NETWORK_WORDS["D"] - NETWORK_WORDS["G"] - BESIDE_NETWORK):
         return None
+    words.append("".join(words))
     return next((role for word in words for role, known in NETWORK_WORDS.items() if word in known), None)
 
 
 def harmless_role(name: str) -> str:
     """The role of what stands beside D's outputs and gets a harmless value, or ""."""
-    words = words_of(name)
+    words = words_of(name.removeprefix("self."))
     if {"real", "fake", "pred", "logits"} & {*words}:
         return ""
     if name and (not words or words[0] in ("use", "with", "enable")):
@@ -124,7 +134,7 @@ def is_other_loss(name: str, parameters: list[str]) -> bool:
     """Whether its names show that a loss is not adversarial: a distance, a divergence, a penalty alone."""
     words, given = set(words_of(name)), {word for one in parameters for word in words_of(one)}
     is_named = words & OTHER_LOSSES and not words & (PLAYERS["d"] | PLAYERS["g"] | {"gan", "adv", "adversarial"})
-    return bool(given & {"mu", "logvar", "sigma"} or is_named)
+    return bool(given & {"mu", "logvar", "sigma", "rec"} or is_named)
 
 
 def names_probabilities(names: list[str]) -> bool:
@@ -136,7 +146,15 @@ def is_loss_name(name: str) -> bool:
     """Whether a function or a class may be a loss, by its name."""
     is_named = bool(LOSS_NAMES.search(name)) or "penalty" in name.lower()
     is_action = bool(ACTIONS.match(name)) and "loss" not in name.lower()
-    return is_named and not is_action and not re.match(r"_|(plot|show|save|load|log|print)_", name)
+    return is_named and not is_action and not re.match(r"_|(plot|show|save|load|log|print|viz|draw|record)_", name)
+
+
+def is_loss_step(name: str) -> bool:
+    """Whether a function that asks D may return a loss, by its name: train_D, _gen_step, compute_d_loss."""
+    is_step = bool(re.match(r"_?(train|update|compute|get|calc|step|optimi[sz]e)|.*(step|pass)", name))
+    bare = name.lstrip("_")
+    is_private_penalty = bare != name and "penalty" in name
+    return (is_loss_name(bare) or (is_step and player_of(name) in ("d", "g"))) and not is_private_penalty
 
 
 def sort_of(name: str) -> str:
@@ -145,6 +163,9 @@ def sort_of(name: str) -> str:
     words, whole = set(words_of(name)), name.lower().replace("_", "")
     if {"is", "real"} <= words or whole.startswith(("isreal", "realorfake", "targetisreal")):
         return "is_real"
+    is_batch = is_batch_size(name) or words & {"patch", "batch"}
+    if words_of(name)[-1:] in (["size"], ["dim"], ["dims"]) and not is_batch:
+        return "width"
     for role, names in WHOLE_NAMES.items():
         if whole in names or (role == "classes" and whole.endswith(("numclasses", "nclasses"))):
             return role

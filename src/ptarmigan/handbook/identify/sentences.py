@@ -28,7 +28,6 @@ SENTENCES = {  # of faults and notes
     "other-player": "this is {owner}'s loss{where}: {helps}",
     "one-target-for-both": "y_true = {a:.3g} for both halves weights real by {a:.3g} and fake by {b:.3g}: D's optimum, "
     "log({ratio:.3g} p/q), is unbounded; for label smoothing see `ptarmigan losses smoothing`",
-    "uneven-halves": "its real half has the weight {real:.4g} and its fake half {fake:.4g}, which shifts D's optimum",
     "target-range": "a target of {target:.4g} is outside [0, 1]: the loss has no minimum",
     "drawn-range": "its random targets, from {low:.3g} to {high:.3g}, leave [0, 1]: outside it the loss has no minimum",
     "smoothed-fakes": "labels are smoothed on {where} (real {real:.4g}, fake {fake:.4g}); do not smooth the target of "
@@ -70,6 +69,8 @@ SENTENCES = {  # of faults and notes
     "half-alone": "it is {half} alone, and no other loss judged here has the {other} half, which D needs too",
     "criterion": "{name} is not in the file: it was taken to be cross-entropy",
     "more": "it has more than D's outputs: the terms of {names} are held fixed and not judged",
+    "uneven-halves": "its real half has the weight {real:.4g} and its fake half {fake:.4g}, which shifts D's "
+    "optimum by a constant",
     "drift": "it adds {weight:.3g} r^2, which keeps D's outputs from drifting",
     "target": "its target is {target}",
     "margin": "its margin is {margin}, not 1",

@@ -88,38 +88,58 @@ def readings(parameters: list[str], function: str, kind: str | None, uses: Uses)
     fixed = _networks(parameters, uses)
     networks = bool({"D", "nets"} & {*fixed.values()})
     sorts = _sorts([name for name in parameters if name not in fixed], fixed, kind, uses)
-    pictures = [name for name, sort in sorts.items() if sort == "score" and (IMAGES - {"x"}) & {*words_of(name)}]
+    pictures = [name for name, sort in sorts.items() if sort == "score" and is_picture(name)]
     if not networks and len(pictures) < [*sorts.values()].count("score"):
         fixed |= {name: f"image_{side_of(name) or 'real'}" for name in pictures}
         sorts = {name: sort for name, sort in sorts.items() if name not in fixed}
     has_class = bool({"class", "twin_fake", "embedding"} & {*sorts.values()})
     one_score = [*sorts.values()].count("score") == 1 and not has_class
     has_target = bool({"labels", "target", "is_real"} & {*sorts.values()})
+    has_g = "G" in fixed.values() or any(network_of(name) == "G" for name in uses.called)
+    has_real = has_g or any(side_of(name) == "real" for name in sorts)
     unclear: list[str] = []
     for name, sort in sorts.items():
-        words, side = {*words_of(name)}, side_of(name)
-        if sort == "score":
-            is_real = "true" in words or (networks and not side and (IMAGES & words or "real" in fixed.values()))
-            side = "real" if is_real else side
-            if side and not (one_score and has_target and not networks):
-                fixed[name] = side
-            else:
-                unclear.append(name)
-        elif sort == "class" and not networks:
-            fixed[name] = f"class_{side}" if side and not (side == "fake" and kind == "class") else "class"
-        elif sort == "class" or (sort == "labels" and (has_class or networks)):
-            fixed[name] = f"labels_{side}" if side and sort == "labels" else "labels"
-        elif sort in ("labels", "target"):
-            side = side or ("real" if words & {"ones", "valid"} else "fake" if "zeros" in words else None)
-            fixed[name] = f"{side}_target" if side and not one_score else "target"
+        side = _side_of_score(name, networks, has_real)
+        if sort != "score":
+            fixed[name] = _role_beside(name, sort, kind, networks, has_class, one_score)
+        elif side and not (one_score and has_target and not networks):
+            fixed[name] = side
         else:
-            fixed[name] = sort
+            unclear.append(name)
     _check(fixed, networks)
     if kind == "class" and not has_class and {"target", "is_real"} & {*fixed.values()} and len(unclear) == 1:
         return [Reading({name: fixed.get(name, "class") for name in parameters}).renamed({"target": "labels"})]
     ways = _complete(parameters, fixed, unclear, function, kind)
-    as_targets = {"labels_real": "real_target", "labels_fake": "fake_target"}
-    return ways + [way.renamed(as_targets) for way in ways if networks and as_targets.keys() & {*fixed.values()}]
+    others = [{"labels_real": "real_target", "labels_fake": "fake_target"}]
+    if uses.joined & fixed.keys():
+        others.append({"labels": "real"})  # maps of labels, or images, that are joined with images
+    others = [other for other in others if networks and other.keys() & {*fixed.values()}]
+    return ways + [way.renamed(other) for other in others for way in ways]
+
+
+def _role_beside(name: str, sort: str, kind: str | None, networks: bool, has_class: bool, one_score: bool) -> str:
+    """The role of a parameter that is no output of D."""
+    words, side = {*words_of(name)}, side_of(name)
+    if sort == "class" and not networks:
+        return f"class_{side}" if side and not (side == "fake" and kind == "class") else "class"
+    if sort == "class" or (sort == "labels" and (has_class or networks)):
+        return f"labels_{side}" if side and sort == "labels" else "labels"
+    if sort in ("labels", "target"):
+        side = side or ("real" if words & {"ones", "valid"} else "fake" if "zeros" in words else None)
+        return f"{side}_target" if side and not one_score else "target"
+    return sort
+
+
+def _side_of_score(name: str, networks: bool, has_real: bool) -> str | None:
+    words, side = {*words_of(name)}, side_of(name)
+    if networks and not side and {"hat", "pred"} & words:
+        return "fake"
+    is_real = "true" in words or (networks and not side and (IMAGES & words or has_real))
+    return "real" if is_real else side
+
+
+def is_picture(name: str) -> bool:
+    return bool((IMAGES - {"x"}) & {*words_of(name)})
 
 
 def _sorts(names: list[str], fixed: dict[str, str], kind: str | None, uses: Uses) -> dict[str, str]:
@@ -127,6 +147,8 @@ def _sorts(names: list[str], fixed: dict[str, str], kind: str | None, uses: Uses
     sorts = {name: sort_of(name) for name in names}
     networks = bool({"D", "nets"} & {*fixed.values()})
     inputs = set[str]().union(*(uses.inputs_of(net) for net, role in fixed.items() if role in ("D", "net")))
+    asked = [name for name in uses.called if network_of(name) and not name.rsplit(".")[-1][:2].istitle()]
+    reached = inputs.union(*map(uses.inputs_of, asked))
     has_fake = any(side_of(name) == "fake" for name in names)
     has_other = any("pred" in words_of(name) or side_of(name) == "real" for name in names)
     for name, sort in sorts.items():
@@ -136,6 +158,9 @@ def _sorts(names: list[str], fixed: dict[str, str], kind: str | None, uses: Uses
             sorts[name] = "is_real"
         elif networks and name in inputs:
             sorts[name] = "score" if sort in ("target", "twin_fake") else sort
+        elif networks and reached and name not in reached | uses.drawn and not is_picture(name):
+            if (sort == "score" and not side_of(name)) or (sort in SIDED and name in uses.flags):
+                sorts[name] = "config"  # it reaches no network
         elif sort == "target" and "true" in words_of(name) and has_fake and not has_other:
             sorts[name] = "score"
     if kind in ("d", "g") and not {"labels", "target", "is_real"} & {*sorts.values()}:
@@ -151,7 +176,7 @@ def _check(fixed: dict[str, str], networks: bool) -> None:
     for role, what in (("G", "a generator"), ("latents", "latents")):
         if role in fixed.values() and not networks:
             raise LossError(f"it takes {what} but no discriminator, so it is not a loss", "signature-unclear")
-    repeats = ("latents", "D", "G", *FIXED, *(("real", "fake", *LABEL_ROLES) if networks else ()))
+    repeats = ("latents", "D", "G", *FIXED, *(("real", "fake", "target", *LABEL_ROLES) if networks else ()))
     for role in fixed.values():
         alike = [name for name in fixed if fixed[name] == role and role not in repeats]
         if len(alike) > 1:
@@ -207,6 +232,7 @@ def _networks(parameters: list[str], uses: Uses) -> dict[str, str]:
         network, calls = network_of(name), uses.called.get(name, [])
         is_sure = name in ("D", "netD", "discriminator", "net_D", "disc_net", "self.D")
         is_sure |= network == "G" and name.lower() in ("g", "netg", "generator", "gen")
+        is_sure |= name.startswith("self.") and bool(network_of(name, strict=True))
         if any(network_of(one.removeprefix(f"{name}.")) for one in uses.called if one.startswith(f"{name}.")):
             found[name] = "nets"
         elif network and (calls or (is_sure and len(parameters) > 1)):
@@ -220,7 +246,7 @@ def _networks(parameters: list[str], uses: Uses) -> dict[str, str]:
     if not {"D", "nets"} & {*found.values()}:
         one = [name for name, role in found.items() if role == "net" and not UNLIKE_D & {*words_of(name)}]
         found |= {one[0]: "D"} if len(one) == 1 else {}
-    context = any(sort_of(name) == "latents" or (IMAGES - {"x"}) & {*words_of(name)} for name in parameters)
+    context = any(sort_of(name) == "latents" or is_picture(name) for name in parameters)
     if "D" not in found.values() and (context or "G" in found.values()):
         found |= {name: "D" for name in parameters if network_of(name) == "D" and len(words_of(name)) == 1}
     found |= {name: "net" for name in parameters if {"buffer", "pool"} & {*words_of(name)}}

@@ -14,30 +14,39 @@ import difflib
 import functools
 import importlib.util
 import inspect
-import json
 import re
-import sys
 import types
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from ptarmigan.core.types import UserError, unknown
+from ptarmigan.core.types import unknown
 from ptarmigan.handbook.identify.code import Code
 from ptarmigan.handbook.identify.loops import backward_calls, groups_of, is_stand_in, loss_statements, player_after
 from ptarmigan.handbook.identify.missing import Quiet, is_missing, stand_in
-from ptarmigan.handbook.identify.names import LOSS_NAMES, is_batch_size, is_loss_name, network_of, player_of
+from ptarmigan.handbook.identify.names import (
+    LOSS_NAMES,
+    harmless_role,
+    is_batch_size,
+    is_loss_name,
+    is_loss_step,
+    network_of,
+    player_of,
+)
 from ptarmigan.handbook.identify.signature import LossError, describe_error
 from ptarmigan.handbook.identify.syntax import (
     SCOPES,
     Function,
+    asks_d,
     assigned_names,
+    called_methods,
     called_name,
     changed_names,
     cleaned,
     ends_in,
     flat_statements,
     free_names,
+    networks_of,
     reached_methods,
     read_names,
     returns_column,
@@ -46,6 +55,7 @@ from ptarmigan.handbook.identify.syntax import (
     stored_names,
     uses_of_method,
 )
+from ptarmigan.handbook.identify.text import parsed, place, places
 from ptarmigan.handbook.identify.uses import Uses, dotted, uses_of
 
 UNSAFE = {"load", "open", "parse_args", "parse_known_args", "DataLoader", "ArgumentParser", "next", "iter", "input",
@@ -57,7 +67,6 @@ D_RETURNS = (  # field of Code, its value, and what the class of D shows
     ("class_on", "probabilities", lambda node: ends_in(node, "softmax")),
     ("form", "column", returns_column),
 )
-CELL = "# ptarmigan: code cell {}"
 Made = tuple[str, Callable[[], list[Code]]]  # the name of a loss, and what makes its codes
 USUAL = {  # imports that a pasted fragment leaves out
     "torch": "import torch", "nn": "from torch import nn", "F": "import torch.nn.functional as F",
@@ -69,35 +78,12 @@ USUAL = {  # imports that a pasted fragment leaves out
 }  # fmt: skip
 
 
-def read_source(path: Path) -> str:
-    """The Python text of a file, of standard input ("-"), or of the code cells of a notebook; raises UserError."""
-    if str(path) == "-":
-        return sys.stdin.read()
-    if not path.is_file():
-        raise UserError(f"{path} {'is not a file' if path.exists() else 'does not exist'}", "file-unreadable")
-    text = path.read_text(encoding="utf-8-sig", errors="replace")
-    if path.suffix != ".ipynb":
-        return text
-    try:
-        cells = [cell for cell in json.loads(text)["cells"] if cell["cell_type"] == "code"]
-        sources = ["".join(cell["source"]) for cell in cells]
-    except (ValueError, KeyError, TypeError):
-        raise UserError(f"{path} is not a notebook: it has no list of cells", "file-unreadable") from None
-    kept = []
-    for number, source in enumerate(sources, 1):
-        source = re.sub(r"(?m)^(\s*)[%!?].*$", r"\1pass", source)
-        with contextlib.suppress(SyntaxError):
-            ast.parse(source)
-            kept += [CELL.format(number), source]
-    return "\n".join(kept)
-
-
 class Program:
     """A file's syntax tree, and the part of the module that was needed so far."""
 
     def __init__(self, path: Path, text: str) -> None:
-        self.path, self.tree = path, cleaned(ast.parse(text, str(path)))
-        self.lines = text.splitlines()
+        self.path, self.tree = path, cleaned(parsed(text, str(path)))
+        self.place = functools.partial(place, text.splitlines())
         self.scope: dict[str, Any] = {"__name__": f"ptarmigan_runs_{path.stem}", "__ptarmigan_place__": self.place}
         self.bound: dict[str, ast.stmt] = {}
         self.stars: list[str] = []
@@ -107,7 +93,14 @@ class Program:
                 self.stars.append(statement.module or "")
             for name in stored_names(statement):
                 self.bound.setdefault(name, statement)
+        self.stored = assigned_names(self.tree) | {n.arg for n in ast.walk(self.tree) if isinstance(n, ast.arg)}
+        for node in ast.walk(self.tree):
+            if isinstance(node, ast.Import | ast.ImportFrom):
+                self.bound = dict.fromkeys(stored_names(node), node) | self.bound
         self.free: dict[str, set[str]] = {}
+        self.defining = set[str]()  # a class may read a global that is made of it
+        calls = [dotted(n.func) for n in ast.walk(self.tree) if isinstance(n, ast.Call)]
+        self.owners = {name.split(".")[0] for name in calls if "." in name and network_of(name.rsplit(".")[-1])}
         Quiet({name for name, s in self.bound.items() if is_missing(s)}).visit(self.tree)
         ast.fix_missing_locations(self.tree)
         self.settings = settings_of(self.tree)
@@ -116,20 +109,6 @@ class Program:
         for key, value, check in D_RETURNS:
             if networks and all(map(check, networks)):
                 self.ends.setdefault(key, value)
-
-    def place(self, line: int) -> str:
-        """line 7, or in a notebook: code cell 3, line 7."""
-        for i in range(line - 1, -1, -1):
-            if marker := re.fullmatch(CELL.format(r"(\d+)"), self.lines[i]):
-                return f"code cell {marker[1]}, line {line - 1 - i}"
-        return f"line {line}"
-
-    def places(self, lines: list[int]) -> str:
-        """lines 7, 9, or in a notebook: code cell 3, line 7 and code cell 4, line 2."""
-        places = [self.place(line) for line in lines]
-        if len(lines) > 1 and places[0].startswith("line"):
-            return f"lines {', '.join(map(str, lines))}"
-        return " and ".join(places)
 
     def imports(self) -> set[str]:
         """The imported names that definitions use."""
@@ -143,6 +122,8 @@ class Program:
             statement = self.bound.get(name)
             if isinstance(statement, ast.Assign | ast.AnnAssign) and is_stand_in(name, statement):
                 open_names.add(name)
+            elif name in self.defining:
+                continue
             elif name in self.scope or hasattr(builtins, name):
                 open_names |= self.free.get(name, set())
             elif isinstance(statement, ast.Import | ast.ImportFrom):
@@ -151,11 +132,14 @@ class Program:
                 exec(USUAL[name], self.scope)
             elif statement is None and any(self._from_star(module, name) for module in self.stars):
                 pass
+            elif self._is_absent(name) and name[:2].istitle():
+                self.scope[name] = stand_in("a module", name)
             elif statement is None or not self._is_definition(statement):
                 open_names.add(name)
             else:
-                self.free[name] = set()
+                self.defining.add(name)
                 inner = self.need(free_names(statement) - {name})
+                self.defining.remove(name)
                 self.free[name] = inner
                 if isinstance(statement, SCOPES):
                     open_names |= inner
@@ -188,6 +172,13 @@ class Program:
             return True
         return False
 
+    def _is_absent(self, name: str) -> bool:
+        """Whether a name comes from a module that is not here."""
+        statement = self.bound.get(name)
+        if statement is None and name and name not in self.stored | USUAL.keys() and not hasattr(builtins, name):
+            return any(importlib.util.find_spec(module.split(".")[0] or "-") is None for module in self.stars)
+        return statement is not None and is_missing(statement)
+
     def _is_definition(self, statement: ast.stmt) -> bool:
         if isinstance(statement, SCOPES):
             return True
@@ -199,9 +190,18 @@ class Program:
         value = getattr(statement, "value", None) or statement
         first = dotted(root_of(value))
         is_class = isinstance(self.bound.get(first), ast.ClassDef | ast.Import | ast.ImportFrom)
-        asks_network = network_of(first) and not is_class and not re.match("[A-Z][a-z]{2}", first)
+        is_sure = any(re.match(r"(self\.)?(net|model)_?[DG]\b|.*(generator|discriminator)$", one)
+                      for one in changed_names(statement))  # fmt: skip
+        asks_network = network_of(first) and not is_class and not is_sure and not re.match("[A-Z][a-z]{2}", first)
         is_made = isinstance(value, ast.Call | ast.Tuple) and not asks_network
+        is_made = is_made and "Loss" not in ast.unparse(value)
         if is_made and any(network_of(one, True) for one in changed_names(statement)):
+            return False
+        given = read_names(value) - {dotted(n.func) for n in ast.walk(value) if isinstance(n, ast.Call)} - {first}
+        takes_data = network_of(first) or any(not harmless_role(name) and not name.isupper() for name in given)
+        if isinstance(value, ast.Call) and not takes_data and self._is_absent(first):
+            return False
+        if self.owners & changed_names(statement):
             return False
         called = [called_name(node).strip("_") for node in ast.walk(value) if isinstance(node, ast.Call)]
         return not any(one in UNSAFE or re.match(r"(next|read|load|download)_", one) for one in called)
@@ -218,7 +218,8 @@ class Program:
                 loops = [one for one in inner if list(backward_calls(one.body))]
                 for one in loops:
                     yield from self.inline(one.body, one)
-                if not loops and is_loss_name(statement.name):
+                is_loss = is_loss_name(statement.name) or (is_loss_step(statement.name) and asks_d(statement))
+                if not loops and is_loss:
                     yield statement.name, functools.partial(self.named, statement.name)
             elif isinstance(statement, ast.ClassDef):
                 yield from self._losses_of_class(statement)
@@ -232,18 +233,20 @@ class Program:
 
     def _losses_of_class(self, node: ast.ClassDef) -> Iterator[Made]:
         methods = [one for one in node.body if isinstance(one, Function)]
+        asking = {one.name for one in methods if is_loss_step(one.name) and asks_d(one, node)}
+        outer = {one.name for one in methods if one.name in asking and asking & called_methods(one) - {one.name}}
         forward = [one for one in methods if one.name in ("forward", "__call__", "call")]
         inner = {dotted(n.func)[5:] for one in forward for n in ast.walk(one) if isinstance(n, ast.Call)}
-        is_loss = bool(LOSS_NAMES.search(node.name)) and not network_of(node.name) and not _networks(node)
+        is_loss = bool(LOSS_NAMES.search(node.name)) and not network_of(node.name) and not networks_of(node)
         is_loss = is_loss or "loss" in node.name.lower()
         for method in methods:
             if list(backward_calls(method.body, method.name)):
                 yield from self.inline(method.body, method, node)
             elif method.name in ("forward", "__call__", "call") and is_loss:
                 yield node.name, functools.partial(self.named, node.name)
-            elif is_loss and method.name in inner:
+            elif (is_loss and method.name in inner) or method.name in outer:
                 continue  # a part of the whole
-            elif method.name[0] != "_" and method.name != "forward" and is_loss_name(method.name):
+            elif method.name in asking or (is_loss_name(method.name) and method.name != "forward"):
                 yield f"{node.name}.{method.name}", functools.partial(self.named, f"{node.name}.{method.name}")
 
     def public(self) -> list[str]:
@@ -298,7 +301,8 @@ class Program:
             uses = uses_of_method(part, node)
             uses.words |= whole.words
             uses.flags |= whole.flags
-            outer = self.need(free_names(part)) | self._attributes(instance, part, node)
+            outer = self.need(set[str]().union(*map(free_names, reached_methods(part, node))))
+            outer |= self._attributes(instance, part, node)
             label = f"{label}.{method}" if method else label
             found.append(self._code(label, getattr(instance, key), uses, outer, instance))
         return found
@@ -329,7 +333,8 @@ class Program:
         read = {dotted(n) for n in attributes if isinstance(n.ctx, ast.Load)} - made
         read = {name for name in read if name.startswith("self.") and name.count(".") == 1}
         read -= {f"self.{one.name}" for one in node.body if isinstance(one, Function)}
-        called = {name for name in uses_of(part).called if not callable(getattr(instance, name[5:], None))}
+        held = {name: getattr(instance, name[5:], None) for name in uses_of(part).called}
+        called = {name for name, value in held.items() if not callable(value) or type(value).__name__ == "Config"}
         return {name for name in read
                 if network_of(name, True) or is_batch_size(name) or name in called or not hasattr(instance, name[5:])
                 }  # fmt: skip
@@ -366,7 +371,7 @@ class Program:
         from ptarmigan.handbook.identify.stand_ins import harmless
 
         values = {name: harmless(name, self.settings) for name in needed} | choice
-        if not _networks(node) and "retrained" not in ast.unparse(node):
+        if not networks_of(node) and "retrained" not in ast.unparse(node):
             with contextlib.suppress(Exception):
                 return cls(**values)
         instance = cls.__new__(cls)
@@ -402,15 +407,14 @@ class Program:
             known = dotted(group[0][1]).rsplit(".")[-1] or "loss"
             player = player_of(known) if player_of(known) in ("d", "g") else player_after(body, group, function)
             lines = sorted({statement.lineno for statement, _, _ in group})
-            label = f"{known} ({self.places(lines)})"
+            label = f"{known} ({places(self.place, lines)})"
             steps, live = loss_statements(body, group, self.is_safe)
             if any(isinstance(n, ast.Call) and network_of(dotted(n.func)) == "D" for s in steps for n in ast.walk(s)):
-                more = {"kind": player, "data": data}
-                yield label, functools.partial(self._fragment, label, known, steps, live, node, more)
+                yield label, functools.partial(self._fragment, label, known, steps, live, node, player, data)
 
     def _fragment(
         self, label: str, name: str, steps: list[ast.stmt], live: set[str], node: ast.ClassDef | None,
-        more: dict[str, Any]
+        player: str | None, data: frozenset[str]
     ) -> list[Code]:  # fmt: skip
         """A training loop's loss as a function of the networks and the data."""
         instance = None
@@ -425,6 +429,8 @@ class Program:
         assert isinstance(inside, ast.FunctionDef)
         inside.body = steps
         given = self.need(free_names(inside) - {"self"}) | made
+        read_by_helpers = given & set[str]().union(*self.free.values())
+        given -= read_by_helpers
         arguments = sorted(given, key=lambda one: ("DG".find(network_of(one) or " ") % 3, one))
         inside.args.args = [ast.arg(one, None) for one in ([*(["self"] if node else []), *arguments])]
         for one in ast.walk(inside):
@@ -434,12 +440,7 @@ class Program:
         scope: dict[str, Any] = {}
         self._run(inside, scope)
         loss = types.MethodType(scope[name], instance) if node else scope[name]
-        outer = self._attributes(instance, inside, node) if node else set()
+        outer = (self._attributes(instance, inside, node) if node else set()) | read_by_helpers
         uses = uses_of_method(inside, node) if node else uses_of(inside)
-        return [self._code(label, loss, uses, outer, instance, inline=ast.unparse(inside), **more)]
-
-
-def _networks(node: ast.ClassDef) -> set[str]:
-    """The attributes of self that the methods of a class call as networks."""
-    calls = {dotted(n.func) for n in ast.walk(node) if isinstance(n, ast.Call)}
-    return {name for name in calls if name.startswith("self.") and network_of(name)}
+        uses.drawn = data
+        return [self._code(label, loss, uses, outer, instance, inline=ast.unparse(inside), kind=player)]

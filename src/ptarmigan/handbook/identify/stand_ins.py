@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from ptarmigan.handbook.identify.names import harmless_role, is_batch_size, network_of, words_of
+from ptarmigan.handbook.identify.names import harmless_role, is_batch_size, network_of, side_of, sort_of, words_of
 from ptarmigan.handbook.identify.signature import LossError, Stops
 
 LATENT_DIM = 16
@@ -33,9 +33,10 @@ class Setup:
     classes: int = 10
     array: bool = False  # numpy arrays instead of torch tensors
     form: str = "flat"  # of D's outputs: flat [N], column [N, 1], patch [N, 1, 2, 2], or a list of one scale
+    side: int = 2  # of patches
     onehot: bool = False  # labels [N, K] instead of [N]
     head: str = ""  # D returns (source, class) or (source, features), or G a pair
-    flat_images: bool = False  # [N, P] instead of [N, 1, S, S]
+    images: str = "flat"  # [N, P]; 2d: [N, 1, S, S]; 3d: [N, 1, 1, S, S]
     dtype: torch.dtype = torch.float64
     draws: int = 1  # calls with different seeds that are averaged
 
@@ -52,7 +53,7 @@ class Setup:
         if self.form == "column":
             return value.unsqueeze(1)
         if self.form == "patch":
-            return value.view(-1, 1, 1, 1).expand(-1, 1, 2, 2) + 0
+            return value.view(-1, 1, 1, 1).expand(-1, 1, self.side, self.side) + 0
         features = torch.ones(len(value), 3)
         scale = value.unsqueeze(1)
         return {"scales": [scale], "nested": [[features, scale]], "flat": value}[self.form]
@@ -82,8 +83,10 @@ class Neutral(TorchFunctionMode):
             return args[0].to(self.dtype)
         if name in ("to", "type"):
             args = (args[0], *map(self._plain, args[1:]))
-        for key in {"device", "dtype"} & kwargs.keys():
-            kwargs[key] = self._plain(kwargs[key])
+        if "device" in kwargs:
+            kwargs["device"] = "cpu"
+        if "dtype" in kwargs:
+            kwargs["dtype"] = self._plain(kwargs["dtype"])
         out = func(*args, **kwargs)
         if isinstance(out, Tensor) and out.dtype != self.dtype and out.is_floating_point() and name != "__get__":
             return out.to(self.dtype)
@@ -106,6 +109,7 @@ class Config(float):
     settings: dict[str, Any]
 
     def __getattr__(self, name: str) -> Any:
+        name = str(name)  # an item has any key
         if name.startswith("__"):
             raise AttributeError(name)
         if is_batch_size(name) and "" in self.settings:
@@ -114,16 +118,26 @@ class Config(float):
         return config(self.settings, name) if known is None else known
 
     __getitem__ = __getattr__
+    __iter__ = None
 
     def __call__(self, *given: Any, **named: Any) -> Any:
-        return config(self.settings, str(given[-1]) if given else "")
+        return config(self.settings, next((x for x in given if isinstance(x, str)), ""))
 
     def __bool__(self) -> bool:
         return False
 
 
+class Method(Config):
+    """A method of a network that returns latents, or a configuration that the network holds."""
+
+    size: int
+
+    def __call__(self, *given: Any, **named: Any) -> Any:
+        return torch.randn(self.size, LATENT_DIM)
+
+
 def config(settings: dict[str, Any], name: str = "") -> Any:
-    if SIZES & set(words_of(name)):
+    if SIZES & set(words_of(name)) or sort_of(name) == "width":
         return 10 if "classes" in name else LATENT_DIM
     if harmless_role(name) == "off":
         return None
@@ -135,9 +149,11 @@ def config(settings: dict[str, Any], name: str = "") -> Any:
 def harmless(name: str, settings: dict[str, Any]) -> Any:
     """A value for an argument that is not D's output: a weight of 1, a penalty of 0, a configuration."""
     role = harmless_role(name)
-    if "fake_label" in name:
-        return 0.0
-    return {"device": "cpu", "zero": 0.0, "off": 0, "one": 1, "config": config(settings)}.get(role, 1.0)
+    if side_of(name) == "fake":
+        return 0.0  # a target
+    if SIZES & set(words_of(name)):
+        return 4
+    return {"device": "cpu", "zero": 0.0, "off": 0, "one": 1, "weight": 1.0}.get(role, config(settings))
 
 
 class Stub(nn.Module):
@@ -155,7 +171,13 @@ class Stub(nn.Module):
         except AttributeError:
             if name.startswith("__"):
                 raise
-            return lambda *_, **__: torch.randn(self.setup.size, LATENT_DIM)  # a method of the user's network
+            return self.method(name)
+
+    def method(self, name: str) -> Any:
+        """A method of the user's network, or a setting of it."""
+        made = Method(1.0)
+        made.settings, made.size = {}, self.setup.size
+        return made
 
 
 class StubD(Stub):
@@ -168,11 +190,15 @@ class StubD(Stub):
         super().__init__(setup, answers, leaves)
         self.leaves, self.slope = leaves, slope
 
+    def method(self, name: str) -> Any:
+        if "loss" in name:
+            raise LossError(f"{name} is a method of D, which is not in the file: name the file that defines it")
+        return super().method(name)
+
     @without_mode
     def forward(self, *given: Any, **more: Any) -> Any:
-        tensors = [
-            x for x in (*given, *more.values()) if isinstance(x, Tensor) and x.ndim > 1 and x.is_floating_point()
-        ]
+        parts = [x for one in (*given, *more.values()) for x in (one.values() if isinstance(one, dict) else [one])]
+        tensors = [x for x in parts if isinstance(x, Tensor) and x.ndim > 1 and x.is_floating_point()]
         planes = [x.flatten(2) if x.ndim > 2 else x.unsqueeze(1) for x in tensors if x[0].numel() > 8]
         if not planes:  # a head on another network's output
             return next(iter(given), None)
@@ -228,11 +254,15 @@ def is_image(planes: Tensor) -> Tensor:
 class StubG(Stub):
     """A generator that returns the images that were put into it."""
 
+    def method(self, name: str) -> Any:
+        return self if {"sample", "generate", "decode", "synthesis"} & set(words_of(name)) else super().method(name)
+
     @without_mode
     def forward(self, *given: Any, **more: Any) -> Any:
         x = next(iter(given), None)
         x = x[0] if isinstance(x, list | tuple) and x else x
         images = self.images[: len(x) if isinstance(x, Tensor) and x.ndim else None] + self.shifts["zero"]
+        images = images.view_as(x) if isinstance(x, Tensor) and x.numel() == images.numel() else images
         return (images, *[x] * (self.answers - 1)) if self.answers > 1 else images
 
 
@@ -256,9 +286,14 @@ class Criterion(nn.Module):
         super().__init__()
         if {"mse", "l1", "l2", "hinge"} & set(words_of(name)):
             raise LossError(f"{name} is not in the file: define it there")
+        self.name = name
         self.loss = nn.BCELoss() if on == "probabilities" else nn.BCEWithLogitsLoss()
 
     def forward(self, output: Any, target: Any, *more: Any, **named: Any) -> Any:
+        if isinstance(target, Tensor) and target.requires_grad:
+            raise LossError(
+                f"{self.name} is not in the file, and takes two outputs of D: give the file that defines it"
+            )
         while isinstance(output, list | tuple):
             output = output[-1]
         return self.loss(output, target if isinstance(target, Tensor) else torch.full_like(output, float(target)))
@@ -272,4 +307,4 @@ def images_of(side: str, setup: Setup, leaves: dict[str, Tensor]) -> Tensor:
     number = (torch.arange(setup.size) / setup.size).unsqueeze(1).expand(-1, PIXELS - 2 * third)
     flat = torch.cat([path, torch.full((setup.size, third), 1.0 if side == "real" else -1.0), number], 1)
     flat[:, -1] = MARK
-    return flat if setup.flat_images else flat.view(-1, 1, 28, 28)
+    return {"flat": flat, "2d": flat.view(-1, 1, 28, 28), "3d": flat.view(-1, 1, 1, 28, 28)}[setup.images]

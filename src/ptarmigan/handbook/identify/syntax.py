@@ -8,26 +8,71 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from ptarmigan.handbook.identify.uses import Uses, dotted, uses_of
+from ptarmigan.handbook.identify.names import network_of
+from ptarmigan.handbook.identify.uses import RESHAPES, Uses, dotted, uses_of
 
 DECORATORS = {"staticmethod", "classmethod", "property", "dataclass", "no_grad", "inference_mode", "contextmanager"}
 SCOPES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)
-RESHAPES = {"view", "squeeze", "reshape", "mean", "flatten"}
+TYPED = re.compile(r"float|double|half|long|int|bool|dtype|type|like")  # .to() changes more than the device
+NEUTRAL = re.compile(r"autocast|profile|record_function|detect_anomaly|accumulate\(|no_sync|amp\.")
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
-def cleaned(tree: ast.Module) -> ast.Module:
-    """The tree without annotations, and without decorators that change no value."""
-    for node in ast.walk(tree):
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-            names = [dotted(d.func if isinstance(d, ast.Call) else d).rsplit(".")[-1] for d in node.decorator_list]
-            node.decorator_list = [d for d, name in zip(node.decorator_list, names, strict=True) if name in DECORATORS]
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+class Plain(ast.NodeTransformer):
+    """Without what changes no value: annotations, most decorators, moves to a device, Variable, autocast."""
+
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
+        self.generic_visit(node)
+        named = [(dotted(d.func if isinstance(d, ast.Call) else d).rsplit(".")[-1], d) for d in node.decorator_list]
+        node.decorator_list = [decorator for name, decorator in named if name in DECORATORS]
+        if isinstance(node, Function):
             node.returns = None
-            for argument in ast.walk(node.args):
-                if isinstance(argument, ast.arg):
-                    argument.annotation = None
-    return tree
+        return node
+
+    visit_AsyncFunctionDef = visit_ClassDef = visit_FunctionDef  # type: ignore[assignment]  # noqa: N815
+
+    def visit_arg(self, node: ast.arg) -> ast.AST:
+        node.annotation = None
+        return node
+
+    def visit_Call(self, node: ast.Call) -> ast.AST:
+        self.generic_visit(node)
+        more = [*node.args, *(word.value for word in node.keywords if word.arg not in ("non_blocking", "volatile"))]
+        if dotted(node.func).rsplit(".")[-1] == "Variable" and len(more) == 1:
+            return node.args[0] if node.args else node
+        if dotted(node.func).startswith("torch.") or called_name(node).startswith("new_"):
+            node.keywords = [word for word in node.keywords if word.arg not in ("device", "pin_memory")]
+        name = node.func.attr if isinstance(node.func, ast.Attribute) else ""
+        is_move = name in ("cuda", "cpu", "half", "bfloat16")
+        is_move |= name == "to" and not TYPED.search(" ".join(map(ast.unparse, more)))
+        return node.func.value if is_move else node  # type: ignore[attr-defined]
+
+    def visit_Assign(self, node: ast.Assign) -> ast.AST:
+        self.generic_visit(node)
+        target = node.targets[0]
+        if not isinstance(target, ast.Attribute) or target.attr != "requires_grad":
+            return node
+        asked = ast.Call(ast.Attribute(target.value, "requires_grad_", ast.Load()), [], [])
+        is_on = isinstance(node.value, ast.Constant) and node.value.value is True
+        return ast.copy_location(ast.Expr(asked) if is_on else ast.Pass(), node)
+
+    def visit_Expr(self, node: ast.Expr) -> ast.AST:
+        self.generic_visit(node)
+        is_log = isinstance(node.value, ast.Call) and called_name(node.value) == "append"
+        is_log = is_log and ".data[0]" in ast.unparse(node)  # which today's PyTorch refuses
+        return ast.copy_location(ast.Pass(), node) if is_log else node
+
+    def visit_With(self, node: ast.With) -> ast.AST | list[ast.stmt]:
+        self.generic_visit(node)
+        texts = {item: ast.unparse(item.context_expr) for item in node.items}
+        node.items = [item for item, text in texts.items() if not NEUTRAL.search(text)]
+        return node if node.items else ast.copy_location(ast.If(ast.Constant(True), node.body, []), node)
+
+
+def cleaned(tree: ast.Module) -> ast.Module:
+    """The tree without what changes no value."""
+    Plain().visit(tree)
+    return ast.fix_missing_locations(tree)
 
 
 def flat_statements(body: list[ast.stmt]) -> Iterator[ast.stmt]:
@@ -64,7 +109,7 @@ def changed_names(statement: ast.stmt) -> set[str]:
         if isinstance(node, ast.Subscript) and isinstance(node.ctx, ast.Store):
             found.add(dotted(node.value))
         call = node.value.func if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call) else None
-        if isinstance(call, ast.Attribute) and re.fullmatch(r"append|extend|.*(?<!grad)_", call.attr):
+        if isinstance(call, ast.Attribute) and re.fullmatch(r"append|extend|.*_", call.attr):
             owner = call.value
             while isinstance(owner, ast.Call) and isinstance(owner.func, ast.Attribute):
                 owner = owner.func.value  # x.resize_(n).fill_(1)
@@ -104,6 +149,24 @@ def reached_methods(part: ast.AST, node: ast.ClassDef) -> list[ast.AST]:
     return found
 
 
+def called_methods(part: ast.AST) -> set[str]:
+    return {dotted(n.func).removeprefix("self.") for n in ast.walk(part) if isinstance(n, ast.Call)}
+
+
+def asks_d(part: ast.AST, node: ast.ClassDef | None = None) -> bool:
+    """Whether a function, or a method of a class, returns something and asks a network D."""
+    parts = reached_methods(part, node) if node else [part]
+    calls = [n for one in parts for n in ast.walk(one) if isinstance(n, ast.Call)]
+    has_value = any(isinstance(n, ast.Return) and n.value for n in ast.walk(part))
+    return has_value and any(network_of(dotted(n.func)) == "D" for n in calls)
+
+
+def networks_of(node: ast.ClassDef) -> set[str]:
+    """The attributes of self that the methods of a class call as networks."""
+    calls = {dotted(n.func) for n in ast.walk(node) if isinstance(n, ast.Call)}
+    return {name for name in calls if name.startswith("self.") and network_of(name)}
+
+
 def uses_of_method(part: ast.AST, node: ast.ClassDef) -> Uses:
     """The uses of names in a method, and the calls in the methods of its class that it calls."""
     uses = uses_of(part)
@@ -115,6 +178,7 @@ def uses_of_method(part: ast.AST, node: ast.ClassDef) -> Uses:
 def settings_of(tree: ast.Module) -> dict[str, Any]:
     """The defaults of a command line that argparse reads."""
     found: dict[str, Any] = {}
+    made = {dotted(n.targets[0]): n.value for n in tree.body if isinstance(n, ast.Assign)}
     for node in ast.walk(tree):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "add_argument":
             name = next(
@@ -123,7 +187,9 @@ def settings_of(tree: ast.Module) -> dict[str, Any]:
             for word in node.keywords:
                 if word.arg == "default" and name:
                     with contextlib.suppress(ValueError):
-                        found[str(name).lstrip("-").replace("-", "_")] = ast.literal_eval(word.value)
+                        found[str(name).lstrip("-").replace("-", "_")] = ast.literal_eval(
+                            made.get(dotted(word.value), word.value)
+                        )
     return found
 
 

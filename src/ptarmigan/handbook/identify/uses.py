@@ -6,6 +6,9 @@ import ast
 from dataclasses import dataclass, field
 from typing import Any
 
+from ptarmigan.handbook.identify.names import harmless_role, network_of
+
+RESHAPES = {"view", "squeeze", "reshape", "mean", "flatten", "repeat", "expand", "size", "permute", "unsqueeze"}
 MAKERS = ("randn", "rand", "ones", "zeros", "randint", "normal")  # of tensors, from sizes
 
 
@@ -18,18 +21,23 @@ class Uses:
     flags: set[str] = field(default_factory=set)  # tested, or compared with a number
     optional: set[str] = field(default_factory=set)  # compared with None
     sizes: set[str] = field(default_factory=set)  # of tensors that it makes
+    joined: set[str] = field(default_factory=set)  # with others into one tensor
     listed: set[str] = field(default_factory=set)  # iterated over
     words: dict[str, list[str]] = field(default_factory=dict)  # compared with these strings
-    aliases: dict[str, str] = field(default_factory=dict)  # of y = x, or y = x.to(device)
+    sources: dict[str, set[str]] = field(default_factory=dict)  # the names from which another is made
     unpacked: dict[str, int] = field(default_factory=dict)  # how many values a call's result is unpacked into
+    is_autoencoder: bool = False  # D's output is compared with D's input
+    drawn: frozenset[str] = frozenset()  # the names that a training loop gives its batches
     returned: list[str] = field(default_factory=list)  # the names in the tuple that it returns
 
     def inputs_of(self, network: str) -> set[str]:
-        """The names that are handed to a network."""
-        found = {a.id for c in self.called.get(network, ()) for a in c.args if isinstance(a, ast.Name)}
-        for name in list(found):
-            while (name := self.aliases.get(name, "")) and name not in found:
-                found.add(name)
+        """The names that reach a network."""
+        calls = self.called.get(network, ())
+        given = [part for call in calls for part in call.args or [word.value for word in call.keywords]]
+        found, new = set[str](), set[str]().union(*map(inputs_of, given))
+        while new:
+            found |= new
+            new = set[str]().union(*(self.sources.get(name, set()) for name in new)) - found
         return found
 
 
@@ -39,6 +47,18 @@ def dotted(node: ast.AST | None) -> str:
         start = dotted(node.value)
         return f"{start}.{node.attr}" if start else ""
     return node.id if isinstance(node, ast.Name) else ""
+
+
+def inputs_of(value: ast.AST) -> set[str]:
+    """The names whose values an expression takes: x and y of f(x, y.view(n)), and neither f nor n."""
+    if isinstance(value, ast.Call):
+        owner = [value.func.value] if isinstance(value.func, ast.Attribute) else []
+        is_reshaped = bool(owner) and value.func.attr in RESHAPES  # type: ignore[attr-defined]
+        given = [] if is_reshaped else [*value.args, *(word.value for word in value.keywords)]
+        return set[str]().union(*map(inputs_of, [*owner, *given]))
+    if name := dotted(value):
+        return {name}
+    return set[str]().union(*map(inputs_of, ast.iter_child_nodes(value)))
 
 
 def uses_of(node: ast.AST) -> Uses:
@@ -64,18 +84,39 @@ def uses_of(node: ast.AST) -> Uses:
         elif isinstance(n, ast.Return) and isinstance(n.value, ast.Tuple):
             uses.returned = [dotted(part).rsplit(".")[-1] for part in n.value.elts]
     uses.listed -= checked
+    uses.is_autoencoder = _compares_with_input(node)
     return uses
+
+
+def _compares_with_input(node: ast.AST) -> bool:
+    """Whether D's output is compared with D's input, as where D is an autoencoder: D(x) - x, or criterion(D(x), x)."""
+    asked: dict[str, str] = {}  # what D is asked about, by its answer
+    nodes = list(ast.walk(node))
+    for n in nodes:
+        call = n.value if isinstance(n, ast.Assign) else n
+        if isinstance(call, ast.Call) and len(call.args) == 1 and network_of(dotted(call.func)) == "D":
+            asked[ast.unparse(n.targets[0] if isinstance(n, ast.Assign) else call)] = _undetached(call.args[0])
+    pairs = [(n.left, n.right) for n in nodes if isinstance(n, ast.BinOp) and isinstance(n.op, ast.Sub)]
+    pairs += [(n.args[0], n.args[1]) for n in nodes if isinstance(n, ast.Call) and len(n.args) == 2
+              and not harmless_role(dotted(n.func)) and "grad" not in dotted(n.func)]  # fmt: skip
+    return any(asked.get(_undetached(a)) == _undetached(b) or asked.get(_undetached(b)) == _undetached(a)
+               for a, b in pairs)  # fmt: skip
+
+
+def _undetached(value: ast.expr) -> str:
+    return ast.unparse(value).removesuffix(".detach()").removesuffix(".data")
 
 
 def _read_call(uses: Uses, call: ast.Call) -> None:
     name = dotted(call.func).removesuffix(".forward").removesuffix(".module")
-    last, arguments = name.rsplit(".")[-1], [dotted(argument) for argument in call.args]
+    last = call.func.attr if isinstance(call.func, ast.Attribute) else name
+    arguments = [dotted(argument) for argument in call.args]
     uses.called.setdefault(name, []).append(call)
     if name in ("zip", "enumerate"):
         uses.listed |= {*arguments}
-    elif last in MAKERS:
+    elif last in MAKERS or last in ("cat", "concat", "concatenate"):
         parts = [part for argument in call.args for part in getattr(argument, "elts", [argument])]
-        uses.sizes |= {part.id for part in parts if isinstance(part, ast.Name)}
+        (uses.sizes if last in MAKERS else uses.joined).update(part.id for part in parts if isinstance(part, ast.Name))
     elif name in ("float", "int", "bool") or last in ("full", "full_like", "new_full", "fill_"):
         given = [dotted(word.value) for word in call.keywords if word.arg == "fill_value"]
         uses.flags |= {*(given or arguments[-1:])}
@@ -84,11 +125,8 @@ def _read_call(uses: Uses, call: ast.Call) -> None:
 def _read_assignment(uses: Uses, target: ast.expr, value: ast.expr) -> None:
     if isinstance(target, ast.Tuple) and isinstance(value, ast.Call):
         uses.unpacked[dotted(value.func)] = len(target.elts)
-    while isinstance(value, ast.Call):  # y = Variable(x), or y = x.to(device)
-        is_variable = dotted(value.func) == "Variable" and value.args
-        value = value.args[0] if is_variable else getattr(value.func, "value", ast.Constant(None))
-    if dotted(target) and dotted(value) != dotted(target):
-        uses.aliases[dotted(target)] = dotted(value)
+    for one in getattr(target, "elts", [target]):
+        uses.sources.setdefault(dotted(one), set()).update(inputs_of(value))
 
 
 def _read_comparison(uses: Uses, n: ast.Compare) -> None:

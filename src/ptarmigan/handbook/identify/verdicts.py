@@ -134,7 +134,7 @@ def _uneven(verdict: Verdict, real: Term, fake: Term) -> None:
     if real.shape == "cross_entropy" and targets and close(a + b, 1):
         verdict.fault("one-target-for-both", a=a, b=b, ratio=a / b)
     else:
-        verdict.fault("uneven-halves", real=a, fake=b)
+        verdict.note("uneven-halves", real=a, fake=b)
 
 
 def _smoothing(verdict: Verdict, real: Term | None, fake: Term | None, drawn: dict[str, tuple[float, float]]) -> None:
