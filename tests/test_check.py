@@ -259,6 +259,12 @@ def test_copies_in_the_source_s_own_parts_are_an_error(tmp_path: Path) -> None:
     assert report.left_out.keys() == {"train/cat/0.png", "train/dog/1.png", "train/cat/copy.png"}
 
 
+@pytest.mark.parametrize(("side", "is_advised"), [(16, False), (20, True)])
+def test_no_size_below_the_least_is_advised(side: int, is_advised: bool) -> None:
+    (finding,) = size_findings([(8, 8)], ["a.png"], TargetShape(side, side, 1), {})
+    assert ("--size" in finding.remedy) == is_advised
+
+
 def test_crops_small_images_and_unequal_classes_are_said(tmp_path: Path) -> None:
     for number in range(30):
         path = tmp_path / ("cat", "dog")[number < 2] / f"{number}.png"

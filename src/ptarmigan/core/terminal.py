@@ -62,6 +62,6 @@ def print_lines(*lines: str | Table) -> None:
     terminal = Terminal()
     for line in lines:
         if isinstance(line, str):
-            terminal.say(line)
+            terminal.say(line, wrap=True)
         else:
             terminal.print(line, markup=False, highlight=False)

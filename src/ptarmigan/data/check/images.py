@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from ptarmigan.core.types import OnProgress, counted
+from ptarmigan.core.types import LEAST_SIDE, OnProgress, counted
 from ptarmigan.data import FEW_IMAGES, HELD_OUT, MANY_COPIES, TRAIN, UNEQUAL, Dataset
 from ptarmigan.data.check.finding import SHOWN, Finding, pictures_of
 from ptarmigan.data.check.near import MOST_IMAGES, groups_of, in_blocks, near_pairs
@@ -90,7 +90,7 @@ def size_findings(
                     f"{shape.height}x{shape.width}", len(small),
                     tuple(f"{paths[at]} ({sizes[at][0]}x{sizes[at][1]})" for at in small),
                     f"enlarges them to {shape.height}x{shape.width}, which blurs them",
-                    "leave them out, or train at a smaller --size",
+                    "leave them out" + ", or train at a smaller --size" * (min(shape.height, shape.width) > LEAST_SIDE),
                     pictures_of([paths[at] for at in small], index))
         )  # fmt: skip
     return findings
