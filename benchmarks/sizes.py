@@ -1,4 +1,4 @@
-"""What a training step needs at each size of the images: weights, arithmetic, memory.
+"""The weights, arithmetic and memory of a training step at each image size.
 
     python benchmarks/sizes.py table      by arithmetic, for each recipe and network: rows of docs/scaling.md
     python benchmarks/sizes.py measure    the memory that steps add to this process, beside that by arithmetic; Linux

@@ -7,13 +7,14 @@ import time
 
 def main() -> None:
     """Run the command line.  Its modules are imported here, so that Ctrl-C is also reported while they are."""
-    gc.disable()  # imports leave no garbage, and looking for it takes a tenth of the start; `cli.run` enables it
+    gc.disable()  # imports leave no garbage, and looking for it takes a tenth of the start
     try:
         from ptarmigan.core.clock import COMMAND
 
         COMMAND.set(time.monotonic())
         from ptarmigan.cli import main
 
+        gc.enable()
         main()
     except KeyboardInterrupt:
         if sys.stderr is not None:

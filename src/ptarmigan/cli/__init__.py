@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import sys
 
 from cyclopts import App, CycloptsError
@@ -93,7 +92,6 @@ def run(arguments: list[str]) -> int:
         console = Terminal()
         if not arguments or arguments[0].startswith("-"):
             app.resolved_commands()  # whose first sentences the help lists
-    gc.enable()
     status: int | None = app(
         arguments, console=console, exit_on_error=False, print_error=False, result_action="return_value"
     )

@@ -60,7 +60,7 @@ class Config:
 
     @property
     def asked(self) -> frozenset[str]:
-        """The names of the fields that were given; recipe `auto` chooses others for the data."""
+        """The names of the fields that the user gave.  Recipe `auto` may choose the others."""
         asked: frozenset[str] = self.__dict__["_asked"]
         return asked
 

@@ -29,7 +29,7 @@ def check_data(config: Config) -> None:
         re.compile(data.group or "")
     except re.error as error:
         raise UserError(f"group: expected a regular expression, got {data.group!r}: {error}", "value-invalid") from None
-    if data.augment_p != 1 and data.augment != "diffaugment":  # gentle has 0.5, and ada controls its own
+    if data.augment_p != 1 and data.augment != "diffaugment":  # gentle always uses 0.5, and ada adapts p itself
         raise conflict(
             f"augment_p: {data.augment_p} has no effect with augment {data.augment}; leave it out, or use "
             "--augment diffaugment"

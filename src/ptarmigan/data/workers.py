@@ -29,7 +29,7 @@ from ptarmigan.data.storage import Storage
 
 T = TypeVar("T")
 Work = Callable[..., T]  # work(file, limits=...); it can be pickled
-MANY = 2000  # files from which on processes are worth their start, which takes about .25 s each
+MANY = 2000  # files; from here on processes save time, although each takes about .25 s to start
 MOST = 16  # processes; each takes about 50 MB
 BATCH = 16  # files that are read in one go
 IN_FLIGHT = 256  # files whose results may wait for their turn, which bounds the memory used

@@ -64,7 +64,7 @@ class Peak(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.now, self.most = 0, 0
-        self.living: dict[int, weakref.ref[Any]] = {}  # storages by their addresses
+        self.living: dict[int, weakref.ref[Any]] = {}  # to each storage in use, by its address
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))

@@ -124,7 +124,8 @@ def of_run(config: Path, data: Path | Dataset | None, init: Path | None) -> tupl
         data = Path(source)
     if record is not None and init is None:
         model = record["init"]["model"] if record.get("init") else str(SCRATCH)
-        init = {str(BASE): BASE, str(SCRATCH): SCRATCH}.get(model, Path(model))  # and no folder of these names
+        constants = {str(BASE): BASE, str(SCRATCH): SCRATCH}  # a record that has these names means no folder
+        init = constants.get(model, Path(model))
     return data, init
 
 

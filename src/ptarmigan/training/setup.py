@@ -23,8 +23,8 @@ from ptarmigan.losses.custom import LossFile, open_loss
 from ptarmigan.training.auto import with_fields
 from ptarmigan.training.budget import DEFAULT_TIME
 from ptarmigan.training.run_folder import MARKER, new_run
-from ptarmigan.training.source_model import BASE
-from ptarmigan.training.warm_start import WarmStart, is_scratch, starts_from_base
+from ptarmigan.training.source_model import BASE, stands_for
+from ptarmigan.training.warm_start import SCRATCH, WarmStart, starts_from_base
 
 SHOWN_CLASSES = 10
 DECODING = "decoding images"  # what data/ calls the work that its cache spares the next run
@@ -81,7 +81,7 @@ def open_job(
         text = f"{data} is a run, not images: name the images, and --out {data} to resume it or --from {data} to start"
         raise UserError(f"{text} from its weights", "no-images")
     existing = Path(out) if out else None
-    warm_start = WarmStart.find(init, existing, asked) if init and not is_scratch(init) else None
+    warm_start = WarmStart.find(init, existing, asked) if init and not stands_for(init, SCRATCH) else None
     shape = warm_start.record["shape"] if warm_start else {}
     config, loss_file = open_loss(resolve({**shape, **asked}))
     given_loss = flatten(asked).get("loss", config.loss.loss)

@@ -79,7 +79,7 @@ class LiveScore:
         )  # fmt: skip
 
     def score(self, state: TrainState) -> tuple[JackknifedKid, dict[str, float]]:
-        """KID of G's moving average, and the statistics that findings use; its batch norm must be up to date."""
+        """KID of G's moving average, whose batch norm must be up to date, and the statistics that findings use."""
         indices = np.arange(len(self.labels))
         images = generate_images(state.ema, state.config.model, self.labels, indices, seed=0)
         of_images = self.extractor(images)

@@ -20,9 +20,9 @@ BASE = Path("base")  # what --from calls the model that comes with ptarmigan
 BASE_FILE = Path(__file__).parents[1] / "assets" / "base.safetensors"  # tools/base/pack.py writes it
 
 
-def is_base(path: Path) -> bool:
-    """Whether this is BASE itself, or the same name where no file or folder has it."""
-    return path is BASE or (path == BASE and not path.exists())
+def stands_for(path: Path, name: Path) -> bool:
+    """Whether a path means the constant `name`: it is that object, or equals it and no file or folder has that name."""
+    return path is name or (path == name and not path.exists())
 
 
 def base_exists() -> bool:
@@ -49,7 +49,7 @@ class SourceModel:
 
         The path `base` is the model that comes with ptarmigan, unless there is a file or folder of this name.
         """
-        if is_base(path):
+        if stands_for(path, BASE):
             return cls.from_base()
         source = cls.from_run(path) if checkpoint.checkpoints(path) else cls.from_generator(path)
         if name := sampling.first_not_finite(source.tensors):

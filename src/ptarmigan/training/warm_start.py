@@ -25,7 +25,7 @@ from ptarmigan.networks.layers import FIRST_POWER_ITERATIONS, power_iteration, s
 from ptarmigan.training import checkpoint
 from ptarmigan.training.auto import LARGE_PIXELS
 from ptarmigan.training.run_folder import read_record
-from ptarmigan.training.source_model import BASE, SourceModel, base_exists, is_base
+from ptarmigan.training.source_model import BASE, SourceModel, base_exists, stands_for
 
 SHAPE_FIELDS = (
     "network", "width", "latent_dim", "class_dim", "least_side", "g_blocks", "g_modulation", "resampling", "latent",
@@ -35,11 +35,6 @@ SCRATCH = Path("none")  # what --from calls random weights
 BASE_PIXELS = 128 * 128  # up to which `auto` starts from the base; measured at 48x64 and 64x64
 MODES = {1: "grey", 3: "RGB", 4: "RGBA"}
 SHOWN = 3  # tensors named on the terminal; config.json names all
-
-
-def is_scratch(path: Path) -> bool:
-    """Whether this is SCRATCH itself, or the same name where no file or folder has it."""
-    return path is SCRATCH or (path == SCRATCH and not path.exists())
 
 
 def starts_from_base(run: Path | None, config: Config, given: Set[str], spec: ImageSpec, device: str) -> bool:
@@ -121,16 +116,16 @@ class WarmStart:
 def start_record(source: SourceModel, asked: Mapping[str, Any]) -> dict[str, Any]:
     """What a new run records about the model that it starts from, before anything is copied."""
     given = {key: value for key, value in flatten(asked).items() if value is not None}
-    own, network = set(given), source.config.model.network
+    own, network, path = set(given), source.config.model.network, source.path
     own.add("d_norm")  # depends on the loss
     if given.get("network", network) != network:
         own.update(OF_DCGAN)  # fields of one family alone
     if "recipe" in own:
         own.add("conditioning")  # it belongs to the loss, which the given recipe decides
-    if is_base(source.path):
+    if stands_for(path, BASE):
         own.update(("size", "channels"))  # the base model starts runs on images of any size and colours
     return {
-        "model": str(source.path.absolute() if source.path == BASE and not is_base(source.path) else source.path),
+        "model": str(path.absolute() if path == BASE and not stands_for(path, BASE) else path),
         "sha256": source.sha256,
         "recipe": source.config.recipe,
         "images_seen": source.images_seen,
@@ -323,7 +318,7 @@ def differing_fields(state: TrainState, source: SourceModel) -> dict[str, Any]:
     """Shape fields whose value here is not the model's -> the model's value."""
     here, there = shape_of(state.config, state.spec), shape_of(source.config, source.spec)
     del here["channels"]  # they are converted
-    if is_base(source.path):
+    if stands_for(source.path, BASE):
         del here["size"]  # it is for images of any size
     if state.spec.classes == 1:
         del here["conditioning"]  # there is nothing to condition on
