@@ -16,9 +16,24 @@ from ptarmigan.handbook.identify.code import Code, code_of
 from ptarmigan.handbook.identify.diagnose import diagnose
 from ptarmigan.handbook.identify.families import REMEDIES, SHARED_D
 from ptarmigan.handbook.identify.measure import measure
-from ptarmigan.handbook.identify.names import is_other_loss, names_probabilities, player_of, side_of, words_of
+from ptarmigan.handbook.identify.names import (
+    is_loss_name,
+    is_other_loss,
+    names_probabilities,
+    player_of,
+    side_of,
+    words_of,
+)
 from ptarmigan.handbook.identify.sentences import SENTENCES
-from ptarmigan.handbook.identify.signature import LossError, Reading, SeveralLosses, Stops, parameters_of, readings
+from ptarmigan.handbook.identify.signature import (
+    LossError,
+    NotAdversarial,
+    Reading,
+    SeveralLosses,
+    Stops,
+    parameters_of,
+    readings,
+)
 
 
 def identify_callable(function: Callable[..., Any], name: str, kind: str | None, on: str | None) -> list[Identity]:
@@ -92,6 +107,8 @@ def _identify_several(code: Code, also: tuple[str, ...], kind: str | None, on: s
             with contextlib.suppress(UserError):
                 whose = kind or (player_of(called) if called else None) or player
                 one = _identify_one(part, also, whose, on, part=True)
+                if one.wrong and place < len(code.uses.returned) and not is_loss_name(called):
+                    continue  # it is an output of D, and no loss
                 if (is_other_loss(called, []) and len(called) > 2) or "flat" in one.faults:
                     one = other(part.name)
                 found.append(one)
@@ -122,7 +139,11 @@ def _identify_one(code: Code, also: tuple[str, ...], kind: str | None, on: str |
                 return other(name)
             player = kind or code.kind or player_of(last)
             ways = readings(parameters, last, player, code.uses)
-            domain = on or code.on or ("probabilities" if names_probabilities([*parameters, name]) else None)
+            domain = (
+                on
+                or code.on
+                or ("probabilities" if not code.inline and names_probabilities([*parameters, name]) else None)
+            )
 
             def judge(code: Code, domain: str | None) -> Identity:
                 def identify(way: Reading) -> Identity:
@@ -135,6 +156,10 @@ def _identify_one(code: Code, also: tuple[str, ...], kind: str | None, on: str |
 
             try:
                 return judge(code, domain)
+            except NotAdversarial:
+                if code.inline:
+                    raise
+                return other(name)
             except Stops as stop:
                 return _stopped(code, str(stop), "G" if player == "g" else "D", domain, judge)
             except LossError:

@@ -33,8 +33,8 @@ SCORES = ("real", "fake", "output")
 CLASSES = ("class", "class_real", "class_fake", "twin_fake", "embedding")
 SIDED = ("score", "labels", "target")  # sorts of which real and fake have one each
 LABEL_ROLES = ("labels", "labels_real", "labels_fake")
-NAMED = ("criterion", "other_loss", "net")  # given a stand-in, and named in a note
-FIXED = (*HARMLESS, *NAMED, "classes", "device", "width", "size", "image_real", "image_fake")
+NUMBERS = ("weight", "zero", "one", "off", "device")  # get a harmless value
+FIXED = (*HARMLESS, "criterion", "other_loss", "net", "classes", "device", "width", "size", "image_real", "image_fake")
 UNLIKE_D = {*CRITERIA, *OTHER_LOSSES, "network", "encoder", "enc", "extractor", "augment", "aug", "transform", "e",
             "noise", "mixing", "variable", "classifier", "inception", "sample", "to", "activation", "act"}  # fmt: skip
 
@@ -47,6 +47,10 @@ class LossError(UserError):
 
 class Stops(LossError):
     """PyTorch stops the loss, and the user's own code is the cause; `code` is that of the fault."""
+
+
+class NotAdversarial(LossError):
+    """No output of D reaches the value."""
 
 
 class SeveralLosses(LossError):
@@ -86,7 +90,12 @@ def readings(parameters: list[str], function: str, kind: str | None, uses: Uses)
     Raises LossError if a parameter's role cannot be determined.
     """
     fixed = _networks(parameters, uses)
-    networks = bool({"D", "nets"} & {*fixed.values()})
+    networks = bool({"D", "nets"} & {*fixed.values()}) or any(
+        network_of(name.rsplit(".")[-1], strict=True) == "D" for name in uses.called)  # fmt: skip
+    if networks:
+        known = {name: sort_of(name) for name in parameters if name not in fixed}
+        numbers = {name: sort for name, sort in known.items() if sort in ("device", "size", "width", "classes")}
+        return [Reading({name: fixed.get(name) or numbers.get(name, "unknown") for name in parameters})]
     sorts = _sorts([name for name in parameters if name not in fixed], fixed, kind, uses)
     pictures = [name for name, sort in sorts.items() if sort == "score" and is_picture(name)]
     if not networks and len(pictures) < [*sorts.values()].count("score"):
@@ -166,7 +175,8 @@ def _sorts(names: list[str], fixed: dict[str, str], kind: str | None, uses: Uses
     if kind in ("d", "g") and not {"labels", "target", "is_real"} & {*sorts.values()}:
         sorts |= {name: "score" for name, sort in sorts.items() if sort == "class" and LABELS & {*words_of(name)}}
     has_outputs = networks or {"score", "class", "twin_fake", "embedding"} & {*sorts.values()}
-    if not has_outputs and {side_of(name) for name in sorts} >= {"real", "fake"}:
+    sides = {side_of(name) for name in sorts}
+    if not has_outputs and (sides >= {"real", "fake"} or ("fake" in sides and kind == "g")):
         sorts |= {name: "score" for name, sort in sorts.items() if sort in SIDED and side_of(name)}
     return sorts
 

@@ -25,6 +25,7 @@ class Uses:
     listed: set[str] = field(default_factory=set)  # iterated over
     words: dict[str, list[str]] = field(default_factory=dict)  # compared with these strings
     sources: dict[str, set[str]] = field(default_factory=dict)  # the names from which another is made
+    results: dict[str, str] = field(default_factory=dict)  # the function whose result a name is
     unpacked: dict[str, int] = field(default_factory=dict)  # how many values a call's result is unpacked into
     is_autoencoder: bool = False  # D's output is compared with D's input
     drawn: frozenset[str] = frozenset()  # the names that a training loop gives its batches
@@ -73,7 +74,7 @@ def uses_of(node: ast.AST) -> Uses:
         elif isinstance(n, ast.Subscript) and isinstance(n.value, ast.Dict):
             uses.words.setdefault(dotted(n.slice), []).extend(_strings(n.value.keys))
         elif isinstance(n, ast.Subscript) and isinstance(n.slice, ast.Constant | ast.UnaryOp):
-            uses.listed.add(dotted(n.value))
+            uses.listed.add(dotted(n.value) or dotted(getattr(n.value, "func", None)))
         elif isinstance(n, ast.Compare):
             _read_comparison(uses, n)
         elif isinstance(n, ast.If | ast.IfExp | ast.Assert):
@@ -108,7 +109,8 @@ def _undetached(value: ast.expr) -> str:
 
 
 def _read_call(uses: Uses, call: ast.Call) -> None:
-    name = dotted(call.func).removesuffix(".forward").removesuffix(".module")
+    of = call.func.value if isinstance(call.func, ast.Subscript) else call.func  # netsD[i](x)
+    name = dotted(of).removesuffix(".forward").removesuffix(".module")
     last = call.func.attr if isinstance(call.func, ast.Attribute) else name
     arguments = [dotted(argument) for argument in call.args]
     uses.called.setdefault(name, []).append(call)
@@ -123,8 +125,14 @@ def _read_call(uses: Uses, call: ast.Call) -> None:
 
 
 def _read_assignment(uses: Uses, target: ast.expr, value: ast.expr) -> None:
+    if isinstance(target, ast.Tuple) and isinstance(value, ast.Tuple):
+        for one, part in zip(target.elts, value.elts, strict=False):
+            _read_assignment(uses, one, part)
+        return
     if isinstance(target, ast.Tuple) and isinstance(value, ast.Call):
         uses.unpacked[dotted(value.func)] = len(target.elts)
+    if isinstance(value, ast.Call):
+        uses.results[dotted(target)] = dotted(value.func)
     for one in getattr(target, "elts", [target]):
         uses.sources.setdefault(dotted(one), set()).update(inputs_of(value))
 
