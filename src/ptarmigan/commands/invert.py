@@ -99,7 +99,7 @@ def check_single(path: Path, picture: Image.Image, size: tuple[int, int]) -> Non
 def sentences(images: Sequence[str | Path], found: Found, generator: TrainedGenerator) -> list[str]:
     """For each image: the classes whose mixture was found, how far the found image is, and the class of the given."""
     out, names = [], [*map(printable, generator.spec.class_names)]
-    conditional = generator.config.model.conditioning != "none"
+    conditional = generator.config.model.conditional
     for row, image in enumerate(images):
         weights = found.points.classes[row]
         order = [label for label in weights.argsort(descending=True).tolist() if weights[label] >= LEAST_SHARE][:3]

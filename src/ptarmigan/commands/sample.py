@@ -303,8 +303,7 @@ def save_folder(
 
     The PNG's text says how the image was drawn, and `text`.
     """
-    conditional = generator.config.model.conditioning != "none"
-    names = folder_names(generator.spec.class_names) if conditional else ["images"]
+    names = folder_names(generator.spec.class_names) if generator.config.model.conditional else ["images"]
     with new_folder(out) as folder:
         for label in classes:
             (folder / names[label]).mkdir(parents=True)

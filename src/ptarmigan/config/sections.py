@@ -118,6 +118,16 @@ class Model:
         "fan_in", "distribution of the initial weights: by each layer's fan-in, or N(0, 0.02) as in DCGAN's paper"
     )
 
+    @property
+    def conditional(self) -> bool:
+        """Whether G and D use the class."""
+        return self.conditioning != "none"
+
+    @property
+    def g_inputs(self) -> int:
+        """Dimensions of G's input: the latent and, if there are classes, the class embedding beside it."""
+        return self.latent_dim + self.class_dim * self.conditional
+
 
 OF_DCGAN = ("g_blocks", "g_modulation", "resampling")  # fields of Model that the other families do not read
 
