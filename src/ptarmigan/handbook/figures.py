@@ -119,7 +119,8 @@ def cross_entropy(x: Tensor, classes: int = CLASSES) -> Tensor:
 
 def twin_term(c: Tensor, t: Tensor) -> Tensor:
     """G's term in TAC over the logits of C and of its twin; one of them is a number [1]."""
-    c, t = torch.broadcast_tensors(c, t)
+    count = max(len(c), len(t))
+    c, t = c.expand(count), t.expand(count)
     return twin_g(class_logits(c), class_logits(t), fake_labels=requested(c))
 
 
