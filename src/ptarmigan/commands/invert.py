@@ -48,7 +48,9 @@ def invert(
     seconds = parse_time(time or "")
     assert seconds is not None
     if not 1 <= len(images) <= MOST:
-        raise UserError(f"expected 1 to {MOST} images, got {len(images)}", "value-out-of-range")
+        raise UserError(
+            f"name 1 to {MOST} images, as in `ptarmigan invert {model} a.png`; got {len(images)}", "value-out-of-range"
+        )
     with Display(Terminal(stderr=True)) as display, memory_errors():
         with display.doing("loading the generator"):
             generator = load(model, device, at=at)

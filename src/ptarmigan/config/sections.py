@@ -74,9 +74,7 @@ class Data:
         "column of a table beside the images, or regular expression for their paths: images whose text there is the "
         "same stay in one part of the split; default: no groups",
     )
-    balance: bool = option(
-        False, "draw every class equally often; default: in proportion to its training images, as scores always do"
-    )
+    balance: bool = option(False, "draw every class equally often in training; default: every image equally often")
     flip: bool = option(False, "mirror each training image left to right with probability 0.5")
     augment: Literal["none", "gentle", "diffaugment", "ada"] = option(
         "none", "augment the images that D sees, against overfitting: gentle, stronger (diffaugment), adaptive (ada)"
