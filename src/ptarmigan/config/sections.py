@@ -74,9 +74,7 @@ class Data:
         "column of a table beside the images, or regular expression for their paths: images whose text there is the "
         "same stay in one part of the split; default: no groups",
     )
-    balance: bool = option(
-        False, "draw every class equally often; default: in proportion to its training images, as scores always do"
-    )
+    balance: bool = option(False, "draw every class equally often in training; default: every image equally often")
     flip: bool = option(False, "mirror each training image left to right with probability 0.5")
     augment: Literal["none", "gentle", "diffaugment", "ada"] = option(
         "none", "augment the images that D sees, against overfitting: gentle, stronger (diffaugment), adaptive (ada)"
@@ -113,13 +111,26 @@ class Model:
         "dcgan: how maps are doubled in G and halved in D: by strided convolutions alone, as in DCGAN's paper, or "
         "smooth, with a low-pass filter at each, which leaves no chessboard pattern in the images",
     )
+    d_frozen: int = option(
+        0, "dcgan: stages of D next to the image that keep the weights of --from, as in FreezeD; 0: all learn", 0, 8
+    )
     dropout: float = option(0.0, "fraction of D's activations that are set to 0 after each stage", 0, 0.95)
     weight_init: Literal["fan_in", "dcgan"] = option(
         "fan_in", "distribution of the initial weights: by each layer's fan-in, or N(0, 0.02) as in DCGAN's paper"
     )
 
+    @property
+    def conditional(self) -> bool:
+        """Whether G and D use the class."""
+        return self.conditioning != "none"
 
-OF_DCGAN = ("g_blocks", "g_modulation", "resampling")  # fields of Model that the other families do not read
+    @property
+    def g_inputs(self) -> int:
+        """Dimensions of G's input: the latent and, if there are classes, the class embedding beside it."""
+        return self.latent_dim + self.class_dim * self.conditional
+
+
+OF_DCGAN = ("g_blocks", "g_modulation", "resampling", "d_frozen")  # fields of Model that the other families do not read
 
 
 @dataclass(frozen=True)

@@ -106,6 +106,11 @@ def recalibrate_batch_norm(generator: nn.Module, batches: Iterable[tuple[Tensor,
         norm.momentum = 0.0
 
 
+def learning(network: nn.Module) -> dict[str, nn.Parameter]:
+    """The parameters that training changes, by name: all that are not frozen."""
+    return {name: parameter for name, parameter in network.named_parameters() if parameter.requires_grad}
+
+
 def initialise(module: nn.Module, dcgan: bool, of_class: float) -> None:
     """Initialise class embeddings as N(0, `of_class`) and leave the rest to PyTorch's fan-in rule, or follow DCGAN.
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from ptarmigan.config import Config, Model, flatten
 from ptarmigan.config.sections import OF_DCGAN
 from ptarmigan.core import dist
-from ptarmigan.core.types import ImageSpec, UserError, shorten
+from ptarmigan.core.types import COLOURS, ImageSpec, UserError, shorten
 from ptarmigan.game.state import TrainState
 from ptarmigan.networks import build, without_weights
 from ptarmigan.networks.layers import FIRST_POWER_ITERATIONS, power_iteration, sides
@@ -33,7 +33,6 @@ SHAPE_FIELDS = (
 )  # fmt: skip
 SCRATCH = Path("none")  # what --from calls random weights
 BASE_PIXELS = 128 * 128  # up to which `auto` starts from the base; measured at 48x64 and 64x64
-MODES = {1: "grey", 3: "RGB", 4: "RGBA"}
 SHOWN = 3  # tensors named on the terminal; config.json names all
 
 
@@ -56,7 +55,7 @@ def starts_from_base(run: Path | None, config: Config, given: Set[str], spec: Im
 
 def shape_of(config: Config, spec: ImageSpec) -> dict[str, Any]:
     """The fields of a config on which the names and shapes of the tensors depend, with their values."""
-    flat = config.flat() | {"size": f"{spec.height}x{spec.width}", "channels": spec.channels}
+    flat = config.flat() | {"size": spec.size, "channels": spec.channels}
     return {key: flat[key] for key in SHAPE_FIELDS}
 
 
@@ -115,7 +114,7 @@ class WarmStart:
 
 def start_record(source: SourceModel, asked: Mapping[str, Any]) -> dict[str, Any]:
     """What a new run records about the model that it starts from, before anything is copied."""
-    given = {key: value for key, value in flatten(asked).items() if value is not None}
+    given = flatten(asked)
     own, network, path = set(given), source.config.model.network, source.path
     own.add("d_norm")  # depends on the loss
     if given.get("network", network) != network:
@@ -147,11 +146,7 @@ def copy_weights(state: TrainState, source: SourceModel) -> dict[str, Any]:
     """
     here, there = state.spec.class_names, source.spec.class_names
     dims = class_dims(state.spec, state.config.model)
-    tensors = {
-        f"{player}.{name}": tensor
-        for player, network in (("G", state.G), ("ema", state.ema), ("D", state.D))
-        for name, tensor in network.state_dict().items()
-    }
+    tensors = state.network_tensors()
     given = in_colours(source, state.spec.channels)
     deeper = len(sides(source.spec, source.config.model)) - len(sides(state.spec, state.config.model))
     results: dict[str, tuple[float, str]] = {}  # tensor -> the share that was copied, and why no more
@@ -165,6 +160,7 @@ def copy_weights(state: TrainState, source: SourceModel) -> dict[str, Any]:
     not_copied = {key: results[key][1] for key in sizes if results[key][1]}
     differing = differing_fields(state, source)
     check_fit([key for key in sizes if key not in dims and tensors[key].ndim > 1], not_copied, differing, source)
+    check_frozen(state, not_copied, source)
     for _ in range(FIRST_POWER_ITERATIONS):
         power_iteration(state.D)  # u was computed from the weights before the copy
     return {
@@ -176,7 +172,7 @@ def copy_weights(state: TrainState, source: SourceModel) -> dict[str, Any]:
         "new_classes": [name for name in here if name not in there],
         "dropped_classes": [name for name in there if name not in here],
         "differing_fields": differing,
-        "colours": [MODES[source.spec.channels], MODES[state.spec.channels]],
+        "colours": [COLOURS[source.spec.channels], COLOURS[state.spec.channels]],
         "notes": list(source.notes),
     }
 
@@ -191,6 +187,18 @@ def check_fit(
     reasons = list_reasons({key: not_copied[key] for key in kernels})
     text = f"from: no weight of {source.path} fits this network: {reasons}{hint}"
     raise UserError(text, "model-does-not-fit")
+
+
+def check_frozen(state: TrainState, not_copied: Mapping[str, str], source: SourceModel) -> None:
+    """Raise UserError if a frozen tensor of D was not copied, so that it would stay as it was drawn."""
+    drawn = {
+        f"D.{name}": not_copied[f"D.{name}"]
+        for name, parameter in state.D.named_parameters()
+        if not parameter.requires_grad and f"D.{name}" in not_copied
+    }
+    if drawn:
+        text = f"d_frozen: {state.config.model.d_frozen} keeps weights of {source.path} that do not fit this network"
+        raise UserError(f"{text}: {list_reasons(drawn)}; use a smaller --d-frozen, or 0", "model-does-not-fit")
 
 
 def counterpart(key: str, deeper: int) -> str:
