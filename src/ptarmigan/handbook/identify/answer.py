@@ -114,7 +114,7 @@ def compose(seen: Measurement, diagnosis: Diagnosis, function: str, is_turned: b
     if seen.coupled == "other" and not found:
         name = "unknown"
     if any(code == "flat" for code, _ in found):
-        if seen.loss.code.inline:
+        if seen.loss.code.inline or seen.loss.trace.calls:
             raise LossError("no output of D reaches it here")
         if "grad(" in seen.loss.code.uses.text or seen.gradients.penalty or seen.loss.trace.extras:
             return other(function)

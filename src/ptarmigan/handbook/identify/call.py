@@ -30,13 +30,13 @@ from ptarmigan.handbook.identify.signature import (
     NUMBERS,
     SCORES,
     LossError,
-    NotAdversarial,
     Reading,
     SeveralLosses,
     Stops,
     describe_error,
     parameters_of,
 )
+from ptarmigan.handbook.identify.sizes import unknown_sizes
 from ptarmigan.handbook.identify.stand_ins import (
     LATENT_DIM,
     Neutral,
@@ -44,7 +44,8 @@ from ptarmigan.handbook.identify.stand_ins import (
     harmless,
 )
 from ptarmigan.handbook.identify.terms import Array
-from ptarmigan.handbook.identify.unseen import NOW, Facts, Trace, Unknown, needs, network_named, unknown_sizes
+from ptarmigan.handbook.identify.unseen import NOW, Facts, Trace, Unknown, network_named
+from ptarmigan.handbook.identify.value import loss_value
 
 SHAPES = [(8, 10), *((n, 10) for n in (64, 32, 128, 16, 100, 256)), *((8, k) for k in (4, 2, 5, 100, 1000))]
 SECONDS_TO_TRY = 1.5
@@ -423,37 +424,3 @@ class LossFunction:
         if role in SCORES or role.endswith("target"):
             value = setup.shaped(value)
         return value.detach().numpy() if setup.array and isinstance(value, Tensor) else value
-
-
-def loss_value(out: Any, size: int) -> Array:
-    """What a loss returned, as [] or [N]; raises LossError or SeveralLosses."""
-    if isinstance(out, Unknown):
-        if out.facts.scored:
-            raise needs(out.facts)
-        raise NotAdversarial("no output of D reaches it here")
-    if isinstance(out, tuple | list | dict):
-        raise SeveralLosses(out)
-    if isinstance(out, Tensor):
-        out = out.detach().double().numpy()
-    elif hasattr(out, "__array__"):  # of TensorFlow or JAX
-        out = np.asarray(out)
-    if not isinstance(out, int | float | np.ndarray | np.number) or isinstance(out, bool):
-        raise LossError(f"it returns {out if out is None else type(out).__name__}, not a number")
-    if type(out) in (int, float) and out == 0:
-        raise LossError(
-            "it returns the number 0 here: nothing was added to it, as where a loop runs over an empty list"
-        )
-    value = np.asarray(out)
-    if value.dtype.kind not in "fiu":
-        raise LossError(f"it returns an array of {value.dtype}, not of numbers")
-    value = value.astype(np.float64)
-    if value.size == 1 and (size != 1 or value.ndim == 0):
-        return value.reshape(())
-    rest = value.shape[1:]
-    is_map = len(rest) in (2, 3) and rest[0] in (1, rest[-1]) and rest[-2] == rest[-1] < 28
-    if value.shape[0] == size and (rest in ((), (1,)) or is_map):
-        return np.asarray(value.reshape(size, -1).mean(1))
-    raise LossError(
-        f"it returns {list(value.shape)} for a batch of {size}; a loss is one number, or one for each image "
-        f"([{size}] with [{size}, 1] broadcasts to [{size}, {size}])"
-    )

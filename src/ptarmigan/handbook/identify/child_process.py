@@ -237,7 +237,7 @@ def _load_torch() -> None:
     import torch
 
     import ptarmigan.handbook.identify.attempts  # noqa: F401
-    from ptarmigan.handbook.identify.unseen import unknown_sizes
+    from ptarmigan.handbook.identify.sizes import unknown_sizes
 
     global kept
     kept = unknown_sizes()  # it ends with this object

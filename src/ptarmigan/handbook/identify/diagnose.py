@@ -307,7 +307,8 @@ def _judge_gradients(seen: Measurement, player: str, whole: Verdict) -> None:
             whole.fault("no-gradient-in-g")
     if seen.gradients.plain:
         whole.fault("not-differentiable")
-    if player == "D" and abs(seen.gradients.in_g) > 1e-12:
+    scope = getattr(seen.loss.function, "__globals__", {})  # a tape takes the gradient of D's parameters alone
+    if player == "D" and abs(seen.gradients.in_g) > 1e-12 and not {"tf", "tensorflow", "keras"} & scope.keys():
         whole.note("g-not-detached")
     if seen.gradients.penalty in ("dead", "subtracted"):
         whole.fault(f"penalty-{seen.gradients.penalty}")

@@ -202,15 +202,6 @@ def loss_statements(
     return [*kept, ast.Return(total)], {name for name in needed if "." not in name}
 
 
-class Batches(ast.NodeTransformer):
-    """batch["image"] as the name image."""
-
-    def visit_Subscript(self, node: ast.Subscript) -> ast.expr:
-        key = node.slice.value if isinstance(node.slice, ast.Constant) else None
-        is_named = isinstance(key, str) and key.isidentifier() and isinstance(node.ctx, ast.Load) and _is_of_batch(node)
-        return ast.copy_location(ast.Name(str(key), node.ctx), node) if is_named else node
-
-
 def _slice(statements: list[ast.stmt], needed: set[str], is_safe: Callable[[ast.stmt], bool]) -> list[ast.stmt]:
     """The statements that define the needed names; `needed` becomes the names that they read from outside."""
     kept: list[ast.stmt] = []
@@ -225,7 +216,6 @@ def _slice(statements: list[ast.stmt], needed: set[str], is_safe: Callable[[ast.
                 given |= targets & needed  # an earlier value is not the one that the loss sees
                 needed -= targets
                 continue
-            statement = Batches().visit(statement)
         if isinstance(statement, ast.If | ast.With | ast.For | ast.While | ast.Try):
             statement = _prune(statement, needed, is_safe)
         elif isinstance(statement, ast.Expr):

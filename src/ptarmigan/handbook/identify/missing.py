@@ -7,8 +7,6 @@ import importlib.util
 from typing import Any
 
 from ptarmigan.handbook.identify.names import network_of
-from ptarmigan.handbook.identify.syntax import root_of
-from ptarmigan.handbook.identify.uses import dotted
 
 LIBRARIES = {"tensorflow", "keras", "tensorflow_addons", "tf_keras", "jax", "optax"}  # of which tensorflow has a part
 
@@ -29,22 +27,3 @@ def is_missing(statement: ast.stmt) -> bool:
     else:
         modules = [one.name for one in statement.names] if isinstance(statement, ast.Import) else []
     return any(importlib.util.find_spec(str(one).split(".")[0]) is None for one in modules)
-
-
-class Quiet(ast.NodeTransformer):
-    """Without the calls of missing modules whose result is not used: they log."""
-
-    def __init__(self, missing: set[str]) -> None:
-        self.missing = missing
-
-    def _is_missing(self, node: ast.AST) -> bool:
-        return dotted(root_of(node)) in self.missing
-
-    def visit_Expr(self, node: ast.Expr) -> ast.stmt:
-        is_call = isinstance(node.value, ast.Call) and self._is_missing(node.value)
-        return ast.copy_location(ast.Pass(), node) if is_call else node
-
-    def visit_With(self, node: ast.With) -> ast.stmt:
-        self.generic_visit(node)
-        node.items = [item for item in node.items if not self._is_missing(item.context_expr)]
-        return node if node.items else ast.copy_location(ast.If(ast.Constant(True), node.body, []), node)

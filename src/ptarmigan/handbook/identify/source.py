@@ -24,7 +24,7 @@ from ptarmigan.core.types import unknown
 from ptarmigan.handbook.identify.code import Code
 from ptarmigan.handbook.identify.keras import expand_training
 from ptarmigan.handbook.identify.loops import backward_calls, groups_of, is_stand_in, loss_statements, player_after
-from ptarmigan.handbook.identify.missing import LIBRARIES, Quiet, is_missing, stand_in
+from ptarmigan.handbook.identify.missing import LIBRARIES, is_missing, stand_in
 from ptarmigan.handbook.identify.names import (
     LOSS_NAMES,
     harmless_role,
@@ -96,16 +96,14 @@ class Program:
                 self.stars.append(statement.module or "")
             for name in stored_names(statement):
                 self.bound.setdefault(name, statement)
-        self.stored = assigned_names(self.tree) | {n.arg for n in ast.walk(self.tree) if isinstance(n, ast.arg)}
-        for node in ast.walk(self.tree):
-            if isinstance(node, ast.Import | ast.ImportFrom):
-                self.bound = dict.fromkeys(stored_names(node), node) | self.bound
+        nodes = list(ast.walk(self.tree))
+        self.stored = assigned_names(self.tree) | {n.arg for n in nodes if isinstance(n, ast.arg)}
+        for node in (n for n in nodes if isinstance(n, ast.Import | ast.ImportFrom)):
+            self.bound = dict.fromkeys(stored_names(node), node) | self.bound
         self.free: dict[str, set[str]] = {}
         self.defining = set[str]()  # a class may read a global that is made of it
-        calls = [dotted(n.func) for n in ast.walk(self.tree) if isinstance(n, ast.Call)]
+        calls = [dotted(n.func) for n in nodes if isinstance(n, ast.Call)]
         self.owners = {name.split(".")[0] for name in calls if "." in name and network_of(name.rsplit(".")[-1])}
-        Quiet({name for name, s in self.bound.items() if is_missing(s)}).visit(self.tree)
-        ast.fix_missing_locations(self.tree)
         self.settings = settings_of(self.tree)
         networks = [s for s in self.tree.body if isinstance(s, ast.ClassDef) and network_of(s.name) == "D"]
         self.ends: dict[str, Any] = {}  # what the file's D returns
@@ -338,10 +336,12 @@ class Program:
         attributes = [n for one in reached_methods(part, node) for n in ast.walk(one) if isinstance(n, ast.Attribute)]
         made = {dotted(n) for n in attributes if isinstance(n.ctx, ast.Store)}
         read = {dotted(n) for n in attributes if isinstance(n.ctx, ast.Load)} - made
+        owners = {".".join(name.split(".")[:2]) for name in read if name.count(".") > 1}  # self.x of self.x.y
         read = {name for name in read if name.startswith("self.") and name.count(".") == 1}
         read -= {f"self.{one.name}" for one in node.body if isinstance(one, Function)}
         held = {name: getattr(instance, name[5:], None) for name in uses_of(part).called}
         called = {name for name, value in held.items() if not callable(value) or type(value).__name__ == "Unknown"}
+        called |= {name for name in owners if getattr(instance, name[5:], None) is None}
         return {name for name in read
                 if network_of(name, True) or is_batch_size(name) or name in called or not hasattr(instance, name[5:])
                 }  # fmt: skip
@@ -369,9 +369,9 @@ class Program:
                 found.append((label, self._instance(cls, node, [p.name for p in needed], choice)))
             except Exception as error:
                 failure = describe_error(error)
-        if not found:
-            raise LossError(f"an instance cannot be made: {failure}")
-        return found
+        if found:
+            return found
+        raise LossError(f"an instance cannot be made: {failure}")
 
     def _instance(self, cls: Any, node: ast.ClassDef, needed: list[str], choice: dict[str, Any]) -> Any:
         """An instance; if a class owns networks, or needs what is not known, with those attributes that can be made."""

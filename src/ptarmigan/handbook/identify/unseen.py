@@ -6,9 +6,7 @@ D's outputs alone are tensors.  Whether D is asked about real or generated image
 
 from __future__ import annotations
 
-import contextlib
 import dis
-import functools
 import operator
 import re
 import sys
@@ -33,8 +31,7 @@ from ptarmigan.handbook.identify.signature import NUMBERS, LossError
 from ptarmigan.handbook.identify.stand_ins import WITH_TARGET, Criterion, Setup, harmless, is_score
 
 KINDS = ("", "real", "made", "fake", "mixed")  # of images, the strongest last; made: by an unknown function
-OF_SIZES = ("ones", "zeros", "rand", "randn", "randint", "empty", "full", "normal", "arange")
-MAKERS = (*OF_SIZES, "tensor", "as_tensor", "FloatTensor", "DoubleTensor", "LongTensor", "HalfTensor", "from_numpy")
+MAKERS = ("ones", "zeros", "rand", "randn", "randint", "empty", "full", "normal", "arange", "tensor", "as_tensor")
 VERBS = re.compile(
     r"(?i)_*(prepare|make|build|init|create|save|load|plot|show|log|train|test|eval|fit|update|optimi[sz]e|set|reset|"
     r"compute|calc|freeze|unfreeze|clip|zero|step|toggle)(?![a-z])"
@@ -58,6 +55,7 @@ class Trace:
     answers: int = 1  # how many values D returns
     asked: dict[str, dict[str, None]] = field(default_factory=dict)  # what D was asked: kind -> names
     extras: dict[str, None] = field(default_factory=dict)  # the names of terms that were added to D's
+    calls: dict[str, None] = field(default_factory=dict)  # the functions that were called and are not here
     criteria: dict[str, None] = field(default_factory=dict)
     fixed: dict[str, Any] = field(default_factory=dict)  # what was chosen for weights and targets
     guesses: dict[str, None] = field(default_factory=dict)  # those of which the names do not show the number
@@ -207,7 +205,7 @@ class Unknown:
         name, now, facts = str(name), NOW[-1], self.__dict__["facts"]
         if name.startswith("__"):
             raise AttributeError(name)
-        if name in now.settings:
+        if not facts.kind and name in now.settings:
             return now.settings[name]
         if is_batch_size(name):
             return now.setup.size
@@ -218,7 +216,10 @@ class Unknown:
         if name == "data":
             return Unknown(replace(facts, detached=True))
         net = network_named(name) or facts.net
-        return Unknown(replace(facts, name=f"{facts.name}.{name}", net=net, base=facts.base or name, owner=self))
+        kind = "fake" if side_of(name) == "fake" and facts.kind == "real" else facts.kind  # batch["fake"]
+        return Unknown(
+            replace(facts, name=f"{facts.name}.{name}", net=net, kind=kind, base=facts.base or name, owner=self)
+        )
 
     def __getitem__(self, key: Any) -> Any:
         if isinstance(key, str):
@@ -259,6 +260,7 @@ class Unknown:
         if len(given) > 1 and is_score(given[0]) and not is_score(given[1]) and CRITERIA & {*words_of(last)}:
             now.criteria[facts.name] = None
             return Criterion(now.setup.on, facts.name)(given[0], _target(given[0], given[1]))
+        now.calls[facts.name] = None
         result = made(facts.name + "()", facts.owner, *parts)
         if side_of(last) == "fake":
             return Unknown(replace(result.facts, kind="fake", base=facts.name, detached=not torch.is_grad_enabled()))
@@ -383,49 +385,6 @@ def plain(x: Any) -> Any:
     if isinstance(x, list | tuple):
         return type(x)(map(plain, x)) if type(x) in (list, tuple) else x
     return len(x) if isinstance(x, Unknown) else x
-
-
-class Legacy(type):
-    """A type of tensors that makes them from Unknown sizes as well."""
-
-    def __instancecheck__(cls, x: Any) -> bool:
-        return isinstance(x, Tensor | Unknown)
-
-    def __call__(cls, *given: Any, **named: Any) -> Any:
-        return vars(cls)["make"](*given, **named)
-
-
-def of_plain(maker: Callable[..., Any]) -> Callable[..., Any]:
-    """A function that makes a tensor, with numbers in the place of Unknown sizes."""
-
-    def make(*given: Any, **named: Any) -> Any:
-        if len(given) == 1 and isinstance(given[0], Unknown | Tensor) and maker.__name__ not in OF_SIZES:
-            return given[0]
-        if maker.__name__ == "full" and isinstance(given[-1], Unknown):
-            return maker(*map(plain, given[:-1]), numeric(given[-1]))
-        return maker(*map(plain, given), **{k: plain(v) for k, v in named.items() if k != "device"})
-
-    is_type = isinstance(maker, type)
-    return Legacy(maker.__name__, (), {"make": staticmethod(make)}) if is_type else functools.wraps(maker)(make)
-
-
-@contextlib.contextmanager
-def unknown_sizes() -> Iterator[None]:
-    """Let PyTorch make tensors from Unknown sizes."""
-    before = {name: getattr(torch, name) for name in MAKERS}
-    variable, parallel = torch.autograd.Variable, nn.parallel.data_parallel
-    try:
-        for name, maker in before.items():
-            setattr(torch, name, of_plain(torch.DoubleTensor if name in ("FloatTensor", "HalfTensor") else maker))
-        itself = Legacy("Variable", (), {"make": staticmethod(lambda x, *_, **__: x)})
-        setattr(torch.autograd, "Variable", itself)  # noqa: B010
-        setattr(nn.parallel, "data_parallel", lambda net, given, *_, **__: net(*flat([given])))  # noqa: B010
-        yield
-    finally:
-        for name, maker in before.items():
-            setattr(torch, name, maker)
-        setattr(torch.autograd, "Variable", variable)  # noqa: B010
-        setattr(nn.parallel, "data_parallel", parallel)  # noqa: B010
 
 
 def made_tensor(name: str, *given: Any, **named: Any) -> Any:
