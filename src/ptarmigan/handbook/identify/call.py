@@ -60,6 +60,7 @@ class Result:
     value: Array  # [] or [N]
     gradients: dict[str, Array] | None = None  # with respect to each role's logits, if autograd gives them
     d_gradients: dict[str, Array] = field(default_factory=dict)  # the same through the parameters of a given D
+    penalties: dict[bool, float] = field(default_factory=dict)  # the weight of penalties with and without a graph
 
 
 @dataclass
@@ -286,9 +287,9 @@ class LossFunction:
                 found.detached.append(role)
             if role in result.d_gradients and not result.d_gradients[role].any():
                 found.detached_from_d.append(role)
-        if penalties := self.trace.penalties:
-            is_right = all(alive for _, alive in penalties)
-            found.penalty = "subtracted" if min(penalties)[0] < 0 else "right" if is_right else "dead"
+        if result.penalties:
+            is_dead = result.penalties.get(False)
+            found.penalty = "subtracted" if min(result.penalties.values()) < 0 else "dead" if is_dead else "right"
         return found
 
     def __call__(self, setup: Setup, given: dict[str, Array], *, gradients: bool = False) -> Result:
@@ -307,8 +308,8 @@ class LossFunction:
         value = loss_value(out, setup.size)
         if not gradients or not isinstance(out, Tensor):
             return Result(value)
-        shifts = self.trace.shifts
-        wanted = [*leaves.values(), *shifts.values()]
+        shifts, slopes = self.trace.shifts, self.trace.slopes
+        wanted = [*leaves.values(), *shifts.values(), *slopes.values()]
         found: tuple[Tensor | None, ...] = (None,) * len(wanted)
         if out.requires_grad:
             try:
@@ -316,8 +317,9 @@ class LossFunction:
             except RuntimeError as error:
                 raise LossError(describe_error(error, self.function)) from None
         known = [np.zeros(w.shape) if f is None else f.double().numpy() for f, w in zip(found, wanted, strict=True)]
-        of_leaves, of_shifts = dict(zip(leaves, known, strict=False)), known[len(leaves) :]
-        return Result(value, of_leaves, dict(zip(shifts, of_shifts, strict=True)))
+        of_leaves, rest = dict(zip(leaves, known, strict=False)), known[len(leaves) :]
+        of_slopes = {alive: float(k) for alive, k in zip(slopes, rest[len(shifts) :], strict=True)}
+        return Result(value, of_leaves, dict(zip(shifts, rest, strict=False)), of_slopes)
 
     def _survey(self, setup: Setup, player: str | None) -> None:
         """Call the loss once to see which images D is asked about, and whose they are."""
@@ -380,7 +382,8 @@ class LossFunction:
         is_known = setup.form == self.code.form
         labels = any("labels" in role for role in self.reading.roles.values())
         causes = {
-            "between 0 and 1": ("logits-in-bce", self.code.on == setup.on == "logits"),
+            "target should be between 0 and 1": ("target-stops", not self.trace.guesses),
+            "input should be between 0 and 1": ("logits-in-bce", self.code.on == setup.on == "logits"),
             r"arget size .*\[(\d+)\].* input size .*\[\1, 1\]": ("target-shape", is_known),
             "Target 1 is out of bounds": ("one-class", is_known),
             "ype Long": ("integer-targets", "full(" in self.code.uses.text and not labels),

@@ -73,7 +73,7 @@ FAKES = {"gen", "generated", "generator", "neg", "negative", "negtive", "synthet
 REALS = {"pos", "positive", "r", "dx", "dr", "pr", "xr", "yr", "hr"}
 LOSS_NAMES = re.compile(
     r"loss|criterion|bce|hinge|gan(?!ize)|adv|cross_?entropy|mse|critic|objective|cost|err[dg]?(_|$)|saturating|minimax|"
-    r"wasserstein|least_?squares|relativistic|discriminator_|generator_|^(real|fake|generated)$|"
+    r"wasserstein|least_?squares|relativistic|^discriminator_|^generator_|^(real|fake|generated)$|"
     r"(^|_)(d|g|class|cls|aux|ce)(_|$)",
     re.I,
 )

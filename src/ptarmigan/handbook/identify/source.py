@@ -24,7 +24,7 @@ from ptarmigan.core.types import unknown
 from ptarmigan.handbook.identify.code import Code
 from ptarmigan.handbook.identify.keras import expand_training
 from ptarmigan.handbook.identify.loops import backward_calls, groups_of, is_stand_in, loss_statements, player_after
-from ptarmigan.handbook.identify.missing import LIBRARIES, is_missing, stand_in
+from ptarmigan.handbook.identify.missing import LIBRARIES, USUAL, is_missing, stand_in
 from ptarmigan.handbook.identify.names import (
     LOSS_NAMES,
     harmless_role,
@@ -69,15 +69,6 @@ D_RETURNS = (  # field of Code, its value, and what the class of D shows
     ("form", "column", returns_column),
 )
 Made = tuple[str, Callable[[], list[Code]]]  # the name of a loss, and what makes its codes
-USUAL = {  # imports that a pasted fragment leaves out
-    "torch": "import torch", "nn": "from torch import nn", "F": "import torch.nn.functional as F",
-    "math": "import math", "np": "import numpy as np", "random": "import random", "functools": "import functools",
-    "autograd": "from torch import autograd", "grad": "from torch.autograd import grad",
-    "Variable": "from torch.autograd import Variable", "Tensor": "from torch import FloatTensor as Tensor",
-    "LongTensor": "from torch import LongTensor", "FloatTensor": "from torch import FloatTensor",
-    "partial": "from functools import partial",
-    "keras_loss": "from ptarmigan.handbook.identify.tensorflow import keras_loss",
-}  # fmt: skip
 
 
 class Program:
@@ -198,7 +189,8 @@ class Program:
         is_sure = any(re.match(r"(self\.)?(net|model)_?[DG]\b|.*(generator|discriminator)$", one)
                       for one in changed_names(statement))  # fmt: skip
         asks_network = network_of(first) and not is_class and not is_sure and not re.match("[A-Z][a-z]{2}", first)
-        is_made = isinstance(value, ast.Call | ast.Tuple) and not asks_network and first not in ("np", "numpy", "torch")
+        is_array = first in ("np", "numpy", "torch") and "nn." not in ast.unparse(value)
+        is_made = isinstance(value, ast.Call | ast.Tuple) and not asks_network and not is_array
         is_made = is_made and "Loss" not in ast.unparse(value)
         if is_made and any(network_of(one, True) for one in changed_names(statement)):
             return False
