@@ -71,10 +71,9 @@ class Trace:
         if rows:
             return torch.cat([self.answer([row]) for row in rows])
         if self.answers == 4 and len(unknown) == 2:  # real_scales, fake_scales, features, features = D(real, fake)
-            pair = [
-                self.answer([replace_kind(part, side)]) for part, side in zip(unknown, ("real", "fake"), strict=True)
-            ]
-            return [pair[0][0]], [pair[1][0]], Unknown(Facts("D's features")), Unknown(Facts("D's features"))
+            halves = zip(unknown, ("real", "fake"), strict=True)
+            pair = [self.answer([Unknown(replace(part.facts, kind=side))]) for part, side in halves]
+            return [pair[0][0]], [pair[1][0]], *[Unknown(Facts("D's features"))] * 2
         merged = made("D", *parts).facts
         if merged.kind == "mixed":
             return Unknown(replace(merged, name="D's output for a mixture of real and fake images"))
@@ -176,10 +175,6 @@ def network_named(name: str) -> str:
     return "" if VERBS.match(last) else network_of(last) or ""
 
 
-def replace_kind(x: Unknown, kind: str) -> Unknown:
-    return Unknown(replace(x.facts, kind=kind))
-
-
 def made(name: str, *given: Any, **more: Any) -> Unknown:
     """What an operation makes of these values."""
     parts = list(flat(given))
@@ -260,9 +255,10 @@ class Unknown:
             return parts[0]
         if len(parts) == 1 and isinstance(parts[0], Tensor) and MOVES & {*words_of(last)}:
             return parts[0]
-        if len(given) > 1 and is_score(given[0]) and not is_score(given[1]) and CRITERIA & {*words_of(last)}:
+        if len(given) > 1 and CRITERIA & {*words_of(last)} and is_score(given[0]) != is_score(given[1]):
+            output, target = given[:2] if is_score(given[0]) else given[1::-1]  # Keras gives the target first
             now.criteria[facts.name] = None
-            return Criterion(now.setup.on, facts.name)(given[0], _target(given[0], given[1]))
+            return Criterion(now.setup.on, facts.name)(output, _target(output, target))
         now.calls[facts.name] = None
         result = made(facts.name + "()", facts.owner, *parts)
         if side_of(last) == "fake":
