@@ -170,7 +170,10 @@ def _judged(code: Code, also: tuple[str, ...], kind: str | None, on: str | None,
         return other(name)
     except Stops as stop:
         return _stopped(code, str(stop), "G" if player == "g" else "D", domain, judge)
-    except LossError:
+    except LossError as error:
+        if rest := code.without(error.line):
+            rest = replace(rest, name=name, fixed=code.fixed, settings=code.settings)
+            return _judged(rest, also, kind, on, part)
         if not code.form:
             raise
         return judge(replace(code, form=""), domain)

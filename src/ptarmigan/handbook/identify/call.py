@@ -34,6 +34,7 @@ from ptarmigan.handbook.identify.signature import (
     SeveralLosses,
     Stops,
     describe_error,
+    line_in,
     parameters_of,
 )
 from ptarmigan.handbook.identify.sizes import unknown_sizes
@@ -367,7 +368,9 @@ class LossFunction:
         except (Exception, SystemExit) as error:
             if fault := self._fault_of(str(error), setup):
                 raise Stops(fault) from None
-            raise LossError(describe_error(error, self.function)) from None
+            failure = LossError(describe_error(error, self.function))
+            failure.line = line_in(self.function, error)
+            raise failure from None
         finally:
             NOW.pop()
 

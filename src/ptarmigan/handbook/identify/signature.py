@@ -44,6 +44,7 @@ class LossError(UserError):
     """The callable is not a loss that can be identified; the caller adds its name to the message."""
 
     code = "loss-failed"
+    line = 0  # of a training loop's statement that fails
 
 
 class Stops(LossError):
@@ -247,6 +248,14 @@ def _networks(parameters: list[str], uses: Uses) -> dict[str, str]:
     if "D" not in found.values() and (context or "G" in found.values()):
         found |= {name: "D" for name in parameters if network_of(name) == "D" and len(words_of(name)) == 1}
     return found if "D" in found.values() or uses.called else {}
+
+
+def line_in(function: Any, error: BaseException) -> int:
+    """The line of a function at which an exception was raised, or 0."""
+    code, trace = getattr(inspect.unwrap(function), "__code__", None), error.__traceback__
+    while trace is not None and trace.tb_frame.f_code is not code:
+        trace = trace.tb_next
+    return trace.tb_lineno if trace else 0
 
 
 def _listed(names: list[str]) -> str:

@@ -23,7 +23,14 @@ from typing import Any
 from ptarmigan.core.types import unknown
 from ptarmigan.handbook.identify.code import Code
 from ptarmigan.handbook.identify.keras import expand_training
-from ptarmigan.handbook.identify.loops import backward_calls, groups_of, is_stand_in, loss_statements, player_after
+from ptarmigan.handbook.identify.loops import (
+    backward_calls,
+    groups_of,
+    is_stand_in,
+    lines_without,
+    loss_statements,
+    player_after,
+)
 from ptarmigan.handbook.identify.missing import LIBRARIES, USUAL, is_missing, stand_in
 from ptarmigan.handbook.identify.names import (
     LOSS_NAMES,
@@ -407,9 +414,23 @@ class Program:
             player = player_of(known) if player_of(known) in ("d", "g") else player_after(body, group, function)
             lines = sorted({statement.lineno for statement, _, _ in group})
             label = f"{known} ({places(self.place, lines)})"
-            steps, live = loss_statements(body, group, self.is_safe)
+            steps, _ = loss_statements(body, group, self.is_safe)
             if any(isinstance(n, ast.Call) and network_of(dotted(n.func)) == "D" for s in steps for n in ast.walk(s)):
-                yield label, functools.partial(self._fragment, label, known, steps, live, node, player, data)
+                yield label, functools.partial(self._loop, body, group, (label, known), (node, player, data))
+
+    def _loop(
+        self, body: list[ast.stmt], group: list[Any], names: tuple[str, str], facts: Any,
+        avoided: frozenset[int] = frozenset()
+    ) -> list[Code]:  # fmt: skip
+        """A group's loss, where what the avoided lines make is not known."""
+
+        def is_safe(statement: ast.stmt) -> bool:
+            return self.is_safe(statement) and statement.lineno not in avoided
+
+        (code,) = self._fragment(*names, *loss_statements(body, group, is_safe), *facts)
+        free = lines_without(body) - avoided
+        code.without = lambda line: self._loop(body, group, names, facts, avoided | {line})[0] if line in free else None
+        return [code]
 
     def _fragment(
         self, label: str, name: str, steps: list[ast.stmt], live: set[str], node: ast.ClassDef | None,
