@@ -31,6 +31,7 @@ from ptarmigan.handbook.identify.signature import (
     Reading,
     SeveralLosses,
     Stops,
+    listed,
     parameters_of,
     readings,
 )
@@ -183,7 +184,7 @@ def _check_guesses(one: Identity, way: Reading, code: Code, parameters: list[str
     """Raises LossError where a guess, and not the user's code, may be the cause of a fault."""
     is_unknown = way.chosen and one.name.startswith("unknown")
     if way.guessed and ("flat" in one.faults or is_unknown or (one.wrong and (code.inline or way.chosen))):
-        raise LossError(f"cannot tell which of {', '.join(parameters)} is D's output", "signature-unclear")
+        raise LossError(f"cannot tell which of {listed(parameters)} is D's output", "signature-unclear")
     if one.name.startswith("unknown") and "target-ignored" in one.faults:
         raise LossError("no loss of D's output and a target is known that has these values")
     if code.inline and "mixed-halves" in one.faults:

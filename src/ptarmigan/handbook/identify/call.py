@@ -334,7 +334,7 @@ class LossFunction:
         predicted = [name for name in plain if {"hat", "pred", "out", "output", "rec", "recon"} & {*words_of(name)}]
         if "fake" not in asked and "made" in asked:
             sides["made"] = "fake"
-        elif "fake" not in asked and (player == "g" or "real" in asked):
+        elif "fake" not in asked and plain and (player == "g" or "real" in asked):
             sides[""] = "fake"
         elif "fake" not in asked and len(plain) > 1:
             if len(predicted) != 1:

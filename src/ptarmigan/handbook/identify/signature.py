@@ -168,7 +168,7 @@ def _alike(fixed: dict[str, str]) -> list[str]:
         alike = [name for name in fixed if fixed[name] == role and role not in FIXED]
         if len(alike) > 1:
             if role not in ("real", "fake"):
-                text = f"{_listed(alike)} look like {role}; bind what is not D's output with functools.partial"
+                text = f"{listed(alike)} look like {role}; bind what is not D's output with functools.partial"
                 raise LossError(text, "signature-unclear")
             return alike
     return []
@@ -212,7 +212,7 @@ def _complete(
         ]
     if len(unclear) != len(free):
         raise LossError(
-            f"cannot tell what {_listed(unclear)} {'is' if len(unclear) == 1 else 'are'}; name the parameters real, "
+            f"cannot tell what {listed(unclear)} {'is' if len(unclear) == 1 else 'are'}; name the parameters real, "
             "fake, target, class_logits, labels, D, G or z, or bind the others with functools.partial",
             "signature-unclear",
         )
@@ -258,7 +258,7 @@ def line_in(function: Any, error: BaseException) -> int:
     return trace.tb_lineno if trace else 0
 
 
-def _listed(names: list[str]) -> str:
+def listed(names: list[str]) -> str:
     *most, last = map(repr, names)
     return f"{', '.join(most)} and {last}" if most else last
 
