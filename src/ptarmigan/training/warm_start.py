@@ -227,8 +227,10 @@ def in_colours(source: SourceModel, channels: int) -> dict[str, Tensor]:
             continue
         by_channel = tensors[key].movedim(dims[0], 0)  # [channels, ...]
         if key.startswith("D."):
-            matrix, _ = conversion(min(channels, 3), min(there, 3))  # D sees RGBA as RGB
-            converted = torch.tensordot(matrix.T, by_channel, 1)
+            matrix, _ = conversion(min(channels, 3), min(there, 3))  # D sees RGBA as RGB, and what it lies on
+            converted = torch.tensordot(matrix.T, by_channel[:3], 1)
+            if channels == 4:
+                converted = torch.cat([converted, torch.zeros_like(converted)])
         else:
             matrix, offset = conversion(there, channels)
             converted = torch.tensordot(matrix, by_channel, 1)
