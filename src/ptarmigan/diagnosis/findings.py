@@ -15,8 +15,8 @@ import numpy as np
 from ptarmigan.diagnosis.columns import SPIKE, WEAK, Log, Values
 
 # Limits of the statistics
-LARGE = 100.0
-JUMP = 0.12
+LARGE, LARGE_NORMED = 100.0, 1000.0  # the second for D's gradient with batch norm, which leaves its size free
+JUMP, CALM_JUMP = 0.12, 0.2  # the second where the learning rates are usual ones
 STRONG, WRONG = 0.07, 3.0
 BLIND, POOR = 0.97, 1.0
 POOR_IMAGES, POOR_UPDATES = 5000, 400  # before which a live score above POOR says nothing
@@ -112,10 +112,13 @@ def diverged(log: Log) -> Finding | None:
         return Finding("diverged", "warning", text, "none", "retry", remedy)
     if log.fields.get("loss") == "wasserstein" and not log.fields.get("gradient_penalty"):
         remedy = log.train("add the gradient penalty", "--gradient-penalty 10")
-    for name, what in (("d_adv", "D's loss"), ("d_grad", "D's gradient"), ("g_grad", "G's gradient")):
+    large_d = LARGE_NORMED if log.fields.get("d_norm") == "batch" else LARGE
+    for name, what, limit in (
+        ("d_adv", "D's loss", LARGE), ("d_grad", "D's gradient", large_d), ("g_grad", "G's gradient", LARGE)
+    ):  # fmt: skip
         values = log.recent(name)
-        if len(values) and (size := float(np.median(np.abs(values)))) > LARGE:
-            return Finding("diverged", "error", f"the size of {what} is {size:.3g}", f"above {LARGE:g}", name, remedy)
+        if len(values) and (size := float(np.median(np.abs(values)))) > limit:
+            return Finding("diverged", "error", f"the size of {what} is {size:.3g}", f"above {limit:g}", name, remedy)
     share = log.d_share()
     if share is not None and share > WRONG:
         text = f"D's loss is {share:.3g} times that of a D that cannot decide"
@@ -143,11 +146,14 @@ def d_too_strong(log: Log) -> Finding | None:
 def unstable(log: Log) -> Finding | None:
     """D's loss jumps up and down, as it does where a learning rate is too large for what bounds D."""
     jump = log.jump()
-    if jump is None or jump <= JUMP:
+    if jump is None:
+        return None
+    limit = JUMP if rates_apart(log) or max(log.fields["g_lr"], log.fields["d_lr"]) > 2 * USUAL_RATE else CALM_JUMP
+    if jump <= limit:
         return None
     return Finding(
         "unstable", "error", f"D's loss jumps up and down by {jump:.2g} of its value for a D that cannot decide",
-        f"above {JUMP:g}", "d_adv", log.train("lower the learning rates; add R1 and R2", calmer_rates(log)),
+        f"above {limit:g}", "d_adv", log.train("lower the learning rates; add R1 and R2", calmer_rates(log)),
     )  # fmt: skip
 
 
@@ -380,7 +386,7 @@ class Kind(NamedTuple):
 OF_SAMPLES = ("collapse", "class-ignored", "copies", "checkerboard", "colour-shift", "far-from-real", "no-progress")
 OF_GAME = ("d-too-strong", "d-too-weak", "g-gradient-vanishes")
 KINDS: dict[str, Kind] = {
-    "diverged": Kind(diverged, "the losses have diverged", (*OF_GAME, *OF_SAMPLES)),
+    "diverged": Kind(diverged, "the losses have diverged", ("unstable", *OF_GAME, *OF_SAMPLES)),
     "unstable": Kind(unstable, "D's loss jumps up and down", (*OF_GAME, *OF_SAMPLES)),
     "labels-random": Kind(labels_random, "the labels do not describe the images", ("class-ignored",)),
     "g-gradient-vanishes": Kind(g_gradient_vanishes, "G gets almost no gradient", ("d-too-strong", *OF_SAMPLES)),
