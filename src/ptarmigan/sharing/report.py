@@ -75,7 +75,9 @@ def facts(run: Path, record: Record, rows: Sequence[Row]) -> list[tuple[str, str
     if ticks := [row for row in rows if "clock" in row]:
         last = ticks[-1]
         done = "finished" if last.get("finished") else "not finished when this page was written"
-        out.append(("Training", f"{last['images_seen']:,} images seen in {duration(last['clock'])}, {done}"))
+        # the clock of a line is read before the snapshot that the line may have
+        until = " until the last snapshot began" if "findings" in last else ""
+        out.append(("Training", f"{last['images_seen']:,} images seen in {duration(last['clock'])}{until}, {done}"))
     if scores := [score for row in rows if (score := live_score(row))]:
         out.append(("Live score", scores[-1]))
     try:
