@@ -276,7 +276,8 @@ def test_other_colours_keep_the_function_of_g_and_d(network: str, there: int, he
     config = resolve({**SMALL, "network": network})
     model, run = (TrainState.create(config, ImageSpec(16, 16, channels, NAMES), CPU) for channels in (there, here))
     found = copy_weights(run, of_state(model))
-    assert (found["not_copied"], found["differing_fields"]) == ({}, {})
+    assert not {*found["not_copied"]} - {"D.body.ground.weight"}
+    assert found["differing_fields"] == {}
     z, labels = torch.randn(3, config.model.latent_dim), torch.arange(3)
 
     def converted(images: Tensor, of: int, to: int) -> Tensor:
@@ -291,7 +292,7 @@ def test_other_colours_keep_the_function_of_g_and_d(network: str, there: int, he
         assert torch.allclose(of_run, converted(of_model, there, here), atol=1e-4)
         images = torch.rand(3, min(here, 3), 16, 16) * 2 - 1
         as_model = converted(images, min(here, 3), min(there, 3))
-        of_run = run.D.body(with_ground(images, torch.rand(3, 3)) if here == 4 else images)
+        of_run = run.D.body(with_ground(images) if here == 4 else images)
         assert torch.allclose(model.D.body(with_ground(as_model) if there == 4 else as_model), of_run, atol=1e-5)
 
 

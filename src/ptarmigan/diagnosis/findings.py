@@ -125,8 +125,8 @@ def diverged(log: Log) -> Finding | None:
         return Finding("diverged", "error", text, f"above {WRONG:g}", "d_adv", remedy)
     if (spike := log.spike()) is not None and not log.recovered(spike):
         text = f"D's loss rose to {log.columns['d_adv'][spike]:.3g} at {log.at[spike]:,.0f} {log.unit}"
-        limit = f"above {SPIKE:g} times that of a D that cannot decide"
-        return Finding("diverged", "error", text, limit, "d_adv", remedy)
+        threshold = f"above {SPIKE:g} times that of a D that cannot decide"
+        return Finding("diverged", "error", text, threshold, "d_adv", remedy)
     return None
 
 
