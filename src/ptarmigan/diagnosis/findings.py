@@ -17,7 +17,7 @@ from ptarmigan.diagnosis.columns import SPIKE, WEAK, Log, Values
 # Limits of the statistics
 LARGE, LARGE_NORMED = 100.0, 1000.0  # the second for D's gradient with batch norm, which leaves its size free
 JUMP, CALM_JUMP = 0.12, 0.2  # the second where the learning rates are usual ones
-STRONG, WRONG = 0.07, 3.0
+STRONG, WRONG = 0.035, 3.0
 BLIND, POOR = 0.97, 1.0
 POOR_IMAGES, POOR_UPDATES = 5000, 400  # before which a live score above POOR says nothing
 SATURATED, VANISHED = 0.01, 1e-3
