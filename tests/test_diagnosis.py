@@ -55,12 +55,11 @@ PLANTED: list[tuple[str, dict[str, Any], dict[str, Any], dict[str, Any]]] = [
     ("diverged", {"d_adv": SPIKE, "select_kid": [0.1] * 9 + [0.2] * 11},
      {"d_adv": SPIKE, "select_kid": [0.1] * 9 + [0.2] * 10 + [0.09]}, {}),
     ("diverged", {"d_adv": SPIKE, "select_kid": [math.nan] * 12 + [1.0] * 8}, {"d_adv": SPIKE}, {}),
-    ("diverged", {"d_grad": 1010.0}, {"d_grad": 990.0}, {"d_norm": "batch", "r1": 0.0, "r2": 0.0}),
     ("unstable", {"d_adv": [1.0, 1.2] * 10}, {"d_adv": [1.0, 1.15] * 10}, {"d_lr": 2e-2}),
     ("unstable", {"d_adv": [0.1, 0.4] * 10}, {"d_adv": [0.1, 0.35] * 10}, {}),
     ("unstable", {"d_adv": [0.1, 0.4] * 10}, {"d_adv": [1.0] * 14 + [9.0] + [1.0] * 5}, {"d_lr": 2e-2}),
-    ("d-too-strong", {"d_adv": 0.06 * 2 * LN2}, {"d_adv": 0.08 * 2 * LN2}, {}),
-    ("d-too-strong", {"d_adv": 0.06 * LN2}, {"d_adv": 0.08 * LN2}, {"loss": "relativistic"}),
+    ("d-too-strong", {"d_adv": 0.03 * 2 * LN2}, {"d_adv": 0.04 * 2 * LN2}, {}),
+    ("d-too-strong", {"d_adv": 0.03 * LN2}, {"d_adv": 0.04 * LN2}, {"loss": "relativistic"}),
     ("d-too-strong", {"d_adv": 0.33}, {"d_adv": 0.5}, {"smoothing": 0.9, "loss": "non_saturating"}),
     ("d-too-weak", {"d_adv": 1.2 * 2 * LN2}, {"d_adv": 1.1 * 2 * LN2}, {}),
     ("g-gradient-vanishes", {"g_adv": -0.009}, {"g_adv": -0.011}, {"loss": "minimax"}),
@@ -148,6 +147,12 @@ def test_a_remedy_changes_the_rate_or_the_penalty_that_is_at_fault() -> None:
     assert remedy(strong, d_lr=2e-3, r1=0.2, r2=0.0).endswith("--d-lr 0.0005 --r1 0.8 --r2 0.2")
     assert remedy(strong, r1=(0.1, 2.0), r2=0.0, d_norm="batch").endswith("--r1 8 --r2 0.2 --d-norm none")
     assert remedy({"d_adv": 1.2 * 2 * LN2}, d_lr=1e-4, g_lr=2e-3).endswith("--d-lr 0.002")
+
+
+def test_batch_norm_leaves_the_size_of_ds_gradient_free() -> None:
+    assert findings(log({"d_grad": 990.0}, d_norm="batch")) == []
+    for size, norm in ((1010.0, "batch"), (110.0, "spectral")):
+        assert [finding.name for finding in findings(log({"d_grad": size}, d_norm=norm))] == ["diverged"]
 
 
 def test_a_rate_that_is_far_too_large_is_lowered_and_a_free_d_is_bound() -> None:

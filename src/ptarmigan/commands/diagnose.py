@@ -158,7 +158,7 @@ def paragraph(event: Event, log: Log) -> list[str]:
     finding = event.finding
     lines = [
         f"{span(event, log)}: {finding.name} ({finding.severity}): {KINDS[finding.name].verdict}",
-        f"  {finding.evidence}; the limit is {finding.threshold} ({finding.source})",
+        f"  {finding.evidence}; reported if {finding.threshold} ({finding.source})",
     ]
     lines += [
         f"  it explains {other.finding.name}, {span(other, log)}: {other.finding.evidence}" for other in event.explained

@@ -17,7 +17,7 @@ from ptarmigan.diagnosis.columns import SPIKE, WEAK, Log, Values
 # Limits of the statistics
 LARGE, LARGE_NORMED = 100.0, 1000.0  # the second for D's gradient with batch norm, which leaves its size free
 JUMP, CALM_JUMP = 0.12, 0.2  # the second where the learning rates are usual ones
-STRONG, WRONG = 0.07, 3.0
+STRONG, WRONG = 0.035, 3.0
 BLIND, POOR = 0.97, 1.0
 POOR_IMAGES, POOR_UPDATES = 5000, 400  # before which a live score above POOR says nothing
 SATURATED, VANISHED = 0.01, 1e-3
@@ -38,7 +38,7 @@ class Finding(NamedTuple):
     name: str
     severity: str  # error, warning or note
     evidence: str  # the statistic in words, with its value
-    threshold: str  # the limit that it is beyond
+    threshold: str  # the limit that it is beyond, as it stands behind "reported if"
     source: str  # the columns of the log that it is computed from
     remedy: str  # a command line, or in words where the log is not of a run of ptarmigan
 
@@ -106,10 +106,10 @@ def diverged(log: Log) -> Finding | None:
     )
     rollbacks = log.all("retry")
     if len(log.all("diverged")) or any(np.isinf(values).any() for values in log.columns.values()):
-        return Finding("diverged", "error", "a value was NaN or infinite", "none", "diverged", remedy)
+        return Finding("diverged", "error", "a value was NaN or infinite", "there is one", "diverged", remedy)
     if len(rollbacks):
         text = f"{rollbacks.max():.0f} rollbacks from a NaN or infinite value"
-        return Finding("diverged", "warning", text, "none", "retry", remedy)
+        return Finding("diverged", "warning", text, "there is one", "retry", remedy)
     if log.fields.get("loss") == "wasserstein" and not log.fields.get("gradient_penalty"):
         remedy = log.train("add the gradient penalty", "--gradient-penalty 10")
     large_d = LARGE_NORMED if log.fields.get("d_norm") == "batch" else LARGE
@@ -136,7 +136,7 @@ def d_too_strong(log: Log) -> Finding | None:
     if share is None or share >= STRONG:
         return None
     return Finding(
-        "d-too-strong", "error", f"D's loss is {max(share, 0):.2g} of its value for a D that cannot decide",
+        "d-too-strong", "error", f"D's loss is {max(share, 0):.2g} of the loss of a D that cannot decide",
         f"below {STRONG:g}", "d_adv", log.train(
             "lower D's learning rate; add R1 and R2, or a larger weight", weaker_d(log)
         ),
@@ -152,7 +152,7 @@ def unstable(log: Log) -> Finding | None:
     if jump <= limit:
         return None
     return Finding(
-        "unstable", "error", f"D's loss jumps up and down by {jump:.2g} of its value for a D that cannot decide",
+        "unstable", "error", f"D's loss jumps up and down by {jump:.2g} of the loss of a D that cannot decide",
         f"above {limit:g}", "d_adv", log.train("lower the learning rates; add R1 and R2", calmer_rates(log)),
     )  # fmt: skip
 
@@ -163,7 +163,7 @@ def d_too_weak(log: Log) -> Finding | None:
     share, scores = log.d_share(), poor_scores(log)
     if share is None or share > WRONG or not (share > WEAK or (share > BLIND and len(scores))):
         return None
-    evidence, limit = f"D's loss is {share:.3g} of its value for a D that cannot decide", f"above {WEAK:g}"
+    evidence, limit = f"D's loss is {share:.3g} of the loss of a D that cannot decide", f"above {WEAK:g}"
     if share <= WEAK:
         evidence += f", while the live score is {scores.min():.3g} or more"
         limit = f"above {BLIND:g} with a live score above {POOR:g}"
@@ -248,7 +248,7 @@ def collapse(log: Log) -> Finding | None:
         options = f"--loss relativistic --smoothing 1 {penalties(log)}"
     return Finding(
         "collapse", "error",
-        f"images of one class differ by {variety:.2g} of what real ones do"
+        f"two images of a class differ {variety:.2g} as much as two real ones do"
         + (", so the latent has almost no effect" if variety < SAME else ""),
         f"below {VARIETY:g}", "variety",
         log.train("use a relativistic loss with R1 and R2; a projection D in place of ACGAN's", options),
@@ -262,15 +262,15 @@ def labels_random(log: Log) -> Finding | None:
         return None
     return Finding(
         "labels-random", "error",
-        f"a classifier of real images is {known:.0%} of the way from chance to no errors; check that the folders or "
-        "labels are the classes that you mean",
+        f"a classifier of real images is {max(known, 0):.0%} of the way from chance to no errors; check that the "
+        "folders or labels are the classes that you mean",
         f"below {LABELLED:.0%}", "real_accuracy",
         log.train("mend the labels, or train without classes", "--conditioning none"),
     )  # fmt: skip
 
 
 def later(log: Log, updates: int = LATE_UPDATES) -> int:
-    """Updates of G after which its samples are judged by what they get late; as many more as its rate is smaller."""
+    """Updates of G before which its samples may only lack time; as many more as its learning rate is smaller."""
     return round(updates * max(1.0, USUAL_RATE / (log.fields.get("g_lr") or USUAL_RATE)))
 
 
@@ -297,8 +297,9 @@ def d_overfits(log: Log) -> Finding | None:
     if not len(gaps) or (gap := float(gaps.min())) <= GAP:
         return None
     return Finding(
-        "d-overfits", "warning", f"D puts new real images {gap:.0%} of the way to generated ones", f"above {GAP:.0%}",
-        "d_gap", log.train(
+        "d-overfits", "warning",
+        f"D's mean output for new real images is {gap:.0%} of the way from training images to generated ones",
+        f"above {GAP:.0%}", "d_gap", log.train(
             "augment the images that D sees; more images; an earlier checkpoint", more_augmentation(log, "diffaugment")
         ),
     )  # fmt: skip
@@ -324,9 +325,9 @@ def checkerboard(log: Log) -> Finding | None:
     strided = log.fields.get("network") == "dcgan" and log.fields.get("resampling") != "smooth"
     options = "--resampling smooth" if strided else lower(log, "d_lr")
     return Finding(
-        "checkerboard", "warning", f"generated images have {ratio:.3g} times the real power at the finest pattern",
-        f"above {SQUARES:g}", "nyquist",
-        log.train("double maps by a smooth filter, and blur them before they are halved", options),
+        "checkerboard", "warning",
+        f"generated images have {ratio:.3g} times as much of the finest pattern as real ones", f"above {SQUARES:g}",
+        "nyquist", log.train("double maps by a smooth filter, and blur them before they are halved", options),
     )  # fmt: skip
 
 
@@ -370,7 +371,7 @@ def no_progress(log: Log) -> Finding | None:
     best_of = shlex.quote(f"{log.run}/best")
     use = "stop, and use the best generator" if log.run is None else f"ptarmigan sample {best_of}"
     return Finding(
-        "no-progress", "note", evidence, f"a gain of {NOISE:g} standard errors", "select_kid, select_kid_error",
+        "no-progress", "note", evidence, f"the gain is below {NOISE:g} standard errors", "select_kid, select_kid_error",
         log.train(use, more_augmentation(log) if often else ""),
     )  # fmt: skip
 

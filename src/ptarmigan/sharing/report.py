@@ -133,7 +133,7 @@ def event_block(event: Event, end: float) -> str:
     return (
         f'<div class="event {finding.severity}"><h3>{text(finding.name)}: {text(KINDS[finding.name].verdict)}</h3>'
         f'<div class="track"><i style="left:min({left:.2f}%,100% - .4rem);width:{right - left:.2f}%"></i></div>'
-        f"<p>{finding.severity}, {when}: {text(finding.evidence)}; the limit is {text(finding.threshold)} "
+        f"<p>{finding.severity}, {when}: {text(finding.evidence)}; reported if {text(finding.threshold)} "
         f"({text(finding.source)}).{f' It explains {text(effects)}.' if effects else ''}</p>"
         f"<p>What to do: {remedy_html(finding.remedy)}</p></div>"
     )
