@@ -173,8 +173,7 @@ def _judged(code: Code, also: tuple[str, ...], kind: str | None, on: str | None,
         return _stopped(code, str(stop), "G" if player == "g" else "D", domain, judge)
     except LossError as error:
         if rest := code.without(error.line):
-            rest = replace(rest, name=name, fixed=code.fixed, settings=code.settings)
-            return _judged(rest, also, kind, on, part)
+            return _judged(replace(rest, name=name, fixed=code.fixed, settings=code.settings), also, kind, on, part)
         if not code.form:
             raise
         return judge(replace(code, form=""), domain)

@@ -67,8 +67,7 @@ class Trace:
         if any(isinstance(part, Tensor) and part.requires_grad for part in parts):
             return parts[0]  # a head on another network's output
         unknown = [part for part in parts if isinstance(part, Unknown)]
-        rows = next((part.facts.rows for part in unknown if part.facts.rows), ())
-        if rows:
+        if rows := next((part.facts.rows for part in unknown if part.facts.rows), ()):
             return torch.cat([self.answer([row]) for row in rows])
         if self.answers == 4 and len(unknown) == 2:  # real_scales, fake_scales, features, features = D(real, fake)
             halves = zip(unknown, ("real", "fake"), strict=True)
