@@ -254,9 +254,7 @@ class Attempt:
         """Save a snapshot -> seconds that it took."""
         job, state = self.job, self.state
         check_tensors(state, self.metrics)
-        score, found = save_snapshot(
-            job.run, state, self.record, job.dataset, live, self.metrics, job.display, milestone
-        )  # fmt: skip
+        score, found = save_snapshot(job, state, self.record, live, self.metrics, milestone)
         self.scores |= score
         if milestone and dist.rank() == 0:
             show_grid(job, state, self.metrics)

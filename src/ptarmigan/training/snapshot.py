@@ -13,11 +13,10 @@ from torch import Tensor
 
 from ptarmigan.config import Config
 from ptarmigan.core import dist, seeding
-from ptarmigan.core.console import Display
 from ptarmigan.core.log import Metrics, read_rows
 from ptarmigan.core.types import UserError
 from ptarmigan.data import SELECT, Dataset
-from ptarmigan.data.batches import ClassOrder, to_float
+from ptarmigan.data.batches import ClassOrder, on_white_for_d, to_float
 from ptarmigan.data.split import MIN_SELECT
 from ptarmigan.diagnosis.columns import Log
 from ptarmigan.diagnosis.findings import Finding, findings, verdict
@@ -33,6 +32,7 @@ from ptarmigan.networks.layers import recalibrate_batch_norm
 from ptarmigan.training import checkpoint
 from ptarmigan.training.budget import finished
 from ptarmigan.training.outputs import BEST, Failures, describe_failures, noted, write_outputs
+from ptarmigan.training.setup import Job
 
 STATISTICS_IMAGES = 2048  # generated images from which batch norm's statistics are computed
 MAX_SELECT = 1000  # images of the select part that are used
@@ -67,7 +67,7 @@ class LiveScore:
         in_train = dataset.indices()
         order = seeding.permute(0, "live train", 0, np.arange(len(in_train)), len(in_train))
         trained = in_train[order][: len(used)]
-        conditional = config.model.conditioning != "none"
+        conditional = config.model.conditional
         real = Reference(
             dataset.images[used], cached_features(extractor, dataset, used),
             dataset.labels[used] if conditional else np.zeros(len(used), np.int64),
@@ -98,19 +98,15 @@ def d_logits(state: TrainState, images: NDArray[np.uint8], labels: NDArray[np.in
     parts = zip(*(torch.split(torch.from_numpy(of), size) for of in (images, labels)), strict=True)
     with state.autocast():
         return torch.cat(
-            [state.D(to_float(x)[:, :3].to(state.device), y.to(state.device)).logits.float().cpu() for x, y in parts]
+            [
+                state.D(on_white_for_d(to_float(x)).to(state.device), y.to(state.device)).logits.float().cpu()
+                for x, y in parts
+            ]
         )
 
 
 def save_snapshot(
-    run: Path,
-    state: TrainState,
-    record: dict[str, Any],
-    dataset: Dataset,
-    live: LiveScore | None,
-    log: Metrics,
-    display: Display,
-    milestone: bool,
+    job: Job, state: TrainState, record: dict[str, Any], live: LiveScore | None, log: Metrics, milestone: bool
 ) -> tuple[dict[str, float], list[Finding]]:
     """Save the checkpoint, at a milestone with the live score in it, and then write what is made from it.
 
@@ -123,10 +119,11 @@ def save_snapshot(
     check_ranks_agree(state)
     if dist.rank() > 0:
         return {}, []
+    run, display = job.run, job.display
     with display.doing("computing the statistics of batch norm"):
-        settle_batch_norm(state, dataset)
+        settle_batch_norm(state, job.dataset)
     before = replace(state.progress)
-    scores, found = judge(run, state, dataset, live, log, display) if milestone else ({}, [])
+    scores, found = judge(job, state, live, log) if milestone else ({}, [])
     failed: Failures = {}
     unsaved: UserError | None = None
     try:
@@ -134,7 +131,7 @@ def save_snapshot(
             checkpoint.save(run, state, record)
     except UserError as error:
         failed["the checkpoint"] = unsaved = error
-    failed |= write_outputs(run, state, dataset, display)
+    failed |= write_outputs(run, state, job.dataset, display)
     if BEST in failed:
         state.progress.take_best(before)  # so that a later generator may become the best
     if unsaved is not None and (finished(state) or not milestone):
@@ -158,11 +155,10 @@ def check_ranks_agree(state: TrainState) -> None:
         )
 
 
-def judge(
-    run: Path, state: TrainState, dataset: Dataset, live: LiveScore | None, log: Metrics, display: Display
-) -> tuple[dict[str, float], list[Finding]]:
+def judge(job: Job, state: TrainState, live: LiveScore | None, log: Metrics) -> tuple[dict[str, float], list[Finding]]:
     """Score the generator and diagnose the run up to here, log both, and print the verdict."""
-    progress, row, scores, found = state.progress, dict[str, Any](), dict[str, float](), list[Finding]()
+    row, scores, found = dict[str, Any](), dict[str, float](), list[Finding]()
+    progress, display = state.progress, job.display
     progress.shown_at = state.images_seen
     if live is not None:
         with noted("the live score", display), display.doing(f"scoring {len(live.labels):,} images"):
@@ -171,10 +167,10 @@ def judge(
             row = {"select_kid": score.kid, "select_kid_error": score.error, **statistics}
             choose_best(progress, state.images_seen, score)
     with noted("the diagnosis", display):
-        judged = log_so_far(run, state, row, len(dataset.indices()))
+        judged = log_so_far(job.run, state, row, len(job.dataset.indices()))
         found = findings(judged)
         row["findings"] = [finding.name for finding in found]
-        more = f"; for what to do: ptarmigan diagnose {run}" if found else ""
+        more = f"; for what to do: ptarmigan diagnose {job.run}" if found else ""
         display.say(f"verdict at {state.images_seen:,} images: {verdict(judged, found)}{more}")
     log.write(state.images_seen, **row)
     return scores, found
