@@ -27,6 +27,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -54,7 +55,7 @@ FIELDS: dict[str, Any] = dict(width=16, latent_dim=32, batch=16, precision="fp32
 DATA: dict[str, dict[str, Any]] = {"fashion": {}, "shapes": dict(size="32", fit="pad")}
 UPDATES = 625  # of G in a run, unless its kind says more
 HALVES = ("even seeds", "odd seeds")  # the limits were set on the first
-MOST_LINES = 30  # of a log that are kept
+MOST_LINES = 60  # of a log that are kept
 NOISE = 3.0  # standard errors above its least live score, at which a run with a good recipe may end as healthy
 COLUMNS = ("attempt", "clock", "images_per_second", "end", "findings")  # of a log that are not kept
 BATCH_NORM = 256  # images for the statistics of batch norm, fewer than `train` uses, because it is done six times
@@ -215,9 +216,18 @@ def measure(data: str, path: Path | None, kind: str, seed: int) -> dict[str, Any
 
 
 def thinned(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """At most MOST_LINES lines of a log, besides those of its snapshots and rollbacks."""
-    every = -(-len(lines) // MOST_LINES)
-    return [line for at, line in enumerate(lines) if at % every == 0 or {"select_kid", "retry", "diverged"} & {*line}]
+    """At most MOST_LINES lines of a log, besides those of its snapshots and rollbacks.
+
+    The terms of each are means over it and the lines before it that are left out, as one tick would have had them.
+    """
+    every, kept, before = -(-len(lines) // MOST_LINES), list[dict[str, Any]](), list[dict[str, Any]]()
+    for at, line in enumerate(lines):
+        before.append(line)
+        if at % every == 0 or {"select_kid", "retry", "diverged"} & {*line}:
+            terms = {name for name in line if name.startswith(("d_", "g_")) and name != "d_gap"}
+            kept.append(line | {name: fmean([of[name] for of in before if name in of]) for name in terms})
+            before = []
+    return kept
 
 
 def done(path: Path = RESULTS) -> list[dict[str, Any]]:
