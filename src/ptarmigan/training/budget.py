@@ -99,6 +99,11 @@ def finished(state: TrainState) -> bool:
     return state.end is not None and state.images_seen >= state.end
 
 
+def owes_snapshot(state: TrainState) -> bool:
+    """Whether a snapshot is due here that a signal put off."""
+    return state.images_seen > 0 and state.progress.owed == state.images_seen
+
+
 def share_done(state: TrainState) -> float:
     """Share of the budget done: of its time, or of its images; 1 only at the end."""
     seconds, progress = parse_time(state.config.train.time), state.progress
