@@ -16,6 +16,7 @@ from ptarmigan.training.auto import (
     BLOCKS_FROM,
     CURVES,
     FEW_PER_CLASS,
+    FROZEN,
     GENTLE_FROM,
     LARGE_BATCH_FROM,
     SEEN_OFTEN,
@@ -35,8 +36,10 @@ SPEC = ImageSpec(28, 28, 1, tuple("0123456789"))
 NETWORK, LOSS, BATCH, AUGMENT = range(4)  # of the lines that say why
 
 
-def choice_of(images: float, device: str = "cpu", fewest: int = 5000, spec: ImageSpec = SPEC, **asked: Any) -> Choice:
-    choice = choose(resolve(asked), asked, Setting(spec, [fewest - 1, fewest + 1], device, images))
+def choice_of(
+    images: float, device: str = "cpu", fewest: int = 5000, spec: ImageSpec = SPEC, *, base: bool = False, **asked: Any
+) -> Choice:
+    choice = choose(resolve(asked), asked, Setting(spec, [fewest - 1, fewest + 1], device, images, base))
     assert len(choice.reasons) == 4
     return choice
 
@@ -100,6 +103,16 @@ def test_for_large_images_d_learns_more_slowly_in_small_batches_and_g_has_blocks
     assert asked_for(asked.reasons[BATCH]) == "d_lr"
     assert chosen(LARGE_BATCH_FROM, spec=large, network="r3gan")["resampling"] == "strided"
     assert chosen(LARGE_BATCH_FROM, spec=large, resampling="strided")["resampling"] == "strided"
+
+
+def test_from_the_base_the_first_stages_of_d_stay_as_they_are() -> None:
+    choice = choice_of(10, base=True)
+    assert choice.config.model.d_frozen == FROZEN
+    assert f"D's first {FROZEN} stages frozen" in choice.reasons[NETWORK]
+    assert asked_for(choice_of(10, base=True, d_frozen=1).reasons[NETWORK]) == "d_frozen"
+    for other in (choice_of(10), choice_of(10, base=True, d_frozen=0), choice_of(10, base=True, network="r3gan")):
+        assert other.config.model.d_frozen == 0
+        assert "frozen" not in other.reasons[NETWORK].removesuffix("d_frozen as given")
 
 
 def test_what_was_asked_for_stays_and_is_said() -> None:

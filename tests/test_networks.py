@@ -127,7 +127,7 @@ def test_modulation_scales_and_shifts_each_norm_of_a_stage_and_changes_nothing_a
 
 
 def test_what_belongs_to_dcgan_alone() -> None:
-    for key, value in (("g_blocks", 1), ("g_modulation", True), ("resampling", "smooth")):
+    for key, value in (("g_blocks", 1), ("g_modulation", True), ("resampling", "smooth"), ("d_frozen", 1)):
         with raises("options-conflict", key, "r3gan", "--network dcgan"):
             resolve({"network": "r3gan", key: value})
         assert getattr(resolve({"network": "r3gan"}).model, key) == getattr(Model(), key)

@@ -325,7 +325,8 @@ def test_auto_starts_from_the_base_for_large_images_unless_told_otherwise(
     run = train(shapes, out=tmp_path / "run", **fields)
     assert "warm start from base" in capsys.readouterr().out
     record = load_json(run / "config.json")
-    assert "network dcgan, width 4, smallest maps 3x3: as the model has it that the run starts from" in record["notes"]
+    why = "as the model has it that the run starts from"
+    assert f"network dcgan, width 4, D's first 2 stages frozen, smallest maps 3x3: {why}" in record["notes"]
     assert record["init"]["model"] == "base"
     assert "width" not in record["asked"]
     train(shapes, out=run, **{**fields, "images": "16"})  # goes on without --from
@@ -551,6 +552,26 @@ def test_one_class_starts_from_a_model_of_several(shapes: Path, base: Path, tmp_
     assert record["init"]["differing_fields"] == {}
 
 
+def test_frozen_stages_of_d_keep_the_models_weights_and_all_else_learns(
+    shapes: Path, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fields = {**SHAPELESS, "d_frozen": 1}
+    run = train(named(shapes, tmp_path, "blot", "new"), out=tmp_path / "run", init=base, **fields)
+    before, after = first(run)[0], last(run)
+    moved = {key for key, tensor in before.items() if not torch.equal(tensor, after[key])}
+    stayed = {key for key in before if key.startswith("D.")} - moved
+    assert stayed == {"D.body.stages.0.weight", "D.body.stages.0.bias"}
+    assert not {key for key in after if key.startswith("opt_d.body.stages.0.")}
+    step = replay(run, at=24)
+    assert "D.body.stages.1.weight" in step.weights
+    assert "D.body.stages.0.weight" not in step.weights
+    with monkeypatch.context() as patch:
+        at_step(patch, 3, interrupt)
+        with pytest.raises(Stopped):
+            train(named(shapes, tmp_path, "blot", "new"), out=tmp_path / "parts", init=base, **fields)
+    assert same(after, last(train(named(shapes, tmp_path, "blot", "new"), out=tmp_path / "parts", init=base, **fields)))
+
+
 # --- what is refused --------------------------------------------------------------------------------------------
 
 
@@ -568,6 +589,15 @@ def test_where_nothing_fits_a_hint_names_the_options_that_would_and_nothing_stay
     with raises("model-does-not-fit", base, "G.project.weight", hint) as raised:
         train(shapes, out=tmp_path / "run", init=base, **{**SMALL, **change})
     assert "\n" not in str(raised.value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_weights_that_d_does_not_start_with_cannot_be_frozen(shapes: Path, base: Path, tmp_path: Path) -> None:
+    for model in (None, base / "generator"):
+        with raises("options-conflict", "d_frozen", "--from"):
+            train(shapes, out=tmp_path / "run", init=model, **SMALL, d_frozen=1)
+    with raises("model-does-not-fit", "d_frozen: 3", base, "D.body.stages.2.weight", "smaller --d-frozen"):
+        train(shapes, out=tmp_path / "run", init=base, **{**SMALL, "least_side": 2}, d_frozen=3)
     assert not list(tmp_path.iterdir())
 
 

@@ -33,6 +33,7 @@ from ptarmigan.game.state import TrainState
 from ptarmigan.generator.generator import image_grid, save_png, to_uint8
 from ptarmigan.generator.header import load_run_record
 from ptarmigan.losses.custom import reopen
+from ptarmigan.networks.layers import learning
 from ptarmigan.training import checkpoint
 from ptarmigan.training.setup import train_batches
 
@@ -214,7 +215,7 @@ class Watch:
 
     def parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         for player, network in (("D", self.state.D), ("G", self.state.G)):
-            for name, parameter in network.named_parameters():
+            for name, parameter in learning(network).items():
                 yield f"{player}.{name}", parameter
 
     @contextmanager

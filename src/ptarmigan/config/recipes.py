@@ -33,7 +33,7 @@ RECIPES: dict[str, dict[str, Any]] = {
 
 
 # What recipe `auto` chooses from the data, the device and the budget (training/auto.py)
-CHOSEN = ("width", "g_blocks", "batch", "d_lr", "r1", "r2", "augment", "augment_p", "resampling")
+CHOSEN = ("width", "g_blocks", "batch", "d_lr", "r1", "r2", "augment", "augment_p", "resampling", "d_frozen")
 
 
 def default_in_words(key: str) -> str | None:

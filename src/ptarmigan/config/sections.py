@@ -115,13 +115,16 @@ class Model:
         "dcgan: how maps are doubled in G and halved in D: by strided convolutions alone, as in DCGAN's paper, or "
         "smooth, with a low-pass filter at each, which leaves no chessboard pattern in the images",
     )
+    d_frozen: int = option(
+        0, "dcgan: stages of D next to the image that keep the weights of --from, as in FreezeD; 0: all learn", 0, 8
+    )
     dropout: float = option(0.0, "fraction of D's activations that are set to 0 after each stage", 0, 0.95)
     weight_init: Literal["fan_in", "dcgan"] = option(
         "fan_in", "distribution of the initial weights: by each layer's fan-in, or N(0, 0.02) as in DCGAN's paper"
     )
 
 
-OF_DCGAN = ("g_blocks", "g_modulation", "resampling")  # fields of Model that the other families do not read
+OF_DCGAN = ("g_blocks", "g_modulation", "resampling", "d_frozen")  # fields of Model that the other families do not read
 
 
 @dataclass(frozen=True)

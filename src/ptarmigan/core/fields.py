@@ -45,6 +45,7 @@ class FieldsButLoss(DataFields, total=False):
     g_blocks: int
     g_modulation: bool
     resampling: Literal["strided", "smooth"]
+    d_frozen: int
     dropout: float
     weight_init: Literal["fan_in", "dcgan"]
     smoothing: float

@@ -21,7 +21,7 @@ from ptarmigan.losses.adversarial import Objective, objective
 from ptarmigan.losses.conditioning import ConditionalDiscriminator
 from ptarmigan.losses.custom import ADA_SCALARS, LossFile
 from ptarmigan.networks import build
-from ptarmigan.networks.layers import over_ranks
+from ptarmigan.networks.layers import learning, over_ranks
 
 
 @dataclass
@@ -62,7 +62,8 @@ class TrainState:
         names = [*(ADA_SCALARS if config.data.augment == "ada" else ()), *(loss_file.averages if loss_file else ())]
         return cls(
             config, spec, G, D, average,
-            adam(G.parameters(), train.g_lr, train.g_betas), adam(D.parameters(), train.d_lr, train.d_betas),
+            adam(learning(G).values(), train.g_lr, train.g_betas),
+            adam(learning(D).values(), train.d_lr, train.d_betas),
             loss_file.objective if loss_file else objective(config.loss), torch.zeros((), device=device), bf16,
             device_scalars={name: torch.zeros((), device=device) for name in names}, loss_file=loss_file,
         )  # fmt: skip
@@ -123,7 +124,7 @@ class TrainState:
         for prefix, module in (("G", self.G), ("D", self.D), ("ema", self.ema)):
             out |= {f"{prefix}.{name}": value for name, value in module.state_dict().items()}
         for prefix, optimizer, module in (("opt_g", self.opt_g, self.G), ("opt_d", self.opt_d, self.D)):
-            for name, parameter in module.named_parameters():
+            for name, parameter in learning(module).items():
                 out |= {f"{prefix}.{name}.{key}": value for key, value in optimizer.state[parameter].items()}
         return out
 
@@ -142,12 +143,12 @@ class TrainState:
         for prefix, module in (("G", self.G), ("D", self.D), ("ema", self.ema)):
             module.load_state_dict({n[len(prefix) + 1 :]: v for n, v in tensors.items() if n.startswith(f"{prefix}.")})
         for prefix, optimizer, module in (("opt_g", self.opt_g, self.G), ("opt_d", self.opt_d, self.D)):
-            moments: dict[str, dict[str, Tensor]] = {name: {} for name, _ in module.named_parameters()}
+            moments: dict[str, dict[str, Tensor]] = {name: {} for name in learning(module)}
             for full_name, value in tensors.items():
                 if full_name.startswith(f"{prefix}."):
                     name, _, key = full_name.removeprefix(f"{prefix}.").rpartition(".")
                     moments[name][key] = value
-            for name, parameter in module.named_parameters():
+            for name, parameter in learning(module).items():
                 optimizer.state[parameter] = {  # moments in the parameter's own memory format
                     key: torch.empty_like(parameter).copy_(value)
                     if value.shape == parameter.shape

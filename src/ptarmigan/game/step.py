@@ -20,7 +20,7 @@ from ptarmigan.game.draws import Draws
 from ptarmigan.game.micro_batch import Part, Terms, accumulate, slices, split
 from ptarmigan.game.state import TrainState
 from ptarmigan.losses.penalties import between, one_centred, squared_gradient_norm
-from ptarmigan.networks.layers import power_iteration
+from ptarmigan.networks.layers import learning, power_iteration
 
 
 def d_terms(state: TrainState, part: Part) -> Terms:
@@ -65,7 +65,7 @@ def d_step(state: TrainState, real: Batch, fake: Batch, draws: Draws) -> Terms:
     state.opt_d.zero_grad()
     with custom_gradients(state):
         parts = split(real, fake, draws, state.micro_batch)
-        means = accumulate(partial(d_terms, state), parts, list(state.D.parameters()))
+        means = accumulate(partial(d_terms, state), parts, list(learning(state.D).values()))
     return move_averages(state, update(state.D, state.opt_d, means, state.found_inf))
 
 
@@ -84,7 +84,7 @@ def backprop(state: TrainState, fake: Batch, gradient: Tensor, draws: Draws) -> 
     """Backpropagate the images' gradient to G's weights; with micro-batches each part is generated again for that."""
     for part in slices(len(gradient), state.micro_batch):
         images = fake.images if fake.images.requires_grad else generate(state, draws.z[part], fake.labels[part])
-        images.backward(gradient[part], inputs=list(state.G.parameters()))  # type: ignore[no-untyped-call]
+        images.backward(gradient[part], inputs=list(learning(state.G).values()))  # type: ignore[no-untyped-call]
 
 
 def generate(state: TrainState, z: Tensor, labels: Tensor) -> Tensor:
@@ -157,7 +157,7 @@ def update(network: nn.Module, optimizer: torch.optim.Optimizer, means: Terms, f
 
     A term or a gradient that is not finite sets `found_inf`, on the device, and no update is made from then on.
     """
-    gradients = cast("list[Tensor]", [parameter.grad for parameter in network.parameters()])
+    gradients = cast("list[Tensor]", [parameter.grad for parameter in learning(network).values()])
     terms = torch.stack(list(means.values()))
     dist.average_([*gradients, terms])
     norm = nn.utils.get_total_norm(gradients)

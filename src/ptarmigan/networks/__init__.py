@@ -56,4 +56,6 @@ def build(spec: ImageSpec, model: Model, seed: int) -> tuple[nn.Module, Conditio
             initialise(network, model.weight_init == "dcgan", of_class)
         if model.d_norm == "spectral":
             spectral_norm(discriminator)
+    for stage in body.stages[: model.d_frozen] if model.d_frozen else ():
+        stage.requires_grad_(False)
     return generator, discriminator

@@ -123,6 +123,11 @@ def has_batch_norm_statistics(generator: nn.Module) -> bool:
     return all(norm.num_batches_tracked for norm in batch_norms(generator))
 
 
+def learning(network: nn.Module) -> dict[str, nn.Parameter]:
+    """The parameters that training changes, by name: all that are not frozen."""
+    return {name: parameter for name, parameter in network.named_parameters() if parameter.requires_grad}
+
+
 def initialise(module: nn.Module, dcgan: bool, of_class: float) -> None:
     """Initialise class embeddings as N(0, `of_class`) and leave the rest to PyTorch's fan-in rule, or follow DCGAN.
 

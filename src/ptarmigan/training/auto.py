@@ -22,6 +22,7 @@ SEEN_OFTEN = 50  # epochs; from here a small data set needs stronger penalties; 
 GENTLE_FROM = 150  # epochs; from here gentle augmentation is worth its time on a CPU; measured at 100, 150 and 225
 GENTLE_LARGE = 50  # epochs, the same for large images; measured at 36 and 79 at 64x64
 SMALLER = 64  # pixels of the short side that is advised where a budget is too short for larger images
+FROZEN = 2  # stages of D that keep the base model's weights; measured at 64x64
 LARGE_PIXELS = 32 * 32  # above: a lower rate for D, batches of 32, blocks in G, smooth; measured at 48x64 and 64x64
 
 
@@ -54,6 +55,7 @@ class Setting:
     counts: Collection[int]  # training images of each class
     device: str  # cpu, cuda or mps
     images: float  # an estimate of the images that the budget will see
+    from_base: bool = False  # whether G and D start from the base model
 
     @property
     def large(self) -> bool:
@@ -118,6 +120,8 @@ def decide(config: Config, given: Collection[str], setting: Setting) -> dict[str
     if large:
         fields["d_lr"] = 1e-3
         fields["resampling"] = "smooth" if config.model.network == "dcgan" else config.model.resampling
+    if setting.from_base and config.model.network == "dcgan":
+        fields["d_frozen"] = FROZEN
     return fields
 
 
@@ -142,14 +146,15 @@ def reasons(config: Config, given: Collection[str], of_model: Collection[str], s
     model, loss, train, data = config.model, config.loss, config.train, config.data
     height, width = sides(setting.spec, model)[-1]
     smooth = ", smooth resampling" if model.resampling == "smooth" else ""
+    frozen = f", D's first {model.d_frozen} stages frozen" if model.d_frozen else ""
     blocks = ", no blocks in G" if model.network == "dcgan" and not model.g_blocks else ""
     penalties = " and ".join(f"{name} {value}" for name, value in (("R1", loss.r1), ("R2", loss.r2)) if value)
     share = f", a share of {data.augment_p}" if data.augment_p != 1 else ""
     return [
         line(
-            f"network {model.network}, width {model.width}{blocks}{smooth}, smallest maps {height}x{width}",
+            f"network {model.network}, width {model.width}{blocks}{smooth}{frozen}, smallest maps {height}x{width}",
             why_width(model.width, setting) + (f"; blocks pay off from {BLOCKS_FROM:,} images seen" if blocks else ""),
-            "network", "width", "g_blocks", "least_side", "resampling",
+            "network", "width", "g_blocks", "least_side", "resampling", "d_frozen",
         ),
         line(
             f"loss {loss.loss}, penalties {penalties or 'none'}, conditioning {model.conditioning}",

@@ -19,6 +19,7 @@ from ptarmigan.game.progress import Progress
 from ptarmigan.game.state import TrainState
 from ptarmigan.generator.header import checkpoints as checkpoints
 from ptarmigan.generator.header import header_of
+from ptarmigan.networks.layers import learning
 
 
 class Checkpoint(NamedTuple):
@@ -50,7 +51,7 @@ def save(run: Path, state: TrainState, record: dict[str, Any]) -> Path:
 
 def size(state: TrainState) -> int:
     """Bytes of a checkpoint: the state's tensors, with both of Adam's moments, which exist from the first step on."""
-    moments = sum(2 * parameter.nbytes for network in (state.G, state.D) for parameter in network.parameters())
+    moments = sum(2 * value.nbytes for network in (state.G, state.D) for value in learning(network).values())
     others = (value.nbytes for name, value in state.tensors().items() if not name.startswith("opt_"))
     return moments + sum(others)
 
@@ -78,7 +79,7 @@ def restore(state: TrainState, found: Checkpoint) -> None:
         name: (value.shape, value.dtype) for name, value in state.tensors().items() if not name.startswith("opt_")
     }
     for prefix, module in (("opt_g", state.G), ("opt_d", state.D)) if seen else ():
-        for name, value in module.named_parameters():
+        for name, value in learning(module).items():
             kinds = dict.fromkeys(("exp_avg", "exp_avg_sq"), (value.shape, value.dtype))
             kinds["step"] = torch.Size(), torch.float32
             expected |= {f"{prefix}.{name}.{key}": kind for key, kind in kinds.items()}

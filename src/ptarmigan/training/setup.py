@@ -98,6 +98,12 @@ def open_job(
     if init is None and dist.on_first(lambda: starts_from_base(existing, config, given, spec, device.type)):
         warm_start = WarmStart.find(BASE, existing, asked)
         config = with_fields(config, warm_start.record["shape"])
+    if config.model.d_frozen and not (warm_start and warm_start.record["has_discriminator"]):
+        raise UserError(
+            f"d_frozen: {config.model.d_frozen} keeps weights that D starts with, and without --from a run they are "
+            "random; leave it out, or name a run",
+            "options-conflict",
+        )
     config = fit_to_data(config, dataset)
     source = str(dataset.source.root) if isinstance(data, Dataset) else str(data or "embedded")
     source = url_of(source) or source

@@ -49,10 +49,15 @@ def apply_auto(job: Job) -> tuple[Job, Choice | None]:
     dataset = job.dataset
     labels = torch.from_numpy(dataset.labels[dataset.indices()])
     counts = torch.bincount(labels, minlength=dataset.spec.classes).tolist()
-    setting = Setting(dataset.spec, counts, job.device.type, images_in_budget(job))
+    setting = Setting(dataset.spec, counts, job.device.type, images_in_budget(job), is_base(job))
     given = given_fields(job.asked)
     choice = choose(job.config, given, setting, job.given - given)
     return replace(job, config=choice.config), choice
+
+
+def is_base(job: Job) -> bool:
+    """Whether the run starts from the base model."""
+    return job.init is not None and job.init["model"] == str(BASE)
 
 
 def images_in_budget(job: Job) -> float:
@@ -91,7 +96,7 @@ def start_run(job: Job, batches: Batches, choice: Choice | None) -> tuple[TrainS
     reasons = choice.reasons if choice else []
     record["notes"] = existing.get("notes", []) if existing else [*job.notes, *reasons, *warm]
     dist.on_first(lambda: save_start(job, state, record, started_warm))
-    for line in warm[:1] if job.init and job.init["model"] == str(BASE) else warm:
+    for line in warm[:1] if is_base(job) else warm:
         job.display.say(line)
     describe(job.run, state, choice, seconds, found is not None, job.display.say)
     if seconds is not None:

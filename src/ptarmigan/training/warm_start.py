@@ -165,6 +165,7 @@ def copy_weights(state: TrainState, source: SourceModel) -> dict[str, Any]:
     not_copied = {key: results[key][1] for key in sizes if results[key][1]}
     differing = differing_fields(state, source)
     check_fit([key for key in sizes if key not in dims and tensors[key].ndim > 1], not_copied, differing, source)
+    check_frozen(state, not_copied, source)
     for _ in range(FIRST_POWER_ITERATIONS):
         power_iteration(state.D)  # u was computed from the weights before the copy
     return {
@@ -191,6 +192,18 @@ def check_fit(
     reasons = list_reasons({key: not_copied[key] for key in kernels})
     text = f"from: no weight of {source.path} fits this network: {reasons}{hint}"
     raise UserError(text, "model-does-not-fit")
+
+
+def check_frozen(state: TrainState, not_copied: Mapping[str, str], source: SourceModel) -> None:
+    """Raise UserError if a frozen tensor of D was not copied, so that it would stay as it was drawn."""
+    drawn = {
+        f"D.{name}": not_copied[f"D.{name}"]
+        for name, parameter in state.D.named_parameters()
+        if not parameter.requires_grad and f"D.{name}" in not_copied
+    }
+    if drawn:
+        text = f"d_frozen: {state.config.model.d_frozen} keeps weights of {source.path} that do not fit this network"
+        raise UserError(f"{text}: {list_reasons(drawn)}; use a smaller --d-frozen, or 0", "model-does-not-fit")
 
 
 def counterpart(key: str, deeper: int) -> str:
