@@ -641,6 +641,15 @@ def test_transparent_images_are_padded_so_that_nothing_is_cut_off(tmp_path: Path
     assert "cropped" in notices_of(tmp_path / "cropped", images, Data(fit="crop"))[1]
 
 
+def test_the_crop_stays_within_images_of_every_size() -> None:
+    for height, width in ((19, 24), (28, 28), (64, 84)):
+        target = TargetShape(height, width, 1, "crop")
+        for side in range(16, 120):
+            for other in (side, side + 8, 2 * side):
+                image = Image.new("L", (other, side), 7)
+                assert (module.to_shape(image, target) == 7).all()
+
+
 def test_what_the_crop_cuts_is_said(tmp_path: Path) -> None:
     wide, square = np.zeros((48, 96), np.uint8), np.zeros((48, 48), np.uint8)
     assert notices_of(tmp_path / "wide", [wide] * 9) == []

@@ -377,7 +377,8 @@ def _stretch(image: Image.Image, shape: TargetShape) -> Image.Image:
 def _crop(image: Image.Image, shape: TargetShape) -> Image.Image:
     """The largest centred crop with the aspect ratio of the shape."""
     scale = min(image.width / shape.width, image.height / shape.height)
-    width, height = scale * shape.width, scale * shape.height
+    # The product may be above the image's side by rounding, and Pillow refuses a box beyond the image
+    width, height = min(scale * shape.width, image.width), min(scale * shape.height, image.height)
     left, top = (image.width - width) / 2, (image.height - height) / 2
     if scale == 1:
         left, top = int(left), int(top)  # whole pixels, so nothing is blurred
