@@ -39,6 +39,7 @@ from ptarmigan.config.values import parse_time
 from ptarmigan.core.types import ImageSpec
 from ptarmigan.data import Dataset, open_dataset
 from ptarmigan.data.batches import Batches
+from ptarmigan.game.optim import update_ema
 from ptarmigan.generator.generator import TrainedGenerator, image_grid, save_png, to_uint8
 from ptarmigan.networks import build, without_weights
 from quality import append, is_done, provenance
@@ -142,6 +143,17 @@ def matching_width(spec: ImageSpec, patch: int) -> int:
 # --- training and sampling --------------------------------------------------------------------------------------
 
 
+def flow_loss(network: UNet, images: Tensor, labels: Tensor) -> Tensor:
+    """The squared error of the velocity from noise to images [N, C, H, W], at a random time of each."""
+    t = torch.sigmoid(torch.randn(len(images), device=images.device))  # most errors are made in the middle
+    noise = torch.randn_like(images)
+    hidden = torch.where(
+        torch.rand(len(images), device=images.device) < DROPPED, network.classes.num_embeddings - 1, labels
+    )
+    velocity = network(noise + t[:, None, None, None] * (images - noise), t, hidden)
+    return F.mse_loss(velocity.float(), images - noise)
+
+
 def fit(dataset: Dataset, settings: argparse.Namespace, device: torch.device) -> tuple[UNet, dict[str, Any]]:
     """Train for `settings.time`; returns the moving average of the network, and what was seen."""
     torch.manual_seed(settings.seed)
@@ -160,13 +172,8 @@ def fit(dataset: Dataset, settings: argparse.Namespace, device: torch.device) ->
         while (done := (time.monotonic() - begun) / budget) < 1:
             batch = batches.load(seen)
             images, labels = batch.images, batch.labels.to(device)
-            t = torch.sigmoid(torch.randn(len(images), device=device))  # most errors are made in the middle
-            noise = torch.randn_like(images)
-            at = t[:, None, None, None]
-            hidden = torch.where(torch.rand(len(images), device=device) < DROPPED, spec.classes, labels)
             with bf16:
-                velocity = network(noise + at * (images - noise), t, hidden)
-            loss = F.mse_loss(velocity.float(), images - noise)
+                loss = flow_loss(network, images, labels)
             adam.zero_grad()
             loss.backward()
             nn.utils.clip_grad_norm_(network.parameters(), 1.0)
@@ -175,10 +182,7 @@ def fit(dataset: Dataset, settings: argparse.Namespace, device: torch.device) ->
                 group["lr"] = rate
             adam.step()
             seen += len(images)
-            with torch.no_grad():
-                share = 0.5 ** (len(images) / (HALF_LIFE * seen))
-                for mean, value in zip(average.parameters(), network.parameters(), strict=True):
-                    mean.lerp_(value, 1 - share)
+            update_ema(average, network, 0.5 ** (len(images) / (HALF_LIFE * seen)))
             losses.append(loss.detach())
             if time.monotonic() - told > 5:
                 told, recent = time.monotonic(), torch.stack(losses[-100:]).mean()
@@ -274,7 +278,7 @@ def judged(sample: Sampler, dataset: Dataset, size: str | None, out: Path) -> di
     }
 
 
-def main() -> None:
+def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", help="flow, or a recipe of `ptarmigan train`")
     parser.add_argument("data", help="what `ptarmigan train` takes, or embedded")
@@ -291,7 +295,11 @@ def main() -> None:
     parser.add_argument("--steps", nargs="+", type=int, default=[8, 16, 32, 64])
     parser.add_argument("--guidance", nargs="+", type=float, default=[1.0, 1.5, 2.5])
     parser.add_argument("--results", type=Path, default=HERE / "results" / "flow.jsonl")
-    settings = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> None:
+    settings = arguments()
     of_model = ("lr", "batch", "width", "patch", "bf16") if settings.model == "flow" else ()
     row = {key: getattr(settings, key) for key in ("model", "data", "time", "size", "seed", "flip", *of_model)}
     row |= {"data": Path(settings.data).stem, "threads": torch.get_num_threads()}

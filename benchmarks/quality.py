@@ -23,12 +23,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from judge import CLASSES, DATA, PER_CLASS, SAMPLES, Images, Judge, Labelled, Labels, read_idx
 from ptarmigan import load, train
 from ptarmigan.config import resolve
 from ptarmigan.core.log import read_log
 from ptarmigan.evaluation import metrics
+from ptarmigan.generator.generator import TrainedGenerator
 
 HERE = Path(__file__).parent
 RUNS = HERE.parent / "runs"
@@ -55,41 +57,53 @@ def main() -> None:
         return
     judge = Judge.load(data=DATA)
     images, labels = read_idx(DATA, "train")
-    chosen = np.arange(len(labels))
-    if tune:
-        chosen = chosen[:TUNING]
-    if small:
-        chosen = np.sort(np.concatenate([chosen[labels[chosen] == c][:SMALL] for c in range(len(CLASSES))]))
-    data: Path = DATA
-    if tune or small:
-        data = RUNS / f"fashion-{len(chosen)}.npz"
-        data.parent.mkdir(exist_ok=True)
-        if not data.exists():
-            np.savez(data, arr_0=images[chosen], arr_1=labels[chosen].astype(np.int64))
-    reference = (images[TUNING:], labels[TUNING:]) if tune else None
-
+    chosen = training_images(labels, tune, small)
+    data = saved(images[chosen], labels[chosen]) if tune or small else DATA
     parts = [name for name, used in (("tune", tune), ("small", small)) if used] or ["full"]
     name = "-".join([*parts, recipe, *(f"{key}={value}" for key, value in given.items())])
     begun = time.time()
     run = train(data, recipe=recipe, out=RUNS / name, split="none", **given)
     wall = time.time() - begun
-    generator = load(run)
-    conditional = generator.config.model.conditioning != "none"
-    made, asked = generator.sample(n=PER_CLASS if conditional else SAMPLES, seed=1)
-    score = judge.score(made, asked if conditional else np.arange(SAMPLES) % len(CLASSES), reference)
-    if not conditional:
-        score = {key: value for key, value in score.items() if "frechet" in key}
-    if small:
-        score |= copies(judge, (images[chosen], labels[chosen]), made, asked)
+    reference = (images[TUNING:], labels[TUNING:]) if tune else None
+    score = judged(judge, load(run), reference, (images[chosen], labels[chosen]) if small else None)
     last = [row for row in read_log(run / "metrics.jsonl") if "clock" in row][-1]
     line = {
-        "row": row, "images_seen": generator.images_seen, "clock": round(last["clock"], 1), "wall": round(wall, 1),
+        "row": row, "images_seen": load(run).images_seen, "clock": round(last["clock"], 1), "wall": round(wall, 1),
         "score": score,
         "precision": json.loads((run / "config.json").read_text())["precision"],
         **provenance(),
     }  # fmt: skip
     append(line, arguments.results)
     print(json.dumps(line))
+
+
+def training_images(labels: Labels, tune: bool, small: bool) -> NDArray[np.int64]:
+    """The indices of the images of the train part that a run learns from."""
+    chosen = np.arange(TUNING if tune else len(labels))
+    if small:
+        chosen = np.sort(np.concatenate([chosen[labels[chosen] == c][:SMALL] for c in range(len(CLASSES))]))
+    return chosen
+
+
+def saved(images: Images, labels: Labels) -> Path:
+    """An .npz of these images, which are written once."""
+    data = RUNS / f"fashion-{len(images)}.npz"
+    data.parent.mkdir(exist_ok=True)
+    if not data.exists():
+        np.savez(data, arr_0=images, arr_1=labels.astype(np.int64))
+    return data
+
+
+def judged(
+    judge: Judge, generator: TrainedGenerator, reference: Labelled | None, learnt: Labelled | None
+) -> dict[str, Any]:
+    """The scores of samples; of an unconditional generator the distances alone.  learnt: look for copies of these."""
+    conditional = generator.config.model.conditional
+    made, asked = generator.sample(n=PER_CLASS if conditional else SAMPLES, seed=1)
+    score = judge.score(made, asked if conditional else np.arange(SAMPLES) % len(CLASSES), reference)
+    if not conditional:
+        score = {key: value for key, value in score.items() if "frechet" in key}
+    return score | (copies(judge, learnt, made, asked) if learnt else {})
 
 
 def config_fields(flags: list[str], recipe: str | None = None) -> dict[str, str | bool]:

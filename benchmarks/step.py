@@ -55,6 +55,20 @@ def main() -> None:
         for name in steps if turn % 2 else reversed(steps):
             seconds[name].append(timed(steps[name]))
     taken = {name: each[2:] for name, each in seconds.items()}
+    print_rates(taken, kind)
+    print("images/s of loading alone and of the step")
+    for recipe, size, channels in (("dcgan", 64, 3), ("auto", 28, 1)):
+        step, batches, kind = shipped(recipe, size, channels)
+        trained = BATCH / statistics.median(timed(step) for _ in range(rounds))
+        loaded = BATCH / statistics.median(timed(partial(batches.load, i * BATCH)) for i in range(50))
+        print(
+            f"  {recipe:<6} {size}x{size}x{channels}  loading {loaded:9,.0f}  step {trained:8,.1f} ({kind})  "
+            f"ratio {loaded / trained:6.0f}"
+        )
+
+
+def print_rates(taken: dict[str, list[float]], kind: str) -> None:
+    """The images/s of each step, and the ratios of ours to the textbook's."""
     print(f"DCGAN step, 64x64 RGB, 64 channels, batch {BATCH}; the probe picks {kind}")
     print(f"{torch.get_num_threads()} threads, torch {torch.__version__}")
     for name, each in taken.items():
@@ -66,16 +80,6 @@ def main() -> None:
         print(
             f"  ratio {ours_in}/{book_in}  {medians:5.2f} of medians; by round, quartiles "
             f"{' '.join(f'{q:.2f}' for q in ratios)}"
-        )
-
-    print("images/s of loading alone and of the step")
-    for recipe, size, channels in (("dcgan", 64, 3), ("auto", 28, 1)):
-        step, batches, kind = shipped(recipe, size, channels)
-        trained = BATCH / statistics.median(timed(step) for _ in range(rounds))
-        loaded = BATCH / statistics.median(timed(partial(batches.load, i * BATCH)) for i in range(50))
-        print(
-            f"  {recipe:<6} {size}x{size}x{channels}  loading {loaded:9,.0f}  step {trained:8,.1f} ({kind})  "
-            f"ratio {loaded / trained:6.0f}"
         )
 
 

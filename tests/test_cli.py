@@ -77,6 +77,8 @@ BAD: dict[str, tuple[list[str], str | None, str]] = {  # arguments; code, or Non
     "number": (["train", "{data}", "--batch", "many"], "value-invalid", "batch"),
     "loss": (["train", "{data}", "--loss", "hinj"], "unknown-name", "'hinge'"),
     "recipe": (["train", "{data}", "--recipe", "acgam"], "unknown-name", "'acgan'"),
+    "argument missing": (["sample"], "usage", "MODEL is missing"),
+    "option missing": (["replay", "{tmp}"], "usage", "--at VALUE"),
     "time": (["train", "{data}", "--time", "soon"], "value-invalid", "1h30m"),
     "two budgets": (["train", "{data}", "--time", "1m", "--images", "2k"], "options-conflict", "2k"),
     "config missing": (["train", "{data}", "--config", "{tmp}/no.yaml"], None, "no.yaml"),
@@ -116,6 +118,21 @@ def test_bad_input_is_one_line_and_status_2(
     assert fact.format(tmp=tmp_path, data=shapes) in err
     assert "Traceback" not in out + err
     assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("command", "usage"),
+    [
+        ("score", "ptarmigan score MODEL [DATA] [OPTIONS]"),
+        ("explore", "ptarmigan explore [RUNS...] [OPTIONS]"),
+        ("interpolate", "ptarmigan interpolate MODEL --from IMAGE --to IMAGE [OPTIONS]"),
+        ("losses identify", "ptarmigan losses identify [LOSSES...] [OPTIONS]"),
+    ],
+)
+def test_the_first_line_of_a_help_page_names_the_arguments(
+    command: str, usage: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert usage in call(monkeypatch, capsys, *command.split(), "--help")[1].splitlines()[0]
 
 
 def test_a_yaml_file_sets_fields_flags_count_above_it_and_a_wrong_key_gets_a_suggestion(

@@ -214,9 +214,20 @@ def test_what_is_left_out_of_a_linear_classifier_is_as_if_it_had_not_been_there(
     inputs = whole._inputs(sample.features)
     weights = torch.full((60, 1), 1 / 60, dtype=torch.float64)[rest]  # 20 of each of 3 classes
     target = torch.eye(3, dtype=torch.float64)[labels_of(sample)]
-    normal = inputs[rest].T @ (weights * inputs[rest]) + torch.eye(inputs.shape[1], dtype=torch.float64)
+    penalty = torch.eye(inputs.shape[1], dtype=torch.float64)
+    penalty[-1, -1] = 0  # of the intercept
+    normal = inputs[rest].T @ (weights * inputs[rest]) + penalty
     expected = inputs[7] @ torch.linalg.solve(normal, inputs[rest].T @ (weights * target[rest]))
     assert torch.allclose(whole.left_out[7], expected)
+
+
+def test_a_linear_classifier_of_few_samples_does_not_know_a_class_that_they_do_not_show() -> None:
+    right = []
+    for seed in range(4):
+        labels = np.random.default_rng(seed).permutation(np.arange(50) % 10)
+        features = torch.randn(50, 400, generator=torch.Generator().manual_seed(seed))
+        right.append(LinearClassifier(features, labels, 10).left_out.argmax(1).numpy() == labels)
+    assert np.mean(right) < 0.15
 
 
 def test_accuracy_varies_by_the_set_and_not_by_the_class() -> None:

@@ -28,7 +28,8 @@ from ptarmigan.generator.generator import TrainedGenerator
 from ptarmigan.generator.points import save_rows
 from ptarmigan.networks import build
 from ptarmigan.networks.layers import BatchNorm
-from ptarmigan.sharing.page import asset, page
+from ptarmigan.sharing.markup import asset
+from ptarmigan.sharing.page import page
 from support import call, raises
 
 NODE, CHROMIUM = shutil.which("node"), shutil.which("chromium")
@@ -79,7 +80,7 @@ def embedded(text: str, name: str) -> str:
 
 def in_node(code: str, *given: object) -> Any:
     """What an expression of latents.js and network.js gives; `given` is its list of values."""
-    program = f"{asset('latents.js')}\n{asset('network.js')}\nconst given = {json.dumps(given)};\n"
+    program = f"{asset('page/latents.js')}\n{asset('page/network.js')}\nconst given = {json.dumps(given)};\n"
     assert NODE
     done = subprocess.run(
         [NODE, "-"], input=f"{program}console.log(JSON.stringify({code}));", capture_output=True, text=True, check=True,

@@ -71,18 +71,6 @@ def test_a_search_ends_when_its_time_is_over(tmp_path: Path) -> None:
     assert np.isfinite(found.pixels).all()
 
 
-def test_transparent_pixels_match_whatever_their_colour() -> None:
-    images = torch.rand(2, 4, 8, 8) * 2 - 1
-    images[:, 3] = -1
-    shown = inversion.visible(images)
-    assert (shown[:, :3] == 1).all()
-    assert torch.equal(inversion.visible(images[:, :3]), images[:, :3])
-    images[:, 3] = 1
-    torch.testing.assert_close(inversion.visible(images), images)
-    grey = inversion.visible(torch.tensor([-1.0, -1, -1, 0])[None, :, None, None])
-    assert grey.flatten().tolist() == [0, 0, 0, 0]  # black, half transparent, on white
-
-
 def test_latents_stay_among_those_that_sample_could_draw() -> None:
     z = torch.tensor([[30.0, 40.0], [3.0, 0.0]])
     uniform = z.clone()

@@ -16,7 +16,7 @@ from ptarmigan.config.recipes import RECIPES
 from ptarmigan.config.sections import LOSSES
 from ptarmigan.handbook.entries import explain
 from ptarmigan.handbook.figures import (
-    CLASS_TERMS,
+    CLASS_PLAYERS,
     CLASSES,
     COLOURS,
     DARK,
@@ -106,7 +106,7 @@ def test_saturation_is_in_the_picture() -> None:
 
 
 def test_what_can_be_plotted() -> None:
-    assert set(NAMES) == {*LOSSES, "smoothing", *CLASS_TERMS, *RECIPES}
+    assert set(NAMES) == {*LOSSES, "smoothing", *CLASS_PLAYERS, *RECIPES}
     assert [row.title.split(",")[0] for row in rows("acgan")] == ["non_saturating", "auxiliary_classifier"]
     assert [row.title for row in rows("dcgan")] == ["non_saturating"]
     for recipe in RECIPES:

@@ -33,7 +33,7 @@ ELSEWHERE = {
     "draw_layouts": "test_data_layouts.py",
 }
 SLOW = pytest.mark.slow
-LIBRARIES = {"textbook"}  # of step.py
+LIBRARIES = {"textbook", "mutations", "equivalent"}  # of step.py, and of mutate.py
 PER_CLASS = 13  # of the test images, and of what the judge scores
 
 Run = Callable[..., str]
@@ -317,7 +317,7 @@ def test_mutate_kills_two_mutants() -> None:
     done = subprocess.run(
         [sys.executable, "-c", code, "losses.penalties"], cwd=ROOT / "tools", capture_output=True, text=True
     )
-    assert "killed 2/2" in done.stdout, done.stdout + done.stderr
+    assert "losses.penalties: 2/2 killed" in done.stdout, done.stdout + done.stderr
 
 
 # --- studies ----------------------------------------------------------------------------------------------

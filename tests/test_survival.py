@@ -173,6 +173,15 @@ def test_two_threads_do_not_print_at_once() -> None:
     assert stream.file.getvalue().splitlines() == ["a picture", "a line"]
 
 
+@pytest.mark.parametrize(("rate", "shown"), [(0.31, "0.3/s"), (9.5, "9.5/s"), (23.4, "23/s"), (2345.6, "2,346/s")])
+def test_the_speed_of_large_images_is_not_shown_as_0(rate: float, shown: str) -> None:
+    stream = Terminal()
+    stream.file = printed = io.StringIO()
+    with Display(stream) as display:
+        display.tick(8, 0.5, rate, 1.0, {})
+    assert f"8 images  {shown}  1s left" in printed.getvalue()
+
+
 def test_short_ticks_do_not_flood_a_log(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [10.0]
     monkeypatch.setattr(console.time, "monotonic", lambda: clock[0])
@@ -278,16 +287,16 @@ def train_scored(shapes: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
 
 def interrupt_in_snapshot(monkeypatch: pytest.MonkeyPatch, images_seen: int, function: str) -> None:
     """Ctrl-C at the first call of `function` in the snapshot at so many images seen."""
-    real, state_of = getattr(snapshot, function), list[Any]()
+    real, in_snapshot = getattr(snapshot, function), list[Any]()
     save_snapshot = snapshot.save_snapshot
 
-    def save(run: Path, state: Any, *arguments: Any) -> Any:
-        state_of[:] = [state]
-        return save_snapshot(run, state, *arguments)
+    def save(job: Any, state: Any, *arguments: Any) -> Any:
+        in_snapshot[:] = [state]
+        return save_snapshot(job, state, *arguments)
 
     def interrupted(*arguments: Any, **options: Any) -> Any:
-        if state_of and state_of[0].images_seen == images_seen:
-            state_of.clear()
+        if in_snapshot and in_snapshot[0].images_seen == images_seen:
+            in_snapshot.clear()
             interrupt(None)
         return real(*arguments, **options)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 from picture import DARK, WHITE, Array, Picture, arc, family, hsv, mirrored, points, polygon, rectangle, spline
@@ -91,6 +92,64 @@ def fruit(kind: str, p: Picture) -> None:
 # --- flags and dials --------------------------------------------------------------------------------------------
 
 
+class Flag(NamedTuple):
+    """A flag before its design is drawn on it."""
+
+    high: float  # height over width
+    cloth: Array  # the mask of the whole flag
+    waved: Callable[[float, float, float, float], Array]  # left, top, right, bottom -> the outline of that part
+    colours: tuple[Array, Array, Array]  # the first is that of the cloth
+
+
+def rows(p: Picture, of: Flag) -> None:
+    bands = p.count(2, 6)
+    for i in range(1, bands):
+        p.fill(p.mask(of.waved(-1, -1 + 2 * i / bands, 1, 1)), of.colours[i % (3 if bands < 4 else 2)])
+
+
+def columns(p: Picture, of: Flag) -> None:
+    p.fill(p.mask(of.waved(-1 / 3, -1, 1, 1)), of.colours[1])
+    p.fill(p.mask(of.waved(1 / 3, -1, 1, 1)), of.colours[2])
+
+
+def cross(p: Picture, of: Flag) -> None:
+    x = p.uniform(-0.35, 0)
+    for wide, colour in zip((0.2, 0.1), of.colours[1:], strict=True):
+        upright, across = of.waved(x - wide, -1, x + wide, 1), of.waved(-1, -wide / of.high, 1, wide / of.high)
+        p.fill(p.mask(upright, across), colour)
+
+
+def saltire(p: Picture, of: Flag) -> None:
+    for wide, colour in zip((0.3, 0.13), of.colours[1:], strict=True):
+        lines = [np.array([(-1, -s * of.high), (1, s * of.high)]) for s in (-1, 1)]
+        p.fill(np.minimum(of.cloth, p.strokes(*lines, width=wide)), colour)
+
+
+def canton(p: Picture, of: Flag) -> None:
+    for i in range(1, 7):
+        p.fill(p.mask(of.waved(-1, -1 + 2 * i / 7, 1, 1)), of.colours[i % 2])
+    p.fill(p.mask(of.waved(-1, -1, -0.1, 0.15)), of.colours[2])
+    for x, y in p.rng.uniform((-0.9, -0.9), (-0.2, 0), (8, 2)):
+        p.fill(p.mask(polygon(5, 0.4) * points(0.09) + points([x, y * of.high])), WHITE)
+
+
+def disc(p: Picture, of: Flag) -> None:
+    if p.maybe(0.3):
+        p.fill(p.mask(of.waved(-1, 0, 1, 1)), of.colours[2])
+    at, size = points([p.uniform(-0.3, 0.1), 0]), p.uniform(0.25, 0.42)
+    sign = polygon(5, 0.4) if p.maybe(0.4) else arc(0, 0, 1, 1)
+    p.fill(p.mask(sign * points(size) + at), of.colours[1])
+
+
+def hoist(p: Picture, of: Flag) -> None:
+    p.fill(p.mask(of.waved(-1, 0, 1, 1)), of.colours[1])
+    tip = points([(-1, -of.high), (p.uniform(-0.4, 0), 0), (-1, of.high)])
+    p.fill(np.minimum(of.cloth, p.mask(tip)), of.colours[2])
+
+
+DESIGNS = {design.__name__: design for design in (rows, columns, cross, saltire, canton, disc, hoist)}
+
+
 def flag(kind: str, p: Picture) -> None:
     p.pose(turn=0, mirror=False, scale=(0.75, 0.98))
     high, amount, phase = p.uniform(0.55, 0.75), p.uniform(0, 0.09) * p.maybe(0.7), p.uniform(0, 6)
@@ -106,40 +165,9 @@ def flag(kind: str, p: Picture) -> None:
     one, two, three = (p.bright() if p.maybe(0.75) else p.colour() for _ in range(3))
     if p.maybe(0.5):
         two = WHITE
-    whole = waved(-1, -1, 1, 1)
-    cloth = p.mask(whole)
+    cloth = p.mask(waved(-1, -1, 1, 1))
     p.fill(cloth, one)
-    if kind == "rows":
-        bands = p.count(2, 6)
-        for i in range(1, bands):
-            p.fill(p.mask(waved(-1, -1 + 2 * i / bands, 1, 1)), (one, two, three)[i % (3 if bands < 4 else 2)])
-    elif kind == "columns":
-        p.fill(p.mask(waved(-1 / 3, -1, 1, 1)), two)
-        p.fill(p.mask(waved(1 / 3, -1, 1, 1)), three)
-    elif kind == "cross":
-        x = p.uniform(-0.35, 0)
-        for wide, colour in ((0.2, two), (0.1, three)):
-            p.fill(p.mask(waved(x - wide, -1, x + wide, 1), waved(-1, -wide / high, 1, wide / high)), colour)
-    elif kind == "saltire":
-        for wide, colour in ((0.3, two), (0.13, three)):
-            lines = [np.array([(-1, -s * high), (1, s * high)]) for s in (-1, 1)]
-            p.fill(np.minimum(cloth, p.strokes(*lines, width=wide)), colour)
-    elif kind == "canton":
-        for i in range(1, 7):
-            p.fill(p.mask(waved(-1, -1 + 2 * i / 7, 1, 1)), (one, two)[i % 2])
-        p.fill(p.mask(waved(-1, -1, -0.1, 0.15)), three)
-        for x, y in p.rng.uniform((-0.9, -0.9), (-0.2, 0), (8, 2)):
-            p.fill(p.mask(polygon(5, 0.4) * points(0.09) + points([x, y * high])), WHITE)
-    elif kind == "disc":
-        if p.maybe(0.3):
-            p.fill(p.mask(waved(-1, 0, 1, 1)), three)
-        at, size = points([p.uniform(-0.3, 0.1), 0]), p.uniform(0.25, 0.42)
-        sign = polygon(5, 0.4) if p.maybe(0.4) else arc(0, 0, 1, 1)
-        p.fill(p.mask(sign * points(size) + at), two)
-    else:  # a triangle at the hoist
-        p.fill(p.mask(waved(-1, 0, 1, 1)), two)
-        tip = points([(-1, -high), (p.uniform(-0.4, 0), 0), (-1, high)])
-        p.fill(np.minimum(cloth, p.mask(tip)), three)
+    DESIGNS[kind](p, Flag(high, cloth, waved, (one, two, three)))
     if amount:
         folds = np.cos(3.5 * p.u + phase)
         p.ink *= 1 + 0.2 * np.clip(folds, -1, 1)[..., None] * p.alpha[..., None]
@@ -317,7 +345,7 @@ CLASSES: dict[str, Callable[[Picture], None]] = (
     {"leaf": leaf, "flower": flower, "mushroom": mushroom, "grass": grass}
     | family("tree", tree, "round fir palm")
     | family("fruit", fruit, "apple cherries grapes")
-    | family("flag", flag, "rows columns cross saltire canton disc hoist")
+    | family("flag", flag, " ".join(DESIGNS))
     | family("garment", garment, "shirt dress trousers shoe boot bag")
     | {"clock": clock, "gauge": gauge, "house": house, "car": car, "boat": boat, "cup": cup, "bottle": bottle}
     | {"lamp": lamp, "umbrella": umbrella, "key": key, "eye": eye, "book": book, "chair": chair}

@@ -143,6 +143,27 @@ def training_loop() -> str:
     return found[1].rstrip()
 
 
+def display(tex: str) -> str:
+    return f'<div class="formula" tabindex="0">{mathml(tex, display=True)}</div>'
+
+
+def formula(name: str) -> str:
+    """The formulas of an entry of the handbook, aligned at their equals signs."""
+    lines = [handbook_tex(line).replace(" = ", " &= ", 1) for line in ENTRIES[name].formulas]
+    lines = [line.replace(r" + \lambda", r" \\ & + \lambda") if len(line) > 60 else line for line in lines]
+    return display(r" \\ ".join(lines))
+
+
+def proof(given: str) -> str:
+    """The functions and tests behind a claim, as `PATH NAME ... | PATH NAME ...` names them."""
+    groups = [part.split() for part in given.split("|")]
+    cited = "".join(
+        f"<li><code>{path}</code> " + " ".join(f'<code class="name">{name}</code>' for name in names) + "</li>"
+        for path, *names in groups
+    ).replace("_", "_<wbr>")
+    return f'<ul class="proof">{cited}</ul>'
+
+
 def fill(text: str, language: str, of: dict[str, float]) -> str:
     """A template with its marks replaced; raises KeyError, ValueError or LatexError for an unknown mark."""
     dictionary = json.loads(asset("figures.zh.json"))
@@ -157,22 +178,6 @@ def fill(text: str, language: str, of: dict[str, float]) -> str:
 
     def inline(tex: str) -> str:
         return mathml(re.sub(r"\[\[n ([^\]]+)\]\]", lambda found: value(found[1]), tex))
-
-    def display(tex: str) -> str:
-        return f'<div class="formula" tabindex="0">{mathml(tex, display=True)}</div>'
-
-    def formula(name: str) -> str:
-        lines = [handbook_tex(line).replace(" = ", " &= ", 1) for line in ENTRIES[name].formulas]
-        lines = [line.replace(r" + \lambda", r" \\ & + \lambda") if len(line) > 60 else line for line in lines]
-        return display(r" \\ ".join(lines))
-
-    def proof(given: str) -> str:
-        groups = [part.split() for part in given.split("|")]
-        cited = "".join(
-            f"<li><code>{path}</code> " + " ".join(f'<code class="name">{name}</code>' for name in names) + "</li>"
-            for path, *names in groups
-        ).replace("_", "_<wbr>")
-        return f'<ul class="proof">{cited}</ul>'
 
     fillers: dict[str, Callable[[str], str]] = {
         "n": lambda given: f'<span class="n">{value(given)}</span>',

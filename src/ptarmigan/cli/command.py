@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,8 +20,8 @@ if TYPE_CHECKING:
 OPTIONS = Group("Options")
 
 
-def command(*examples: str, **options: Any) -> Callable[[Callable[..., Any]], App]:
-    """Make a function the command of its name, whose help ends with the examples.
+def command(*examples: str, needed: str = "", **options: Any) -> Callable[[Callable[..., Any]], App]:
+    """Make a function the command of its name, whose help ends with the examples; `needed` are options it cannot lack.
 
     `COMMANDS` of this package lists the commands.
     """
@@ -29,11 +30,23 @@ def command(*examples: str, **options: Any) -> Callable[[Callable[..., Any]], Ap
     settings: dict[str, Any] = {"help_epilogue": epilogue, "group_parameters": OPTIONS} | options
 
     def make(function: Callable[..., Any]) -> App:
-        app = App(**({"name": function.__name__} | settings))
+        name = settings.get("name", function.__name__)
+        words = [examples[0].partition(name)[0] + name, *arguments_of(function), *needed.split(), "[OPTIONS]"]
+        app = App(**({"name": name, "usage": f"Usage: ptarmigan {' '.join(words)}"} | settings))
         app.default(function)
         return app
 
     return make
+
+
+def arguments_of(function: Callable[..., Any]) -> Iterator[str]:
+    """The arguments of a command that are no options, as its help writes them: MODEL [DATA]."""
+    for argument in signature(function).parameters.values():
+        name = argument.name.upper()
+        if argument.kind is argument.VAR_POSITIONAL:
+            yield f"[{name}...]"
+        elif argument.kind is argument.POSITIONAL_ONLY:
+            yield name if argument.default is argument.empty else f"[{name}]"
 
 
 @contextmanager

@@ -41,7 +41,8 @@ def check(
     deep
         also look for wrong labels, by features of the images; takes minutes
     fix
-        X.csv: also write a list of path, label, keep and reason, a new file that `train --labels` takes
+        X.csv: also write a new list of all files, with columns that say which to keep and why; `train --labels` takes
+        it
     """
     with loading():
         from ptarmigan.commands.check import check, print_check

@@ -46,10 +46,10 @@ def sample(
     move
         FILE:NUMBER=AMOUNT, to change the images along a direction of `ptarmigan directions`; may be given several times
     like
-        X.png that ptarmigan saved: draw it again, with what the other options change
+        X.png that ptarmigan saved: draw the same images again, but for what other options set
     reject_copies
-        path of the training images, or `recorded` for those of the run: an image that is nearer to one of them than
-        every held-out image is drawn again
+        path of the training images, or `recorded` for those of the run: an image is drawn again if it is nearer to one
+        of them than every held-out image is
     out
         X.png with one row a class; X.npz with arr_0 (images), arr_1 (labels) and class_names; or a folder of class
         folders; default: a new samples.png, samples-2.png ...
@@ -67,6 +67,7 @@ def sample(
 @command(
     "interpolate runs/photos-1 --from cat --to dog:7 --out walk.gif",
     "interpolate runs/photos-1 --from inverted.safetensors:0 --to dog",
+    needed="--from IMAGE --to IMAGE",
 )
 def interpolate(
     model: Model,

@@ -105,7 +105,7 @@ def info(model: Model, /, *, at: WholeOrNone = None) -> None:
         say("notes", *(f"  {note}" for note in notes), wrap=True)
 
 
-@command("replay runs/photos-1 --at 12800")
+@command("replay runs/photos-1 --at 12800", needed="--at IMAGES")
 def replay(
     run: Path,
     /,

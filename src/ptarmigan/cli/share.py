@@ -64,7 +64,7 @@ def explore(
     runs
         run folders, or folders of runs; default: runs
     port
-        default: 8470, or the next one that is free
+        port to listen on; default: 8470, or the next one that is free
     host
         address to listen on; any but 127.0.0.1 may let other machines in
     device
@@ -97,7 +97,7 @@ def serve(
     model
         run folder, generator folder, model.safetensors or a checkpoint of a run
     port
-        default: 8470, or the next one that is free
+        port to listen on; default: 8470, or the next one that is free
     host
         address to listen on; any but 127.0.0.1 may let other machines in
     at

@@ -22,7 +22,6 @@ from ptarmigan.core.ranks_env import is_rank_0
     "train photos --size 48x64 --recipe acgan --out runs/acgan",
     help_flags=["--help", "-h", HELP_ALL],
     group_parameters=OPTIONS,
-    usage="Usage: ptarmigan train [DATA] [OPTIONS]",
 )
 def train(
     data: Annotated[

@@ -33,6 +33,9 @@ def usage(error: CycloptsError) -> str:
         return f"{text}; put text with spaces in quotes, and repeat an option for each value"
     if isinstance(error, MissingArgumentError) and error.argument is not None:
         name, count = error.argument.name, error.argument.token_count()[0]
+        if not any(word.split("=")[0] in error.argument.names for word in given):
+            what = f": add {name} VALUE" if name.startswith("-") else ""
+            return f"{name} is missing{what}; for help: ptarmigan {command} --help"
         values = "a value" if count == 1 else f"{count} values, and got {len(error.tokens_so_far)}"
         return f"{name}: expected {values}; write {name}=VALUE if the value begins with -"
     return str(error)

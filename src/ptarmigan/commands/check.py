@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import shlex
-import textwrap
 import time as clock
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -46,7 +45,7 @@ from ptarmigan.data.decode import TargetShape, choose_fit
 from ptarmigan.data.index import ArraySource, FolderSource
 from ptarmigan.data.stream import StreamedImages
 from ptarmigan.evaluation.features import load_extractor
-from ptarmigan.evaluation.features.cache import CACHED, cached_features
+from ptarmigan.evaluation.features.cache import CACHED, adding_up, cached_features
 
 FAIL_ON = ("error", "warning")
 ENDINGS = {"html": ".html", "json": ".json", "fix": ".csv"}
@@ -231,17 +230,12 @@ def deep_findings(dataset: Dataset, display: Display) -> list[Finding]:
         extractor = load_extractor(device="auto")
     parts = [shuffled(dataset.indices(part)) for part in (HELD_OUT, SELECT, TRAIN)]  # in the order of `score`
     blocks = [part[start : start + CACHED] for part in parts for start in range(0, len(part), CACHED)]
-    total, done = min(len(dataset.images), MOST_JUDGED), 0
+    total = min(len(dataset.images), MOST_JUDGED)
+    advance = adding_up(display.preparing, "computing features", total)
     features: list[Tensor] = []
     begun = clock.monotonic()
-
-    def advance(count: int) -> None:
-        nonlocal done
-        done += count
-        display.preparing("computing features", done, total)
-
     for block in blocks:
-        if done >= total or (features and clock.monotonic() - begun > DEEP_SECONDS):
+        if sum(map(len, features)) >= total or (features and clock.monotonic() - begun > DEEP_SECONDS):
             break
         features.append(cached_features(extractor, dataset, block, advance))
     judged = np.concatenate(blocks[: len(features)])
@@ -292,32 +286,24 @@ def list_to_keep(report: CheckReport, group: NDArray[np.int64]) -> str:
 def print_check(report: CheckReport) -> None:
     """The report in the terminal: how the data were understood, a bar for each class, and the findings."""
     terminal = Terminal()
-    say(terminal, report.understood)
-    say(terminal, f"size in training: {report.size}")
-    say(terminal, ", ".join(f"{count:,} {name}" for name, count in report.counts.items() if count))
+
+    def say(text: str, style: str | None = None) -> None:
+        terminal.say(brief(text), style, wrap=True)
+
+    say(report.understood)
+    say(f"size in training: {report.size}")
+    say(", ".join(f"{count:,} {name}" for name, count in report.counts.items() if count))
     for bar in bars(report.classes, "#" if terminal.options.ascii_only else "█"):
         terminal.say(f"  {bar}")
     for finding in report.findings:
-        terminal.say("")
-        say(terminal, f"{finding.severity}: {finding.text} [{finding.code}]", style=STYLES[finding.severity])
+        say("")
+        say(f"{finding.severity}: {finding.text} [{finding.code}]", STYLES[finding.severity])
         for name, text in (("", finding.examples), ("train: ", finding.train), ("mend:  ", finding.remedy)):
             if text:
-                say(terminal, text, f"  {name}")
-    terminal.say("")
+                say(f"  {name}{text}")
+    say("")
     for line in (report.verdict, *(f"wrote {path}" for path in report.written.values()), *list_lines(report)):
-        say(terminal, line)
-
-
-def say(terminal: Terminal, text: str, head: str = "", style: str | None = None) -> None:
-    """Print a text; on a terminal as lines that fit it, of which those after the first are indented."""
-    lines = [head + printable(brief(text))]
-    if terminal.is_terminal:
-        after = " " * max(len(head), 2)
-        lines = textwrap.wrap(
-            lines[0], terminal.width, subsequent_indent=after, break_long_words=False, break_on_hyphens=False
-        )
-    for line in lines:
-        terminal.say(line, style)
+        say(line)
 
 
 def bars(classes: Sequence[tuple[str, int, int, int]], block: str) -> Iterator[str]:

@@ -18,7 +18,7 @@ from ptarmigan.data import HELD_OUT, TRAIN, Dataset
 from ptarmigan.evaluation import metrics
 from ptarmigan.evaluation.evaluate import neighbours
 from ptarmigan.evaluation.features import Extractor, load_extractor
-from ptarmigan.evaluation.features.cache import cached_features
+from ptarmigan.evaluation.features.cache import adding_up, cached_features
 from ptarmigan.evaluation.verdict import MIN_FOR_COPIES
 from ptarmigan.generator.generator import MAX_IMAGES, Chunk, Latents, TrainedGenerator
 
@@ -87,12 +87,5 @@ class CopyGuard:
 
 def features_of(extractor: Extractor, dataset: Dataset, indices: NDArray[np.int64], display: Display) -> Tensor:
     """Features [N, F] of images of a data set, as `score` keeps them; their number is shown as it grows."""
-    done, total = 0, len(indices)
-
-    def advance(images: int) -> None:
-        nonlocal done
-        done += images
-        display.preparing("features of the real images", done, total)
-
-    display.preparing("features of the real images", 0, total)
+    advance = adding_up(display.preparing, "features of the real images", len(indices))
     return cached_features(extractor, dataset, indices, advance)

@@ -83,7 +83,7 @@ def from_folders(
 ) -> Tensor:
     """The step [1, Z] from examples; says how much of the differences among images it explains."""
     spec = generator.spec
-    shape = Data(size=f"{spec.height}x{spec.width}", channels=spec.channels, split="none")  # type: ignore[arg-type]
+    shape = Data(size=spec.size, channels=spec.channels, split="none")  # type: ignore[arg-type]
     sides = []
     for option, folder in (("toward", toward), ("away", away)):
         sides.append(open_dataset(folder, shape, display.preparing).images[:])

@@ -48,7 +48,9 @@ def invert(
     seconds = parse_time(time or "")
     assert seconds is not None
     if not 1 <= len(images) <= MOST:
-        raise UserError(f"expected 1 to {MOST} images, got {len(images)}", "value-out-of-range")
+        raise UserError(
+            f"name 1 to {MOST} images, as in `ptarmigan invert {model} a.png`; got {len(images)}", "value-out-of-range"
+        )
     with Display(Terminal(stderr=True)) as display, memory_errors():
         with display.doing("loading the generator"):
             generator = load(model, device, at=at)
@@ -99,7 +101,7 @@ def check_single(path: Path, picture: Image.Image, size: tuple[int, int]) -> Non
 def sentences(images: Sequence[str | Path], found: Found, generator: TrainedGenerator) -> list[str]:
     """For each image: the classes whose mixture was found, how far the found image is, and the class of the given."""
     out, names = [], [*map(printable, generator.spec.class_names)]
-    conditional = generator.config.model.conditioning != "none"
+    conditional = generator.config.model.conditional
     for row, image in enumerate(images):
         weights = found.points.classes[row]
         order = [label for label in weights.argsort(descending=True).tolist() if weights[label] >= LEAST_SHARE][:3]

@@ -81,6 +81,7 @@ def sample(
     memory, and an `out` that exists: nothing is overwritten.
     """
     out = user_path(files.unused("samples.png") if out is None else out, "out")
+    check_output(out)
     moves = [move] if isinstance(move, str) else list(move or ())
     with Display(Terminal(stderr=True)) as display, memory_errors():
         generator = load(model, device, at=at)
@@ -88,7 +89,6 @@ def sample(
         if label and not isinstance(label, str) and len(label) > len(drawing.labels):
             display.say("note: a class that is named more than once is drawn once")
         latents = drawing.latents(generator, shift_of(moves, generator))
-        check_output(out)
         if out.suffix.lower() == ".png":
             drawing = drawing.in_picture(generator, bool(label or like), display)
         chunks = generator.chunks(drawing.labels, drawing.n, latents, drawing.first)
@@ -303,8 +303,7 @@ def save_folder(
 
     The PNG's text says how the image was drawn, and `text`.
     """
-    conditional = generator.config.model.conditioning != "none"
-    names = folder_names(generator.spec.class_names) if conditional else ["images"]
+    names = folder_names(generator.spec.class_names) if generator.config.model.conditional else ["images"]
     with new_folder(out) as folder:
         for label in classes:
             (folder / names[label]).mkdir(parents=True)

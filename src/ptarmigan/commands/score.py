@@ -82,14 +82,8 @@ def score(
     start, seconds = clock.perf_counter(), parse_time(time or "")
     assert seconds is not None
     check_choices(n, seeds, extractor)
-    model, out = user_path(model, "model"), None if out is None else user_path(out, "out")
-    if out is not None:
-        check_output(out)
-    if is_on_hub(model):
-        if out is None:
-            text = "scores of a model on the Hub are written to a folder: name it with --out"
-            raise UserError(text, "options-conflict")
-        model = download(model)
+    out = None if out is None else new_output(user_path(out, "out"))
+    model = local_model(user_path(model, "model"), out)
     notes: list[str] = []
     with ProgressBar() as bar:
         source, dataset = open_images(model, data, size, seeds, device, notes, bar)
@@ -102,11 +96,6 @@ def score(
             classifier = train_classifier(sets.train.features, labels_of(sets.train), dataset.spec.classes)
             sets = sets.through_classifier(classifier)
         report = evaluate(sets, bar.show, cas)
-    if cas and "cas" not in report.get("accuracy", {}):
-        notes.append(
-            "no CAS (accuracy on real images of a classifier trained on generated ones): it needs at least 2 classes, "
-            "known for the generated images, that a classifier can tell apart"
-        )
     report["notes"] = [*notes, *take_notes(dataset.images), *report["notes"]]
     report["protocol"] = describe_protocol(source, dataset, plan, feature_extractor, extractor) | {
         "seconds": round(clock.perf_counter() - start, 1)
@@ -129,12 +118,23 @@ def check_choices(n: int | None, seeds: int, extractor: str) -> None:
         raise unknown("extractor", extractor, [*EXTRACTORS, CLASSIFIER])
 
 
-def check_output(out: Path) -> None:
-    """Raise UserError if `out` exists or is inside a generator folder: the report shows training images."""
+def new_output(out: Path) -> Path:
+    """`out`; raises UserError if it exists or is inside a generator folder, since the report shows training images."""
     files.check_absent(out, "out")
     if any((folder / "model.safetensors").exists() for folder in out.resolve().parents):
         text = f"out: {out} is inside a generator folder, which must not contain training images: choose another --out"
         raise UserError(text, "value-invalid")
+    return out
+
+
+def local_model(model: Path, out: Path | None) -> Path:
+    """The model, downloaded if it is on the Hub; raises UserError as `download` does, and there without `out`."""
+    if not is_on_hub(model):
+        return model
+    if out is None:
+        text = "scores of a model on the Hub are written to a folder: name it with --out"
+        raise UserError(text, "options-conflict")
+    return download(model)
 
 
 def open_images(
@@ -153,7 +153,7 @@ def open_images(
     if model.suffix == ".safetensors" or any(user_path(model / name, "model").is_file() for name in GENERATOR_FILES):
         generator = load(model, device)
         if size is not None:
-            text = f"size {size}: the generator has its own size, {generator.spec.height}x{generator.spec.width}"
+            text = f"size {size}: the generator has its own size, {generator.spec.size}"
             raise UserError(f"{text}; leave --size out", "options-conflict")
         source, dataset = (
             GeneratedImages(generator, sets),

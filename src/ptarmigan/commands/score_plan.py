@@ -90,7 +90,7 @@ def images_a_set(source: ImageSource, train: int, held_out: int, n: int | None) 
         raise UserError(f"{text}; use fewer --seeds or more images", "too-few-images")
     most = train if existing is None else min(train, existing)
     if n is not None and not MIN_IMAGES <= n <= most:
-        reason = "there are no more" if most < train else "each set is compared with as many training images"
+        reason = "there are no more" if most < train else "there are no more training images to compare a set with"
         text = f"-n {n}: expected {MIN_IMAGES} to {most:,} images per set ({reason})"
         raise UserError(text, "value-out-of-range")
     disjoint = max(MIN_IMAGES, train // source.sets)  # so that the sets of training images do not overlap

@@ -52,7 +52,7 @@ class GeneratedImages:
 
     def __init__(self, generator: TrainedGenerator, sets: int) -> None:
         self.generator, self.sets = generator, sets
-        self.conditional = generator.config.model.conditioning != "none"
+        self.conditional = generator.config.model.conditional
 
     def max_per_set(self) -> int | None:
         return None
@@ -230,7 +230,7 @@ def open_training_data(
             raise UserError(f"{run} was trained on {data}, which does not exist: {usage}", "data-missing")
     dataset = open_dataset(data, options, on_progress)
     if (dataset.spec.height, dataset.spec.width, dataset.spec.channels) != (spec.height, spec.width, spec.channels):
-        shape = replace(options, size=f"{spec.height}x{spec.width}", channels=spec.channels)  # type: ignore[arg-type]
+        shape = replace(options, size=spec.size, channels=spec.channels)  # type: ignore[arg-type]
         dataset = open_dataset(data, shape, on_progress)
     if dataset.spec.class_names != spec.class_names:
         found, expected = (shorten(list(names), 8) for names in (dataset.spec.class_names, spec.class_names))

@@ -70,28 +70,26 @@ class Config:
 
 
 def flatten(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Flatten options that may be nested in sections, as in a YAML file: {field name: value}.
+    """Flatten options that may be nested in sections, as in a YAML file: {field name: value}, without values None.
 
     Raises UserError: unknown-name, which suggests the nearest name, for a field that its section does not have;
     value-invalid for a section that holds no fields.
     """
     flat: dict[str, Any] = {}
     for key, value in given.items():
-        if key in SECTIONS and value is None:
-            continue
         if key in SECTIONS and isinstance(value, Mapping):
             names = [f.name for f in fields(SECTIONS[key])]
             for name in value:
                 if name not in names:
                     raise unknown_field(f"{key} field", name, value[name], names)
             flat |= value
-        elif key in SECTIONS and key not in TYPES:  # loss is a section and a field
+        elif value is not None and key in SECTIONS and key not in TYPES:  # loss is a section and a field
             example, other = fields(SECTIONS[key])[0].name, other_option("train", key, value)
             text = f"{key}: expected fields, such as {example}, got {shown(value)}"
             raise UserError(f"{text}; {other}" if other else text, "value-invalid")
         else:
             flat[key] = value
-    return flat
+    return {key: value for key, value in flat.items() if value is not None}
 
 
 def unknown_field(what: str, name: Any, value: Any, choices: Iterable[str]) -> UserError:
@@ -132,7 +130,7 @@ def convert_fields(given: Mapping[str, Any]) -> dict[str, Any]:
     """
     if not isinstance(given, Mapping):
         raise UserError(f"options: expected a mapping of fields to values, got {shown(given)}", "value-invalid")
-    flat = {key: value for key, value in flatten(given).items() if value is not None}
+    flat = flatten(given)
     for key in flat:
         if key not in (*TYPES, "recipe"):
             raise unknown_field("field", key, flat[key], TYPES)

@@ -76,9 +76,7 @@ class Data:
         "column of a table beside the images, or regular expression for their paths: images whose text there is the "
         "same stay in one part of the split; default: no groups",
     )
-    balance: bool = option(
-        False, "draw every class equally often; default: in proportion to its training images, as scores always do"
-    )
+    balance: bool = option(False, "draw every class equally often in training; default: every image equally often")
     flip: bool = option(False, "mirror each training image left to right with probability 0.5")
     augment: Literal["none", "gentle", "diffaugment", "ada"] = option(
         "none", "augment the images that D sees, against overfitting: gentle, stronger (diffaugment), adaptive (ada)"
@@ -122,6 +120,16 @@ class Model:
     weight_init: Literal["fan_in", "dcgan"] = option(
         "fan_in", "distribution of the initial weights: by each layer's fan-in, or N(0, 0.02) as in DCGAN's paper"
     )
+
+    @property
+    def conditional(self) -> bool:
+        """Whether G and D use the class."""
+        return self.conditioning != "none"
+
+    @property
+    def g_inputs(self) -> int:
+        """Dimensions of G's input: the latent and, if there are classes, the class embedding beside it."""
+        return self.latent_dim + self.class_dim * self.conditional
 
 
 OF_DCGAN = ("g_blocks", "g_modulation", "resampling", "d_frozen")  # fields of Model that the other families do not read

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 
 LEAST_SIDE, MOST_SIDE = 16, 512  # pixels of the height and the width that networks can be made for
+COLOURS = {1: "grey", 3: "RGB", 4: "RGBA"}  # what images of so many channels are called
+COLOURS_IN_WORDS = {1: "grey", 3: "colour", 4: "colour with transparency"}
 
 OnProgress = Callable[[str, int, int | None], object]
 """What a slow task calls as it goes on: (what it does, items done, items in all or None where that is unknown)."""
@@ -168,6 +170,11 @@ class ImageSpec:
     @property
     def classes(self) -> int:
         return len(self.class_names)
+
+    @property
+    def size(self) -> str:
+        """Height x width, as `--size` takes it: 48x64."""
+        return f"{self.height}x{self.width}"
 
     def label(self, name: str) -> int:
         """The label of a class, whose name may be in any form of Unicode, or in bytes that the system could not decode.

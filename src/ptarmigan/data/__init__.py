@@ -75,7 +75,7 @@ class Dataset:
 
     def __repr__(self) -> str:
         spec, parts = self.spec, ", ".join(f"{count:,} {name}" for name, count in self.counts().items() if count)
-        shape = f"{spec.height}x{spec.width}x{spec.channels}"
+        shape = f"{spec.size}x{spec.channels}"
         return f"<Dataset of {shape} images in {counted(spec.classes, 'class')}: {parts}>"
 
     def origin(self, index: int) -> str:

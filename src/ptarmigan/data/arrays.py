@@ -423,6 +423,12 @@ def names_of_labels(
     return names, said
 
 
+def read_class_names(path: Path) -> list[str] | dict[int, str]:
+    """`class_names_in` a file; raises UserError (file-unreadable)."""
+    with as_user_error(str(path)):
+        return class_names_in(path.read_bytes())
+
+
 def class_names_in(content: bytes) -> list[str] | dict[int, str]:
     """The lines of a file of class names, or {number: name} where each line begins with a number of its own."""
     try:

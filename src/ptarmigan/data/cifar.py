@@ -19,9 +19,8 @@ from ptarmigan.data.arrays import (
     Arrays,
     StoredArray,
     Table,
-    as_user_error,
     assemble,
-    class_names_in,
+    read_class_names,
 )
 
 CIFAR_IMAGES = re.compile(r"data_batch_[0-9]+\.bin|test_batch\.bin|train\.bin|test\.bin")
@@ -63,10 +62,7 @@ def read_cifar(folder: Path, names: list[str], on_progress: OnProgress | None = 
         part = HELD_OUT if name not in train else UNDECIDED
         tables.append(Table(images, ArrayInMemory.of(f"the labels of {images.where}", labels), part))
     names_file = "fine_label_names.txt" if fine else "batches.meta.txt"
-    class_names = None
-    if names_file in names:
-        with as_user_error(str(folder / names_file)):
-            class_names = class_names_in((folder / names_file).read_bytes())
+    class_names = read_class_names(folder / names_file) if names_file in names else None
     notices = ["of the two labels of each image the fine one is the class; the coarse one is not used"] if fine else []
     found = [Path(table.images.where).name for table in tables]
     return assemble(tables, class_names, str(folder / names_file), found, notices, on_progress=on_progress)

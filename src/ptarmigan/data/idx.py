@@ -21,7 +21,7 @@ from ptarmigan.data.arrays import (
     Table,
     as_user_error,
     assemble,
-    class_names_in,
+    read_class_names,
 )
 
 IDX_IMAGES = re.compile(r"(.*?)(train|t10k|test)-images[-.]idx[34]-ubyte(\.gz)?", re.IGNORECASE)
@@ -66,8 +66,7 @@ def read_idx(folder: Path, names: list[str], on_progress: OnProgress | None = No
     mapping, names_file = folder / f"{prefix}mapping.txt", folder / "classes.txt"
     class_names: list[str] | dict[int, str] | None = None
     if names_file.exists():
-        with as_user_error(str(names_file)):
-            class_names = class_names_in(names_file.read_bytes())
+        class_names = read_class_names(names_file)
     elif mapping.exists():
         names_file = mapping
         with as_user_error(str(mapping)):  # EMNIST's: a label and the codes of its characters on each line

@@ -23,7 +23,7 @@ from ptarmigan.data.arrays import (
     as_name,
     as_user_error,
     assemble,
-    class_names_in,
+    read_class_names,
 )
 
 NPZ_HINT = (
@@ -48,10 +48,7 @@ def read_npy(folder: Path, names: list[str], on_progress: OnProgress | None = No
     """The same from .npy files, whose names without their ending are the keys; class names also from classes.txt."""
     keys = sorted(name[:-4] for name in names if name.lower().endswith(".npy"))
     file = {name[:-4]: folder / name for name in names}
-    class_names = None
-    if "classes.txt" in names:
-        with as_user_error(str(folder / "classes.txt")):
-            class_names = class_names_in((folder / "classes.txt").read_bytes())
+    class_names = read_class_names(folder / "classes.txt") if "classes.txt" in names else None
     return _read_keys(folder, keys, lambda key: _of_file(file[key]), class_names, on_progress)
 
 

@@ -122,7 +122,8 @@ class _FolderReader:
         window = self._window([i for i, header in headers.items() if header.deep])
         good = [headers[i] for i in headers if i not in self.failed]
         if not good:
-            raise UserError(f"no image in {source.root} can be decoded{self._failures()}", "no-images")
+            text = f"no image in {source.root} can be decoded{self._failures()}"
+            raise UserError(f"{text}; replace these files, or give other data", "no-images")
         sizes = [(header.height, header.width) for header in good]
         shape = TargetShape(*choose_size(sizes, data), channels, choose_fit(channels, data), window)
         self.notices += _crop_notice(sizes, shape)

@@ -96,6 +96,11 @@ def evaluate(sets: ComparedSets, on_stage: OnStage, cas: bool = False) -> Report
         for entry, more in zip(out["classes"].values(), found, strict=True):
             entry |= more
         out["accuracy"] = accuracy_scores(sets, out["classes"], notes, on_stage, cas)
+    if cas and "cas" not in out.get("accuracy", {}):
+        notes.append(
+            "no CAS (accuracy on real images of a classifier trained on generated ones): it needs at least 2 classes, "
+            "known for the generated images, that a classifier can tell apart"
+        )
     out["copies"] = copying_scores(sets, notes, on_stage)
     judge(out, len(sets.held_out))
     return {**out, "notes": notes}
@@ -108,17 +113,7 @@ def overall_scores(sets: ComparedSets, notes: list[str], on_stage: OnStage) -> R
     """
     held_out, dim = sets.held_out.features, sets.held_out.features.shape[1]
     gaussian = min(len(held_out), len(sets.generated[0]), len(sets.train)) > dim
-    if not gaussian:
-        notes.append(
-            f"no Fréchet distance: with {dim:,} features it needs at least {dim + 1:,} images on each side, and there "
-            f"are {len(sets.generated[0]):,} generated, {len(held_out):,} held-out and {len(sets.train):,} training "
-            "images; use KID, which is unbiased at any number"
-        )
-    if len(sets.train) < (wanted := len(sets.generated) * len(sets.generated[0])):
-        notes.append(
-            f"the sets of real images overlap ({wanted:,} images from {len(sets.train):,} training images), so the "
-            "intervals of their scores are too narrow"
-        )
+    notes += too_few_notes(sets, gaussian)
     train = sets.train.subsample(-1, len(held_out)).features
     real, seen = (SetStatistics.of(features, gaussian) for features in (held_out, train))
     rows: dict[str, dict[str, list[float]]] = {}
@@ -143,6 +138,24 @@ def overall_scores(sets: ComparedSets, notes: list[str], on_stage: OnStage) -> R
             "sample nearby, for lack of variety or of likeness; train longer, or with a larger --r1 and --r2"
         )
     return {"figures": {name: summarise_columns(row) for name, row in rows.items()}, "variety": summarise(variety)}
+
+
+def too_few_notes(sets: ComparedSets, gaussian: bool) -> list[str]:
+    """What cannot be computed or is less certain because there are few images; gaussian: enough for covariances."""
+    notes, dim = [], sets.held_out.features.shape[1]
+    generated, held_out, train = len(sets.generated[0]), len(sets.held_out), len(sets.train)
+    if not gaussian:
+        notes.append(
+            f"no Fréchet distance: with {dim:,} features it needs at least {dim + 1:,} images on each side, and there "
+            f"are {generated:,} generated, {held_out:,} held-out and {train:,} training images; use KID, which is "
+            "unbiased at any number"
+        )
+    if train < (wanted := len(sets.generated) * generated):
+        notes.append(
+            f"the sets of real images overlap ({wanted:,} images from {train:,} training images), so the intervals of "
+            "their scores are too narrow"
+        )
+    return notes
 
 
 @dataclass(frozen=True)
@@ -292,15 +305,20 @@ def copying_scores(sets: ComparedSets, notes: list[str], on_stage: OnStage) -> R
         out["c_t_null_deviation"] = c_t.null_deviation
     out["authenticity_held_out"] = metrics.authenticity_of_distances(held_distances, spacing[held_nearest])
     out["suspects"] = [suspect._asdict() for suspect in distinct(sorted(candidates), sets, float(spacing.median()))]
-    closer = out["closer_than_held_out"]
-    copied = "c_t" in out and out["c_t"]["mean"] < COPIED[0] and out["distance_ratio"]["mean"] < COPIED[1]
-    out["found"] = copied or closer["low"] > max(0.01, 5 / len(held_out))
+    out["found"] = copies_found(out, len(held_out))
     if out["found"]:
         notes.append(
-            f"copies: {closer['mean']:.0%} of the images are closer to a training image than any held-out image is, "
-            "relative to the spacing of training images there; use --augment, stop earlier, or use more images"
+            f"copies: {out['closer_than_held_out']['mean']:.0%} of the images are closer to a training image than any "
+            "held-out image is, relative to the spacing of training images there; use --augment, stop earlier, or use "
+            "more images"
         )
     return out
+
+
+def copies_found(scores: Report, held_out: int) -> bool:
+    """Whether the scores of `copying_scores` show copies: more than the choice of the held-out images explains."""
+    near = "c_t" in scores and scores["c_t"]["mean"] < COPIED[0] and scores["distance_ratio"]["mean"] < COPIED[1]
+    return bool(near or scores["closer_than_held_out"]["low"] > max(0.01, 5 / held_out))
 
 
 class Neighbours(NamedTuple):

@@ -72,6 +72,9 @@ def recognise(real: Tensor, labels: Labels, generated: Sequence[tuple[Tensor, La
 class LinearClassifier:
     """Features [N, F] -> scores [N, K]: ridge regression to the classes, each of which has the same weight.
 
+    The intercept is not penalised.  So the mean that is subtracted, of which each sample is a part, does not tell the
+    regression on the others which class the sample has.
+
     `left_out` [N, K] are the scores of its own samples, each by the regression on all others, from the diagonal h of
     the hat matrix: (score - h target) / (1 - h).
     """
@@ -83,7 +86,9 @@ class LinearClassifier:
         deviation = (weights * (features - self.mean).square()).sum(0).sqrt()
         self.scale = 1 / deviation.clamp_min(1e-3 * float(deviation.mean()) + TINY)
         inputs, target = self._inputs(features), F.one_hot(torch.from_numpy(labels), classes).double()
-        factor = torch.linalg.cholesky(inputs.T @ (weights * inputs) + torch.eye(inputs.shape[1], dtype=torch.float64))
+        penalty = torch.eye(inputs.shape[1], dtype=torch.float64)
+        penalty[-1, -1] = 0.0
+        factor = torch.linalg.cholesky(inputs.T @ (weights * inputs) + penalty)
         self.slopes = torch.cholesky_solve(inputs.T @ (weights * target), factor)
         hat = weights * (torch.cholesky_solve(inputs.T, factor).T * inputs).sum(1, keepdim=True)
         self.left_out = (inputs @ self.slopes - hat * target) / (1 - hat)

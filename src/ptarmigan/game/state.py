@@ -120,13 +120,16 @@ class TrainState:
 
     def tensors(self) -> dict[str, Tensor]:
         """All but `progress` and `images_seen`, by names that start with G, D, ema, opt_g, opt_d or device_scalars."""
-        out = {f"device_scalars.{name}": value for name, value in self.device_scalars.items()}
-        for prefix, module in (("G", self.G), ("D", self.D), ("ema", self.ema)):
-            out |= {f"{prefix}.{name}": value for name, value in module.state_dict().items()}
+        out = {f"device_scalars.{name}": value for name, value in self.device_scalars.items()} | self.network_tensors()
         for prefix, optimizer, module in (("opt_g", self.opt_g, self.G), ("opt_d", self.opt_d, self.D)):
             for name, parameter in learning(module).items():
                 out |= {f"{prefix}.{name}.{key}": value for key, value in optimizer.state[parameter].items()}
         return out
+
+    def network_tensors(self) -> dict[str, Tensor]:
+        """Those of G, D and ema."""
+        networks = (("G", self.G), ("D", self.D), ("ema", self.ema))
+        return {f"{prefix}.{name}": value for prefix, module in networks for name, value in module.state_dict().items()}
 
     def digest(self) -> bytes:
         """SHA-256 of what must be equal on all ranks: weights, D's singular vectors, G's average, device scalars."""

@@ -43,10 +43,9 @@ def closed_form(generator: TrainedGenerator, count: int) -> Tensor:
     They are eigenvectors of A'A, A being the weights that are multiplied with z (Shen and Zhou 2021, eq. 4).
     """
     model = generator.config.model
-    inputs = model.latent_dim + (0 if model.conditioning == "none" else model.class_dim)
     layers = [part for part in generator.network.modules() if isinstance(part, nn.Linear)]
-    weights = torch.cat([layer.weight[:, : model.latent_dim] for layer in layers if layer.in_features == inputs])
-    weights = weights.double().cpu()
+    of_z = [layer.weight[:, : model.latent_dim] for layer in layers if layer.in_features == model.g_inputs]
+    weights = torch.cat(of_z).double().cpu()
     vectors: Tensor = torch.linalg.eigh(weights.T @ weights).eigenvectors.T.flip(0)[:count]  # [count, Z]
     largest = vectors.gather(1, vectors.abs().argmax(1, keepdim=True))
     return (vectors * largest.sign() * deviation(generator)).float()

@@ -14,7 +14,7 @@ from torch import nn
 from ptarmigan.config import Config
 from ptarmigan.core.files import Damaged, load_header, make_folder, save_json, write_atomic
 from ptarmigan.core.tensor_files import save_tensors
-from ptarmigan.core.types import ImageSpec
+from ptarmigan.core.types import COLOURS, ImageSpec
 from ptarmigan.evaluation.report import markdown
 from ptarmigan.generator.generator import TrainedGenerator, load
 from ptarmigan.generator.header import load_run_record
@@ -135,8 +135,7 @@ def model_card(
     name: str = "FOLDER",
 ) -> str:
     """The model card: Markdown with the front matter of the Hugging Face Hub."""
-    kind = {1: "grey", 3: "RGB", 4: "RGBA"}[spec.channels]
-    conditional = config.model.conditioning != "none"
+    conditional = config.model.conditional
     model = "a class-conditional generator" if conditional else "an unconditional generator"
     option = f" --class {json.dumps(spec.class_names[0])}" if conditional else ""
     scores = "\n\n".join(map(markdown, reports.values())) or "None yet: run `ptarmigan score`."
@@ -145,7 +144,7 @@ def model_card(
 {licence_lines(license) if license else ""}library_name: ptarmigan
 tags: [gan, image-generation]
 ---
-# {kind} images of {spec.height}x{spec.width}
+# {COLOURS[spec.channels]} images of {spec.size}
 
 This is {model}, trained by ptarmigan: recipe `{config.recipe}`, loss `{config.loss.loss}`, conditioning
 `{config.model.conditioning}`, network `{config.model.network}` of width {config.model.width}; {images_seen:,} training

@@ -139,7 +139,7 @@ class TrainedGenerator:
     sha256: str
 
     def __repr__(self) -> str:
-        shape = f"{self.spec.height}x{self.spec.width}x{self.spec.channels}"
+        shape = f"{self.spec.size}x{self.spec.channels}"
         return f"<TrainedGenerator of {shape} images in {self.spec.classes} classes, {self.images_seen:,} images seen>"
 
     def sample(
@@ -190,7 +190,7 @@ class TrainedGenerator:
     def labels_of(self, label: str | Sequence[str] | None) -> list[int]:
         """The labels of the classes that are named, each once, 'a,b' as a and b; raises UserError as `sample` does."""
         names: list[Any] = list(label or []) if label is None or isinstance(label, list | tuple) else [label]
-        if self.config.model.conditioning != "none":
+        if self.config.model.conditional:
             labels = [label for name in names for label in self.spec.labels(name)]
             return list(dict.fromkeys(labels)) or list(range(self.spec.classes))
         if names and (self.spec.classes > 1 or [*map(class_name, names)] != [*map(class_name, self.spec.class_names)]):
@@ -328,7 +328,7 @@ def grid_of(
     classes = list(dict.fromkeys(labels.tolist()))
     columns = len(images) // len(classes) if len(classes) > 1 else math.ceil(len(images) ** 0.5)
     spec, picture, margin = generator.spec, image_grid(images, columns), 0
-    if generator.config.model.conditioning != "none":
+    if generator.config.model.conditional:
         shown = [shown_name(spec.class_names[label], label) for label in classes]
         picture, margin = write_names(picture, shown, spec.height)
     text |= {"classes": ", ".join(spec.class_names[label] for label in classes), "margin": margin}

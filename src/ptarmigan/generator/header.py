@@ -190,8 +190,8 @@ def info(model: str | Path, *, at: int | None = None) -> dict[str, Any]:
     faults = [name for name, stored in own.items() if stored in contents.not_finite]
     return {
         "path": str(path),
-        "classes": list(spec.class_names) if config.model.conditioning != "none" else "none: unconditional",
-        "size": f"{spec.height}x{spec.width}",
+        "classes": list(spec.class_names) if config.model.conditional else "none: unconditional",
+        "size": spec.size,
         "channels": spec.channels,
         "recipe": config.recipe,
         "loss": config.loss.loss,

@@ -42,7 +42,7 @@ def place(generator: TrainedGenerator, given: str, option: str) -> Points:
     """
     if not isinstance(given, str):
         raise UserError(f"{option}: expected text, got {shown(given)}", "value-invalid")
-    spec, conditional = generator.spec, generator.config.model.conditioning != "none"
+    spec, conditional = generator.spec, generator.config.model.conditional
     if is_row(given) and given not in spec.class_names:
         widths = {"z": generator.config.model.latent_dim, "classes": spec.classes}
         return Points(*load_row(given, option, generator, widths))

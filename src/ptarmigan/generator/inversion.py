@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ptarmigan.core import seeding
+from ptarmigan.data.batches import on_white
 from ptarmigan.evaluation.features import Extractor
 from ptarmigan.evaluation.verdict import LinearClassifier
 from ptarmigan.generator.generator import TrainedGenerator, latents_of_seed, pixels_of
@@ -93,7 +94,7 @@ def invert_images(
     last = search(WITH_FEATURES, second.points, lambda x: compare.pixels(x, target) + compare.features(x, given))
     with torch.no_grad():
         out = pixels_of(images_at(generator.network, last.points))
-    off = (visible(as_floats(out)) - visible(as_floats(images))).square().mean((1, 2, 3)).sqrt() * 127.5
+    off = (on_white(as_floats(out)) - on_white(as_floats(images))).square().mean((1, 2, 3)).sqrt() * 127.5
     away = ((extractor(out).to(given) - given).square().sum(1) / compare.feature_scale).sqrt()
     in_time = first.done and second.done and last.done
     return Found(last.points, out, off.tolist(), away.tolist(), seen(draws, given, generator), in_time)
@@ -101,7 +102,7 @@ def invert_images(
 
 def drawn(generator: TrainedGenerator, extractor: Extractor, end: float, on_progress: OnProgress) -> Draws:
     """At least DRAWS images with their features, and two of each class, or fewer if that takes too long."""
-    classes = generator.spec.classes if generator.config.model.conditioning != "none" else 1
+    classes = generator.spec.classes if generator.config.model.conditional else 1
     total = max(DRAWS, 2 * classes)
     indices = np.arange(total) // classes
     labels = seeding.permute(0, "invert", 0, np.arange(total) % classes, classes)
@@ -127,7 +128,7 @@ class Comparison:
 
     def __init__(self, draws: Draws, extractor: Extractor) -> None:
         self.network = extractor.network
-        self.pixel_scale = float(2 * visible(draws.images).var(0).mean()) + 1e-6
+        self.pixel_scale = float(2 * on_white(draws.images).var(0).mean()) + 1e-6
         self.feature_scale = float(2 * draws.features.var(0).sum()) + 1e-6
 
     def nearest(self, draws: Draws, target: Tensor, given: Tensor) -> Tensor:
@@ -138,11 +139,11 @@ class Comparison:
 
     def pixels(self, images: Tensor, target: Tensor) -> Tensor:
         """[N] of the pixels of images and target images [N, C, H, W]."""
-        return (visible(images) - visible(target)).square().mean((1, 2, 3)) / self.pixel_scale
+        return (on_white(images) - on_white(target)).square().mean((1, 2, 3)) / self.pixel_scale
 
     def features(self, images: Tensor, target: Tensor) -> Tensor:
         """[N] of the features of images [N, C, H, W] and target features [N, F]."""
-        shown = visible(images)[:, :3].clamp(-1, 1)
+        shown = on_white(images)[:, :3].clamp(-1, 1)
         features: Tensor = self.network((shown + 1) * 127.5)
         return (features - target).square().sum(1) / self.feature_scale
 
@@ -213,7 +214,7 @@ def seen(draws: Draws, given: Tensor, generator: TrainedGenerator) -> list[int] 
     None if the generator has one class, or if some class was not drawn twice.
     """
     labels = draws.points.classes.argmax(1).numpy()
-    conditional = generator.config.model.conditioning != "none"
+    conditional = generator.config.model.conditional
     if not conditional or np.bincount(labels, minlength=generator.spec.classes).min() < 2:
         return None
     classifier = LinearClassifier(draws.features.cpu(), labels, generator.spec.classes)
@@ -224,11 +225,3 @@ def seen(draws: Draws, given: Tensor, generator: TrainedGenerator) -> list[int] 
 def as_floats(images: NDArray[np.uint8]) -> Tensor:
     """uint8 [N, H, W, C] -> [N, C, H, W] in [-1, 1]."""
     return torch.from_numpy(images).permute(0, 3, 1, 2).float() / 127.5 - 1
-
-
-def visible(images: Tensor) -> Tensor:
-    """Images [N, C, H, W] as they look: with transparency, on white, with the transparency as a fourth channel."""
-    if images.shape[1] != 4:
-        return images
-    opacity = (images[:, 3:] + 1) / 2
-    return torch.cat([1 + (images[:, :3] - 1) * opacity, images[:, 3:]], 1)

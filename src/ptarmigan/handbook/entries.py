@@ -182,24 +182,11 @@ def explain(
         name, note = _find(name, book)
     if plot is not None or page is not None:
         return _write(name, plot, page)
-    players, notation = (book.texts[key] for key in ("players", "notation"))
     if name is None:
-        questions = book.groups["questions"].values()
-        parts = ["\n".join(_wrap(players + book.texts["intro"], width=WIDTH))]
-        parts += [f"{question.title}\n\n{_render(question, book)}" for question in questions]
-        parts += ["\n".join(_wrap(notation, width=WIDTH))]
-        parts += [_variables("\n".join(question.code for question in questions), book), _names(book)]
-        return "\n\n".join(parts)
-    parts = ["\n".join(_wrap(note, width=WIDTH))] if note else []
-    if name in book.problems:
-        return "\n\n".join([*parts, _render_problem(name, book)])
-    entry = book.entries[name]
-    parts += ["\n".join([*_wrap(f"{name}: {entry.title}", width=WIDTH), *_wrap(entry.paper, width=WIDTH)])]
-    parts += [_render(entry, book, _equivalent(name, book))]
-    if name not in {**book.groups["averages"], **book.groups["scores"]}:
-        parts += ["\n".join(_wrap(players + notation, width=WIDTH))]
-    parts += [_variables(entry.code, book)]
-    return "\n\n".join(parts)
+        return _render_questions(book)
+    heading = ["\n".join(_wrap(note, width=WIDTH))] if note else []
+    render = _render_problem if name in book.problems else _render_entry
+    return "\n\n".join([*heading, render(name, book)])
 
 
 def _find(name: str, book: Handbook) -> tuple[str, str]:
@@ -246,6 +233,25 @@ def _other_word(typed: list[str], book: Handbook) -> tuple[str, str] | None:
         return None
     entry = words.OTHERS[word].entry
     return entry, book.texts["near"].format(name=" ".join(typed), entry=entry)
+
+
+def _render_questions(book: Handbook) -> str:
+    """The losses of DCGAN and ACGAN."""
+    questions = book.groups["questions"].values()
+    parts = ["\n".join(_wrap(book.texts["players"] + book.texts["intro"], width=WIDTH))]
+    parts += [f"{question.title}\n\n{_render(question, book)}" for question in questions]
+    parts += ["\n".join(_wrap(book.texts["notation"], width=WIDTH))]
+    parts += [_variables("\n".join(question.code for question in questions), book), _names(book)]
+    return "\n\n".join(parts)
+
+
+def _render_entry(name: str, book: Handbook) -> str:
+    entry = book.entries[name]
+    parts = ["\n".join([*_wrap(f"{name}: {entry.title}", width=WIDTH), *_wrap(entry.paper, width=WIDTH)])]
+    parts += [_render(entry, book, _equivalent(name, book))]
+    if name not in {**book.groups["averages"], **book.groups["scores"]}:
+        parts += ["\n".join(_wrap(book.texts["players"] + book.texts["notation"], width=WIDTH))]
+    return "\n\n".join([*parts, _variables(entry.code, book)])
 
 
 def _render_problem(name: str, book: Handbook) -> str:

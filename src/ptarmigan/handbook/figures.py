@@ -24,8 +24,6 @@ SMOOTHED = 0.9  # target for real images in the entry `smoothing`
 CLASSES = 10
 OTHERS = 28  # images of other classes in ReACGAN's batch
 SPAN = {"least_squares": (-2.0, 3.0), "least_squares_pearson": (-3.0, 3.0), "hinge": (-4.0, 4.0)}  # of the logit
-CLASS_TERMS = ("auxiliary_classifier", "twin_classifier", "discriminative_classifier", "reacgan")
-NAMES = (*LOSSES, "smoothing", *CLASS_TERMS, *RECIPES)  # what can be plotted
 
 COLOURS = {"real": "#0b62a4", "fake": "#b45309", "generator": "#b23cc0", "other": "#8a8f98"}
 DARK = {"real": "#7cc0ff", "fake": "#ffb163", "generator": "#f0a3ff", "other": "#9aa3ad"}
@@ -105,62 +103,73 @@ def adversarial_row(name: str) -> Row:
     )
 
 
+def class_logits(x: Tensor, classes: int = CLASSES) -> Tensor:
+    """Class logits [N, classes]: x [N] is that of class 0, which is requested, and the others are 0."""
+    return F.pad(x.unsqueeze(1), (0, classes - 1))
+
+
+def requested(x: Tensor) -> Tensor:
+    """Labels [N] of class 0."""
+    return torch.zeros(len(x), dtype=torch.int64)
+
+
+def cross_entropy(x: Tensor, classes: int = CLASSES) -> Tensor:
+    return classification_g(class_logits(x, classes), fake_labels=requested(x))
+
+
+def twin_term(c: Tensor, t: Tensor) -> Tensor:
+    """G's term in TAC over the logits of C and of its twin; one of them is a number [1]."""
+    count = max(len(c), len(t))
+    c, t = c.expand(count), t.expand(count)
+    return twin_g(class_logits(c), class_logits(t), fake_labels=requested(c))
+
+
+def discriminative_fake(x: Tensor) -> Tensor:
+    """D's term in ADC over the logit of a fake, without that of the real image, whose logits are 0."""
+    real, fake = class_logits(0 * x, 2 * CLASSES), class_logits(x, 2 * CLASSES)
+    whole = discriminative_d(real, fake, real_labels=requested(x), fake_labels=requested(x))
+    return whole - cross_entropy(0 * x, 2 * CLASSES)
+
+
+def contrastive(x: Tensor) -> Tensor:
+    """D2D-CE of images [N] whose cosine to their proxy is x and whose cosine to every other image is 0."""
+    fields = resolve({}).loss
+    others = F.one_hot(torch.arange(1, OTHERS + 1)).to(x.dtype)
+    h = torch.cat([F.one_hot(torch.zeros(1, dtype=torch.int64), OTHERS + 1).to(x.dtype), others])
+    out = []
+    for cosine in x.unbind():
+        proxy = torch.cat([F.pad(cosine.view(1, 1), (0, OTHERS)), others])
+        d = d2d_ce(h, proxy, torch.arange(len(h)), margin=fields.class_margin, temperature=fields.class_temperature)
+        out.append(d[0])
+    return torch.stack(out)
+
+
+CLASS_PLAYERS = {
+    "auxiliary_classifier": (Player("D on real, D on fake and G on fake alike", "generator", cross_entropy),),
+    "twin_classifier": (
+        Player("D on real (C), on fake (T)", "real", cross_entropy),
+        Player("G, over C's margin", "generator", lambda x: twin_term(x, x.new_zeros(1))),
+        Player("G, over T's margin", "other", lambda x: twin_term(x.new_zeros(1), x)),
+    ),
+    "discriminative_classifier": (
+        Player("D on real", "real", lambda x: cross_entropy(x, 2 * CLASSES)),
+        Player("D on fake", "fake", discriminative_fake),
+        Player(
+            "G on fake", "generator",
+            lambda x: discriminative_g(class_logits(x, 2 * CLASSES), fake_labels=requested(x)),
+        ),
+    ),
+    "reacgan": (Player("D on real and G on fake alike", "generator", contrastive),),
+}  # fmt: skip
+NAMES = (*LOSSES, "smoothing", *CLASS_PLAYERS, *RECIPES)  # what can be plotted
+
+
 def class_row(name: str) -> Row:
     """Both players' class terms over the logit of the requested class, with all other logits at 0."""
-    label = torch.zeros((), dtype=torch.int64)
-
-    def logits(x: Tensor, classes: int = CLASSES) -> Tensor:
-        return F.pad(x.unsqueeze(1), (0, classes - 1))
-
-    def labels(x: Tensor) -> Tensor:
-        return label.expand(len(x))
-
-    def cross_entropy(x: Tensor) -> Tensor:
-        return classification_g(logits(x), fake_labels=labels(x))
-
-    def contrastive(x: Tensor) -> Tensor:
-        """D2D-CE of one image whose cosine to its proxy is x and whose cosine to every other image is 0."""
-        fields = resolve({}).loss
-        others = F.one_hot(torch.arange(1, OTHERS + 1)).to(x.dtype)
-        out = []
-        for cosine in x.unbind():
-            h = torch.cat([F.one_hot(torch.zeros(1, dtype=torch.int64), OTHERS + 1).to(x.dtype), others])
-            proxy = torch.cat([torch.cat([cosine.view(1), torch.zeros(OTHERS, dtype=x.dtype)])[None], others])
-            d = d2d_ce(h, proxy, torch.arange(len(h)), margin=fields.class_margin, temperature=fields.class_temperature)
-            out.append(d[0])
-        return torch.stack(out)
-
-    still = torch.zeros(1, dtype=torch.float64)
-
-    def tac(c: Tensor, t: Tensor) -> Tensor:
-        x = (c + t).detach()
-        return twin_g(logits(c.expand_as(x)), logits(t.expand_as(x)), fake_labels=labels(x))
-
-    def adc_d(x: Tensor) -> Tensor:  # the term of the fake: that of the real image is subtracted
-        whole = discriminative_d(
-            logits(0 * x, 2 * CLASSES), logits(x, 2 * CLASSES), real_labels=labels(x), fake_labels=labels(x)
-        )
-        return whole - classification_g(logits(0 * x, 2 * CLASSES), fake_labels=labels(x))
-
-    players = {
-        "auxiliary_classifier": (
-            Player("D on real, D on fake and G on fake alike", "generator", cross_entropy),
-        ),
-        "twin_classifier": (
-            Player("D on real (C), on fake (T)", "real", cross_entropy),
-            Player("G, over C's margin", "generator", lambda x: tac(x, still)),
-            Player("G, over T's margin", "other", lambda x: tac(still, x)),
-        ),
-        "discriminative_classifier": (
-            Player("D on real", "real", lambda x: classification_g(logits(x, 2 * CLASSES), fake_labels=labels(x))),
-            Player("D on fake", "fake", adc_d),
-            Player("G on fake", "generator", lambda x: discriminative_g(logits(x, 2 * CLASSES), fake_labels=labels(x))),
-        ),
-        "reacgan": (Player("D on real and G on fake alike", "generator", contrastive),),
-    }[name]  # fmt: skip
     if name == "reacgan":
-        return Row(name, "cosine of the image to the proxy of its class", (-1, 1), players)
-    return Row(f"{name}, {CLASSES} classes", "logit of the requested class, the others 0", (-6, 6), players)
+        return Row(name, "cosine of the image to the proxy of its class", (-1, 1), CLASS_PLAYERS[name])
+    axis = "logit of the requested class, the others 0"
+    return Row(f"{name}, {CLASSES} classes", axis, (-6, 6), CLASS_PLAYERS[name])
 
 
 def rows(name: str | None = None) -> list[Row]:
@@ -175,14 +184,15 @@ def rows(name: str | None = None) -> list[Row]:
             real, fake, Player("G on fake, non-saturating", g.style, g.loss),
             Player("G on fake, minimax", "other", minimax.loss),
         )  # fmt: skip
-        return [Row("DCGAN and ACGAN, source loss", source.axis, source.span, answers), class_row(CLASS_TERMS[0])]
+        source_row = Row("DCGAN and ACGAN, source loss", source.axis, source.span, answers)
+        return [source_row, class_row("auxiliary_classifier")]
     if name not in NAMES:
         raise unknown("plot", name, NAMES)
     if name in RECIPES:
         config = resolve({"recipe": name})
-        classed = [name for name in CLASS_TERMS if name == config.model.conditioning]
+        classed = [name for name in CLASS_PLAYERS if name == config.model.conditioning]
         return [adversarial_row(config.loss.loss), *map(class_row, classed)]
-    return [class_row(name) if name in CLASS_TERMS else adversarial_row(name)]
+    return [class_row(name) if name in CLASS_PLAYERS else adversarial_row(name)]
 
 
 # ---------------------------------------------------------------------------- drawing

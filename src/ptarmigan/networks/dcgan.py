@@ -61,16 +61,14 @@ class Generator(nn.Module):
         super().__init__()
         self.sides = sides(spec, model)[::-1]
         channels = [*widths(model, len(self.sides) - 1)[::-1], spec.channels]
-        conditional = model.conditioning != "none"
-        self.embedding = nn.Embedding(spec.classes, model.class_dim) if conditional else None
-        inputs = model.latent_dim + (model.class_dim if conditional else 0)
+        self.embedding = nn.Embedding(spec.classes, model.class_dim) if model.conditional else None
         self.first = channels[0], *self.sides[0]
-        self.project = nn.Linear(inputs, channels[0] * self.sides[0][0] * self.sides[0][1], bias=False)
+        self.project = nn.Linear(model.g_inputs, channels[0] * self.sides[0][0] * self.sides[0][1], bias=False)
         self.blocks = nn.ModuleList(nn.Sequential(*[Residual(c) for _ in range(model.g_blocks)]) for c in channels[:-2])
         self.blocks.append(nn.Identity())
         self.modulation = model.g_modulation
         self.norms = nn.ModuleList(
-            ConditionalBatchNorm(c, inputs) if model.g_modulation else BatchNorm(c) for c in channels[:-1]
+            ConditionalBatchNorm(c, model.g_inputs) if model.g_modulation else BatchNorm(c) for c in channels[:-1]
         )
         self.smooth = model.resampling == "smooth"
         self.stages = nn.ModuleList(

@@ -66,11 +66,9 @@ class Generator(nn.Module):
         super().__init__()
         self.sides = sides(spec, model)[::-1]
         channels = widths(model, len(self.sides) - 1)[::-1]
-        conditional = model.conditioning != "none"
-        self.embedding = nn.Embedding(spec.classes, model.class_dim) if conditional else None
-        inputs = model.latent_dim + (model.class_dim if conditional else 0)
+        self.embedding = nn.Embedding(spec.classes, model.class_dim) if model.conditional else None
         self.first = channels[0], *self.sides[0]
-        self.project = scaled(nn.Linear(inputs, math.prod(self.first)))
+        self.project = scaled(nn.Linear(model.g_inputs, math.prod(self.first)))
         self.blocks = nn.ModuleList(Block(c, len(channels)) for c in channels)
         self.changes = nn.ModuleList(match_channels(a, b) for a, b in pairwise(channels))
         self.last = scaled(nn.Conv2d(channels[-1], spec.channels, 3, padding=1), GAIN)

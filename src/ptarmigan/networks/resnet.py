@@ -58,12 +58,10 @@ class Generator(nn.Module):
         super().__init__()
         self.sides = sides(spec, model)[::-1]
         channels = [*widths(model, len(self.sides) - 1)[::-1], model.width]
-        conditional = model.conditioning != "none"
-        self.embedding = nn.Embedding(spec.classes, model.class_dim) if conditional else None
-        given = model.latent_dim + (model.class_dim if conditional else 0)
+        self.embedding = nn.Embedding(spec.classes, model.class_dim) if model.conditional else None
         self.first = channels[0], *self.sides[0]
-        self.project = nn.Linear(given, math.prod(self.first), bias=False)
-        self.blocks = nn.ModuleList(UpBlock(a, b, given) for a, b in pairwise(channels))
+        self.project = nn.Linear(model.g_inputs, math.prod(self.first), bias=False)
+        self.blocks = nn.ModuleList(UpBlock(a, b, model.g_inputs) for a, b in pairwise(channels))
         self.norm = BatchNorm(channels[-1])
         self.last = nn.Conv2d(channels[-1], spec.channels, 3, padding=1)
 

@@ -7,7 +7,7 @@ import json
 import torch
 from torch import Tensor
 
-from ptarmigan.core.types import UserError
+from ptarmigan.core.types import COLOURS, UserError
 from ptarmigan.core.version import __version__
 from ptarmigan.generator.generator import TrainedGenerator
 from ptarmigan.sharing.inference import IN_WORDS, check_parity, quiet, traced
@@ -51,15 +51,15 @@ def onnx_file(generator: TrainedGenerator, license: str | None) -> bytes:
 def described(generator: TrainedGenerator, license: str | None) -> dict[str, str]:
     """The file's metadata."""
     spec, model = generator.spec, generator.config.model
-    conditional = model.conditioning != "none"
+    conditional = model.conditional
     return {
         "class_names": json.dumps(list(spec.class_names) if conditional else []),
         "labels": "int64 [N], the place of a class in class_names" if conditional else "int64 [N], not read",
         "z": f"float32 [N, {model.latent_dim}], "
         + ("standard normal" if model.latent == "normal" else "uniform on (-1, 1)"),
         "images": IN_WORDS,
-        "size": f"{spec.height}x{spec.width}",
-        "colour": {1: "grey", 3: "RGB", 4: "RGBA"}[spec.channels],
+        "size": spec.size,
+        "colour": COLOURS[spec.channels],
         "license": license or "not stated",
         "generator_sha256": generator.sha256,
         "made_by": f"ptarmigan {__version__}",

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import base64
-import html
-import json
 import re
 import shlex
 from collections.abc import Sequence
-from importlib.resources import files as resources
 
-from ptarmigan.core.types import UserError, printable, shorten
+from ptarmigan.core.types import COLOURS_IN_WORDS, UserError, printable, shorten
 from ptarmigan.generator.directions import Named
 from ptarmigan.generator.generator import TrainedGenerator, folder_names
+from ptarmigan.sharing.markup import as_json, asset, text
 from ptarmigan.sharing.program import Program
 
 SCRIPTS = ("latents.js", "network.js", "page.js")
@@ -24,14 +22,30 @@ def page(generator: TrainedGenerator, argument: str, directions: Sequence[Named]
 
     It has a slider for each of `directions`.  Raises UserError (model-too-large) for more than 100 MB of them.
     """
-    program, spec, model = Program(generator.network), generator.spec, generator.config.model
+    program, spec = Program(generator.network), generator.spec
     if len(program.weights) > MOST_WEIGHTS:
-        text = f"the generator has {len(program.weights) / 1e6:,.0f} MB of weights, and a page holds at most"
-        raise UserError(f"{text} {MOST_WEIGHTS / 1e6:.0f} MB: use --to onnx, or `ptarmigan serve`", "model-too-large")
-    names = [] if program.embedding is None else [*spec.class_names]
-    of = "images" if not names else shorten([*map(printable, names)], 3)
-    kind = {1: "grey", 3: "colour", 4: "colour with transparency"}[spec.channels]
-    described = {
+        fault = f"the generator has {len(program.weights) / 1e6:,.0f} MB of weights, and a page holds at most"
+        raise UserError(f"{fault} {MOST_WEIGHTS / 1e6:.0f} MB: use --to onnx, or `ptarmigan serve`", "model-too-large")
+    of_classes = f" of {shorten([*spec.class_names], 3)}" if generator.config.model.conditional else ""
+    parts = {
+        "title": text(f"Draw pictures{of_classes}"),
+        "style": asset("page/page.css"),
+        "facts": f"Pictures of {spec.height} x {spec.width} pixels, {COLOURS_IN_WORDS[spec.channels]}.",
+        "sha256": generator.sha256[:12],
+        "model": as_json(described(generator, program, argument, directions)),
+        "weights": base64.b64encode(program.weights).decode(),
+        "script": "\n".join(asset(f"page/{name}") for name in SCRIPTS),
+    }
+    return re.sub(r"\[\[(\w+)\]\]", lambda found: parts[found[1]], asset("page/page.html"))
+
+
+def described(
+    generator: TrainedGenerator, program: Program, argument: str, directions: Sequence[Named]
+) -> dict[str, object]:
+    """What the scripts of the page need to know of the generator, beside its weights."""
+    spec, model = generator.spec, generator.config.model
+    names = spec.class_names if model.conditional else ()
+    return {
         "argument": argument,
         "classes": [
             {"name": printable(name), "option": option(name), "folder": folder}
@@ -51,20 +65,6 @@ def page(generator: TrainedGenerator, argument: str, directions: Sequence[Named]
         "embedding": program.embedding,
         "steps": program.steps,
     }
-    parts = {
-        "title": html.escape(f"Draw pictures of {of}" if names else "Draw pictures"),
-        "style": asset("page.css"),
-        "facts": f"Pictures of {spec.height} x {spec.width} pixels, {kind}.",
-        "sha256": generator.sha256[:12],
-        "model": json.dumps(described).replace("<", "\\u003c"),  # a class name may have </script> in it
-        "weights": base64.b64encode(program.weights).decode(),
-        "script": "\n".join(map(asset, SCRIPTS)),
-    }
-    return re.sub(r"\[\[(\w+)\]\]", lambda found: parts[found[1]], asset("page.html"))
-
-
-def asset(name: str) -> str:
-    return (resources("ptarmigan") / "assets" / "page" / name).read_text(encoding="utf-8")
 
 
 def option(name: str) -> str:

@@ -51,7 +51,7 @@ def double(x):
 def plain_file(generator: TrainedGenerator) -> str:
     """Python code whose `generate(z, labels)` draws the generator's images: tens of lines, without ptarmigan."""
     network, model = generator.network, generator.config.model
-    conditional = model.conditioning != "none"
+    conditional = model.conditional
     helpers, body = FAMILIES[type(network)](network)
     head = HEAD.format(
         latent_dim=model.latent_dim,

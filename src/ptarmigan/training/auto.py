@@ -46,7 +46,6 @@ CURVES = (
 )
 
 
-# A resumed run keeps the fields that `decide` sets, and augment_p.  config/recipes.py has the rest of the recipe.
 @dataclass(frozen=True)
 class Setting:
     """What the choice depends on."""
@@ -96,7 +95,10 @@ def choose(config: Config, given: Collection[str], setting: Setting, of_model: C
 
 
 def decide(config: Config, given: Collection[str], setting: Setting) -> dict[str, Any]:
-    """The fields that `auto` would choose if none were given, except that r1 and r2 follow a given augment."""
+    """The fields that `auto` would choose if none were given, except that r1 and r2 follow a given augment.
+
+    config/recipes.py has the rest of the recipe.  A resumed run keeps these fields, and augment_p.
+    """
     images, large, few, on_cuda = setting.images, setting.large, setting.few, setting.device == "cuda"
     large_batch = images >= LARGE_BATCH_FROM and not large
     # on CUDA a step with augmentation is not recorded as a graph, and is several times slower

@@ -229,12 +229,12 @@ class Attempt:
         if self.whole != state.images_seen:
             say("stopping and saving; Ctrl-C again loses the steps since the last checkpoint")
             check_tensors(state, self.metrics)
-            save_at_once(job.run, state, self.record, job.display)
+            save_at_once(job, state, self.record)
             try:
                 say("saved; now its generator is computed, which Ctrl-C leaves to the next snapshot")
                 self.save(None, milestone=False, go_on=lambda: None)
             except KeyboardInterrupt:
-                text = f"stopped at {state.images_seen:,} images, and saved; its generator is still an earlier one"
+                text = f"stopped at {state.images_seen:,} images, and saved; the next snapshot writes its generator"
         if owes_snapshot(state):
             text += "; the snapshot that was due is made when the run resumes"
         self.close_log()
@@ -299,9 +299,7 @@ class Attempt:
         """Save a snapshot -> seconds that it took."""
         job, state = self.job, self.state
         check_tensors(state, self.metrics)
-        score, found = save_snapshot(
-            job.run, state, self.record, job.dataset, live, self.metrics, job.display, milestone, go_on
-        )  # fmt: skip
+        score, found = save_snapshot(job, state, self.record, live, self.metrics, milestone, go_on)
         self.whole = state.images_seen
         self.scores |= score
         if milestone and dist.rank() == 0:

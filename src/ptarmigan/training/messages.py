@@ -37,7 +37,7 @@ def describe(
         f"{changed}, batch {config.train.batch}{parts}, on {state.device} in {'bf16' if state.bf16 else 'fp32'}"
         + (f", {dist.world()} ranks" if dist.world() > 1 else "")
     )
-    if config.model.conditioning != "none" and spec.classes > MAX_ROWS:
+    if config.model.conditional and spec.classes > MAX_ROWS:
         say(f"  each grid of samples shows {MAX_ROWS} of the {spec.classes:,} classes, evenly spread")
     if choice and seconds:
         say(f"  {expectation(choice.setting, config.train.batch / seconds)}")

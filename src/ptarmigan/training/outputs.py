@@ -85,8 +85,8 @@ def save_samples(run: Path, state: TrainState, dataset: Dataset) -> None:
     generator = TrainedGenerator(
         state.ema, config, state.spec, state.images_seen, dataset.fingerprint, LAST, {}, sha256
     )
-    conditional = config.model.conditioning != "none"
-    n, seed = GRID_COLUMNS if conditional else GRID_COLUMNS**2, config.train.seed
+    conditional, seed = config.model.conditional, config.train.seed
+    n = GRID_COLUMNS if conditional else GRID_COLUMNS**2
     classes = np.array(grid_classes(state.spec.classes) if conditional else [0])
     labels = np.repeat(classes, n)
     images = generate_images(state.ema, config.model, labels, np.tile(np.arange(n), len(classes)), seed)

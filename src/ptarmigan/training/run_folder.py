@@ -22,7 +22,7 @@ from ptarmigan.core import dist
 from ptarmigan.core.files import FORMAT, Damaged, load_json, make_folder, save_json
 from ptarmigan.core.records import Owner, check
 from ptarmigan.core.tensor_files import save_tensors
-from ptarmigan.core.types import UserError
+from ptarmigan.core.types import UserError, counted
 from ptarmigan.core.version import __version__
 from ptarmigan.data import Dataset
 from ptarmigan.generator.header import load_run_record
@@ -241,7 +241,9 @@ def machine_changed(record: dict[str, Any]) -> str | None:
     """A note if the run was last trained with other threads or ranks, which may change results in their last bits."""
     was, now = record.get("machine", {}), this_machine()
     changes = [
-        f"{now[key]} {key} instead of {was[key]}" for key in ("threads", "ranks") if was.get(key, now[key]) != now[key]
+        f"{counted(now[f'{what}s'], what)} instead of {was[f'{what}s']}"
+        for what in ("thread", "rank")
+        if was.get(f"{what}s", now[f"{what}s"]) != now[f"{what}s"]
     ]
     if not changes:
         return None

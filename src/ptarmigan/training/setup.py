@@ -14,7 +14,7 @@ from ptarmigan.core.clock import Clock
 from ptarmigan.core.console import Display, duration
 from ptarmigan.core.devices import little_memory
 from ptarmigan.core.paths import url_of
-from ptarmigan.core.types import UserError, shorten
+from ptarmigan.core.types import COLOURS, UserError, shorten
 from ptarmigan.data import Dataset, open_dataset
 from ptarmigan.data.batches import Batches
 from ptarmigan.data.check.summary import summary
@@ -49,7 +49,7 @@ class Job:
     @property
     def given(self) -> set[str]:
         """Fields that the user or the warm start has set, so that recipe `auto` does not choose them."""
-        return given_fields(self.asked) | set(self.warm_start.record["shape"] if self.warm_start else ())
+        return {*flatten(self.asked)} | set(self.warm_start.record["shape"] if self.warm_start else ())
 
     @property
     def init(self) -> dict[str, Any] | None:
@@ -58,11 +58,6 @@ class Job:
     @property
     def loss_sha256(self) -> str | None:
         return self.loss_file.sha256 if self.loss_file else None
-
-
-def given_fields(asked: dict[str, Any]) -> set[str]:
-    """The names of the fields that the user has set."""
-    return {key for key, value in flatten(asked).items() if value is not None}
 
 
 def open_job(
@@ -94,7 +89,7 @@ def open_job(
             display.note(notice)
     if note := conditioning_dropped(config, asked, dataset):
         display.say(f"note: {note}")
-    given, spec = given_fields(asked), dataset.spec
+    given, spec = {*flatten(asked)}, dataset.spec
     if init is None and dist.on_first(lambda: starts_from_base(existing, config, given, spec, device.type)):
         warm_start = WarmStart.find(BASE, existing, asked)
         config = with_fields(config, warm_start.record["shape"])
@@ -148,9 +143,8 @@ def looks_like_run(folder: Path) -> bool:
 def describe_data(dataset: Dataset) -> list[str]:
     """What was found, the training images of each class, the size and the parts, a line each."""
     spec = dataset.spec
-    size = f"{spec.height}x{spec.width} {({1: 'grey', 3: 'RGB', 4: 'RGBA'})[spec.channels]}"
     parts = ", ".join(f"{count:,} {name}" for name, count in dataset.counts().items() if count)
-    images = f"images of {size}: {parts}"
+    images = f"images of {spec.size} {COLOURS[spec.channels]}: {parts}"
     named = [f"{name} ({count:,})" for name, count in dataset.class_counts().items()]
     classes = f"training images by class: {shorten(named, SHOWN_CLASSES)}"
     return [dataset.understood, classes, images]
@@ -159,9 +153,9 @@ def describe_data(dataset: Dataset) -> list[str]:
 def conditioning_dropped(config: Config, asked: dict[str, Any], dataset: Dataset) -> str | None:
     """A note if a conditioning was asked for, by name or by a recipe, and the data have one class."""
     conditioning = config.model.conditioning
-    if dataset.spec.classes > 1 or conditioning == "none":
+    if dataset.spec.classes > 1 or not config.model.conditional:
         return None
-    given = {key for key, value in flatten(asked).items() if value is not None}
+    given = flatten(asked)
     if "conditioning" not in given and ("recipe" not in given or config.recipe == "auto"):
         return None
     return f"conditioning {conditioning} needs several classes, but the data have one: the run is unconditional"
@@ -170,7 +164,7 @@ def conditioning_dropped(config: Config, asked: dict[str, Any], dataset: Dataset
 def fit_to_data(config: Config, dataset: Dataset) -> Config:
     """The config with the split of the data, without conditioning if these have one class, and with a budget."""
     model, train = config.model, config.train
-    if dataset.spec.classes == 1 and model.conditioning != "none":
+    if dataset.spec.classes == 1 and model.conditional:
         model = replace(model, conditioning="none")
     if train.time is None and train.images is None:
         train = replace(train, time=DEFAULT_TIME)

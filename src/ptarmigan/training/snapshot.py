@@ -15,7 +15,6 @@ from torch import Tensor
 
 from ptarmigan.config import Config
 from ptarmigan.core import dist, seeding
-from ptarmigan.core.console import Display
 from ptarmigan.core.log import Metrics, read_rows
 from ptarmigan.core.types import UserError
 from ptarmigan.data import SELECT, Dataset
@@ -35,6 +34,7 @@ from ptarmigan.networks.layers import forget_batch_norm, recalibrate_batch_norm
 from ptarmigan.training import checkpoint
 from ptarmigan.training.budget import finished
 from ptarmigan.training.outputs import BEST, Failures, describe_failures, noted, write_outputs
+from ptarmigan.training.setup import Job
 
 Part = TypeVar("Part")
 STATISTICS_IMAGES = 512  # generated images from which batch norm's statistics are computed
@@ -71,7 +71,7 @@ class LiveScore:
         in_train = dataset.indices()
         order = seeding.permute(0, "live train", 0, np.arange(len(in_train)), len(in_train))
         trained = in_train[order][: len(used)]
-        conditional = config.model.conditioning != "none"
+        conditional = config.model.conditional
         real = Reference(
             dataset.images[used], cached_features(extractor, dataset, used),
             dataset.labels[used] if conditional else np.zeros(len(used), np.int64),
@@ -111,13 +111,11 @@ def d_logits(state: TrainState, images: NDArray[np.uint8], labels: NDArray[np.in
 
 
 def save_snapshot(
-    run: Path,
+    job: Job,
     state: TrainState,
     record: dict[str, Any],
-    dataset: Dataset,
     live: LiveScore | None,
     log: Metrics,
-    display: Display,
     milestone: bool,
     go_on: GoOn,
 ) -> tuple[dict[str, float], list[Finding]]:
@@ -133,10 +131,11 @@ def save_snapshot(
     check_ranks_agree(state)
     if dist.rank() > 0:
         return {}, []
+    run, display = job.run, job.display
     with display.doing("computing the statistics of batch norm"):
-        settle_batch_norm(state, dataset, go_on)
+        settle_batch_norm(state, job.dataset, go_on)
     before = replace(state.progress)
-    scores, found = judge(run, state, dataset, live, log, display, go_on) if milestone else ({}, [])
+    scores, found = judge(job, state, live, log, go_on) if milestone else ({}, [])
     failed: Failures = {}
     unsaved: UserError | None = None
     try:
@@ -144,7 +143,7 @@ def save_snapshot(
             checkpoint.save(run, state, record)
     except UserError as error:
         failed["the checkpoint"] = unsaved = error
-    failed |= write_outputs(run, state, dataset, display)
+    failed |= write_outputs(run, state, job.dataset, display)
     if BEST in failed:
         state.progress.take_best(before)  # so that a later generator may become the best
     if unsaved is not None and (finished(state) or not milestone):
@@ -155,7 +154,7 @@ def save_snapshot(
     return scores, found
 
 
-def save_at_once(run: Path, state: TrainState, record: dict[str, Any], display: Display) -> None:
+def save_at_once(job: Job, state: TrainState, record: dict[str, Any]) -> None:
     """Save a checkpoint without the statistics of batch norm, which take long: training does not need them.
 
     Raises UserError as `save_snapshot` does.
@@ -165,10 +164,10 @@ def save_at_once(run: Path, state: TrainState, record: dict[str, Any], display: 
         return
     forget_batch_norm(state.ema)
     try:
-        with display.doing("saving the checkpoint"):
-            checkpoint.save(run, state, record)
+        with job.display.doing("saving the checkpoint"):
+            checkpoint.save(job.run, state, record)
     except UserError as error:
-        raise lost(error, run, state) from error
+        raise lost(error, job.run, state) from error
 
 
 def lost(unsaved: UserError, run: Path, state: TrainState) -> UserError:
@@ -189,10 +188,11 @@ def check_ranks_agree(state: TrainState) -> None:
 
 
 def judge(
-    run: Path, state: TrainState, dataset: Dataset, live: LiveScore | None, log: Metrics, display: Display, go_on: GoOn
+    job: Job, state: TrainState, live: LiveScore | None, log: Metrics, go_on: GoOn
 ) -> tuple[dict[str, float], list[Finding]]:
     """Score the generator and diagnose the run up to here, log both, and print the verdict."""
-    progress, row, scores, found = state.progress, dict[str, Any](), dict[str, float](), list[Finding]()
+    row, scores, found = dict[str, Any](), dict[str, float](), list[Finding]()
+    progress, display = state.progress, job.display
     progress.shown_at = state.images_seen
     if live is not None:
         with noted("the live score", display), display.doing(f"scoring {len(live.labels):,} images"):
@@ -201,10 +201,10 @@ def judge(
             row = {"select_kid": score.kid, "select_kid_error": score.error, **statistics}
             choose_best(progress, state.images_seen, score)
     with noted("the diagnosis", display):
-        judged = log_so_far(run, state, row, len(dataset.indices()))
+        judged = log_so_far(job.run, state, row, len(job.dataset.indices()))
         found = findings(judged)
         row["findings"] = [finding.name for finding in found]
-        more = f"; for what to do: ptarmigan diagnose {run}" if found else ""
+        more = f"; for what to do: ptarmigan diagnose {job.run}" if found else ""
         display.say(f"verdict at {state.images_seen:,} images: {verdict(judged, found)}{more}")
     log.write(state.images_seen, **row)
     return scores, found

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from ptarmigan.config import flatten
 from ptarmigan.config.values import parse_images, parse_time
 from ptarmigan.core import dist
 from ptarmigan.core.log import damaged_lines
@@ -32,7 +33,7 @@ from ptarmigan.training.budget import (
 from ptarmigan.training.messages import describe, describe_snapshots
 from ptarmigan.training.probe import Probed, probe, snapshot_cost
 from ptarmigan.training.run_folder import open_run, record_of, recorded_auto, write_record
-from ptarmigan.training.setup import Job, given_fields, train_batches
+from ptarmigan.training.setup import Job, train_batches
 from ptarmigan.training.snapshot import LiveScore
 from ptarmigan.training.source_model import BASE
 from ptarmigan.training.warm_start import describe_warm_start
@@ -50,7 +51,7 @@ def apply_auto(job: Job) -> tuple[Job, Choice | None]:
     labels = torch.from_numpy(dataset.labels[dataset.indices()])
     counts = torch.bincount(labels, minlength=dataset.spec.classes).tolist()
     setting = Setting(dataset.spec, counts, job.device.type, images_in_budget(job), is_base(job))
-    given = given_fields(job.asked)
+    given = {*flatten(job.asked)}
     choice = choose(job.config, given, setting, job.given - given)
     return replace(job, config=choice.config), choice
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from ptarmigan.config import Config, Model, flatten
 from ptarmigan.config.sections import OF_DCGAN
 from ptarmigan.core import dist
-from ptarmigan.core.types import ImageSpec, UserError, shorten
+from ptarmigan.core.types import COLOURS, ImageSpec, UserError, shorten
 from ptarmigan.game.state import TrainState
 from ptarmigan.networks import build, without_weights
 from ptarmigan.networks.layers import FIRST_POWER_ITERATIONS, power_iteration, sides
@@ -33,7 +33,6 @@ SHAPE_FIELDS = (
 )  # fmt: skip
 SCRATCH = Path("none")  # what --from calls random weights
 BASE_PIXELS = 128 * 128  # up to which `auto` starts from the base; measured at 48x64 and 64x64
-MODES = {1: "grey", 3: "RGB", 4: "RGBA"}
 SHOWN = 3  # tensors named on the terminal; config.json names all
 
 
@@ -56,7 +55,7 @@ def starts_from_base(run: Path | None, config: Config, given: Set[str], spec: Im
 
 def shape_of(config: Config, spec: ImageSpec) -> dict[str, Any]:
     """The fields of a config on which the names and shapes of the tensors depend, with their values."""
-    flat = config.flat() | {"size": f"{spec.height}x{spec.width}", "channels": spec.channels}
+    flat = config.flat() | {"size": spec.size, "channels": spec.channels}
     return {key: flat[key] for key in SHAPE_FIELDS}
 
 
@@ -115,7 +114,7 @@ class WarmStart:
 
 def start_record(source: SourceModel, asked: Mapping[str, Any]) -> dict[str, Any]:
     """What a new run records about the model that it starts from, before anything is copied."""
-    given = {key: value for key, value in flatten(asked).items() if value is not None}
+    given = flatten(asked)
     own, network, path = set(given), source.config.model.network, source.path
     own.add("d_norm")  # depends on the loss
     if given.get("network", network) != network:
@@ -147,11 +146,7 @@ def copy_weights(state: TrainState, source: SourceModel) -> dict[str, Any]:
     """
     here, there = state.spec.class_names, source.spec.class_names
     dims = class_dims(state.spec, state.config.model)
-    tensors = {
-        f"{player}.{name}": tensor
-        for player, network in (("G", state.G), ("ema", state.ema), ("D", state.D))
-        for name, tensor in network.state_dict().items()
-    }
+    tensors = state.network_tensors()
     given = in_colours(source, state.spec.channels)
     deeper = len(sides(source.spec, source.config.model)) - len(sides(state.spec, state.config.model))
     results: dict[str, tuple[float, str]] = {}  # tensor -> the share that was copied, and why no more
@@ -177,7 +172,7 @@ def copy_weights(state: TrainState, source: SourceModel) -> dict[str, Any]:
         "new_classes": [name for name in here if name not in there],
         "dropped_classes": [name for name in there if name not in here],
         "differing_fields": differing,
-        "colours": [MODES[source.spec.channels], MODES[state.spec.channels]],
+        "colours": [COLOURS[source.spec.channels], COLOURS[state.spec.channels]],
         "notes": list(source.notes),
     }
 

@@ -16,7 +16,7 @@ from ptarmigan.commands.score_sources import open_training_data
 from ptarmigan.core.types import UserError, class_name
 from ptarmigan.data import TRAIN, Dataset
 from ptarmigan.evaluation.features import Extractor, load_extractor
-from ptarmigan.evaluation.features.cache import cached_features
+from ptarmigan.evaluation.features.cache import adding_up, cached_features
 from ptarmigan.generator.generator import load
 from ptarmigan.web.samples import Wanted, label_of, png_text
 
@@ -77,13 +77,7 @@ class Prepared:
             self.extractor = load_extractor(device=self.device)
             self.extractor.network.register_forward_pre_hook(lambda *_: self._go_on())
             self.indices = shuffled(self.dataset.indices(TRAIN))[:MOST]
-            done = 0
-
-            def advance(images: int) -> None:
-                nonlocal done
-                done += images
-                self._show("features of training images", done, len(self.indices))
-
+            advance = adding_up(self._show, "features of training images", len(self.indices))
             self.features = cached_features(self.extractor, self.dataset, self.indices, advance)
         except Exception as error:
             self.error = error

@@ -13,7 +13,7 @@ from typing import Any
 from ptarmigan.commands.compare import read_reports
 from ptarmigan.commands.diagnose import diagnose
 from ptarmigan.core.log import read_rows
-from ptarmigan.core.types import UserError, class_name, counted, printable
+from ptarmigan.core.types import COLOURS_IN_WORDS, UserError, class_name, counted, printable
 from ptarmigan.evaluation.report import headline
 from ptarmigan.generator.header import config_and_spec, load_run_record, state_of
 from ptarmigan.training.outputs import samples_path
@@ -22,7 +22,6 @@ from ptarmigan.training.run_folder import MARKER
 GENERATOR = Path("generator", "model.safetensors")
 COPIES = Path("private", "copies.png")  # which `score` writes
 WATCHED = ("metrics.jsonl", "config.json", "samples", "generator", "generator/scores.json", "private")
-KINDS = {1: "grey", 3: "colour", 4: "colour with transparency"}
 
 
 def find_runs(given: Iterable[Path]) -> dict[str, Path]:
@@ -74,8 +73,8 @@ def described(run: Path, private: bool) -> dict[str, Any]:
     try:
         config, spec = config_and_spec(run / "config.json", load_run_record(run))
         rows = read_rows(run / "metrics.jsonl")
-        conditional = config.model.conditioning != "none"
-        size = f"{spec.height}x{spec.width}, {KINDS[spec.channels]}"
+        conditional = config.model.conditional
+        size = f"{spec.size}, {COLOURS_IN_WORDS[spec.channels]}"
         return out | {
             "facts": f"recipe {config.recipe}, {config.loss.loss} loss, {size}, {counted(spec.classes, 'class')}",
             "state": state_of(run) or "no step logged yet",

@@ -67,7 +67,7 @@ class Wanted(NamedTuple):
 
 def label_of(generator: TrainedGenerator, name: str | None) -> int:
     """The label of the class that a request names; raises UserError if there are classes and it names none of them."""
-    if generator.config.model.conditioning == "none":
+    if not generator.config.model.conditional:
         if name is not None:
             raise UserError("class: this generator has no classes; leave it out", "options-conflict")
         return 0
@@ -170,7 +170,7 @@ def described(generator: TrainedGenerator) -> dict[str, Any]:
 
 def classes_of(generator: TrainedGenerator) -> list[str]:
     """The names of the classes as requests give them; [] without classes."""
-    return [] if generator.config.model.conditioning == "none" else [*map(class_name, generator.spec.class_names)]
+    return [*map(class_name, generator.spec.class_names)] if generator.config.model.conditional else []
 
 
 def document(generator: TrainedGenerator) -> dict[str, Any]:

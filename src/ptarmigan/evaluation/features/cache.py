@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ptarmigan.core import files
 from ptarmigan.core.tensor_files import load_tensors, save_tensors
-from ptarmigan.core.types import UserError
+from ptarmigan.core.types import OnProgress, UserError
 from ptarmigan.data import Dataset
 from ptarmigan.data.cache import cache_folder
 from ptarmigan.evaluation.features import Extractor
@@ -22,6 +22,19 @@ BLOCK = 256  # images between two reports of progress
 CACHED = 512  # images whose features are in one file, so that those who need more images extract only the rest
 
 OnImages = Callable[[int], object]  # is called with the number of images just done
+
+
+def adding_up(on_progress: OnProgress, what: str, total: int) -> OnImages:
+    """Reports `what` with the number of images done so far, from 0 on."""
+    done = 0
+
+    def advance(images: int) -> None:
+        nonlocal done
+        done += images
+        on_progress(what, done, total)
+
+    advance(0)
+    return advance
 
 
 def extract_in_blocks(
