@@ -50,11 +50,11 @@ from ptarmigan.training.loop import Diverged
 
 RESULTS = Path(__file__).parent / "results" / "failures.jsonl"
 LONGER = RESULTS.with_name("healthy.jsonl")
-FIELDS: dict[str, Any] = dict(width=8, latent_dim=32, batch=8, precision="fp32", snapshots=3, live_images=64)
-DATA: dict[str, dict[str, Any]] = {"fashion": dict(size="16"), "shapes": dict(size="32", fit="pad")}
-UPDATES = 313  # of G in a run, unless its kind says more
+FIELDS: dict[str, Any] = dict(width=16, latent_dim=32, batch=16, precision="fp32", snapshots=4, live_images=128)
+DATA: dict[str, dict[str, Any]] = {"fashion": {}, "shapes": dict(size="32", fit="pad")}
+UPDATES = 625  # of G in a run, unless its kind says more
 HALVES = ("even seeds", "odd seeds")  # the limits were set on the first
-MOST_LINES = 25  # of a log that are kept
+MOST_LINES = 30  # of a log that are kept
 NOISE = 3.0  # standard errors above its least live score, at which a run with a good recipe may end as healthy
 COLUMNS = ("attempt", "clock", "images_per_second", "end", "findings")  # of a log that are not kept
 BATCH_NORM = 256  # images for the statistics of batch norm, fewer than `train` uses, because it is done six times
@@ -120,12 +120,26 @@ def unit_range() -> Any:
     return changed(ptarmigan.data.batches, "to_float", lambda before: lambda images: before(images).add_(1).div_(2))
 
 
+D_RATE = ("diverged", "unstable", "d-too-strong")
+G_RATE = ("diverged", "unstable", "d-too-weak", "g-gradient-vanishes", "collapse")
+
 # kind -> the options that are changed, what replaces a function, and the findings that name the fault
 KINDS: dict[str, tuple[dict[str, Any], Callable[[], Any] | None, tuple[str, ...]]] = {
     "D's learning rate 50x": (dict(d_lr=0.1), None, ("d-too-strong", "diverged")),
+    "D's rate 10x, no penalties": (dict(d_lr=2e-2, **NO_PENALTY), None, D_RATE),
+    "dcgan, D's rate 100x": (dict(recipe="dcgan", d_lr=2e-2), None, D_RATE),
+    "acgan, D's rate 100x": (dict(recipe="acgan", d_lr=2e-2), None, D_RATE),
+    "dcgan, D's rate 500x": (dict(recipe="dcgan", d_lr=0.1), None, D_RATE),
+    "acgan, D's rate 500x": (dict(recipe="acgan", d_lr=0.1), None, D_RATE),
+    "G's rate 50x": (dict(g_lr=0.1), None, G_RATE),
+    "dcgan, G's rate 100x": (dict(recipe="dcgan", g_lr=2e-2), None, G_RATE),
+    "acgan, G's rate 100x": (dict(recipe="acgan", g_lr=2e-2), None, G_RATE),
+    "dcgan, G's rate 500x": (dict(recipe="dcgan", g_lr=0.1), None, G_RATE),
+    "acgan, G's rate 500x": (dict(recipe="acgan", g_lr=0.1), None, G_RATE),
     "both learning rates 100x": (dict(d_lr=0.2, g_lr=0.2), None, ("diverged",)),
     "large steps with momentum": (
-        dict(d_lr=1e-2, g_lr=1e-2, g_betas=(0.9, 0.99), d_betas=(0.9, 0.99), **NO_PENALTY), None, (),
+        dict(d_lr=1e-2, g_lr=1e-2, g_betas=(0.9, 0.99), d_betas=(0.9, 0.99), **NO_PENALTY), None,
+        ("diverged", "unstable"),
     ),
     "minimax, G's rate / 100": (
         dict(loss="minimax", g_lr=2e-5, **NO_PENALTY), None, ("g-gradient-vanishes", "d-too-strong"),
@@ -154,9 +168,11 @@ KINDS: dict[str, tuple[dict[str, Any], Callable[[], Any] | None, tuple[str, ...]
 HEALTHY: dict[str, dict[str, Any]] = {
     "auto": {},
     "auto, 3 times as long": LONG,
-    "both learning rates 10x": dict(d_lr=2e-2, g_lr=2e-2),  # does no harm in so short a run
-    "dcgan": dict(recipe="dcgan", updates=625),
-    "acgan": dict(recipe="acgan", **LONG),
+    "G's rate 10x": dict(g_lr=2e-2),  # this and the next two do no harm in so short a run
+    "G's rate 10x, no penalties": dict(g_lr=2e-2, **NO_PENALTY),
+    "both learning rates 10x": dict(d_lr=2e-2, g_lr=2e-2),
+    "dcgan": dict(recipe="dcgan", updates=1000),
+    "acgan": dict(recipe="acgan", updates=1000),
     "hinge, spectral norm": dict(loss="hinge", d_norm="spectral", **NO_PENALTY),
     "relativistic": dict(loss="relativistic"),
 }

@@ -634,7 +634,7 @@ def test_d_sees_transparent_images_on_random_colours_half_of_them_on_white(polic
     alpha[:, :, :8] = 0
     images = on_white(torch.cat([colour, 2 * alpha - 1], 1))
     seen = {half: draws.seen(images, half) for half in ("real", "fake")}
-    assert seen["real"].shape == (400, 3, 16, 18)
+    assert seen["real"].shape == (400, 6, 16, 18)
     assert draws.grounds is not None
     for half, grounds in zip(("real", "fake"), draws.grounds.unbind(1), strict=True):
         white = (grounds == 1).all(1)
@@ -642,7 +642,9 @@ def test_d_sees_transparent_images_on_random_colours_half_of_them_on_white(polic
         assert (grounds[~white].std(0) > 0.5).all()
         if policy == "none":
             wanted = alpha * colour + (1 - alpha) * grounds[:, :, None, None]
-            torch.testing.assert_close(seen[half], wanted, rtol=0, atol=1e-5)
+            torch.testing.assert_close(seen[half][:, :3], wanted, rtol=0, atol=1e-5)
+        behind = (grounds - 1)[:, :, None, None].expand(-1, -1, 16, 18)
+        assert torch.equal(seen[half][:, 3:], behind)  # D knows what they lie on, augmented or not
     assert (draws.grounds[:, 0] != draws.grounds[:, 1]).any(1).float().mean() > 0.6
     assert torch.equal(draws[7:9].seen(images[7:9], "fake"), seen["fake"][7:9])
     assert torch.equal(draws.for_g().grounds, draws.grounds)

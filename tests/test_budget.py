@@ -112,6 +112,14 @@ def test_the_end_keeps_to_the_clock_where_the_speed_changes(after: float, factor
         assert not events("move", image_seconds=speed, time="300s")
 
 
+def test_the_end_stays_where_saving_a_new_one_costs_more_than_it_gains() -> None:
+    def speed(clock: float) -> float:
+        return 0.0013 if clock > 240 else 0.001  # the planned end misses the time by some 12 s, if it stays
+
+    assert events("move", image_seconds=speed, time="300s", picture=1.0, scored=20.0)
+    assert not events("move", image_seconds=speed, time="300s", picture=20.0, scored=20.0)
+
+
 def test_the_learning_rate_needs_every_end_that_held_so_a_move_is_recorded() -> None:
     def speed(clock: float) -> float:
         return 0.002 if clock > 200 else 0.001

@@ -52,11 +52,14 @@ PLANTED: list[tuple[str, dict[str, Any], dict[str, Any], dict[str, Any]]] = [
     ("diverged", {"d_adv": 3.1 * 2 * LN2}, {"d_adv": 1.1 * 2 * LN2}, {}),
     ("diverged", {"g_adv": [1.0] * 19 + [math.inf]}, {"g_adv": 1.0}, {}),
     ("diverged", {"retry": [math.nan] * 19 + [1.0]}, {"retry": math.nan}, {}),
-    ("diverged", {"d_adv": SPIKE, "select_kid": [1.0] * 9 + [2.0] * 11},
-     {"d_adv": SPIKE, "select_kid": [1.0] * 9 + [2.0] * 10 + [0.9]}, {}),
+    ("diverged", {"d_adv": SPIKE, "select_kid": [0.1] * 9 + [0.2] * 11},
+     {"d_adv": SPIKE, "select_kid": [0.1] * 9 + [0.2] * 10 + [0.09]}, {}),
     ("diverged", {"d_adv": SPIKE, "select_kid": [math.nan] * 12 + [1.0] * 8}, {"d_adv": SPIKE}, {}),
-    ("d-too-strong", {"d_adv": 0.06 * 2 * LN2}, {"d_adv": 0.08 * 2 * LN2}, {}),
-    ("d-too-strong", {"d_adv": 0.06 * LN2}, {"d_adv": 0.08 * LN2}, {"loss": "relativistic"}),
+    ("unstable", {"d_adv": [1.0, 1.2] * 10}, {"d_adv": [1.0, 1.15] * 10}, {"d_lr": 2e-2}),
+    ("unstable", {"d_adv": [0.1, 0.4] * 10}, {"d_adv": [0.1, 0.35] * 10}, {}),
+    ("unstable", {"d_adv": [0.1, 0.4] * 10}, {"d_adv": [1.0] * 14 + [9.0] + [1.0] * 5}, {"d_lr": 2e-2}),
+    ("d-too-strong", {"d_adv": 0.03 * 2 * LN2}, {"d_adv": 0.04 * 2 * LN2}, {}),
+    ("d-too-strong", {"d_adv": 0.03 * LN2}, {"d_adv": 0.04 * LN2}, {"loss": "relativistic"}),
     ("d-too-strong", {"d_adv": 0.33}, {"d_adv": 0.5}, {"smoothing": 0.9, "loss": "non_saturating"}),
     ("d-too-weak", {"d_adv": 1.2 * 2 * LN2}, {"d_adv": 1.1 * 2 * LN2}, {}),
     ("g-gradient-vanishes", {"g_adv": -0.009}, {"g_adv": -0.011}, {"loss": "minimax"}),
@@ -71,6 +74,7 @@ PLANTED: list[tuple[str, dict[str, Any], dict[str, Any], dict[str, Any]]] = [
     ("copies", {"copying": 0.5}, {"copying": 0.7}, {}),
     ("colour-shift", {"colour_gap": 0.2}, {"colour_gap": 0.05}, {}),
     ("checkerboard", {"nyquist": 12.0}, {"nyquist": 9.0}, {}),
+    ("far-from-real", {"select_kid": 1.1}, {"select_kid": [1.1] * 19 + [0.9]}, {}),
     ("no-progress", {"select_kid": 1.0, "select_kid_error": 0.1},
      {"select_kid": 20 - np.arange(20), "select_kid_error": 0.1}, {}),
 ]  # fmt: skip
@@ -143,6 +147,36 @@ def test_a_remedy_changes_the_rate_or_the_penalty_that_is_at_fault() -> None:
     assert remedy(strong, d_lr=2e-3, r1=0.2, r2=0.0).endswith("--d-lr 0.0005 --r1 0.8 --r2 0.2")
     assert remedy(strong, r1=(0.1, 2.0), r2=0.0, d_norm="batch").endswith("--r1 8 --r2 0.2 --d-norm none")
     assert remedy({"d_adv": 1.2 * 2 * LN2}, d_lr=1e-4, g_lr=2e-3).endswith("--d-lr 0.002")
+
+
+def test_batch_norm_leaves_the_size_of_ds_gradient_free() -> None:
+    assert findings(log({"d_grad": 990.0}, d_norm="batch")) == []
+    for size, norm in ((1010.0, "batch"), (110.0, "spectral")):
+        assert [finding.name for finding in findings(log({"d_grad": size}, d_norm=norm))] == ["diverged"]
+
+
+def test_a_rate_that_is_far_too_large_is_lowered_and_a_free_d_is_bound() -> None:
+    jumps, free = {"d_adv": [1.0, 1.2] * 10}, {"r1": 0.0, "r2": 0.0}
+    assert remedy(jumps, d_lr=2e-2).endswith(".json --d-lr 0.002")
+    assert remedy(jumps, g_lr=2e-4, d_lr=1e-3, d_norm="batch", **free).endswith(".json --d-lr 0.0002")
+    assert remedy(jumps, d_lr=2e-2, g_lr=2e-2, **free).endswith("--g-lr 0.002 --d-lr 0.002 --r1 0.2 --r2 0.2")
+    assert remedy({"variety": 0.4}, g_lr=2e-2, d_lr=2e-3).endswith(".json --g-lr 0.002")
+    assert remedy({"d_adv": 0.01}, g_lr=2e-2, d_lr=2e-3).endswith(".json --g-lr 0.002")
+    assert remedy({"d_adv": 1.2 * 2 * LN2}, g_lr=2e-2, d_lr=2e-3).endswith(".json --g-lr 0.002")
+
+
+def test_a_d_that_cannot_decide_is_too_weak_where_the_samples_are_poor() -> None:
+    for share, score, names in (
+        (0.98, 1.1, ["d-too-weak", "far-from-real"]), (0.98, 0.9, []), (0.96, 1.1, ["far-from-real"]),
+    ):  # fmt: skip
+        assert [finding.name for finding in findings(log({"d_adv": share * 2 * LN2, "select_kid": score}))] == names
+
+
+def test_a_score_is_not_called_poor_before_g_had_time() -> None:
+    poor = log({"select_kid": 1.1})
+    assert findings(poor.until(4000)) == []
+    assert findings(replace(poor, fields=FIELDS | {"batch": 64})) == []
+    assert findings(replace(poor, fields=FIELDS | {"g_lr": 2e-4})) == []
 
 
 def test_the_remedy_of_overfitting_is_a_stronger_augmentation() -> None:

@@ -205,7 +205,7 @@ def test_a_generator_goes_to_the_hub_and_comes_back(
 def test_a_commit_that_is_here_needs_no_network(hub: Hub, model: Path, tmp_path: Path) -> None:
     named = str(export(model, "me/things", to="hub"))
     page = Path(export("hf:me/things", out=tmp_path / "x.html")).read_text(encoding="utf-8")
-    assert f'"argument": "{named}"' in page
+    assert f'"argument":"{named}"' in page
     before = load(named).sample("boot", 1)[0]
     hub.broken = True
     hub.asked.clear()

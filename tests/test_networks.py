@@ -126,6 +126,19 @@ def test_modulation_scales_and_shifts_each_norm_of_a_stage_and_changes_nothing_a
         torch.testing.assert_close(out, norm.norm(x) * (1 + scale) + shift)  # type: ignore[operator]
 
 
+@pytest.mark.parametrize(
+    ("network", "d_norm"),
+    [("dcgan", "none"), ("dcgan", "spectral"), ("r3gan", "none"), ("resnet", "none"), ("resnet", "spectral")],
+)
+def test_d_sees_what_rgba_lies_on(network: str, d_norm: str) -> None:
+    _, D = build(spec(17, 20, 4), replace(SMALL, network=network, d_norm=d_norm), 0)
+    images, labels = torch.rand(2, 3, 17, 20) * 2 - 1, torch.zeros(2, dtype=torch.int64)
+    grounds = torch.zeros(2, 3, 17, 20, requires_grad=True)
+    logits = D(torch.cat([images, grounds], 1), labels).logits
+    assert torch.isfinite(logits).all()
+    assert torch.autograd.grad(logits.sum(), grounds)[0].abs().sum() > 0
+
+
 def test_what_belongs_to_dcgan_alone() -> None:
     for key, value in (("g_blocks", 1), ("g_modulation", True), ("resampling", "smooth"), ("d_frozen", 1)):
         with raises("options-conflict", key, "r3gan", "--network dcgan"):

@@ -79,9 +79,16 @@ def test_findings_are_told_with_their_evidence_and_remedy(run: Path, tmp_path: P
     metrics = Metrics(broken / "metrics.jsonl")
     for at in range(8, 4000, 80):
         metrics.write(at, d_adv=1e-4, g_adv=9.0, clock=at / 100)
-    metrics.write(4000, findings=["d-too-strong"], select_kid=1.5, select_kid_error=0.25, colour_gap=0.3)
+    assert "in 39s, not finished" in shown(page(broken))
+    metrics.write(4000, clock=40.0, findings=["d-too-strong"], select_kid=1.5, select_kid_error=0.25, colour_gap=0.3)
     html = page(broken)
-    for fact in ("d-too-strong: D is too strong", "since ", "--d-lr", "KID 1.5 ± 0.5"):
+    for fact in (
+        "d-too-strong: D is too strong",
+        "since ",
+        "--d-lr",
+        "KID 1.5 ± 0.5",
+        "in 40s until the last snapshot",
+    ):
         assert fact in shown(html), fact
     assert "verdict error" in html
     assert "Not known" not in html

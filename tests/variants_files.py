@@ -268,7 +268,7 @@ def d_loss(real, fake):
     bce = F.binary_cross_entropy_with_logits
     return bce(real, ones) + bce(fake, zeros)
 """,
-        {"d_loss": "smoothed-fakes"},
+        {"d_loss": ""},
     ),
     "no sigmoid anywhere": (
         """

@@ -501,7 +501,7 @@ def g_step_loss(D, G, z):
     return F.softplus(-D(G(z))).mean()
 
 
-@right(CROSS_ENTROPY, "D", offset=5.0)
+@right(CROSS_ENTROPY, "D")
 def d_step_with_r1(D, G, real_images, z):
     real_images = real_images.detach().requires_grad_()
     real = D(real_images)
@@ -568,7 +568,7 @@ def non_saturating_g_loss(fake):
     return -F.softplus(fake).mean()
 
 
-@wrong("non_saturating", "smoothed-in-g", "G", smoothing=0.9)
+@right("non_saturating", "G", smoothing=0.9)
 def g_smoothed(fake):
     return F.binary_cross_entropy_with_logits(fake, torch.full_like(fake, 0.9))
 
@@ -674,22 +674,28 @@ def d_lsgan_of_sigmoid(real, fake):
     return 0.5 * (real.sigmoid() - 1).square().mean() + 0.5 * fake.sigmoid().square().mean()
 
 
-@wrong("smoothing", "smoothed-fakes", "D", smoothing=0.9, facts=("both", "0.9", "0.1"))
+@right("smoothing", "D", smoothing=0.9)
 def d_smoothed_on_both_sides(real, fake):
     bce = F.binary_cross_entropy_with_logits
     return bce(real, torch.full_like(real, 0.9)) + bce(fake, torch.full_like(fake, 0.1))
 
 
-@wrong("smoothing", "smoothed-fakes", "D", smoothing=0.95, on=PROBABILITIES, facts=("both", "0.95", "0.05"))
+@right("smoothing", "D", smoothing=0.95, on=PROBABILITIES)
 def bce_label_smoothing_of_keras(y_true, y_pred):
     y = y_true * 0.9 + 0.05
     return -np.mean(y * np.log(y_pred) + (1 - y) * np.log(1 - y_pred))
 
 
-@wrong(CROSS_ENTROPY, "smoothed-fakes", "D", facts=("wrong side", "0.1"))
+@right(CROSS_ENTROPY, "D")
 def d_fakes_smoothed(real, fake):
     bce = F.binary_cross_entropy_with_logits
     return bce(real, torch.ones_like(real)) + bce(fake, torch.full_like(fake, 0.1))
+
+
+@wrong("smoothing", "targets-close", "D", smoothing=0.6, facts=("0.6", "0.4"))
+def d_targets_close(real, fake):
+    bce = F.binary_cross_entropy_with_logits
+    return bce(real, torch.full_like(real, 0.6)) + bce(fake, torch.full_like(fake, 0.4))
 
 
 @wrong(CROSS_ENTROPY, "target-range", "D", facts=("1.1",))

@@ -22,7 +22,7 @@ POLL_SECONDS = 1.0
 NEEDS = {  # of a finding -> the columns that it cannot do without
     "variety": ("collapse",), "class_accuracy": ("class-ignored",),
     "real_accuracy": ("labels-random",), "copying": ("copies",), "colour_gap": ("colour-shift",),
-    "nyquist": ("checkerboard",), "select_kid": ("no-progress",), "d_gap": ("d-overfits",),
+    "nyquist": ("checkerboard",), "select_kid": ("far-from-real", "no-progress"), "d_gap": ("d-overfits",),
     "d_adv": ("d-too-strong", "d-too-weak"),
 }  # fmt: skip
 
@@ -139,7 +139,7 @@ def story(diagnosis: Diagnosis) -> list[str]:
         if id(event) not in explained:
             lines += paragraph(event, log)
     if unknown := diagnosis.unknown:
-        of_images = {*OF_SAMPLES} - {"no-progress"}
+        of_images = {*OF_SAMPLES} - {"far-from-real", "no-progress"}
         missing = "a log" if log.unit == "samples" else "samples" if of_images <= {*unknown} else "more columns"
         lines.append(f"not known without {missing}: {', '.join(unknown)}")
     return lines
@@ -158,7 +158,7 @@ def paragraph(event: Event, log: Log) -> list[str]:
     finding = event.finding
     lines = [
         f"{span(event, log)}: {finding.name} ({finding.severity}): {KINDS[finding.name].verdict}",
-        f"  {finding.evidence}; the limit is {finding.threshold} ({finding.source})",
+        f"  {finding.evidence}; reported if {finding.threshold} ({finding.source})",
     ]
     lines += [
         f"  it explains {other.finding.name}, {span(other, log)}: {other.finding.evidence}" for other in event.explained

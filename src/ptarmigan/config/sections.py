@@ -225,8 +225,9 @@ class Train:
         3, "on NaN or infinity, roll back to the last checkpoint and halve the learning rates, at most N times", 0, 100
     )
     stop_on: Literal[
-        "diverged", "labels-random", "g-gradient-vanishes", "d-too-strong", "d-too-weak", "collapse", "class-ignored",
-        "too-easy", "d-overfits", "copies", "colour-shift", "checkerboard", "no-progress", "warning", "error",
+        "diverged", "unstable", "labels-random", "g-gradient-vanishes", "d-too-strong", "d-too-weak", "too-easy",
+        "collapse", "class-ignored", "d-overfits", "copies", "colour-shift", "checkerboard", "far-from-real",
+        "no-progress", "warning", "error",
     ] | None = option(
         None, "stop at a snapshot with this finding of `diagnose`, or with an error, or a warning; default: never"
     )  # fmt: skip

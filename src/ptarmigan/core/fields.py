@@ -76,22 +76,10 @@ class FieldsButLoss(DataFields, total=False):
     live_images: int
     retries: int
     stop_on: Literal[
-        "diverged",
-        "labels-random",
-        "g-gradient-vanishes",
-        "d-too-strong",
-        "d-too-weak",
-        "collapse",
-        "class-ignored",
-        "too-easy",
-        "d-overfits",
-        "copies",
-        "colour-shift",
-        "checkerboard",
-        "no-progress",
-        "warning",
-        "error",
-    ]
+        "diverged", "unstable", "labels-random", "g-gradient-vanishes", "d-too-strong", "d-too-weak", "too-easy",
+        "collapse", "class-ignored", "d-overfits", "copies", "colour-shift", "checkerboard", "far-from-real",
+        "no-progress", "warning", "error",
+    ]  # fmt: skip
     tracker: str
     preview: bool
     keep: int

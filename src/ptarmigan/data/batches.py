@@ -92,6 +92,21 @@ def on_colours(images: Tensor, colours: Tensor) -> Tensor:
     return seen + (1 - alpha) / 2 * (colours - 1)[:, :, None, None]
 
 
+def with_ground(images: Tensor, colours: Tensor | None = None) -> Tensor:
+    """RGB images [N, 3, H, W] -> [N, 6, H, W]: with the colours [N, 3] that they lie on, less white; None: white.
+
+    D is given both.  From the images alone it could not tell a generated image with an opaque background from a
+    transparent real one that lies on this colour, and G would paint backgrounds.
+    """
+    ground = torch.zeros_like(images) if colours is None else (colours - 1)[:, :, None, None].expand_as(images)
+    return torch.cat([images, ground], 1)
+
+
+def on_white_for_d(images: Tensor) -> Tensor:
+    """Images [N, C, H, W], as `on_white` gives them -> what D is given of them: those of RGBA on white."""
+    return with_ground(images[:, :3]) if images.shape[1] == 4 else images
+
+
 def copy_to_device(images: NDArray[np.uint8] | StreamedImages, device: torch.device | str) -> Tensor | None:
     """All images on a CUDA device, so that the host sends only indices; None if they exceed half of its free memory."""
     if isinstance(images, StreamedImages):

@@ -314,7 +314,7 @@ KINDS = (
 def _find_arrays(root: Path, name: str, found: Scan, kind: ArrayKind) -> ArraySource | None:
     """Files of arrays in the folder itself, or in the only folder below it that has some if there are no images.
 
-    Of those that are no IDX files, only if there are no images at all.
+    Beside images only IDX files are taken for the data.
     """
     folders = [f for f in found.tree.walk() if any(kind.images.fullmatch(base(path)) for path in f.others)]
     if found.digests and kind.read is not read_idx:

@@ -18,6 +18,8 @@ SHARE = 0.15  # of the images seen so far, over which it must be so in a longer 
 LEAST_ROWS = 3  # of the log
 SNAPSHOTS = 2  # in a row whose statistic must be beyond its limit
 LEAST_UPDATES = 200  # of G, before which its samples are not judged
+BIN_IMAGES, BIN_UPDATES, LEAST_BINS = 200, 12, 6  # over which D's loss is averaged; so many such means
+MOST_JUMP = 0.3  # of one mean, so that one spike alone is no unstable loss
 SPIKE, WEAK = 10.0, 1.15  # times the loss of a D that cannot decide: far above its loss, and above it
 
 # D's loss where it answers every image alike, by the name of the loss
@@ -143,6 +145,24 @@ class Log:
         if not len(values) or undecided is None:
             return None
         return float((np.median(values) - self.floor) / (undecided - self.floor))
+
+    def jump(self) -> float | None:
+        """How far D's loss goes up and down, as a share of the loss where it answers every image alike.
+
+        The mean distance between the loss over some images and the mean of the losses over those before and after
+        them, in the second half of a run.  None in a short run, and in the log of another tool.
+        """
+        undecided, losses = self.undecided, self.columns.get("d_adv", np.empty(0))
+        if not self.fields or undecided is None or not len(losses):
+            return None
+        batch = self.fields["batch"]
+        kept = ~np.isnan(losses) & (self.at > max(self.at[-1] / 2, LEAST_UPDATES * batch))
+        places = self.at[kept] // max(BIN_IMAGES, BIN_UPDATES * batch)
+        shares = losses[kept].clip(max=100 * undecided) / undecided
+        means = np.array([shares[places == place].mean() for place in np.unique(places)])
+        if len(means) < LEAST_BINS:
+            return None
+        return float(np.abs(means[1:-1] - (means[:-2] + means[2:]) / 2).clip(max=MOST_JUMP).mean())
 
     def spike(self) -> int | None:
         """The row at which D's loss was largest, if that was far above the loss of a D that cannot decide."""

@@ -52,7 +52,7 @@ class FeatureSet:
         return self.take(np.flatnonzero(self.labels == label))
 
     def subsample(self, draw: int, count: int) -> FeatureSet:
-        """`count` of the samples, or all if there are fewer; draws 0, 1, ... are disjoint until all are used."""
+        """`count` of the samples, or all if there are fewer; draws -1, 0, 1, ... are disjoint until all are used."""
         count = min(count, len(self))
         positions = np.arange(draw * count, (draw + 1) * count) % len(self)
         return self.take(seeding.permute(0, "draw", 0, positions, len(self)))

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ptarmigan.core.devices import out_of_memory
 from ptarmigan.core.types import DiscriminatorOutput
+from ptarmigan.data.batches import on_white_for_d
 from ptarmigan.game.micro_batch import Part, Terms
 from ptarmigan.game.state import TrainState
 from ptarmigan.losses.custom import Context, LossFileFailed
@@ -29,7 +30,7 @@ def custom_terms(state: TrainState, player: str, part: Part, **seen: Any) -> Ter
 
     def discriminate(images: Tensor, labels: Tensor) -> DiscriminatorOutput:
         with state.autocast():
-            output: DiscriminatorOutput = state.D(images[:, :3], labels)  # those of RGBA on white
+            output: DiscriminatorOutput = state.D(on_white_for_d(images), labels)
         return output
 
     ctx = Context(

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ptarmigan.core import seeding
 from ptarmigan.core.devices import to_device
-from ptarmigan.data.batches import on_colours
+from ptarmigan.data.batches import on_colours, with_ground
 from ptarmigan.game.augment import DRAWS, HALF, augment
 from ptarmigan.game.state import TrainState
 
@@ -72,13 +72,17 @@ class Draws:
         return [stage.view(-1, *shape) for stage, shape in zip(stages, shapes, strict=True)]
 
     def seen(self, images: Tensor, half: str) -> Tensor:
-        """The images of `half` [N, C, H, W] as D sees them: augmented, and those of RGBA on their grounds, as RGB.
+        """The images of `half` [N, C, H, W] as D sees them: augmented, of RGBA [N, 6, H, W] on their grounds.
 
         On random colours, generated images look real only if both their colours and their alpha are right.
         """
+        if self.grounds is None:
+            return self._augmented(images, half)
+        ground = self.grounds[:, HALVES.index(half)].to(images.dtype)
+        return with_ground(self._augmented(on_colours(images, ground), half), ground)
+
+    def _augmented(self, images: Tensor, half: str) -> Tensor:
         data = self.state.config.data
-        if self.grounds is not None:
-            images = on_colours(images, self.grounds[:, HALVES.index(half)].to(images.dtype))
         if data.augment == "none":
             return images
         p = HALF if data.augment == "gentle" else self.state.device_scalars.get("augment_p")

@@ -81,7 +81,8 @@ class TrainState:
     def end(self) -> int | None:
         """Images seen at which training ends; None up to the step at which a time budget fixed it.
 
-        In a replay it is the end that held at the step: it may have been moved, and the run extended, later.
+        In a replay it is the end that held at the step: it may have been moved, and the run extended, later.  A move
+        is where it was made, and the end before it.
         """
         progress, seen = self.progress, self.images_seen
         if not progress.ends or seen < progress.end_fixed_at:
@@ -107,7 +108,7 @@ class TrainState:
         They are left out where no step had them.
         """
         every, step = self.config.loss.penalty_every, self.images_seen // self.config.train.batch
-        due = -(-step // every) + (step - steps) // -every  # multiples of `every` from step - steps to step - 1
+        due = sum(earlier % every == 0 for earlier in range(step - steps, step))
         lazy = {name: mean * steps / (due * every) for name, mean in means.items() if due and name in ("d_r1", "d_r2")}
         return {name: lazy.get(name, mean) for name, mean in means.items() if due or name not in ("d_r1", "d_r2")}
 

@@ -47,7 +47,7 @@ class Context:
     fake_labels: Tensor  # [N] int64, the classes that G was asked for
     real: Tensor  # [N, C, H, W] in [-1, 1], before augmentation; the colours of RGBA are those on white
     fake: Tensor  # the same; detached from G in D's update
-    real_aug: Tensor | None  # [N, 1 or 3, H, W], as D saw them; None where r is None
+    real_aug: Tensor | None  # [N, 1, 3 or 6, H, W], as D saw them; 6 for RGBA: with their ground; None where r is None
     fake_aug: Tensor
     r: DiscriminatorOutput | None  # D on real_aug; in G's update None unless relativistic, and without gradient
     f: DiscriminatorOutput  # D on fake_aug

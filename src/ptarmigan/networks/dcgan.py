@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from ptarmigan.config import Model
 from ptarmigan.core.conv import Conv2d, ConvTranspose2d
 from ptarmigan.core.types import ImageSpec
-from ptarmigan.networks.layers import LEAK, BatchNorm, ConditionalBatchNorm, pad_to_even, seen_channels, sides, widths
+from ptarmigan.networks.layers import LEAK, BatchNorm, ConditionalBatchNorm, pad_to_even, sides, widths
 from ptarmigan.networks.resampling import blur, double
 
 
@@ -96,7 +96,7 @@ class Body(nn.Module):
     def __init__(self, spec: ImageSpec, model: Model) -> None:
         super().__init__()
         places = sides(spec, model)
-        channels = [seen_channels(spec), *widths(model, len(places) - 1)]
+        channels = [min(spec.channels, 3), *widths(model, len(places) - 1)]
         batch_norm = model.d_norm == "batch"
         normed = [batch_norm and stage > 0 for stage in range(len(channels) - 1)]
         self.smooth = model.resampling == "smooth"
@@ -104,6 +104,10 @@ class Body(nn.Module):
             Conv2d(a, b, 4, stride=2, padding=1, bias=not norm)
             for (a, b), norm in zip(pairwise(channels), normed, strict=True)
         )
+        self.ground = None  # of the colour that RGBA lies on, apart from the first stage, which may be frozen
+        if spec.channels == 4:
+            self.ground = Conv2d(3, channels[1], 4, stride=2, padding=1, bias=False)
+            nn.init.normal_(self.ground.weight, 0.0, 1e-3)  # not 0, by which spectral norm would divide
         self.norms = nn.ModuleList(
             BatchNorm(c, running=False) if norm else nn.Identity() for c, norm in zip(channels[1:], normed, strict=True)
         )
@@ -112,10 +116,13 @@ class Body(nn.Module):
 
     def forward(self, images: Tensor, masks: list[Tensor] | None = None) -> Tensor:
         """`masks`: one dropout mask [N, *mask_shapes[i]] per stage, or None."""
-        x = images
+        x = images if self.ground is None else images[:, :3]
         for place, (stage, norm) in enumerate(zip(self.stages, self.norms, strict=True)):
             x = blur(x) if self.smooth and place else x
-            x = F.leaky_relu(norm(stage(pad_to_even(x))), LEAK)
+            x = stage(pad_to_even(x))
+            if self.ground is not None and place == 0:
+                x = x + self.ground(pad_to_even(images[:, 3:]))
+            x = F.leaky_relu(norm(x), LEAK)
             if masks is not None:
                 x = x * masks[place]
         if x.requires_grad:

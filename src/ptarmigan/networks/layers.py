@@ -27,8 +27,8 @@ def sides(spec: ImageSpec, model: Model) -> list[tuple[int, int]]:
 
 
 def seen_channels(spec: ImageSpec) -> int:
-    """The channels of the images that D is given: it sees RGBA on a background."""
-    return min(spec.channels, 3)
+    """The channels of the images that D is given: those of RGBA lie on a colour, which it is given too."""
+    return 6 if spec.channels == 4 else spec.channels
 
 
 def widths(model: Model, stages: int) -> list[int]:

@@ -75,7 +75,9 @@ def facts(run: Path, record: Record, rows: Sequence[Row]) -> list[tuple[str, str
     if ticks := [row for row in rows if "clock" in row]:
         last = ticks[-1]
         done = "finished" if last.get("finished") else "not finished when this page was written"
-        out.append(("Training", f"{last['images_seen']:,} images seen in {duration(last['clock'])}, {done}"))
+        # the clock of a line is read before the snapshot that the line may have
+        until = " until the last snapshot began" if "findings" in last else ""
+        out.append(("Training", f"{last['images_seen']:,} images seen in {duration(last['clock'])}{until}, {done}"))
     if scores := [score for row in rows if (score := live_score(row))]:
         out.append(("Live score", scores[-1]))
     try:
@@ -131,7 +133,7 @@ def event_block(event: Event, end: float) -> str:
     return (
         f'<div class="event {finding.severity}"><h3>{text(finding.name)}: {text(KINDS[finding.name].verdict)}</h3>'
         f'<div class="track"><i style="left:min({left:.2f}%,100% - .4rem);width:{right - left:.2f}%"></i></div>'
-        f"<p>{finding.severity}, {when}: {text(finding.evidence)}; the limit is {text(finding.threshold)} "
+        f"<p>{finding.severity}, {when}: {text(finding.evidence)}; reported if {text(finding.threshold)} "
         f"({text(finding.source)}).{f' It explains {text(effects)}.' if effects else ''}</p>"
         f"<p>What to do: {remedy_html(finding.remedy)}</p></div>"
     )

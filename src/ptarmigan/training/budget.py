@@ -141,17 +141,19 @@ class Schedule:
         self, state: TrainState, cost: SnapshotCost, image_seconds: float, given: bool, start_up: float = 0.0
     ) -> None:
         train, now = state.config.train, state.progress.clock
-        self.leaving = LEAVING_SHARE * start_up
-        self.seconds = parse_time(train.time)
-        self.image_seconds, self.recent = image_seconds, deque[tuple[int, float]]()
+        self.begun, self.leaving = now, LEAVING_SHARE * start_up
+        self.seconds = parse_time(train.time)  # the time budget
+        self.image_seconds = image_seconds
+        self.recent = deque[tuple[int, float]]()  # images and seconds of the last ticks
         self.scores = self.seconds is None or cost.scored - cost.picture <= SCORE_SHARE * self.seconds
-        self.cost = cost.scored if self.scores else cost.picture
-        self.saving, self.begun, self.spent = cost.picture, now, 0.0
-        self.given = (train.snapshots or MOST_SNAPSHOTS) if given else 0
-        self.exact = given and self.seconds is None
-        self.reached = snapshots_due(state)
+        self.saving = cost.picture  # seconds of a snapshot that has no score
+        self.cost = cost.scored if self.scores else cost.picture  # seconds of a snapshot
+        self.spent = 0.0  # seconds, on snapshots
+        self.given = (train.snapshots or MOST_SNAPSHOTS) if given else 0  # the user's number, or 0
+        self.exact = given and self.seconds is None  # snapshots at even places
+        self.reached = snapshots_due(state)  # how many of those at even places are behind
         self.next, self.left = math.inf, 1  # when the next snapshot is due, and how many are to come
-        self.early = False
+        self.early = False  # whether the next is the early one
         if self.exact:
             return
         self.total = self._total(state)

@@ -84,8 +84,8 @@ class Faulty(UserError):
 
     def __init__(self, images_seen: int, fault: Finding, run: Path) -> None:
         super().__init__(
-            f"stopped at {images_seen:,} images, and everything is saved: {fault.name}: {fault.evidence} (limit: "
-            f"{fault.threshold}). What to do: {fault.remedy}"
+            f"stopped at {images_seen:,} images, and everything is saved: {fault.name}: {fault.evidence} "
+            f"(reported if {fault.threshold}). What to do: {fault.remedy}"
         )
         self.run = run
 

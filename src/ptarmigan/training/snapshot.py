@@ -18,7 +18,7 @@ from ptarmigan.core import dist, seeding
 from ptarmigan.core.log import Metrics, read_rows
 from ptarmigan.core.types import UserError
 from ptarmigan.data import SELECT, Dataset
-from ptarmigan.data.batches import to_float
+from ptarmigan.data.batches import on_white_for_d, to_float
 from ptarmigan.data.split import MIN_SELECT
 from ptarmigan.diagnosis.columns import Log
 from ptarmigan.diagnosis.findings import Finding, findings, verdict
@@ -106,7 +106,10 @@ def d_logits(state: TrainState, images: NDArray[np.uint8], labels: NDArray[np.in
     parts = zip(*(torch.split(torch.from_numpy(of), size) for of in (images, labels)), strict=True)
     with state.autocast():
         return torch.cat(
-            [state.D(to_float(x)[:, :3].to(state.device), y.to(state.device)).logits.float().cpu() for x, y in parts]
+            [
+                state.D(on_white_for_d(to_float(x)).to(state.device), y.to(state.device)).logits.float().cpu()
+                for x, y in parts
+            ]
         )
 
 

@@ -227,8 +227,10 @@ def in_colours(source: SourceModel, channels: int) -> dict[str, Tensor]:
             continue
         by_channel = tensors[key].movedim(dims[0], 0)  # [channels, ...]
         if key.startswith("D."):
-            matrix, _ = conversion(min(channels, 3), min(there, 3))  # D sees RGBA as RGB
-            converted = torch.tensordot(matrix.T, by_channel, 1)
+            matrix, _ = conversion(min(channels, 3), min(there, 3))  # D sees RGBA as RGB, and what it lies on
+            converted = torch.tensordot(matrix.T, by_channel[:3], 1)
+            more = other[dims[0]] - len(converted)  # what RGBA lies on, where it has no tensor of its own
+            converted = torch.cat([converted, torch.zeros_like(converted[:more])])
         else:
             matrix, offset = conversion(there, channels)
             converted = torch.tensordot(matrix, by_channel, 1)
@@ -312,7 +314,7 @@ def differing_shapes(spec: ImageSpec, other: ImageSpec, model: Model) -> dict[st
     for player, network, changed in (("G", g, other_g), ("ema", g, other_g), ("D", d, other_d)):
         shapes = {name: tensor.shape for name, tensor in changed.state_dict().items()}
         for name, tensor in network.state_dict().items():
-            if tensor.shape != shapes[name]:
+            if name in shapes and tensor.shape != shapes[name]:
                 out[f"{player}.{name}"] = tensor.shape, shapes[name]
     return out
 

@@ -114,9 +114,9 @@ def compose(seen: Measurement, diagnosis: Diagnosis, function: str, is_turned: b
     if seen.coupled == "other" and not found:
         name = "unknown"
     if any(code == "flat" for code, _ in found):
-        if seen.loss.code.inline:
+        if seen.loss.code.inline or seen.loss.trace.calls:
             raise LossError("no output of D reaches it here")
-        if "grad(" in seen.loss.code.uses.text or seen.gradients.penalty or seen.loss.extras:
+        if "grad(" in seen.loss.code.uses.text or seen.gradients.penalty or seen.loss.trace.extras:
             return other(function)
     if is_turned:  # targets as the user wrote them
         found = [(code, {k: 1 - v if k in ("target", "real", "fake") and isinstance(v, float) else v
@@ -183,7 +183,7 @@ def _equilibrium_value(seen: Measurement, diagnosis: Diagnosis) -> float | None:
         return None
     if (len(seen.terms) < 2 and player == "D") or source.form:
         return None
-    if source.shift or ((seen.loss.has_networks or seen.loss.extras) and abs(seen.offset) > 1e-4):
+    if source.shift or ((seen.loss.has_networks or seen.loss.trace.extras) and abs(seen.offset) > 1e-4):
         return None  # drift, or a penalty, whose value depends on the stub networks
     value = handbook_value(source.name, player)
     return None if value is None else round(source.scale * value + seen.offset, 9) + 0.0

@@ -16,9 +16,24 @@ from ptarmigan.handbook.identify.code import Code, code_of
 from ptarmigan.handbook.identify.diagnose import diagnose
 from ptarmigan.handbook.identify.families import REMEDIES, SHARED_D
 from ptarmigan.handbook.identify.measure import measure
-from ptarmigan.handbook.identify.names import is_other_loss, names_probabilities, player_of, side_of, words_of
+from ptarmigan.handbook.identify.names import (
+    is_loss_name,
+    is_other_loss,
+    names_probabilities,
+    player_of,
+    side_of,
+    words_of,
+)
 from ptarmigan.handbook.identify.sentences import SENTENCES
-from ptarmigan.handbook.identify.signature import LossError, Reading, SeveralLosses, Stops, parameters_of, readings
+from ptarmigan.handbook.identify.signature import (
+    LossError,
+    NotAdversarial,
+    Reading,
+    SeveralLosses,
+    Stops,
+    parameters_of,
+    readings,
+)
 
 
 def identify_callable(function: Callable[..., Any], name: str, kind: str | None, on: str | None) -> list[Identity]:
@@ -40,6 +55,9 @@ def identify_code(code: Code, kind: str | None, on: str | None) -> list[Identity
                 failures.append(error)
     if not found:
         raise failures[0]
+    alike = {(replace(one, function=""), one.function.count("[")) for one in found}
+    if len(alike) == 1 and len(found) > 1 and not code.name.count("("):
+        return [replace(found[0], function=code.name)]  # the choice makes no difference
     return found
 
 
@@ -92,6 +110,8 @@ def _identify_several(code: Code, also: tuple[str, ...], kind: str | None, on: s
             with contextlib.suppress(UserError):
                 whose = kind or (player_of(called) if called else None) or player
                 one = _identify_one(part, also, whose, on, part=True)
+                if one.wrong and place < len(code.uses.returned) and not is_loss_name(called):
+                    continue  # it is an output of D, and no loss
                 if (is_other_loss(called, []) and len(called) > 2) or "flat" in one.faults:
                     one = other(part.name)
                 found.append(one)
@@ -109,45 +129,57 @@ def _identify_one(code: Code, also: tuple[str, ...], kind: str | None, on: str |
 
     Raises UserError, or SeveralLosses if it returns more than one loss.
     """
-    name = code.name
-    last = name.split(" (")[0].split("(")[0].rsplit(".")[-1] if "." in name else name
     try:
         with borrowed_state():
-            parameters = [*parameters_of(code.function, also), *(one for one in code.outer if one not in code.fixed)]
-            if not parameters:
-                raise LossError("it has no required parameter; a loss takes D's outputs")
-            if code.uses.is_autoencoder:
-                return other(name, AUTOENCODER)
-            if not kind and not code.inline and is_other_loss(last, parameters):
-                return other(name)
-            player = kind or code.kind or player_of(last)
-            ways = readings(parameters, last, player, code.uses)
-            domain = on or code.on or ("probabilities" if names_probabilities([*parameters, name]) else None)
-
-            def judge(code: Code, domain: str | None) -> Identity:
-                def identify(way: Reading) -> Identity:
-                    seen = measure(LossFunction(code, code.function, way, also), domain, player, part)
-                    one = compose(seen, diagnose(seen, last, player if player in ("d", "g") else kind), name)
-                    _check_guesses(one, way, code, parameters)
-                    return one
-
-                return _most_likely(ways, identify)
-
-            try:
-                return judge(code, domain)
-            except Stops as stop:
-                return _stopped(code, str(stop), "G" if player == "g" else "D", domain, judge)
-            except LossError:
-                if not code.form:
-                    raise
-                return judge(replace(code, form=""), domain)
+            return _judged(code, also, kind, on, part)
     except LossError as error:
-        raise error if isinstance(error, SeveralLosses) else UserError(f"{name}: {error}", error.code) from None
+        raise error if isinstance(error, SeveralLosses) else UserError(f"{code.name}: {error}", error.code) from None
+
+
+def _judged(code: Code, also: tuple[str, ...], kind: str | None, on: str | None, part: bool) -> Identity:
+    name = code.name
+    last = name.split(" (")[0].split("(")[0].rsplit(".")[-1] if "." in name else name
+    parameters = [*parameters_of(code.function, also), *(one for one in code.outer if one not in code.fixed)]
+    if not parameters:
+        raise LossError("it has no required parameter; a loss takes D's outputs")
+    if code.uses.is_autoencoder:
+        return other(name, AUTOENCODER)
+    if not kind and not code.inline and is_other_loss(last, parameters):
+        return other(name)
+    player = kind or code.kind or player_of(last)
+    domain = on or code.on
+    if not domain and not code.inline and names_probabilities([*parameters, name]):
+        domain = "probabilities"
+
+    def judge(code: Code, domain: str | None) -> Identity:
+        def identify(way: Reading) -> Identity:
+            seen = measure(LossFunction(code, code.function, way, also), domain, player, part)
+            one = compose(seen, diagnose(seen, last, player if player in ("d", "g") else kind), name)
+            _check_guesses(one, way, code, parameters)
+            if one.wrong and (names := seen.loss.trace.guesses):
+                raise LossError(f"it needs the value of {', '.join(names)}")
+            return one
+
+        return _most_likely(readings(parameters, last, player, code.uses), identify)
+
+    try:
+        return judge(code, domain)
+    except NotAdversarial:
+        if code.inline:
+            raise
+        return other(name)
+    except Stops as stop:
+        return _stopped(code, str(stop), "G" if player == "g" else "D", domain, judge)
+    except LossError:
+        if not code.form:
+            raise
+        return judge(replace(code, form=""), domain)
 
 
 def _check_guesses(one: Identity, way: Reading, code: Code, parameters: list[str]) -> None:
     """Raises LossError where a guess, and not the user's code, may be the cause of a fault."""
-    if way.guessed and ("flat" in one.faults or (one.wrong and code.inline)):
+    is_unknown = way.chosen and one.name.startswith("unknown")
+    if way.guessed and ("flat" in one.faults or is_unknown or (one.wrong and (code.inline or way.chosen))):
         raise LossError(f"cannot tell which of {', '.join(parameters)} is D's output", "signature-unclear")
     if one.name.startswith("unknown") and "target-ignored" in one.faults:
         raise LossError("no loss of D's output and a target is known that has these values")

@@ -27,6 +27,7 @@ from ptarmigan.handbook.identify.signature import (
     CLASSES,
     FIXED,
     LABEL_ROLES,
+    NUMBERS,
     SCORES,
     LossError,
     Reading,
@@ -35,24 +36,20 @@ from ptarmigan.handbook.identify.signature import (
     describe_error,
     parameters_of,
 )
+from ptarmigan.handbook.identify.sizes import unknown_sizes
 from ptarmigan.handbook.identify.stand_ins import (
     LATENT_DIM,
-    Criterion,
-    Nets,
     Neutral,
     Setup,
-    Stub,
-    StubD,
-    StubG,
     harmless,
-    images_of,
 )
 from ptarmigan.handbook.identify.terms import Array
+from ptarmigan.handbook.identify.unseen import NOW, Facts, Trace, Unknown, network_named
+from ptarmigan.handbook.identify.value import loss_value
 
 SHAPES = [(8, 10), *((n, 10) for n in (64, 32, 128, 16, 100, 256)), *((8, k) for k in (4, 2, 5, 100, 1000))]
 SECONDS_TO_TRY = 1.5
 EMBEDDING_DIM = 6
-STEEP = 100.0  # a slope of D that is beyond 1 in each pixel: there a penalty grows with it
 PATCHES = r"tensor [ab] \((\d+)\)|\[\d+, 1, (\d+), \d+\]"  # their side, in what PyTorch says
 
 
@@ -63,7 +60,6 @@ class Result:
     value: Array  # [] or [N]
     gradients: dict[str, Array] | None = None  # with respect to each role's logits, if autograd gives them
     d_gradients: dict[str, Array] = field(default_factory=dict)  # the same through the parameters of a given D
-    slope_gradient: float = 0.0  # with respect to D's slope in the image, on which penalties alone depend
 
 
 @dataclass
@@ -84,6 +80,7 @@ def borrowed_state() -> Iterator[None]:
     with (
         torch.random.fork_rng(devices=[]),
         warnings.catch_warnings(),
+        unknown_sizes(),
         np.errstate(all="ignore"),
         contextlib.redirect_stdout(io.StringIO()),
         contextlib.redirect_stderr(io.StringIO()),
@@ -105,13 +102,12 @@ class LossFunction:
         self.code, self.function, self.reading = code, function, reading
         self.keyword_only = parameters_of(function, also)
         roles = set(reading.roles.values())
-        self.has_networks, self.has_g = bool({"D", "nets"} & roles), bool({"G", "nets"} & roles)
-        self.scores = [role for role in SCORES if role in roles]
-        if self.has_networks:
-            self.scores = [role for role in ("real", "fake") if role in roles or (role == "fake" and self.has_g)]
+        self.has_networks, self.has_g = bool({"D", "nets", "unknown"} & roles), "G" in roles
+        self.scores = ["real", "fake"] if self.has_networks else [role for role in SCORES if role in roles]
         self.classes = [role for role in CLASSES if role in roles]
         self.proxy_of_each_class = "proxies" in roles
-        self.extras = [name for name, role in reading.roles.items() if role in ("image_real", "image_fake")]
+        self.trace = Trace(Setup(), {})  # of the last call
+        self.sides: dict[str, str] | None = {} if not self.has_networks else None  # of images that do not show theirs
 
     def class_roles(self, setup: Setup) -> list[str]:
         """The roles of class outputs, including those of D's class head."""
@@ -127,28 +123,32 @@ class LossFunction:
             for target in ((1.0,) if player == "g" else (1.0, 0.0)) if is_flag else (1.0, 0.0, -1.0):
                 yield f"output@{target:g}", role, {"target": target}
 
-    def setups(self, on: str | None) -> list[Setup]:
+    def setups(self, on: str | None, player: str | None) -> list[Setup]:
         """The setups in which the loss can be called, one for each domain; raises LossError if there are none."""
         failures: dict[tuple[bool, str], LossError] = {}
-        if working := self._working(on, 2, failures):
+        if working := self._working(on, player, 2, failures):
             return working
         text = " ".join(text for _, text in failures)
         sides = [int(n) for found in re.findall(PATCHES, text) for n in found if n]
         side = next((n for n in sides if n not in (1, 2, 8, 28)), 0)  # of the file's patches
-        if side and self.has_networks and (working := self._working(on, side, failures)):
+        if side and self.has_networks and (working := self._working(on, player, side, failures)):
             return working
         first = self._arrays()[0]
         told = [e for (array, text), e in failures.items()
                 if array == first and ("between 0 and 1" in text) == (on == "logits")]  # fmt: skip
         raise (told or list(failures.values()))[0]
 
-    def _working(self, on: str | None, side: int, failures: dict[tuple[bool, str], LossError]) -> list[Setup]:
+    def _working(
+        self, on: str | None, player: str | None, side: int, failures: dict[tuple[bool, str], LossError]
+    ) -> list[Setup]:
         """The first setups that work, with patches of this side; adds those that do not to `failures`."""
         until = time.process_time() + SECONDS_TO_TRY
         for tried, candidates in enumerate(self._candidates(on, side)):
             working: list[Setup] = []
             for setup in candidates:
                 try:
+                    if self.sides is None:
+                        self._survey(setup, player)
                     self(setup, self.inputs(setup), gradients=True)
                     working.append(setup)
                 except (SeveralLosses, Stops):
@@ -176,15 +176,22 @@ class LossFunction:
     def _candidates(self, on: str | None, side: int) -> Iterator[list[Setup]]:
         """Every form of the arguments, the most likely first, each in the domains that are possible."""
         labels = any(role.startswith("labels") for role in self.reading.roles.values())
-        classy = bool(self.classes) or (self.has_networks and labels)
+        has_head = self.has_networks and self._answers() == 2
+        has_both = has_head and "sigmoid_cross_entropy_with_logits(" in self.code.uses.text
+        is_class = (
+            has_head
+            and not has_both
+            and bool(re.search(r"(?i)cross_?entropy|nll|label|cls|class|aux", self.code.uses.text))
+        )
+        classy = bool(self.classes) or is_class
         both = ("logits", "probabilities")
         on_domains = (on,) if on else both if self.scores else ("logits",)
         class_domains = ("logits",) if not classy else (on,) if on and not self.scores else both
         if self.code.class_on:
             class_domains = (self.code.class_on,)
-        heads: tuple[str, ...] = ("", "features", "maps", "first") if self.has_networks else ("",)
-        if self._answers("D") == 2:
-            heads = heads[1:]
+        heads: tuple[str, ...] = ("features", "maps", "first") if has_head else ("",)
+        if has_both:  # TensorFlow's networks return a probability as well
+            heads = ("logits" if re.search(r"logit\w*, \w+ = ", self.code.uses.text) else "both", *heads)
         uses, forms = self.code.uses, self._forms(side)
         fixed = rf"\b(?:ones|zeros|randn|rand|full|view)\([(\[]*({'|'.join(str(n) for n, _ in SHAPES[1:7])})\b"
         sizes = re.findall(fixed, uses.text)  # torch.ones(64, 1)
@@ -193,18 +200,16 @@ class LossFunction:
             shapes if labels or classy else [shape for shape in shapes if shape[1] == 10],
             (torch.float64, torch.float32),  # float32 for the layers of a loss of its own
             (False, True) if labels else (False,),
-            ("class", *heads) if self.has_networks and labels else heads,
+            ("class", *heads) if is_class else heads,
             self._arrays(),
             forms,
-            ("2d", "flat", "3d") if self.has_networks or self.extras else ("2d",),
+            (False, True) if self.has_networks else (False,),
         )
         ways = itertools.product(*(range(len(option)) for option in options))
         for way in sorted(ways, key=lambda way: (sum(map(bool, way)), way)):  # few changes first
-            (size, classes), dtype, onehot, head, array, form, images = (
-                o[i] for o, i in zip(options, way, strict=True)
-            )
+            (size, classes), dtype, onehot, head, array, form, truth = (o[i] for o, i in zip(options, way, strict=True))
             yield [
-                Setup(source_on, class_on, size, classes, array, form, side, onehot, head, images, dtype)
+                Setup(source_on, class_on, size, classes, array, form, side, onehot, head, truth, dtype)
                 for class_on in class_domains
                 for source_on in on_domains
             ]
@@ -216,8 +221,11 @@ class LossFunction:
             return ["patch"]
         if self.code.form and self.has_networks:
             return [self.code.form]
-        is_listed = any(name in self.code.uses.listed and role in SCORES for name, role in names.items())
-        if is_listed and not self.has_networks:
+        uses = self.code.uses
+        listed = [uses.results.get(name, name) for name in uses.listed]
+        is_listed = any(network_of(name) == "D" for name in listed) if self.has_networks else any(
+            names.get(name) in SCORES for name in uses.listed)  # fmt: skip
+        if is_listed:
             return ["scales", "nested", "flat", "column", "patch"]
         return ["flat", "column", "patch", "scales", "nested"] if self.scores else ["flat"]
 
@@ -278,12 +286,9 @@ class LossFunction:
                 found.detached.append(role)
             if role in result.d_gradients and not result.d_gradients[role].any():
                 found.detached_from_d.append(role)
-        if self.has_networks or self.extras:
-            ends = [self.call_once(setup, given, slope=STEEP + h).value.sum() for h in (1e-3, -1e-3)]
-            rise = float(ends[0] - ends[1]) / 2e-3
-            if abs(rise) > 1e-6:
-                autograd = self.call_once(setup, given, gradients=True, slope=STEEP).slope_gradient
-                found.penalty = "subtracted" if rise < 0 else "right" if abs(autograd) > 0.1 * rise else "dead"
+        if penalties := self.trace.penalties:
+            is_right = all(alive for _, alive in penalties)
+            found.penalty = "subtracted" if min(penalties)[0] < 0 else "right" if is_right else "dead"
         return found
 
     def __call__(self, setup: Setup, given: dict[str, Array], *, gradients: bool = False) -> Result:
@@ -294,20 +299,16 @@ class LossFunction:
         results = [self.call_once(setup, given, gradients=gradients, seed=seed) for seed in range(setup.draws)]
         return replace(results[0], value=np.mean([result.value for result in results], axis=0))
 
-    def call_once(
-        self, setup: Setup, given: dict[str, Array], *, gradients: bool = False, seed: int = 0, slope: float = 1.0
-    ) -> Result:
+    def call_once(self, setup: Setup, given: dict[str, Array], *, gradients: bool = False, seed: int = 0) -> Result:
         torch.set_default_dtype(setup.dtype)
-        roles = [*self.scores, *self.classes, *(("class_real", "class_fake") if setup.head == "class" else ())]
-        leaves = {role: setup.tensor(given[role], grad=True) for role in roles if role in given}
-        in_image = setup.tensor(slope, grad=True)
-        stubs = self._stubs(setup, leaves, in_image)
-        out = self._returned(setup, self._arguments(setup, given, leaves, stubs, in_image), seed)
+        roles = [*self.scores, *self.classes, *(self.class_roles(setup) if self.has_networks else ())]
+        leaves = {role: setup.tensor(given[role], grad=True) for role in dict.fromkeys(roles) if role in given}
+        out = self._returned(setup, given, leaves, seed)
         value = loss_value(out, setup.size)
         if not gradients or not isinstance(out, Tensor):
             return Result(value)
-        shifts = dict(stubs["D"].shifts) if stubs else {}
-        wanted = [*leaves.values(), *shifts.values(), in_image]
+        shifts = self.trace.shifts
+        wanted = [*leaves.values(), *shifts.values()]
         found: tuple[Tensor | None, ...] = (None,) * len(wanted)
         if out.requires_grad:
             try:
@@ -315,20 +316,49 @@ class LossFunction:
             except RuntimeError as error:
                 raise LossError(describe_error(error, self.function)) from None
         known = [np.zeros(w.shape) if f is None else f.double().numpy() for f, w in zip(found, wanted, strict=True)]
-        of_leaves, of_shifts = dict(zip(leaves, known, strict=False)), known[len(leaves) : -1]
-        return Result(value, of_leaves, dict(zip(shifts, of_shifts, strict=True)), float(known[-1]))
+        of_leaves, of_shifts = dict(zip(leaves, known, strict=False)), known[len(leaves) :]
+        return Result(value, of_leaves, dict(zip(shifts, of_shifts, strict=True)))
 
-    def _returned(self, setup: Setup, arguments: dict[str, Any], seed: int) -> Any:
+    def _survey(self, setup: Setup, player: str | None) -> None:
+        """Call the loss once to see which images D is asked about, and whose they are."""
+        self.call_once(setup, self.inputs(setup))
+        asked, sides = self.trace.asked, {}
+        if not asked:
+            raise LossError("no output of D reaches it here")
+        if player != "g" and {"made"} == {*asked}:
+            raise LossError("cannot tell which images are real", "signature-unclear")
+        plain = [*asked.get("", {})]
+        predicted = [name for name in plain if {"hat", "pred", "out", "output", "rec", "recon"} & {*words_of(name)}]
+        if "fake" not in asked and "made" in asked:
+            sides["made"] = "fake"
+        elif "fake" not in asked and (player == "g" or "real" in asked):
+            sides[""] = "fake"
+        elif "fake" not in asked and len(plain) > 1:
+            if len(predicted) != 1:
+                raise LossError(f"cannot tell which of {', '.join(plain)} is real", "signature-unclear")
+            sides[predicted[0]] = "fake"
+        found = {sides.get(name) or sides.get(kind, "fake" if kind == "fake" else "real")
+                 for kind, names in asked.items() for name in names}  # fmt: skip
+        self.sides, self.scores = sides, [role for role in self.scores if role in found]
+        self.has_g |= self.trace.asked_g
+
+    def _returned(self, setup: Setup, given: dict[str, Array], leaves: dict[str, Tensor], seed: int) -> Any:
         """What the callable returns; raises LossError, or Stops where the user's own code is the cause."""
-        for name in self.code.outer:
-            self.code.place(name, self.code.fixed[name] if name in self.code.fixed else arguments[name])
-        positional = [arguments[name] for name, is_keyword in self.keyword_only.items() if not is_keyword]
-        named = {name: arguments[name] for name, is_keyword in self.keyword_only.items() if is_keyword}
+        labels = torch.tensor(given["labels"]).long()
+        shifts = {role: torch.zeros_like(leaf, requires_grad=True) for role, leaf in leaves.items()}
+        self.trace = Trace(setup, leaves, shifts if self.has_networks else {}, labels, self.code.settings,
+                           self.sides or {}, self._answers())  # fmt: skip
+        NOW.append(self.trace)
         torch.default_generator.manual_seed(seed)  # torch.manual_seed is slow: it walks the stack for other devices
         np.random.seed(seed)
         random.seed(seed)
         try:
-            with torch.enable_grad(), Neutral(setup.dtype):
+            arguments = self._arguments(setup, given, leaves)
+            for name in self.code.outer:
+                self.code.place(name, self.code.fixed[name] if name in self.code.fixed else arguments[name])
+            positional = [arguments[name] for name, is_keyword in self.keyword_only.items() if not is_keyword]
+            named = {name: arguments[name] for name, is_keyword in self.keyword_only.items() if is_keyword}
+            with torch.enable_grad(), Neutral(setup.dtype, self.has_networks and not self.code.form):
                 return self.function(*positional, **named)
         except LossError:
             raise
@@ -336,18 +366,13 @@ class LossFunction:
             if fault := self._fault_of(str(error), setup):
                 raise Stops(fault) from None
             raise LossError(describe_error(error, self.function)) from None
+        finally:
+            NOW.pop()
 
-    def _stubs(self, setup: Setup, leaves: dict[str, Tensor], in_image: Tensor) -> dict[str, Stub]:
-        if not self.has_networks:
-            return {}
-        of_g = StubG(setup, self._answers("G"), {"zero": torch.zeros(())})
-        of_g.images = images_of("fake", setup, leaves)
-        return {"D": StubD(setup, self._answers("D"), leaves, in_image), "G": of_g}
-
-    def _answers(self, role: str) -> int:
-        """How many values the loss unpacks from a network's answer."""
+    def _answers(self) -> int:
+        """How many values the loss unpacks from D's answer."""
         counts = [n for name, n in self.code.uses.unpacked.items()
-                  if self.reading.roles.get(name) == role or (role == network_of(name) == "D")]  # fmt: skip
+                  if self.reading.roles.get(name) == "D" or network_of(name) == "D"]  # fmt: skip
         return max(counts, default=1)
 
     def _fault_of(self, text: str, setup: Setup) -> str:
@@ -362,47 +387,31 @@ class LossFunction:
         }
         return next((code for part, (code, is_cause) in causes.items() if is_cause and re.search(part, text)), "")
 
-    def _arguments(
-        self, setup: Setup, given: dict[str, Array], leaves: dict[str, Tensor], stubs: dict[str, Stub], in_image: Tensor
-    ) -> dict[str, Any]:
+    def _arguments(self, setup: Setup, given: dict[str, Array], leaves: dict[str, Tensor]) -> dict[str, Any]:
         """The values of the parameters."""
-        pictures = {f"image_{side}": images_of(side, setup, leaves).detach().requires_grad_()
-                    for side in ("real", "fake") if self.extras}  # fmt: skip
-        fixed: dict[str, Any] = pictures | stubs | {
-            "nets": Nets(stubs), "net": Nets({}), "latents": torch.randn(setup.size, LATENT_DIM), "width": LATENT_DIM,
-            "classes": setup.classes, "size": setup.size, "is_real": bool(given["target"][0] == 1),
+        fixed: dict[str, Any] = {
+            "width": LATENT_DIM, "classes": setup.classes, "size": setup.size, "is_real": bool(given["target"][0] == 1),
         }  # fmt: skip
-        if self.has_networks:
-            fixed |= {side: images_of(side, setup, leaves) for side in ("real", "fake")}
-        arguments = {}
+        arguments: dict[str, Any] = {}
         for name, role in self.reading.roles.items():
-            if role == "G" and "mapping" in words_of(name):
-                arguments[name] = stubs["G"].method(name)
-            elif role == "is_real" and side_of(name) == "fake":
+            if role == "is_real" and side_of(name) == "fake":
                 arguments[name] = not fixed[role]
             elif role in fixed:
                 arguments[name] = fixed[role]
-            elif role == "other_loss":
-                zeros = torch.zeros(self.code.uses.unpacked.get(name, 1)).unbind()
-                arguments[name] = lambda *_, zeros=zeros, **__: zeros if len(zeros) > 1 else zeros[0]
-            elif role == "criterion":
-                arguments[name] = Criterion(setup.on, name)
-            elif role in FIXED:
-                arguments[name] = harmless(name, self.code.settings | {"": setup.size})
+            elif role in NUMBERS:
+                arguments[name] = harmless(name)
+            elif role in FIXED or self.has_networks:
+                kind = side_of(name) or ("real" if name in self.code.uses.drawn or role == "image_real" else "")
+                net = role if role in ("D", "G") else network_named(name)
+                arguments[name] = Unknown(Facts(name, kind, net, name))
             else:
-                arguments[name] = self._argument(role, setup, given, leaves, pictures, in_image)
+                arguments[name] = self._argument(role, setup, given, leaves)
         return arguments
 
-    def _argument(
-        self, role: str, setup: Setup, given: dict[str, Array], leaves: dict[str, Tensor],
-        pictures: dict[str, Tensor], in_image: Tensor
-    ) -> Any:  # fmt: skip
+    def _argument(self, role: str, setup: Setup, given: dict[str, Array], leaves: dict[str, Tensor]) -> Any:
         """Outputs of D, class outputs, labels or targets, in the form that the loss takes."""
         if role in leaves:
             value = leaves[role] + 0  # not a leaf, so that it may be changed in place
-            if f"image_{role}" in self.reading.roles.values():
-                path = pictures[f"image_{role}"].flatten(1)[:, 0]
-                value = value + in_image * (path - path.detach())
             if role in SCORES:
                 value = value.sigmoid() if setup.on == "probabilities" else value
             elif role != "embedding" and setup.class_on == "probabilities":
@@ -415,33 +424,3 @@ class LossFunction:
         if role in SCORES or role.endswith("target"):
             value = setup.shaped(value)
         return value.detach().numpy() if setup.array and isinstance(value, Tensor) else value
-
-
-def loss_value(out: Any, size: int) -> Array:
-    """What a loss returned, as [] or [N]; raises LossError or SeveralLosses."""
-    if isinstance(out, tuple | list | dict):
-        raise SeveralLosses(out)
-    if isinstance(out, Tensor):
-        out = out.detach().double().numpy()
-    elif hasattr(out, "__array__"):  # of TensorFlow or JAX
-        out = np.asarray(out)
-    if not isinstance(out, int | float | np.ndarray | np.number) or isinstance(out, bool):
-        raise LossError(f"it returns {out if out is None else type(out).__name__}, not a number")
-    if type(out) in (int, float) and out == 0:
-        raise LossError(
-            "it returns the number 0 here: nothing was added to it, as where a loop runs over an empty list"
-        )
-    value = np.asarray(out)
-    if value.dtype.kind not in "fiu":
-        raise LossError(f"it returns an array of {value.dtype}, not of numbers")
-    value = value.astype(np.float64)
-    if value.size == 1 and (size != 1 or value.ndim == 0):
-        return value.reshape(())
-    rest = value.shape[1:]
-    is_map = len(rest) in (2, 3) and rest[0] in (1, rest[-1]) and rest[-2] == rest[-1] < 28
-    if value.shape[0] == size and (rest in ((), (1,)) or is_map):
-        return np.asarray(value.reshape(size, -1).mean(1))
-    raise LossError(
-        f"it returns {list(value.shape)} for a batch of {size}; a loss is one number, or one for each image "
-        f"([{size}] with [{size}, 1] broadcasts to [{size}, {size}])"
-    )

@@ -24,7 +24,6 @@ from ptarmigan.core.paths import user_path
 from ptarmigan.core.types import UserError, printable
 from ptarmigan.handbook.identify.answer import Identity
 from ptarmigan.handbook.identify.code import Code
-from ptarmigan.handbook.identify.missing import missing_library
 from ptarmigan.handbook.identify.signature import LossError, describe_error
 from ptarmigan.handbook.identify.source import Program
 from ptarmigan.handbook.identify.text import read_source
@@ -116,9 +115,7 @@ def _read_report(path: Path, report: list[dict[str, Any]], status: int | None) -
         found = [one if {(one.owner, "D"), (one.owner, "G")} <= pairs else one.turned_alone() for one in found]
     if not found:
         about: dict[str, Any] = next((item for item in report if "public" in item), {})
-        public, library = about.get("public"), about.get("library")
-        if library:
-            raise UserError(f"{path} needs {library}, which cannot be imported here: install {library}", "no-loss")
+        public = about.get("public")
         for item in skipped:
             lines = f"not identified: {item['skipped']}{item['hint']}".split("\n")
             print(*map(printable, lines), sep="\n", file=sys.stderr)
@@ -126,8 +123,10 @@ def _read_report(path: Path, report: list[dict[str, Any]], status: int | None) -
         looked = (
             "a loss is a function or class with loss, hinge, bce or adv in its name, or stands before a .backward()"
         )
+        reasons = next((item["skipped"].rsplit(": ")[-1] for item in skipped if ": install " in item["skipped"]), "")
+        why = reasons or ("the reasons stand above" if skipped else looked)
         raise UserError(
-            f"{path} has no loss that could be judged ({'the reasons stand above' if skipped else looked}){others}; "
+            f"{path} has no loss that could be judged ({why}){others}; "
             f"name one, {path.name}:FUNCTION, or write def d_loss(real, fake) and def g_loss(fake), of D's outputs",
             "no-loss",
         )
@@ -165,7 +164,7 @@ def child_main() -> None:
         sys.path.insert(0, str(path.resolve().parent))
         try:
             program = Program(path, order["text"])
-            tell(public=program.public(), library=missing_library(program.tree))
+            tell(public=program.public())
             losses = list(program.losses(order["names"]))
             _load_torch()
             program.need(program.imports())
@@ -230,17 +229,21 @@ def _guarded(
         fail(f"{name} ended the process ({_ending(status)})", "child-died")
 
 
+kept: Any = None
+
+
 def _load_torch() -> None:
     """Import torch before the processes divide; its types with a precision of their own become the probe's."""
     import torch
 
     import ptarmigan.handbook.identify.attempts  # noqa: F401
+    from ptarmigan.handbook.identify.sizes import unknown_sizes
 
-    from_numpy = torch.from_numpy
-    setattr(torch, "from_numpy", lambda x: x if isinstance(x, torch.Tensor) else from_numpy(x))  # noqa: B010
-    for module in (torch, torch.cuda):
-        for name in ("FloatTensor", "HalfTensor"):
-            setattr(module, name, torch.DoubleTensor)
+    global kept
+    kept = unknown_sizes()  # it ends with this object
+    kept.__enter__()
+    for name in ("FloatTensor", "HalfTensor"):
+        setattr(torch.cuda, name, getattr(torch, name))
 
 
 def _limit(what: str, value: int) -> None:

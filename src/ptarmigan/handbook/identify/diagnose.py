@@ -16,7 +16,7 @@ from ptarmigan.handbook.identify.signature import LossError
 from ptarmigan.handbook.identify.terms import class_bases, close
 from ptarmigan.handbook.identify.verdicts import HELPS, Finding, Verdict, verdict_on_d, verdict_on_g
 
-STAND_INS = {"weight": "1", "zero": "0", "net": "the identity", "other_loss": "0"}
+STAND_INS = {"weight": "1", "zero": "0"}
 
 
 @dataclass(frozen=True)
@@ -110,9 +110,8 @@ def _source(seen: Measurement, player: str, function: str) -> Verdict:
         return verdict
     if player == "G":
         verdict = verdict_on_g(real, fake, function)
-        code, drawn = seen.loss.code, next((n for n, role in seen.loss.reading.roles.items() if role == "real"), "")
-        is_net = "net" in seen.loss.reading.roles.values()
-        if fake is None and not is_net and (drawn in code.uses.drawn or (code.inline and "real" in words_of(drawn))):
+        code, drawn = seen.loss.code, next(iter(seen.loss.trace.asked.get("real", ())), "")
+        if fake is None and drawn and (drawn in code.uses.drawn or (code.inline and "real" in words_of(drawn))):
             verdict.faults, verdict.notes = [("g-of-real", {"name": drawn})], []
             return verdict
         low, high = seen.drawn.get("fake", (1.0, 1.0))
@@ -265,12 +264,15 @@ def _whole(seen: Measurement, player: str) -> Verdict:
     _judge_batch(seen, whole)
     _judge_gradients(seen, player, whole)
     roles = seen.loss.reading.roles
-    if given := [f"{name} = {STAND_INS[role]}" for name, role in roles.items() if role in STAND_INS]:
+    given = [f"{name} = {STAND_INS[role]}" for name, role in roles.items() if role in STAND_INS]
+    given += [f"{name} = {value:g}" if isinstance(value, float) else f"{name} = {value}"
+              for name, value in seen.loss.trace.fixed.items()]  # fmt: skip
+    if given:
         whole.note("given", given=", ".join(given))
-    for name in (name for name, role in roles.items() if role == "criterion"):
+    for name in seen.loss.trace.criteria:
         whole.note("criterion", name=name)
-    if seen.loss.extras:
-        whole.note("more", names=" and ".join(seen.loss.extras))
+    if seen.loss.trace.extras:
+        whole.note("more", names=" and ".join(seen.loss.trace.extras))
     if seen.random:
         whole.note("random", draws=seen.setup.draws)
     return whole
@@ -305,7 +307,8 @@ def _judge_gradients(seen: Measurement, player: str, whole: Verdict) -> None:
             whole.fault("no-gradient-in-g")
     if seen.gradients.plain:
         whole.fault("not-differentiable")
-    if player == "D" and abs(seen.gradients.in_g) > 1e-12:
+    scope = getattr(seen.loss.function, "__globals__", {})  # a tape takes the gradient of D's parameters alone
+    if player == "D" and abs(seen.gradients.in_g) > 1e-12 and not {"tf", "tensorflow", "keras"} & scope.keys():
         whole.note("g-not-detached")
     if seen.gradients.penalty in ("dead", "subtracted"):
         whole.fault(f"penalty-{seen.gradients.penalty}")

@@ -105,13 +105,19 @@ def backward_calls(body: list[ast.stmt], function: str = "") -> Iterator[tuple[a
             if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
                 continue
             owner, attribute = node.func.value, node.func.attr
-            is_given = attribute == "backward" and node.args and WRAPPERS & {*words_of(dotted(owner))[-1:]}
-            if is_given or attribute == "manual_backward":
+            is_given = attribute == "minimize" or (attribute == "gradient" and _takes_variables(node))
+            is_given |= attribute == "backward" and bool(WRAPPERS & {*words_of(dotted(owner))[-1:]})
+            if (is_given and node.args) or attribute == "manual_backward":
                 yield statement, node.args[0], None
             elif attribute == "backward":
                 if isinstance(owner, ast.Call) and dotted(owner.func).endswith(".scale") and owner.args:
                     owner = owner.args[0]
                 yield statement, owner, node.args[0] if node.args else None
+
+
+def _takes_variables(call: ast.Call) -> bool:
+    """Whether a tape's gradient is that of a network's parameters, and not of images."""
+    return len(call.args) > 1 and bool(re.search(r"variables|weights|params|vars\b|theta", ast.unparse(call.args[1])))
 
 
 def _is_word(node: ast.expr | None, word: str) -> bool:
@@ -121,8 +127,9 @@ def _is_word(node: ast.expr | None, word: str) -> bool:
 def optimiser_steps(body: list[ast.stmt]) -> list[tuple[int, str]]:
     """(line, optimiser) of each .step()."""
     calls = [n for s in body for n in ast.walk(s) if isinstance(n, ast.Call) and isinstance(n.func, ast.Attribute)]
+    names = ("step", "apply_gradients", "minimize")
     found = [(n.lineno, dotted(n.args[0] if n.args and n.func.attr == "step" else n.func.value))  # type: ignore[attr-defined]
-             for n in calls if n.func.attr == "step"]  # type: ignore[attr-defined]  # fmt: skip
+             for n in calls if n.func.attr in names]  # type: ignore[attr-defined]  # fmt: skip
     return sorted(found)
 
 
@@ -133,7 +140,7 @@ def groups_of(roots: list[Any], body: list[ast.stmt]) -> list[list[Any]]:
     for root in roots:
         step = next((line for line, _ in steps if line >= root[0].lineno), 0)
         player = player_of(dotted(root[1]).rsplit(".")[-1])
-        if groups and step:
+        if groups and (step or player):
             last = groups[-1][-1]
             same = next((line for line, _ in steps if line >= last[0].lineno), 0) == step
             same = same and player_of(dotted(last[1]).rsplit(".")[-1]) == player
@@ -195,15 +202,6 @@ def loss_statements(
     return [*kept, ast.Return(total)], {name for name in needed if "." not in name}
 
 
-class Batches(ast.NodeTransformer):
-    """batch["image"] as the name image."""
-
-    def visit_Subscript(self, node: ast.Subscript) -> ast.expr:
-        key = node.slice.value if isinstance(node.slice, ast.Constant) else None
-        is_named = isinstance(key, str) and key.isidentifier() and isinstance(node.ctx, ast.Load) and _is_of_batch(node)
-        return ast.copy_location(ast.Name(str(key), node.ctx), node) if is_named else node
-
-
 def _slice(statements: list[ast.stmt], needed: set[str], is_safe: Callable[[ast.stmt], bool]) -> list[ast.stmt]:
     """The statements that define the needed names; `needed` becomes the names that they read from outside."""
     kept: list[ast.stmt] = []
@@ -218,7 +216,6 @@ def _slice(statements: list[ast.stmt], needed: set[str], is_safe: Callable[[ast.
                 given |= targets & needed  # an earlier value is not the one that the loss sees
                 needed -= targets
                 continue
-            statement = Batches().visit(statement)
         if isinstance(statement, ast.If | ast.With | ast.For | ast.While | ast.Try):
             statement = _prune(statement, needed, is_safe)
         elif isinstance(statement, ast.Expr):

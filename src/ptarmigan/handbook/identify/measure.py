@@ -78,7 +78,7 @@ def measure(loss: LossFunction, on: str | None, player: str | None, part: bool =
     """
     found: list[Measurement] = []
     failures: list[LossError] = []
-    for setup in loss.setups(on):
+    for setup in loss.setups(on, player):
         try:
             found.append(_measure(loss, setup, on is not None, player))
         except LossError as error:

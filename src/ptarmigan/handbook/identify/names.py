@@ -43,11 +43,12 @@ WHOLE_NAMES = {  # without underscores, in lower case
 LATENTS = {"z", "noise", "latent", "latents", "noises", "znoise"}
 NETWORK_WORDS = {
     "D": {"d", "dis", "disc", "discriminator", "discriminators", "critic", "netd", "dnet", "msd", "mpd", "mrd",
-          "discrim", "netc", "patchgan"},
-    "G": {"g", "gen", "generator", "generators", "netg", "gnet"},
+          "discrim", "netc", "patchgan", "discriminate"},
+    "G": {"g", "gen", "generator", "generators", "netg", "gnet", "generate"},
 }  # fmt: skip
 BESIDE_NETWORK = {"net", "network", "a", "b", "ab", "ba", "x", "y", "s", "t", "1", "2", "ema", "patch", "mapping",
-                  "synthesis", "local", "global", "multi", "scale", "model"}  # fmt: skip
+                  "synthesis", "local", "global", "multi", "scale", "model", "infer", "forward",
+                  "run", "apply"}  # fmt: skip
 NO_NETWORK = {"loss", "opt", "optim", "optimizer", "criterion", "scaler", "scheduler", "lr", "logits", "real", "fake",
               "step", "update", "train", "backward", "params"}  # fmt: skip
 IMAGES = {"x", "image", "images", "img", "imgs", "data", "batch", "samples", "photo", "photos", "features", "feats",

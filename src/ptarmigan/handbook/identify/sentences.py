@@ -30,14 +30,12 @@ SENTENCES = {  # of faults and notes
     "log({ratio:.3g} p/q), is unbounded; for label smoothing see `ptarmigan losses smoothing`",
     "target-range": "a target of {target:.4g} is outside [0, 1]: the loss has no minimum",
     "drawn-range": "its random targets, from {low:.3g} to {high:.3g}, leave [0, 1]: outside it the loss has no minimum",
-    "smoothed-fakes": "labels are smoothed on {where} (real {real:.4g}, fake {fake:.4g}); do not smooth the target of "
-    "fakes, because otherwise D is flat where there are no data, and bad samples get no gradient",
+    "targets-close": "its targets, {real:.4g} for real images and {fake:.4g} for fakes, hardly differ",
     "concave-hinge": "its hinge is flat where D is wrong and has no minimum: use relu(1 - real) and relu(1 + fake)",
     "leaky-hinge": "its hinge leaks: past the margin the slope is {leak:.3g}, so D's outputs grow without limit",
     "symmetric": "it is the same when real and fake are exchanged, so D is not told which is which",
     # G's loss
     "hinge-of-d": "this is D's hinge on generated images: {helps}",
-    "smoothed-in-g": "G's target is {target:.4g}; smooth only D's target of real images, and keep G's target at 1",
     "target-of-g": "its target for fakes is {target:.4g}{sign}: {helps}",
     "name": "it is named {promised}, but it computes {name}",
     # class terms
@@ -61,6 +59,10 @@ SENTENCES = {  # of faults and notes
     "penalty-dead": "its penalty teaches D nothing: autograd.grad needs create_graph=True",
     "penalty-subtracted": "its penalty is subtracted: it rewards a large gradient of D",
     # notes
+    "smoothed-fakes": "the target of fakes is smoothed to {fake:.4g}: where there are no data, D is flat, and bad "
+    "samples get no gradient (Salimans et al. 2016); 0 is better",
+    "flipped": "it exchanges some labels at random (about {share:.2g} of them), which on average smooths its targets",
+    "smoothed-in-g": "G's target is {target:.4g}: beyond it, G's gradient changes its sign; 1 is usual",
     "absolute-error": "its gradient vanishes where D is certain, right or wrong; that of a cross-entropy does not",
     "sum": "it is a sum over the batch, N times the mean of N images: Adam cancels this factor, a penalty does not",
     "g-not-detached": "G is not detached: right if G's gradients are zeroed before its step; use D(G(z).detach())",

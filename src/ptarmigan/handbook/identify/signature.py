@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import permutations
 from typing import Any
 
@@ -33,8 +33,9 @@ SCORES = ("real", "fake", "output")
 CLASSES = ("class", "class_real", "class_fake", "twin_fake", "embedding")
 SIDED = ("score", "labels", "target")  # sorts of which real and fake have one each
 LABEL_ROLES = ("labels", "labels_real", "labels_fake")
-NAMED = ("criterion", "other_loss", "net")  # given a stand-in, and named in a note
-FIXED = (*HARMLESS, *NAMED, "classes", "device", "width", "size", "image_real", "image_fake")
+NUMBERS = ("weight", "zero", "one", "off", "device")  # get a harmless value
+FIXED = (*HARMLESS, "criterion", "net", "classes", "device", "width", "size", "image_real", "image_fake")
+MOST_UNCLEAR = 4  # parameters that are tried in each role
 UNLIKE_D = {*CRITERIA, *OTHER_LOSSES, "network", "encoder", "enc", "extractor", "augment", "aug", "transform", "e",
             "noise", "mixing", "variable", "classifier", "inception", "sample", "to", "activation", "act"}  # fmt: skip
 
@@ -47,6 +48,10 @@ class LossError(UserError):
 
 class Stops(LossError):
     """PyTorch stops the loss, and the user's own code is the cause; `code` is that of the fault."""
+
+
+class NotAdversarial(LossError):
+    """No output of D reaches the value."""
 
 
 class SeveralLosses(LossError):
@@ -63,10 +68,11 @@ class Reading:
 
     roles: dict[str, str]
     guessed: bool = False  # the names do not show which parameter is which
+    chosen: bool = False  # nor which of them are D's outputs: a loss that is right is a proof, a fault is none
 
     def renamed(self, roles: dict[str, str]) -> Reading:
         """The same with some roles renamed."""
-        return Reading({name: roles.get(role, role) for name, role in self.roles.items()}, self.guessed)
+        return replace(self, roles={name: roles.get(role, role) for name, role in self.roles.items()})
 
 
 def parameters_of(function: Callable[..., Any], also: tuple[str, ...] = ()) -> dict[str, bool]:
@@ -86,102 +92,93 @@ def readings(parameters: list[str], function: str, kind: str | None, uses: Uses)
     Raises LossError if a parameter's role cannot be determined.
     """
     fixed = _networks(parameters, uses)
-    networks = bool({"D", "nets"} & {*fixed.values()})
-    sorts = _sorts([name for name in parameters if name not in fixed], fixed, kind, uses)
+    if "D" in fixed.values() or any(network_of(name.rsplit(".")[-1], True) == "D" for name in uses.called):
+        known = {name: sort_of(name) for name in parameters if name not in fixed}
+        numbers = {name: sort for name, sort in known.items() if sort in ("device", "size", "width", "classes")}
+        return [Reading({name: fixed.get(name) or numbers.get(name, "unknown") for name in parameters})]
+    sorts = _sorts([name for name in parameters if name not in fixed], kind, uses)
     pictures = [name for name, sort in sorts.items() if sort == "score" and is_picture(name)]
-    if not networks and len(pictures) < [*sorts.values()].count("score"):
+    if len(pictures) < [*sorts.values()].count("score"):
         fixed |= {name: f"image_{side_of(name) or 'real'}" for name in pictures}
         sorts = {name: sort for name, sort in sorts.items() if name not in fixed}
     has_class = bool({"class", "twin_fake", "embedding"} & {*sorts.values()})
     one_score = [*sorts.values()].count("score") == 1 and not has_class
     has_target = bool({"labels", "target", "is_real"} & {*sorts.values()})
-    has_g = "G" in fixed.values() or any(network_of(name) == "G" for name in uses.called)
-    has_real = has_g or any(side_of(name) == "real" for name in sorts)
     unclear: list[str] = []
     for name, sort in sorts.items():
-        side = _side_of_score(name, networks, has_real)
+        side = "real" if "true" in words_of(name) else side_of(name)
         if sort != "score":
-            fixed[name] = _role_beside(name, sort, kind, networks, has_class, one_score)
-        elif side and not (one_score and has_target and not networks):
+            fixed[name] = _role_beside(name, sort, kind, has_class, one_score)
+        elif side and not (one_score and has_target):
             fixed[name] = side
         else:
             unclear.append(name)
-    _check(fixed, networks)
+    if alike := _alike(fixed):
+        return _guesses(parameters, fixed, alike)
     if kind == "class" and not has_class and {"target", "is_real"} & {*fixed.values()} and len(unclear) == 1:
         return [Reading({name: fixed.get(name, "class") for name in parameters}).renamed({"target": "labels"})]
-    ways = _complete(parameters, fixed, unclear, function, kind)
-    others = [{"labels_real": "real_target", "labels_fake": "fake_target"}]
-    if uses.joined & fixed.keys():
-        others.append({"labels": "real"})  # maps of labels, or images, that are joined with images
-    others = [other for other in others if networks and other.keys() & {*fixed.values()}]
-    return ways + [way.renamed(other) for other in others for way in ways]
+    return _complete(parameters, fixed, unclear, function, kind)
 
 
-def _role_beside(name: str, sort: str, kind: str | None, networks: bool, has_class: bool, one_score: bool) -> str:
+def _role_beside(name: str, sort: str, kind: str | None, has_class: bool, one_score: bool) -> str:
     """The role of a parameter that is no output of D."""
     words, side = {*words_of(name)}, side_of(name)
-    if sort == "class" and not networks:
+    if sort == "class":
         return f"class_{side}" if side and not (side == "fake" and kind == "class") else "class"
-    if sort == "class" or (sort == "labels" and (has_class or networks)):
-        return f"labels_{side}" if side and sort == "labels" else "labels"
+    if sort == "labels" and has_class:
+        return f"labels_{side}" if side else "labels"
     if sort in ("labels", "target"):
         side = side or ("real" if words & {"ones", "valid"} else "fake" if "zeros" in words else None)
         return f"{side}_target" if side and not one_score else "target"
     return sort
 
 
-def _side_of_score(name: str, networks: bool, has_real: bool) -> str | None:
-    words, side = {*words_of(name)}, side_of(name)
-    if networks and not side and {"hat", "pred"} & words:
-        return "fake"
-    is_real = "true" in words or (networks and not side and (IMAGES & words or has_real))
-    return "real" if is_real else side
-
-
 def is_picture(name: str) -> bool:
     return bool((IMAGES - {"x"}) & {*words_of(name)})
 
 
-def _sorts(names: list[str], fixed: dict[str, str], kind: str | None, uses: Uses) -> dict[str, str]:
+def _sorts(names: list[str], kind: str | None, uses: Uses) -> dict[str, str]:
     """What each parameter beside the networks stands for, by its name and by what the source does with it."""
     sorts = {name: sort_of(name) for name in names}
-    networks = bool({"D", "nets"} & {*fixed.values()})
-    inputs = set[str]().union(*(uses.inputs_of(net) for net, role in fixed.items() if role in ("D", "net")))
-    asked = [name for name in uses.called if network_of(name) and not name.rsplit(".")[-1][:2].istitle()]
-    reached = inputs.union(*map(uses.inputs_of, asked))
     has_fake = any(side_of(name) == "fake" for name in names)
     has_other = any("pred" in words_of(name) or side_of(name) == "real" for name in names)
     for name, sort in sorts.items():
         if name in uses.sizes and sort == "score":
             sorts[name] = "size"
-        elif name in uses.flags - uses.optional and len(sorts) > 1 and sort in SIDED and not networks:
+        elif name in uses.flags - uses.optional and len(sorts) > 1 and sort in SIDED:
             sorts[name] = "is_real"
-        elif networks and name in inputs:
-            sorts[name] = "score" if sort in ("target", "twin_fake") else sort
-        elif networks and reached and name not in reached | uses.drawn and not is_picture(name):
-            if (sort == "score" and not side_of(name)) or (sort in SIDED and name in uses.flags):
-                sorts[name] = "config"  # it reaches no network
         elif sort == "target" and "true" in words_of(name) and has_fake and not has_other:
             sorts[name] = "score"
     if kind in ("d", "g") and not {"labels", "target", "is_real"} & {*sorts.values()}:
         sorts |= {name: "score" for name, sort in sorts.items() if sort == "class" and LABELS & {*words_of(name)}}
-    has_outputs = networks or {"score", "class", "twin_fake", "embedding"} & {*sorts.values()}
-    if not has_outputs and {side_of(name) for name in sorts} >= {"real", "fake"}:
+    sides = {side_of(name) for name in sorts}
+    has_outputs = bool({"score", "class", "twin_fake", "embedding"} & {*sorts.values()})
+    if not has_outputs and (sides >= {"real", "fake"} or ("fake" in sides and kind == "g")):
         sorts |= {name: "score" for name, sort in sorts.items() if sort in SIDED and side_of(name)}
     return sorts
 
 
-def _check(fixed: dict[str, str], networks: bool) -> None:
-    """Raises LossError if D is missing, or if two parameters have a role that only one can have."""
+def _alike(fixed: dict[str, str]) -> list[str]:
+    """The parameters that have a role which only one can have; raises LossError if D is missing."""
     for role, what in (("G", "a generator"), ("latents", "latents")):
-        if role in fixed.values() and not networks:
+        if role in fixed.values():
             raise LossError(f"it takes {what} but no discriminator, so it is not a loss", "signature-unclear")
-    repeats = ("latents", "D", "G", *FIXED, *(("real", "fake", "target", *LABEL_ROLES) if networks else ()))
     for role in fixed.values():
-        alike = [name for name in fixed if fixed[name] == role and role not in repeats]
+        alike = [name for name in fixed if fixed[name] == role and role not in FIXED]
         if len(alike) > 1:
-            text = f"{_listed(alike)} look like {role}; bind what is not D's output with functools.partial"
-            raise LossError(text, "signature-unclear")
+            if role not in ("real", "fake"):
+                text = f"{_listed(alike)} look like {role}; bind what is not D's output with functools.partial"
+                raise LossError(text, "signature-unclear")
+            return alike
+    return []
+
+
+def _guesses(parameters: list[str], fixed: dict[str, str], alike: list[str]) -> list[Reading]:
+    """Each of the parameters that look alike as D's output in turn, the others as images."""
+    role = fixed[alike[0]]
+    return [Reading({name: fixed.get(name, "unknown") for name in parameters}
+                    | {name: role if name == one else f"image_{role}" for name in alike}, guessed=True, chosen=True)
+            for one in alike]  # fmt: skip
 
 
 def _complete(
@@ -207,6 +204,11 @@ def _complete(
         side = "real" if {"D", "G"} <= taken else side_of(function)
         sides = [side] if side else ["fake", "real"] if kind == "d" else ["fake"]
         return [reading(half, guessed=len(sides) > 1 or kind is None) for half in sides]
+    if free and len(free) < len(unclear) <= MOST_UNCLEAR:
+        every = dict.fromkeys(parameters, "config") | fixed
+        return [
+            Reading(every | dict(zip(some, free, strict=True)), True, True) for some in permutations(unclear, len(free))
+        ]
     if len(unclear) != len(free):
         raise LossError(
             f"cannot tell what {_listed(unclear)} {'is' if len(unclear) == 1 else 'are'}; name the parameters real, "
@@ -233,23 +235,17 @@ def _networks(parameters: list[str], uses: Uses) -> dict[str, str]:
         is_sure = name in ("D", "netD", "discriminator", "net_D", "disc_net", "self.D")
         is_sure |= network == "G" and name.lower() in ("g", "netg", "generator", "gen")
         is_sure |= name.startswith("self.") and bool(network_of(name, strict=True))
-        if any(network_of(one.removeprefix(f"{name}.")) for one in uses.called if one.startswith(f"{name}.")):
-            found[name] = "nets"
-        elif network and (calls or (is_sure and len(parameters) > 1)):
+        if network and (calls or (is_sure and len(parameters) > 1)):
             found[name] = network
-        elif calls and words & OTHER_LOSSES:
-            found[name] = "other_loss"
-        elif calls and words & CRITERIA and any(len(call.args) + len(call.keywords) > 1 for call in calls):
-            found[name] = "criterion"
         elif calls:
-            found[name] = "net"
-    if not {"D", "nets"} & {*found.values()}:
+            is_criterion = words & CRITERIA and any(len(call.args) + len(call.keywords) > 1 for call in calls)
+            found[name] = "criterion" if is_criterion or words & OTHER_LOSSES else "net"
+    if "D" not in found.values():
         one = [name for name, role in found.items() if role == "net" and not UNLIKE_D & {*words_of(name)}]
         found |= {one[0]: "D"} if len(one) == 1 else {}
     context = any(sort_of(name) == "latents" or is_picture(name) for name in parameters)
     if "D" not in found.values() and (context or "G" in found.values()):
         found |= {name: "D" for name in parameters if network_of(name) == "D" and len(words_of(name)) == 1}
-    found |= {name: "net" for name in parameters if {"buffer", "pool"} & {*words_of(name)}}
     return found if "D" in found.values() or uses.called else {}
 
 

@@ -22,8 +22,9 @@ from typing import Any
 
 from ptarmigan.core.types import unknown
 from ptarmigan.handbook.identify.code import Code
+from ptarmigan.handbook.identify.keras import expand_training
 from ptarmigan.handbook.identify.loops import backward_calls, groups_of, is_stand_in, loss_statements, player_after
-from ptarmigan.handbook.identify.missing import Quiet, is_missing, stand_in
+from ptarmigan.handbook.identify.missing import LIBRARIES, is_missing, stand_in
 from ptarmigan.handbook.identify.names import (
     LOSS_NAMES,
     harmless_role,
@@ -75,6 +76,7 @@ USUAL = {  # imports that a pasted fragment leaves out
     "Variable": "from torch.autograd import Variable", "Tensor": "from torch import FloatTensor as Tensor",
     "LongTensor": "from torch import LongTensor", "FloatTensor": "from torch import FloatTensor",
     "partial": "from functools import partial",
+    "keras_loss": "from ptarmigan.handbook.identify.tensorflow import keras_loss",
 }  # fmt: skip
 
 
@@ -84,6 +86,7 @@ class Program:
     def __init__(self, path: Path, text: str) -> None:
         self.path, self.tree = path, cleaned(parsed(text, str(path)))
         self.place = functools.partial(place, text.splitlines())
+        expand_training(self.tree)
         self.scope: dict[str, Any] = {"__name__": f"ptarmigan_runs_{path.stem}", "__ptarmigan_place__": self.place}
         self.bound: dict[str, ast.stmt] = {}
         self.stars: list[str] = []
@@ -93,16 +96,14 @@ class Program:
                 self.stars.append(statement.module or "")
             for name in stored_names(statement):
                 self.bound.setdefault(name, statement)
-        self.stored = assigned_names(self.tree) | {n.arg for n in ast.walk(self.tree) if isinstance(n, ast.arg)}
-        for node in ast.walk(self.tree):
-            if isinstance(node, ast.Import | ast.ImportFrom):
-                self.bound = dict.fromkeys(stored_names(node), node) | self.bound
+        nodes = list(ast.walk(self.tree))
+        self.stored = assigned_names(self.tree) | {n.arg for n in nodes if isinstance(n, ast.arg)}
+        for node in (n for n in nodes if isinstance(n, ast.Import | ast.ImportFrom)):
+            self.bound = dict.fromkeys(stored_names(node), node) | self.bound
         self.free: dict[str, set[str]] = {}
         self.defining = set[str]()  # a class may read a global that is made of it
-        calls = [dotted(n.func) for n in ast.walk(self.tree) if isinstance(n, ast.Call)]
+        calls = [dotted(n.func) for n in nodes if isinstance(n, ast.Call)]
         self.owners = {name.split(".")[0] for name in calls if "." in name and network_of(name.rsplit(".")[-1])}
-        Quiet({name for name, s in self.bound.items() if is_missing(s)}).visit(self.tree)
-        ast.fix_missing_locations(self.tree)
         self.settings = settings_of(self.tree)
         networks = [s for s in self.tree.body if isinstance(s, ast.ClassDef) and network_of(s.name) == "D"]
         self.ends: dict[str, Any] = {}  # what the file's D returns
@@ -128,6 +129,8 @@ class Program:
                 open_names |= self.free.get(name, set())
             elif isinstance(statement, ast.Import | ast.ImportFrom):
                 self._import(name, statement)
+            elif isinstance(statement, Function) and network_of(name, strict=True):
+                open_names.add(name)  # a network that is written as a function
             elif statement is None and name in USUAL:
                 exec(USUAL[name], self.scope)
             elif statement is None and any(self._from_star(module, name) for module in self.stars):
@@ -165,6 +168,8 @@ class Program:
             self._run(single)
         except Exception:
             self.scope[name] = stand_in(module or one.name, one.name)
+            if (module or one.name).split(".")[0] in LIBRARIES:
+                self.scope[name] = importlib.import_module(f"{__package__}.tensorflow").imported(one.name)
 
     def _from_star(self, module: str, name: str) -> bool:
         with contextlib.suppress(Exception):
@@ -193,7 +198,7 @@ class Program:
         is_sure = any(re.match(r"(self\.)?(net|model)_?[DG]\b|.*(generator|discriminator)$", one)
                       for one in changed_names(statement))  # fmt: skip
         asks_network = network_of(first) and not is_class and not is_sure and not re.match("[A-Z][a-z]{2}", first)
-        is_made = isinstance(value, ast.Call | ast.Tuple) and not asks_network
+        is_made = isinstance(value, ast.Call | ast.Tuple) and not asks_network and first not in ("np", "numpy", "torch")
         is_made = is_made and "Loss" not in ast.unparse(value)
         if is_made and any(network_of(one, True) for one in changed_names(statement)):
             return False
@@ -320,7 +325,7 @@ class Program:
 
         made = vars(instance) if instance is not None else {}
         outer = {*outer} | {
-            key for key in uses.words if key.startswith("self.") and type(made.get(key[5:])).__name__ == "Config"
+            key for key in uses.words if key.startswith("self.") and type(made.get(key[5:])).__name__ == "Unknown"
         }
         names = {*outer, *inspect.signature(getattr(function, "forward", function)).parameters}
         ends = self.ends if any(network_of(one) == "D" for one in names) else {}
@@ -331,10 +336,12 @@ class Program:
         attributes = [n for one in reached_methods(part, node) for n in ast.walk(one) if isinstance(n, ast.Attribute)]
         made = {dotted(n) for n in attributes if isinstance(n.ctx, ast.Store)}
         read = {dotted(n) for n in attributes if isinstance(n.ctx, ast.Load)} - made
+        owners = {".".join(name.split(".")[:2]) for name in read if name.count(".") > 1}  # self.x of self.x.y
         read = {name for name in read if name.startswith("self.") and name.count(".") == 1}
         read -= {f"self.{one.name}" for one in node.body if isinstance(one, Function)}
         held = {name: getattr(instance, name[5:], None) for name in uses_of(part).called}
-        called = {name for name, value in held.items() if not callable(value) or type(value).__name__ == "Config"}
+        called = {name for name, value in held.items() if not callable(value) or type(value).__name__ == "Unknown"}
+        called |= {name for name in owners if getattr(instance, name[5:], None) is None}
         return {name for name in read
                 if network_of(name, True) or is_batch_size(name) or name in called or not hasattr(instance, name[5:])
                 }  # fmt: skip
@@ -362,15 +369,15 @@ class Program:
                 found.append((label, self._instance(cls, node, [p.name for p in needed], choice)))
             except Exception as error:
                 failure = describe_error(error)
-        if not found:
-            raise LossError(f"an instance cannot be made: {failure}")
-        return found
+        if found:
+            return found
+        raise LossError(f"an instance cannot be made: {failure}")
 
     def _instance(self, cls: Any, node: ast.ClassDef, needed: list[str], choice: dict[str, Any]) -> Any:
         """An instance; if a class owns networks, or needs what is not known, with those attributes that can be made."""
-        from ptarmigan.handbook.identify.stand_ins import harmless
+        from ptarmigan.handbook.identify.unseen import unknown_argument
 
-        values = {name: harmless(name, self.settings) for name in needed} | choice
+        values = {name: unknown_argument(name) for name in needed} | choice
         if not networks_of(node) and "retrained" not in ast.unparse(node):
             with contextlib.suppress(Exception):
                 return cls(**values)

@@ -40,6 +40,8 @@ class Plain(ast.NodeTransformer):
         more = [*node.args, *(word.value for word in node.keywords if word.arg not in ("non_blocking", "volatile"))]
         if dotted(node.func).rsplit(".")[-1] == "Variable" and len(more) == 1:
             return node.args[0] if node.args else node
+        if dotted(node.func) == "torch.Tensor":
+            node.func.attr = "FloatTensor"  # type: ignore[attr-defined]
         if dotted(node.func).startswith("torch.") or called_name(node).startswith("new_"):
             node.keywords = [word for word in node.keywords if word.arg not in ("device", "pin_memory")]
         name = node.func.attr if isinstance(node.func, ast.Attribute) else ""
@@ -84,7 +86,7 @@ def flat_statements(body: list[ast.stmt]) -> Iterator[ast.stmt]:
                 yield from flat_statements(block)
 
 
-def blocks_of(statement: ast.stmt) -> list[list[ast.stmt]]:
+def blocks_of(statement: ast.stmt | ast.Module) -> list[list[ast.stmt]]:
     blocks = [getattr(statement, part, []) for part in ("body", "orelse", "finalbody")]
     return [*blocks, *(handler.body for handler in getattr(statement, "handlers", []))]
 
@@ -178,7 +180,7 @@ def uses_of_method(part: ast.AST, node: ast.ClassDef) -> Uses:
 def settings_of(tree: ast.Module) -> dict[str, Any]:
     """The defaults of a command line that argparse reads."""
     found: dict[str, Any] = {}
-    made = {dotted(n.targets[0]): n.value for n in tree.body if isinstance(n, ast.Assign)}
+    made = {dotted(n.targets[0]): n.value for n in tree.body if isinstance(n, ast.Assign) and dotted(n.targets[0])}
     for node in ast.walk(tree):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "add_argument":
             name = next(
@@ -214,7 +216,8 @@ def endings(node: ast.ClassDef) -> list[list[ast.Call]]:
             return [one for layer in layers[:2] for one in calls(layer, seen)]
         inner = calls(value.args[0], seen) if value.args else []
         if dotted(value.func).startswith("self.") or dotted(value.func) in made:
-            return [*calls(value.func, seen), *inner]
+            own = calls(value.func, seen)
+            return [*own, *inner] if own else []
         return [value, *(calls(value.func.value, seen) if called_name(value) in RESHAPES else inner)]  # type: ignore[attr-defined]
 
     returns = [n.value for n in ast.walk(forward) if isinstance(n, ast.Return)] if forward else []

@@ -21,24 +21,13 @@ class Uses:
     flags: set[str] = field(default_factory=set)  # tested, or compared with a number
     optional: set[str] = field(default_factory=set)  # compared with None
     sizes: set[str] = field(default_factory=set)  # of tensors that it makes
-    joined: set[str] = field(default_factory=set)  # with others into one tensor
     listed: set[str] = field(default_factory=set)  # iterated over
     words: dict[str, list[str]] = field(default_factory=dict)  # compared with these strings
-    sources: dict[str, set[str]] = field(default_factory=dict)  # the names from which another is made
+    results: dict[str, str] = field(default_factory=dict)  # the function whose result a name is
     unpacked: dict[str, int] = field(default_factory=dict)  # how many values a call's result is unpacked into
     is_autoencoder: bool = False  # D's output is compared with D's input
     drawn: frozenset[str] = frozenset()  # the names that a training loop gives its batches
     returned: list[str] = field(default_factory=list)  # the names in the tuple that it returns
-
-    def inputs_of(self, network: str) -> set[str]:
-        """The names that reach a network."""
-        calls = self.called.get(network, ())
-        given = [part for call in calls for part in call.args or [word.value for word in call.keywords]]
-        found, new = set[str](), set[str]().union(*map(inputs_of, given))
-        while new:
-            found |= new
-            new = set[str]().union(*(self.sources.get(name, set()) for name in new)) - found
-        return found
 
 
 def dotted(node: ast.AST | None) -> str:
@@ -47,18 +36,6 @@ def dotted(node: ast.AST | None) -> str:
         start = dotted(node.value)
         return f"{start}.{node.attr}" if start else ""
     return node.id if isinstance(node, ast.Name) else ""
-
-
-def inputs_of(value: ast.AST) -> set[str]:
-    """The names whose values an expression takes: x and y of f(x, y.view(n)), and neither f nor n."""
-    if isinstance(value, ast.Call):
-        owner = [value.func.value] if isinstance(value.func, ast.Attribute) else []
-        is_reshaped = bool(owner) and value.func.attr in RESHAPES  # type: ignore[attr-defined]
-        given = [] if is_reshaped else [*value.args, *(word.value for word in value.keywords)]
-        return set[str]().union(*map(inputs_of, [*owner, *given]))
-    if name := dotted(value):
-        return {name}
-    return set[str]().union(*map(inputs_of, ast.iter_child_nodes(value)))
 
 
 def uses_of(node: ast.AST) -> Uses:
@@ -73,7 +50,7 @@ def uses_of(node: ast.AST) -> Uses:
         elif isinstance(n, ast.Subscript) and isinstance(n.value, ast.Dict):
             uses.words.setdefault(dotted(n.slice), []).extend(_strings(n.value.keys))
         elif isinstance(n, ast.Subscript) and isinstance(n.slice, ast.Constant | ast.UnaryOp):
-            uses.listed.add(dotted(n.value))
+            uses.listed.add(dotted(n.value) or dotted(getattr(n.value, "func", None)))
         elif isinstance(n, ast.Compare):
             _read_comparison(uses, n)
         elif isinstance(n, ast.If | ast.IfExp | ast.Assert):
@@ -108,25 +85,30 @@ def _undetached(value: ast.expr) -> str:
 
 
 def _read_call(uses: Uses, call: ast.Call) -> None:
-    name = dotted(call.func).removesuffix(".forward").removesuffix(".module")
+    of = call.func.value if isinstance(call.func, ast.Subscript) else call.func  # netsD[i](x)
+    name = dotted(of).removesuffix(".forward").removesuffix(".module")
     last = call.func.attr if isinstance(call.func, ast.Attribute) else name
     arguments = [dotted(argument) for argument in call.args]
     uses.called.setdefault(name, []).append(call)
     if name in ("zip", "enumerate"):
         uses.listed |= {*arguments}
-    elif last in MAKERS or last in ("cat", "concat", "concatenate"):
+    elif last in MAKERS:
         parts = [part for argument in call.args for part in getattr(argument, "elts", [argument])]
-        (uses.sizes if last in MAKERS else uses.joined).update(part.id for part in parts if isinstance(part, ast.Name))
+        uses.sizes.update(part.id for part in parts if isinstance(part, ast.Name))
     elif name in ("float", "int", "bool") or last in ("full", "full_like", "new_full", "fill_"):
         given = [dotted(word.value) for word in call.keywords if word.arg == "fill_value"]
         uses.flags |= {*(given or arguments[-1:])}
 
 
 def _read_assignment(uses: Uses, target: ast.expr, value: ast.expr) -> None:
+    if isinstance(target, ast.Tuple) and isinstance(value, ast.Tuple):
+        for one, part in zip(target.elts, value.elts, strict=False):
+            _read_assignment(uses, one, part)
+        return
     if isinstance(target, ast.Tuple) and isinstance(value, ast.Call):
         uses.unpacked[dotted(value.func)] = len(target.elts)
-    for one in getattr(target, "elts", [target]):
-        uses.sources.setdefault(dotted(one), set()).update(inputs_of(value))
+    if isinstance(value, ast.Call):
+        uses.results[dotted(target)] = dotted(value.func)
 
 
 def _read_comparison(uses: Uses, n: ast.Compare) -> None:

@@ -155,8 +155,13 @@ def _smoothing(verdict: Verdict, real: Term | None, fake: Term | None, drawn: di
     if a_smoothed:
         verdict.rename("smoothing")
         verdict.smoothing = round(a, 6)
-    if b_smoothed:
-        verdict.fault("smoothed-fakes", where="both sides" if a_smoothed else "the wrong side", real=a, fake=b)
+    flips = any(low < 1e-3 and high > 1 - 1e-3 for low, high in drawn.values())
+    if flips and a - b > 0.5:
+        verdict.note("flipped", share=max(1 - a, b))
+    elif b_smoothed and a - b > 0.5:
+        verdict.note("smoothed-fakes", fake=b)
+    elif b_smoothed:
+        verdict.fault("targets-close", real=a, fake=b)
 
 
 def _square_targets(verdict: Verdict, real: Term | None, fake: Term | None) -> None:
@@ -226,7 +231,7 @@ def _g_cross_entropy(verdict: Verdict, fake: Term) -> None:
         verdict.fault("sign", helps=HELPS["G"])
     elif positive and 0.5 < target < 1:
         verdict.smoothing = round(target, 6)
-        verdict.fault("smoothed-in-g", target=target)
+        verdict.note("smoothed-in-g", target=target)
     else:
         sign = "" if positive else ", and its sign is wrong"
         verdict.fault("target-of-g", target=target, sign=sign, helps=HELPS["G"])

@@ -1,0 +1,449 @@
+"""Values that the source does not show: images, networks, configurations, and what missing modules make.
+
+An Unknown takes part in every operation and remembers what it was made of, so the code of a loss runs without them.
+D's outputs alone are tensors.  Whether D is asked about real or generated images follows from what reaches it.
+"""
+
+from __future__ import annotations
+
+import dis
+import operator
+import re
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ptarmigan.handbook.identify.missing import LIBRARIES
+from ptarmigan.handbook.identify.names import (
+    CRITERIA,
+    harmless_role,
+    is_batch_size,
+    network_of,
+    side_of,
+    words_of,
+)
+from ptarmigan.handbook.identify.signature import NUMBERS, LossError
+from ptarmigan.handbook.identify.stand_ins import WITH_TARGET, Criterion, Setup, harmless, is_score
+
+KINDS = ("", "real", "made", "fake", "mixed")  # of images, the strongest last; made: by an unknown function
+MAKERS = ("ones", "zeros", "rand", "randn", "randint", "empty", "full", "normal", "arange", "tensor", "as_tensor")
+VERBS = re.compile(
+    r"(?i)_*(prepare|make|build|init|create|save|load|plot|show|log|train|test|eval|fit|update|optimi[sz]e|set|reset|"
+    r"compute|calc|freeze|unfreeze|clip|zero|step|toggle)(?![a-z])"
+)
+MOVES = {"variable", "var", "cuda", "device", "gpu", "tensor"}  # words of a function that returns its argument
+OF_MODULES = re.compile(r"(to|cuda|cpu|type|apply|train|eval|load_state_dict|requires_grad_|set_.*|register_.*|init.*)")
+OF_CLASSES = {"cross_entropy", "nll_loss", "gather", "one_hot", "getitem", "embedding", "index_select"}
+SUMS = {"add", "sub", "rsub", "mul", "div", "true_divide", "iadd", "isub", "imul", "rdiv", "rtruediv", "truediv"}
+
+
+@dataclass
+class Trace:
+    """One run of a loss: what D answers, and what the run asked and added."""
+
+    setup: Setup
+    leaves: dict[str, Tensor]
+    shifts: dict[str, Tensor] = field(default_factory=dict)  # D's parameters: one for each role, 0
+    labels: Tensor | None = None
+    settings: dict[str, Any] = field(default_factory=dict)
+    sides: dict[str, str] = field(default_factory=dict)  # the side of each kind of images that does not show it
+    answers: int = 1  # how many values D returns
+    asked: dict[str, dict[str, None]] = field(default_factory=dict)  # what D was asked: kind -> names
+    extras: dict[str, None] = field(default_factory=dict)  # the names of terms that were added to D's
+    calls: dict[str, None] = field(default_factory=dict)  # the functions that were called and are not here
+    criteria: dict[str, None] = field(default_factory=dict)
+    fixed: dict[str, Any] = field(default_factory=dict)  # what was chosen for weights and targets
+    guesses: dict[str, None] = field(default_factory=dict)  # those of which the names do not show the number
+    penalties: list[tuple[int, bool]] = field(default_factory=list)  # (sign, whether it has a graph) of each
+    asked_g: bool = False
+
+    def answer(self, parts: list[Any]) -> Any:
+        """What D returns for these arguments."""
+        if any(isinstance(part, Tensor) and part.requires_grad for part in parts):
+            return parts[0]  # a head on another network's output
+        unknown = [part for part in parts if isinstance(part, Unknown)]
+        rows = next((part.facts.rows for part in unknown if part.facts.rows), ())
+        if rows:
+            return torch.cat([self.answer([row]) for row in rows])
+        if self.answers == 4 and len(unknown) == 2:  # real_scales, fake_scales, features, features = D(real, fake)
+            pair = [
+                self.answer([replace_kind(part, side)]) for part, side in zip(unknown, ("real", "fake"), strict=True)
+            ]
+            return [pair[0][0]], [pair[1][0]], Unknown(Facts("D's features")), Unknown(Facts("D's features"))
+        merged = made("D", *parts).facts
+        if merged.kind == "mixed":
+            return Unknown(replace(merged, name="D's output for a mixture of real and fake images"))
+        image = next((part.facts for part in unknown if part.facts.kind == merged.kind), merged)
+        self.asked.setdefault(merged.kind, {})[image.base] = None
+        side = self.sides.get(image.base) or self.sides.get(merged.kind, "fake" if merged.kind == "fake" else "real")
+        if side not in self.leaves:
+            return Unknown(Facts("D's output"))
+        return self._outputs(side, merged.detached)
+
+    def _outputs(self, side: str, detached: bool) -> Any:
+        def output(role: str) -> Tensor:
+            leaf = self.leaves[role]
+            value = leaf.detach() + self.shifts[role]
+            return value if detached else value + (leaf - leaf.detach())
+
+        setup, logits = self.setup, output(side)
+        source = setup.shaped(logits.sigmoid() if setup.on == "probabilities" else logits)
+        features = Unknown(Facts("D's features", side, detached=detached))
+        if setup.head == "class":
+            c = output(f"class_{side}")
+            return source, c.softmax(1) if setup.class_on == "probabilities" else c
+        if self.answers > 2:
+            return source, *[features] * (self.answers - 1)
+        return {
+            "features": (source, features),
+            "both": (logits.sigmoid(), source),
+            "logits": (source, logits.sigmoid()),
+            "maps": (source, [features]),
+            "first": (features, source),
+        }.get(setup.head, source)
+
+    def add(self, facts: Facts, sign: int) -> None:
+        """Note a term that the loss adds to D's."""
+        if facts.scored:
+            raise needs(facts)
+        if facts.name.startswith("D's output for"):
+            raise LossError("it uses D's output for a mixture of real and fake images")
+        self.extras[facts.name.removeprefix("self.")] = None
+        if facts.penalty:
+            self.penalties.append((sign * facts.penalty[0], facts.penalty[1]))
+
+    def number(self, facts: Facts) -> float:
+        """The number in the place of a weight, or of a target whose name shows it."""
+        if facts.scored:
+            raise needs(facts)
+        last = facts.name.rsplit(".")[-1]
+        words, side = {*words_of(last)}, side_of(last)
+        is_clear = bool(side or words & {"valid", "ones", "one", "zeros", "zero", "true"} or harmless_role(last))
+        value = 0.0 if side == "fake" or words & {"zeros", "zero"} or harmless_role(last) == "zero" else 1.0
+        self.fixed[facts.name] = value
+        if not is_clear:
+            self.guesses[facts.name] = None
+        return value
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What an Unknown was made of."""
+
+    name: str
+    kind: str = ""
+    net: str = ""  # D or G, or other
+    base: str = ""  # the name of the images that it comes from
+    detached: bool = False
+    scored: bool = False  # made from D's outputs
+    scaled: bool = False  # multiplied by random numbers
+    penalty: tuple[int, bool] | None = None  # a gradient: the sign of its term, and whether it has a graph
+    rows: tuple[Any, ...] = ()  # the batches that were joined
+    owner: Any = None  # x of x.method
+
+
+NOW: list[Trace] = [Trace(Setup(), {})]  # the last is that of the present run
+
+
+def needs(facts: Facts) -> LossError:
+    """Why a loss cannot be judged: it gives D's outputs to a function that is not here."""
+    library = facts.name.split(".")[0]
+    advice = f": install {library}" if library in LIBRARIES else ""
+    return LossError(f"it needs {facts.name}, which is not here, for D's outputs{advice}")
+
+
+def flat(values: Iterable[Any]) -> Iterator[Any]:
+    for value in values:
+        if isinstance(value, list | tuple):
+            yield from flat(value)
+        elif isinstance(value, dict):
+            yield from flat(value.values())
+        else:
+            yield value
+
+
+def network_named(name: str) -> str:
+    """D or G, if a name is that of a network and not of what is done with one."""
+    last = name.rsplit(".")[-1]
+    return "" if VERBS.match(last) else network_of(last) or ""
+
+
+def replace_kind(x: Unknown, kind: str) -> Unknown:
+    return Unknown(replace(x.facts, kind=kind))
+
+
+def made(name: str, *given: Any, **more: Any) -> Unknown:
+    """What an operation makes of these values."""
+    parts = list(flat(given))
+    facts = [part.facts for part in parts if isinstance(part, Unknown)]
+    kind = max((one.kind for one in facts), key=KINDS.index, default="")
+    strongest = [one for one in facts if one.kind == kind]
+    result = Facts(
+        name,
+        kind,
+        base=next((one.base for one in strongest if one.base), ""),
+        detached=bool(strongest) and all(one.detached for one in strongest),
+        scored=any(one.scored for one in facts) or any(map(is_score, parts)),
+        scaled=any(one.scaled for one in facts),
+        penalty=next((one.penalty for one in facts if one.penalty), None),
+    )
+    return Unknown(replace(result, **more))
+
+
+class Unknown:
+    """A value that the source does not show."""
+
+    def __init__(self, facts: Facts) -> None:
+        self.__dict__["facts"] = facts
+
+    def __getattr__(self, name: str) -> Any:
+        name, now, facts = str(name), NOW[-1], self.__dict__["facts"]
+        if name.startswith("__"):
+            raise AttributeError(name)
+        if not facts.kind and name in now.settings:
+            return now.settings[name]
+        if is_batch_size(name):
+            return now.setup.size
+        known = {"shape": torch.Size((now.setup.size, 3, 28, 28)), "ndim": 4, "dtype": now.setup.dtype,
+                 "is_cuda": False, "device": torch.device("cpu"), "requires_grad": False}  # fmt: skip
+        if name in known:
+            return known[name]
+        if name == "data":
+            return Unknown(replace(facts, detached=True))
+        net = network_named(name) or facts.net
+        kind = "fake" if side_of(name) == "fake" and facts.kind == "real" else facts.kind  # batch["fake"]
+        return Unknown(
+            replace(facts, name=f"{facts.name}.{name}", net=net, kind=kind, base=facts.base or name, owner=self)
+        )
+
+    def __getitem__(self, key: Any) -> Any:
+        if isinstance(key, str):
+            return getattr(self, key)
+        return Unknown(replace(self.facts, rows=()))
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        pass
+
+    def __call__(self, *given: Any, **named: Any) -> Any:
+        now, facts = NOW[-1], self.facts
+        last, parts = facts.name.rsplit(".")[-1], list(flat([*given, *named.values()]))
+        if facts.owner is None and not facts.net and last[:1].isupper() and network_named(last) and len(last) > 2:
+            return Unknown(replace(facts, name=f"{last}()", net=network_named(last)))  # Discriminator(...)
+        if facts.owner is not None and last == "keys":  # **x
+            return []
+        if facts.owner is not None and last in ("size", "dim"):
+            return facts.owner.shape[given[0]] if given else facts.owner.shape if last == "size" else 4
+        if facts.owner is not None and last in ("detach", "requires_grad_", "clone", "retain_grad"):
+            return Unknown(replace(facts.owner.facts, detached=True)) if last == "detach" else facts.owner
+        if facts.owner is not None and facts.net and OF_MODULES.fullmatch(last):
+            return facts.owner
+        images = [x for x in parts if isinstance(x, Unknown) or is_score(x) or (isinstance(x, Tensor) and x.ndim > 1)]
+        if re.fullmatch(r"new_(full|ones|zeros|empty|tensor)|fill_|(zero|normal|uniform)_|random_", last):
+            return made_tensor(last, *given, **named)
+        if facts.net == "D" and images and words_of(last)[-1:] != ["loss"]:
+            return made("penalty", *given, penalty=None) if "penalty" in last else now.answer(parts)
+        if facts.net == "G" and (given or last in ("sample", "forward")):
+            now.asked_g = True
+            return Unknown(
+                Facts(facts.name, "fake", base=facts.name, detached=last == "predict" or not torch.is_grad_enabled())
+            )
+        if parts and is_score(parts[0]) and {*words_of(last)} & {"activation", "act", "transform", "augment"}:
+            now.fixed[facts.name] = "the identity"
+            return parts[0]
+        if len(parts) == 1 and isinstance(parts[0], Tensor) and MOVES & {*words_of(last)}:
+            return parts[0]
+        if len(given) > 1 and is_score(given[0]) and not is_score(given[1]) and CRITERIA & {*words_of(last)}:
+            now.criteria[facts.name] = None
+            return Criterion(now.setup.on, facts.name)(given[0], _target(given[0], given[1]))
+        now.calls[facts.name] = None
+        result = made(facts.name + "()", facts.owner, *parts)
+        if side_of(last) == "fake":
+            return Unknown(replace(result.facts, kind="fake", base=facts.name, detached=not torch.is_grad_enabled()))
+        is_function = images and result.facts.kind in ("", "real") and not (facts.owner and facts.owner.facts.kind)
+        return Unknown(replace(result.facts, kind="made")) if is_function else result
+
+    def __iter__(self) -> Iterator[Any]:
+        frame = sys._getframe(1)
+        code, at = frame.f_code.co_code, frame.f_lasti
+        count = code[at + 1] if dis.opname[code[at]] == "UNPACK_SEQUENCE" else 1
+        return iter([self[0] for _ in range(count)])
+
+    def __next__(self) -> Any:
+        return self[0]
+
+    def __len__(self) -> int:
+        return 10 if "class" in self.facts.name else NOW[-1].setup.size
+
+    __index__ = __int__ = __len__
+
+    def __array__(self, *given: Any, **named: Any) -> Any:
+        return np.ones(NOW[-1].setup.size)
+
+    def __array_function__(self, func: Any, types: Any, args: Any, kwargs: Any) -> Any:
+        name = func.__name__
+        if name.endswith("_like"):
+            return func(np.ones(len(self)), *args[1:])
+        is_joined = name in ("concatenate", "vstack") and not kwargs.get("axis", args[1] if len(args) > 1 else 0)
+        return made(name, *args, rows=tuple(args[0])) if is_joined else made(name, *args)
+
+    def __array_ufunc__(self, ufunc: Any, method: str, *given: Any, **named: Any) -> Any:
+        name = {"multiply": "mul", "subtract": "sub"}.get(ufunc.__name__, ufunc.__name__)
+        return binary(name, *given) if name in SUMS and len(given) == 2 else made(name, *given)
+
+    def __float__(self) -> float:
+        return NOW[-1].number(self.facts)
+
+    def __bool__(self) -> bool:
+        return NOW[-1].setup.truth
+
+    def __contains__(self, key: Any) -> bool:
+        return NOW[-1].setup.truth
+
+    def __enter__(self) -> Any:
+        return self
+
+    def __exit__(self, *given: Any) -> None:
+        pass
+
+    def __mro_entries__(self, bases: Any) -> tuple[type, ...]:
+        return (nn.Module,)
+
+    def __format__(self, form: str) -> str:
+        return str(self.facts.name)
+
+    def __hash__(self) -> int:
+        return id(self)
+
+    def __neg__(self) -> Unknown:
+        return _turned(self)
+
+    @classmethod
+    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return torch_call(func, args, kwargs or {})
+
+
+def unknown_argument(name: str) -> Any:
+    """A value for an argument of a constructor."""
+    return harmless(name) if harmless_role(name) in NUMBERS else Unknown(Facts(name, base=name))
+
+
+def _turned(x: Unknown) -> Unknown:
+    penalty = x.facts.penalty
+    return Unknown(replace(x.facts, penalty=(-penalty[0], penalty[1]))) if penalty else x
+
+
+def _compare(self: Unknown, other: Any) -> Any:
+    return made("a mask", self, other) if isinstance(other, Tensor) else not isinstance(other, str)
+
+
+def binary(name: str, a: Any, b: Any) -> Any:
+    """a + b, a - b, a * b or a / b, one of which is Unknown."""
+    now, x = NOW[-1], a if isinstance(a, Unknown) else b
+    score = next((one for one in (a, b) if is_score(one)), None)
+    is_term = x.facts.penalty or {"loss", "penalty", "reg"} & {*words_of(x.facts.name)}
+    if score is not None and name in ("add", "sub") and (score.ndim == 0 or is_term):
+        now.add(x.facts, -1 if name == "sub" and x is b else 1)
+        return -score if name == "sub" and score is b else score + 0
+    if score is not None and name in ("mul", "truediv", "pow"):
+        number = now.number(x.facts)
+        return getattr(operator, name)(a if a is score else number, b if b is score else number)
+    both = [one.facts for one in (a, b) if isinstance(one, Unknown)]
+    result = made(name if score is not None else x.facts.name, a, b)
+    kinds = {one.kind for one in both}
+    if len(both) == 2 and name in ("add", "sub") and "fake" in kinds | ({"fake"} if "made" in kinds else set()):
+        is_mixture = name == "sub" or all(one.scaled for one in both)
+        result = Unknown(replace(result.facts, kind="mixed")) if len(kinds - {""}) == 2 and is_mixture else result
+    if name == "mul":
+        draws = {"alpha", "eps", "epsilon", "t"} & {word for one in both for word in words_of(one.name)}
+        is_random = any(isinstance(one, Tensor) and one.numel() > 1 for one in (a, b)) or bool(draws)
+        result = Unknown(replace(result.facts, scaled=is_random or result.facts.scaled))
+    if (name == "sub" and x is b and a is not x) or (name == "mul" and any(_is_negative(one) for one in (a, b))):
+        return _turned(result)
+    if name == "pow" and result.facts.penalty:
+        return Unknown(replace(result.facts, penalty=(1, result.facts.penalty[1])))
+    return result
+
+
+def _is_negative(x: Any) -> bool:
+    return isinstance(x, int | float) and x < 0
+
+
+for _name in ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul", "and", "or", "xor"):
+    setattr(Unknown, f"__{_name}__", lambda a, b, name=_name: binary(name, a, b))
+    setattr(Unknown, f"__r{_name}__", lambda a, b, name=_name: binary(name, b, a))
+for _name in ("eq", "ne", "lt", "le", "gt", "ge"):
+    setattr(Unknown, f"__{_name}__", _compare)
+
+
+def plain(x: Any) -> Any:
+    """A number in the place of an Unknown size."""
+    if isinstance(x, list | tuple):
+        return type(x)(map(plain, x)) if type(x) in (list, tuple) else x
+    return len(x) if isinstance(x, Unknown) else x
+
+
+def made_tensor(name: str, *given: Any, **named: Any) -> Any:
+    """What a method of an Unknown tensor makes: x.new_full(size, 1.0), x.fill_(1.0)."""
+    last = (*given, *named.values())[-1] if given or named else 0
+    if name in ("normal_", "uniform_", "random_", "new_empty"):
+        return torch.randn(())
+    return torch.full((), {"new_ones": 1.0, "new_zeros": 0.0, "zero_": 0.0}.get(name, numeric(last)))
+
+
+def numeric(x: Any) -> Any:
+    return NOW[-1].number(x.facts) if isinstance(x, Unknown) else x
+
+
+def torch_call(func: Callable[..., Any], args: Any, kwargs: dict[str, Any]) -> Any:
+    """A function of PyTorch that was given an Unknown."""
+    name, now = func.__name__.strip("_"), NOW[-1]
+    parts = list(flat([*args, *kwargs.values()]))
+    scores = [x for x in parts if is_score(x)]
+    if name in SUMS:
+        a, b = args[:2]
+        if name.startswith("r"):
+            name, a, b = name[1:], b, a
+        return binary({"div": "truediv", "true_divide": "truediv"}.get(name, name.removeprefix("i")), a, b)
+    if name.endswith("_like"):
+        return func(torch.zeros(()), *map(numeric, args[1:]), **{k: v for k, v in kwargs.items() if k == "fill_value"})
+    if name == "grad":
+        of = args[1] if len(args) > 1 else kwargs["inputs"]
+        alive = bool(kwargs.get("create_graph", args[4] if len(args) > 4 else False))
+        gradient = made("gradient penalty", of, penalty=(1, alive), kind="")
+        return (gradient,) * (len(of) if isinstance(of, list | tuple) else 1)
+    if name in OF_CLASSES and now.labels is not None and (scores or name == "one_hot"):
+        return func(*(now.labels if isinstance(x, Unknown) else x for x in args), **kwargs)
+    if name == "fill" and isinstance(args[0], Tensor):
+        return func(args[0], numeric(args[1]))
+    if name in WITH_TARGET and is_score(args[0]):
+        return func(
+            args[0],
+            _target(args[0], args[1]),
+            *map(numeric, args[2:]),
+            **{k: numeric(v) for k, v in kwargs.items() if k not in ("weight", "pos_weight")},
+        )
+    if name in MAKERS:
+        return func(*map(plain, args), **{k: v for k, v in kwargs.items() if not isinstance(v, Unknown)})
+    if name == "cat" and (len(args) < 2 or args[1] == 0) and not kwargs.get("dim"):
+        return torch.cat([numeric(x) for x in args[0]]) if scores else made("cat", *args, rows=tuple(args[0]))
+    if name in ("to", "type", "type_as", "expand_as", "view_as", "reshape_as"):
+        return args[0]
+    if scores and name not in ("where", "cat", "stack", "matmul", "bmm"):
+        return func(args[0], *map(numeric, args[1:]), **{k: numeric(v) for k, v in kwargs.items()})
+    if name == "lerp":
+        return made(name, *args, kind="mixed")
+    return made(name if scores else next((x.facts.name for x in parts if isinstance(x, Unknown)), name), *args)
+
+
+def _target(output: Tensor, target: Any) -> Any:
+    now, words = NOW[-1], {*words_of(target.facts.name.rsplit(".")[-1])} if isinstance(target, Unknown) else set()
+    if output.ndim == 2 and output.shape[1] > 1 and now.labels is not None:
+        return nn.functional.one_hot(now.labels, output.shape[1]).to(output.dtype)
+    if words and not side_of(target.facts.name.rsplit(".")[-1]) and not words & {"valid", "ones", "zeros", "true"}:
+        raise LossError(f"it needs the value of {target.facts.name}, D's target")
+    return torch.full_like(output, numeric(target)) if isinstance(target, Unknown) else target
