@@ -1,4 +1,4 @@
-"""Modules that a file imports and that are not here: stand-ins that can be inherited from, but not called."""
+"""Modules that a file imports and that are not here, and imports that a pasted fragment leaves out."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
 """Stage 2 of source -> signature -> call -> measure -> diagnose -> answer: which role each parameter of a loss has.
 
-The roles: real, fake and output are D's outputs, or images where a network D is given; target belongs to output,
-real_target and fake_target to the halves; class, class_real, class_fake and twin_fake are class logits, with labels,
-labels_real and labels_fake; embedding goes with proxy (one per image) or proxies (one per class); image_real and
-image_fake stand beside D's outputs; D, G, latents and net are networks and their input; HARMLESS roles get a fixed
-value.  A clear name or a clear use in the source decides; an unclear parameter is tried in each free role.
+The roles: real, fake and output are D's outputs; target belongs to output, real_target and fake_target to the halves;
+class, class_real, class_fake and twin_fake are class logits, with labels, labels_real and labels_fake; embedding goes
+with proxy (one per image) or proxies (one per class).  Where a network D is asked, all but D and G are unknown, and
+what reaches D decides.  A clear name or a clear use in the source decides; an unclear parameter is tried in each free
+role.
 """
 
 from __future__ import annotations

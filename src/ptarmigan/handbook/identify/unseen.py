@@ -111,11 +111,11 @@ class Trace:
             raise needs(facts)
         if facts.name.startswith("D's output for"):
             raise LossError("it uses D's output for a mixture of real and fake images")
-        self.extras[facts.name.removeprefix("self.")] = None
+        name = facts.name.removeprefix("self.").replace("()", "")
+        self.extras["a gradient penalty" if facts.penalty else name] = None
         if not facts.penalty or not facts.penalty[0]:
             return 0.0
-        sign, alive = facts.penalty
-        return sign * self.slopes.setdefault(alive, torch.zeros((), requires_grad=True))
+        return facts.penalty[0] * self.slopes.setdefault(facts.penalty[1], torch.zeros((), requires_grad=True))
 
     def number(self, facts: Facts, is_weight: bool = False) -> float:
         """The number in the place of a weight, or of a target whose name shows it."""
