@@ -171,3 +171,17 @@ def test_a_number_of_snapshots_that_a_time_cannot_hold_is_said() -> None:
             assert "the newest 2" in lines[0]
             assert ("each" in lines[0]) == (not lines[0].startswith("1 snapshot,"))
             break
+
+
+def test_a_score_that_takes_more_than_a_quarter_of_the_time_is_left_out_for_more_training() -> None:
+    def trained(scored: float, **budget: str) -> tuple[int, list[bool]]:
+        history = [(s.images_seen, schedule.time_for_score(s)) for s, schedule, _ in simulate(scored=scored, **budget)]
+        return history[-1][0], [timely for _, timely in history]
+
+    images, timely = trained(40.0, time="60s")
+    assert images > 50_000
+    assert not any(timely)
+    images, timely = trained(14.0, time="60s")
+    assert images < 45_000
+    assert any(timely)
+    assert any(trained(40.0, images="10k")[1])

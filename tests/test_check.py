@@ -24,11 +24,13 @@ from ptarmigan.commands.score_plan import shuffled
 from ptarmigan.config import Data
 from ptarmigan.data import HELD_OUT, TRAIN, open_dataset
 from ptarmigan.data.check import near
+from ptarmigan.data.check.files import file_findings
 from ptarmigan.data.check.finding import Finding, by_severity
 from ptarmigan.data.check.images import flat_images, size_findings
 from ptarmigan.data.check.labels import doubtful_labels
 from ptarmigan.data.check.summary import summary
 from ptarmigan.data.decode import TargetShape
+from ptarmigan.data.workers import Failure
 from ptarmigan.evaluation.features.cache import cached_features
 from support import call, raises, random_projection
 
@@ -456,3 +458,11 @@ class Counting(torch.nn.Module):
         self.seen.append(len(pixels))
         features: torch.Tensor = self.network(pixels)
         return features
+
+
+def test_files_that_may_not_be_read_are_told_from_damaged_ones() -> None:
+    facts = {"a.png": Failure("Permission denied", ""), "b.png": Failure("broken data stream", "")}
+    found = {one.code: one for one in file_findings(facts, 3, [], {})}
+    assert [one.where for one in found.values()] == [("a.png",), ("b.png (broken data stream)",)]
+    assert "permission" in found["file-forbidden"].remedy
+    assert "again" in found["file-undecodable"].remedy

@@ -376,6 +376,7 @@ def test_a_large_jpeg_shrinks_as_its_full_decoding_does(tmp_path: Path) -> None:
         ([(27, 40)], (27, 40)),
         ([(20, 24), (20, 24), (90, 90)], (20, 24)),
         ([(8, 900)], (16, 256)),
+        ([(20, 20), (20, 20), (20, 30), (20, 30)], (20, 20)),
     ],
 )  # fmt: skip
 def test_size_from_the_data(sizes: list[tuple[int, int]], expected: tuple[int, int]) -> None:
@@ -627,6 +628,26 @@ def test_a_large_set_is_judged_by_a_part_of_it(tmp_path: Path, monkeypatch: pyte
     (notice,) = notices_of(tmp_path / "set", [GREY] * 20 + [COLOUR] * 20)
     assert "5 of 10" in notice
     assert "40" in notice
+
+
+def test_transparent_images_are_padded_so_that_nothing_is_cut_off(tmp_path: Path) -> None:
+    wide, square = np.zeros((48, 96, 4), np.uint8), np.zeros((48, 48, 4), np.uint8)
+    wide[8:40, :, 0], wide[8:40, :, 3] = 200, 255
+    square[16:32, 16:32, 3] = 255
+    images = [wide, *[square] * 3]
+    (notice,) = notices_of(tmp_path / "sprites", images)
+    assert "4 of 4 images have transparency" in notice
+    assert open_dataset(tmp_path / "sprites", Data()).images[0][..., 3].mean() == 255 / 3
+    assert "cropped" in notices_of(tmp_path / "cropped", images, Data(fit="crop"))[1]
+
+
+def test_the_crop_stays_within_images_of_every_size() -> None:
+    for height, width in ((19, 24), (28, 28), (64, 84)):
+        target = TargetShape(height, width, 1, "crop")
+        for side in range(16, 120):
+            for other in (side, side + 8, 2 * side):
+                image = Image.new("L", (other, side), 7)
+                assert (module.to_shape(image, target) == 7).all()
 
 
 def test_what_the_crop_cuts_is_said(tmp_path: Path) -> None:

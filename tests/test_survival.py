@@ -30,15 +30,16 @@ from ptarmigan import load
 from ptarmigan.core import console
 from ptarmigan.core.console import Display, Terminal
 from ptarmigan.core.files import Damaged, load_json, save_json, write_atomic
-from ptarmigan.core.log import Metrics, damaged_lines, read_log
+from ptarmigan.core.log import Metrics, damaged_lines, read_log, read_rows
 from ptarmigan.core.tensor_files import load_tensors
 from ptarmigan.core.types import UserError
 from ptarmigan.generator import export
+from ptarmigan.generator.header import state_of
 from ptarmigan.training import checkpoint, outputs, snapshot, start
 from ptarmigan.training.loop import Diverged, train
 from ptarmigan.training.run_folder import lock, new_run
 from ptarmigan.training.signals import Stopped
-from support import at_step, before_steps, interrupt, plant_nan, raises, random_projection
+from support import at_step, before_steps, interrupt, interrupt_at, plant_nan, raises, random_projection
 
 ROOT = Path(__file__).parent.parent
 
@@ -59,12 +60,12 @@ def command(*arguments: object, **options: Any) -> subprocess.Popen[str]:
 
 
 def ended(process: subprocess.Popen[str]) -> tuple[int, str, str]:
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=600)
     return process.returncode, out, err
 
 
 def until(condition: Callable[[], Any]) -> None:
-    for _ in range(1200):
+    for _ in range(12000):
         if condition():
             return
         time.sleep(0.05)
@@ -172,6 +173,15 @@ def test_two_threads_do_not_print_at_once() -> None:
     assert stream.file.getvalue().splitlines() == ["a picture", "a line"]
 
 
+@pytest.mark.parametrize(("rate", "shown"), [(0.31, "0.3/s"), (9.5, "9.5/s"), (23.4, "23/s"), (2345.6, "2,346/s")])
+def test_the_speed_of_large_images_is_not_shown_as_0(rate: float, shown: str) -> None:
+    stream = Terminal()
+    stream.file = printed = io.StringIO()
+    with Display(stream) as display:
+        display.tick(8, 0.5, rate, 1.0, {})
+    assert f"8 images  {shown}  1s left" in printed.getvalue()
+
+
 def test_short_ticks_do_not_flood_a_log(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [10.0]
     monkeypatch.setattr(console.time, "monotonic", lambda: clock[0])
@@ -260,6 +270,128 @@ def test_a_signal_that_is_passed_on_twice_counts_once_and_a_later_one_ends_the_p
         clock[0] = 101.5
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
+
+
+@pytest.fixture(scope="module")
+def scored(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run with a live score at each of its two snapshots."""
+    with pytest.MonkeyPatch.context() as patch:
+        return train_scored(shapes, tmp_path_factory.mktemp("scored") / "run", patch)
+
+
+def train_scored(shapes: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(snapshot, "MIN_SELECT", 2)
+    monkeypatch.setattr(snapshot.features, "load_extractor", lambda **_: random_projection())
+    return train(shapes, out=out, **{**SMALL, "split": "60/40/0", "live_images": 10})
+
+
+def interrupt_in_snapshot(monkeypatch: pytest.MonkeyPatch, images_seen: int, function: str) -> None:
+    """Ctrl-C at the first call of `function` in the snapshot at so many images seen."""
+    real, in_snapshot = getattr(snapshot, function), list[Any]()
+    save_snapshot = snapshot.save_snapshot
+
+    def save(job: Any, state: Any, *arguments: Any) -> Any:
+        in_snapshot[:] = [state]
+        return save_snapshot(job, state, *arguments)
+
+    def interrupted(*arguments: Any, **options: Any) -> Any:
+        if in_snapshot and in_snapshot[0].images_seen == images_seen:
+            in_snapshot.clear()
+            interrupt(None)
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(training, "save_snapshot", save)
+    monkeypatch.setattr(snapshot, function, interrupted)
+
+
+@pytest.mark.parametrize("images_seen", [24, 48])
+@pytest.mark.parametrize("function", ["settle_batch_norm", "generate_images"])
+def test_a_snapshot_that_ctrl_c_stops_is_made_when_the_run_resumes(
+    function: str, images_seen: int, shapes: Path, scored: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        interrupt_in_snapshot(patch, images_seen, function)
+        with raises("stopped", kind=Stopped):
+            train_scored(shapes, run, patch)
+    assert newest(run).progress.owed == images_seen
+    assert not (run / "samples" / f"{images_seen:09d}.png").exists()
+    assert load(run).images_seen == images_seen
+    assert "stopped" in (state_of(run) or "")
+    train_scored(shapes, run, monkeypatch)
+    assert state_of(run) == "finished"
+    assert_same_run(run, scored)
+
+
+@pytest.mark.parametrize("function", ["d_logits", "write_outputs"])
+def test_a_snapshot_that_is_nearly_made_is_finished_and_not_saved_twice(
+    function: str, shapes: Path, scored: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, saved = tmp_path / "run", list[int]()
+    save = checkpoint.save
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            checkpoint, "save", lambda run, state, record: saved.append(state.images_seen) or save(run, state, record)
+        )
+        interrupt_in_snapshot(patch, 24, function)
+        with raises("stopped", kind=Stopped):
+            train_scored(shapes, run, patch)
+    assert saved == [24]
+    assert not newest(run).progress.owed
+    train_scored(shapes, run, monkeypatch)
+    assert_same_run(run, scored)
+
+
+def test_a_second_signal_after_the_state_was_saved_loses_nothing(
+    shapes: Path, scored: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, settle = tmp_path / "run", snapshot.settle_batch_norm
+
+    def interrupt_again(state: Any, *arguments: Any) -> None:
+        if state.images_seen == 32:
+            raise KeyboardInterrupt
+        settle(state, *arguments)
+
+    with monkeypatch.context() as patch:
+        interrupt_at(patch, 24)
+        patch.setattr(snapshot, "settle_batch_norm", interrupt_again)
+        with raises("stopped", "32 images", kind=Stopped):
+            train_scored(shapes, run, patch)
+    assert newest(run).path.stem == "000000032"
+    assert load(run).images_seen == 24
+    with raises("no-generator", newest(run).path, "batch norm"):
+        load(run, at=32)
+    train_scored(shapes, run, monkeypatch)
+    assert_same_run(run, scored)
+
+
+def newest(run: Path) -> checkpoint.Checkpoint:
+    found, damaged = checkpoint.newest(run)
+    assert found is not None
+    assert not damaged
+    return found
+
+
+def assert_same_run(run: Path, other: Path) -> None:
+    """Bit for bit, but for what the clock says."""
+    for file in (
+        "generator/model.safetensors",
+        "best/model.safetensors",
+        "samples/000000024.png",
+        "samples/latest.png",
+    ):
+        assert (run / file).read_bytes() == (other / file).read_bytes()
+    one, two = newest(run).tensors, newest(other).tensors
+    assert all(torch.equal(one[name], two[name]) for name in one.keys() | two.keys())
+    for row, expected in zip(logged(run), logged(other), strict=True):
+        assert row.keys() == expected.keys()
+        assert {k: (v, expected[k]) for k, v in row.items() if v != expected[k]} == {}
+
+
+def logged(run: Path) -> list[dict[str, Any]]:
+    others = {"clock", "images_per_second", "attempt", "movement"}  # movement is from a snapshot of the same call
+    rows = read_rows(run / "metrics.jsonl").values()
+    return [{name: value for name, value in row.items() if name not in others} for row in rows]
 
 
 def test_a_signal_that_is_ignored_stays_ignored() -> None:

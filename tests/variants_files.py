@@ -631,4 +631,61 @@ for real in loader:
 """,
         {"err (line 7)": ""},
     ),
+    "targets beyond one": (
+        """
+bce = nn.BCELoss()
+def d_loss(real_prob, fake_prob):
+    return bce(real_prob, 1.2 * torch.ones_like(real_prob)) + bce(fake_prob, torch.zeros_like(fake_prob))
+""",
+        {"d_loss": "target-stops"},
+    ),
+    "what is not here": (
+        """
+from elsewhere import paint, load, Meter, penalty_of
+settings = load("settings.yaml")
+for batch in load(settings.data):
+    imgs = paint(batch["photo"], *batch["size"]).to(settings.where)
+    made = netG(torch.randn(len(imgs), settings.width))
+    lossD = F.relu(1 - netD(paint(imgs))).mean() + F.relu(1 + netD(paint(made.detach()))).mean()
+    lossD = lossD + settings.strength * penalty_of(netD, imgs, made)
+    Meter().add(lossD)
+    optD.zero_grad(); lossD.backward(); optD.step()
+    lossG = -netD(paint(made)).mean() + settings.far * F.l1_loss(made, imgs)
+    optG.zero_grad(); lossG.backward(); optG.step()
+""",
+        {"lossD (line 10)": "", "lossG (line 12)": ""},
+    ),
+    "TensorFlow": (
+        """
+import tensorflow as tf
+entropy = tf.keras.losses.BinaryCrossentropy(from_logits=True)
+def discriminator_loss(real_output, fake_output):
+    wrong = tf.reduce_mean(tf.nn.relu(1.0 + real_output))
+    return wrong + tf.reduce_mean(tf.nn.relu(1.0 + fake_output))
+@tf.function
+def train_step(images):
+    with tf.GradientTape() as tape_g, tf.GradientTape() as tape_d:
+        made = generator(tf.random.normal([BATCH_SIZE, 100]), training=True)
+        g_loss = entropy(tf.ones_like(discriminator(made)), discriminator(made, training=True))
+        d_loss = entropy(tf.ones((BATCH_SIZE, 1)), discriminator(images)) + entropy(tf.zeros(1), discriminator(made))
+    grads_g = tape_g.gradient(g_loss, generator.trainable_variables)
+    grads_d = tape_d.gradient(d_loss, discriminator.trainable_variables)
+""",
+        {"discriminator_loss": "direction", "g_loss (line 13)": "", "d_loss (line 14)": ""},
+    ),
+    "Keras": (
+        """
+import numpy as np
+from keras.models import Model
+d_model = build(); d_model.compile(optimizer="adam", loss="mse")
+both = Model(z, d_model(g_model(z))); both.compile(loss="mse", optimizer="adam")
+def fit(data, n):
+    real, fake = np.ones((n, 1)), np.zeros((n, 1))
+    made = g_model.predict(np.random.normal(0, 1, (n, 100)))
+    a = d_model.train_on_batch(data[:n], real)
+    b = d_model.train_on_batch(made, fake)
+    c = both.train_on_batch(np.random.normal(0, 1, (n, 100)), real)
+""",
+        {"d_loss1 (lines 9, 10)": "", "g_loss3 (line 11)": ""},
+    ),
 }

@@ -41,7 +41,7 @@ from ptarmigan.data.check.images import (
     why_size,
 )
 from ptarmigan.data.check.labels import doubtful_labels
-from ptarmigan.data.decode import TargetShape
+from ptarmigan.data.decode import TargetShape, choose_fit
 from ptarmigan.data.index import ArraySource, FolderSource
 from ptarmigan.data.stream import StreamedImages
 from ptarmigan.evaluation.features import load_extractor
@@ -184,7 +184,7 @@ def examine(
     What `--deep` finds is not among them.
     """
     height, width, channels = dataset.images.shape[1:]
-    shape = TargetShape(height, width, channels, data.fit)
+    shape = TargetShape(height, width, channels, choose_fit(channels, data))
     source, where = dataset.source, places(dataset)
     index = {path: at for at, path in enumerate(where)}
     if isinstance(source, FolderSource):

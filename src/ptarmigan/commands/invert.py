@@ -14,7 +14,7 @@ from ptarmigan.core import files
 from ptarmigan.core.console import Display, Terminal
 from ptarmigan.core.paths import user_path
 from ptarmigan.core.types import UserError, printable
-from ptarmigan.data.decode import Limits, TargetShape, decode
+from ptarmigan.data.decode import Limits, TargetShape, choose_fit, decode
 from ptarmigan.data.disk import open_regular
 from ptarmigan.data.workers import pillow_without_warnings, reason_of
 from ptarmigan.evaluation.features import load_extractor
@@ -72,7 +72,7 @@ def invert(
 def read_images(paths: Sequence[Path], generator: TrainedGenerator) -> NDArray[np.uint8]:
     """Image files as uint8 [N, H, W, C], fitted to the generator's shape as its training images were."""
     spec, out = generator.spec, []
-    shape = TargetShape(spec.height, spec.width, spec.channels, generator.config.data.fit)
+    shape = TargetShape(spec.height, spec.width, spec.channels, choose_fit(spec.channels, generator.config.data))
     for path in paths:
         try:
             with open_regular(str(path)) as file, pillow_without_warnings():

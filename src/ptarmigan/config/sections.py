@@ -57,8 +57,10 @@ class Data:
         "height x width in pixels, 64 or 48x64, each 16 to 512; default: near the images' own, short side at most 64",
     )
     channels: Literal[1, 3, 4] | None = option(None, "1 grey, 3 RGB, 4 RGBA; default: what the images' pixels show")
-    fit: Literal["crop", "pad", "stretch"] = option(
-        "crop", "how an image of another shape is fitted to the size: cut the edges off, add borders, or distort"
+    fit: Literal["crop", "pad", "stretch"] | None = option(
+        None,
+        "how an image of another shape is fitted to the size: cut the edges off, add borders, or distort; default: pad "
+        "where transparency is kept, else crop",
     )
     window: str | None = option(
         None, "LOW,HIGH: values of images of 16 bits or more that become black and white; default: from all of them"
@@ -241,8 +243,9 @@ class Train:
 BUDGET = ("time", "images")  # may change when a run is extended
 
 
-# May differ between two commands on one run folder
+# May differ between two commands on one run folder; where another `fit` changes the images, their fingerprint differs
 UNTRACKED = (
+    "fit",
     *BUDGET, "device", "micro_batch", "keep", "snapshots", "retries", "live_images", "stop_on", "tracker", "preview",
 )  # fmt: skip
 

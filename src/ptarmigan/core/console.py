@@ -114,7 +114,8 @@ class Display:
     def tick(self, images: int, share: float, rate: float, left: float, values: dict[str, float]) -> None:
         """Progress of training: `share` of the budget done, images/s, seconds left, the means of the terms."""
         self._set_activity(self.outer_activity)
-        text = f"{images:,} images  {rate:,.0f}/s  {duration(left)} left"
+        speed = f"{rate:,.0f}" if rate >= 10 else f"{rate:.1f}"
+        text = f"{images:,} images  {speed}/s  {duration(left)} left"
         terms = "  ".join(f"{name} {value:.3g}" for name, value in values.items() if not name.endswith("_grad"))
         if self.shows_bar:
             self.terms.plain = terms

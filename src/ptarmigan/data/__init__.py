@@ -187,8 +187,8 @@ def _notices_of_split(dataset: Dataset, source_part: NDArray[np.int8], data: con
     none = [use for code, use in uses.items() if not (part == code).any()]
     if data.split is None and none:
         notices.append(
-            f"none of the {(source_part == UNDECIDED).sum():,} images are set aside {' or '.join(none)}; that would be "
-            f"too large a share of them, but --split {DEFAULT_SPLIT} sets some aside anyway"
+            f"no images are set aside {' or '.join(none)}, because they would be too large a share of "
+            f"{(source_part == UNDECIDED).sum():,} images; --split {DEFAULT_SPLIT} sets some aside all the same"
         )
     if data.split != "none" and (lacking := classes_missing_a_part(dataset.labels, part, dataset.spec.class_names)):
         notices.append(

@@ -263,17 +263,19 @@ def choose_size(sizes: Sequence[tuple[int, int]], data: Data) -> tuple[int, int]
     The short side is the largest of 64, 48, 32 and 28 that is not above the median short side.  If at least 80 % of
     the images have the same aspect ratio, within 10 %, and it is not that of a square, the long side follows it, as a
     multiple of 4; where it would be above 128, the short side is smaller, down to 16.  Otherwise the size is a square.
-    If the median short side is below 28, the median height and width are taken, each at least 16 and at most 256.
+    If the median short side is below 28, the median height and width are taken, each at least 16 and at most 256, or
+    the median short side for both where at most half of the images have nearly the same aspect ratio.
     """
     if size := parse_size(data.size):
         return size
     height, width = np.array(sizes, float).T
     short = float(np.median(np.minimum(height, width)))
-    if short < SIZES[-1]:
-        return min(max(int(np.median(height)), 16), 256), min(max(int(np.median(width)), 16), 256)
     aspect = np.log(width / height)
     middle = float(np.median(aspect))
     agree = (abs(aspect - middle) < math.log(SAME_ASPECT)).mean()
+    if short < SIZES[-1]:
+        least = (np.median(height), np.median(width)) if agree > 0.5 else (short, short)
+        return min(max(int(least[0]), 16), 256), min(max(int(least[1]), 16), 256)
     side = next(side for side in SIZES if side <= short)
     if agree < AGREE or abs(middle) < math.log(SAME_ASPECT):
         return side, side
@@ -291,6 +293,11 @@ def choose_channels(looks: Sequence[Look], data: Data) -> int:
     transparent = sum(one.transparent for one in looks)
     coloured = sum(one.coloured for one in looks)
     return 4 if 2 * transparent > len(looks) else 3 if coloured and coloured >= COLOURED * len(looks) else 1
+
+
+def choose_fit(channels: int, data: Data) -> str:
+    """`fit`, or else pad where transparency is kept, because the added border is transparent as well, and crop."""
+    return data.fit or ("pad" if channels == 4 else "crop")
 
 
 def choose_window(values: Sequence[Values]) -> Window:
@@ -370,7 +377,8 @@ def _stretch(image: Image.Image, shape: TargetShape) -> Image.Image:
 def _crop(image: Image.Image, shape: TargetShape) -> Image.Image:
     """The largest centred crop with the aspect ratio of the shape."""
     scale = min(image.width / shape.width, image.height / shape.height)
-    width, height = scale * shape.width, scale * shape.height
+    # The product may be above the image's side by rounding, and Pillow refuses a box beyond the image
+    width, height = min(scale * shape.width, image.width), min(scale * shape.height, image.height)
     left, top = (image.width - width) / 2, (image.height - height) / 2
     if scale == 1:
         left, top = int(left), int(top)  # whole pixels, so nothing is blurred

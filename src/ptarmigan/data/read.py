@@ -23,6 +23,7 @@ from ptarmigan.data.decode import (
     TargetShape,
     Window,
     choose_channels,
+    choose_fit,
     choose_size,
     choose_window,
     decode,
@@ -74,7 +75,8 @@ def read_source(source: DataSource, data: Data, on_progress: OnProgress | None =
     arrays = source.read(on_progress)
     height, width, channels = arrays.shape
     size = choose_size([(height, width)], data)
-    shape = TargetShape(*size, choose_channels([Look(channels > 1, channels == 4)], data), data.fit)
+    channels = choose_channels([Look(channels > 1, channels == 4)], data)
+    shape = TargetShape(*size, channels, choose_fit(channels, data))
     notices = [*arrays.notices, *_crop_notice([(height, width)] * len(arrays.labels), shape)]
     chunks = partial(_resize_arrays, arrays.chunks(), shape, len(arrays.labels), on_progress)
     return SourceReader(
@@ -123,7 +125,7 @@ class _FolderReader:
             text = f"no image in {source.root} can be decoded{self._failures()}"
             raise UserError(f"{text}; replace these files, or give other data", "no-images")
         sizes = [(header.height, header.width) for header in good]
-        shape = TargetShape(*choose_size(sizes, data), channels, data.fit, window)
+        shape = TargetShape(*choose_size(sizes, data), channels, choose_fit(channels, data), window)
         self.notices += _crop_notice(sizes, shape)
         if count := sum(header.several for header in good):
             self.notices.append(f"only the first frame or page is used of {counted(count, 'file')} with several")

@@ -23,6 +23,7 @@ class Progress:
     least_kid: float = 0.0  # lowest live score of a snapshot
     least_left_out: list[float] = field(default_factory=list)  # and what its noise is estimated from
     scored_at: int = 0  # images seen at the newest snapshot with a live score
+    owed: int = 0  # images seen at a snapshot that a signal put off: it is made first when the run resumes
     shown_at: int = 0  # images seen at the newest snapshot with a grid of samples
     kept: list[int] = field(default_factory=list)  # images seen of checkpoints that are never deleted
 

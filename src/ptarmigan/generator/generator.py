@@ -29,6 +29,7 @@ from ptarmigan.core.types import ImageSpec, UserError, check_whole, class_name, 
 from ptarmigan.generator.grid_names import GAP, shown_name, write_names
 from ptarmigan.generator.header import AVERAGE, NOT_AVERAGE, find_generator, header_of, read_scores
 from ptarmigan.networks import build_generator, without_weights
+from ptarmigan.networks.layers import has_batch_norm_statistics
 
 CHUNK = 256  # images per forward, however many are sampled
 CHUNK_PIXELS = CHUNK * 64 * 64  # of the images in one forward, since large images need much memory
@@ -249,6 +250,9 @@ def load(model: str | Path, device: str = "cpu", *, at: int | None = None) -> Tr
     if fault := first_not_finite(tensors):
         text = f"{printable(fault)} in {path} has NaN or infinite values"
         raise UserError(f"{text}: use another generator, or an earlier checkpoint with --at", "model-invalid")
+    if not has_batch_norm_statistics(network):
+        text = f"{path} has no statistics of batch norm, because its run was stopped before they were computed"
+        raise UserError(f"{text}: use the run's generator or another checkpoint, or resume the run", "no-generator")
     network.to(pick_device(device)).eval().requires_grad_(False)
     try:
         scores = read_scores(path.parent, header.sha256)

@@ -91,19 +91,36 @@ def over_ranks(network: nn.Module) -> None:
 @torch.no_grad()
 def recalibrate_batch_norm(generator: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
     """Set every running mean and variance in G to the average over batches of (z [N, Z], labels [N])."""
-    norms = [m for m in generator.modules() if isinstance(m, BatchNorm)]
+    forget_batch_norm(generator)
+    norms = batch_norms(generator)
     if not norms:
         return
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # a cumulative average
     training = generator.training
     generator.train()
-    for z, labels in batches:
-        generator(z, labels)
-    generator.train(training)
-    for norm in norms:
-        norm.momentum = 0.0
+    try:
+        for norm in norms:
+            norm.momentum = None  # a cumulative average
+        for z, labels in batches:
+            generator(z, labels)
+    finally:
+        generator.train(training)
+        for norm in norms:
+            norm.momentum = 0.0
+
+
+def batch_norms(generator: nn.Module) -> list[BatchNorm]:
+    return [module for module in generator.modules() if isinstance(module, BatchNorm)]
+
+
+def forget_batch_norm(generator: nn.Module) -> None:
+    """Mark the running means and variances in G as missing: `num_batches_tracked` is 0."""
+    for norm in batch_norms(generator):
+        norm.reset_running_stats()
+
+
+def has_batch_norm_statistics(generator: nn.Module) -> bool:
+    """Whether every running mean and variance in G was computed."""
+    return all(norm.num_batches_tracked for norm in batch_norms(generator))
 
 
 def learning(network: nn.Module) -> dict[str, nn.Parameter]:

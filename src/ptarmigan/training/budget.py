@@ -17,6 +17,7 @@ EARLIEST, LATEST = 0.05, 0.5  # shares of a time budget between which its end is
 TICK_SECONDS = 1.5
 SNAPSHOT_SHARE = 0.05  # of the time that snapshots may take
 MOST_SNAPSHOTS = 20  # where the user names no number
+SCORE_SHARE = 0.25  # of a time budget that one live score may take; training is worth more than that
 FIRST_SECONDS = 60.0  # the first picture comes no later, where it is affordable
 RECENT_SECONDS = 30.0  # of steps, from which the present speed is measured
 OFF_SHARE, OFF_SECONDS = 0.02, 2.0  # the planned end is moved if it misses the time by more than both
@@ -99,6 +100,11 @@ def finished(state: TrainState) -> bool:
     return state.end is not None and state.images_seen >= state.end
 
 
+def owes_snapshot(state: TrainState) -> bool:
+    """Whether a snapshot is due here that a signal put off."""
+    return state.images_seen > 0 and state.progress.owed == state.images_seen
+
+
 def share_done(state: TrainState) -> float:
     """Share of the budget done: of its time, or of its images; 1 only at the end."""
     seconds, progress = parse_time(state.config.train.time), state.progress
@@ -139,7 +145,9 @@ class Schedule:
         self.seconds = parse_time(train.time)  # the time budget
         self.image_seconds = image_seconds
         self.recent = deque[tuple[int, float]]()  # images and seconds of the last ticks
-        self.cost, self.saving = cost.scored, cost.picture  # seconds of a snapshot, and of one that has no score
+        self.scores = self.seconds is None or cost.scored - cost.picture <= SCORE_SHARE * self.seconds
+        self.saving = cost.picture  # seconds of a snapshot that has no score
+        self.cost = cost.scored if self.scores else cost.picture  # seconds of a snapshot
         self.spent = 0.0  # seconds, on snapshots
         self.given = (train.snapshots or MOST_SNAPSHOTS) if given else 0  # the user's number, or 0
         self.exact = given and self.seconds is None  # snapshots at even places
@@ -168,10 +176,10 @@ class Schedule:
         return finished(state) or state.progress.clock >= self.next
 
     def time_for_score(self, state: TrainState) -> bool:
-        """Whether the snapshot that is due has a live score: not an early one, nor one for which no time is left."""
+        """Whether the snapshot that is due has a live score: not an early one, nor where it takes too much time."""
         late = max(OFF_SECONDS, OFF_SHARE * (self.seconds or 0.0))
         in_time = self.seconds is None or state.progress.clock + self.cost <= self.seconds + late
-        return in_time and not self.early
+        return self.scores and in_time and not self.early
 
     def snapshot_made(self, state: TrainState, seconds: float, scored: bool) -> None:
         """Learn what a snapshot costs, and plan the next."""

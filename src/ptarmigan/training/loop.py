@@ -6,9 +6,9 @@ import math
 import signal
 from collections.abc import Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Any, NoReturn, Unpack
 
 import torch
 from torch import Tensor
@@ -28,6 +28,7 @@ from ptarmigan.diagnosis.findings import Finding, is_wanted
 from ptarmigan.game.batch import rank_batch, train_batch
 from ptarmigan.game.cuda_graph import make_step
 from ptarmigan.game.state import TrainState
+from ptarmigan.networks.layers import has_batch_norm_statistics
 from ptarmigan.sharing.preview import preview
 from ptarmigan.sharing.trackers import TrackedMetrics, Tracker, open_tracker
 from ptarmigan.training import checkpoint
@@ -35,6 +36,7 @@ from ptarmigan.training.auto import Choice
 from ptarmigan.training.budget import (
     Schedule,
     finished,
+    owes_snapshot,
     plan_end,
     share_done,
 )
@@ -52,8 +54,8 @@ from ptarmigan.training.outputs import (
 from ptarmigan.training.probe import report_memory, report_out_of_memory
 from ptarmigan.training.run_folder import lock, write_record
 from ptarmigan.training.setup import Job, open_job, train_batches
-from ptarmigan.training.signals import Stopped, catch_signals, signals_stop
-from ptarmigan.training.snapshot import LiveScore, save_snapshot
+from ptarmigan.training.signals import Interrupted, Stopped, catch_signals, raise_if_any, signals_stop
+from ptarmigan.training.snapshot import GoOn, LiveScore, save_at_once, save_snapshot
 from ptarmigan.training.start import (
     apply_auto,
     clock_of,
@@ -154,12 +156,13 @@ def train_run(job: Job, choice: Choice | None, tracker: Tracker | None) -> Train
         if tracker is not None:
             with job.display.doing("starting the tracker"):
                 metrics.start(job.config.flat(), state.images_seen)
-        if dist.rank() == 0 and state.images_seen:
+        if dist.rank() == 0 and state.images_seen and has_batch_norm_statistics(state.ema):
             failed = write_outputs(job.run, state, job.dataset, job.display)  # where a kill left some of them out
             if failed:
                 job.display.say(f"note: {describe_failures(failed)}")
         live = open_live_score(job, state)
-        schedule = None if finished(state) else open_schedule(job, state, live, image_seconds)
+        done = finished(state) and not owes_snapshot(state)
+        schedule = None if done else open_schedule(job, state, live, image_seconds)
         while schedule is not None:
             try:
                 with report_out_of_memory(state):
@@ -190,32 +193,57 @@ class Attempt:
     schedule: Schedule
     scores: dict[str, float] = field(default_factory=dict)  # of the newest snapshot that was scored
     fault: Finding | None = None  # the first finding of `stop_on`
+    received: list[int] = field(default_factory=list)  # the first signal
+    whole: int = -1  # images seen when a checkpoint was last saved with all that is made from it
 
     def train(self) -> None:
         """Train until the planned end or a signal; log at each tick, and save a snapshot at the ticks where one is due.
 
         Raises Diverged, Stopped or Faulty as `train` does.
         """
-        state, step, sums = self.state, make_step(self.state), StepSums(self.job.clock)
+        state = self.state
         self.job.display.training()
-        with catch_signals() as received:
-            while not finished(state):
-                sums.add(train_batch(state, self.batches, step))
-                stop = bool(received) and dist.world() == 1  # several ranks agree at ticks
-                if not (stop or finished(state) or state.images_seen % state.progress.tick == 0):
-                    continue
-                if self.tick(sums, bool(received)) and not finished(state):
-                    self.job.display.say("stopping and saving; Ctrl-C again loses the steps since the last checkpoint")
-                    self.save(None, milestone=False)
-                    self.close_log()
-                    text = f"stopped at {state.images_seen:,} images; everything is saved"
-                    raise Stopped(text, received[0] if received else signal.SIGTERM, self.job.run)
-                sums = StepSums(self.job.clock)
+        with catch_signals() as self.received:
+            try:
+                if owes_snapshot(state):
+                    self.save_milestone()
+                self.train_steps()
+            except Interrupted:
+                self.stop()
 
-    def tick(self, sums: StepSums, signalled: bool) -> bool:
+    def train_steps(self) -> None:
+        state, step, sums = self.state, make_step(self.state), StepSums(self.job.clock)
+        while not finished(state):
+            sums.add(train_batch(state, self.batches, step))
+            stop = bool(self.received) and dist.world() == 1  # several ranks agree at ticks
+            if not (stop or finished(state) or state.images_seen % state.progress.tick == 0):
+                continue
+            if self.tick(sums) and not finished(state):
+                self.stop()
+            sums = StepSums(self.job.clock)
+
+    def stop(self) -> NoReturn:
+        """Save the state at once, and then what takes longer, unless another signal comes; raises Stopped."""
+        job, state, say = self.job, self.state, self.job.display.say
+        text = f"stopped at {state.images_seen:,} images; everything is saved"
+        if self.whole != state.images_seen:
+            say("stopping and saving; Ctrl-C again loses the steps since the last checkpoint")
+            check_tensors(state, self.metrics)
+            save_at_once(job, state, self.record)
+            try:
+                say("saved; now its generator is computed, which Ctrl-C leaves to the next snapshot")
+                self.save(None, milestone=False, go_on=lambda: None)
+            except KeyboardInterrupt:
+                text = f"stopped at {state.images_seen:,} images, and saved; the next snapshot writes its generator"
+        if owes_snapshot(state):
+            text += "; the snapshot that was due is made when the run resumes"
+        self.close_log()
+        raise Stopped(text, self.received[0] if self.received else signal.SIGTERM, job.run)
+
+    def tick(self, sums: StepSums) -> bool:
         """Log the steps since the last tick and save what is due; returns whether any rank has received a signal."""
         job, state = self.job, self.state
-        means, seconds, stop = sums.close(state, signalled)
+        means, seconds, stop = sums.close(state, bool(self.received))
         images = sums.steps * state.config.train.batch
         check_terms(state, means, state.images_seen - images, self.metrics)
         for note in take_notes(job.dataset.images):
@@ -227,8 +255,11 @@ class Attempt:
         if self.schedule.snapshot_due(state):
             self.save_milestone()
         elif moved:
-            self.save(None, milestone=False)
-        return stop
+            self.save(None, milestone=False, go_on=self.go_on)
+        return stop or (bool(self.received) and dist.world() == 1)
+
+    def go_on(self) -> None:
+        raise_if_any(self.received)
 
     def log(self, means: dict[str, float], rate: float) -> None:
         """Write a line of metrics.jsonl and show the progress; `rate` is in images a second."""
@@ -240,21 +271,36 @@ class Attempt:
         self.job.display.tick(state.images_seen, share_done(state), rate, left, means | self.scores)
 
     def save_milestone(self) -> None:
-        """Save a snapshot with samples, findings and, if there is time for it, a score; raises Faulty."""
+        """Save a snapshot with samples, findings and, if there is time for it, a score; raises Faulty.
+
+        Raises Interrupted at a signal, and the run then owes the snapshot.
+        """
         state, schedule = self.state, self.schedule
+        owed, before = owes_snapshot(state), replace(state.progress, owed=state.images_seen)
         scored = schedule.time_for_score(state)
         if self.live and not (scored or schedule.early):
             self.job.display.say("note: no time is left for the live score of this snapshot")
-        schedule.snapshot_made(state, self.save(self.live if scored else None, milestone=True), scored)
+        state.progress.owed = 0
+        try:
+            seconds = self.save(self.live if scored else None, milestone=True, go_on=self.go_on)
+        except Interrupted:
+            state.progress = before
+            if finished(state):
+                self.metrics.write(state.images_seen, finished=False)
+            raise
+        schedule.snapshot_made(state, seconds, scored)
+        if owed and finished(state):
+            self.metrics.write(state.images_seen, finished=True)
         if self.fault is not None and not finished(state):
             self.close_log()
             raise Faulty(state.images_seen, self.fault, self.job.run)
 
-    def save(self, live: LiveScore | None, milestone: bool) -> float:
+    def save(self, live: LiveScore | None, milestone: bool, go_on: GoOn) -> float:
         """Save a snapshot -> seconds that it took."""
         job, state = self.job, self.state
         check_tensors(state, self.metrics)
-        score, found = save_snapshot(job, state, self.record, live, self.metrics, milestone)
+        score, found = save_snapshot(job, state, self.record, live, self.metrics, milestone, go_on)
+        self.whole = state.images_seen
         self.scores |= score
         if milestone and dist.rank() == 0:
             show_grid(job, state, self.metrics)

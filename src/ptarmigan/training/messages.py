@@ -16,7 +16,7 @@ from ptarmigan.generator.generator import MAX_ROWS
 from ptarmigan.sharing.report import NAME
 from ptarmigan.training import checkpoint
 from ptarmigan.training.auto import Choice, advice, expectation
-from ptarmigan.training.budget import SNAPSHOT_SHARE, Schedule, finished, snapshots_due
+from ptarmigan.training.budget import SNAPSHOT_SHARE, Schedule, finished, owes_snapshot, snapshots_due
 from ptarmigan.training.outputs import LATEST
 
 
@@ -45,7 +45,7 @@ def describe(
             say(f"  {smaller}")
     if not found:
         say(f"a new run in {run}; for the reasons and all notes: ptarmigan info {shlex.quote(str(run))}")
-    elif finished(state):
+    elif finished(state) and not owes_snapshot(state):
         say(f"{run} is finished at {state.images_seen:,} images; a longer --time or --images trains it further")
     else:
         budget = parse_time(config.train.time)
@@ -57,6 +57,7 @@ def describe_snapshots(state: TrainState, schedule: Schedule) -> list[str]:
     """How many snapshots this call makes, why they are fewer than asked for, and the size of its checkpoints."""
     train = state.config.train
     count = (train.snapshots or 0) - snapshots_due(state) if schedule.exact else schedule.left
+    count += owes_snapshot(state)
     size = f"a checkpoint takes {checkpoint.size(state) / 1e6:.3g} MB, and the newest {train.keep} are kept"
     cost = f"about {duration(max(1.0, schedule.cost))}" + (" each" if count > 1 else "")
     lines = [f"{counted(count, 'snapshot')}, taking {cost}; {size}"]

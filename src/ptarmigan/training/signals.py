@@ -32,7 +32,7 @@ class Stopped(UserError):
 
 
 class Interrupted(KeyboardInterrupt):
-    """What a signal raises outside of training steps."""
+    """What a signal raises outside of training steps; in a snapshot, where that can be left off and made later."""
 
 
 @contextmanager
@@ -81,6 +81,12 @@ def catch_signals() -> Iterator[list[int]]:
     numbers = [n for n in ending_signals() if n in always or signal.getsignal(n) in (signal.SIG_DFL, leave)]
     with handled(numbers, note) as restore:
         yield received
+
+
+def raise_if_any(received: list[int]) -> None:
+    """Raise Interrupted if a signal was received.  One of several ranks cannot leave what the others wait for."""
+    if received and dist.world() == 1:
+        raise Interrupted(received[0])
 
 
 def ending_signals() -> list[signal.Signals]:

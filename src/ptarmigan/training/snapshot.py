@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -16,7 +18,7 @@ from ptarmigan.core import dist, seeding
 from ptarmigan.core.log import Metrics, read_rows
 from ptarmigan.core.types import UserError
 from ptarmigan.data import SELECT, Dataset
-from ptarmigan.data.batches import ClassOrder, on_white_for_d, to_float
+from ptarmigan.data.batches import on_white_for_d, to_float
 from ptarmigan.data.split import MIN_SELECT
 from ptarmigan.diagnosis.columns import Log
 from ptarmigan.diagnosis.findings import Finding, findings, verdict
@@ -28,16 +30,18 @@ from ptarmigan.evaluation.metrics import JackknifedKid
 from ptarmigan.game.progress import Progress
 from ptarmigan.game.state import TrainState
 from ptarmigan.generator.generator import at_once, generate_images
-from ptarmigan.networks.layers import recalibrate_batch_norm
+from ptarmigan.networks.layers import forget_batch_norm, recalibrate_batch_norm
 from ptarmigan.training import checkpoint
 from ptarmigan.training.budget import finished
 from ptarmigan.training.outputs import BEST, Failures, describe_failures, noted, write_outputs
 from ptarmigan.training.setup import Job
 
-STATISTICS_IMAGES = 2048  # generated images from which batch norm's statistics are computed
+Part = TypeVar("Part")
+STATISTICS_IMAGES = 512  # generated images from which batch norm's statistics are computed
 MAX_SELECT = 1000  # images of the select part that are used
 NOISE = 3.0  # standard errors of the difference: the least of many noisy scores is itself below its expectation
 
+GoOn = Callable[[], None]  # raises Interrupted where a signal asks for the end of the run
 Judged = tuple[NDArray[np.uint8], NDArray[np.int64]]  # images [N, H, W, C] and their labels [N], for D
 
 
@@ -78,11 +82,15 @@ class LiveScore:
             (dataset.images[trained], dataset.labels[trained]), (real.images, dataset.labels[used]),
         )  # fmt: skip
 
-    def score(self, state: TrainState) -> tuple[JackknifedKid, dict[str, float]]:
+    def score(self, state: TrainState, go_on: GoOn) -> tuple[JackknifedKid, dict[str, float]]:
         """KID of G's moving average, whose batch norm must be up to date, and the statistics that findings use."""
-        indices = np.arange(len(self.labels))
-        images = generate_images(state.ema, state.config.model, self.labels, indices, seed=0)
-        of_images = self.extractor(images)
+        model, indices = state.config.model, np.arange(len(self.labels))
+        parts = np.array_split(indices, math.ceil(len(indices) / at_once(state.spec.height, state.spec.width)))
+        drawn = [
+            generate_images(state.ema, model, self.labels[part], part, seed=0) for part in interruptible(parts, go_on)
+        ]
+        of_images = torch.cat([self.extractor(part) for part in interruptible(drawn, go_on)])
+        images = np.concatenate(drawn)
         labels = self.labels if self.real.classes > 1 else np.zeros_like(self.labels)
         statistics = self.real.statistics(images, of_images, labels)
         gap = d_gap(*(d_logits(state, *of) for of in (self.train, self.select, (images, self.labels))))
@@ -106,7 +114,13 @@ def d_logits(state: TrainState, images: NDArray[np.uint8], labels: NDArray[np.in
 
 
 def save_snapshot(
-    job: Job, state: TrainState, record: dict[str, Any], live: LiveScore | None, log: Metrics, milestone: bool
+    job: Job,
+    state: TrainState,
+    record: dict[str, Any],
+    live: LiveScore | None,
+    log: Metrics,
+    milestone: bool,
+    go_on: GoOn,
 ) -> tuple[dict[str, float], list[Finding]]:
     """Save the checkpoint, at a milestone with the live score in it, and then write what is made from it.
 
@@ -114,16 +128,17 @@ def save_snapshot(
     next snapshot tries again; only the last checkpoint before training ends or stops must succeed.  A run killed before
     the checkpoint repeats the steps before it; one killed after it writes the outputs when it resumes.
 
-    Raises UserError if the ranks do not hold the same weights, or the last checkpoint cannot be written.
+    Raises UserError if the ranks do not hold the same weights, or the last checkpoint cannot be written; Interrupted
+    where `go_on` does, before anything is written.
     """
     check_ranks_agree(state)
     if dist.rank() > 0:
         return {}, []
     run, display = job.run, job.display
     with display.doing("computing the statistics of batch norm"):
-        settle_batch_norm(state, job.dataset)
+        settle_batch_norm(state, job.dataset, go_on)
     before = replace(state.progress)
-    scores, found = judge(job, state, live, log) if milestone else ({}, [])
+    scores, found = judge(job, state, live, log, go_on) if milestone else ({}, [])
     failed: Failures = {}
     unsaved: UserError | None = None
     try:
@@ -135,14 +150,34 @@ def save_snapshot(
     if BEST in failed:
         state.progress.take_best(before)  # so that a later generator may become the best
     if unsaved is not None and (finished(state) or not milestone):
-        text = f"{unsaved}; what was trained since the last checkpoint, up to {state.images_seen:,} images, is lost"
-        lost = UserError(text, unsaved.code)
-        lost.run = run
-        raise lost
+        raise lost(unsaved, run, state)
     if failed:
         last = "" if finished(state) else "; training goes on, and the next snapshot tries again"
         display.say(f"note: {describe_failures(failed)}{last}")
     return scores, found
+
+
+def save_at_once(job: Job, state: TrainState, record: dict[str, Any]) -> None:
+    """Save a checkpoint without the statistics of batch norm, which take long: training does not need them.
+
+    Raises UserError as `save_snapshot` does.
+    """
+    check_ranks_agree(state)
+    if dist.rank() > 0:
+        return
+    forget_batch_norm(state.ema)
+    try:
+        with job.display.doing("saving the checkpoint"):
+            checkpoint.save(job.run, state, record)
+    except UserError as error:
+        raise lost(error, job.run, state) from error
+
+
+def lost(unsaved: UserError, run: Path, state: TrainState) -> UserError:
+    text = f"{unsaved}; what was trained since the last checkpoint, up to {state.images_seen:,} images, is lost"
+    error = UserError(text, unsaved.code)
+    error.run = run
+    return error
 
 
 def check_ranks_agree(state: TrainState) -> None:
@@ -155,14 +190,16 @@ def check_ranks_agree(state: TrainState) -> None:
         )
 
 
-def judge(job: Job, state: TrainState, live: LiveScore | None, log: Metrics) -> tuple[dict[str, float], list[Finding]]:
+def judge(
+    job: Job, state: TrainState, live: LiveScore | None, log: Metrics, go_on: GoOn
+) -> tuple[dict[str, float], list[Finding]]:
     """Score the generator and diagnose the run up to here, log both, and print the verdict."""
     row, scores, found = dict[str, Any](), dict[str, float](), list[Finding]()
     progress, display = state.progress, job.display
     progress.shown_at = state.images_seen
     if live is not None:
         with noted("the live score", display), display.doing(f"scoring {len(live.labels):,} images"):
-            score, statistics = live.score(state)
+            score, statistics = live.score(state, go_on)
             scores["select_kid"] = score.kid
             row = {"select_kid": score.kid, "select_kid_error": score.error, **statistics}
             choose_best(progress, state.images_seen, score)
@@ -200,16 +237,28 @@ def choose_best(progress: Progress, images_seen: int, score: JackknifedKid) -> N
         progress.least_kid, progress.least_left_out = score
 
 
-def settle_batch_norm(state: TrainState, dataset: Dataset) -> None:
-    """Give the moving average of G batch norm statistics of its own, from generated images."""
+def settle_batch_norm(state: TrainState, dataset: Dataset, go_on: GoOn) -> None:
+    """Give the moving average of G batch norm statistics of its own, from generated images.
+
+    They are pairs of z and -z of one class, in the classes' shares of the training images.  So they vary less than four
+    times as many images drawn independently.
+    """
     train, model = state.config.train, state.config.model
-    indices = np.arange(STATISTICS_IMAGES)
-    z = seeding.latents(train.seed, "settle", indices, model.latent_dim, model.latent).to(state.device)
-    members = dataset.indices()
-    if state.config.data.balance:
-        order = ClassOrder(dataset.labels[members]).draw(train.seed, "settle", 0, len(indices))
-    else:
-        order = seeding.permute(train.seed, "settle", 0, indices % len(members), len(members))
-    labels = torch.from_numpy(dataset.labels[members[order]]).to(state.device)
+    pairs = np.arange(STATISTICS_IMAGES // 2)
+    z = seeding.latents(train.seed, "settle", pairs, model.latent_dim, model.latent)
+    trained = np.sort(dataset.labels[dataset.indices()])
+    drawn = np.unique(trained) if state.config.data.balance else trained
+    order = seeding.permute(train.seed, "settle", 0, pairs, len(pairs))
+    of_pairs = drawn[(2 * order + 1) * len(drawn) // (2 * len(pairs))]
+    z = torch.stack([z, -z], 1).flatten(0, 1).to(state.device)
+    labels = torch.from_numpy(of_pairs.repeat(2)).to(state.device)
     size = at_once(state.spec.height, state.spec.width)
-    recalibrate_batch_norm(state.ema, zip(torch.split(z, size), torch.split(labels, size), strict=True))
+    batches = zip(torch.split(z, size), torch.split(labels, size), strict=True)
+    recalibrate_batch_norm(state.ema, interruptible(batches, go_on))
+
+
+def interruptible(parts: Iterable[Part], go_on: GoOn) -> Iterator[Part]:
+    """The parts of a long computation; `go_on` is called before each."""
+    for part in parts:
+        go_on()
+        yield part

@@ -26,6 +26,7 @@ from ptarmigan.training.budget import (
     Schedule,
     SnapshotCost,
     finished,
+    owes_snapshot,
     plan_end,
     steps_per_tick,
 )
@@ -192,7 +193,7 @@ def save_start(job: Job, state: TrainState, record: dict[str, Any], started_warm
 
 
 def open_live_score(job: Job, state: TrainState) -> LiveScore | None:
-    if dist.rank() > 0 or finished(state):
+    if dist.rank() > 0 or (finished(state) and not owes_snapshot(state)):
         return None
     images = job.config.train.live_images
     with job.display.doing("preparing the live score"):

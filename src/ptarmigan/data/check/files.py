@@ -131,6 +131,10 @@ FAULTS = (
         "file-bomb", "too many pixels, by the file's header", "pixels",
         "--max-pixels NUMBER reads large images that are genuine; remove the others",
     ),
+    Fault(
+        "file-forbidden", "no permission to read", "Permission denied",
+        "give yourself that permission (chmod u+r), or remove them",
+    ),
     Fault("file-undecodable", "cannot be decoded", ""),
 )  # fmt: skip
 TRAITS = (

@@ -118,6 +118,8 @@ def compose(seen: Measurement, diagnosis: Diagnosis, function: str, is_turned: b
             raise LossError("no output of D reaches it here")
         if "grad(" in seen.loss.code.uses.text or seen.gradients.penalty or seen.loss.trace.extras:
             return other(function)
+        if seen.varies:
+            raise LossError("it is constant where all images are equal, and not elsewhere")
     if is_turned:  # targets as the user wrote them
         found = [(code, {k: 1 - v if k in ("target", "real", "fake") and isinstance(v, float) else v
                          for k, v in facts.items()}) for code, facts in found]  # fmt: skip

@@ -15,7 +15,7 @@ from ptarmigan.handbook.identify.call import LossFunction, borrowed_state
 from ptarmigan.handbook.identify.code import Code, code_of
 from ptarmigan.handbook.identify.diagnose import diagnose
 from ptarmigan.handbook.identify.families import REMEDIES, SHARED_D
-from ptarmigan.handbook.identify.measure import measure
+from ptarmigan.handbook.identify.measure import Measurement, measure
 from ptarmigan.handbook.identify.names import (
     is_loss_name,
     is_other_loss,
@@ -31,6 +31,7 @@ from ptarmigan.handbook.identify.signature import (
     Reading,
     SeveralLosses,
     Stops,
+    listed,
     parameters_of,
     readings,
 )
@@ -156,8 +157,8 @@ def _judged(code: Code, also: tuple[str, ...], kind: str | None, on: str | None,
             seen = measure(LossFunction(code, code.function, way, also), domain, player, part)
             one = compose(seen, diagnose(seen, last, player if player in ("d", "g") else kind), name)
             _check_guesses(one, way, code, parameters)
-            if one.wrong and (names := seen.loss.trace.guesses):
-                raise LossError(f"it needs the value of {', '.join(names)}")
+            if one.wrong:
+                _check_evidence(seen)
             return one
 
         return _most_likely(readings(parameters, last, player, code.uses), identify)
@@ -170,7 +171,9 @@ def _judged(code: Code, also: tuple[str, ...], kind: str | None, on: str | None,
         return other(name)
     except Stops as stop:
         return _stopped(code, str(stop), "G" if player == "g" else "D", domain, judge)
-    except LossError:
+    except LossError as error:
+        if rest := code.without(error.line):
+            return _judged(replace(rest, name=name, fixed=code.fixed, settings=code.settings), also, kind, on, part)
         if not code.form:
             raise
         return judge(replace(code, form=""), domain)
@@ -180,11 +183,21 @@ def _check_guesses(one: Identity, way: Reading, code: Code, parameters: list[str
     """Raises LossError where a guess, and not the user's code, may be the cause of a fault."""
     is_unknown = way.chosen and one.name.startswith("unknown")
     if way.guessed and ("flat" in one.faults or is_unknown or (one.wrong and (code.inline or way.chosen))):
-        raise LossError(f"cannot tell which of {', '.join(parameters)} is D's output", "signature-unclear")
+        raise LossError(f"cannot tell which of {listed(parameters)} is D's output", "signature-unclear")
     if one.name.startswith("unknown") and "target-ignored" in one.faults:
         raise LossError("no loss of D's output and a target is known that has these values")
     if code.inline and "mixed-halves" in one.faults:
         raise LossError("its halves go backward in different branches", "signature-unclear")
+
+
+def _check_evidence(seen: Measurement) -> None:
+    """Raises LossError where what is not known may be the cause of a fault."""
+    if names := seen.loss.trace.guesses:
+        raise LossError(f"it needs the value of {', '.join(names)}")
+    if seen.loss.sides:
+        raise LossError("cannot tell surely which images are real", "signature-unclear")
+    if seen.setup.truth:
+        raise LossError("it depends on a condition that is not known here")
 
 
 def _stopped(

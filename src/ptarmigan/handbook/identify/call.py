@@ -34,6 +34,7 @@ from ptarmigan.handbook.identify.signature import (
     SeveralLosses,
     Stops,
     describe_error,
+    line_in,
     parameters_of,
 )
 from ptarmigan.handbook.identify.sizes import unknown_sizes
@@ -60,6 +61,7 @@ class Result:
     value: Array  # [] or [N]
     gradients: dict[str, Array] | None = None  # with respect to each role's logits, if autograd gives them
     d_gradients: dict[str, Array] = field(default_factory=dict)  # the same through the parameters of a given D
+    penalties: dict[bool, float] = field(default_factory=dict)  # the weight of penalties with and without a graph
 
 
 @dataclass
@@ -286,9 +288,9 @@ class LossFunction:
                 found.detached.append(role)
             if role in result.d_gradients and not result.d_gradients[role].any():
                 found.detached_from_d.append(role)
-        if penalties := self.trace.penalties:
-            is_right = all(alive for _, alive in penalties)
-            found.penalty = "subtracted" if min(penalties)[0] < 0 else "right" if is_right else "dead"
+        if result.penalties:
+            is_dead = result.penalties.get(False)
+            found.penalty = "subtracted" if min(result.penalties.values()) < 0 else "dead" if is_dead else "right"
         return found
 
     def __call__(self, setup: Setup, given: dict[str, Array], *, gradients: bool = False) -> Result:
@@ -307,8 +309,8 @@ class LossFunction:
         value = loss_value(out, setup.size)
         if not gradients or not isinstance(out, Tensor):
             return Result(value)
-        shifts = self.trace.shifts
-        wanted = [*leaves.values(), *shifts.values()]
+        shifts, slopes = self.trace.shifts, self.trace.slopes
+        wanted = [*leaves.values(), *shifts.values(), *slopes.values()]
         found: tuple[Tensor | None, ...] = (None,) * len(wanted)
         if out.requires_grad:
             try:
@@ -316,8 +318,9 @@ class LossFunction:
             except RuntimeError as error:
                 raise LossError(describe_error(error, self.function)) from None
         known = [np.zeros(w.shape) if f is None else f.double().numpy() for f, w in zip(found, wanted, strict=True)]
-        of_leaves, of_shifts = dict(zip(leaves, known, strict=False)), known[len(leaves) :]
-        return Result(value, of_leaves, dict(zip(shifts, of_shifts, strict=True)))
+        of_leaves, rest = dict(zip(leaves, known, strict=False)), known[len(leaves) :]
+        of_slopes = {alive: float(k) for alive, k in zip(slopes, rest[len(shifts) :], strict=True)}
+        return Result(value, of_leaves, dict(zip(shifts, rest, strict=False)), of_slopes)
 
     def _survey(self, setup: Setup, player: str | None) -> None:
         """Call the loss once to see which images D is asked about, and whose they are."""
@@ -331,7 +334,7 @@ class LossFunction:
         predicted = [name for name in plain if {"hat", "pred", "out", "output", "rec", "recon"} & {*words_of(name)}]
         if "fake" not in asked and "made" in asked:
             sides["made"] = "fake"
-        elif "fake" not in asked and (player == "g" or "real" in asked):
+        elif "fake" not in asked and plain and (player == "g" or "real" in asked):
             sides[""] = "fake"
         elif "fake" not in asked and len(plain) > 1:
             if len(predicted) != 1:
@@ -365,7 +368,9 @@ class LossFunction:
         except (Exception, SystemExit) as error:
             if fault := self._fault_of(str(error), setup):
                 raise Stops(fault) from None
-            raise LossError(describe_error(error, self.function)) from None
+            failure = LossError(describe_error(error, self.function))
+            failure.line = line_in(self.function, error)
+            raise failure from None
         finally:
             NOW.pop()
 
@@ -380,7 +385,8 @@ class LossFunction:
         is_known = setup.form == self.code.form
         labels = any("labels" in role for role in self.reading.roles.values())
         causes = {
-            "between 0 and 1": ("logits-in-bce", self.code.on == setup.on == "logits"),
+            "target should be between 0 and 1": ("target-stops", not self.trace.guesses),
+            "input should be between 0 and 1": ("logits-in-bce", self.code.on == setup.on == "logits"),
             r"arget size .*\[(\d+)\].* input size .*\[\1, 1\]": ("target-shape", is_known),
             "Target 1 is out of bounds": ("one-class", is_known),
             "ype Long": ("integer-targets", "full(" in self.code.uses.text and not labels),

@@ -26,6 +26,7 @@ class Code:
     class_on: str | None = None  # the same, where its class output ends in a softmax
     form: str = ""  # "column", where D's definition ends in a linear layer of one output
     inline: str = ""  # the statements of a training loop, as a function
+    without: Callable[[int], Code | None] = lambda line: None  # the same, where what this line makes is not known
     settings: dict[str, Any] = field(default_factory=dict)  # the defaults of the command line
     fixed: dict[str, Any] = field(default_factory=dict)  # the values of outer names that the source compares with words
 

@@ -54,6 +54,7 @@ REMEDIES = {  # of what PyTorch stops
     "logits-in-bce": "nn.BCEWithLogitsLoss()",
     "target-shape": "target.view_as(output)",
     "one-class": "nn.BCEWithLogitsLoss()",
+    "target-stops": "torch.full_like(output, 0.9)",
     "integer-targets": "torch.full((n,), 1.0)",
 }
 OF_CLASSES = "F.cross_entropy(class_logits, labels)"

@@ -202,6 +202,19 @@ def loss_statements(
     return [*kept, ast.Return(total)], {name for name in needed if "." not in name}
 
 
+def lines_without(body: list[ast.stmt]) -> frozenset[int]:
+    """The lines of the assignments to which no output of D leads."""
+    nodes = [n for statement in body for n in ast.walk(statement) if isinstance(n, ast.Assign)]
+    asks = {n for n in nodes for one in ast.walk(n.value)
+            if isinstance(one, ast.Call) and network_of(dotted(one.func)) == "D"}  # fmt: skip
+    names, count = set[str](), -1
+    while count < len(names):
+        count = len(names)
+        of_d = [n for n in nodes if n in asks or read_names(n.value) & names]
+        names |= set[str]().union(*(changed_names(n) for n in of_d))
+    return frozenset(n.lineno for n in nodes if n not in of_d)
+
+
 def _slice(statements: list[ast.stmt], needed: set[str], is_safe: Callable[[ast.stmt], bool]) -> list[ast.stmt]:
     """The statements that define the needed names; `needed` becomes the names that they read from outside."""
     kept: list[ast.stmt] = []

@@ -63,6 +63,12 @@ class Measurement:
         return not unknown and not self.class_and_source_mixed and self.joint != "other"
 
     @property
+    def varies(self) -> bool:
+        """Whether the loss of a batch depends on its images at all, if not where all of them are equal."""
+        values = [self.loss(self.setup, self.loss.inputs(self.setup, seed=seed)).value for seed in (3, 7)]
+        return bool(np.abs(values[0] - values[1]).max() > 1e-9)
+
+    @property
     def sum_factor(self) -> int:
         """The divisor that turns the value into that of one image."""
         return self.setup.size if "sum" in self.reductions.values() else 1

@@ -10,6 +10,16 @@ from ptarmigan.handbook.identify.names import network_of
 
 LIBRARIES = {"tensorflow", "keras", "tensorflow_addons", "tf_keras", "jax", "optax"}  # of which tensorflow has a part
 
+USUAL = {  # imports that a pasted fragment leaves out
+    "torch": "import torch", "nn": "from torch import nn", "F": "import torch.nn.functional as F",
+    "math": "import math", "np": "import numpy as np", "random": "import random", "functools": "import functools",
+    "autograd": "from torch import autograd", "grad": "from torch.autograd import grad",
+    "Variable": "from torch.autograd import Variable", "Tensor": "from torch import FloatTensor as Tensor",
+    "LongTensor": "from torch import LongTensor", "FloatTensor": "from torch import FloatTensor",
+    "partial": "from functools import partial",
+    "keras_loss": "from ptarmigan.handbook.identify.tensorflow import keras_loss",
+}  # fmt: skip
+
 
 def stand_in(module: str, name: str) -> Any:
     from ptarmigan.handbook.identify.unseen import Facts, Unknown

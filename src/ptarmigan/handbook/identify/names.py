@@ -73,7 +73,7 @@ FAKES = {"gen", "generated", "generator", "neg", "negative", "negtive", "synthet
 REALS = {"pos", "positive", "r", "dx", "dr", "pr", "xr", "yr", "hr"}
 LOSS_NAMES = re.compile(
     r"loss|criterion|bce|hinge|gan(?!ize)|adv|cross_?entropy|mse|critic|objective|cost|err[dg]?(_|$)|saturating|minimax|"
-    r"wasserstein|least_?squares|relativistic|discriminator_|generator_|^(real|fake|generated)$|"
+    r"wasserstein|least_?squares|relativistic|^discriminator_|^generator_|^(real|fake|generated)$|"
     r"(^|_)(d|g|class|cls|aux|ce)(_|$)",
     re.I,
 )
@@ -110,6 +110,7 @@ def player_of(name: str) -> str | None:
 
 def network_of(name: str, strict: bool = False) -> str | None:
     """D or G, if a name can be that of a network; `strict`: if it can be nothing else."""
+    name = re.sub(r"[123][dD](?![a-zA-Z])", "", name)  # Conv2d is no D
     words = words_of(name.removeprefix("self.").removesuffix(".module"))
     if NO_NETWORK & set(words) or (strict and set(words) - NETWORK_WORDS["D"] - NETWORK_WORDS["G"] - BESIDE_NETWORK):
         return None

@@ -44,6 +44,7 @@ class LossError(UserError):
     """The callable is not a loss that can be identified; the caller adds its name to the message."""
 
     code = "loss-failed"
+    line = 0  # of a training loop's statement that fails
 
 
 class Stops(LossError):
@@ -167,7 +168,7 @@ def _alike(fixed: dict[str, str]) -> list[str]:
         alike = [name for name in fixed if fixed[name] == role and role not in FIXED]
         if len(alike) > 1:
             if role not in ("real", "fake"):
-                text = f"{_listed(alike)} look like {role}; bind what is not D's output with functools.partial"
+                text = f"{listed(alike)} look like {role}; bind what is not D's output with functools.partial"
                 raise LossError(text, "signature-unclear")
             return alike
     return []
@@ -211,7 +212,7 @@ def _complete(
         ]
     if len(unclear) != len(free):
         raise LossError(
-            f"cannot tell what {_listed(unclear)} {'is' if len(unclear) == 1 else 'are'}; name the parameters real, "
+            f"cannot tell what {listed(unclear)} {'is' if len(unclear) == 1 else 'are'}; name the parameters real, "
             "fake, target, class_logits, labels, D, G or z, or bind the others with functools.partial",
             "signature-unclear",
         )
@@ -249,7 +250,15 @@ def _networks(parameters: list[str], uses: Uses) -> dict[str, str]:
     return found if "D" in found.values() or uses.called else {}
 
 
-def _listed(names: list[str]) -> str:
+def line_in(function: Any, error: BaseException) -> int:
+    """The line of a function at which an exception was raised, or 0."""
+    code, trace = getattr(inspect.unwrap(function), "__code__", None), error.__traceback__
+    while trace is not None and trace.tb_frame.f_code is not code:
+        trace = trace.tb_next
+    return trace.tb_lineno if trace else 0
+
+
+def listed(names: list[str]) -> str:
     *most, last = map(repr, names)
     return f"{', '.join(most)} and {last}" if most else last
 

@@ -22,9 +22,17 @@ from typing import Any
 
 from ptarmigan.core.types import unknown
 from ptarmigan.handbook.identify.code import Code
+from ptarmigan.handbook.identify.instances import instances
 from ptarmigan.handbook.identify.keras import expand_training
-from ptarmigan.handbook.identify.loops import backward_calls, groups_of, is_stand_in, loss_statements, player_after
-from ptarmigan.handbook.identify.missing import LIBRARIES, is_missing, stand_in
+from ptarmigan.handbook.identify.loops import (
+    backward_calls,
+    groups_of,
+    is_stand_in,
+    lines_without,
+    loss_statements,
+    player_after,
+)
+from ptarmigan.handbook.identify.missing import LIBRARIES, USUAL, is_missing, stand_in
 from ptarmigan.handbook.identify.names import (
     LOSS_NAMES,
     harmless_role,
@@ -69,15 +77,6 @@ D_RETURNS = (  # field of Code, its value, and what the class of D shows
     ("form", "column", returns_column),
 )
 Made = tuple[str, Callable[[], list[Code]]]  # the name of a loss, and what makes its codes
-USUAL = {  # imports that a pasted fragment leaves out
-    "torch": "import torch", "nn": "from torch import nn", "F": "import torch.nn.functional as F",
-    "math": "import math", "np": "import numpy as np", "random": "import random", "functools": "import functools",
-    "autograd": "from torch import autograd", "grad": "from torch.autograd import grad",
-    "Variable": "from torch.autograd import Variable", "Tensor": "from torch import FloatTensor as Tensor",
-    "LongTensor": "from torch import LongTensor", "FloatTensor": "from torch import FloatTensor",
-    "partial": "from functools import partial",
-    "keras_loss": "from ptarmigan.handbook.identify.tensorflow import keras_loss",
-}  # fmt: skip
 
 
 class Program:
@@ -150,13 +149,13 @@ class Program:
                     open_names.add(name)
                     continue
                 try:
-                    self._run(statement)
+                    self.run(statement)
                 except Exception as error:
                     self.failures[name] = f": {describe_error(error)}"
                     open_names.add(name)
         return open_names
 
-    def _run(self, statement: ast.stmt, local: dict[str, Any] | None = None) -> None:
+    def run(self, statement: ast.stmt, local: dict[str, Any] | None = None) -> None:
         exec(compile(ast.Module([statement], []), str(self.path), "exec"), self.scope, local)
 
     def _import(self, name: str, statement: ast.Import | ast.ImportFrom) -> None:
@@ -165,7 +164,7 @@ class Program:
         single = copy.copy(statement)
         single.names = [one]
         try:
-            self._run(single)
+            self.run(single)
         except Exception:
             self.scope[name] = stand_in(module or one.name, one.name)
             if (module or one.name).split(".")[0] in LIBRARIES:
@@ -198,7 +197,8 @@ class Program:
         is_sure = any(re.match(r"(self\.)?(net|model)_?[DG]\b|.*(generator|discriminator)$", one)
                       for one in changed_names(statement))  # fmt: skip
         asks_network = network_of(first) and not is_class and not is_sure and not re.match("[A-Z][a-z]{2}", first)
-        is_made = isinstance(value, ast.Call | ast.Tuple) and not asks_network and first not in ("np", "numpy", "torch")
+        is_array = first in ("np", "numpy", "torch") and "nn." not in ast.unparse(value)
+        is_made = isinstance(value, ast.Call | ast.Tuple) and not asks_network and not is_array
         is_made = is_made and "Loss" not in ast.unparse(value)
         if is_made and any(network_of(one, True) for one in changed_names(statement)):
             return False
@@ -302,7 +302,7 @@ class Program:
             raise unknown("function", f"{node.name}.{method}", [f"{node.name}.{one}" for one in methods])
         key = method or ("__call__" if "__call__" in vars(cls) else "forward")
         part, whole, found = methods.get(key, node), uses_of(node), []
-        for label, instance in self.instances(cls, node, arguments):
+        for label, instance in instances(self, cls, node, arguments):
             uses = uses_of_method(part, node)
             uses.words |= whole.words
             uses.flags |= whole.flags
@@ -346,62 +346,6 @@ class Program:
                 if network_of(name, True) or is_batch_size(name) or name in called or not hasattr(instance, name[5:])
                 }  # fmt: skip
 
-    def instances(self, cls: Any, node: ast.ClassDef, arguments: str | None = None) -> list[tuple[str, Any]]:
-        """(label, instance) of a class: with the arguments told, else with each choice that the source shows."""
-        if arguments:
-            return [(f"{cls.__name__}{arguments}", eval(f"_cls{arguments}", self.scope | {"_cls": cls}))]
-        try:
-            needed = [p for p in inspect.signature(cls).parameters.values() if p.default is p.empty and p.kind < 2]
-        except (TypeError, ValueError):
-            needed = []
-        uses = uses_of(node)
-        alias = {dotted(n.value) or dotted(getattr(getattr(n.value, "func", None), "value", None)): dotted(n.targets[0])
-                 for n in ast.walk(node) if isinstance(n, ast.Assign)}  # fmt: skip
-        choices: list[dict[str, Any]] = [{}]
-        for p in needed:
-            words = dict.fromkeys(uses.words.get(p.name, []) + uses.words.get(alias.get(p.name, ""), []))
-            if words and choices == [{}]:
-                choices = [{p.name: word} for word in words]
-        found, failure = [], ""
-        for choice in choices:
-            label = cls.__name__ + (f"({next(iter(choice.values()))!r})" if choice else "").replace("'", '"')
-            try:
-                found.append((label, self._instance(cls, node, [p.name for p in needed], choice)))
-            except Exception as error:
-                failure = describe_error(error)
-        if found:
-            return found
-        raise LossError(f"an instance cannot be made: {failure}")
-
-    def _instance(self, cls: Any, node: ast.ClassDef, needed: list[str], choice: dict[str, Any]) -> Any:
-        """An instance; if a class owns networks, or needs what is not known, with those attributes that can be made."""
-        from ptarmigan.handbook.identify.unseen import unknown_argument
-
-        values = {name: unknown_argument(name) for name in needed} | choice
-        if not networks_of(node) and "retrained" not in ast.unparse(node):
-            with contextlib.suppress(Exception):
-                return cls(**values)
-        instance = cls.__new__(cls)
-        with contextlib.suppress(Exception):
-            importlib.import_module("torch.nn").Module.__init__(instance)
-        methods = [one for one in node.body if isinstance(one, Function)]
-        defaults = {p.name: p.default for p in inspect.signature(cls).parameters.values() if p.default is not p.empty}
-        local = {"self": instance} | defaults | values
-        for method in sorted(methods, key=lambda one: one.name != "__init__"):
-            for statement in method.body:
-                names = {name[5:] for name in stored_names(statement) if name.startswith("self.")}
-                if method.name == "__init__":
-                    is_wanted = isinstance(statement, ast.Assign | ast.AnnAssign | ast.If)
-                else:
-                    is_layer = bool(re.search(r"\bnn\.|Loss\(", ast.unparse(statement)))
-                    is_wanted = is_layer and bool(names) and not any(hasattr(instance, name) for name in names)
-                is_network = any(network_of(name, True) for name in changed_names(statement))
-                if is_wanted and not is_network and self.is_safe(statement):
-                    with contextlib.suppress(Exception):
-                        self.need(free_names(statement))
-                        self._run(statement, local)
-        return instance
-
     # --- training loops ---
 
     def inline(
@@ -415,9 +359,23 @@ class Program:
             player = player_of(known) if player_of(known) in ("d", "g") else player_after(body, group, function)
             lines = sorted({statement.lineno for statement, _, _ in group})
             label = f"{known} ({places(self.place, lines)})"
-            steps, live = loss_statements(body, group, self.is_safe)
+            steps, _ = loss_statements(body, group, self.is_safe)
             if any(isinstance(n, ast.Call) and network_of(dotted(n.func)) == "D" for s in steps for n in ast.walk(s)):
-                yield label, functools.partial(self._fragment, label, known, steps, live, node, player, data)
+                yield label, functools.partial(self._loop, body, group, (label, known), (node, player, data))
+
+    def _loop(
+        self, body: list[ast.stmt], group: list[Any], names: tuple[str, str], facts: Any,
+        avoided: frozenset[int] = frozenset()
+    ) -> list[Code]:  # fmt: skip
+        """A group's loss, where what the avoided lines make is not known."""
+
+        def is_safe(statement: ast.stmt) -> bool:
+            return self.is_safe(statement) and statement.lineno not in avoided
+
+        (code,) = self._fragment(*names, *loss_statements(body, group, is_safe), *facts)
+        free = lines_without(body) - avoided
+        code.without = lambda line: self._loop(body, group, names, facts, avoided | {line})[0] if line in free else None
+        return [code]
 
     def _fragment(
         self, label: str, name: str, steps: list[ast.stmt], live: set[str], node: ast.ClassDef | None,
@@ -427,7 +385,7 @@ class Program:
         instance = None
         if node is not None:
             self._define(node.name)
-            instance = self.instances(self.scope[node.name], node)[0][1]
+            instance = instances(self, self.scope[node.name], node)[0][1]
         firsts: dict[str, ast.stmt] = {}
         for statement in steps:
             firsts = dict.fromkeys(changed_names(statement), statement) | firsts
@@ -445,7 +403,7 @@ class Program:
                 one.lineno = one.end_lineno = getattr(one, "lineno", 1)  # type: ignore[attr-defined]
                 one.col_offset = one.end_col_offset = 0  # type: ignore[attr-defined]
         scope: dict[str, Any] = {}
-        self._run(inside, scope)
+        self.run(inside, scope)
         loss = types.MethodType(scope[name], instance) if node else scope[name]
         outer = (self._attributes(instance, inside, node) if node else set()) | read_by_helpers
         uses = uses_of_method(inside, node) if node else uses_of(inside)

@@ -82,7 +82,7 @@ class Neutral(TorchFunctionMode):
         name, kwargs = getattr(func, "__name__", ""), dict(kwargs or {})
         if name.startswith("binary_cross_entropy") and [is_score(x) for x in args[:2]] == [False, True]:
             raise Stops("exchanged")
-        is_whole = name == "__getitem__" and (isinstance(args[1], str) or (args[1] == 0 and args[0].ndim == 0))
+        is_whole = name == "__getitem__" and (isinstance(args[1], str) or (type(args[1]) is int and args[0].ndim == 0))
         is_whole |= self.fits and name in ("expand", "expand_as") and not is_score(args[0])  # to an image's size
         if name == "cuda" or is_whole:  # D's answer may be a dict, and old versions of PyTorch had no scalars
             return args[0]

@@ -59,7 +59,7 @@ class Trace:
     criteria: dict[str, None] = field(default_factory=dict)
     fixed: dict[str, Any] = field(default_factory=dict)  # what was chosen for weights and targets
     guesses: dict[str, None] = field(default_factory=dict)  # those of which the names do not show the number
-    penalties: list[tuple[int, bool]] = field(default_factory=list)  # (sign, whether it has a graph) of each
+    slopes: dict[bool, Tensor] = field(default_factory=dict)  # 0, in the place of penalties with and without a graph
     asked_g: bool = False
 
     def answer(self, parts: list[Any]) -> Any:
@@ -67,14 +67,12 @@ class Trace:
         if any(isinstance(part, Tensor) and part.requires_grad for part in parts):
             return parts[0]  # a head on another network's output
         unknown = [part for part in parts if isinstance(part, Unknown)]
-        rows = next((part.facts.rows for part in unknown if part.facts.rows), ())
-        if rows:
+        if rows := next((part.facts.rows for part in unknown if part.facts.rows), ()):
             return torch.cat([self.answer([row]) for row in rows])
         if self.answers == 4 and len(unknown) == 2:  # real_scales, fake_scales, features, features = D(real, fake)
-            pair = [
-                self.answer([replace_kind(part, side)]) for part, side in zip(unknown, ("real", "fake"), strict=True)
-            ]
-            return [pair[0][0]], [pair[1][0]], Unknown(Facts("D's features")), Unknown(Facts("D's features"))
+            halves = zip(unknown, ("real", "fake"), strict=True)
+            pair = [self.answer([Unknown(replace(part.facts, kind=side))]) for part, side in halves]
+            return [pair[0][0]], [pair[1][0]], *[Unknown(Facts("D's features"))] * 2
         merged = made("D", *parts).facts
         if merged.kind == "mixed":
             return Unknown(replace(merged, name="D's output for a mixture of real and fake images"))
@@ -107,17 +105,19 @@ class Trace:
             "first": (features, source),
         }.get(setup.head, source)
 
-    def add(self, facts: Facts, sign: int) -> None:
-        """Note a term that the loss adds to D's."""
+    def term(self, facts: Facts) -> Tensor | float:
+        """A term that the loss adds to D's: 0, and named."""
         if facts.scored:
             raise needs(facts)
         if facts.name.startswith("D's output for"):
             raise LossError("it uses D's output for a mixture of real and fake images")
         self.extras[facts.name.removeprefix("self.")] = None
-        if facts.penalty:
-            self.penalties.append((sign * facts.penalty[0], facts.penalty[1]))
+        if not facts.penalty or not facts.penalty[0]:
+            return 0.0
+        sign, alive = facts.penalty
+        return sign * self.slopes.setdefault(alive, torch.zeros((), requires_grad=True))
 
-    def number(self, facts: Facts) -> float:
+    def number(self, facts: Facts, is_weight: bool = False) -> float:
         """The number in the place of a weight, or of a target whose name shows it."""
         if facts.scored:
             raise needs(facts)
@@ -125,8 +125,9 @@ class Trace:
         words, side = {*words_of(last)}, side_of(last)
         is_clear = bool(side or words & {"valid", "ones", "one", "zeros", "zero", "true"} or harmless_role(last))
         value = 0.0 if side == "fake" or words & {"zeros", "zero"} or harmless_role(last) == "zero" else 1.0
+        value = 1.0 if is_weight or harmless_role(last) == "weight" else value
         self.fixed[facts.name] = value
-        if not is_clear:
+        if not is_clear and not is_weight:
             self.guesses[facts.name] = None
         return value
 
@@ -171,10 +172,6 @@ def network_named(name: str) -> str:
     """D or G, if a name is that of a network and not of what is done with one."""
     last = name.rsplit(".")[-1]
     return "" if VERBS.match(last) else network_of(last) or ""
-
-
-def replace_kind(x: Unknown, kind: str) -> Unknown:
-    return Unknown(replace(x.facts, kind=kind))
 
 
 def made(name: str, *given: Any, **more: Any) -> Unknown:
@@ -257,9 +254,10 @@ class Unknown:
             return parts[0]
         if len(parts) == 1 and isinstance(parts[0], Tensor) and MOVES & {*words_of(last)}:
             return parts[0]
-        if len(given) > 1 and is_score(given[0]) and not is_score(given[1]) and CRITERIA & {*words_of(last)}:
+        if len(given) > 1 and CRITERIA & {*words_of(last)} and is_score(given[0]) != is_score(given[1]):
+            output, target = given[:2] if is_score(given[0]) else given[1::-1]  # Keras gives the target first
             now.criteria[facts.name] = None
-            return Criterion(now.setup.on, facts.name)(given[0], _target(given[0], given[1]))
+            return Criterion(now.setup.on, facts.name)(output, _target(output, target))
         now.calls[facts.name] = None
         result = made(facts.name + "()", facts.owner, *parts)
         if side_of(last) == "fake":
@@ -337,8 +335,11 @@ def _turned(x: Unknown) -> Unknown:
     return Unknown(replace(x.facts, penalty=(-penalty[0], penalty[1]))) if penalty else x
 
 
-def _compare(self: Unknown, other: Any) -> Any:
-    return made("a mask", self, other) if isinstance(other, Tensor) else not isinstance(other, str)
+def _compare(name: str, x: Unknown, other: Any) -> Any:
+    """x % 2 == 0 holds, and whether x > 1 holds is tried both ways."""
+    if isinstance(other, Tensor):
+        return made("a mask", x, other)
+    return (name == "eq") != isinstance(other, str) if name in ("eq", "ne") else NOW[-1].setup.truth
 
 
 def binary(name: str, a: Any, b: Any) -> Any:
@@ -347,10 +348,10 @@ def binary(name: str, a: Any, b: Any) -> Any:
     score = next((one for one in (a, b) if is_score(one)), None)
     is_term = x.facts.penalty or {"loss", "penalty", "reg"} & {*words_of(x.facts.name)}
     if score is not None and name in ("add", "sub") and (score.ndim == 0 or is_term):
-        now.add(x.facts, -1 if name == "sub" and x is b else 1)
-        return -score if name == "sub" and score is b else score + 0
+        term = now.term(x.facts)
+        return getattr(operator, name)(a if a is score else term, b if b is score else term)
     if score is not None and name in ("mul", "truediv", "pow"):
-        number = now.number(x.facts)
+        number = now.number(x.facts, is_weight=True)
         return getattr(operator, name)(a if a is score else number, b if b is score else number)
     both = [one.facts for one in (a, b) if isinstance(one, Unknown)]
     result = made(name if score is not None else x.facts.name, a, b)
@@ -377,7 +378,7 @@ for _name in ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul"
     setattr(Unknown, f"__{_name}__", lambda a, b, name=_name: binary(name, a, b))
     setattr(Unknown, f"__r{_name}__", lambda a, b, name=_name: binary(name, b, a))
 for _name in ("eq", "ne", "lt", "le", "gt", "ge"):
-    setattr(Unknown, f"__{_name}__", _compare)
+    setattr(Unknown, f"__{_name}__", lambda a, b, name=_name: _compare(name, a, b))
 
 
 def plain(x: Any) -> Any:
