@@ -46,7 +46,18 @@ def test_the_picture_fits_the_terminal(grid: Path, width: int, height: int) -> N
     assert text is not None
     lines = text.plain.splitlines()
     assert all(len(line) <= width for line in lines)
-    assert 1 <= len(lines) <= max(height, 9)
+    assert 1 <= len(lines) <= max(height - 6, 10)
+
+
+def test_only_so_many_images_are_shown_that_each_is_recognised(tmp_path: Path) -> None:
+    halves = Image.new("RGB", (182, 110), "red")
+    halves.paste("blue", (90, 0, 182, 110))  # five columns of each
+    halves.save(tmp_path / "grid.png")
+    for width, blue in ((80, False), (140, True)):
+        text = preview(tmp_path / "grid.png", ImageSpec(16, 16, 3, ("a",)), terminal(width))
+        assert text is not None
+        colours = {span.style.color.name for span in text.spans if span.style.color}
+        assert ("#0000ff" in colours) == blue
 
 
 @pytest.mark.parametrize("options", [{"force_terminal": False}, {"color_system": None}, {"no_color": True}])

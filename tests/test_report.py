@@ -184,3 +184,7 @@ def test_a_grid_is_a_png_of_the_run_itself(tmp_path: Path) -> None:
     picture.save(samples / "000000016.png", "BMP")
     picture.save(samples / "000000024.png")
     assert [*film.film(tmp_path / "run").frames] == [24]
+
+
+def test_what_is_transparent_is_shown_on_white() -> None:
+    assert film.on_white(Image.new("RGBA", (1, 1), (9, 9, 9, 0))).getpixel((0, 0)) == (255, 255, 255)
