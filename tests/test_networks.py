@@ -16,6 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from ptarmigan.config import Model, resolve
 from ptarmigan.core.types import ImageSpec
+from ptarmigan.data.batches import on_white_for_d
 from ptarmigan.losses.conditioning import HEADS, ConditionalDiscriminator
 from ptarmigan.networks import build, build_generator, resampling
 from ptarmigan.networks.dcgan import Generator
@@ -281,7 +282,7 @@ def test_any_height_and_width(height: int, width: int, channels: int, d_norm: st
     z, labels = draws(model, 2)
     with torch.no_grad():
         images = G(z, labels)
-        output = D(images[:, :3], labels)
+        output = D(on_white_for_d(images), labels)
     assert images.shape == (2, channels, height, width)
     assert images.abs().max() < 1
     assert output.logits.shape == (2,)

@@ -13,7 +13,7 @@ from ptarmigan.config.sections import Data as Data
 from ptarmigan.config.sections import Loss as Loss
 from ptarmigan.config.sections import Model as Model
 from ptarmigan.config.sections import Train as Train
-from ptarmigan.config.values import convert, in_words
+from ptarmigan.config.values import alternatives, convert, in_words
 from ptarmigan.core.types import UserError, shown, unknown
 from ptarmigan.core.words import other_option
 
@@ -160,6 +160,8 @@ def convert_field(key: str, value: Any) -> Any:
     found = convert(TYPES[key], value)
     if found is not None:
         return found
-    if get_origin(TYPES[key]) is Literal and isinstance(value, str):
-        raise unknown_value(key, value, get_args(TYPES[key]))
+    (kind, *_) = alternatives(TYPES[key])
+    names = [choice for choice in get_args(kind) if isinstance(choice, str)] if get_origin(kind) is Literal else []
+    if names and isinstance(value, str):
+        raise unknown_value(key, value, names)
     raise UserError(f"{key}: expected {in_words(TYPES[key])}, got {shown(value)}", "value-invalid")

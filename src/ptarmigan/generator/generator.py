@@ -244,13 +244,14 @@ def load(model: str | Path, device: str = "cpu", *, at: int | None = None) -> Tr
     """
     path = find_generator(model, at)
     tensors, meta = load_tensors(path, skip=NOT_AVERAGE)
+    is_checkpoint = any(name.startswith(AVERAGE) for name in tensors)
     tensors = {name.removeprefix(AVERAGE): tensor for name, tensor in tensors.items()}
     header = header_of(path, meta)
     network = network_of(path, header.spec, header.config.model, tensors)
     if fault := first_not_finite(tensors):
         text = f"{printable(fault)} in {path} has NaN or infinite values"
         raise UserError(f"{text}: use another generator, or an earlier checkpoint with --at", "model-invalid")
-    if not has_batch_norm_statistics(network):
+    if is_checkpoint and not has_batch_norm_statistics(network):
         text = f"{path} has no statistics of batch norm, because its run was stopped before they were computed"
         raise UserError(f"{text}: use the run's generator or another checkpoint, or resume the run", "no-generator")
     network.to(pick_device(device)).eval().requires_grad_(False)
