@@ -245,7 +245,7 @@ def test_a_sources_own_parts_do_not_depend_on_the_number_of_images(tmp_path: Pat
     data = open_dataset(tmp_path / "x.npz", Data())
     assert list(data.counts().values()) == [75, 0, 5]
     assert (data.part[75:] == HELD_OUT).all()
-    assert any("none of the 75 images" in notice and "select" in notice for notice in data.notices)
+    assert any("no images are set aside" in notice and "75" in notice for notice in data.notices)
 
 
 def test_a_class_of_which_only_the_test_part_has_images_is_left_out_aloud(tmp_path: Path) -> None:

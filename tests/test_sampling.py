@@ -213,11 +213,13 @@ def test_a_class_is_found_in_any_form_of_unicode_and_drawn_once(
         assert arrays["arr_1"].tolist() == [2]
 
 
-def test_what_is_wrong_with_the_model_the_class_and_out_is_said_in_this_order(run: Path, tmp_path: Path) -> None:
-    with raises("path-not-found"):
+def test_what_is_wrong_with_out_the_model_and_the_class_is_said_in_this_order(run: Path, tmp_path: Path) -> None:
+    with raises("value-invalid", "x.jpg"):
         sample(tmp_path / "nowhere", label=["moth"], out=tmp_path / "x.jpg")
+    with raises("path-not-found"):
+        sample(tmp_path / "nowhere", label=["moth"], out=tmp_path / "x.png")
     with raises("unknown-name", "'moth'"):
-        sample(run, label=["moth"], out=tmp_path / "x.jpg")
+        sample(run, label=["moth"], out=tmp_path / "x.png")
     with raises("value-invalid", "out"):
         sample(run, n=1, out=tmp_path / ("x" * 300 + ".png"))
     with raises("value-invalid", "model"):
