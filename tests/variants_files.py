@@ -688,4 +688,27 @@ def fit(data, n):
 """,
         {"d_loss1 (lines 9, 10)": "", "g_loss3 (line 11)": ""},
     ),
+    "halves beside the sum, and a penalty": (
+        """
+import torch
+from torch import nn
+class SquaredDLoss(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.loss_func = nn.MSELoss()
+    def forward(self, score_fake, score_real):
+        loss_real = self.loss_func(score_real, torch.ones_like(score_real))
+        loss_fake = self.loss_func(score_fake, torch.zeros_like(score_fake))
+        return loss_real + loss_fake, loss_real, loss_fake
+class Players(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.m = elsewhere()
+        self.slope = slope_of(10)
+    def reg_d(self, real):
+        real.requires_grad = True
+        return self.slope(real, self.m(real)["out"])
+""",
+        {"SquaredDLoss[0]": "", "SquaredDLoss[1]": "", "SquaredDLoss[2]": "", "Players.reg_d": "unknown"},
+    ),
 }

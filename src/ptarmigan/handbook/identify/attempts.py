@@ -95,7 +95,8 @@ def _identify_several(code: Code, also: tuple[str, ...], kind: str | None, on: s
     try:
         return [_identify_one(code, also, kind, on, part=bool(code.inline))]
     except SeveralLosses as several:
-        found, keys = [], []
+        found: list[Identity] = []
+        keys: list[Any] = []
         player = kind or code.kind or player_of(name.rsplit(".")[-1])
 
         def picked(keys: list[Any]) -> Code:
@@ -109,7 +110,8 @@ def _identify_several(code: Code, also: tuple[str, ...], kind: str | None, on: s
             called = code.uses.returned[place] if place < len(code.uses.returned) else str(key)
             part = replace(picked([key]), name=f"{name}[{key!r}]")
             with contextlib.suppress(UserError):
-                whose = kind or (player_of(called) if called else None) or player
+                is_half = bool(side_of(called)) and any(one.player == "D" and len(one.sides) > 1 for one in found)
+                whose = kind or (player_of(called) if called else None) or ("d" if is_half else player)
                 one = _identify_one(part, also, whose, on, part=True)
                 if one.wrong and place < len(code.uses.returned) and not is_loss_name(called):
                     continue  # it is an output of D, and no loss

@@ -54,6 +54,7 @@ NO_NETWORK = {"loss", "opt", "optim", "optimizer", "criterion", "scaler", "sched
 IMAGES = {"x", "image", "images", "img", "imgs", "data", "batch", "samples", "photo", "photos", "features", "feats",
           "feat", "fmap", "fmaps", "hr", "sr"}  # fmt: skip
 CRITERIA = {"adversarial", "adv", "gan", "criterion", "crit", "bce", "mse", "loss", "fn", "objective"}
+PENALTIES = {"reg", "regularization"}
 OTHER_LOSSES = {
     "l1", "l2", "kl", "kld", "tv", "perceptual", "percep", "vgg", "lpips", "matching", "fm", "recon", "reconstruction",
     "cycle", "pix", "stft", "identity", "idt", "id", "content", "style", "pixel", "pixelwise", "ssim", "gp", "penalty",
@@ -135,6 +136,8 @@ def is_batch_size(name: str) -> bool:
 def is_other_loss(name: str, parameters: list[str]) -> bool:
     """Whether its names show that a loss is not adversarial: a distance, a divergence, a penalty alone."""
     words, given = set(words_of(name)), {word for one in parameters for word in words_of(one)}
+    if words & PENALTIES and not words & {"loss", "losses", "with"}:  # d_reg
+        return True
     is_named = words & OTHER_LOSSES and not words & (PLAYERS["d"] | PLAYERS["g"] | {"gan", "adv", "adversarial"})
     return bool(given & {"mu", "logvar", "sigma", "rec"} or is_named)
 

@@ -111,12 +111,15 @@ def harmless(name: str) -> Any:
     return {"device": torch.device("cpu"), "zero": 0.0, "off": 0, "one": 1}.get(harmless_role(name), 1.0)
 
 
+OTHER_CRITERIA = {"mse", "l1", "l2", "ls", "lsgan", "hinge", "wasserstein", "wgan", "emd"}  # none is cross-entropy
+
+
 class Criterion(nn.Module):
     """Cross-entropy of D's output and a target, which may be a flag or a number."""
 
     def __init__(self, on: str, name: str) -> None:
         super().__init__()
-        if {"mse", "l1", "l2", "hinge"} & set(words_of(name)):
+        if OTHER_CRITERIA & set(words_of(name)):
             raise LossError(f"{name} is not in the file: define it there")
         self.name = name
         self.loss = nn.BCELoss() if on == "probabilities" else nn.BCEWithLogitsLoss()
