@@ -100,6 +100,7 @@ class Program:
         for node in (n for n in nodes if isinstance(n, ast.Import | ast.ImportFrom)):
             self.bound = dict.fromkeys(stored_names(node), node) | self.bound
         self.free: dict[str, set[str]] = {}
+        self.judged = set[str]()  # the definitions that are looked at as losses, whatever their names
         self.defining = set[str]()  # a class may read a global that is made of it
         calls = [dotted(n.func) for n in nodes if isinstance(n, ast.Call)]
         self.owners = {name.split(".")[0] for name in calls if "." in name and network_of(name.rsplit(".")[-1])}
@@ -128,7 +129,7 @@ class Program:
                 open_names |= self.free.get(name, set())
             elif isinstance(statement, ast.Import | ast.ImportFrom):
                 self._import(name, statement)
-            elif isinstance(statement, Function) and network_of(name, strict=True):
+            elif isinstance(statement, Function) and network_of(name, strict=True) and name not in self.judged:
                 open_names.add(name)  # a network that is written as a function
             elif statement is None and name in USUAL:
                 exec(USUAL[name], self.scope)
@@ -273,6 +274,7 @@ class Program:
 
     def _define(self, name: str) -> set[str]:
         """Execute a definition; returns the names without one that it needs.  Raises LossError if it fails."""
+        self.judged.add(name)
         open_names = self.need([name])
         if isinstance(self.bound[name], ast.ClassDef):
             self.need(open_names)
