@@ -102,11 +102,19 @@ class Browser:
         return found["result"].get("value")
 
     def until(self, code: str) -> None:
-        """Wait until an expression is true."""
+        """Wait until an expression is true, in a page that may be just replacing the one before."""
         end = time.monotonic() + PATIENCE
-        while not self.run(code):
+        while not self._is_true(code):
             assert time.monotonic() < end, code
             time.sleep(0.05)
+
+    def _is_true(self, code: str) -> bool:
+        try:
+            return bool(self.run(code))
+        except AssertionError as error:
+            if "navigated" in str(error):
+                return False
+            raise
 
     def click(self, selector: str) -> None:
         """Click the middle of an element, once it lies still: pictures that arrive move what is below them."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import io
 import json
 import re
@@ -20,6 +19,7 @@ from PIL import Image
 from torch import nn
 
 import ptarmigan.sharing.page
+from browser import CHROMIUM, Browser
 from ptarmigan import export, load, resolve, sample
 from ptarmigan.core import seeding
 from ptarmigan.core.types import ImageSpec
@@ -32,7 +32,7 @@ from ptarmigan.sharing.markup import asset
 from ptarmigan.sharing.page import page
 from support import call, raises
 
-NODE, CHROMIUM = shutil.which("node"), shutil.which("chromium")
+NODE = shutil.which("node")
 NAMES = ("boot", "bag, small", "</script><b>")
 KINDS: dict[str, tuple[tuple[int, int, int], dict[str, Any]]] = {
     "dcgan": ((28, 28, 1), {"g_blocks": 0, "g_modulation": False}),
@@ -223,15 +223,10 @@ def test_every_control_of_the_page_works_in_a_browser(kind: str, tmp_path: Path)
     path = export(tmp_path / "model", out=tmp_path / "x.html", directions=[tmp_path / "my ways.safetensors"])
     text = path.read_text(encoding="utf-8")
     path.write_text(text.replace("</body>", f"{PROBE}</body>"), encoding="utf-8")
-    assert CHROMIUM
-    command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}"]
-    done = subprocess.run(
-        [*command, "--virtual-time-budget=3600000", "--dump-dom", path.as_uri()], capture_output=True, text=True,
-        check=True, timeout=300,
-    )  # fmt: skip
-    found = re.search(r'<pre id="told">(.*?)</pre>', done.stdout, re.DOTALL)
-    assert found, done.stderr
-    told = json.loads(html.unescape(found[1]))
+    with Browser(tmp_path / "profile") as browser:
+        browser.open(path.as_uri())
+        browser.until("document.getElementById('told') !== null")
+        told = json.loads(browser.run("document.getElementById('told').textContent"))
     conditional = kind != "unconditional"
     size = generator.spec.height, generator.spec.width
 
