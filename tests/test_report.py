@@ -14,8 +14,10 @@ from conftest import SMALL
 from ptarmigan import Dataset, report, train
 from ptarmigan.core.files import load_header, save_json
 from ptarmigan.core.log import Metrics
+from ptarmigan.diagnosis.findings import Finding
+from ptarmigan.diagnosis.story import Event
 from ptarmigan.sharing import film
-from ptarmigan.sharing.report import page, remedy_html, table_html
+from ptarmigan.sharing.report import page, remedy_html, story_section, table_html
 from support import call, raises
 
 HOSTILE = "<script>alert(1)</script>"
@@ -94,6 +96,15 @@ def test_findings_are_told_with_their_evidence_and_remedy(run: Path, tmp_path: P
     assert "Not known" not in html
     assert "<code>ptarmigan train" in html
     assert remedy_html("train <longer>") == "train &lt;longer&gt;"
+
+
+def test_what_another_finding_explains_has_no_remedy_of_its_own() -> None:
+    effect = Event(Finding("d-too-weak", "error", "weak", "above 1", "d_adv", "--d-lr 0.08"), 8, 16)
+    cause = Event(Finding("diverged", "error", "large", "above 10", "d_adv", "--d-lr 0.002"), 8, explained=[effect])
+    html = story_section([cause, effect], {16: {"findings": []}}, judged=True)
+    assert "--d-lr 0.002" in html
+    assert "0.08" not in html
+    assert "0.08" in story_section([effect], {16: {"findings": []}}, judged=True)
 
 
 def test_the_scores_are_shown_with_their_intervals_and_the_worst_class(run: Path) -> None:

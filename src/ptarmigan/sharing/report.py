@@ -114,7 +114,10 @@ def story_section(told: Sequence[Event], rows: Mapping[int, Row], judged: bool) 
         for seen, row in rows.items()
         if "findings" in row
     )
-    blocks = "".join(event_block(event, end) for event in told) or "<p>There are no findings.</p>"
+    explained = {id(effect): cause for cause in told for effect in cause.explained}
+    blocks = (
+        "".join(event_block(event, end, explained.get(id(event))) for event in told) or "<p>There are no findings.</p>"
+    )
     unknown = "" if judged else f"<p>Not known without scored samples: {', '.join(OF_SAMPLES)}.</p>"
     return (
         (f'<p>Snapshots, with findings or without:</p><div class="track snapshots">{marks}</div>' if marks else "")
@@ -124,18 +127,21 @@ def story_section(told: Sequence[Event], rows: Mapping[int, Row], judged: bool) 
     )
 
 
-def event_block(event: Event, end: float) -> str:
-    """A finding: when it held, what was measured, and what to do."""
+def event_block(event: Event, end: float, cause: Event | None) -> str:
+    """A finding: when it held, what was measured, and what to do, if another finding is not its cause."""
     finding, until = event.finding, end if event.until is None else event.until
     when = f"since {event.since:,.0f} images" if event.until is None else f"{event.since:,.0f} to {until:,.0f} images"
     effects = ", ".join(other.finding.name for other in event.explained)
+    remedy = f"What to do: {remedy_html(finding.remedy)}"
+    if cause is not None:
+        remedy = f"What to do is said under {text(cause.finding.name)}, which explains it."
     left, right = 100 * event.since / end, 100 * until / end
     return (
         f'<div class="event {finding.severity}"><h3>{text(finding.name)}: {text(KINDS[finding.name].verdict)}</h3>'
         f'<div class="track"><i style="left:min({left:.2f}%,100% - .4rem);width:{right - left:.2f}%"></i></div>'
         f"<p>{finding.severity}, {when}: {text(finding.evidence)}; reported if {text(finding.threshold)} "
         f"({text(finding.source)}).{f' It explains {text(effects)}.' if effects else ''}</p>"
-        f"<p>What to do: {remedy_html(finding.remedy)}</p></div>"
+        f"<p>{remedy}</p></div>"
     )
 
 
