@@ -84,7 +84,7 @@ def backprop(state: TrainState, fake: Batch, gradient: Tensor, draws: Draws) -> 
     """Backpropagate the images' gradient to G's weights; with micro-batches each part is generated again for that."""
     for part in slices(len(gradient), state.micro_batch):
         images = fake.images if fake.images.requires_grad else generate(state, draws.z[part], fake.labels[part])
-        images.backward(gradient[part], inputs=list(learning(state.G).values()))  # type: ignore[no-untyped-call]
+        images.backward(gradient[part], inputs=list(state.G.parameters()))  # type: ignore[no-untyped-call]
 
 
 def generate(state: TrainState, z: Tensor, labels: Tensor) -> Tensor:
