@@ -22,7 +22,7 @@ SEEN_OFTEN = 50  # epochs; from here a small data set needs stronger penalties; 
 GENTLE_FROM = 150  # epochs; from here gentle augmentation is worth its time on a CPU; measured at 100, 150 and 225
 GENTLE_LARGE = 50  # epochs, the same for large images; measured at 36 and 79 at 64x64
 SMALLER = 64  # pixels of the short side that is advised where a budget is too short for larger images
-FROZEN = 2  # stages of D that keep the base model's weights; measured at 64x64
+FROZEN = 2  # stages of D that keep the base model's weights; measured at 48x64 and 64x64
 LARGE_PIXELS = 32 * 32  # above: a lower rate for D, batches of 32, blocks in G, smooth; measured at 48x64 and 64x64
 
 

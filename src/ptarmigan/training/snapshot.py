@@ -238,7 +238,7 @@ def choose_best(progress: Progress, images_seen: int, score: JackknifedKid) -> N
 
 
 def settle_batch_norm(state: TrainState, dataset: Dataset, go_on: GoOn) -> None:
-    """Give the moving average of G batch norm statistics of its own, from generated images.
+    """Compute the statistics of batch norm in the moving average of G, from images that it generates.
 
     They are pairs of z and -z of one class, in the classes' shares of the training images.  So they vary less than four
     times as many images drawn independently.

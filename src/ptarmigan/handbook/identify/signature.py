@@ -1,6 +1,7 @@
 """Stage 2 of source -> signature -> call -> measure -> diagnose -> answer: which role each parameter of a loss has.
 
-The roles: real, fake and output are D's outputs; target belongs to output, real_target and fake_target to the halves;
+The roles are these.  real, fake and output are D's outputs.  target is the target of output; real_target and
+fake_target are those of real and fake.
 class, class_real, class_fake and twin_fake are class logits, with labels, labels_real and labels_fake; embedding goes
 with proxy (one per image) or proxies (one per class).  Where a network D is asked, all but D and G are unknown, and
 what reaches D decides.  A clear name or a clear use in the source decides; an unclear parameter is tried in each free
@@ -175,7 +176,7 @@ def _alike(fixed: dict[str, str]) -> list[str]:
 
 
 def _guesses(parameters: list[str], fixed: dict[str, str], alike: list[str]) -> list[Reading]:
-    """Each of the parameters that look alike as D's output in turn, the others as images."""
+    """A reading for each of the parameters that look alike: this one is D's output, and the others are images."""
     role = fixed[alike[0]]
     return [Reading({name: fixed.get(name, "unknown") for name in parameters}
                     | {name: role if name == one else f"image_{role}" for name in alike}, guessed=True, chosen=True)

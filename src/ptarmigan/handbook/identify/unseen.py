@@ -44,7 +44,7 @@ SUMS = {"add", "sub", "rsub", "mul", "div", "true_divide", "iadd", "isub", "imul
 
 @dataclass
 class Trace:
-    """One run of a loss: what D answers, and what the run asked and added."""
+    """One call of a loss: the values that D returns in it, and a record of what the loss did with them."""
 
     setup: Setup
     leaves: dict[str, Tensor]
@@ -57,7 +57,7 @@ class Trace:
     extras: dict[str, None] = field(default_factory=dict)  # the names of terms that were added to D's
     calls: dict[str, None] = field(default_factory=dict)  # the functions that were called and are not here
     criteria: dict[str, None] = field(default_factory=dict)
-    fixed: dict[str, Any] = field(default_factory=dict)  # what was chosen for weights and targets
+    fixed: dict[str, Any] = field(default_factory=dict)  # name -> the value that stands for an unknown weight or target
     guesses: dict[str, None] = field(default_factory=dict)  # those of which the names do not show the number
     slopes: dict[bool, Tensor] = field(default_factory=dict)  # 0, in the place of penalties with and without a graph
     asked_g: bool = False
@@ -213,7 +213,7 @@ class Unknown:
         if name == "data":
             return Unknown(replace(facts, detached=True))
         net = network_named(name) or facts.net
-        kind = "fake" if side_of(name) == "fake" and facts.kind == "real" else facts.kind  # batch["fake"]
+        kind = "fake" if side_of(name) == "fake" and facts.kind == "real" else facts.kind  # of a batch with "fake"
         return Unknown(
             replace(facts, name=f"{facts.name}.{name}", net=net, kind=kind, base=facts.base or name, owner=self)
         )
