@@ -125,7 +125,7 @@ def compose(seen: Measurement, diagnosis: Diagnosis, function: str, is_turned: b
                          for k, v in facts.items()}) for code, facts in found]  # fmt: skip
     faults = dict.fromkeys((code, SENTENCES[code].format(**facts)) for code, facts in found)
     on = seen.setup.on if source else seen.setup.class_on
-    where = f", on {'lists of ' if seen.setup.form in ('scales', 'nested') else ''}{on}"
+    where = f", on {'lists of ' if seen.setup.form in ('scales', 'nested', 'pairs') else ''}{on}"
     live = tuple(key for key, term in seen.terms.items() if term is None or term.shape != "flat")
     return Identity(
         function=function,

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from ptarmigan.handbook.identify.code import Code
-from ptarmigan.handbook.identify.names import network_of, side_of, words_of
+from ptarmigan.handbook.identify.names import network_of, side_of
 from ptarmigan.handbook.identify.signature import (
     CLASSES,
     FIXED,
@@ -34,7 +34,6 @@ from ptarmigan.handbook.identify.signature import (
     SeveralLosses,
     Stops,
     describe_error,
-    line_in,
     parameters_of,
 )
 from ptarmigan.handbook.identify.sizes import unknown_sizes
@@ -45,7 +44,7 @@ from ptarmigan.handbook.identify.stand_ins import (
     harmless,
 )
 from ptarmigan.handbook.identify.terms import Array
-from ptarmigan.handbook.identify.unseen import NOW, Facts, Trace, Unknown, network_named
+from ptarmigan.handbook.identify.unseen import NOW, PREDICTED, Facts, Trace, Unknown, network_named
 from ptarmigan.handbook.identify.value import loss_value
 
 SHAPES = [(8, 10), *((n, 10) for n in (64, 32, 128, 16, 100, 256)), *((8, k) for k in (4, 2, 5, 100, 1000))]
@@ -228,7 +227,9 @@ class LossFunction:
         is_listed = any(network_of(name) == "D" for name in listed) if self.has_networks else any(
             names.get(name) in SCORES for name in uses.listed)  # fmt: skip
         if is_listed:
-            return ["scales", "nested", "flat", "column", "patch"]
+            pairs = r"for (\w+ in )?\(?(?!\w*f(ea|m))\w+, \w+\)"  # for (output, features), ... in zip(
+            nested = ["pairs", "nested"] if re.search(pairs, uses.text) else ["nested", "pairs"]
+            return ["scales", *nested, "flat", "column", "patch"]
         return ["flat", "column", "patch", "scales", "nested"] if self.scores else ["flat"]
 
     def inputs(self, setup: Setup, scale: float = 2.0, seed: int = 0) -> dict[str, Array]:
@@ -278,7 +279,7 @@ class LossFunction:
         result = self(setup, given, gradients=True)
         if result.gradients is None:
             return Gradients(plain=True)
-        through_g = self.has_networks and self.has_g and "fake" in result.gradients
+        through_g = self.has_networks and (self.has_g or self.code.steps_first) and "fake" in result.gradients
         found = Gradients(in_g=float(np.abs(result.gradients["fake"]).sum()) if through_g else 0.0)
         for role in (*self.scores, *self.class_roles(setup)):
             moved = self(setup, given | {role: 1.001 * given[role]}).value
@@ -331,7 +332,7 @@ class LossFunction:
         if player != "g" and {"made"} == {*asked}:
             raise LossError("cannot tell which images are real", "signature-unclear")
         plain = [*asked.get("", {})]
-        predicted = [name for name in plain if {"hat", "pred", "out", "output", "rec", "recon"} & {*words_of(name)}]
+        predicted = [name for name in plain if PREDICTED.search(name)]
         if "fake" not in asked and "made" in asked:
             sides["made"] = "fake"
         elif "fake" not in asked and plain and (player == "g" or "real" in asked):
@@ -340,6 +341,10 @@ class LossFunction:
             if len(predicted) != 1:
                 raise LossError(f"cannot tell which of {', '.join(plain)} is real", "signature-unclear")
             sides[predicted[0]] = "fake"
+        elif "fake" not in asked and plain and plain == predicted:
+            sides[""] = "fake"
+        elif not asked.keys() - {""} and player is None and not self.code.inline:
+            raise LossError(f"cannot tell whether {plain[0]} are real or generated", "signature-unclear")
         found = {sides.get(name) or sides.get(kind, "fake" if kind == "fake" else "real")
                  for kind, names in asked.items() for name in names}  # fmt: skip
         self.sides, self.scores = sides, [role for role in self.scores if role in found]
@@ -350,7 +355,7 @@ class LossFunction:
         labels = torch.tensor(given["labels"]).long()
         shifts = {role: torch.zeros_like(leaf, requires_grad=True) for role, leaf in leaves.items()}
         self.trace = Trace(setup, leaves, shifts if self.has_networks else {}, labels, self.code.settings,
-                           self.sides or {}, self._answers())  # fmt: skip
+                           self.sides or {}, self._answers(), tolerant=self.code.tolerant)  # fmt: skip
         NOW.append(self.trace)
         torch.default_generator.manual_seed(seed)  # torch.manual_seed is slow: it walks the stack for other devices
         np.random.seed(seed)
@@ -368,9 +373,7 @@ class LossFunction:
         except (Exception, SystemExit) as error:
             if fault := self._fault_of(str(error), setup):
                 raise Stops(fault) from None
-            failure = LossError(describe_error(error, self.function))
-            failure.line = line_in(self.function, error)
-            raise failure from None
+            raise LossError(describe_error(error, self.function)) from None
         finally:
             NOW.pop()
 
@@ -407,8 +410,11 @@ class LossFunction:
             elif role in NUMBERS:
                 arguments[name] = harmless(name)
             elif role in FIXED or self.has_networks:
-                kind = side_of(name) or ("real" if name in self.code.uses.drawn or role == "image_real" else "")
-                net = role if role in ("D", "G") else network_named(name)
+                is_shown = f"{name}['" not in self.code.uses.text or re.search("real|fake", name)
+                kind = (side_of(name) if is_shown else "") or (
+                    "real" if name in self.code.uses.drawn or role == "image_real" else ""
+                )
+                net = role if role in ("D", "G") else network_named(name) if is_shown else ""
                 arguments[name] = Unknown(Facts(name, kind, net, name))
             else:
                 arguments[name] = self._argument(role, setup, given, leaves)

@@ -269,8 +269,8 @@ def _whole(seen: Measurement, player: str) -> Verdict:
               for name, value in seen.loss.trace.fixed.items()]  # fmt: skip
     if given:
         whole.note("given", given=", ".join(given))
-    for name in seen.loss.trace.criteria:
-        whole.note("criterion", name=name)
+    for name, kind in seen.loss.trace.criteria.items():
+        whole.note("criterion", name=name, kind=kind)
     if seen.loss.trace.extras:
         whole.note("more", names=" and ".join(seen.loss.trace.extras))
     if seen.random:
@@ -309,6 +309,9 @@ def _judge_gradients(seen: Measurement, player: str, whole: Verdict) -> None:
         whole.fault("not-differentiable")
     scope = getattr(seen.loss.function, "__globals__", {})  # a tape takes the gradient of D's parameters alone
     if player == "D" and abs(seen.gradients.in_g) > 1e-12 and not {"tf", "tensorflow", "keras"} & scope.keys():
-        whole.note("g-not-detached")
+        first = seen.loss.code.steps_first
+        whole.fault("reaches-g", optimiser=first) if first else whole.note("g-not-detached")
+    if seen.loss.trace.outside:
+        whole.fault("penalty-points")
     if seen.gradients.penalty in ("dead", "subtracted"):
         whole.fault(f"penalty-{seen.gradients.penalty}")

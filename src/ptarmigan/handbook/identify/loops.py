@@ -34,6 +34,8 @@ WRAPPERS = {"accelerator", "fabric", "engine", "self", "optimizer"}  # whose bac
 
 def is_stand_in(name: str, statement: ast.Assign | ast.AnnAssign) -> bool:
     """Whether the probe's own value takes the place of an assigned one: a batch size, a configuration."""
+    if isinstance(statement.value, ast.Dict) and statement.value.keys:
+        return False
     is_made = isinstance(statement.value, ast.Call) or ast.unparse(statement.value or ast.Name("")) in ("{}", "None")
     return is_batch_size(name) or (is_made and harmless_role(name) == "config")
 
@@ -62,6 +64,8 @@ def takes_data(statement: ast.Assign | ast.AnnAssign) -> bool:
     value, text, names = statement.value, ast.unparse(statement), changed_names(statement)
     if any(isinstance(n, ast.Call) and network_of(dotted(n.func)) for n in ast.walk(value or ast.Pass())):
         return False
+    if any("loss" in name.lower() for name in names):
+        return False
     if any(isinstance(node, ast.Subscript) and _is_of_batch(node) for node in ast.walk(value or ast.Pass())):
         return True
     is_real = any(side_of(name) == "real" for name in names)
@@ -86,6 +90,7 @@ def _is_of_batch(node: ast.Subscript) -> bool:
 
 def backward_calls(body: list[ast.stmt], function: str = "") -> Iterator[tuple[ast.stmt, ast.expr, ast.expr | None]]:
     """(statement, loss, factor) of each .backward() in the order of the source."""
+    dicts = {dotted(s.targets[0]): s.value for s in body if isinstance(s, ast.Assign) and isinstance(s.value, ast.Dict)}
     for statement in body:
         if isinstance(statement, SCOPES):
             continue
@@ -97,6 +102,7 @@ def backward_calls(body: list[ast.stmt], function: str = "") -> Iterator[tuple[a
         if isinstance(statement, ast.Return) and function in ("training_step", "train_step"):
             value = statement.value
             value = value.args[0] if isinstance(value, ast.Call) and value.args else value
+            value = dicts.get(dotted(value), value)
             if isinstance(value, ast.Dict):
                 value = next((v for k, v in zip(value.keys, value.values, strict=True) if _is_word(k, "loss")), None)
             if value is not None and "loss" in dotted(value).lower():
@@ -144,6 +150,7 @@ def groups_of(roots: list[Any], body: list[ast.stmt]) -> list[list[Any]]:
             last = groups[-1][-1]
             same = next((line for line, _ in steps if line >= last[0].lineno), 0) == step
             same = same and player_of(dotted(last[1]).rsplit(".")[-1]) == player
+            same = same and zeroed_before(body, root) in ("", zeroed_before(body, last))
             if same and last[0] in trail_before(body, root[0])[0]:
                 groups[-1].append(root)
                 continue
@@ -151,15 +158,52 @@ def groups_of(roots: list[Any], body: list[ast.stmt]) -> list[list[Any]]:
     return groups
 
 
-def player_after(body: list[ast.stmt], group: list[Any], function: Function | None) -> str | None:
-    """The player whose optimiser steps next, or that the function's name shows."""
+def zeroed_before(body: list[ast.stmt], root: Any) -> str:
+    """The optimiser or network whose gradients the statement right before a .backward() zeroes, or ""."""
+    for block in (b for s in body for n in ast.walk(s) if isinstance(n, ast.stmt) for b in [*blocks_of(n), body]):
+        if root[0] in block[1:]:
+            before = block[block.index(root[0]) - 1]
+            call = before.value if isinstance(before, ast.Expr) else None
+            is_zeroed = (
+                isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute) and call.func.attr == "zero_grad"
+            )
+            return dotted(call.func.value) if is_zeroed else ""  # type: ignore[union-attr]
+    return ""
+
+
+def _is_zero_grad(call: ast.expr | None) -> bool:
+    return isinstance(call, ast.Call) and dotted(call.func).endswith(".zero_grad")
+
+
+def step_between(body: list[ast.stmt], group: list[Any]) -> str:
+    """The optimiser that steps after a .backward() and before the one whose gradients were zeroed for it, or ""."""
+    names = [name for line, name in optimiser_steps(body) if line >= group[-1][0].lineno]
+    own = zeroed_before(body, group[0])
+    return names[0] if own in names[1:] and names[0] != own else ""
+
+
+def known_as(group: list[Any]) -> str:
+    """The name of a group's first loss."""
+    return dotted(group[0][1]).rsplit(".")[-1] or "loss"
+
+
+def players_of(groups: list[list[Any]], body: list[ast.stmt], function: Function | None) -> list[str | None]:
+    """The player of each group; of two groups the one that shows none belongs to the other player."""
+    found = [_player_of(body, group, function) for group in groups]
+    other = {"d": "g", "g": "d"}
+    return [one or other.get(found[1 - i] or "") for i, one in enumerate(found)] if len(found) == 2 else found
+
+
+def _player_of(body: list[ast.stmt], group: list[Any], function: Function | None) -> str | None:
+    """The player that the loss's name shows, the optimiser that is zeroed for it or steps next, or the function."""
     optimiser = next((name for line, name in optimiser_steps(body) if line >= group[-1][0].lineno), "")
-    for words in (words_of(optimiser), words_of(function.name if function else "")):
+    player = player_of(known_as(group))
+    if player in ("d", "g"):
+        return player
+    for words in map(words_of, (zeroed_before(body, group[0]), optimiser, function.name if function else "")):
         for kind in ("d", "g"):
-            if any(
-                word in PLAYERS[kind] or (word[-1:] == kind and word[:-1] in ("opt", "optim", "optimizer"))
-                for word in words
-            ):
+            is_named = [word[-1:] == kind and word[:-1] in ("opt", "optim", "optimizer") for word in words]
+            if any(is_named) or PLAYERS[kind] & {*words}:
                 return kind
     return None
 
@@ -200,19 +244,6 @@ def loss_statements(
     needed = {*names.values()}
     kept = _slice(copy.deepcopy(steps), needed, is_safe)
     return [*kept, ast.Return(total)], {name for name in needed if "." not in name}
-
-
-def lines_without(body: list[ast.stmt]) -> frozenset[int]:
-    """The lines of the assignments to which no output of D leads."""
-    nodes = [n for statement in body for n in ast.walk(statement) if isinstance(n, ast.Assign)]
-    asks = {n for n in nodes for one in ast.walk(n.value)
-            if isinstance(one, ast.Call) and network_of(dotted(one.func)) == "D"}  # fmt: skip
-    names, count = set[str](), -1
-    while count < len(names):
-        count = len(names)
-        of_d = [n for n in nodes if n in asks or read_names(n.value) & names]
-        names |= set[str]().union(*(changed_names(n) for n in of_d))
-    return frozenset(n.lineno for n in nodes if n not in of_d)
 
 
 def _slice(statements: list[ast.stmt], needed: set[str], is_safe: Callable[[ast.stmt], bool]) -> list[ast.stmt]:

@@ -144,7 +144,7 @@ def _measure_curves(seen: Measurement, player: str | None) -> None:
 def _measure_drawn_targets(seen: Measurement) -> None:
     """The range of the targets of a cross-entropy: at logit AT its slope is weight (s - target)."""
     for role, term in seen.terms.items():
-        if term is None or term.shape != "cross_entropy" or role == "output@1" or seen.setup.array:
+        if term is None or term.shape != "cross_entropy" or "@" in role or seen.setup.array:
             continue
         slopes = []
         for seed in range(24 if seen.loss.has_networks else DRAWS):

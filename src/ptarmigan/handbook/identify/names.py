@@ -10,7 +10,7 @@ import re
 HARMLESS = {  # role -> the words of its names; the values are in stand_ins
     "weight": {
         "lam", "lambda", "lmbda", "weight", "weights", "coef", "coeff", "alpha", "beta", "gamma", "factor", "scale",
-        "std", "min", "max", "rate", "ratio", "eps", "epsilon", "sigma",
+        "lamb", "std", "min", "max", "rate", "ratio", "eps", "epsilon", "sigma",
     },
     "zero": {"gp", "penalty", "r1", "reg", "regularizer", "regularization"},
     "one": {"epoch", "epochs", "step", "steps", "iter", "iteration", "margin", "idx", "i", "depth", "stage", "level",
@@ -113,10 +113,17 @@ def network_of(name: str, strict: bool = False) -> str | None:
     """D or G, if a name can be that of a network; `strict`: if it can be nothing else."""
     name = re.sub(r"[123][dD](?![a-zA-Z])", "", name)  # Conv2d is no D
     words = words_of(name.removeprefix("self.").removesuffix(".module"))
+    if words[-1:] == ["train"] and "model" in words:
+        words.pop()  # D_model_train
     if NO_NETWORK & set(words) or (strict and set(words) - NETWORK_WORDS["D"] - NETWORK_WORDS["G"] - BESIDE_NETWORK):
         return None
     words.append("".join(words))
     return next((role for word in words for role, known in NETWORK_WORDS.items() if word in known), None)
+
+
+def ends_network(name: str) -> bool:
+    """Whether what a name stands for is no network, though it belongs to one: D.criterion."""
+    return bool(NO_NETWORK & {*words_of(name)[-1:]})
 
 
 def harmless_role(name: str) -> str:
@@ -136,10 +143,10 @@ def is_batch_size(name: str) -> bool:
 def is_other_loss(name: str, parameters: list[str]) -> bool:
     """Whether its names show that a loss is not adversarial: a distance, a divergence, a penalty alone."""
     words, given = set(words_of(name)), {word for one in parameters for word in words_of(one)}
+    players = PLAYERS["d"] | PLAYERS["g"] | {"gan", "adv", "adversarial"}
     if words & PENALTIES and not words & {"loss", "losses", "with"}:  # d_reg
         return True
-    is_named = words & OTHER_LOSSES and not words & (PLAYERS["d"] | PLAYERS["g"] | {"gan", "adv", "adversarial"})
-    return bool(given & {"mu", "logvar", "sigma", "rec"} or is_named)
+    return bool((given & {"mu", "logvar", "sigma", "rec"} or words & OTHER_LOSSES) and not words & players)
 
 
 def names_probabilities(names: list[str]) -> bool:

@@ -45,7 +45,6 @@ class LossError(UserError):
     """The callable is not a loss that can be identified; the caller adds its name to the message."""
 
     code = "loss-failed"
-    line = 0  # of a training loop's statement that fails
 
 
 class Stops(LossError):
@@ -136,7 +135,7 @@ def _role_beside(name: str, sort: str, kind: str | None, has_class: bool, one_sc
 
 
 def is_picture(name: str) -> bool:
-    return bool((IMAGES - {"x"}) & {*words_of(name)})
+    return bool((IMAGES - {"x"}) & {*words_of(name)}) and not {"decision", "logits"} & {*words_of(name)}
 
 
 def _sorts(names: list[str], kind: str | None, uses: Uses) -> dict[str, str]:
@@ -236,6 +235,7 @@ def _networks(parameters: list[str], uses: Uses) -> dict[str, str]:
         network, calls = network_of(name), uses.called.get(name, [])
         is_sure = name in ("D", "netD", "discriminator", "net_D", "disc_net", "self.D")
         is_sure |= network == "G" and name.lower() in ("g", "netg", "generator", "gen")
+        is_sure |= "discriminator" in name.lower() and network_of(name, strict=True) == "D"
         is_sure |= name.startswith("self.") and bool(network_of(name, strict=True))
         if network and (calls or (is_sure and len(parameters) > 1)):
             found[name] = network
@@ -249,14 +249,6 @@ def _networks(parameters: list[str], uses: Uses) -> dict[str, str]:
     if "D" not in found.values() and (context or "G" in found.values()):
         found |= {name: "D" for name in parameters if network_of(name) == "D" and len(words_of(name)) == 1}
     return found if "D" in found.values() or uses.called else {}
-
-
-def line_in(function: Any, error: BaseException) -> int:
-    """The line of a function at which an exception was raised, or 0."""
-    code, trace = getattr(inspect.unwrap(function), "__code__", None), error.__traceback__
-    while trace is not None and trace.tb_frame.f_code is not code:
-        trace = trace.tb_next
-    return trace.tb_lineno if trace else 0
 
 
 def listed(names: list[str]) -> str:

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from ptarmigan.core.types import unknown
+from ptarmigan.handbook.identify import tolerant
 from ptarmigan.handbook.identify.code import Code
 from ptarmigan.handbook.identify.instances import instances
 from ptarmigan.handbook.identify.keras import expand_training
@@ -28,19 +29,21 @@ from ptarmigan.handbook.identify.loops import (
     backward_calls,
     groups_of,
     is_stand_in,
-    lines_without,
+    known_as,
     loss_statements,
-    player_after,
+    players_of,
+    step_between,
 )
 from ptarmigan.handbook.identify.missing import LIBRARIES, USUAL, is_missing, stand_in
 from ptarmigan.handbook.identify.names import (
+    CRITERIA,
     LOSS_NAMES,
     harmless_role,
     is_batch_size,
     is_loss_name,
     is_loss_step,
     network_of,
-    player_of,
+    words_of,
 )
 from ptarmigan.handbook.identify.signature import LossError, describe_error
 from ptarmigan.handbook.identify.syntax import (
@@ -149,15 +152,28 @@ class Program:
                 elif inner:
                     open_names.add(name)
                     continue
-                try:
-                    self.run(statement)
-                except Exception as error:
-                    self.failures[name] = f": {describe_error(error)}"
+                if not self._defined(name, statement):
                     open_names.add(name)
         return open_names
 
     def run(self, statement: ast.stmt, local: dict[str, Any] | None = None) -> None:
-        exec(compile(ast.Module([statement], []), str(self.path), "exec"), self.scope, local)
+        """Execute a statement; those of a definition may fail later, see `tolerant`."""
+        self.scope.setdefault(tolerant.HERE, tolerant)
+        exec(compile(ast.Module([tolerant.guarded(statement)], []), str(self.path), "exec"), self.scope, local)
+
+    def _defined(self, name: str, statement: ast.stmt) -> bool:
+        """Execute a definition; the names without one that its defaults read are not known."""
+        for _ in range(9):
+            try:
+                self.run(statement)
+                return True
+            except NameError as error:
+                self.failures[name], absent = f": {describe_error(error)}", str(error.name)
+                self.scope[absent], self.free[absent] = stand_in("", absent), {absent}
+            except Exception as error:
+                self.failures[name] = f": {describe_error(error)}"
+                break
+        return False
 
     def _import(self, name: str, statement: ast.Import | ast.ImportFrom) -> None:
         one = next(a for a in statement.names if (a.asname or a.name.split(".")[0]) == name)
@@ -205,7 +221,8 @@ class Program:
             return False
         given = read_names(value) - {dotted(n.func) for n in ast.walk(value) if isinstance(n, ast.Call)} - {first}
         takes_data = network_of(first) or any(not harmless_role(name) and not name.isupper() for name in given)
-        if isinstance(value, ast.Call) and not takes_data and self._is_absent(first):
+        is_criterion = first[:1].isupper() and bool(CRITERIA & {*words_of(first)})
+        if isinstance(value, ast.Call) and not takes_data and self._is_absent(first) and not is_criterion:
             return False
         if self.owners & changed_names(statement):
             return False
@@ -356,32 +373,27 @@ class Program:
         """The losses of a training loop: for each optimiser's step, the statements from which its gradients follow."""
         loops = [n.target for s in body for n in ast.walk(s) if isinstance(n, ast.For)]
         data = frozenset[str]().union(*map(assigned_names, loops))
-        for group in groups_of(list(backward_calls(body, function.name if function else "")), body):
-            known = dotted(group[0][1]).rsplit(".")[-1] or "loss"
-            player = player_of(known) if player_of(known) in ("d", "g") else player_after(body, group, function)
+        groups = groups_of(list(backward_calls(body, function.name if function else "")), body)
+        for group, player in zip(groups, players_of(groups, body, function), strict=True):
+            known = known_as(group)
             lines = sorted({statement.lineno for statement, _, _ in group})
             label = f"{known} ({places(self.place, lines)})"
-            steps, _ = loss_statements(body, group, self.is_safe)
+            steps, live = loss_statements(body, group, self.is_safe)
             if any(isinstance(n, ast.Call) and network_of(dotted(n.func)) == "D" for s in steps for n in ast.walk(s)):
-                yield label, functools.partial(self._loop, body, group, (label, known), (node, player, data))
+                facts = {"kind": player, "steps_first": step_between(body, group)}
+                yield label, functools.partial(self._fragment, label, known, steps, live, node, data, facts)
+            else:
+                yield label, functools.partial(self._unjudged, steps)
 
-    def _loop(
-        self, body: list[ast.stmt], group: list[Any], names: tuple[str, str], facts: Any,
-        avoided: frozenset[int] = frozenset()
-    ) -> list[Code]:  # fmt: skip
-        """A group's loss, where what the avoided lines make is not known."""
-
-        def is_safe(statement: ast.stmt) -> bool:
-            return self.is_safe(statement) and statement.lineno not in avoided
-
-        (code,) = self._fragment(*names, *loss_statements(body, group, is_safe), *facts)
-        free = lines_without(body) - avoided
-        code.without = lambda line: self._loop(body, group, names, facts, avoided | {line})[0] if line in free else None
-        return [code]
+    def _unjudged(self, steps: list[ast.stmt]) -> list[Code]:
+        """Raises LossError: why the loss of a training loop is not judged."""
+        is_penalty = any("grad(" in ast.unparse(s) for s in steps)
+        raise LossError("a gradient penalty alone, which is not judged" if is_penalty else
+                        "no call of a discriminator is seen in what makes it")  # fmt: skip
 
     def _fragment(
         self, label: str, name: str, steps: list[ast.stmt], live: set[str], node: ast.ClassDef | None,
-        player: str | None, data: frozenset[str]
+        data: frozenset[str], facts: dict[str, Any]
     ) -> list[Code]:  # fmt: skip
         """A training loop's loss as a function of the networks and the data."""
         instance = None
@@ -395,7 +407,7 @@ class Program:
         inside = ast.parse(f"def {name}(): pass").body[0]
         assert isinstance(inside, ast.FunctionDef)
         inside.body = steps
-        given = self.need(free_names(inside) - {"self"}) | made
+        given = self.need(free_names(inside) - ({"self"} if node else set())) | made
         read_by_helpers = given & set[str]().union(*self.free.values())
         given -= read_by_helpers
         arguments = sorted(given, key=lambda one: ("DG".find(network_of(one) or " ") % 3, one))
@@ -410,4 +422,4 @@ class Program:
         outer = (self._attributes(instance, inside, node) if node else set()) | read_by_helpers
         uses = uses_of_method(inside, node) if node else uses_of(inside)
         uses.drawn = data
-        return [self._code(label, loss, uses, outer, instance, inline=ast.unparse(inside), kind=player)]
+        return [self._code(label, loss, uses, outer, instance, inline=ast.unparse(inside), **facts)]

@@ -18,9 +18,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ptarmigan.handbook.identify.criteria import depends_on, of_outputs, with_target
 from ptarmigan.handbook.identify.missing import LIBRARIES
 from ptarmigan.handbook.identify.names import (
     CRITERIA,
+    OTHER_LOSSES,
+    ends_network,
     harmless_role,
     is_batch_size,
     network_of,
@@ -28,7 +31,7 @@ from ptarmigan.handbook.identify.names import (
     words_of,
 )
 from ptarmigan.handbook.identify.signature import NUMBERS, LossError
-from ptarmigan.handbook.identify.stand_ins import WITH_TARGET, Criterion, Setup, harmless, is_score
+from ptarmigan.handbook.identify.stand_ins import WITH_TARGET, Setup, harmless, is_score
 
 KINDS = ("", "real", "made", "fake", "mixed")  # of images, the strongest last; made: by an unknown function
 MAKERS = ("ones", "zeros", "rand", "randn", "randint", "empty", "full", "normal", "arange", "tensor", "as_tensor")
@@ -38,7 +41,9 @@ VERBS = re.compile(
 )
 MOVES = {"variable", "var", "cuda", "device", "gpu", "tensor"}  # words of a function that returns its argument
 OF_MODULES = re.compile(r"(to|cuda|cpu|type|apply|train|eval|load_state_dict|requires_grad_|set_.*|register_.*|init.*)")
+CLEAR = {"valid", "ones", "one", "zeros", "zero", "true"}  # words of a target that show its value
 OF_CLASSES = {"cross_entropy", "nll_loss", "gather", "one_hot", "getitem", "embedding", "index_select"}
+PREDICTED = re.compile(r"(^|_)(hat|pred|out|rec|recon|est|enhanced|decoded|synth)[a-z]*(_|$)")  # names of what G made
 SUMS = {"add", "sub", "rsub", "mul", "div", "true_divide", "iadd", "isub", "imul", "rdiv", "rtruediv", "truediv"}
 
 
@@ -56,11 +61,14 @@ class Trace:
     asked: dict[str, dict[str, None]] = field(default_factory=dict)  # what D was asked: kind -> names
     extras: dict[str, None] = field(default_factory=dict)  # the names of terms that were added to D's
     calls: dict[str, None] = field(default_factory=dict)  # the functions that were called and are not here
-    criteria: dict[str, None] = field(default_factory=dict)
+    criteria: dict[str, str] = field(default_factory=dict)  # those that are not here -> what they were taken to be
     fixed: dict[str, Any] = field(default_factory=dict)  # name -> the value that stands for an unknown weight or target
     guesses: dict[str, None] = field(default_factory=dict)  # those of which the names do not show the number
     slopes: dict[bool, Tensor] = field(default_factory=dict)  # 0, in the place of penalties with and without a graph
     asked_g: bool = False
+    outside: bool = False  # D was asked about a mixture of images by numbers that are not in [0, 1]
+    tolerant: bool = False  # whether a statement without D's outputs may fail
+    lost: dict[str, str] = field(default_factory=dict)  # what those that failed would have made -> why
 
     def answer(self, parts: list[Any]) -> Any:
         """What D returns for these arguments."""
@@ -75,8 +83,10 @@ class Trace:
             return [pair[0][0]], [pair[1][0]], *[Unknown(Facts("D's features"))] * 2
         merged = made("D", *parts).facts
         if merged.kind == "mixed":
+            self.outside |= merged.outside
             return Unknown(replace(merged, name="D's output for a mixture of real and fake images"))
-        image = next((part.facts for part in unknown if part.facts.kind == merged.kind), merged)
+        images = [part.facts for part in unknown if part.facts.kind == merged.kind]
+        image = next((one for one in images if PREDICTED.search(one.base)), (images or [merged])[0])
         self.asked.setdefault(merged.kind, {})[image.base] = None
         side = self.sides.get(image.base) or self.sides.get(merged.kind, "fake" if merged.kind == "fake" else "real")
         if side not in self.leaves:
@@ -105,6 +115,29 @@ class Trace:
             "first": (features, source),
         }.get(setup.head, source)
 
+    def judged_elsewhere(self, name: str, given: tuple[Any, ...], named: dict[str, Any]) -> Tensor:
+        """The value of a criterion that is not here, of D's outputs and perhaps a target or a flag."""
+        if OTHER_LOSSES & {*words_of(name)}:  # a penalty, or a distance of features
+            raise needs(Facts(name))
+        of_d = {"d", "dis", "disc", "discriminator"}
+        values = [*given, *(value for key, value in named.items() if not of_d & {*words_of(key)})]
+        scores = [x for x in values if any(map(is_score, flat([x])))]
+        rest = [x for x in values if not any(x is one for one in scores)]
+        if rest and isinstance(rest[0], Unknown) and rest[0].facts.kind:  # images
+            raise needs(Facts(name))
+        if len(scores) == 1 and rest:
+            output = next(filter(is_score, flat(scores)))
+            value, kind = with_target(name, self.setup.on, scores[0], _target(output, rest[0]), named)
+        elif len(scores) < 3 and all(map(is_score, scores)):
+            sides = {side: [self.leaves[side], *([self.shifts[side]] if side in self.shifts else [])]
+                     for side in ("real", "fake") if side in self.leaves}  # fmt: skip
+            halves = {side: next((x for x in scores if depends_on(x, leaves)), None) for side, leaves in sides.items()}
+            value, kind = of_outputs(name, self.setup.on, halves.get("real"), halves.get("fake"))
+        else:
+            raise needs(Facts(name))
+        self.criteria[name] = kind
+        return value
+
     def term(self, facts: Facts) -> Tensor | float:
         """A term that the loss adds to D's: 0, and named."""
         if facts.scored:
@@ -121,9 +154,9 @@ class Trace:
         """The number in the place of a weight, or of a target whose name shows it."""
         if facts.scored:
             raise needs(facts)
-        last = facts.name.rsplit(".")[-1]
+        last = _last(facts)
         words, side = {*words_of(last)}, side_of(last)
-        is_clear = bool(side or words & {"valid", "ones", "one", "zeros", "zero", "true"} or harmless_role(last))
+        is_clear = bool(side or words & CLEAR or harmless_role(last))
         value = 0.0 if side == "fake" or words & {"zeros", "zero"} or harmless_role(last) == "zero" else 1.0
         value = 1.0 if is_weight or harmless_role(last) == "weight" else value
         self.fixed[facts.name] = value
@@ -143,9 +176,11 @@ class Facts:
     detached: bool = False
     scored: bool = False  # made from D's outputs
     scaled: bool = False  # multiplied by random numbers
+    outside: bool = False  # of which some are not in [0, 1]
     penalty: tuple[int, bool] | None = None  # a gradient: the sign of its term, and whether it has a graph
     rows: tuple[Any, ...] = ()  # the batches that were joined
     owner: Any = None  # x of x.method
+    cause: LossError | None = None  # why what was made from D's outputs is not known
 
 
 NOW: list[Trace] = [Trace(Setup(), {})]  # the last is that of the present run
@@ -153,6 +188,8 @@ NOW: list[Trace] = [Trace(Setup(), {})]  # the last is that of the present run
 
 def needs(facts: Facts) -> LossError:
     """Why a loss cannot be judged: it gives D's outputs to a function that is not here."""
+    if facts.cause:
+        return facts.cause
     library = facts.name.split(".")[0]
     advice = f": install {library}" if library in LIBRARIES else ""
     return LossError(f"it needs {facts.name}, which is not here, for D's outputs{advice}")
@@ -166,6 +203,11 @@ def flat(values: Iterable[Any]) -> Iterator[Any]:
             yield from flat(value.values())
         else:
             yield value
+
+
+def is_output(x: Any) -> bool:
+    """Whether a value is made of D's outputs, or not known and made of them."""
+    return is_score(x) or (isinstance(x, Unknown) and bool(x.facts.scored))
 
 
 def network_named(name: str) -> str:
@@ -186,7 +228,9 @@ def made(name: str, *given: Any, **more: Any) -> Unknown:
         base=next((one.base for one in strongest if one.base), ""),
         detached=bool(strongest) and all(one.detached for one in strongest),
         scored=any(one.scored for one in facts) or any(map(is_score, parts)),
+        cause=next((one.cause for one in facts if one.cause), None),
         scaled=any(one.scaled for one in facts),
+        outside=any(one.outside for one in facts),
         penalty=next((one.penalty for one in facts if one.penalty), None),
     )
     return Unknown(replace(result, **more))
@@ -212,7 +256,7 @@ class Unknown:
             return known[name]
         if name == "data":
             return Unknown(replace(facts, detached=True))
-        net = network_named(name) or facts.net
+        net = "" if ends_network(name) else network_named(name) or facts.net
         kind = "fake" if side_of(name) == "fake" and facts.kind == "real" else facts.kind  # of a batch with "fake"
         return Unknown(
             replace(facts, name=f"{facts.name}.{name}", net=net, kind=kind, base=facts.base or name, owner=self)
@@ -220,7 +264,10 @@ class Unknown:
 
     def __getitem__(self, key: Any) -> Any:
         if isinstance(key, str):
-            return getattr(self, key)
+            value = getattr(self, key)
+            is_image = isinstance(value, Unknown) and not value.facts.net
+            kind = side_of(key) or (value.facts.kind if is_image else "")
+            return Unknown(replace(value.facts, base=key, kind=kind)) if is_image else value
         return Unknown(replace(self.facts, rows=()))
 
     def __setitem__(self, key: Any, value: Any) -> None:
@@ -231,6 +278,13 @@ class Unknown:
         last, parts = facts.name.rsplit(".")[-1], list(flat([*given, *named.values()]))
         if facts.owner is None and not facts.net and last[:1].isupper() and network_named(last) and len(last) > 2:
             return Unknown(replace(facts, name=f"{last}()", net=network_named(last)))  # Discriminator(...)
+        if (
+            facts.owner is None
+            and last[:1].isupper()
+            and CRITERIA & {*words_of(last)}
+            and not any(map(is_score, parts))
+        ):
+            return Unknown(replace(facts, name=f"{last}({', '.join(x for x in parts if isinstance(x, str))})"))
         if facts.owner is not None and last == "keys":  # **x
             return []
         if facts.owner is not None and last in ("size", "dim"):
@@ -254,12 +308,14 @@ class Unknown:
             return parts[0]
         if len(parts) == 1 and isinstance(parts[0], Tensor) and MOVES & {*words_of(last)}:
             return parts[0]
-        if len(given) > 1 and CRITERIA & {*words_of(last)} and is_score(given[0]) != is_score(given[1]):
-            output, target = given[:2] if is_score(given[0]) else given[1::-1]  # Keras gives the target first
-            now.criteria[facts.name] = None
-            return Criterion(now.setup.on, facts.name)(output, _target(output, target))
+        if CRITERIA & {*words_of(last)} and any(map(is_score, parts)):
+            return now.judged_elsewhere(facts.name, given, named)
         now.calls[facts.name] = None
+        if harmless_role(last) == "weight":  # a weight that is made from the losses or their gradients
+            return Unknown(Facts(facts.name + "()"))
         result = made(facts.name + "()", facts.owner, *parts)
+        if len(parts) == 1 and isinstance(parts[0], Unknown) and parts[0].facts.rows:
+            return Unknown(replace(result.facts, rows=tuple(map(self, parts[0].facts.rows))))
         if side_of(last) == "fake":
             return Unknown(replace(result.facts, kind="fake", base=facts.name, detached=not torch.is_grad_enabled()))
         is_function = images and result.facts.kind in ("", "real") and not (facts.owner and facts.owner.facts.kind)
@@ -277,7 +333,10 @@ class Unknown:
     def __len__(self) -> int:
         return 10 if "class" in self.facts.name else NOW[-1].setup.size
 
-    __index__ = __int__ = __len__
+    __int__ = __len__
+
+    def __index__(self) -> int:
+        return len(self) if is_batch_size(self.facts.base) else 2  # of a loop, or a size beside the batch's
 
     def __array__(self, *given: Any, **named: Any) -> Any:
         return np.ones(NOW[-1].setup.size)
@@ -354,15 +413,18 @@ def binary(name: str, a: Any, b: Any) -> Any:
         number = now.number(x.facts, is_weight=True)
         return getattr(operator, name)(a if a is score else number, b if b is score else number)
     both = [one.facts for one in (a, b) if isinstance(one, Unknown)]
-    result = made(name if score is not None else x.facts.name, a, b)
+    label = f"{a:g} - {x.facts.name}" if name == "sub" and isinstance(a, int | float) else x.facts.name
+    result = made(name if score is not None else label, a, b)
     kinds = {one.kind for one in both}
     if len(both) == 2 and name in ("add", "sub") and "fake" in kinds | ({"fake"} if "made" in kinds else set()):
         is_mixture = name == "sub" or all(one.scaled for one in both)
         result = Unknown(replace(result.facts, kind="mixed")) if len(kinds - {""}) == 2 and is_mixture else result
     if name == "mul":
         draws = {"alpha", "eps", "epsilon", "t"} & {word for one in both for word in words_of(one.name)}
-        is_random = any(isinstance(one, Tensor) and one.numel() > 1 for one in (a, b)) or bool(draws)
-        result = Unknown(replace(result.facts, scaled=is_random or result.facts.scaled))
+        drawn = [one for one in (a, b) if isinstance(one, Tensor) and one.numel() > 1]
+        is_outside = any(one.min() < 0 or one.max() > 1 for one in drawn)
+        result = Unknown(replace(result.facts, scaled=bool(drawn or draws) or result.facts.scaled,
+                                 outside=is_outside or result.facts.outside))  # fmt: skip
     if (name == "sub" and x is b and a is not x) or (name == "mul" and any(_is_negative(one) for one in (a, b))):
         return _turned(result)
     if name == "pow" and result.facts.penalty:
@@ -434,17 +496,22 @@ def torch_call(func: Callable[..., Any], args: Any, kwargs: dict[str, Any]) -> A
         return torch.cat([numeric(x) for x in args[0]]) if scores else made("cat", *args, rows=tuple(args[0]))
     if name in ("to", "type", "type_as", "expand_as", "view_as", "reshape_as"):
         return args[0]
-    if scores and name not in ("where", "cat", "stack", "matmul", "bmm"):
+    if scores and not isinstance(args[0], Unknown) and name not in ("where", "cat", "stack", "matmul", "bmm"):
         return func(args[0], *map(numeric, args[1:]), **{k: numeric(v) for k, v in kwargs.items()})
     if name == "lerp":
         return made(name, *args, kind="mixed")
     return made(name if scores else next((x.facts.name for x in parts if isinstance(x, Unknown)), name), *args)
 
 
+def _last(facts: Facts) -> str:
+    """label of batch.label.float()."""
+    return re.sub(r"(\.\w+\(\))+$", "", facts.name).rsplit(".")[-1]
+
+
 def _target(output: Tensor, target: Any) -> Any:
-    now, words = NOW[-1], {*words_of(target.facts.name.rsplit(".")[-1])} if isinstance(target, Unknown) else set()
+    now, words = NOW[-1], {*words_of(_last(target.facts))} if isinstance(target, Unknown) else set()
     if output.ndim == 2 and output.shape[1] > 1 and now.labels is not None:
         return nn.functional.one_hot(now.labels, output.shape[1]).to(output.dtype)
-    if words and not side_of(target.facts.name.rsplit(".")[-1]) and not words & {"valid", "ones", "zeros", "true"}:
+    if words and not side_of(_last(target.facts)) and not words & CLEAR:
         raise LossError(f"it needs the value of {target.facts.name}, D's target")
     return torch.full_like(output, numeric(target)) if isinstance(target, Unknown) else target
