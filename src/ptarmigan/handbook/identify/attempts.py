@@ -38,6 +38,15 @@ from ptarmigan.handbook.identify.signature import (
     readings,
 )
 
+OF_STATEMENTS = {
+    "reaches-g",
+    "bounded-score",
+    "penalty-points",
+    "penalty-of-loss",
+    "penalty-dead",
+    "penalty-subtracted",
+}  # faults
+
 
 def identify_callable(function: Callable[..., Any], name: str, kind: str | None, on: str | None) -> list[Identity]:
     """The identity of a callable of this process, or of each loss if it returns several.  Raises UserError."""
@@ -170,6 +179,8 @@ def _judged(code: Code, also: tuple[str, ...], kind: str | None, on: str | None,
             seen = measure(LossFunction(code, code.function, way, also), domain, player, part)
             one = compose(seen, diagnose(seen, last, player if player in ("d", "g") else kind), name)
             _check_guesses(one, way, code, parameters)
+            if seen.loss.trace.criteria and not seen.loss.has_networks and player not in ("d", "g"):
+                raise LossError(f"it needs {', '.join(seen.loss.trace.criteria)}, which is not in the file")
             if one.wrong:
                 _check_evidence(seen, one)
             return one
@@ -209,12 +220,15 @@ def _check_guesses(one: Identity, way: Reading, code: Code, parameters: list[str
 
 def _check_evidence(seen: Measurement, one: Identity) -> None:
     """Raises LossError where what is not known may be the cause of a fault."""
-    if names := [name for name in seen.loss.trace.lost if name] or [*seen.loss.trace.guesses]:
+    faults = {*one.faults} - OF_STATEMENTS
+    if faults and (names := [name for name in seen.loss.trace.lost if name] or [*seen.loss.trace.guesses]):
         raise LossError(f"it needs the value of {', '.join(names)}")
-    if seen.loss.sides and {*one.faults} - {"reaches-g", "penalty-points", "penalty-dead", "penalty-subtracted"}:
+    if faults and seen.loss.sides:
         raise LossError("cannot tell surely which images are real", "signature-unclear")
-    if seen.setup.truth:
+    if faults and seen.setup.truth:
         raise LossError("it depends on a condition that is not known here")
+    if seen.setup.on == "probabilities" and not seen.told and faults & {"sigmoid-first", "sigmoid-before-score"}:
+        raise LossError("cannot tell whether D returns logits or probabilities")  # the sigmoid is the probe's own
 
 
 def _stopped(

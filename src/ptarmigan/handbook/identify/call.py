@@ -103,11 +103,12 @@ class LossFunction:
         self.code, self.function, self.reading = code, function, reading
         self.keyword_only = parameters_of(function, also)
         roles = set(reading.roles.values())
-        self.has_networks, self.has_g = bool({"D", "nets", "unknown"} & roles), "G" in roles
+        self.has_networks, self.has_g = reading.asks_d, "G" in roles
         self.scores = ["real", "fake"] if self.has_networks else [role for role in SCORES if role in roles]
         self.classes = [role for role in CLASSES if role in roles]
         self.proxy_of_each_class = "proxies" in roles
         self.trace = Trace(Setup(), {})  # of the last call
+        self.penalty_faults: set[str] = set()  # of all calls
         self.sides: dict[str, str] | None = {} if not self.has_networks else None  # of images that do not show theirs
 
     def class_roles(self, setup: Setup) -> list[str]:
@@ -376,6 +377,7 @@ class LossFunction:
             raise LossError(describe_error(error, self.function)) from None
         finally:
             NOW.pop()
+            self.penalty_faults |= self.trace.penalty_faults
 
     def _answers(self) -> int:
         """How many values the loss unpacks from D's answer."""

@@ -23,6 +23,7 @@ class Code:
     place: Callable[[str, Any], None] = lambda name, value: None  # sets one of them
     kind: str | None = None  # the player, where its statements show it
     on: str | None = None  # "probabilities", where D's definition ends in a sigmoid; "logits", where in a linear layer
+    bounded: bool = False  # D's definition ends in a tanh
     class_on: str | None = None  # the same, where its class output ends in a softmax
     steps_first: str = ""  # the optimiser that steps between the .backward() and its player's own step
     form: str = ""  # "column", where D's definition ends in a linear layer of one output

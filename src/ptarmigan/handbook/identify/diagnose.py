@@ -5,6 +5,7 @@ A finding is a code and the values to insert into its sentence in sentences.SENT
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -290,7 +291,7 @@ def _judge_batch(seen: Measurement, whole: Verdict) -> None:
         whole.fault("reduction")
     if seen.coupled == "mean" and seen.known:
         whole.fault("mean-first")
-    elif seen.coupled == "max" and not seen.joint:
+    elif seen.coupled == "max" and not seen.joint and re.search("max|min|topk", seen.loss.code.uses.text):
         whole.fault("max")
     elif seen.coupled:
         whole.note("coupled")
@@ -311,7 +312,13 @@ def _judge_gradients(seen: Measurement, player: str, whole: Verdict) -> None:
     if player == "D" and abs(seen.gradients.in_g) > 1e-12 and not {"tf", "tensorflow", "keras"} & scope.keys():
         first = seen.loss.code.steps_first
         whole.fault("reaches-g", optimiser=first) if first else whole.note("g-not-detached")
-    if seen.loss.trace.outside:
-        whole.fault("penalty-points")
+    if (
+        player == "D"
+        and seen.loss.code.bounded
+        and {getattr(term, "shape", "") for term in seen.terms.values()} == {"linear"}
+    ):
+        whole.fault("bounded-score")
+    for code in sorted(seen.loss.penalty_faults):
+        whole.fault(code)
     if seen.gradients.penalty in ("dead", "subtracted"):
         whole.fault(f"penalty-{seen.gradients.penalty}")

@@ -88,7 +88,7 @@ WORD = re.compile(r"(?<![a-zA-Z])[lr][12](?!\d)|(?<![A-Z])[LR][12](?!\d)|[A-Z]+(
 
 def words_of(name: str) -> list[str]:
     """The words of a name in snake or camel case, in lower case."""
-    return [word.lower() for word in WORD.findall(name)]
+    return [word.lower() for word in WORD.findall(re.sub("([DG])Loss", r"_\1_Loss", name))]
 
 
 def side_of(name: str) -> str | None:
@@ -123,7 +123,8 @@ def network_of(name: str, strict: bool = False) -> str | None:
 
 def ends_network(name: str) -> bool:
     """Whether what a name stands for is no network, though it belongs to one: D.criterion."""
-    return bool(NO_NETWORK & {*words_of(name)[-1:]})
+    beside = {"loss", "opt", "optim", "optimizer", "criterion", "scaler", "scheduler", "lr"}
+    return bool(beside & {*words_of(name)[-1:]})
 
 
 def harmless_role(name: str) -> str:

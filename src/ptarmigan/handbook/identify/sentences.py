@@ -60,6 +60,10 @@ SENTENCES = {  # of faults and notes
     "not-differentiable": "it returns a plain number, which has no gradient",
     "max": "it is the largest loss in the batch, not the mean: the other images get no gradient",
     "penalty-dead": "its penalty teaches D nothing: autograd.grad needs create_graph=True",
+    "bounded-score": "D ends in a function like tanh, which bounds its score and flattens its slope: end a critic in a "
+    "linear or convolutional layer",
+    "penalty-of-loss": "its penalty is on the gradient of a loss in the image, not on that of D's output, so "
+    "it vanishes where D is certain",
     "penalty-points": "the points of its penalty do not lie between real and fake images: their weights are normal "
     "random numbers, not those of torch.rand",
     "penalty-subtracted": "its penalty is subtracted: it rewards a large gradient of D",

@@ -69,6 +69,7 @@ class Reading:
 
     roles: dict[str, str]
     guessed: bool = False  # the names do not show which parameter is which
+    asks_d: bool = False  # it asks a network D; else it takes D's outputs
     chosen: bool = False  # nor which of them are D's outputs: a loss that is right is a proof, a fault is none
 
     def renamed(self, roles: dict[str, str]) -> Reading:
@@ -96,7 +97,7 @@ def readings(parameters: list[str], function: str, kind: str | None, uses: Uses)
     if "D" in fixed.values() or any(network_of(name.rsplit(".")[-1], True) == "D" for name in uses.called):
         known = {name: sort_of(name) for name in parameters if name not in fixed}
         numbers = {name: sort for name, sort in known.items() if sort in ("device", "size", "width", "classes")}
-        return [Reading({name: fixed.get(name) or numbers.get(name, "unknown") for name in parameters})]
+        return [Reading({name: fixed.get(name) or numbers.get(name, "unknown") for name in parameters}, asks_d=True)]
     sorts = _sorts([name for name in parameters if name not in fixed], kind, uses)
     pictures = [name for name, sort in sorts.items() if sort == "score" and is_picture(name)]
     if len(pictures) < [*sorts.values()].count("score"):

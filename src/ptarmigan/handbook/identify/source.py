@@ -76,6 +76,7 @@ UNSAFE = {"load", "open", "parse_args", "parse_known_args", "DataLoader", "Argum
 D_RETURNS = (  # field of Code, its value, and what the class of D shows
     ("on", "probabilities", lambda node: ends_in(node, "sigmoid")),
     ("on", "logits", lambda node: ends_in(node, "sigmoid", "linear", "conv2d")),
+    ("bounded", True, lambda node: ends_in(node, "tanh", "hardtanh", "hardsigmoid", "softsign")),
     ("class_on", "probabilities", lambda node: ends_in(node, "softmax")),
     ("form", "column", returns_column),
 )

@@ -15,6 +15,7 @@ DECORATORS = {"staticmethod", "classmethod", "property", "dataclass", "no_grad",
 SCOPES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)
 TYPED = re.compile(r"float|double|half|long|int|bool|dtype|type|like")  # .to() changes more than the device
 NEUTRAL = re.compile(r"autocast|profile|record_function|detect_anomaly|accumulate\(|no_sync|amp\.")
+HIDDEN = re.compile(r"(?i)relu|norm|elu|swish|dropout|pool")  # layers inside a network
 WRAPPERS = {"DataParallel", "DistributedDataParallel", "DDP"}  # of networks
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
@@ -107,7 +108,7 @@ def _name_networks(node: ast.ClassDef) -> None:
     for n in ast.walk(node):
         if isinstance(n, ast.Assign) and isinstance(n.value, ast.Call) and dotted(n.targets[0]).startswith("self."):
             maker, name = called_name(n.value), dotted(n.targets[0])
-            if maker[:1].isupper() and network_of(maker) and not network_of(name):
+            if maker[:1].isupper() and len(maker) > 2 and network_of(maker) and not network_of(name):
                 new = _free("discriminator" if network_of(maker) == "D" else "generator", node)
                 names[name] = new + "_x" * [*names.values()].count(new)
     forward = next((one for one in node.body if isinstance(one, Function) and one.name == "forward"), node)
@@ -284,6 +285,10 @@ def endings(node: ast.ClassDef) -> list[list[ast.Call]]:
             layers = sorted(layers, key=lambda n: (n.lineno, n.col_offset), reverse=True)
             return [one for layer in layers[:2] for one in calls(layer, seen)]
         inner = calls(value.args[0], seen) if value.args else []
+        if method := methods.get(dotted(value.func).removeprefix("self.")):
+            ways = [calls(n.value, (*seen, method.name)) for n in ast.walk(method) if isinstance(n, ast.Return)]
+            lasts = [way for way in ways if way and not HIDDEN.search(called_name(way[0]))]
+            return lasts[0] if lasts and method.name not in seen else inner
         if dotted(value.func).startswith("self.") or dotted(value.func) in made:
             own = calls(value.func, seen)
             return [*own, *inner] if own else []

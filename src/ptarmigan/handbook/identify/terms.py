@@ -89,12 +89,14 @@ def fit_curve(values: Array) -> Term | None:
         (square, slope, offset), error = least_squares(values, [t * t, t])
         target = -slope / (2 * square) if square else inf
         found.append(Term("least_squares", square, target, offset - square * target**2, behind_sigmoid, error))
-        (up, down, offset), error = least_squares(values, [softplus(-t), softplus(t)])
-        weight = up + down
-        is_line = abs(weight) <= 1e-3 * max(abs(up), abs(down))
-        # cross-entropy of a sigmoid, combined with a line, fits nearly anything
-        if not is_line and not (behind_sigmoid and abs(up / weight - 0.5) > 1):
-            found.append(Term("cross_entropy", weight, _tidy(up / weight), offset, behind_sigmoid, error))
+        for epsilon in (0.0, 1e-4, 1e-3):  # inside the logarithms
+            bases = [-np.log(sigmoid(t) + epsilon), -np.log(sigmoid(-t) + epsilon)]
+            (up, down, offset), error = least_squares(values, bases)
+            weight = up + down
+            is_line = abs(weight) <= 1e-3 * max(abs(up), abs(down))
+            # cross-entropy of a sigmoid, combined with a line, fits nearly anything
+            if not is_line and not (behind_sigmoid and (epsilon or abs(up / weight - 0.5) > 1)):
+                found.append(Term("cross_entropy", weight, _tidy(up / weight), offset, behind_sigmoid, error))
     near = [term for term in found if term.error <= (
         NEAR if term.shape == "cross_entropy" and not term.behind_sigmoid else EXACT)]  # fmt: skip
     return _best(near)

@@ -75,7 +75,7 @@ def _block(body: list[ast.stmt]) -> Iterator[ast.stmt]:
 
 def _guard(statement: ast.stmt) -> ast.stmt:
     calls = [dotted(n.func) for n in ast.walk(statement) if isinstance(n, ast.Call)]
-    asks = any(network_of(name) == "D" for name in calls)
+    asks = any(network_of(name, strict=True) == "D" for name in calls)
     targets: list[ast.expr] = statement.targets if isinstance(statement, ast.Assign) else []
     added: list[ast.expr] = [statement.target] if isinstance(statement, ast.AugAssign) else []
     label = ast.unparse([*targets, *added, ast.Name("")][0])

@@ -65,8 +65,9 @@ class Trace:
     fixed: dict[str, Any] = field(default_factory=dict)  # name -> the value that stands for an unknown weight or target
     guesses: dict[str, None] = field(default_factory=dict)  # those of which the names do not show the number
     slopes: dict[bool, Tensor] = field(default_factory=dict)  # 0, in the place of penalties with and without a graph
+    answers_given: list[Tensor] = field(default_factory=list)  # D's outputs
+    penalty_faults: set[str] = field(default_factory=set)  # codes of faults
     asked_g: bool = False
-    outside: bool = False  # D was asked about a mixture of images by numbers that are not in [0, 1]
     tolerant: bool = False  # whether a statement without D's outputs may fail
     lost: dict[str, str] = field(default_factory=dict)  # what those that failed would have made -> why
 
@@ -83,7 +84,7 @@ class Trace:
             return [pair[0][0]], [pair[1][0]], *[Unknown(Facts("D's features"))] * 2
         merged = made("D", *parts).facts
         if merged.kind == "mixed":
-            self.outside |= merged.outside
+            self.penalty_faults |= {"penalty-points"} if merged.outside else set()
             return Unknown(replace(merged, name="D's output for a mixture of real and fake images"))
         images = [part.facts for part in unknown if part.facts.kind == merged.kind]
         image = next((one for one in images if PREDICTED.search(one.base)), (images or [merged])[0])
@@ -100,7 +101,8 @@ class Trace:
             return value if detached else value + (leaf - leaf.detach())
 
         setup, logits = self.setup, output(side)
-        source = setup.shaped(logits.sigmoid() if setup.on == "probabilities" else logits)
+        self.answers_given.append(logits.sigmoid() if setup.on == "probabilities" else logits)
+        source = setup.shaped(self.answers_given[-1])
         features = Unknown(Facts("D's features", side, detached=detached))
         if setup.head == "class":
             c = output(f"class_{side}")
@@ -138,6 +140,13 @@ class Trace:
         self.criteria[name] = kind
         return value
 
+    def note_slope(self, outputs: Any) -> None:
+        """Note whether what a penalty differentiates is a loss: its slope in D's outputs differs between images."""
+        for x in filter(is_score, flat([outputs])):
+            found = torch.autograd.grad(x.sum(), self.answers_given, retain_graph=True, allow_unused=True)
+            if any(slope is not None and slope.std() > 1e-6 * slope.abs().mean() for slope in found):
+                self.penalty_faults.add("penalty-of-loss")
+
     def term(self, facts: Facts) -> Tensor | float:
         """A term that the loss adds to D's: 0, and named."""
         if facts.scored:
@@ -160,7 +169,7 @@ class Trace:
         value = 0.0 if side == "fake" or words & {"zeros", "zero"} or harmless_role(last) == "zero" else 1.0
         value = 1.0 if is_weight or harmless_role(last) == "weight" else value
         self.fixed[facts.name] = value
-        if not is_clear and not is_weight:
+        if not is_clear:
             self.guesses[facts.name] = None
         return value
 
@@ -477,6 +486,7 @@ def torch_call(func: Callable[..., Any], args: Any, kwargs: dict[str, Any]) -> A
     if name == "grad":
         of = args[1] if len(args) > 1 else kwargs["inputs"]
         alive = bool(kwargs.get("create_graph", args[4] if len(args) > 4 else False))
+        now.note_slope(args[0] if args else kwargs["outputs"])
         gradient = made("gradient penalty", of, penalty=(1, alive), kind="")
         return (gradient,) * (len(of) if isinstance(of, list | tuple) else 1)
     if name in OF_CLASSES and now.labels is not None and (scores or name == "one_hot"):
