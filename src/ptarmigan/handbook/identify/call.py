@@ -280,7 +280,7 @@ class LossFunction:
         result = self(setup, given, gradients=True)
         if result.gradients is None:
             return Gradients(plain=True)
-        through_g = self.has_networks and (self.has_g or self.code.steps_first) and "fake" in result.gradients
+        through_g = self.has_networks and bool(self.has_g or self.code.inline) and "fake" in result.gradients
         found = Gradients(in_g=float(np.abs(result.gradients["fake"]).sum()) if through_g else 0.0)
         for role in (*self.scores, *self.class_roles(setup)):
             moved = self(setup, given | {role: 1.001 * given[role]}).value

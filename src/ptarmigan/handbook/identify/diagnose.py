@@ -319,6 +319,6 @@ def _judge_gradients(seen: Measurement, player: str, whole: Verdict) -> None:
     ):
         whole.fault("bounded-score")
     for code in sorted(seen.loss.penalty_faults):
-        whole.fault(code)
+        whole.fault(f"penalty-{code}")
     if seen.gradients.penalty in ("dead", "subtracted"):
         whole.fault(f"penalty-{seen.gradients.penalty}")

@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from ptarmigan.handbook.identify import syntax
 from ptarmigan.handbook.identify.names import (
     PLAYERS,
     harmless_role,
@@ -17,15 +18,6 @@ from ptarmigan.handbook.identify.names import (
     player_of,
     side_of,
     words_of,
-)
-from ptarmigan.handbook.identify.syntax import (
-    SCOPES,
-    Function,
-    assigned_names,
-    blocks_of,
-    changed_names,
-    read_names,
-    root_of,
 )
 from ptarmigan.handbook.identify.uses import dotted
 
@@ -61,7 +53,7 @@ def out_of_place(statement: ast.Expr, name: str) -> ast.stmt:
 
 def takes_data(statement: ast.Assign | ast.AnnAssign) -> bool:
     """Whether an assignment takes a part of a batch: images, _ = data, or data[0].to(device); or draws images."""
-    value, text, names = statement.value, ast.unparse(statement), changed_names(statement)
+    value, text, names = statement.value, ast.unparse(statement), syntax.changed_names(statement)
     if any(isinstance(n, ast.Call) and network_of(dotted(n.func)) for n in ast.walk(value or ast.Pass())):
         return False
     if any("loss" in name.lower() for name in names):
@@ -76,7 +68,7 @@ def takes_data(statement: ast.Assign | ast.AnnAssign) -> bool:
         return True
     if re.search(r"\b(rand|randn|uniform|normal)\(", text) and (is_real or words & {"imgs", "images", "img"}):
         return True
-    part = root_of(value) if value else None
+    part = syntax.root_of(value) if value else None
     return isinstance(part, ast.Subscript) and isinstance(part.value, ast.Name) and isinstance(part.slice, ast.Constant)
 
 
@@ -92,9 +84,9 @@ def backward_calls(body: list[ast.stmt], function: str = "") -> Iterator[tuple[a
     """(statement, loss, factor) of each .backward() in the order of the source."""
     dicts = {dotted(s.targets[0]): s.value for s in body if isinstance(s, ast.Assign) and isinstance(s.value, ast.Dict)}
     for statement in body:
-        if isinstance(statement, SCOPES):
+        if isinstance(statement, syntax.SCOPES):
             continue
-        blocks = blocks_of(statement)
+        blocks = syntax.blocks_of(statement)
         if any(blocks):
             for block in blocks:
                 yield from backward_calls(block, function)
@@ -160,7 +152,9 @@ def groups_of(roots: list[Any], body: list[ast.stmt]) -> list[list[Any]]:
 
 def zeroed_before(body: list[ast.stmt], root: Any) -> str:
     """The optimiser or network whose gradients the statement right before a .backward() zeroes, or ""."""
-    for block in (b for s in body for n in ast.walk(s) if isinstance(n, ast.stmt) for b in [*blocks_of(n), body]):
+    for block in (
+        b for s in body for n in ast.walk(s) if isinstance(n, ast.stmt) for b in [*syntax.blocks_of(n), body]
+    ):
         if root[0] in block[1:]:
             before = block[block.index(root[0]) - 1]
             call = before.value if isinstance(before, ast.Expr) else None
@@ -187,14 +181,14 @@ def known_as(group: list[Any]) -> str:
     return dotted(group[0][1]).rsplit(".")[-1] or "loss"
 
 
-def players_of(groups: list[list[Any]], body: list[ast.stmt], function: Function | None) -> list[str | None]:
+def players_of(groups: list[list[Any]], body: list[ast.stmt], function: syntax.Function | None) -> list[str | None]:
     """The player of each group; of two groups the one that shows none belongs to the other player."""
     found = [_player_of(body, group, function) for group in groups]
     other = {"d": "g", "g": "d"}
     return [one or other.get(found[1 - i] or "") for i, one in enumerate(found)] if len(found) == 2 else found
 
 
-def _player_of(body: list[ast.stmt], group: list[Any], function: Function | None) -> str | None:
+def _player_of(body: list[ast.stmt], group: list[Any], function: syntax.Function | None) -> str | None:
     """The player that the loss's name shows, the optimiser that is zeroed for it or steps next, or the function."""
     optimiser = next((name for line, name in optimiser_steps(body) if line >= group[-1][0].lineno), "")
     player = player_of(known_as(group))
@@ -214,7 +208,7 @@ def trail_before(body: list[ast.stmt], target: ast.stmt) -> tuple[list[ast.stmt]
     for statement in body:
         if statement is target:
             return before, True
-        blocks = blocks_of(statement) if not isinstance(statement, SCOPES) else []
+        blocks = syntax.blocks_of(statement) if not isinstance(statement, syntax.SCOPES) else []
         for block in blocks:
             inner, found = trail_before(block, target)
             if found:
@@ -251,8 +245,8 @@ def _slice(statements: list[ast.stmt], needed: set[str], is_safe: Callable[[ast.
     kept: list[ast.stmt] = []
     given = set[str]()
     for statement in reversed(statements):
-        targets = changed_names(statement)
-        if not targets & needed or isinstance(statement, (*SCOPES, ast.Import, ast.ImportFrom)):
+        targets = syntax.changed_names(statement)
+        if not targets & needed or isinstance(statement, (*syntax.SCOPES, ast.Import, ast.ImportFrom)):
             continue
         if isinstance(statement, ast.Assign | ast.AnnAssign):
             is_given = takes_data(statement) or all(is_stand_in(name, statement) for name in targets)
@@ -264,11 +258,11 @@ def _slice(statements: list[ast.stmt], needed: set[str], is_safe: Callable[[ast.
             statement = _prune(statement, needed, is_safe)
         elif isinstance(statement, ast.Expr):
             statement = out_of_place(statement, next(iter(targets)))
-            needed |= read_names(statement)
+            needed |= syntax.read_names(statement)
         else:
             if isinstance(statement, ast.Assign):
-                needed -= {name for target in statement.targets for name in assigned_names(target)}
-            needed |= read_names(statement)
+                needed -= {name for target in statement.targets for name in syntax.assigned_names(target)}
+            needed |= syntax.read_names(statement)
         kept.append(statement)
     needed |= given
     return kept[::-1]
@@ -281,7 +275,7 @@ def _prune(statement: ast.stmt, needed: set[str], is_safe: Callable[[ast.stmt], 
         statement = ast.If(ast.Constant(True), statement.body, [])
     if isinstance(statement, ast.With):
         statement.body = _slice(statement.body, needed, is_safe) or [ast.Pass()]
-        needed |= set().union(*map(read_names, statement.items))
+        needed |= set().union(*map(syntax.read_names, statement.items))
         return statement
     after = set(needed)
     if isinstance(statement, ast.For | ast.While):
@@ -292,6 +286,6 @@ def _prune(statement: ast.stmt, needed: set[str], is_safe: Callable[[ast.stmt], 
         block = _slice(getattr(statement, part), inner, is_safe)
         setattr(statement, part, block or ([ast.Pass()] if part == "body" else []))
         needed |= inner
-    needed |= read_names(statement.iter if isinstance(statement, ast.For) else statement.test)  # type: ignore[attr-defined]
-    needed -= assigned_names(statement.target) if isinstance(statement, ast.For) else set()
+    needed |= syntax.read_names(statement.iter if isinstance(statement, ast.For) else statement.test)  # type: ignore[attr-defined]
+    needed -= syntax.assigned_names(statement.target) if isinstance(statement, ast.For) else set()
     return statement

@@ -69,8 +69,8 @@ class Reading:
 
     roles: dict[str, str]
     guessed: bool = False  # the names do not show which parameter is which
-    asks_d: bool = False  # it asks a network D; else it takes D's outputs
     chosen: bool = False  # nor which of them are D's outputs: a loss that is right is a proof, a fault is none
+    asks_d: bool = False  # it asks a network D; else it takes D's outputs
 
     def renamed(self, roles: dict[str, str]) -> Reading:
         """The same with some roles renamed."""

@@ -66,7 +66,7 @@ class Trace:
     guesses: dict[str, None] = field(default_factory=dict)  # those of which the names do not show the number
     slopes: dict[bool, Tensor] = field(default_factory=dict)  # 0, in the place of penalties with and without a graph
     answers_given: list[Tensor] = field(default_factory=list)  # D's outputs
-    penalty_faults: set[str] = field(default_factory=set)  # codes of faults
+    penalty_faults: set[str] = field(default_factory=set)  # points or of-loss
     asked_g: bool = False
     tolerant: bool = False  # whether a statement without D's outputs may fail
     lost: dict[str, str] = field(default_factory=dict)  # what those that failed would have made -> why
@@ -84,7 +84,7 @@ class Trace:
             return [pair[0][0]], [pair[1][0]], *[Unknown(Facts("D's features"))] * 2
         merged = made("D", *parts).facts
         if merged.kind == "mixed":
-            self.penalty_faults |= {"penalty-points"} if merged.outside else set()
+            self.penalty_faults |= {"points"} if merged.outside else set()
             return Unknown(replace(merged, name="D's output for a mixture of real and fake images"))
         images = [part.facts for part in unknown if part.facts.kind == merged.kind]
         image = next((one for one in images if PREDICTED.search(one.base)), (images or [merged])[0])
@@ -142,10 +142,10 @@ class Trace:
 
     def note_slope(self, outputs: Any) -> None:
         """Note whether what a penalty differentiates is a loss: its slope in D's outputs differs between images."""
-        for x in filter(is_score, flat([outputs])):
+        for x in filter(is_score, flat([outputs] if self.answers_given else [])):
             found = torch.autograd.grad(x.sum(), self.answers_given, retain_graph=True, allow_unused=True)
             if any(slope is not None and slope.std() > 1e-6 * slope.abs().mean() for slope in found):
-                self.penalty_faults.add("penalty-of-loss")
+                self.penalty_faults.add("of-loss")
 
     def term(self, facts: Facts) -> Tensor | float:
         """A term that the loss adds to D's: 0, and named."""
@@ -486,6 +486,11 @@ def torch_call(func: Callable[..., Any], args: Any, kwargs: dict[str, Any]) -> A
     if name == "grad":
         of = args[1] if len(args) > 1 else kwargs["inputs"]
         alive = bool(kwargs.get("create_graph", args[4] if len(args) > 4 else False))
+        images = [x.facts for x in flat([of]) if isinstance(x, Unknown)]
+        known = set[str]().union(*now.asked.values())
+        if not any(one.kind or one.base in known for one in images):
+            gradient = Unknown(Facts("gradient.weight"))  # of a layer, as in an adaptive weight
+            return (gradient,) * (len(of) if isinstance(of, list | tuple) else 1)
         now.note_slope(args[0] if args else kwargs["outputs"])
         gradient = made("gradient penalty", of, penalty=(1, alive), kind="")
         return (gradient,) * (len(of) if isinstance(of, list | tuple) else 1)
