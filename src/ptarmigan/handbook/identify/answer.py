@@ -156,8 +156,7 @@ def _named(diagnosis: Diagnosis) -> tuple[str, str, float | None]:
         names.append(source.name)
         titles.append(_title(source, player))
     if classes:
-        first = ("unknown", "twin_classifier", "discriminative_classifier")
-        chosen = min(classes, key=lambda part: first.index(part.name) if part.name in first else len(first))
+        chosen = min(classes, key=lambda part: part.name != "unknown")
         live = next((part.scale for part in classes if part.scale), None)
         class_weight = round(live / source.scale, 9) if live and source and source.scale else None
         names.append(chosen.name)

@@ -49,7 +49,6 @@ from ptarmigan.handbook.identify.value import loss_value
 
 SHAPES = [(8, 10), *((n, 10) for n in (64, 32, 128, 16, 100, 256)), *((8, k) for k in (4, 2, 5, 100, 1000))]
 SECONDS_TO_TRY = 1.5
-EMBEDDING_DIM = 6
 PATCHES = r"tensor [ab] \((\d+)\)|\[\d+, 1, (\d+), \d+\]"  # their side, in what PyTorch says
 
 
@@ -106,7 +105,6 @@ class LossFunction:
         self.has_networks, self.has_g = reading.asks_d, "G" in roles
         self.scores = ["real", "fake"] if self.has_networks else [role for role in SCORES if role in roles]
         self.classes = [role for role in CLASSES if role in roles]
-        self.proxy_of_each_class = "proxies" in roles
         self.trace = Trace(Setup(), {})  # of the last call
         self.penalty_faults: set[str] = set()  # of all calls
         self.sides: dict[str, str] | None = {} if not self.has_networks else None  # of images that do not show theirs
@@ -240,12 +238,7 @@ class LossFunction:
         for role in self.class_roles(setup):
             given[role] = scale * rng.standard_normal((setup.size, setup.classes))
         for role in LABEL_ROLES:
-            given[role] = rng.integers(0, setup.label_count if scale else 1, setup.size).astype(float)
-        if "embedding" in self.classes:
-            proxies = setup.classes if self.proxy_of_each_class else setup.size
-            for role, count in (("embedding", setup.size), ("proxy", proxies)):
-                rows = rng.standard_normal((count, EMBEDDING_DIM))
-                given[role] = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+            given[role] = rng.integers(0, setup.classes if scale else 1, setup.size).astype(float)
         ones = np.ones(setup.size)
         return given | {"target": ones, "real_target": ones, "fake_target": 0 * ones}
 
@@ -428,13 +421,13 @@ class LossFunction:
             value = leaves[role] + 0  # not a leaf, so that it may be changed in place
             if role in SCORES:
                 value = value.sigmoid() if setup.on == "probabilities" else value
-            elif role != "embedding" and setup.class_on == "probabilities":
+            elif setup.class_on == "probabilities":
                 value = value.softmax(1)
         elif role.startswith("labels"):
             value = torch.tensor(given[role]).long()
             value = nn.functional.one_hot(value, setup.classes).to(setup.dtype) if setup.onehot else value
         else:
-            value = setup.tensor(given["proxy" if role == "proxies" else role])
+            value = setup.tensor(given[role])
         if role in SCORES or role.endswith("target"):
             value = setup.shaped(value)
         return value.detach().numpy() if setup.array and isinstance(value, Tensor) else value

@@ -222,15 +222,7 @@ def _class_term(seen: Measurement, role: str, player: str, parameter: str) -> Ve
         verdict.note("class-unknown", parameter=parameter)
         return verdict
     shape, classes, words, verdict.scale = term.shape, seen.setup.classes, words_of(parameter), term.weight
-    if role == "twin_fake":
-        verdict.rename("twin_classifier")
-    if shape == "contrast":
-        verdict.rename("reacgan")
-    elif shape in ("adc_d", "adc_g"):
-        verdict.rename("discriminative_classifier")
-        if shape == "adc_d" and (player == "G" or role == "class_real"):
-            verdict.fault("class-label")
-    elif shape in ("softmax_first", "sigmoid_first"):
+    if shape in ("softmax_first", "sigmoid_first"):
         certain = np.array([[60.0] + [-60.0] * (classes - 1)])
         floor = class_bases(certain, np.zeros(1, np.int64))[shape][0][0]
         given = "probabilities" if seen.setup.class_on == "probabilities" else f"a {shape.removesuffix('_first')}"
@@ -249,8 +241,8 @@ def _class_term(seen: Measurement, role: str, player: str, parameter: str) -> Ve
         _flat_class(verdict, parameter)
     elif shape == "cross_entropy" and term.smoothing > 1e-6:
         verdict.note("class-smoothed", smoothing=term.smoothing)
-    if term.weight * (-1 if role == "twin_fake" and player == "G" else 1) < 0:
-        verdict.fault("twin-sign" if role == "twin_fake" else "class-sign")
+    if term.weight < 0:
+        verdict.fault("class-sign")
     if role in seen.wrong_labels:
         verdict.fault("class-labels")
     return verdict

@@ -18,7 +18,7 @@ HARMLESS = {  # role -> the words of its names; the values are in stand_ins
     "off": {"cuda", "ddp", "rank", "verbose", "debug", "distributed", "gpu", "gpus"},
     "config": {
         "cfg", "config", "param", "params", "conf", "opt", "opts", "args", "hparams", "hps", "hp", "flags", "gain",
-        "sync", "phase",
+        "sync", "phase", "embedding", "embeddings", "embed", "proxy", "proxies",
     },
 }  # fmt: skip
 OUTPUTS = {
@@ -32,7 +32,6 @@ CLASS_WORDS = {
     "cond",
 }  # fmt: skip
 TARGETS = {"target", "targets", "true", "tgt", "gt", "ones", "zeros", "valid"}
-EMBEDDINGS = {"embedding", "embeddings", "embed", "proxy", "proxies"}
 WHOLE_NAMES = {  # without underscores, in lower case
     "classes": ("k", "numclasses", "nclasses", "nbclasses", "nclass"),
     "criterion": ("criterion", "lossfn", "advloss", "advcriterion", "criteriongan", "adversarialloss"),
@@ -60,7 +59,7 @@ OTHER_LOSSES = {
     "cycle", "pix", "stft", "identity", "idt", "id", "content", "style", "pixel", "pixelwise", "ssim", "gp", "penalty",
     "r1", "r2", "path", "feature", "features", "huber", "charbonnier", "dice", "mel", "spectral", "triplet", "vae",
     "elbo", "mmd", "regularize", "regularization", "regularizer", "continuous", "info", "variation", "gram", "ortho",
-    "orthogonal",
+    "orthogonal", "contrastive",
 }  # fmt: skip
 PLAYERS = {
     "d": {"d", "disc", "discriminator", "critic", "dis", "lossd", "discrim", "msd", "mpd", "errd"},
@@ -186,10 +185,6 @@ def sort_of(name: str) -> str:
         return role
     if words & LATENTS and not {"d", "g", "z"} <= words:
         return "latents"
-    if words & EMBEDDINGS:
-        return next((word for word in ("proxy", "proxies") if word in words), "embedding")
-    if "twin" in words or name.lower().strip("_") in ("t_fake", "fake_t"):
-        return "twin_fake"
     is_class = bool(words & CLASS_WORDS)
     if words & TARGETS and not words & IMAGES:
         return "labels" if is_class else "target"

@@ -40,14 +40,12 @@ SENTENCES = {  # of faults and notes
     "target-of-g": "its target for fakes is {target:.4g}{sign}: {helps}",
     "name": "it is named {promised}, but it computes {name}",
     # class terms
-    "class-label": "K + y is D's label for a generated image; the label of a real image, and for G, is y",
     "class-input": "cross_entropy applies its own softmax and gets {given}: remove the first; it cannot fall below "
     "{floor:.3f} ({classes} classes)",
     "nll-of-softmax": "nll_loss takes log_softmax, not softmax; apply log_softmax, or use cross_entropy on the logits",
     "nll-of-logits": "nll_loss takes log_softmax; on logits it has no minimum: use cross_entropy",
     "class-flat": "{parameter} has no effect",
     "class-sign": "the sign of its class term is wrong: both players minimise it and differ only in the source term",
-    "twin-sign": "the sign of its twin term is wrong: D minimises CE(T), G maximises it",
     "class-labels": "it uses the labels of the other half; a generated image has the label requested from G",
     # the whole loss
     "sum-in-part": "one part is a sum over the batch and another a mean, so their ratio depends on the batch size",

@@ -2,8 +2,8 @@
 
 The roles are these.  real, fake and output are D's outputs.  target is the target of output; real_target and
 fake_target are those of real and fake.
-class, class_real, class_fake and twin_fake are class logits, with labels, labels_real and labels_fake; embedding goes
-with proxy (one per image) or proxies (one per class).  Where a network D is asked, all but D and G are unknown, and
+class, class_real and class_fake are class logits, with labels, labels_real and labels_fake.  Where a network D is
+asked, all but D and G are unknown, and
 what reaches D decides.  A clear name or a clear use in the source decides; an unclear parameter is tried in each free
 role.
 """
@@ -31,7 +31,7 @@ from ptarmigan.handbook.identify.names import (
 from ptarmigan.handbook.identify.uses import Uses
 
 SCORES = ("real", "fake", "output")
-CLASSES = ("class", "class_real", "class_fake", "twin_fake", "embedding")
+CLASSES = ("class", "class_real", "class_fake")
 SIDED = ("score", "labels", "target")  # sorts of which real and fake have one each
 LABEL_ROLES = ("labels", "labels_real", "labels_fake")
 NUMBERS = ("weight", "zero", "one", "off", "device")  # get a harmless value
@@ -103,7 +103,7 @@ def readings(parameters: list[str], function: str, kind: str | None, uses: Uses)
     if len(pictures) < [*sorts.values()].count("score"):
         fixed |= {name: f"image_{side_of(name) or 'real'}" for name in pictures}
         sorts = {name: sort for name, sort in sorts.items() if name not in fixed}
-    has_class = bool({"class", "twin_fake", "embedding"} & {*sorts.values()})
+    has_class = "class" in sorts.values()
     one_score = [*sorts.values()].count("score") == 1 and not has_class
     has_target = bool({"labels", "target", "is_real"} & {*sorts.values()})
     unclear: list[str] = []
@@ -154,7 +154,7 @@ def _sorts(names: list[str], kind: str | None, uses: Uses) -> dict[str, str]:
     if kind in ("d", "g") and not {"labels", "target", "is_real"} & {*sorts.values()}:
         sorts |= {name: "score" for name, sort in sorts.items() if sort == "class" and LABELS & {*words_of(name)}}
     sides = {side_of(name) for name in sorts}
-    has_outputs = bool({"score", "class", "twin_fake", "embedding"} & {*sorts.values()})
+    has_outputs = bool({"score", "class"} & {*sorts.values()})
     if not has_outputs and (sides >= {"real", "fake"} or ("fake" in sides and kind == "g")):
         sorts |= {name: "score" for name, sort in sorts.items() if sort in SIDED and side_of(name)}
     return sorts

@@ -34,11 +34,6 @@ class Setup:
     dtype: torch.dtype = torch.float64
     draws: int = 1  # calls with different seeds that are averaged
 
-    @property
-    def label_count(self) -> int:
-        """Labels are below this number, so that discriminative_classifier's K + y are valid classes as well."""
-        return max(self.classes // 2, 2)
-
     def tensor(self, value: Any, grad: bool = False) -> Tensor:
         return torch.tensor(value, dtype=self.dtype, requires_grad=grad and not self.array)
 

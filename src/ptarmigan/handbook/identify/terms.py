@@ -146,13 +146,10 @@ def fit_classes(c: Array, y: NDArray[np.int64], values: Array) -> ClassTerm | No
 def class_bases(c: Array, y: NDArray[np.int64]) -> dict[str, list[Array]]:
     """For each shape of class terms: the functions, each with its values [M], of which the terms are a weighted sum."""
     row, classes = np.arange(len(y)), c.shape[1]
-    other = (y + classes // 2) % classes  # discriminative_classifier's K + y
     p, onehot = np.exp(_log_softmax(c)), np.eye(classes)[y]
-    bases = {
+    return {
         "nll": [-c[row, y]],
-        "adc_g": [c[row, other] - c[row, y]],
         "cross_entropy": [-_log_softmax(c)[row, y], -_log_softmax(c).mean(1)],
-        "adc_d": [-_log_softmax(c)[row, other]],
         "softmax_first": [-_log_softmax(p)[row, y]],
         "sigmoid_first": [-_log_softmax(sigmoid(c))[row, y]],
         "nll_of_softmax": [-p[row, y]],
@@ -160,7 +157,6 @@ def class_bases(c: Array, y: NDArray[np.int64]) -> dict[str, list[Array]]:
         "squares": [((c - onehot) ** 2).sum(1)],
         "one_vs_all": [(onehot * softplus(-c) + (1 - onehot) * softplus(c)).sum(1)],
     }
-    return {shape: basis for shape, basis in bases.items() if classes > 2 or not shape.startswith("adc")}
 
 
 # --- arithmetic ---

@@ -427,7 +427,8 @@ def binary(name: str, a: Any, b: Any) -> Any:
     kinds = {one.kind for one in both}
     if len(both) == 2 and name in ("add", "sub") and "fake" in kinds | ({"fake"} if "made" in kinds else set()):
         is_mixture = name == "sub" or all(one.scaled for one in both)
-        result = Unknown(replace(result.facts, kind="mixed")) if len(kinds - {""}) == 2 and is_mixture else result
+        are_two = len(kinds - {""}) == 2 or all(one.scaled for one in both)
+        result = Unknown(replace(result.facts, kind="mixed")) if are_two and is_mixture else result
     if name == "mul":
         draws = {"alpha", "eps", "epsilon", "t"} & {word for one in both for word in words_of(one.name)}
         drawn = [one for one in (a, b) if isinstance(one, Tensor) and one.numel() > 1]
