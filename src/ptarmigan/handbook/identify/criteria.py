@@ -8,8 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ptarmigan.handbook.identify.names import BESIDE_NETWORK, CRITERIA, PLAYERS, player_of, words_of
+from ptarmigan.handbook.identify.names import BESIDE_NETWORK, CRITERIA, OTHER_LOSSES, PLAYERS, player_of, words_of
+from ptarmigan.handbook.identify.operations import target_of
 from ptarmigan.handbook.identify.signature import LossError
+from ptarmigan.handbook.identify.stand_ins import is_score
+from ptarmigan.handbook.identify.unseen import Facts, Trace, Unknown, flat, needs
 
 KINDS = {  # what it is taken to be -> the words of its name, or of the arguments of its class
     "the hinge loss": {"hinge"},
@@ -18,6 +21,7 @@ KINDS = {  # what it is taken to be -> the words of its name, or of the argument
     "": {"l1", "l2", "relativistic", "ragan", "softmax"},  # none that is known here
     "cross-entropy": {"bce", "logistic", "vanilla", "saturating", "nonsaturating", "minimax", "entropy", "binary"},
 }
+OF_D = {"d", "dis", "disc", "discriminator"}  # words of a flag that says whose loss it is
 PLAIN = CRITERIA | PLAYERS["d"] | PLAYERS["g"] | BESIDE_NETWORK | {"self", "func", "function", "real", "fake"}
 
 
@@ -42,9 +46,7 @@ def with_target(name: str, on: str, output: Any, target: Any, named: dict[str, A
     if kind == "least squares":
         return F.mse_loss(output, goal.expand_as(output)), kind
     sign = 1 if target is True else -1
-    of_d = next(
-        (value for key, value in named.items() if {"d", "dis", "disc", "discriminator"} & {*words_of(key)}), None
-    )
+    of_d = next((value for key, value in named.items() if OF_D & {*words_of(key)}), None)
     if is_flag and kind == "the Wasserstein loss":
         return -sign * output.mean(), kind
     if is_flag and kind == "the hinge loss" and of_d is not None:
@@ -74,7 +76,28 @@ def _of_real(kind: str, t: Tensor) -> Tensor:
     return t.mean()
 
 
-def depends_on(x: Tensor, leaves: list[Tensor]) -> bool:
-    """Whether a value is made of one of these."""
+def judged_at_its_name(now: Trace, name: str, given: tuple[Any, ...], named: dict[str, Any]) -> Tensor:
+    """The value of a criterion that is not here, of D's outputs and perhaps a target or a flag."""
+    if OTHER_LOSSES & {*words_of(name)}:  # a penalty, or a distance of features
+        raise needs(Facts(name))
+    values = [*given, *(value for key, value in named.items() if not OF_D & {*words_of(key)})]
+    scores = [x for x in values if any(map(is_score, flat([x])))]
+    rest = [x for x in values if not any(x is one for one in scores)]
+    if rest and isinstance(rest[0], Unknown) and rest[0].facts.kind:  # images
+        raise needs(Facts(name))
+    if len(scores) == 1 and rest:
+        target = target_of(next(filter(is_score, flat(scores))), rest[0])
+        value, kind = with_target(name, now.setup.on, scores[0], target, named)
+    elif len(scores) < 3 and all(map(is_score, scores)):
+        halves = {side: next((x for x in scores if _depends_on(x, now, side)), None) for side in now.leaves}
+        value, kind = of_outputs(name, now.setup.on, halves.get("real"), halves.get("fake"))
+    else:
+        raise needs(Facts(name))
+    now.criteria[name] = kind
+    return value
+
+
+def _depends_on(x: Tensor, now: Trace, side: str) -> bool:
+    leaves = [of[side] for of in (now.leaves, now.shifts) if side in of]
     found = torch.autograd.grad(x.sum(), leaves, retain_graph=True, allow_unused=True)
     return any(one is not None for one in found)

@@ -10,7 +10,7 @@ import dis
 import operator
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -18,11 +18,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ptarmigan.handbook.identify.criteria import depends_on, of_outputs, with_target
 from ptarmigan.handbook.identify.missing import LIBRARIES
 from ptarmigan.handbook.identify.names import (
     CRITERIA,
-    OTHER_LOSSES,
     ends_network,
     harmless_role,
     is_batch_size,
@@ -31,7 +29,7 @@ from ptarmigan.handbook.identify.names import (
     words_of,
 )
 from ptarmigan.handbook.identify.signature import NUMBERS, LossError
-from ptarmigan.handbook.identify.stand_ins import WITH_TARGET, Setup, harmless, is_score
+from ptarmigan.handbook.identify.stand_ins import Setup, harmless, is_score
 
 KINDS = ("", "real", "made", "fake", "mixed")  # of images, the strongest last; made: by an unknown function
 MAKERS = ("ones", "zeros", "rand", "randn", "randint", "empty", "full", "normal", "arange", "tensor", "as_tensor")
@@ -117,29 +115,6 @@ class Trace:
             "first": (features, source),
         }.get(setup.head, source)
 
-    def judged_elsewhere(self, name: str, given: tuple[Any, ...], named: dict[str, Any]) -> Tensor:
-        """The value of a criterion that is not here, of D's outputs and perhaps a target or a flag."""
-        if OTHER_LOSSES & {*words_of(name)}:  # a penalty, or a distance of features
-            raise needs(Facts(name))
-        of_d = {"d", "dis", "disc", "discriminator"}
-        values = [*given, *(value for key, value in named.items() if not of_d & {*words_of(key)})]
-        scores = [x for x in values if any(map(is_score, flat([x])))]
-        rest = [x for x in values if not any(x is one for one in scores)]
-        if rest and isinstance(rest[0], Unknown) and rest[0].facts.kind:  # images
-            raise needs(Facts(name))
-        if len(scores) == 1 and rest:
-            output = next(filter(is_score, flat(scores)))
-            value, kind = with_target(name, self.setup.on, scores[0], _target(output, rest[0]), named)
-        elif len(scores) < 3 and all(map(is_score, scores)):
-            sides = {side: [self.leaves[side], *([self.shifts[side]] if side in self.shifts else [])]
-                     for side in ("real", "fake") if side in self.leaves}  # fmt: skip
-            halves = {side: next((x for x in scores if depends_on(x, leaves)), None) for side, leaves in sides.items()}
-            value, kind = of_outputs(name, self.setup.on, halves.get("real"), halves.get("fake"))
-        else:
-            raise needs(Facts(name))
-        self.criteria[name] = kind
-        return value
-
     def note_slope(self, outputs: Any) -> None:
         """Note whether what a penalty differentiates is a loss: its slope in D's outputs differs between images."""
         for x in filter(is_score, flat([outputs] if self.answers_given else [])):
@@ -163,7 +138,7 @@ class Trace:
         """The number in the place of a weight, or of a target whose name shows it."""
         if facts.scored:
             raise needs(facts)
-        last = _last(facts)
+        last = shown_name(facts)
         words, side = {*words_of(last)}, side_of(last)
         is_clear = bool(side or words & CLEAR or harmless_role(last))
         value = 0.0 if side == "fake" or words & {"zeros", "zero"} or harmless_role(last) == "zero" else 1.0
@@ -193,6 +168,11 @@ class Facts:
 
 
 NOW: list[Trace] = [Trace(Setup(), {})]  # the last is that of the present run
+
+
+def shown_name(facts: Facts) -> str:
+    """label of batch.label.float()."""
+    return re.sub(r"(\.\w+\(\))+$", "", facts.name).rsplit(".")[-1]
 
 
 def needs(facts: Facts) -> LossError:
@@ -283,42 +263,51 @@ class Unknown:
         pass
 
     def __call__(self, *given: Any, **named: Any) -> Any:
+        from ptarmigan.handbook.identify.criteria import judged_at_its_name
+        from ptarmigan.handbook.identify.operations import NEW_TENSORS, made_tensor
+
         now, facts = NOW[-1], self.facts
         last, parts = facts.name.rsplit(".")[-1], list(flat([*given, *named.values()]))
-        if facts.owner is None and not facts.net and last[:1].isupper() and network_named(last) and len(last) > 2:
-            return Unknown(replace(facts, name=f"{last}()", net=network_named(last)))  # Discriminator(...)
-        if (
-            facts.owner is None
-            and last[:1].isupper()
-            and CRITERIA & {*words_of(last)}
-            and not any(map(is_score, parts))
-        ):
-            return Unknown(replace(facts, name=f"{last}({', '.join(x for x in parts if isinstance(x, str))})"))
-        if facts.owner is not None and last == "keys":  # **x
-            return []
-        if facts.owner is not None and last in ("size", "dim"):
-            return facts.owner.shape[given[0]] if given else facts.owner.shape if last == "size" else 4
-        if facts.owner is not None and last in ("detach", "requires_grad_", "clone", "retain_grad"):
-            return Unknown(replace(facts.owner.facts, detached=True)) if last == "detach" else facts.owner
-        if facts.owner is not None and facts.net and OF_MODULES.fullmatch(last):
-            return facts.owner
-        images = [x for x in parts if isinstance(x, Unknown) or is_score(x) or (isinstance(x, Tensor) and x.ndim > 1)]
-        if re.fullmatch(r"new_(full|ones|zeros|empty|tensor)|fill_|(zero|normal|uniform)_|random_", last):
+        has_scores = any(map(is_score, parts))
+        if facts.owner is None and last[:1].isupper() and not has_scores and len(last) > 2:
+            if network_named(last) and not facts.net:
+                return Unknown(replace(facts, name=f"{last}()", net=network_named(last)))  # Discriminator(...)
+            if CRITERIA & {*words_of(last)}:  # GANLoss("lsgan")
+                return Unknown(replace(facts, name=f"{last}({', '.join(x for x in parts if isinstance(x, str))})"))
+        if facts.owner is not None and (value := self._of_method(last, given)) is not None:
+            return value
+        if NEW_TENSORS.fullmatch(last):
             return made_tensor(last, *given, **named)
-        if facts.net == "D" and images and words_of(last)[-1:] != ["loss"]:
-            return made("penalty", *given, penalty=None) if "penalty" in last else now.answer(parts)
-        if facts.net == "G" and (given or last in ("sample", "forward")):
-            now.asked_g = True
-            return Unknown(
-                Facts(facts.name, "fake", base=facts.name, detached=last == "predict" or not torch.is_grad_enabled())
-            )
         if parts and is_score(parts[0]) and {*words_of(last)} & {"activation", "act", "transform", "augment"}:
             now.fixed[facts.name] = "the identity"
             return parts[0]
-        if len(parts) == 1 and isinstance(parts[0], Tensor) and MOVES & {*words_of(last)}:
+        if len(parts) == 1 and isinstance(parts[0], Tensor) and MOVES & {*words_of(last)} and not facts.net:
             return parts[0]
-        if CRITERIA & {*words_of(last)} and any(map(is_score, parts)):
-            return now.judged_elsewhere(facts.name, given, named)
+        if CRITERIA & {*words_of(last)} and has_scores and not facts.net:
+            return judged_at_its_name(now, facts.name, given, named)
+        return self._answer(last, list(given), parts)
+
+    def _of_method(self, last: str, given: tuple[Any, ...]) -> Any:
+        """What a method of a tensor or of a module returns, or None."""
+        owner = self.facts.owner
+        if last == "keys":  # **x
+            return []
+        if last in ("size", "dim"):
+            return owner.shape[given[0]] if given else owner.shape if last == "size" else 4
+        if last in ("detach", "requires_grad_", "clone", "retain_grad"):
+            return Unknown(replace(owner.facts, detached=True)) if last == "detach" else owner
+        return owner if self.facts.net and OF_MODULES.fullmatch(last) else None
+
+    def _answer(self, last: str, given: list[Any], parts: list[Any]) -> Any:
+        """What D, G or a function that is not here makes of images."""
+        now, facts = NOW[-1], self.facts
+        images = [x for x in parts if isinstance(x, Unknown) or is_score(x) or (isinstance(x, Tensor) and x.ndim > 1)]
+        if facts.net == "D" and images and words_of(last)[-1:] != ["loss"]:
+            return made("penalty", *given, penalty=None) if "penalty" in last else now.answer(parts)
+        is_cut = not torch.is_grad_enabled()
+        if facts.net == "G" and (given or last in ("sample", "forward")):
+            now.asked_g = True
+            return Unknown(Facts(facts.name, "fake", base=facts.name, detached=last == "predict" or is_cut))
         now.calls[facts.name] = None
         if harmless_role(last) == "weight":  # a weight that is made from the losses or their gradients
             return Unknown(Facts(facts.name + "()"))
@@ -326,7 +315,7 @@ class Unknown:
         if len(parts) == 1 and isinstance(parts[0], Unknown) and parts[0].facts.rows:
             return Unknown(replace(result.facts, rows=tuple(map(self, parts[0].facts.rows))))
         if side_of(last) == "fake":
-            return Unknown(replace(result.facts, kind="fake", base=facts.name, detached=not torch.is_grad_enabled()))
+            return Unknown(replace(result.facts, kind="fake", base=facts.name, detached=is_cut))
         is_function = images and result.facts.kind in ("", "real") and not (facts.owner and facts.owner.facts.kind)
         return Unknown(replace(result.facts, kind="made")) if is_function else result
 
@@ -390,6 +379,8 @@ class Unknown:
 
     @classmethod
     def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        from ptarmigan.handbook.identify.operations import torch_call
+
         return torch_call(func, args, kwargs or {})
 
 
@@ -460,74 +451,5 @@ def plain(x: Any) -> Any:
     return len(x) if isinstance(x, Unknown) else x
 
 
-def made_tensor(name: str, *given: Any, **named: Any) -> Any:
-    """What a method of an Unknown tensor makes: x.new_full(size, 1.0), x.fill_(1.0)."""
-    last = (*given, *named.values())[-1] if given or named else 0
-    if name in ("normal_", "uniform_", "random_", "new_empty"):
-        return torch.randn(())
-    return torch.full((), {"new_ones": 1.0, "new_zeros": 0.0, "zero_": 0.0}.get(name, numeric(last)))
-
-
 def numeric(x: Any) -> Any:
     return NOW[-1].number(x.facts) if isinstance(x, Unknown) else x
-
-
-def torch_call(func: Callable[..., Any], args: Any, kwargs: dict[str, Any]) -> Any:
-    """A function of PyTorch that was given an Unknown."""
-    name, now = func.__name__.strip("_"), NOW[-1]
-    parts = list(flat([*args, *kwargs.values()]))
-    scores = [x for x in parts if is_score(x)]
-    if name in SUMS:
-        a, b = args[:2]
-        if name.startswith("r"):
-            name, a, b = name[1:], b, a
-        return binary({"div": "truediv", "true_divide": "truediv"}.get(name, name.removeprefix("i")), a, b)
-    if name.endswith("_like"):
-        return func(torch.zeros(()), *map(numeric, args[1:]), **{k: v for k, v in kwargs.items() if k == "fill_value"})
-    if name == "grad":
-        of = args[1] if len(args) > 1 else kwargs["inputs"]
-        alive = bool(kwargs.get("create_graph", args[4] if len(args) > 4 else False))
-        images = [x.facts for x in flat([of]) if isinstance(x, Unknown)]
-        known = set[str]().union(*now.asked.values())
-        if not any(one.kind or one.base in known for one in images):
-            gradient = Unknown(Facts("gradient.weight"))  # of a layer, as in an adaptive weight
-            return (gradient,) * (len(of) if isinstance(of, list | tuple) else 1)
-        now.note_slope(args[0] if args else kwargs["outputs"])
-        gradient = made("gradient penalty", of, penalty=(1, alive), kind="")
-        return (gradient,) * (len(of) if isinstance(of, list | tuple) else 1)
-    if name in OF_CLASSES and now.labels is not None and (scores or name == "one_hot"):
-        return func(*(now.labels if isinstance(x, Unknown) else x for x in args), **kwargs)
-    if name == "fill" and isinstance(args[0], Tensor):
-        return func(args[0], numeric(args[1]))
-    if name in WITH_TARGET and is_score(args[0]):
-        return func(
-            args[0],
-            _target(args[0], args[1]),
-            *map(numeric, args[2:]),
-            **{k: numeric(v) for k, v in kwargs.items() if k not in ("weight", "pos_weight")},
-        )
-    if name in MAKERS:
-        return func(*map(plain, args), **{k: v for k, v in kwargs.items() if not isinstance(v, Unknown)})
-    if name == "cat" and (len(args) < 2 or args[1] == 0) and not kwargs.get("dim"):
-        return torch.cat([numeric(x) for x in args[0]]) if scores else made("cat", *args, rows=tuple(args[0]))
-    if name in ("to", "type", "type_as", "expand_as", "view_as", "reshape_as"):
-        return args[0]
-    if scores and not isinstance(args[0], Unknown) and name not in ("where", "cat", "stack", "matmul", "bmm"):
-        return func(args[0], *map(numeric, args[1:]), **{k: numeric(v) for k, v in kwargs.items()})
-    if name == "lerp":
-        return made(name, *args, kind="mixed")
-    return made(name if scores else next((x.facts.name for x in parts if isinstance(x, Unknown)), name), *args)
-
-
-def _last(facts: Facts) -> str:
-    """label of batch.label.float()."""
-    return re.sub(r"(\.\w+\(\))+$", "", facts.name).rsplit(".")[-1]
-
-
-def _target(output: Tensor, target: Any) -> Any:
-    now, words = NOW[-1], {*words_of(_last(target.facts))} if isinstance(target, Unknown) else set()
-    if output.ndim == 2 and output.shape[1] > 1 and now.labels is not None:
-        return nn.functional.one_hot(now.labels, output.shape[1]).to(output.dtype)
-    if words and not side_of(_last(target.facts)) and not words & CLEAR:
-        raise LossError(f"it needs the value of {target.facts.name}, D's target")
-    return torch.full_like(output, numeric(target)) if isinstance(target, Unknown) else target
