@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from ptarmigan.core.types import UserError
-from ptarmigan.handbook.identify.answer import AUTOENCODER, Identity, compose, other
+from ptarmigan.handbook.identify.answer import AUTOENCODER, OTHER, Identity, compose, other
 from ptarmigan.handbook.identify.call import LossFunction, borrowed_state
 from ptarmigan.handbook.identify.code import Code, code_of
 from ptarmigan.handbook.identify.diagnose import diagnose
@@ -164,11 +164,11 @@ def _judged(code: Code, also: tuple[str, ...], kind: str | None, on: str | None,
     parameters = [*parameters_of(code.function, also), *(one for one in code.outer if one not in code.fixed)]
     if not parameters:
         raise LossError("it has no required parameter; a loss takes D's outputs")
-    if code.uses.is_autoencoder:
-        return other(name, AUTOENCODER)
-    asks = any(network_of(called) == "D" for called in code.uses.called) and "grad(" not in code.uses.text
-    if not kind and not code.inline and not asks and is_other_loss(last, parameters):
-        return other(name)
+    is_penalty = "grad(" in code.uses.text or ("penalty" in last and "loss" not in last)
+    asks = any(network_of(called) == "D" for called in code.uses.called) and not is_penalty
+    is_other = not kind and not code.inline and not asks and is_other_loss(last, parameters)
+    if code.uses.is_autoencoder or is_other:
+        return other(name, AUTOENCODER if code.uses.is_autoencoder else OTHER)
     player = kind or code.kind or player_of(last)
     domain = on or code.on
     if not domain and not code.inline and names_probabilities([*parameters, name]):
@@ -179,8 +179,8 @@ def _judged(code: Code, also: tuple[str, ...], kind: str | None, on: str | None,
             seen = measure(LossFunction(code, code.function, way, also), domain, player, part)
             one = compose(seen, diagnose(seen, last, player if player in ("d", "g") else kind), name)
             _check_guesses(one, way, code, parameters)
-            if seen.loss.trace.criteria and not seen.loss.has_networks and player not in ("d", "g"):
-                raise LossError(f"it needs {', '.join(seen.loss.trace.criteria)}, which is not in the file")
+            if (absent := seen.loss.trace.criteria) and not way.asks_d and player not in ("d", "g"):
+                raise LossError(f"it needs {', '.join(absent)}, which is not in the file")
             if one.wrong:
                 _check_evidence(seen, one)
             return one
@@ -192,10 +192,9 @@ def _judged(code: Code, also: tuple[str, ...], kind: str | None, on: str | None,
     except NotAdversarial as reason:
         if code.inline or (asks and "penalty" not in str(reason)):
             raise
-        if not {"D", "real", "fake", "output"} & {
-            role for way in readings(parameters, last, player, code.uses) for role in way.roles.values()
-        }:
-            raise LossError("it takes no output of D that can be told by its name", "signature-unclear") from None
+        ways = readings(parameters, last, player, code.uses)
+        if not any({"D", "real", "fake", "output"} & {*way.roles.values()} for way in ways):
+            raise LossError("no name shows which of its parameters is D's output", "signature-unclear") from None
         return other(name)
     except Stops as stop:
         return _stopped(code, str(stop), "G" if player == "g" else "D", domain, judge)

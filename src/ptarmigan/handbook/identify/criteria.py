@@ -8,11 +8,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ptarmigan.handbook.identify.names import BESIDE_NETWORK, CRITERIA, OTHER_LOSSES, PLAYERS, player_of, words_of
+from ptarmigan.handbook.identify.names import (
+    BESIDE_NETWORK,
+    CRITERIA,
+    LABELS,
+    OTHER_LOSSES,
+    PLAYERS,
+    TARGETS,
+    player_of,
+    words_of,
+)
 from ptarmigan.handbook.identify.operations import target_of
 from ptarmigan.handbook.identify.signature import LossError
 from ptarmigan.handbook.identify.stand_ins import is_score
-from ptarmigan.handbook.identify.unseen import Facts, Trace, Unknown, flat, needs
+from ptarmigan.handbook.identify.unseen import CLEAR, Facts, Trace, Unknown, flat, needs, shown_name
 
 KINDS = {  # what it is taken to be -> the words of its name, or of the arguments of its class
     "the hinge loss": {"hinge"},
@@ -83,7 +92,7 @@ def judged_at_its_name(now: Trace, name: str, given: tuple[Any, ...], named: dic
     values = [*given, *(value for key, value in named.items() if not OF_D & {*words_of(key)})]
     scores = [x for x in values if any(map(is_score, flat([x])))]
     rest = [x for x in values if not any(x is one for one in scores)]
-    if rest and isinstance(rest[0], Unknown) and rest[0].facts.kind:  # images
+    if rest and isinstance(rest[0], Unknown) and rest[0].facts.kind and not _is_target(rest[0]):  # images
         raise needs(Facts(name))
     if len(scores) == 1 and rest:
         target = target_of(next(filter(is_score, flat(scores))), rest[0])
@@ -95,6 +104,10 @@ def judged_at_its_name(now: Trace, name: str, given: tuple[Any, ...], named: dic
         raise needs(Facts(name))
     now.criteria[name] = kind
     return value
+
+
+def _is_target(x: Unknown) -> bool:
+    return bool((TARGETS | LABELS | CLEAR) & {*words_of(shown_name(x.facts))})
 
 
 def _depends_on(x: Tensor, now: Trace, side: str) -> bool:

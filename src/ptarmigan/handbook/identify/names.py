@@ -59,7 +59,7 @@ OTHER_LOSSES = {
     "cycle", "pix", "stft", "identity", "idt", "id", "content", "style", "pixel", "pixelwise", "ssim", "gp", "penalty",
     "r1", "r2", "path", "feature", "features", "huber", "charbonnier", "dice", "mel", "spectral", "triplet", "vae",
     "elbo", "mmd", "regularize", "regularization", "regularizer", "continuous", "info", "variation", "gram", "ortho",
-    "orthogonal", "contrastive",
+    "orthogonal",
 }  # fmt: skip
 PLAYERS = {
     "d": {"d", "disc", "discriminator", "critic", "dis", "lossd", "discrim", "msd", "mpd", "errd"},
@@ -87,7 +87,7 @@ WORD = re.compile(r"(?<![a-zA-Z])[lr][12](?!\d)|(?<![A-Z])[LR][12](?!\d)|[A-Z]+(
 
 def words_of(name: str) -> list[str]:
     """The words of a name in snake or camel case, in lower case."""
-    return [word.lower() for word in WORD.findall(re.sub("([DG])Loss", r"_\1_Loss", name))]
+    return [word.lower() for word in WORD.findall(re.sub(r"(MSE|BCE|LS)([DG])(?=Loss)", r"\1_\2_", name))]
 
 
 def side_of(name: str) -> str | None:

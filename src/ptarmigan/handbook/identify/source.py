@@ -355,8 +355,14 @@ class Program:
             if any(isinstance(n, ast.Call) and network_of(dotted(n.func)) == "D" for s in steps for n in ast.walk(s)):
                 facts = {"kind": player, "steps_first": loops.step_between(body, group)}
                 yield label, functools.partial(self._fragment, label, known, steps, live, node, data, facts)
-            else:
+            elif not any(is_loss_step(one) or is_loss_name(one) for one in self._called(steps)):
                 yield label, functools.partial(self._unjudged, steps)
+
+    def _called(self, steps: list[ast.stmt]) -> set[str]:
+        """The functions and methods of the file that statements call: they are judged by themselves."""
+        calls = {dotted(n.func) for s in steps for n in ast.walk(s) if isinstance(n, ast.Call)}
+        methods = {n.name for n in ast.walk(self.tree) if isinstance(n, syntax.Function)}
+        return {name.removeprefix("self.") for name in calls} & methods
 
     def _unjudged(self, steps: list[ast.stmt]) -> list[Code]:
         """Raises LossError: why the loss of a training loop is not judged."""

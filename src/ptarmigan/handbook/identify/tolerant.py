@@ -10,7 +10,7 @@ import copy
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from ptarmigan.handbook.identify.names import network_of
+from ptarmigan.handbook.identify.names import network_of, side_of
 from ptarmigan.handbook.identify.signature import LossError, Stops, describe_error
 from ptarmigan.handbook.identify.syntax import SCOPES, Function, blocks_of, changed_names, read_names
 from ptarmigan.handbook.identify.uses import dotted
@@ -52,7 +52,7 @@ def is_tolerant() -> bool:
 def unknown(name: str) -> Any:
     from ptarmigan.handbook.identify.unseen import Facts, Unknown
 
-    return Unknown(Facts(name, base=name))
+    return Unknown(Facts(name, side_of(name) or "", base=name))
 
 
 def _block(body: list[ast.stmt]) -> Iterator[ast.stmt]:
