@@ -198,12 +198,18 @@ def _judged(code: Code, also: tuple[str, ...], kind: str | None, on: str | None,
         return other(name)
     except Stops as stop:
         return _stopped(code, str(stop), "G" if player == "g" else "D", domain, judge)
-    except LossError:
-        with contextlib.suppress(LossError):
-            return judge(replace(code, tolerant=True), domain)
-        if not code.form:
+    except SeveralLosses:
+        raise
+    except LossError as first:
+        error = first
+    for form in dict.fromkeys((code.form, "")):
+        try:
+            return judge(replace(code, form=form, tolerant=True), domain)
+        except SeveralLosses:
             raise
-        return judge(replace(code, form="", tolerant=True), domain)
+        except LossError:
+            continue
+    raise error
 
 
 def _check_guesses(one: Identity, way: Reading, code: Code, parameters: list[str]) -> None:
