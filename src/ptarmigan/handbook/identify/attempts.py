@@ -131,8 +131,9 @@ def _identify_several(code: Code, also: tuple[str, ...], kind: str | None, on: s
                 is_half = bool(side_of(called)) and any(one.player == "D" and len(one.sides) > 1 for one in found)
                 whose = kind or (player_of(called) if called else None) or ("d" if is_half else player)
                 one = _identify_one(part, also, whose, on, part=True)
-                is_output = one.reduction == "none" or one.wrong
-                if is_output and place < len(code.uses.returned) and not is_loss_name(called):
+                is_output = bool(one.wrong and called) and not is_loss_name(called)
+                is_output |= one.reduction == "none" and "wasserstein" in one.name and "loss" not in called.lower()
+                if is_output:
                     continue  # it is an output of D, and no loss
                 if (is_other_loss(called, []) and len(called) > 2) or "flat" in one.faults:
                     one = other(part.name)
@@ -192,6 +193,8 @@ def _judged(code: Code, also: tuple[str, ...], kind: str | None, on: str | None,
     except NotAdversarial as reason:
         if code.inline or (asks and "penalty" not in str(reason)):
             raise
+        if re.search(r"\['\w*(score|logit|pred|real|fake)", code.uses.text):
+            raise LossError("it takes D's outputs from a dict: give them as parameters") from None
         ways = readings(parameters, last, player, code.uses)
         if not any({"D", "real", "fake", "output"} & {*way.roles.values()} for way in ways):
             raise LossError("no name shows which of its parameters is D's output", "signature-unclear") from None
@@ -240,7 +243,7 @@ def _stopped(
     code: Code, fault: str, player: str, domain: str | None, judge: Callable[[Code, str | None], Identity]
 ) -> Identity:
     """The answer on a loss that PyTorch stops: what it would be if the fault were mended, where that can be seen."""
-    what = "a cross-entropy that PyTorch stops"
+    what = "a cross-entropy" + " that PyTorch stops" * (fault != "target-stops")
     known = replace(other(code.name), name=SHARED_D, player=player, scale=1.0, what=what)
     with contextlib.suppress(LossError):
         known = judge(replace(code, form="", on=None), "probabilities" if fault == "logits-in-bce" else domain)

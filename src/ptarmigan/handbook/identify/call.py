@@ -228,7 +228,8 @@ class LossFunction:
         if is_listed:
             pairs = r"for (\w+ in )?\(?(?!\w*f(ea|m))\w+, \w+\)"  # for (output, features), ... in zip(
             nested = ["pairs", "nested"] if re.search(pairs, uses.text) else ["nested", "pairs"]
-            return ["scales", *nested, "flat", "column", "patch"]
+            lists = [*nested, "scales"] if "][" in uses.text else ["scales", *nested]  # d_out[i][-1]
+            return [*lists, "flat", "column", "patch"]
         return ["flat", "column", "patch", "scales", "nested"] if self.scores else ["flat"]
 
     def inputs(self, setup: Setup, scale: float = 2.0, seed: int = 0) -> dict[str, Array]:

@@ -6,7 +6,7 @@ SENTENCES = {  # of faults and notes
     "exchanged": "output and target are exchanged: the loss takes D's output first, then the target",
     "integer-targets": "its targets are integers, as torch.full((n,), 1) makes them: PyTorch stops; write 1.0 and 0.0",
     "target-shape": "D returns [N, 1] and the target is [N]: PyTorch stops; give the target the shape of D's output",
-    "target-stops": "its targets leave [0, 1], where the loss has no minimum: PyTorch stops",
+    "target-stops": "its targets leave [0, 1], where the loss has no minimum",
     "one-class": "D has one output, and a softmax over one class is always 1: use BCEWithLogitsLoss",
     "logits-in-bce": "D ends without a sigmoid, and BCELoss takes probabilities: use BCEWithLogitsLoss",
     "g-of-real": "D gets the real images {name}, so no gradient reaches G: use D(G(z))",

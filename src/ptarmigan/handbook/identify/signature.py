@@ -23,6 +23,7 @@ from ptarmigan.handbook.identify.names import (
     IMAGES,
     LABELS,
     OTHER_LOSSES,
+    OUTPUTS,
     network_of,
     side_of,
     sort_of,
@@ -147,7 +148,9 @@ def _sorts(names: list[str], kind: str | None, uses: Uses) -> dict[str, str]:
     for name, sort in sorts.items():
         if name in uses.sizes and sort == "score":
             sorts[name] = "size"
-        elif name in uses.flags - uses.optional and len(sorts) > 1 and sort in SIDED:
+        elif (
+            name in uses.flags - uses.optional and len(sorts) > 1 and sort in SIDED and not OUTPUTS & {*words_of(name)}
+        ):
             sorts[name] = "is_real"
         elif sort == "target" and "true" in words_of(name) and has_fake and not has_other:
             sorts[name] = "score"

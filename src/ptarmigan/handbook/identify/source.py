@@ -355,7 +355,7 @@ class Program:
             if any(isinstance(n, ast.Call) and network_of(dotted(n.func)) == "D" for s in steps for n in ast.walk(s)):
                 facts = {"kind": player, "steps_first": loops.step_between(body, group)}
                 yield label, functools.partial(self._fragment, label, known, steps, live, node, data, facts)
-            elif not any(is_loss_step(one) or is_loss_name(one) for one in self._called(steps)):
+            elif len(steps) > 2 and not any(is_loss_step(one) or is_loss_name(one) for one in self._called(steps)):
                 yield label, functools.partial(self._unjudged, steps)
 
     def _called(self, steps: list[ast.stmt]) -> set[str]:

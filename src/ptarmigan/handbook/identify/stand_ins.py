@@ -80,6 +80,8 @@ class Neutral(TorchFunctionMode):
             raise Stops("exchanged")
         is_whole = name == "__getitem__" and (isinstance(args[1], str) or (type(args[1]) is int and args[0].ndim == 0))
         is_whole |= self.fits and name in ("expand", "expand_as") and not is_score(args[0])  # to an image's size
+        if name == "detach" and is_score(args[0]) and self.fits:  # still known to be made of D's outputs
+            return func(*args) + torch.zeros((), requires_grad=True)
         if name == "cuda" or is_whole:  # D's answer may be a dict, and old versions of PyTorch had no scalars
             return args[0]
         if name in ("float", "half", "double", "bfloat16"):

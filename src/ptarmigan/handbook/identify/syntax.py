@@ -82,8 +82,12 @@ class Plain(ast.NodeTransformer):
 
     def visit_With(self, node: ast.With) -> ast.AST | list[ast.stmt]:
         self.generic_visit(node)
-        texts = {item: ast.unparse(item.context_expr) for item in node.items}
-        node.items = [item for item, text in texts.items() if not NEUTRAL.search(text)]
+        neutral = [item for item in node.items if NEUTRAL.search(ast.unparse(item.context_expr))]
+        for item in neutral:  # with amp.scale_loss(loss, optimizer) as scaled_loss
+            if item.optional_vars and isinstance(item.context_expr, ast.Call) and item.context_expr.args:
+                bound = ast.Assign([item.optional_vars], item.context_expr.args[0])
+                node.body.insert(0, ast.copy_location(bound, node))
+        node.items = [item for item in node.items if item not in neutral]
         return node if node.items else ast.copy_location(ast.If(ast.Constant(True), node.body, []), node)
 
 
