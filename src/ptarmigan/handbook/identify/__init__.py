@@ -57,7 +57,7 @@ def identify(*losses: Any, kind: str | None = None, on: str | None = None) -> An
 
             name = _name_of(loss)
             found += identify_callable(_instance_of(loss, name) if inspect.isclass(loss) else loss, name, kind, on)
-    answers = Answers(compare_players(found))
+    answers = Answers(compare_players(found, not skipped))
     answers.skipped = skipped
     return answers
 

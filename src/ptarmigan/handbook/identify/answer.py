@@ -215,18 +215,23 @@ def _right_code(seen: Measurement, diagnosis: Diagnosis) -> str:
     return f"{handbook_code(source.entry, player)}\n# and the class term as in: {with_class.splitlines()[-1].strip()}"
 
 
-def compare_players(found: list[Identity]) -> list[Identity]:
-    """Revise answers by what only a pair shows: labels that both exchange, or G's target equal to D's for fakes."""
+def compare_players(found: list[Identity], is_whole: bool = True) -> list[Identity]:
+    """Revise answers by what only a pair shows: labels that both exchange, or G's target equal to D's for fakes.
+
+    A half of D's loss is said to be alone only where all losses of the file were judged (`is_whole`).
+    """
     owners = dict.fromkeys(one.owner for one in found)
     if len(owners) > 1:
-        return [one for owner in owners for one in compare_players([one for one in found if one.owner == owner])]
+        return [
+            one for owner in owners for one in compare_players([one for one in found if one.owner == owner], is_whole)
+        ]
     of_d = [one for one in found if one.player == "D"]
     of_g = [one for one in found if one.player == "G"]
     absent = {"real", "fake"} - {side for one in of_d for side in one.sides}
     answers, once = list[Identity](), SENTENCES["float32"]
     for one in found:
         one = _beside(one, of_d, of_g)
-        if one.player == "D" and one.right and set(one.sides) <= {"real", "fake"} and len(absent) == 1:
+        if is_whole and one.player == "D" and one.right and set(one.sides) <= {"real", "fake"} and len(absent) == 1:
             half = f"the {one.sides[0]} half"
             note = SENTENCES["half-alone"].format(half=half, other=min(absent))
             one = replace(one, what=one.what.replace(half, f"only {half}", 1), notes=(*one.notes, note))

@@ -52,7 +52,7 @@ NO_NETWORK = {"loss", "opt", "optim", "optimizer", "criterion", "scaler", "sched
               "step", "update", "train", "backward", "params"}  # fmt: skip
 IMAGES = {"x", "image", "images", "img", "imgs", "data", "batch", "samples", "photo", "photos", "features", "feats",
           "feat", "fmap", "fmaps", "hr", "sr"}  # fmt: skip
-CRITERIA = {"adversarial", "adv", "gan", "criterion", "crit", "bce", "mse", "loss", "fn", "objective"}
+CRITERIA = {"adversarial", "adv", "gan", "criterion", "crit", "cri", "bce", "mse", "loss", "fn", "objective"}
 PENALTIES = {"reg", "regularization"}
 OTHER_LOSSES = {
     "l1", "l2", "kl", "kld", "tv", "perceptual", "percep", "vgg", "lpips", "matching", "fm", "recon", "reconstruction",

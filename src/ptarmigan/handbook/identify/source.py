@@ -366,8 +366,10 @@ class Program:
 
     def _unjudged(self, steps: list[ast.stmt]) -> list[Code]:
         """Raises LossError: why the loss of a training loop is not judged."""
-        is_penalty = any("grad(" in ast.unparse(s) for s in steps)
-        raise LossError("a gradient penalty alone, which is not judged" if is_penalty else
+        calls = [dotted(n.func) for s in steps for n in ast.walk(s) if isinstance(n, ast.Call)]
+        calls = [name for name in calls if not name.startswith(("F.", "torch.", "nn."))]
+        absent = [name for name in calls if re.search("(?i)loss|criterion", name.rsplit(".")[-1])]
+        raise LossError(f"it comes from {absent[-1]}, which is not here: give the file that defines it" if absent else
                         "no call of a discriminator is seen in what makes it")  # fmt: skip
 
     def _fragment(
