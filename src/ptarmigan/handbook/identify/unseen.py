@@ -314,7 +314,7 @@ class Unknown:
         result = made(facts.name + "()", facts.owner, *parts)
         if len(parts) == 1 and isinstance(parts[0], Unknown) and parts[0].facts.rows:
             return Unknown(replace(result.facts, rows=tuple(map(self, parts[0].facts.rows))))
-        if side_of(last) == "fake":
+        if side_of(last) == "fake" or any(isinstance(x, Unknown) and x.facts.net == "G" for x in parts):
             return Unknown(replace(result.facts, kind="fake", base=facts.name, detached=is_cut))
         is_function = images and result.facts.kind in ("", "real") and not (facts.owner and facts.owner.facts.kind)
         return Unknown(replace(result.facts, kind="made")) if is_function else result
