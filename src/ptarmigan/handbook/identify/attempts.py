@@ -133,8 +133,8 @@ def _identify_several(code: Code, also: tuple[str, ...], kind: str | None, on: s
                 one = _identify_one(part, also, whose, on, part=True)
                 is_output = bool(one.wrong and called) and not is_loss_name(called)
                 is_output |= one.reduction == "none" and "wasserstein" in one.name and "loss" not in called.lower()
-                if is_output:
-                    continue  # it is an output of D, and no loss
+                if is_output or {"no-gradient-in-d", "no-gradient-in-g"} & {*one.faults}:
+                    continue  # an output of D, or a detached value, is no loss
                 if (is_other_loss(called, []) and len(called) > 2) or "flat" in one.faults:
                     one = other(part.name)
                 found.append(one)
@@ -175,29 +175,13 @@ def _judged(code: Code, also: tuple[str, ...], kind: str | None, on: str | None,
     if not domain and not code.inline and names_probabilities([*parameters, name]):
         domain = "probabilities"
 
-    def judge(code: Code, domain: str | None) -> Identity:
-        def identify(way: Reading) -> Identity:
-            seen = measure(LossFunction(code, code.function, way, also), domain, player, part)
-            one = compose(seen, diagnose(seen, last, player if player in ("d", "g") else kind), name)
-            _check_guesses(one, way, code, parameters)
-            if (absent := seen.loss.trace.criteria) and not way.asks_d and player not in ("d", "g"):
-                raise LossError(f"it needs {', '.join(absent)}, which is not in the file")
-            if one.wrong:
-                _check_evidence(seen, one)
-            return one
-
-        return _most_likely(readings(parameters, last, player, code.uses), identify)
-
+    judge = functools.partial(_judge, also=also, part=part, last=last, parameters=parameters, player=player, kind=kind)
     try:
         return judge(code, domain)
     except NotAdversarial as reason:
         if code.inline or (asks and "penalty" not in str(reason)):
             raise
-        if re.search(r"\['\w*(score|logit|pred|real|fake)", code.uses.text):
-            raise LossError("it takes D's outputs from a dict: give them as parameters") from None
-        ways = readings(parameters, last, player, code.uses)
-        if not any({"D", "real", "fake", "output"} & {*way.roles.values()} for way in ways):
-            raise LossError("no name shows which of its parameters is D's output", "signature-unclear") from None
+        _check_outputs(readings(parameters, last, player, code.uses), code)
         return other(name)
     except Stops as stop:
         return _stopped(code, str(stop), "G" if player == "g" else "D", domain, judge)
@@ -213,6 +197,33 @@ def _judged(code: Code, also: tuple[str, ...], kind: str | None, on: str | None,
         except LossError:
             continue
     raise error
+
+
+def _judge(
+    code: Code, domain: str | None, *, also: tuple[str, ...], part: bool, last: str, parameters: list[str],
+    player: str | None, kind: str | None
+) -> Identity:  # fmt: skip
+    """The answer under the most likely reading of the parameters."""
+
+    def identify(way: Reading) -> Identity:
+        seen = measure(LossFunction(code, code.function, way, also), domain, player, part)
+        one = compose(seen, diagnose(seen, last, player if player in ("d", "g") else kind), code.name)
+        _check_guesses(one, way, code, parameters)
+        if (absent := seen.loss.trace.criteria) and not way.asks_d and player not in ("d", "g"):
+            raise LossError(f"it needs {', '.join(absent)}, which is not in the file")
+        if one.wrong:
+            _check_evidence(seen, one)
+        return one
+
+    return _most_likely(readings(parameters, last, player, code.uses), identify)
+
+
+def _check_outputs(ways: list[Reading], code: Code) -> None:
+    """Raises LossError where a loss may take outputs of D that its names do not show."""
+    if re.search(r"\['\w*(score|logit|pred|real|fake)", code.uses.text):
+        raise LossError("it takes D's outputs from a dict: give them as parameters")
+    if not any({"D", "real", "fake", "output"} & {*way.roles.values()} for way in ways):
+        raise LossError("no name shows which of its parameters is D's output", "signature-unclear")
 
 
 def _check_guesses(one: Identity, way: Reading, code: Code, parameters: list[str]) -> None:

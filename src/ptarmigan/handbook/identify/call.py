@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from ptarmigan.handbook.identify.code import Code
-from ptarmigan.handbook.identify.names import network_of, side_of
+from ptarmigan.handbook.identify.names import network_named, network_of, side_of
 from ptarmigan.handbook.identify.signature import (
     CLASSES,
     FIXED,
@@ -44,7 +44,7 @@ from ptarmigan.handbook.identify.stand_ins import (
     harmless,
 )
 from ptarmigan.handbook.identify.terms import Array
-from ptarmigan.handbook.identify.unseen import NOW, PREDICTED, Facts, Trace, Unknown, network_named
+from ptarmigan.handbook.identify.unseen import NOW, PREDICTED, Facts, Trace, Unknown
 from ptarmigan.handbook.identify.value import loss_value
 
 SHAPES = [(8, 10), *((n, 10) for n in (64, 32, 128, 16, 100, 256)), *((8, k) for k in (4, 2, 5, 100, 1000))]

@@ -82,6 +82,10 @@ ACTIONS = re.compile(
     r"forward|reinit|copy)(_|$)|.*(forward|weights_init)$",
     re.I,
 )
+VERBS = re.compile(
+    r"(?i)_*(prepare|make|build|init|create|save|load|plot|show|log|train|test|eval|fit|update|optimi[sz]e|set|reset|"
+    r"compute|calc|freeze|unfreeze|clip|zero|step|toggle)(?![a-z])"
+)
 WORD = re.compile(r"(?<![a-zA-Z])[lr][12](?!\d)|(?<![A-Z])[LR][12](?!\d)|[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
 
 
@@ -118,6 +122,12 @@ def network_of(name: str, strict: bool = False) -> str | None:
         return None
     words.append("".join(words))
     return next((role for word in words for role, known in NETWORK_WORDS.items() if word in known), None)
+
+
+def network_named(name: str) -> str:
+    """D or G, if a name is that of a network and not of what is done with one."""
+    last = name.rsplit(".")[-1]
+    return "" if VERBS.match(last) else network_of(last) or ""
 
 
 def ends_network(name: str) -> bool:

@@ -24,7 +24,7 @@ from ptarmigan.handbook.identify.names import (
     ends_network,
     harmless_role,
     is_batch_size,
-    network_of,
+    network_named,
     side_of,
     words_of,
 )
@@ -33,10 +33,6 @@ from ptarmigan.handbook.identify.stand_ins import Setup, harmless, is_score
 
 KINDS = ("", "real", "made", "fake", "mixed")  # of images, the strongest last; made: by an unknown function
 MAKERS = ("ones", "zeros", "rand", "randn", "randint", "empty", "full", "normal", "arange", "tensor", "as_tensor")
-VERBS = re.compile(
-    r"(?i)_*(prepare|make|build|init|create|save|load|plot|show|log|train|test|eval|fit|update|optimi[sz]e|set|reset|"
-    r"compute|calc|freeze|unfreeze|clip|zero|step|toggle)(?![a-z])"
-)
 MOVES = {"variable", "var", "cuda", "device", "gpu", "tensor"}  # words of a function that returns its argument
 OF_MODULES = re.compile(r"(to|cuda|cpu|type|apply|train|eval|load_state_dict|requires_grad_|set_.*|register_.*|init.*)")
 CLEAR = {"valid", "ones", "one", "zeros", "zero", "true"}  # words of a target that show its value
@@ -197,12 +193,6 @@ def flat(values: Iterable[Any]) -> Iterator[Any]:
 def is_output(x: Any) -> bool:
     """Whether a value is made of D's outputs, or not known and made of them."""
     return is_score(x) or (isinstance(x, Unknown) and bool(x.facts.scored))
-
-
-def network_named(name: str) -> str:
-    """D or G, if a name is that of a network and not of what is done with one."""
-    last = name.rsplit(".")[-1]
-    return "" if VERBS.match(last) else network_of(last) or ""
 
 
 def made(name: str, *given: Any, **more: Any) -> Unknown:
