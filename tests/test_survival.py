@@ -1005,6 +1005,18 @@ def test_stopping_between_rollbacks_changes_nothing(
     assert (whole / file).read_bytes() == (parts / file).read_bytes()
 
 
+@pytest.mark.parametrize("at", [16, 32])
+def test_a_signal_in_the_step_that_diverges_stops_the_run_after_the_rollback(
+    at: int, shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plant_nan(monkeypatch, "gradient", at=at, times=1)
+    at_step(monkeypatch, at // SMALL["batch"] + 1, interrupt)
+    with raises("stopped", kind=Stopped) as stopped:
+        train(shapes, out=tmp_path / "run", **SMALL)
+    assert stopped.value.status == 128 + signal.SIGINT
+    assert newest(tmp_path / "run").progress.rollbacks == 1
+
+
 # --- determinism ------------------------------------------------------------------------------------------------
 
 

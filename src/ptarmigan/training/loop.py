@@ -163,14 +163,15 @@ def train_run(job: Job, choice: Choice | None, tracker: Tracker | None) -> Train
         live = open_live_score(job, state)
         done = finished(state) and not owes_snapshot(state)
         schedule = None if done else open_schedule(job, state, live, image_seconds)
-        while schedule is not None:
-            try:
-                with report_out_of_memory(state):
-                    Attempt(job, state, record, batches, live, metrics, schedule).train()
-                break
-            except Diverged as error:
-                state = roll_back(job, state, record, error, metrics)
-                schedule.rolled_back(state)
+        with catch_signals() as received:
+            while schedule is not None:
+                try:
+                    with report_out_of_memory(state):
+                        Attempt(job, state, record, batches, live, metrics, schedule, received).train()
+                    break
+                except Diverged as error:
+                    state = roll_back(job, state, record, error, metrics)
+                    schedule.rolled_back(state)
     if dist.rank() == 0:
         if not exported(job.run / "generator", state.images_seen):
             export_average(job.run / "generator", state, job.dataset, LAST)
@@ -191,9 +192,9 @@ class Attempt:
     live: LiveScore | None
     metrics: TrackedMetrics
     schedule: Schedule
+    received: list[int]  # the first signal, perhaps of the attempt before
     scores: dict[str, float] = field(default_factory=dict)  # of the newest snapshot that was scored
     fault: Finding | None = None  # the first finding of `stop_on`
-    received: list[int] = field(default_factory=list)  # the first signal
     whole: int = -1  # images seen when a checkpoint was last saved with all that is made from it
 
     def train(self) -> None:
@@ -201,15 +202,14 @@ class Attempt:
 
         Raises Diverged, Stopped or Faulty as `train` does.
         """
-        state = self.state
         self.job.display.training()
-        with catch_signals() as self.received:
-            try:
-                if owes_snapshot(state):
-                    self.save_milestone()
-                self.train_steps()
-            except Interrupted:
-                self.stop()
+        try:
+            self.go_on()
+            if owes_snapshot(self.state):
+                self.save_milestone()
+            self.train_steps()
+        except Interrupted:
+            self.stop()
 
     def train_steps(self) -> None:
         state, step, sums = self.state, make_step(self.state), StepSums(self.job.clock)
