@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import resource
 import shlex
 import shutil
@@ -180,6 +181,20 @@ def test_the_speed_of_large_images_is_not_shown_as_0(rate: float, shown: str) ->
     with Display(stream) as display:
         display.tick(8, 0.5, rate, 1.0, {})
     assert f"8 images  {shown}  1s left" in printed.getvalue()
+
+
+def test_a_bar_shows_how_long_a_task_will_take_and_training_says_it_itself() -> None:
+    display = Display(Terminal())
+    for done in (1, 2):
+        display.preparing("reading", done, 40)
+    assert re.search(r"reading.*2 of 40 +0:00:0", console.in_text(display.live.renderable))
+    display._remove("reading")
+    display.shows_bar = True
+    for share in (0.1, 0.2):
+        display.tick(8, share, 1.0, 9.0, {})
+    shown = console.in_text(display.live.renderable)
+    assert "9s left" in shown
+    assert "0:0" not in shown
 
 
 def test_short_ticks_do_not_flood_a_log(monkeypatch: pytest.MonkeyPatch) -> None:
