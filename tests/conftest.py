@@ -77,3 +77,10 @@ def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("data") / "shapes.npz"
     np.savez(path, arr_0=images, arr_1=labels, class_names=np.array(["across", "down", "blot"]))
     return path
+
+
+@pytest.fixture(scope="session")
+def finished(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of the shapes, which a test copies before it changes anything."""
+    torch.set_num_threads(1)
+    return loop.train(shapes, out=tmp_path_factory.mktemp("finished") / "run", **SMALL)
