@@ -39,7 +39,7 @@ from ptarmigan.game.optim import adam
 from ptarmigan.game.state import TrainState
 from ptarmigan.game.step import d_step, g_step
 from ptarmigan.losses.adversarial import OBJECTIVES, objective
-from ptarmigan.losses.conditioning import Unconditional
+from ptarmigan.losses.conditioning import Head
 from ptarmigan.training import checkpoint
 from ptarmigan.training.loop import train
 from ptarmigan.training.signals import Stopped
@@ -61,7 +61,7 @@ class Colour(nn.Module):
 class Linear(nn.Module):
     """D(x) = w . x."""
 
-    head = Unconditional
+    head = Head
 
     def __init__(self, w: Tensor) -> None:
         super().__init__()
@@ -344,7 +344,7 @@ def test_r_is_taken_over_four_batches_and_p_moves_then_alone() -> None:
 class Knowing(nn.Module):
     """A D that holds images for real or for fake by their first pixel's place in a list."""
 
-    head = Unconditional
+    head = Head
 
     def __init__(self, logit: float) -> None:
         super().__init__()

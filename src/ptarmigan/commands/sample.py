@@ -94,20 +94,15 @@ def sample(
         chunks = generator.chunks(drawing.labels, drawing.n, latents, drawing.first)
         guard: CopyGuard | None = None
         if reject_copies is not None:
-            guard = copy_guard(Path(model), generator, reject_copies, device, display)
+            from ptarmigan.commands.copies import CopyGuard  # the scores that it needs take a second to import
+
+            guard = CopyGuard.of(Path(model), generator, reject_copies, device, display)
             chunks = guard.without_copies(chunks, generator, latents)
         chunks = reported(chunks, len(drawing.labels) * drawing.n, display)
         write(generator, drawing, chunks, out, drawing.text(moves), guard)
         if guard is not None:
             display.say(f"copies of training images that were replaced: {guard.redrawn:,}")
     return out
-
-
-def copy_guard(*arguments: Any) -> CopyGuard:
-    """`CopyGuard.of`, imported when it is needed, because the scores take a second to import."""
-    from ptarmigan.commands.copies import CopyGuard
-
-    return CopyGuard.of(*arguments)
 
 
 class Drawing(NamedTuple):

@@ -54,7 +54,7 @@ from ptarmigan.training.outputs import (
 from ptarmigan.training.probe import report_memory, report_out_of_memory
 from ptarmigan.training.run_folder import lock, write_record
 from ptarmigan.training.setup import Job, open_job, train_batches
-from ptarmigan.training.signals import Interrupted, Stopped, catch_signals, raise_if_any, signals_stop
+from ptarmigan.training.signals import Interrupted, Stopped, catch_signals, signals_stop
 from ptarmigan.training.snapshot import GoOn, LiveScore, save_at_once, save_snapshot
 from ptarmigan.training.start import (
     apply_auto,
@@ -259,7 +259,9 @@ class Attempt:
         return stop or (bool(self.received) and dist.world() == 1)
 
     def go_on(self) -> None:
-        raise_if_any(self.received)
+        """Raise Interrupted if a signal was received.  One of several ranks cannot leave what the others wait for."""
+        if self.received and dist.world() == 1:
+            raise Interrupted(self.received[0])
 
     def log(self, means: dict[str, float], rate: float) -> None:
         """Write a line of metrics.jsonl and show the progress; `rate` is in images a second."""
