@@ -83,7 +83,7 @@ def open_job(
     if given_loss != config.loss.loss and loss_file is None:
         display.say(f"loss {given_loss} is {config.loss.loss} here")
     dataset = read_images(data, config, display, clock)
-    notes = (*dataset.notices, *summary(dataset))
+    notes = (*dataset.notices, *summary(dataset, config.data.balance))
     if existing is None or not (existing / "config.json").exists():  # they were said when the run started
         for notice in notes:
             display.note(notice)
