@@ -23,7 +23,7 @@ from ptarmigan.config import config_of
 from ptarmigan.core.devices import deterministic, pick_device
 from ptarmigan.core.files import check_absent, make_folder, write_atomic
 from ptarmigan.core.log import read_log, read_rows
-from ptarmigan.core.paths import user_path
+from ptarmigan.core.paths import no_run, user_path
 from ptarmigan.core.terminal import print_lines
 from ptarmigan.core.types import DiscriminatorOutput, UserError, check_whole
 from ptarmigan.data import Dataset, open_dataset, recorded_data
@@ -183,7 +183,7 @@ def checkpoint_before(run: Path, at: int) -> tuple[checkpoint.Checkpoint | None,
     elif (run / "config.json").exists():
         record, progress = load_run_record(run), Progress()
     else:
-        raise UserError(f"{run} is not a run of ptarmigan: name a folder that `ptarmigan train` made", "not-a-run")
+        raise no_run(run)
     logged = (line["images_seen"] for line in read_log(run / "metrics.jsonl"))  # the end of a run without a planned one
     last = (progress.ends[-1] if progress.ends else max(logged, default=config_of(record).train.batch)) - 1
     check_whole("at", at)

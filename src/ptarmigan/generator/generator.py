@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import math
 import re
 import tempfile
@@ -109,6 +111,13 @@ def write_png(picture: Image.Image, file: BinaryIO, **text: object) -> None:
     for key, value in text.items():
         info.add_itxt(key, printable(str(value)))  # a class name may have line breaks, and lone surrogates
     picture.save(file, "png", pnginfo=info)
+
+
+def png_text(image: NDArray[np.uint8]) -> str:
+    """An image uint8 [H, W, C] as a PNG in base64."""
+    file = io.BytesIO()
+    write_png(image_grid(image[None], 1, gap=0), file)
+    return base64.b64encode(file.getvalue()).decode()
 
 
 class Chunk(NamedTuple):
