@@ -136,15 +136,12 @@ def _open(source: DataSource, data: config.Data, on_progress: OnProgress | None)
         pack = open_stream(source, data, on_progress)
     else:
         pack = open_pack(source, data, on_progress)
-    keys = pack.hashes
+    groups = None
     if data.group is not None:
         assert isinstance(source, FolderSource)
-        groups = source.groups or matches(source.paths, data.group)
-        keys = group_keys([groups[position] for position in pack.source_indices])
-    split = data.split or DEFAULT_SPLIT
-    part = assign_parts(pack.labels, keys, pack.source_part, parse_split(split))
-    if data.split is None and (useful := useful_split(part, pack.source_part)) != split:
-        split, part = useful, assign_parts(pack.labels, keys, pack.source_part, parse_split(useful))
+        names = source.groups or matches(source.paths, data.group)
+        groups = group_keys([names[position] for position in pack.source_indices])
+    split, part = _divide(pack, pack.hashes if groups is None else groups, data.split)
     if isinstance(pack.images, StreamedImages):
         pack.images.kind = 3 * pack.labels + part
     height, width, channels = pack.images.shape[1:]
@@ -164,11 +161,20 @@ def _open(source: DataSource, data: config.Data, on_progress: OnProgress | None)
         source_indices=pack.source_indices,
     )
     more = _notices_of_split(dataset, pack.source_part, data)
-    if data.group is not None:
-        more += _notices_of_groups(dataset, keys)
+    if groups is not None:
+        more += _notices_of_groups(dataset, groups)
     if data.balance:
         more += _notices_of_balance(dataset)
     return replace(dataset, notices=(*dataset.notices, *more))
+
+
+def _divide(pack: Pack, keys: NDArray[np.uint64], asked: str | None) -> tuple[str, NDArray[np.uint8]]:
+    """The split, by default one whose parts are all of use, and [N] the part of each image; equal keys share one."""
+    split = asked or DEFAULT_SPLIT
+    part = assign_parts(pack.labels, keys, pack.source_part, parse_split(split))
+    if asked is None and (useful := useful_split(part, pack.source_part)) != split:
+        return useful, assign_parts(pack.labels, keys, pack.source_part, parse_split(useful))
+    return split, part
 
 
 def _fingerprint(pack: Pack) -> str:
