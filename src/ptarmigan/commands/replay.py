@@ -192,7 +192,8 @@ def checkpoint_before(run: Path, at: int) -> tuple[checkpoint.Checkpoint | None,
     found, _ = checkpoint.newest(run, up_to=at)
     if found is None and record.get("init"):
         raise UserError(
-            f"at: no good checkpoint of {run} is left before {at:,}, and the run started from another model",
+            f"at: no good checkpoint of {run} is left before {at:,}, and its start cannot be rebuilt, because the "
+            "weights were those of another model",
             "no-good-checkpoint",
         )
     return found, record, progress

@@ -163,7 +163,7 @@ class Drawing(NamedTuple):
             raise UserError(f"{fault}; name a PNG of `ptarmigan sample` or of its page", "value-invalid") from None
         for key, option in (("moves", "--move"), ("redrawn", "--reject-copies")):
             if text.get(key, "0") != "0":
-                display.say(f"note: {path} was drawn with {option}, which is to be given again")
+                display.say(f"note: {path} was drawn with {option}: give it again to get the same images")
         return drawing
 
     def in_picture(self, generator: TrainedGenerator, chosen: bool, display: Display) -> Drawing:

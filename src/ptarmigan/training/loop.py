@@ -231,7 +231,7 @@ class Attempt:
             check_tensors(state, self.metrics)
             save_at_once(job, state, self.record)
             try:
-                say("saved; now its generator is computed, which Ctrl-C leaves to the next snapshot")
+                say("saved; the generator is being computed, and Ctrl-C leaves that to the next snapshot")
                 self.save(None, milestone=False, go_on=lambda: None)
             except KeyboardInterrupt:
                 text = f"stopped at {state.images_seen:,} images, and saved; the next snapshot writes its generator"
