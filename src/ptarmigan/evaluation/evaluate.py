@@ -279,12 +279,12 @@ def copying_scores(sets: ComparedSets, notes: list[str], on_stage: OnStage) -> R
     """
     on_stage("looking for copies of training images")
     train, held_out = sets.train.features, sets.held_out.features
-    spacing = metrics.radii(train, 1).sqrt()  # from each training image to the nearest other one
+    spacing = metrics.spacing_of(train)
     held = neighbours(held_out, train, spacing)
     near = [neighbours(generated.features, train, spacing) for generated in sets.generated]
     usual, closest = held.distance.mean().clamp_min(TINY), held.relative.min()
     out: Report = {
-        "authenticity": summarise([metrics.authenticity_of_distances(of.distance, spacing[of.nearest]) for of in near]),
+        "authenticity": summarise([metrics.authenticity(of.distance, spacing[of.nearest]) for of in near]),
         "distance_ratio": summarise([float(of.distance.mean() / usual) for of in near]),
         "closer_than_held_out": summarise([float((of.relative < closest).float().mean()) for of in near]),
     }
@@ -292,7 +292,7 @@ def copying_scores(sets: ComparedSets, notes: list[str], on_stage: OnStage) -> R
         out |= c_t_scores(sets, held, near)
     except UserError as error:  # too few in every cell
         notes.append(f"no C_T: {error}")
-    out["authenticity_held_out"] = metrics.authenticity_of_distances(held.distance, spacing[held.nearest])
+    out["authenticity_held_out"] = metrics.authenticity(held.distance, spacing[held.nearest])
     candidates = sorted(
         Suspect(float(of.relative[i]), index, i, int(of.nearest[i]))
         for index, of in enumerate(near)
@@ -318,9 +318,7 @@ def c_t_scores(sets: ComparedSets, held: Neighbours, near: Sequence[Neighbours])
     centres = metrics.k_means(train, max(1, min(10, len(held_out) // (3 * metrics.MIN_PER_CELL))), seed=0)
     held_cells = metrics.nearest_centre(held_out, centres)
     found = [
-        metrics.c_t_of_distances(
-            held.distance, held_cells, of.distance, metrics.nearest_centre(generated.features, centres)
-        )
+        metrics.c_t(held.distance, held_cells, of.distance, metrics.nearest_centre(generated.features, centres))
         for of, generated in zip(near, sets.generated, strict=True)
     ]
     return {"c_t": summarise([c_t.z for c_t in found]), "c_t_null_deviation": found[-1].null_deviation}

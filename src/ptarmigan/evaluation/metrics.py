@@ -169,10 +169,11 @@ def kid_and_fidelity(real: PairStatistics, fake: PairStatistics, k_pr: int = 3, 
     return KidAndFidelity(_squared_discrepancy(real.kernel, fake.kernel, xy, n, m), tally.fidelity())
 
 
-def c_t(train: Tensor, held_out: Tensor, generated: Tensor, cells: int = 10, seed: int = 0) -> CopyingScore:
+def c_t(held_far: Tensor, held_cell: Tensor, far: Tensor, cell: Tensor) -> CopyingScore:
     """C_T: are generated samples closer to the training set than held-out samples (Meehan et al. 2020, 2004.05675)?
 
-    In each k-means cell of the training features, z = (U - n m / 2) / sqrt(n m (n + m + 1) / 12), where U counts the
+    held_far, far: the distances of held-out and generated samples to the nearest training sample, and their cells.  In
+    each k-means cell of the training features, z = (U - n m / 2) / sqrt(n m (n + m + 1) / 12), where U counts the
     pairs of a generated and a held-out sample in which the generated one is farther from its nearest training sample; a
     tie counts 1/2 (the variance is not corrected for ties, which makes |z| smaller).  C_T is the mean of z over cells,
     weighted by the number of held-out samples.  Cells with fewer than 20 held-out or 20 generated samples are left out,
@@ -182,19 +183,6 @@ def c_t(train: Tensor, held_out: Tensor, generated: Tensor, cells: int = 10, see
     cells.  A low C_T does not prove copying: samples of less variance than the data also lower it, so check
     `diversity` too.
     """
-    _check_samples(train, held_out, generated, least=1)
-    centres = k_means(train, cells, seed)
-    far, held_far = (nearest(samples, train)[0] for samples in (generated, held_out))
-    return c_t_of_distances(held_far, nearest_centre(held_out, centres), far, nearest_centre(generated, centres))
-
-
-def nearest_centre(samples: Tensor, centres: Tensor) -> Tensor:
-    """Index [N] int64 of the nearest centre."""
-    return nearest(samples, centres)[1]
-
-
-def c_t_of_distances(held_far: Tensor, held_cell: Tensor, far: Tensor, cell: Tensor) -> CopyingScore:
-    """`c_t` from the distances to the nearest training sample and the cells, of held-out and of generated samples."""
     scores, weights = [], []
     cells = int(max(held_cell.max(), cell.max())) + 1
     for i in range(cells):
@@ -210,19 +198,13 @@ def c_t_of_distances(held_far: Tensor, held_cell: Tensor, far: Tensor, cell: Ten
     return CopyingScore(mean, len(weights), math.sqrt(sum(w * w for w in weights)) / sum(weights))
 
 
-def authenticity(train: Tensor, generated: Tensor) -> float:
+def authenticity(distances: Tensor, spacing: Tensor) -> float:
     """Share of generated g with d(g, x*) > d(x*, nearest other training sample), x* the training sample nearest to g.
 
     In [0, 1] (Alaa et al. 2021, 2102.08921).  If p = q it is not 1 but, depending on N, 1/3 for one feature and .7 to
-    .8 for 32: compare it with the authenticity of held-out samples.  Needs 2 training samples.
+    .8 for 32: compare it with the authenticity of held-out samples.
+    distances, spacing: [N] both of these distances, of each g.
     """
-    _check_samples(train, least=2)
-    distances, indices = nearest(generated, train)
-    return authenticity_of_distances(distances, radii(train, 1)[indices].sqrt())
-
-
-def authenticity_of_distances(distances: Tensor, spacing: Tensor) -> float:
-    """`authenticity` from d(g, x*) [N] and d(x*, nearest other training sample) [N]."""
     return (distances > spacing).double().mean().item()
 
 
@@ -238,10 +220,15 @@ def nearest(query: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
     return torch.cat(distances), indices
 
 
-def radii(features: Tensor, k: int) -> Tensor:
-    """Squared distance [N] from each sample to its k-th nearest other sample."""
-    _check_samples(features, least=k + 1)
-    return torch.cat([block.nearest(k)[:, -1] for block in pairs_within(features)])
+def spacing_of(features: Tensor) -> Tensor:
+    """Distance [N] from each sample to the nearest other one."""
+    _check_samples(features, least=2)
+    return torch.cat([block.nearest(1)[:, 0] for block in pairs_within(features)]).sqrt()
+
+
+def nearest_centre(samples: Tensor, centres: Tensor) -> Tensor:
+    """Index [N] int64 of the nearest centre."""
+    return nearest(samples, centres)[1]
 
 
 def diversity(features: Tensor) -> float:
