@@ -711,4 +711,104 @@ class Players(nn.Module):
 """,
         {"SquaredDLoss[0]": "", "SquaredDLoss[1]": "", "SquaredDLoss[2]": "", "Players.reg_d": "unknown"},
     ),
+    "statements that fail beside the loss": (
+        """
+class Model(nn.Module):
+    def __weighted(self, loss):
+        return loss * 2.0
+    def training_step(self, batch):
+        rank = dist.get_rank() + {}["rank"]
+        images = batch["images"]
+        made = self.generator(torch.randn(8, 4))
+        real, fake = self.discriminator(images), self.discriminator(made.detach())
+        share = (real > 0).sum().no_such_method()
+        d_loss = F.softplus(-real).mean() + F.softplus(fake).mean()
+        return self.__weighted(d_loss)
+def d_loss(D, images, G, z):
+    fake = D(G(z).detach())
+    print({}["missing"])
+    share = fake.no_such_method()
+    return F.relu(1 - D(images)).mean() + F.relu(1 + fake).mean()
+""",
+        {"d_loss (line 12)": "", "d_loss": ""},
+    ),
+    "criteria that are elsewhere": (
+        """
+import torch
+from losses import GANLoss, d_hinge_loss, g_logistic_loss
+lsgan = GANLoss("lsgan")
+for images in loader:
+    fake = G(torch.randn(8, 4))
+    loss_d = lsgan(D(images), True) + lsgan(D(fake.detach()), False)
+    loss_d.backward()
+    opt_d.step()
+    loss_d2 = d_hinge_loss(D(images), D(fake.detach()))
+    loss_d2.backward()
+    opt_d.step()
+    loss_g = g_logistic_loss(D(fake))
+    loss_g.backward()
+    opt_g.step()
+""",
+        {"loss_d (line 8)": "", "loss_d2 (line 11)": "", "loss_g (line 14)": ""},
+    ),
+    "networks that their optimisers show": (
+        """
+class Judge(nn.Module):
+    pass
+gen, judge = Gen(), Judge()
+opt_a, opt_b = torch.optim.Adam(judge.parameters()), torch.optim.Adam(gen.parameters())
+for images in loader:
+    fake = gen(torch.randn(8, 4))
+    cost_a = judge(fake.detach()).mean() - judge(images).mean()
+    cost_a.backward()
+    opt_a.step()
+""",
+        {"cost_a (line 9)": ""},
+    ),
+    "D's loss before the step of the other": (
+        """
+for images in loader:
+    made = model(images)
+    real, fake = disc(images), disc(made)
+    loss = -fake.mean()
+    d_loss = F.relu(1 - real).mean() + F.relu(1 + fake).mean()
+    opt.zero_grad()
+    loss.backward(retain_graph=True)
+    opt_disc.zero_grad()
+    d_loss.backward()
+    opt.step()
+    opt_disc.step()
+""",
+        {"loss (line 8)": "", "d_loss (line 10)": "reaches-g"},
+    ),
+    "penalties at the wrong place": (
+        """
+def d_r1(D, images, G, z):
+    real = F.softplus(-D(images))
+    (slope,) = torch.autograd.grad(real.sum(), images, create_graph=True)
+    return real.mean() + F.softplus(D(G(z).detach())).mean() + 5 * slope.square().sum()
+def critic_loss(D, images, G, z):
+    fake, share = G(z).detach(), torch.randn(8, 1, 1, 1)
+    mixed = share * images + (1 - share) * fake
+    (slope,) = torch.autograd.grad(D(mixed).sum(), mixed, create_graph=True)
+    return D(fake).mean() - D(images).mean() + 10 * ((slope.norm(2) - 1) ** 2).mean()
+""",
+        {"d_r1": "penalty-of-loss", "critic_loss": "penalty-points"},
+    ),
+    "a bounded critic": (
+        """
+class Critic(nn.Module):
+    def block(self, last):
+        if not last:
+            return nn.Sequential(nn.Conv2d(3, 3, 3), nn.ReLU())
+        return nn.Sequential(nn.Conv2d(3, 1, 3), nn.Tanh())
+    def __init__(self):
+        self.net = nn.Sequential(self.block(False), self.block(True))
+    def forward(self, x):
+        return self.net(x)
+def critic_loss(critic, images, G, z):
+    return critic(G(z).detach()).mean() - critic(images).mean()
+""",
+        {"critic_loss": "bounded-score"},
+    ),
 }

@@ -17,8 +17,6 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ptarmigan.losses.conditioning import d2d_ce
-
 CROSS_ENTROPY, LINE = "minimax, non_saturating", "hinge, wasserstein"
 ACGAN = " + auxiliary_classifier"
 LOGITS, PROBABILITIES = "logits", "probabilities"
@@ -442,50 +440,6 @@ def d_acgan(real, fake, c_real, c_fake, y, y_fake):
 @right("hinge" + ACGAN, "D", class_weight=1.0)
 def d_acgan_hinge_on_real_classes(real, fake, c_real, y):
     return F.relu(1 - real).mean() + F.relu(1 + fake).mean() + F.cross_entropy(c_real, y)
-
-
-@right("non_saturating + twin_classifier", "G", class_weight=1.0)
-def g_tac(fake, c_fake, twin_fake, y_fake):
-    return F.softplus(-fake).mean() + F.cross_entropy(c_fake, y_fake) - F.cross_entropy(twin_fake, y_fake)
-
-
-@right("discriminative_classifier", "G")
-def g_adc_class(class_logits, labels):
-    as_real, as_generated = class_logits.chunk(2, 1)
-    return (as_generated - as_real).gather(1, labels[:, None]).mean()
-
-
-@right("discriminative_classifier", "D")
-def d_adc_class(class_real, labels_real, class_fake, labels_fake):
-    K = class_real.shape[1] // 2
-    return F.cross_entropy(class_real, labels_real) + F.cross_entropy(class_fake, K + labels_fake)
-
-
-@right("reacgan", "")
-def contrastive_class_loss(embedding, proxy, labels):
-    return d2d_ce(embedding, proxy, labels, margin=0.98, temperature=0.5).mean()
-
-
-@right("reacgan", "", reduction="none")
-def contrastive_class_loss_of_all_proxies(embeddings, proxies, labels):
-    margin, tau = 0.98, 0.5
-    a = ((embeddings * proxies[labels]).sum(1) - margin).clamp(max=0) / tau
-    b = (embeddings @ embeddings.T - 1 + margin).clamp(min=0) / tau
-    b = b.masked_fill(labels[:, None] == labels, -torch.inf)
-    return torch.cat([a[:, None], b], 1).logsumexp(1) - a
-
-
-@right("non_saturating + reacgan", "G", class_weight=1.0)
-def g_reacgan(fake, embedding, proxy, labels):
-    return F.softplus(-fake).mean() + d2d_ce(embedding, proxy, labels, margin=0.98, temperature=0.5).mean()
-
-
-@right("unknown", "")
-def contrastive_class_loss_with_its_maximum_taken_from_the_negatives_alone(embedding, proxy, labels):
-    a = ((embedding * proxy).sum(1) - 0.98).clamp(max=0) / 0.5
-    b = ((embedding @ embedding.T - 0.02).clamp(min=0) / 0.5).masked_fill(labels[:, None] == labels, -torch.inf)
-    b = b - b.max(1, keepdim=True).values.detach()
-    return (torch.cat([a[:, None], b], 1).logsumexp(1) - a).mean()
 
 
 # --- what is given D, G, images and latents ---

@@ -125,7 +125,7 @@ def compose(seen: Measurement, diagnosis: Diagnosis, function: str, is_turned: b
                          for k, v in facts.items()}) for code, facts in found]  # fmt: skip
     faults = dict.fromkeys((code, SENTENCES[code].format(**facts)) for code, facts in found)
     on = seen.setup.on if source else seen.setup.class_on
-    where = f", on {'lists of ' if seen.setup.form in ('scales', 'nested') else ''}{on}"
+    where = f", on {'lists of ' if seen.setup.form in ('scales', 'nested', 'pairs') else ''}{on}"
     live = tuple(key for key, term in seen.terms.items() if term is None or term.shape != "flat")
     return Identity(
         function=function,
@@ -156,8 +156,7 @@ def _named(diagnosis: Diagnosis) -> tuple[str, str, float | None]:
         names.append(source.name)
         titles.append(_title(source, player))
     if classes:
-        first = ("unknown", "twin_classifier", "discriminative_classifier")
-        chosen = min(classes, key=lambda part: first.index(part.name) if part.name in first else len(first))
+        chosen = min(classes, key=lambda part: part.name != "unknown")
         live = next((part.scale for part in classes if part.scale), None)
         class_weight = round(live / source.scale, 9) if live and source and source.scale else None
         names.append(chosen.name)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
 from ptarmigan.core.types import UserError
-from ptarmigan.handbook.identify.answer import AUTOENCODER, Identity, compose, other
+from ptarmigan.handbook.identify.answer import AUTOENCODER, OTHER, Identity, compose, other
 from ptarmigan.handbook.identify.call import LossFunction, borrowed_state
 from ptarmigan.handbook.identify.code import Code, code_of
 from ptarmigan.handbook.identify.diagnose import diagnose
@@ -20,6 +21,7 @@ from ptarmigan.handbook.identify.names import (
     is_loss_name,
     is_other_loss,
     names_probabilities,
+    network_of,
     player_of,
     side_of,
     words_of,
@@ -36,6 +38,15 @@ from ptarmigan.handbook.identify.signature import (
     readings,
 )
 
+OF_STATEMENTS = {
+    "reaches-g",
+    "bounded-score",
+    "penalty-points",
+    "penalty-of-loss",
+    "penalty-dead",
+    "penalty-subtracted",
+}  # faults
+
 
 def identify_callable(function: Callable[..., Any], name: str, kind: str | None, on: str | None) -> list[Identity]:
     """The identity of a callable of this process, or of each loss if it returns several.  Raises UserError."""
@@ -44,9 +55,14 @@ def identify_callable(function: Callable[..., Any], name: str, kind: str | None,
     return identify_code(code_of(function, name), kind, on)
 
 
-def identify_code(code: Code, kind: str | None, on: str | None) -> list[Identity]:
-    """The identities of a loss: for each player, if a flag or an optional argument says whose it is."""
-    found, failures = list[Identity](), list[UserError]()
+def identify_code(
+    code: Code, kind: str | None, on: str | None, failures: list[UserError] | None = None
+) -> list[Identity]:
+    """The identities of a loss: for each player, if a flag or an optional argument says whose it is.
+
+    Adds to `failures` why some of the choices could not be judged; raises UserError if none could.
+    """
+    found, failures = list[Identity](), [] if failures is None else failures
     for word, fixed, settings in code.choices():
         chosen = replace(code, name=f"{code.name} ({word!r})" if word else code.name, fixed=fixed, settings=settings)
         for label, function, also, player in _ways(chosen):
@@ -55,7 +71,7 @@ def identify_code(code: Code, kind: str | None, on: str | None) -> list[Identity
             except UserError as error:
                 failures.append(error)
     if not found:
-        raise failures[0]
+        raise failures.pop(0)
     alike = {(replace(one, function=""), one.function.count("[")) for one in found}
     if len(alike) == 1 and len(found) > 1 and not code.name.count("("):
         return [replace(found[0], function=code.name)]  # the choice makes no difference
@@ -69,6 +85,7 @@ def _ways(code: Code) -> Iterator[tuple[str, Callable[..., Any], tuple[str, ...]
         parameters = inspect.signature(getattr(function, "forward", function)).parameters.values()
     except (TypeError, ValueError):
         parameters = inspect.Signature().parameters.values()
+    sided = tuple(p.name for p in parameters if p.default is None and side_of(p.name))
     for p in parameters:
         flags = {"disc", "discriminator", "d", "dis", "critic"}, {"generator", "gen", "g"}
         asked = [player for player, words in zip("dg", flags, strict=True) if words & set(words_of(p.name))]
@@ -80,7 +97,8 @@ def _ways(code: Code) -> Iterator[tuple[str, Callable[..., Any], tuple[str, ...]
         if p.default is p.empty and (words := uses.words.get(p.name)):
             for word in dict.fromkeys(words):
                 whose = player_of(word) if player_of(word) in ("d", "g") else None
-                yield f"{code.name} ({p.name}={word!r})", functools.partial(function, **{p.name: word}), (), whose
+                bound = functools.partial(function, **{p.name: word})
+                yield f"{code.name} ({p.name}={word!r})", bound, sided if whose == "d" else (), whose
             return
         if p.default is None and p.name in uses.optional | uses.flags and side_of(p.name):
             yield code.name, function, (p.name,), player_of(code.name) or "d"
@@ -113,15 +131,16 @@ def _identify_several(code: Code, also: tuple[str, ...], kind: str | None, on: s
                 is_half = bool(side_of(called)) and any(one.player == "D" and len(one.sides) > 1 for one in found)
                 whose = kind or (player_of(called) if called else None) or ("d" if is_half else player)
                 one = _identify_one(part, also, whose, on, part=True)
-                if one.wrong and place < len(code.uses.returned) and not is_loss_name(called):
+                is_output = one.reduction == "none" or one.wrong
+                if is_output and place < len(code.uses.returned) and not is_loss_name(called):
                     continue  # it is an output of D, and no loss
                 if (is_other_loss(called, []) and len(called) > 2) or "flat" in one.faults:
                     one = other(part.name)
                 found.append(one)
                 keys.append(key)
-        halves = [key for key, one in zip(keys, found, strict=True) if len(one.sides) == 1]
+        halves = {one.sides: key for key, one in zip(keys, found, strict=True) if len(one.sides) == 1}
         if player == "d" and len(halves) == 2 and not any(len(one.sides) > 1 for one in found):
-            return [_identify_one(picked(halves), also, "d", on)]
+            return [_identify_one(picked([*halves.values()]), also, "d", on)]
         if not found:
             raise UserError(f"{name}: {several}", several.code) from None
         return found
@@ -141,14 +160,15 @@ def _identify_one(code: Code, also: tuple[str, ...], kind: str | None, on: str |
 
 def _judged(code: Code, also: tuple[str, ...], kind: str | None, on: str | None, part: bool) -> Identity:
     name = code.name
-    last = name.split(" (")[0].split("(")[0].rsplit(".")[-1] if "." in name else name
+    last = re.sub(r" ?\(.*?\)", "", name).rsplit(".")[-1]
     parameters = [*parameters_of(code.function, also), *(one for one in code.outer if one not in code.fixed)]
     if not parameters:
         raise LossError("it has no required parameter; a loss takes D's outputs")
-    if code.uses.is_autoencoder:
-        return other(name, AUTOENCODER)
-    if not kind and not code.inline and is_other_loss(last, parameters):
-        return other(name)
+    is_penalty = "grad(" in code.uses.text or ("penalty" in last and "loss" not in last)
+    asks = any(network_of(called) == "D" for called in code.uses.called) and not is_penalty
+    is_other = not kind and not code.inline and not asks and is_other_loss(last, parameters)
+    if code.uses.is_autoencoder or is_other:
+        return other(name, AUTOENCODER if code.uses.is_autoencoder else OTHER)
     player = kind or code.kind or player_of(last)
     domain = on or code.on
     if not domain and not code.inline and names_probabilities([*parameters, name]):
@@ -159,26 +179,37 @@ def _judged(code: Code, also: tuple[str, ...], kind: str | None, on: str | None,
             seen = measure(LossFunction(code, code.function, way, also), domain, player, part)
             one = compose(seen, diagnose(seen, last, player if player in ("d", "g") else kind), name)
             _check_guesses(one, way, code, parameters)
+            if (absent := seen.loss.trace.criteria) and not way.asks_d and player not in ("d", "g"):
+                raise LossError(f"it needs {', '.join(absent)}, which is not in the file")
             if one.wrong:
-                _check_evidence(seen)
+                _check_evidence(seen, one)
             return one
 
         return _most_likely(readings(parameters, last, player, code.uses), identify)
 
     try:
         return judge(code, domain)
-    except NotAdversarial:
-        if code.inline:
+    except NotAdversarial as reason:
+        if code.inline or (asks and "penalty" not in str(reason)):
             raise
+        ways = readings(parameters, last, player, code.uses)
+        if not any({"D", "real", "fake", "output"} & {*way.roles.values()} for way in ways):
+            raise LossError("no name shows which of its parameters is D's output", "signature-unclear") from None
         return other(name)
     except Stops as stop:
         return _stopped(code, str(stop), "G" if player == "g" else "D", domain, judge)
-    except LossError as error:
-        if rest := code.without(error.line):
-            return _judged(replace(rest, name=name, fixed=code.fixed, settings=code.settings), also, kind, on, part)
-        if not code.form:
+    except SeveralLosses:
+        raise
+    except LossError as first:
+        error = first
+    for form in dict.fromkeys((code.form, "")):
+        try:
+            return judge(replace(code, form=form, tolerant=True), domain)
+        except SeveralLosses:
             raise
-        return judge(replace(code, form=""), domain)
+        except LossError:
+            continue
+    raise error
 
 
 def _check_guesses(one: Identity, way: Reading, code: Code, parameters: list[str]) -> None:
@@ -192,14 +223,17 @@ def _check_guesses(one: Identity, way: Reading, code: Code, parameters: list[str
         raise LossError("its halves go backward in different branches", "signature-unclear")
 
 
-def _check_evidence(seen: Measurement) -> None:
+def _check_evidence(seen: Measurement, one: Identity) -> None:
     """Raises LossError where what is not known may be the cause of a fault."""
-    if names := seen.loss.trace.guesses:
+    faults = {*one.faults} - OF_STATEMENTS
+    if faults and (names := [name for name in seen.loss.trace.lost if name] or [*seen.loss.trace.guesses]):
         raise LossError(f"it needs the value of {', '.join(names)}")
-    if seen.loss.sides:
+    if faults and seen.loss.sides:
         raise LossError("cannot tell surely which images are real", "signature-unclear")
-    if seen.setup.truth:
+    if faults and seen.setup.truth:
         raise LossError("it depends on a condition that is not known here")
+    if seen.setup.on == "probabilities" and not seen.told and faults & {"sigmoid-first", "sigmoid-before-score"}:
+        raise LossError("cannot tell whether D returns logits or probabilities")  # the sigmoid is the probe's own
 
 
 def _stopped(

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from ptarmigan.handbook.identify.code import Code
-from ptarmigan.handbook.identify.names import network_of, side_of, words_of
+from ptarmigan.handbook.identify.names import network_of, side_of
 from ptarmigan.handbook.identify.signature import (
     CLASSES,
     FIXED,
@@ -34,7 +34,6 @@ from ptarmigan.handbook.identify.signature import (
     SeveralLosses,
     Stops,
     describe_error,
-    line_in,
     parameters_of,
 )
 from ptarmigan.handbook.identify.sizes import unknown_sizes
@@ -45,12 +44,11 @@ from ptarmigan.handbook.identify.stand_ins import (
     harmless,
 )
 from ptarmigan.handbook.identify.terms import Array
-from ptarmigan.handbook.identify.unseen import NOW, Facts, Trace, Unknown, network_named
+from ptarmigan.handbook.identify.unseen import NOW, PREDICTED, Facts, Trace, Unknown, network_named
 from ptarmigan.handbook.identify.value import loss_value
 
 SHAPES = [(8, 10), *((n, 10) for n in (64, 32, 128, 16, 100, 256)), *((8, k) for k in (4, 2, 5, 100, 1000))]
 SECONDS_TO_TRY = 1.5
-EMBEDDING_DIM = 6
 PATCHES = r"tensor [ab] \((\d+)\)|\[\d+, 1, (\d+), \d+\]"  # their side, in what PyTorch says
 
 
@@ -104,11 +102,11 @@ class LossFunction:
         self.code, self.function, self.reading = code, function, reading
         self.keyword_only = parameters_of(function, also)
         roles = set(reading.roles.values())
-        self.has_networks, self.has_g = bool({"D", "nets", "unknown"} & roles), "G" in roles
+        self.has_networks, self.has_g = reading.asks_d, "G" in roles
         self.scores = ["real", "fake"] if self.has_networks else [role for role in SCORES if role in roles]
         self.classes = [role for role in CLASSES if role in roles]
-        self.proxy_of_each_class = "proxies" in roles
         self.trace = Trace(Setup(), {})  # of the last call
+        self.penalty_faults: set[str] = set()  # of all calls
         self.sides: dict[str, str] | None = {} if not self.has_networks else None  # of images that do not show theirs
 
     def class_roles(self, setup: Setup) -> list[str]:
@@ -228,7 +226,9 @@ class LossFunction:
         is_listed = any(network_of(name) == "D" for name in listed) if self.has_networks else any(
             names.get(name) in SCORES for name in uses.listed)  # fmt: skip
         if is_listed:
-            return ["scales", "nested", "flat", "column", "patch"]
+            pairs = r"for (\w+ in )?\(?(?!\w*f(ea|m))\w+, \w+\)"  # for (output, features), ... in zip(
+            nested = ["pairs", "nested"] if re.search(pairs, uses.text) else ["nested", "pairs"]
+            return ["scales", *nested, "flat", "column", "patch"]
         return ["flat", "column", "patch", "scales", "nested"] if self.scores else ["flat"]
 
     def inputs(self, setup: Setup, scale: float = 2.0, seed: int = 0) -> dict[str, Array]:
@@ -238,12 +238,7 @@ class LossFunction:
         for role in self.class_roles(setup):
             given[role] = scale * rng.standard_normal((setup.size, setup.classes))
         for role in LABEL_ROLES:
-            given[role] = rng.integers(0, setup.label_count if scale else 1, setup.size).astype(float)
-        if "embedding" in self.classes:
-            proxies = setup.classes if self.proxy_of_each_class else setup.size
-            for role, count in (("embedding", setup.size), ("proxy", proxies)):
-                rows = rng.standard_normal((count, EMBEDDING_DIM))
-                given[role] = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+            given[role] = rng.integers(0, setup.classes if scale else 1, setup.size).astype(float)
         ones = np.ones(setup.size)
         return given | {"target": ones, "real_target": ones, "fake_target": 0 * ones}
 
@@ -278,7 +273,7 @@ class LossFunction:
         result = self(setup, given, gradients=True)
         if result.gradients is None:
             return Gradients(plain=True)
-        through_g = self.has_networks and self.has_g and "fake" in result.gradients
+        through_g = self.has_networks and bool(self.has_g or self.code.inline) and "fake" in result.gradients
         found = Gradients(in_g=float(np.abs(result.gradients["fake"]).sum()) if through_g else 0.0)
         for role in (*self.scores, *self.class_roles(setup)):
             moved = self(setup, given | {role: 1.001 * given[role]}).value
@@ -331,7 +326,7 @@ class LossFunction:
         if player != "g" and {"made"} == {*asked}:
             raise LossError("cannot tell which images are real", "signature-unclear")
         plain = [*asked.get("", {})]
-        predicted = [name for name in plain if {"hat", "pred", "out", "output", "rec", "recon"} & {*words_of(name)}]
+        predicted = [name for name in plain if PREDICTED.search(name)]
         if "fake" not in asked and "made" in asked:
             sides["made"] = "fake"
         elif "fake" not in asked and plain and (player == "g" or "real" in asked):
@@ -340,6 +335,10 @@ class LossFunction:
             if len(predicted) != 1:
                 raise LossError(f"cannot tell which of {', '.join(plain)} is real", "signature-unclear")
             sides[predicted[0]] = "fake"
+        elif "fake" not in asked and plain and plain == predicted:
+            sides[""] = "fake"
+        elif not asked.keys() - {""} and player is None and not self.code.inline:
+            raise LossError(f"cannot tell whether {plain[0]} are real or generated", "signature-unclear")
         found = {sides.get(name) or sides.get(kind, "fake" if kind == "fake" else "real")
                  for kind, names in asked.items() for name in names}  # fmt: skip
         self.sides, self.scores = sides, [role for role in self.scores if role in found]
@@ -350,7 +349,7 @@ class LossFunction:
         labels = torch.tensor(given["labels"]).long()
         shifts = {role: torch.zeros_like(leaf, requires_grad=True) for role, leaf in leaves.items()}
         self.trace = Trace(setup, leaves, shifts if self.has_networks else {}, labels, self.code.settings,
-                           self.sides or {}, self._answers())  # fmt: skip
+                           self.sides or {}, self._answers(), tolerant=self.code.tolerant)  # fmt: skip
         NOW.append(self.trace)
         torch.default_generator.manual_seed(seed)  # torch.manual_seed is slow: it walks the stack for other devices
         np.random.seed(seed)
@@ -368,11 +367,10 @@ class LossFunction:
         except (Exception, SystemExit) as error:
             if fault := self._fault_of(str(error), setup):
                 raise Stops(fault) from None
-            failure = LossError(describe_error(error, self.function))
-            failure.line = line_in(self.function, error)
-            raise failure from None
+            raise LossError(describe_error(error, self.function)) from None
         finally:
             NOW.pop()
+            self.penalty_faults |= self.trace.penalty_faults
 
     def _answers(self) -> int:
         """How many values the loss unpacks from D's answer."""
@@ -407,8 +405,11 @@ class LossFunction:
             elif role in NUMBERS:
                 arguments[name] = harmless(name)
             elif role in FIXED or self.has_networks:
-                kind = side_of(name) or ("real" if name in self.code.uses.drawn or role == "image_real" else "")
-                net = role if role in ("D", "G") else network_named(name)
+                is_shown = f"{name}['" not in self.code.uses.text or re.search("real|fake", name)
+                kind = (side_of(name) if is_shown else "") or (
+                    "real" if name in self.code.uses.drawn or role == "image_real" else ""
+                )
+                net = role if role in ("D", "G") else network_named(name) if is_shown else ""
                 arguments[name] = Unknown(Facts(name, kind, net, name))
             else:
                 arguments[name] = self._argument(role, setup, given, leaves)
@@ -420,13 +421,13 @@ class LossFunction:
             value = leaves[role] + 0  # not a leaf, so that it may be changed in place
             if role in SCORES:
                 value = value.sigmoid() if setup.on == "probabilities" else value
-            elif role != "embedding" and setup.class_on == "probabilities":
+            elif setup.class_on == "probabilities":
                 value = value.softmax(1)
         elif role.startswith("labels"):
             value = torch.tensor(given[role]).long()
             value = nn.functional.one_hot(value, setup.classes).to(setup.dtype) if setup.onehot else value
         else:
-            value = setup.tensor(given["proxy" if role == "proxies" else role])
+            value = setup.tensor(given[role])
         if role in SCORES or role.endswith("target"):
             value = setup.shaped(value)
         return value.detach().numpy() if setup.array and isinstance(value, Tensor) else value

@@ -187,8 +187,11 @@ def _judge(name: str, make: Callable[[], list[Code]], order: dict[str, Any], tel
     code = None
     try:
         for code in make():
-            for one in identify_code(code, order["kind"], order["on"]):
+            failures: list[UserError] = []
+            for one in identify_code(code, order["kind"], order["on"], failures):
                 tell(identity=asdict(one))
+            for failure in failures:
+                tell(skipped=str(failure), hint="")
     except (Exception, SystemExit) as error:
         known = isinstance(error, UserError)
         text = str(error) if known else describe_error(error)

@@ -23,10 +23,12 @@ class Code:
     place: Callable[[str, Any], None] = lambda name, value: None  # sets one of them
     kind: str | None = None  # the player, where its statements show it
     on: str | None = None  # "probabilities", where D's definition ends in a sigmoid; "logits", where in a linear layer
+    bounded: bool = False  # D's definition ends in a tanh
     class_on: str | None = None  # the same, where its class output ends in a softmax
+    steps_first: str = ""  # the optimiser that steps between the .backward() and its player's own step
     form: str = ""  # "column", where D's definition ends in a linear layer of one output
     inline: str = ""  # the statements of a training loop, as a function
-    without: Callable[[int], Code | None] = lambda line: None  # the same, where what this line makes is not known
+    tolerant: bool = False  # statements that fail are left out, where no output of D takes part in them
     settings: dict[str, Any] = field(default_factory=dict)  # the defaults of the command line
     fixed: dict[str, Any] = field(default_factory=dict)  # the values of outer names that the source compares with words
 

@@ -5,6 +5,7 @@ A finding is a code and the values to insert into its sentence in sentences.SENT
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -221,15 +222,7 @@ def _class_term(seen: Measurement, role: str, player: str, parameter: str) -> Ve
         verdict.note("class-unknown", parameter=parameter)
         return verdict
     shape, classes, words, verdict.scale = term.shape, seen.setup.classes, words_of(parameter), term.weight
-    if role == "twin_fake":
-        verdict.rename("twin_classifier")
-    if shape == "contrast":
-        verdict.rename("reacgan")
-    elif shape in ("adc_d", "adc_g"):
-        verdict.rename("discriminative_classifier")
-        if shape == "adc_d" and (player == "G" or role == "class_real"):
-            verdict.fault("class-label")
-    elif shape in ("softmax_first", "sigmoid_first"):
+    if shape in ("softmax_first", "sigmoid_first"):
         certain = np.array([[60.0] + [-60.0] * (classes - 1)])
         floor = class_bases(certain, np.zeros(1, np.int64))[shape][0][0]
         given = "probabilities" if seen.setup.class_on == "probabilities" else f"a {shape.removesuffix('_first')}"
@@ -248,8 +241,8 @@ def _class_term(seen: Measurement, role: str, player: str, parameter: str) -> Ve
         _flat_class(verdict, parameter)
     elif shape == "cross_entropy" and term.smoothing > 1e-6:
         verdict.note("class-smoothed", smoothing=term.smoothing)
-    if term.weight * (-1 if role == "twin_fake" and player == "G" else 1) < 0:
-        verdict.fault("twin-sign" if role == "twin_fake" else "class-sign")
+    if term.weight < 0:
+        verdict.fault("class-sign")
     if role in seen.wrong_labels:
         verdict.fault("class-labels")
     return verdict
@@ -269,8 +262,8 @@ def _whole(seen: Measurement, player: str) -> Verdict:
               for name, value in seen.loss.trace.fixed.items()]  # fmt: skip
     if given:
         whole.note("given", given=", ".join(given))
-    for name in seen.loss.trace.criteria:
-        whole.note("criterion", name=name)
+    for name, kind in seen.loss.trace.criteria.items():
+        whole.note("criterion", name=name, kind=kind)
     if seen.loss.trace.extras:
         whole.note("more", names=" and ".join(seen.loss.trace.extras))
     if seen.random:
@@ -290,7 +283,7 @@ def _judge_batch(seen: Measurement, whole: Verdict) -> None:
         whole.fault("reduction")
     if seen.coupled == "mean" and seen.known:
         whole.fault("mean-first")
-    elif seen.coupled == "max" and not seen.joint:
+    elif seen.coupled == "max" and not seen.joint and re.search("max|min|topk", seen.loss.code.uses.text):
         whole.fault("max")
     elif seen.coupled:
         whole.note("coupled")
@@ -309,6 +302,15 @@ def _judge_gradients(seen: Measurement, player: str, whole: Verdict) -> None:
         whole.fault("not-differentiable")
     scope = getattr(seen.loss.function, "__globals__", {})  # a tape takes the gradient of D's parameters alone
     if player == "D" and abs(seen.gradients.in_g) > 1e-12 and not {"tf", "tensorflow", "keras"} & scope.keys():
-        whole.note("g-not-detached")
+        first = seen.loss.code.steps_first
+        whole.fault("reaches-g", optimiser=first) if first else whole.note("g-not-detached")
+    if (
+        player == "D"
+        and seen.loss.code.bounded
+        and {getattr(term, "shape", "") for term in seen.terms.values()} == {"linear"}
+    ):
+        whole.fault("bounded-score")
+    for code in sorted(seen.loss.penalty_faults):
+        whole.fault(f"penalty-{code}")
     if seen.gradients.penalty in ("dead", "subtracted"):
         whole.fault(f"penalty-{seen.gradients.penalty}")

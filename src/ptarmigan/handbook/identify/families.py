@@ -37,9 +37,6 @@ FAMILIES = {family.name: family for family in (
     Family("relativistic", "the relativistic {player} loss", promised="rpgan|relativistic"),
     Family("relativistic_average", "the relativistic average {player} loss", promised="ragan|relativistic"),
     Family("auxiliary_classifier", "the class cross-entropy"),
-    Family("twin_classifier", "the twin's class cross-entropy"),
-    Family("discriminative_classifier", "the class term of 2K classes"),
-    Family("reacgan", "the class term D2D-CE"),
 )}  # fmt: skip
 OF_SHAPE = {family.shape: family for family in FAMILIES.values() if family.shape}
 WORDS = {"cross_entropy": "cross-entropy", "least_squares": "least squares", "hinge": "a hinge", "linear": "a line"}

@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from ptarmigan.handbook.identify import syntax
 from ptarmigan.handbook.identify.names import (
     PLAYERS,
     harmless_role,
@@ -18,15 +19,6 @@ from ptarmigan.handbook.identify.names import (
     side_of,
     words_of,
 )
-from ptarmigan.handbook.identify.syntax import (
-    SCOPES,
-    Function,
-    assigned_names,
-    blocks_of,
-    changed_names,
-    read_names,
-    root_of,
-)
 from ptarmigan.handbook.identify.uses import dotted
 
 WRAPPERS = {"accelerator", "fabric", "engine", "self", "optimizer"}  # whose backward takes the loss
@@ -34,6 +26,8 @@ WRAPPERS = {"accelerator", "fabric", "engine", "self", "optimizer"}  # whose bac
 
 def is_stand_in(name: str, statement: ast.Assign | ast.AnnAssign) -> bool:
     """Whether the probe's own value takes the place of an assigned one: a batch size, a configuration."""
+    if isinstance(statement.value, ast.Dict) and statement.value.keys:
+        return False
     is_made = isinstance(statement.value, ast.Call) or ast.unparse(statement.value or ast.Name("")) in ("{}", "None")
     return is_batch_size(name) or (is_made and harmless_role(name) == "config")
 
@@ -59,8 +53,10 @@ def out_of_place(statement: ast.Expr, name: str) -> ast.stmt:
 
 def takes_data(statement: ast.Assign | ast.AnnAssign) -> bool:
     """Whether an assignment takes a part of a batch: images, _ = data, or data[0].to(device); or draws images."""
-    value, text, names = statement.value, ast.unparse(statement), changed_names(statement)
+    value, text, names = statement.value, ast.unparse(statement), syntax.changed_names(statement)
     if any(isinstance(n, ast.Call) and network_of(dotted(n.func)) for n in ast.walk(value or ast.Pass())):
+        return False
+    if any("loss" in name.lower() for name in names):
         return False
     if any(isinstance(node, ast.Subscript) and _is_of_batch(node) for node in ast.walk(value or ast.Pass())):
         return True
@@ -72,7 +68,7 @@ def takes_data(statement: ast.Assign | ast.AnnAssign) -> bool:
         return True
     if re.search(r"\b(rand|randn|uniform|normal)\(", text) and (is_real or words & {"imgs", "images", "img"}):
         return True
-    part = root_of(value) if value else None
+    part = syntax.root_of(value) if value else None
     return isinstance(part, ast.Subscript) and isinstance(part.value, ast.Name) and isinstance(part.slice, ast.Constant)
 
 
@@ -86,10 +82,11 @@ def _is_of_batch(node: ast.Subscript) -> bool:
 
 def backward_calls(body: list[ast.stmt], function: str = "") -> Iterator[tuple[ast.stmt, ast.expr, ast.expr | None]]:
     """(statement, loss, factor) of each .backward() in the order of the source."""
+    dicts = {dotted(s.targets[0]): s.value for s in body if isinstance(s, ast.Assign) and isinstance(s.value, ast.Dict)}
     for statement in body:
-        if isinstance(statement, SCOPES):
+        if isinstance(statement, syntax.SCOPES):
             continue
-        blocks = blocks_of(statement)
+        blocks = syntax.blocks_of(statement)
         if any(blocks):
             for block in blocks:
                 yield from backward_calls(block, function)
@@ -97,6 +94,7 @@ def backward_calls(body: list[ast.stmt], function: str = "") -> Iterator[tuple[a
         if isinstance(statement, ast.Return) and function in ("training_step", "train_step"):
             value = statement.value
             value = value.args[0] if isinstance(value, ast.Call) and value.args else value
+            value = dicts.get(dotted(value), value)
             if isinstance(value, ast.Dict):
                 value = next((v for k, v in zip(value.keys, value.values, strict=True) if _is_word(k, "loss")), None)
             if value is not None and "loss" in dotted(value).lower():
@@ -144,6 +142,7 @@ def groups_of(roots: list[Any], body: list[ast.stmt]) -> list[list[Any]]:
             last = groups[-1][-1]
             same = next((line for line, _ in steps if line >= last[0].lineno), 0) == step
             same = same and player_of(dotted(last[1]).rsplit(".")[-1]) == player
+            same = same and zeroed_before(body, root) in ("", zeroed_before(body, last))
             if same and last[0] in trail_before(body, root[0])[0]:
                 groups[-1].append(root)
                 continue
@@ -151,15 +150,54 @@ def groups_of(roots: list[Any], body: list[ast.stmt]) -> list[list[Any]]:
     return groups
 
 
-def player_after(body: list[ast.stmt], group: list[Any], function: Function | None) -> str | None:
-    """The player whose optimiser steps next, or that the function's name shows."""
+def zeroed_before(body: list[ast.stmt], root: Any) -> str:
+    """The optimiser or network whose gradients the statement right before a .backward() zeroes, or ""."""
+    for block in (
+        b for s in body for n in ast.walk(s) if isinstance(n, ast.stmt) for b in [*syntax.blocks_of(n), body]
+    ):
+        if root[0] in block[1:]:
+            before = block[block.index(root[0]) - 1]
+            call = before.value if isinstance(before, ast.Expr) else None
+            is_zeroed = (
+                isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute) and call.func.attr == "zero_grad"
+            )
+            return dotted(call.func.value) if is_zeroed else ""  # type: ignore[union-attr]
+    return ""
+
+
+def _is_zero_grad(call: ast.expr | None) -> bool:
+    return isinstance(call, ast.Call) and dotted(call.func).endswith(".zero_grad")
+
+
+def step_between(body: list[ast.stmt], group: list[Any]) -> str:
+    """The optimiser that steps after a .backward() and before the one whose gradients were zeroed for it, or ""."""
+    names = [name for line, name in optimiser_steps(body) if line >= group[-1][0].lineno]
+    own = zeroed_before(body, group[0])
+    return names[0] if own in names[1:] and names[0] != own else ""
+
+
+def known_as(group: list[Any]) -> str:
+    """The name of a group's first loss."""
+    return dotted(group[0][1]).rsplit(".")[-1] or "loss"
+
+
+def players_of(groups: list[list[Any]], body: list[ast.stmt], function: syntax.Function | None) -> list[str | None]:
+    """The player of each group; of two groups the one that shows none belongs to the other player."""
+    found = [_player_of(body, group, function) for group in groups]
+    other = {"d": "g", "g": "d"}
+    return [one or other.get(found[1 - i] or "") for i, one in enumerate(found)] if len(found) == 2 else found
+
+
+def _player_of(body: list[ast.stmt], group: list[Any], function: syntax.Function | None) -> str | None:
+    """The player that the loss's name shows, the optimiser that is zeroed for it or steps next, or the function."""
     optimiser = next((name for line, name in optimiser_steps(body) if line >= group[-1][0].lineno), "")
-    for words in (words_of(optimiser), words_of(function.name if function else "")):
+    player = player_of(known_as(group))
+    if player in ("d", "g"):
+        return player
+    for words in map(words_of, (zeroed_before(body, group[0]), optimiser, function.name if function else "")):
         for kind in ("d", "g"):
-            if any(
-                word in PLAYERS[kind] or (word[-1:] == kind and word[:-1] in ("opt", "optim", "optimizer"))
-                for word in words
-            ):
+            is_named = [word[-1:] == kind and word[:-1] in ("opt", "optim", "optimizer") for word in words]
+            if any(is_named) or PLAYERS[kind] & {*words}:
                 return kind
     return None
 
@@ -170,7 +208,7 @@ def trail_before(body: list[ast.stmt], target: ast.stmt) -> tuple[list[ast.stmt]
     for statement in body:
         if statement is target:
             return before, True
-        blocks = blocks_of(statement) if not isinstance(statement, SCOPES) else []
+        blocks = syntax.blocks_of(statement) if not isinstance(statement, syntax.SCOPES) else []
         for block in blocks:
             inner, found = trail_before(block, target)
             if found:
@@ -202,26 +240,13 @@ def loss_statements(
     return [*kept, ast.Return(total)], {name for name in needed if "." not in name}
 
 
-def lines_without(body: list[ast.stmt]) -> frozenset[int]:
-    """The lines of the assignments to which no output of D leads."""
-    nodes = [n for statement in body for n in ast.walk(statement) if isinstance(n, ast.Assign)]
-    asks = {n for n in nodes for one in ast.walk(n.value)
-            if isinstance(one, ast.Call) and network_of(dotted(one.func)) == "D"}  # fmt: skip
-    names, count = set[str](), -1
-    while count < len(names):
-        count = len(names)
-        of_d = [n for n in nodes if n in asks or read_names(n.value) & names]
-        names |= set[str]().union(*(changed_names(n) for n in of_d))
-    return frozenset(n.lineno for n in nodes if n not in of_d)
-
-
 def _slice(statements: list[ast.stmt], needed: set[str], is_safe: Callable[[ast.stmt], bool]) -> list[ast.stmt]:
     """The statements that define the needed names; `needed` becomes the names that they read from outside."""
     kept: list[ast.stmt] = []
     given = set[str]()
     for statement in reversed(statements):
-        targets = changed_names(statement)
-        if not targets & needed or isinstance(statement, (*SCOPES, ast.Import, ast.ImportFrom)):
+        targets = syntax.changed_names(statement)
+        if not targets & needed or isinstance(statement, (*syntax.SCOPES, ast.Import, ast.ImportFrom)):
             continue
         if isinstance(statement, ast.Assign | ast.AnnAssign):
             is_given = takes_data(statement) or all(is_stand_in(name, statement) for name in targets)
@@ -233,11 +258,11 @@ def _slice(statements: list[ast.stmt], needed: set[str], is_safe: Callable[[ast.
             statement = _prune(statement, needed, is_safe)
         elif isinstance(statement, ast.Expr):
             statement = out_of_place(statement, next(iter(targets)))
-            needed |= read_names(statement)
+            needed |= syntax.read_names(statement)
         else:
             if isinstance(statement, ast.Assign):
-                needed -= {name for target in statement.targets for name in assigned_names(target)}
-            needed |= read_names(statement)
+                needed -= {name for target in statement.targets for name in syntax.assigned_names(target)}
+            needed |= syntax.read_names(statement)
         kept.append(statement)
     needed |= given
     return kept[::-1]
@@ -250,7 +275,7 @@ def _prune(statement: ast.stmt, needed: set[str], is_safe: Callable[[ast.stmt], 
         statement = ast.If(ast.Constant(True), statement.body, [])
     if isinstance(statement, ast.With):
         statement.body = _slice(statement.body, needed, is_safe) or [ast.Pass()]
-        needed |= set().union(*map(read_names, statement.items))
+        needed |= set().union(*map(syntax.read_names, statement.items))
         return statement
     after = set(needed)
     if isinstance(statement, ast.For | ast.While):
@@ -261,6 +286,6 @@ def _prune(statement: ast.stmt, needed: set[str], is_safe: Callable[[ast.stmt], 
         block = _slice(getattr(statement, part), inner, is_safe)
         setattr(statement, part, block or ([ast.Pass()] if part == "body" else []))
         needed |= inner
-    needed |= read_names(statement.iter if isinstance(statement, ast.For) else statement.test)  # type: ignore[attr-defined]
-    needed -= assigned_names(statement.target) if isinstance(statement, ast.For) else set()
+    needed |= syntax.read_names(statement.iter if isinstance(statement, ast.For) else statement.test)  # type: ignore[attr-defined]
+    needed -= syntax.assigned_names(statement.target) if isinstance(statement, ast.For) else set()
     return statement

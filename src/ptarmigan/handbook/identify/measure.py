@@ -6,20 +6,17 @@ import re
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-import torch
 
 from ptarmigan.handbook.identify.call import Gradients, LossFunction
 from ptarmigan.handbook.identify.signature import LossError
 from ptarmigan.handbook.identify.stand_ins import Setup
 from ptarmigan.handbook.identify.terms import (
     LOGITS,
-    NEAR,
     Array,
     ClassTerm,
     Term,
     fit_classes,
     fit_curve,
-    least_squares,
     sigmoid,
 )
 
@@ -113,7 +110,7 @@ def _measure(loss: LossFunction, setup: Setup, told: bool, player: str | None) -
     _measure_curves(seen, player)
     _measure_joint(seen)
     _measure_classes(seen)
-    if not seen.random and "embedding" not in loss.classes:
+    if not seen.random:
         _measure_coupling(seen)
     if seen.random:
         _measure_drawn_targets(seen)
@@ -144,7 +141,7 @@ def _measure_curves(seen: Measurement, player: str | None) -> None:
 def _measure_drawn_targets(seen: Measurement) -> None:
     """The range of the targets of a cross-entropy: at logit AT its slope is weight (s - target)."""
     for role, term in seen.terms.items():
-        if term is None or term.shape != "cross_entropy" or role == "output@1" or seen.setup.array:
+        if term is None or term.shape != "cross_entropy" or "@" in role or seen.setup.array:
             continue
         slopes = []
         for seed in range(24 if seen.loss.has_networks else DRAWS):
@@ -180,12 +177,9 @@ def _measure_classes(seen: Measurement) -> None:
     loss, setup = seen.loss, seen.setup
     rng = np.random.default_rng(1)
     for role in loss.class_roles(setup):
-        if role == "embedding":
-            seen.classes[role], seen.reductions[role] = _fit_contrast(seen)
-            continue
         c = 2 * rng.standard_normal((CLASS_ROWS, setup.classes))
-        y = rng.integers(0, setup.label_count, CLASS_ROWS)
-        half = role.removeprefix("class_").removeprefix("twin_")
+        y = rng.integers(0, setup.classes, CLASS_ROWS)
+        half = role.removeprefix("class_")
         named = set(loss.reading.roles.values())
         keys = [key for key in (f"labels_{half}", "labels", "labels_real", "labels_fake") if key in named] or ["labels"]
         for key in dict.fromkeys(keys):
@@ -206,38 +200,11 @@ def _measure_classes(seen: Measurement) -> None:
                 seen.class_and_source_mixed = True
 
 
-def _fit_contrast(seen: Measurement) -> tuple[ClassTerm | None, str]:
-    """D2D-CE (Kang et al. 2021) of embedding, proxy and labels as `train` computes it, and its reduction."""
-    from ptarmigan.config import Loss
-    from ptarmigan.losses.conditioning import d2d_ce
-
-    known: list[Array] = []
-    values: list[Array] = []
-    for seed in range(6):
-        given = seen.loss.inputs(seen.setup, seed=seed)
-        labels, proxy = torch.tensor(given["labels"]).long(), torch.tensor(given["proxy"])
-        proxy = proxy[labels] if seen.loss.proxy_of_each_class else proxy
-        margin, temperature = Loss().class_margin, Loss().class_temperature
-        known.append(
-            d2d_ce(torch.tensor(given["embedding"]), proxy, labels, margin=margin, temperature=temperature).numpy()
-        )
-        given |= {role: 0 * value for role, value in given.items() if role in seen.loss.scores}
-        values.append(seen.loss(seen.setup, given).value)
-    reduction = "none" if values[0].ndim else "mean"
-    bases = np.stack(known) if reduction == "none" else np.stack(known).mean(1)
-    (weight, offset), error = least_squares(np.stack(values).ravel(), [bases.ravel()])
-    if error > NEAR:
-        return None, reduction
-    if reduction == "mean" and round(weight / seen.setup.size, 6) == 1:
-        weight, reduction = weight / seen.setup.size, "sum"
-    return ClassTerm("contrast", weight, offset=offset), reduction
-
-
 def _measure_coupling(seen: Measurement) -> None:
     """Whether the loss of a batch is the mean or sum of the losses of its images."""
     loss, setup = seen.loss, seen.setup
     each = np.arange(setup.size) % 8  # eight images, again and again
-    given = {role: value if role == "proxy" else value[each] for role, value in loss.inputs(setup, seed=3).items()}
+    given = {role: value[each] for role, value in loss.inputs(setup, seed=3).items()}
     whole = loss(setup, given).value
     alone = np.array([seen.at(**{role: value[i] for role, value in given.items()}) for i in range(8)])[each]
     tolerance = 1e-5 * (float(np.ptp(alone)) + 1e-9)
@@ -267,5 +234,5 @@ def _measure_offset(seen: Measurement) -> None:
     seen.offset = value
     for key, term in {**terms, **seen.classes}.items():
         reduction = seen.reductions.get(key, "sum" if seen.sum_factor > 1 else "mean")
-        if term is not None and term.shape != "contrast":
+        if term is not None:
             seen.offset -= value - term.offset * (seen.setup.size if reduction == "sum" else 1)

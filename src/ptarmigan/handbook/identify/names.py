@@ -10,7 +10,7 @@ import re
 HARMLESS = {  # role -> the words of its names; the values are in stand_ins
     "weight": {
         "lam", "lambda", "lmbda", "weight", "weights", "coef", "coeff", "alpha", "beta", "gamma", "factor", "scale",
-        "std", "min", "max", "rate", "ratio", "eps", "epsilon", "sigma",
+        "lamb", "std", "min", "max", "rate", "ratio", "eps", "epsilon", "sigma",
     },
     "zero": {"gp", "penalty", "r1", "reg", "regularizer", "regularization"},
     "one": {"epoch", "epochs", "step", "steps", "iter", "iteration", "margin", "idx", "i", "depth", "stage", "level",
@@ -18,7 +18,7 @@ HARMLESS = {  # role -> the words of its names; the values are in stand_ins
     "off": {"cuda", "ddp", "rank", "verbose", "debug", "distributed", "gpu", "gpus"},
     "config": {
         "cfg", "config", "param", "params", "conf", "opt", "opts", "args", "hparams", "hps", "hp", "flags", "gain",
-        "sync", "phase",
+        "sync", "phase", "embedding", "embeddings", "embed", "proxy", "proxies",
     },
 }  # fmt: skip
 OUTPUTS = {
@@ -32,7 +32,6 @@ CLASS_WORDS = {
     "cond",
 }  # fmt: skip
 TARGETS = {"target", "targets", "true", "tgt", "gt", "ones", "zeros", "valid"}
-EMBEDDINGS = {"embedding", "embeddings", "embed", "proxy", "proxies"}
 WHOLE_NAMES = {  # without underscores, in lower case
     "classes": ("k", "numclasses", "nclasses", "nbclasses", "nclass"),
     "criterion": ("criterion", "lossfn", "advloss", "advcriterion", "criteriongan", "adversarialloss"),
@@ -88,7 +87,7 @@ WORD = re.compile(r"(?<![a-zA-Z])[lr][12](?!\d)|(?<![A-Z])[LR][12](?!\d)|[A-Z]+(
 
 def words_of(name: str) -> list[str]:
     """The words of a name in snake or camel case, in lower case."""
-    return [word.lower() for word in WORD.findall(name)]
+    return [word.lower() for word in WORD.findall(re.sub(r"(MSE|BCE|LS)([DG])(?=Loss)", r"\1_\2_", name))]
 
 
 def side_of(name: str) -> str | None:
@@ -113,10 +112,18 @@ def network_of(name: str, strict: bool = False) -> str | None:
     """D or G, if a name can be that of a network; `strict`: if it can be nothing else."""
     name = re.sub(r"[123][dD](?![a-zA-Z])", "", name)  # Conv2d is no D
     words = words_of(name.removeprefix("self.").removesuffix(".module"))
+    if words[-1:] == ["train"] and "model" in words:
+        words.pop()  # D_model_train
     if NO_NETWORK & set(words) or (strict and set(words) - NETWORK_WORDS["D"] - NETWORK_WORDS["G"] - BESIDE_NETWORK):
         return None
     words.append("".join(words))
     return next((role for word in words for role, known in NETWORK_WORDS.items() if word in known), None)
+
+
+def ends_network(name: str) -> bool:
+    """Whether what a name stands for is no network, though it belongs to one: D.criterion."""
+    beside = {"loss", "opt", "optim", "optimizer", "criterion", "scaler", "scheduler", "lr"}
+    return bool(beside & {*words_of(name)[-1:]})
 
 
 def harmless_role(name: str) -> str:
@@ -136,10 +143,10 @@ def is_batch_size(name: str) -> bool:
 def is_other_loss(name: str, parameters: list[str]) -> bool:
     """Whether its names show that a loss is not adversarial: a distance, a divergence, a penalty alone."""
     words, given = set(words_of(name)), {word for one in parameters for word in words_of(one)}
+    players = PLAYERS["d"] | PLAYERS["g"] | {"gan", "adv", "adversarial"}
     if words & PENALTIES and not words & {"loss", "losses", "with"}:  # d_reg
         return True
-    is_named = words & OTHER_LOSSES and not words & (PLAYERS["d"] | PLAYERS["g"] | {"gan", "adv", "adversarial"})
-    return bool(given & {"mu", "logvar", "sigma", "rec"} or is_named)
+    return bool((given & {"mu", "logvar", "sigma", "rec"} or words & OTHER_LOSSES) and not words & players)
 
 
 def names_probabilities(names: list[str]) -> bool:
@@ -178,10 +185,6 @@ def sort_of(name: str) -> str:
         return role
     if words & LATENTS and not {"d", "g", "z"} <= words:
         return "latents"
-    if words & EMBEDDINGS:
-        return next((word for word in ("proxy", "proxies") if word in words), "embedding")
-    if "twin" in words or name.lower().strip("_") in ("t_fake", "fake_t"):
-        return "twin_fake"
     is_class = bool(words & CLASS_WORDS)
     if words & TARGETS and not words & IMAGES:
         return "labels" if is_class else "target"

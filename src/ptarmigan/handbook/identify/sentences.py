@@ -40,24 +40,30 @@ SENTENCES = {  # of faults and notes
     "target-of-g": "its target for fakes is {target:.4g}{sign}: {helps}",
     "name": "it is named {promised}, but it computes {name}",
     # class terms
-    "class-label": "K + y is D's label for a generated image; the label of a real image, and for G, is y",
     "class-input": "cross_entropy applies its own softmax and gets {given}: remove the first; it cannot fall below "
     "{floor:.3f} ({classes} classes)",
     "nll-of-softmax": "nll_loss takes log_softmax, not softmax; apply log_softmax, or use cross_entropy on the logits",
     "nll-of-logits": "nll_loss takes log_softmax; on logits it has no minimum: use cross_entropy",
     "class-flat": "{parameter} has no effect",
     "class-sign": "the sign of its class term is wrong: both players minimise it and differ only in the source term",
-    "twin-sign": "the sign of its twin term is wrong: D minimises CE(T), G maximises it",
     "class-labels": "it uses the labels of the other half; a generated image has the label requested from G",
     # the whole loss
     "sum-in-part": "one part is a sum over the batch and another a mean, so their ratio depends on the batch size",
     "reduction": "it is neither a mean nor a sum over the batch, so its scale depends on the batch size",
     "mean-first": "it averages the logits before the loss; compute the loss of each image, then average",
+    "reaches-g": "G is not detached, and {optimiser} steps between this .backward() and D's step: D's loss trains G "
+    "too; use D(G(z).detach())",
     "no-gradient-in-d": "no gradient reaches D through its {role} output; detach G's images, not D's output",
     "no-gradient-in-g": "no gradient reaches G: something between it and the loss is detached",
     "not-differentiable": "it returns a plain number, which has no gradient",
     "max": "it is the largest loss in the batch, not the mean: the other images get no gradient",
     "penalty-dead": "its penalty teaches D nothing: autograd.grad needs create_graph=True",
+    "bounded-score": "D ends in a function like tanh, which bounds its score and flattens its slope: end a critic in a "
+    "linear or convolutional layer",
+    "penalty-of-loss": "its penalty is on the gradient of a loss in the image, not on that of D's output, so "
+    "it vanishes where D is certain",
+    "penalty-points": "the points of its penalty do not lie between real and fake images: their weights are normal "
+    "random numbers, not those of torch.rand",
     "penalty-subtracted": "its penalty is subtracted: it rewards a large gradient of D",
     # notes
     "smoothed-fakes": "the target of fakes is smoothed to {fake:.4g}: where there are no data, D is flat, and bad "
@@ -70,7 +76,7 @@ SENTENCES = {  # of faults and notes
     "half-of-average": "it is the {half} half alone; the {other} half, which has a gradient for G too, is missing",
     "given": "held fixed: {given}",
     "half-alone": "it is {half} alone, and no other loss judged here has the {other} half, which D needs too",
-    "criterion": "{name} is not in the file: it was taken to be cross-entropy",
+    "criterion": "{name} is not in the file: it was taken to be {kind}",
     "more": "it has more than D's outputs: the terms of {names} are held fixed and not judged",
     "uneven-halves": "its real half has the weight {real:.4g} and its fake half {fake:.4g}, which shifts D's "
     "optimum by a constant",

@@ -2,8 +2,8 @@
 
 The roles are these.  real, fake and output are D's outputs.  target is the target of output; real_target and
 fake_target are those of real and fake.
-class, class_real, class_fake and twin_fake are class logits, with labels, labels_real and labels_fake; embedding goes
-with proxy (one per image) or proxies (one per class).  Where a network D is asked, all but D and G are unknown, and
+class, class_real and class_fake are class logits, with labels, labels_real and labels_fake.  Where a network D is
+asked, all but D and G are unknown, and
 what reaches D decides.  A clear name or a clear use in the source decides; an unclear parameter is tried in each free
 role.
 """
@@ -31,7 +31,7 @@ from ptarmigan.handbook.identify.names import (
 from ptarmigan.handbook.identify.uses import Uses
 
 SCORES = ("real", "fake", "output")
-CLASSES = ("class", "class_real", "class_fake", "twin_fake", "embedding")
+CLASSES = ("class", "class_real", "class_fake")
 SIDED = ("score", "labels", "target")  # sorts of which real and fake have one each
 LABEL_ROLES = ("labels", "labels_real", "labels_fake")
 NUMBERS = ("weight", "zero", "one", "off", "device")  # get a harmless value
@@ -45,7 +45,6 @@ class LossError(UserError):
     """The callable is not a loss that can be identified; the caller adds its name to the message."""
 
     code = "loss-failed"
-    line = 0  # of a training loop's statement that fails
 
 
 class Stops(LossError):
@@ -71,6 +70,7 @@ class Reading:
     roles: dict[str, str]
     guessed: bool = False  # the names do not show which parameter is which
     chosen: bool = False  # nor which of them are D's outputs: a loss that is right is a proof, a fault is none
+    asks_d: bool = False  # it asks a network D; else it takes D's outputs
 
     def renamed(self, roles: dict[str, str]) -> Reading:
         """The same with some roles renamed."""
@@ -97,13 +97,13 @@ def readings(parameters: list[str], function: str, kind: str | None, uses: Uses)
     if "D" in fixed.values() or any(network_of(name.rsplit(".")[-1], True) == "D" for name in uses.called):
         known = {name: sort_of(name) for name in parameters if name not in fixed}
         numbers = {name: sort for name, sort in known.items() if sort in ("device", "size", "width", "classes")}
-        return [Reading({name: fixed.get(name) or numbers.get(name, "unknown") for name in parameters})]
+        return [Reading({name: fixed.get(name) or numbers.get(name, "unknown") for name in parameters}, asks_d=True)]
     sorts = _sorts([name for name in parameters if name not in fixed], kind, uses)
     pictures = [name for name, sort in sorts.items() if sort == "score" and is_picture(name)]
     if len(pictures) < [*sorts.values()].count("score"):
         fixed |= {name: f"image_{side_of(name) or 'real'}" for name in pictures}
         sorts = {name: sort for name, sort in sorts.items() if name not in fixed}
-    has_class = bool({"class", "twin_fake", "embedding"} & {*sorts.values()})
+    has_class = "class" in sorts.values()
     one_score = [*sorts.values()].count("score") == 1 and not has_class
     has_target = bool({"labels", "target", "is_real"} & {*sorts.values()})
     unclear: list[str] = []
@@ -136,7 +136,7 @@ def _role_beside(name: str, sort: str, kind: str | None, has_class: bool, one_sc
 
 
 def is_picture(name: str) -> bool:
-    return bool((IMAGES - {"x"}) & {*words_of(name)})
+    return bool((IMAGES - {"x"}) & {*words_of(name)}) and not {"decision", "logits"} & {*words_of(name)}
 
 
 def _sorts(names: list[str], kind: str | None, uses: Uses) -> dict[str, str]:
@@ -154,7 +154,7 @@ def _sorts(names: list[str], kind: str | None, uses: Uses) -> dict[str, str]:
     if kind in ("d", "g") and not {"labels", "target", "is_real"} & {*sorts.values()}:
         sorts |= {name: "score" for name, sort in sorts.items() if sort == "class" and LABELS & {*words_of(name)}}
     sides = {side_of(name) for name in sorts}
-    has_outputs = bool({"score", "class", "twin_fake", "embedding"} & {*sorts.values()})
+    has_outputs = bool({"score", "class"} & {*sorts.values()})
     if not has_outputs and (sides >= {"real", "fake"} or ("fake" in sides and kind == "g")):
         sorts |= {name: "score" for name, sort in sorts.items() if sort in SIDED and side_of(name)}
     return sorts
@@ -236,6 +236,7 @@ def _networks(parameters: list[str], uses: Uses) -> dict[str, str]:
         network, calls = network_of(name), uses.called.get(name, [])
         is_sure = name in ("D", "netD", "discriminator", "net_D", "disc_net", "self.D")
         is_sure |= network == "G" and name.lower() in ("g", "netg", "generator", "gen")
+        is_sure |= "discriminator" in name.lower() and network_of(name, strict=True) == "D"
         is_sure |= name.startswith("self.") and bool(network_of(name, strict=True))
         if network and (calls or (is_sure and len(parameters) > 1)):
             found[name] = network
@@ -249,14 +250,6 @@ def _networks(parameters: list[str], uses: Uses) -> dict[str, str]:
     if "D" not in found.values() and (context or "G" in found.values()):
         found |= {name: "D" for name in parameters if network_of(name) == "D" and len(words_of(name)) == 1}
     return found if "D" in found.values() or uses.called else {}
-
-
-def line_in(function: Any, error: BaseException) -> int:
-    """The line of a function at which an exception was raised, or 0."""
-    code, trace = getattr(inspect.unwrap(function), "__code__", None), error.__traceback__
-    while trace is not None and trace.tb_frame.f_code is not code:
-        trace = trace.tb_next
-    return trace.tb_lineno if trace else 0
 
 
 def listed(names: list[str]) -> str:

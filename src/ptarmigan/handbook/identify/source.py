@@ -21,49 +21,22 @@ from pathlib import Path
 from typing import Any
 
 from ptarmigan.core.types import unknown
+from ptarmigan.handbook.identify import loops, syntax, tolerant
 from ptarmigan.handbook.identify.code import Code
 from ptarmigan.handbook.identify.instances import instances
 from ptarmigan.handbook.identify.keras import expand_training
-from ptarmigan.handbook.identify.loops import (
-    backward_calls,
-    groups_of,
-    is_stand_in,
-    lines_without,
-    loss_statements,
-    player_after,
-)
 from ptarmigan.handbook.identify.missing import LIBRARIES, USUAL, is_missing, stand_in
 from ptarmigan.handbook.identify.names import (
+    CRITERIA,
     LOSS_NAMES,
     harmless_role,
     is_batch_size,
     is_loss_name,
     is_loss_step,
     network_of,
-    player_of,
+    words_of,
 )
 from ptarmigan.handbook.identify.signature import LossError, describe_error
-from ptarmigan.handbook.identify.syntax import (
-    SCOPES,
-    Function,
-    asks_d,
-    assigned_names,
-    called_methods,
-    called_name,
-    changed_names,
-    cleaned,
-    ends_in,
-    flat_statements,
-    free_names,
-    networks_of,
-    reached_methods,
-    read_names,
-    returns_column,
-    root_of,
-    settings_of,
-    stored_names,
-    uses_of_method,
-)
 from ptarmigan.handbook.identify.text import parsed, place, places
 from ptarmigan.handbook.identify.uses import Uses, dotted, uses_of
 
@@ -71,10 +44,11 @@ UNSAFE = {"load", "open", "parse_args", "parse_known_args", "DataLoader", "Argum
           "run", "train", "fit", "read", "imread", "download", "makedirs", "mkdir", "get", "init", "system", "exit",
           "Popen", "load_state_dict", "urlopen", "ImageFolder", "sleep"}  # fmt: skip
 D_RETURNS = (  # field of Code, its value, and what the class of D shows
-    ("on", "probabilities", lambda node: ends_in(node, "sigmoid")),
-    ("on", "logits", lambda node: ends_in(node, "sigmoid", "linear", "conv2d")),
-    ("class_on", "probabilities", lambda node: ends_in(node, "softmax")),
-    ("form", "column", returns_column),
+    ("on", "probabilities", lambda node: syntax.ends_in(node, "sigmoid")),
+    ("on", "logits", lambda node: syntax.ends_in(node, "sigmoid", "linear", "conv2d")),
+    ("bounded", True, lambda node: syntax.ends_in(node, "tanh", "hardtanh", "hardsigmoid", "softsign")),
+    ("class_on", "probabilities", lambda node: syntax.ends_in(node, "softmax")),
+    ("form", "column", syntax.returns_column),
 )
 Made = tuple[str, Callable[[], list[Code]]]  # the name of a loss, and what makes its codes
 
@@ -83,28 +57,28 @@ class Program:
     """A file's syntax tree, and the part of the module that was needed so far."""
 
     def __init__(self, path: Path, text: str) -> None:
-        self.path, self.tree = path, cleaned(parsed(text, str(path)))
+        self.path, self.tree = path, syntax.cleaned(parsed(text, str(path)))
         self.place = functools.partial(place, text.splitlines())
         expand_training(self.tree)
         self.scope: dict[str, Any] = {"__name__": f"ptarmigan_runs_{path.stem}", "__ptarmigan_place__": self.place}
         self.bound: dict[str, ast.stmt] = {}
         self.stars: list[str] = []
         self.failures: dict[str, str] = {}  # why a definition could not be executed
-        for statement in flat_statements(self.tree.body):
+        for statement in syntax.flat_statements(self.tree.body):
             if isinstance(statement, ast.ImportFrom) and statement.names[0].name == "*":
                 self.stars.append(statement.module or "")
-            for name in stored_names(statement):
+            for name in syntax.stored_names(statement):
                 self.bound.setdefault(name, statement)
         nodes = list(ast.walk(self.tree))
-        self.stored = assigned_names(self.tree) | {n.arg for n in nodes if isinstance(n, ast.arg)}
+        self.stored = syntax.assigned_names(self.tree) | {n.arg for n in nodes if isinstance(n, ast.arg)}
         for node in (n for n in nodes if isinstance(n, ast.Import | ast.ImportFrom)):
-            self.bound = dict.fromkeys(stored_names(node), node) | self.bound
+            self.bound = dict.fromkeys(syntax.stored_names(node), node) | self.bound
         self.free: dict[str, set[str]] = {}
         self.judged = set[str]()  # the definitions that are looked at as losses, whatever their names
         self.defining = set[str]()  # a class may read a global that is made of it
         calls = [dotted(n.func) for n in nodes if isinstance(n, ast.Call)]
         self.owners = {name.split(".")[0] for name in calls if "." in name and network_of(name.rsplit(".")[-1])}
-        self.settings = settings_of(self.tree)
+        self.settings = syntax.settings_of(self.tree)
         networks = [s for s in self.tree.body if isinstance(s, ast.ClassDef) and network_of(s.name) == "D"]
         self.ends: dict[str, Any] = {}  # what the file's D returns
         for key, value, check in D_RETURNS:
@@ -113,7 +87,7 @@ class Program:
 
     def imports(self) -> set[str]:
         """The imported names that definitions use."""
-        used = set[str]().union(*(free_names(s) for s in self.bound.values() if isinstance(s, SCOPES)))
+        used = set[str]().union(*(syntax.free_names(s) for s in self.bound.values() if isinstance(s, syntax.SCOPES)))
         return {name for name in used if isinstance(self.bound.get(name), ast.Import | ast.ImportFrom)}
 
     def need(self, names: Iterable[str]) -> set[str]:
@@ -121,7 +95,7 @@ class Program:
         open_names = set[str]()
         for name in sorted(names):
             statement = self.bound.get(name)
-            if isinstance(statement, ast.Assign | ast.AnnAssign) and is_stand_in(name, statement):
+            if isinstance(statement, ast.Assign | ast.AnnAssign) and loops.is_stand_in(name, statement):
                 open_names.add(name)
             elif name in self.defining:
                 continue
@@ -129,7 +103,7 @@ class Program:
                 open_names |= self.free.get(name, set())
             elif isinstance(statement, ast.Import | ast.ImportFrom):
                 self._import(name, statement)
-            elif isinstance(statement, Function) and network_of(name, strict=True) and name not in self.judged:
+            elif isinstance(statement, syntax.Function) and network_of(name, strict=True) and name not in self.judged:
                 open_names.add(name)  # a network that is written as a function
             elif statement is None and name in USUAL:
                 exec(USUAL[name], self.scope)
@@ -141,23 +115,36 @@ class Program:
                 open_names.add(name)
             else:
                 self.defining.add(name)
-                inner = self.need(free_names(statement) - {name})
+                inner = self.need(syntax.free_names(statement) - {name})
                 self.defining.remove(name)
                 self.free[name] = inner
-                if isinstance(statement, SCOPES):
+                if isinstance(statement, syntax.SCOPES):
                     open_names |= inner
                 elif inner:
                     open_names.add(name)
                     continue
-                try:
-                    self.run(statement)
-                except Exception as error:
-                    self.failures[name] = f": {describe_error(error)}"
+                if not self._defined(name, statement):
                     open_names.add(name)
         return open_names
 
     def run(self, statement: ast.stmt, local: dict[str, Any] | None = None) -> None:
-        exec(compile(ast.Module([statement], []), str(self.path), "exec"), self.scope, local)
+        """Execute a statement; those of a definition may fail later, see `tolerant`."""
+        self.scope.setdefault(tolerant.HERE, tolerant)
+        exec(compile(ast.Module([tolerant.guarded(statement)], []), str(self.path), "exec"), self.scope, local)
+
+    def _defined(self, name: str, statement: ast.stmt) -> bool:
+        """Execute a definition; the names without one that its defaults read are not known."""
+        for _ in range(9):
+            try:
+                self.run(statement)
+                return True
+            except NameError as error:
+                self.failures[name], absent = f": {describe_error(error)}", str(error.name)
+                self.scope[absent], self.free[absent] = stand_in("", absent), {absent}
+            except Exception as error:
+                self.failures[name] = f": {describe_error(error)}"
+                break
+        return False
 
     def _import(self, name: str, statement: ast.Import | ast.ImportFrom) -> None:
         one = next(a for a in statement.names if (a.asname or a.name.split(".")[0]) == name)
@@ -185,7 +172,7 @@ class Program:
         return statement is not None and is_missing(statement)
 
     def _is_definition(self, statement: ast.stmt) -> bool:
-        if isinstance(statement, SCOPES):
+        if isinstance(statement, syntax.SCOPES):
             return True
         value = getattr(statement, "value", None)
         return isinstance(statement, ast.Assign | ast.AnnAssign) and value is not None and self.is_safe(statement)
@@ -193,23 +180,25 @@ class Program:
     def is_safe(self, statement: ast.stmt) -> bool:
         """Whether an assignment may be executed: it makes no network, reads no data and starts nothing."""
         value = getattr(statement, "value", None) or statement
-        first = dotted(root_of(value))
+        first = dotted(syntax.root_of(value))
         is_class = isinstance(self.bound.get(first), ast.ClassDef | ast.Import | ast.ImportFrom)
         is_sure = any(re.match(r"(self\.)?(net|model)_?[DG]\b|.*(generator|discriminator)$", one)
-                      for one in changed_names(statement))  # fmt: skip
+                      for one in syntax.changed_names(statement))  # fmt: skip
         asks_network = network_of(first) and not is_class and not is_sure and not re.match("[A-Z][a-z]{2}", first)
         is_array = first in ("np", "numpy", "torch") and "nn." not in ast.unparse(value)
         is_made = isinstance(value, ast.Call | ast.Tuple) and not asks_network and not is_array
         is_made = is_made and "Loss" not in ast.unparse(value)
-        if is_made and any(network_of(one, True) for one in changed_names(statement)):
+        if is_made and any(network_of(one, True) for one in syntax.changed_names(statement)):
             return False
-        given = read_names(value) - {dotted(n.func) for n in ast.walk(value) if isinstance(n, ast.Call)} - {first}
+        calls = [n for n in ast.walk(value) if isinstance(n, ast.Call)]
+        given = syntax.read_names(value) - {dotted(n.func) for n in calls} - {first}
         takes_data = network_of(first) or any(not harmless_role(name) and not name.isupper() for name in given)
-        if isinstance(value, ast.Call) and not takes_data and self._is_absent(first):
+        is_criterion = first[:1].isupper() and bool(CRITERIA & {*words_of(first)})
+        if isinstance(value, ast.Call) and not takes_data and self._is_absent(first) and not is_criterion:
             return False
-        if self.owners & changed_names(statement):
+        if self.owners & syntax.changed_names(statement):
             return False
-        called = [called_name(node).strip("_") for node in ast.walk(value) if isinstance(node, ast.Call)]
+        called = [syntax.called_name(node).strip("_") for node in calls]
         return not any(one in UNSAFE or re.match(r"(next|read|load|download)_", one) for one in called)
 
     # --- which losses there are ---
@@ -218,35 +207,35 @@ class Program:
         """(name, what makes its codes) of each loss, or of those named.  Raises UserError for an unknown name."""
         for name in names:
             yield name, functools.partial(self.named, name)
-        for statement in [] if names else flat_statements(self.tree.body):
-            if isinstance(statement, Function):
-                inner = [one for one in ast.walk(statement) if isinstance(one, Function)]
-                loops = [one for one in inner if list(backward_calls(one.body))]
-                for one in loops:
+        for statement in [] if names else syntax.flat_statements(self.tree.body):
+            if isinstance(statement, syntax.Function):
+                inner = [one for one in ast.walk(statement) if isinstance(one, syntax.Function)]
+                trained = [one for one in inner if list(loops.backward_calls(one.body))]
+                for one in trained:
                     yield from self.inline(one.body, one)
-                is_loss = is_loss_name(statement.name) or (is_loss_step(statement.name) and asks_d(statement))
-                if not loops and is_loss:
+                is_loss = is_loss_name(statement.name) or (is_loss_step(statement.name) and syntax.asks_d(statement))
+                if not trained and is_loss:
                     yield statement.name, functools.partial(self.named, statement.name)
             elif isinstance(statement, ast.ClassDef):
                 yield from self._losses_of_class(statement)
             elif isinstance(statement, ast.Assign) and isinstance(statement.value, ast.Lambda | ast.Call):
                 is_partial = isinstance(statement.value, ast.Lambda) or dotted(statement.value.func).endswith("partial")
-                for name in changed_names(statement):
+                for name in syntax.changed_names(statement):
                     if is_partial and is_loss_name(name):
                         yield name, functools.partial(self.named, name)
         if not names:
             yield from self.inline(self.tree.body, None)
 
     def _losses_of_class(self, node: ast.ClassDef) -> Iterator[Made]:
-        methods = [one for one in node.body if isinstance(one, Function)]
-        asking = {one.name for one in methods if is_loss_step(one.name) and asks_d(one, node)}
-        outer = {one.name for one in methods if one.name in asking and asking & called_methods(one) - {one.name}}
+        methods = [one for one in node.body if isinstance(one, syntax.Function)]
+        asking = {one.name for one in methods if is_loss_step(one.name) and syntax.asks_d(one, node)}
+        outer = {one.name for one in methods if one.name in asking and asking & syntax.called_methods(one) - {one.name}}
         forward = [one for one in methods if one.name in ("forward", "__call__", "call")]
         inner = {dotted(n.func)[5:] for one in forward for n in ast.walk(one) if isinstance(n, ast.Call)}
-        is_loss = bool(LOSS_NAMES.search(node.name)) and not network_of(node.name) and not networks_of(node)
+        is_loss = bool(LOSS_NAMES.search(node.name)) and not network_of(node.name) and not syntax.networks_of(node)
         is_loss = is_loss or "loss" in node.name.lower()
         for method in methods:
-            if list(backward_calls(method.body, method.name)):
+            if list(loops.backward_calls(method.body, method.name)):
                 yield from self.inline(method.body, method, node)
             elif method.name in ("forward", "__call__", "call") and is_loss:
                 yield node.name, functools.partial(self.named, node.name)
@@ -256,9 +245,8 @@ class Program:
                 yield f"{node.name}.{method.name}", functools.partial(self.named, f"{node.name}.{method.name}")
 
     def public(self) -> list[str]:
-        return [
-            s.name for s in flat_statements(self.tree.body) if isinstance(s, SCOPES) and not isinstance(s, ast.Lambda)
-        ]
+        statements = syntax.flat_statements(self.tree.body)
+        return [s.name for s in statements if isinstance(s, syntax.Function | ast.ClassDef)]
 
     def named(self, name: str) -> list[Code]:
         """The codes of FUNCTION, CLASS, CLASS("argument") or CLASS.METHOD; raises UserError."""
@@ -283,7 +271,7 @@ class Program:
         return open_names
 
     def _of_function(self, name: str, function: Any, node: ast.stmt, open_names: set[str]) -> list[Code]:
-        inner = {one.name: one for one in ast.walk(node) if isinstance(one, Function) and one is not node}
+        inner = {one.name: one for one in ast.walk(node) if isinstance(one, syntax.Function) and one is not node}
         if inner and not inspect.signature(function).parameters:  # it makes losses
             made = function()
             made = [one for one in (made if isinstance(made, tuple | list) else [made]) if callable(one)]
@@ -292,23 +280,23 @@ class Program:
                 for one in made
                 if one.__name__ in inner
             ]
-        uses, unread = uses_of(node), changed_names(node) - read_names(node)
+        uses, unread = uses_of(node), syntax.changed_names(node) - syntax.read_names(node)
         for called in open_names & uses.called.keys():
             if close := difflib.get_close_matches(called, unread, 1):
                 raise LossError(f"{called} is not defined; {close[0]} is assigned and never used: is it misspelt?")
         return [self._code(name, function, uses, open_names)]
 
     def _of_class(self, cls: Any, node: ast.ClassDef, arguments: str | None, method: str | None) -> list[Code]:
-        methods = {one.name: one for one in node.body if isinstance(one, Function)}
+        methods = {one.name: one for one in node.body if isinstance(one, syntax.Function)}
         if method and not hasattr(cls, method):
             raise unknown("function", f"{node.name}.{method}", [f"{node.name}.{one}" for one in methods])
         key = method or ("__call__" if "__call__" in vars(cls) else "forward")
         part, whole, found = methods.get(key, node), uses_of(node), []
         for label, instance in instances(self, cls, node, arguments):
-            uses = uses_of_method(part, node)
+            uses = syntax.uses_of_method(part, node)
             uses.words |= whole.words
             uses.flags |= whole.flags
-            outer = self.need(set[str]().union(*map(free_names, reached_methods(part, node))))
+            outer = self.need(set[str]().union(*map(syntax.free_names, syntax.reached_methods(part, node))))
             outer |= self._attributes(instance, part, node)
             label = f"{label}.{method}" if method else label
             found.append(self._code(label, getattr(instance, key), uses, outer, instance))
@@ -335,12 +323,14 @@ class Program:
 
     def _attributes(self, instance: Any, part: ast.AST, node: ast.ClassDef) -> set[str]:
         """The attributes of self that have to be given: the networks, and what __init__ could not make."""
-        attributes = [n for one in reached_methods(part, node) for n in ast.walk(one) if isinstance(n, ast.Attribute)]
+        attributes = [
+            n for one in syntax.reached_methods(part, node) for n in ast.walk(one) if isinstance(n, ast.Attribute)
+        ]
         made = {dotted(n) for n in attributes if isinstance(n.ctx, ast.Store)}
         read = {dotted(n) for n in attributes if isinstance(n.ctx, ast.Load)} - made
         owners = {".".join(name.split(".")[:2]) for name in read if name.count(".") > 1}  # self.x of self.x.y
         read = {name for name in read if name.startswith("self.") and name.count(".") == 1}
-        read -= {f"self.{one.name}" for one in node.body if isinstance(one, Function)}
+        read -= {f"self.{one.name}" for one in node.body if isinstance(one, syntax.Function)}
         held = {name: getattr(instance, name[5:], None) for name in uses_of(part).called}
         called = {name for name, value in held.items() if not callable(value) or type(value).__name__ == "Unknown"}
         called |= {name for name in owners if getattr(instance, name[5:], None) is None}
@@ -351,37 +341,38 @@ class Program:
     # --- training loops ---
 
     def inline(
-        self, body: list[ast.stmt], function: Function | None, node: ast.ClassDef | None = None
+        self, body: list[ast.stmt], function: syntax.Function | None, node: ast.ClassDef | None = None
     ) -> Iterator[Made]:
         """The losses of a training loop: for each optimiser's step, the statements from which its gradients follow."""
-        loops = [n.target for s in body for n in ast.walk(s) if isinstance(n, ast.For)]
-        data = frozenset[str]().union(*map(assigned_names, loops))
-        for group in groups_of(list(backward_calls(body, function.name if function else "")), body):
-            known = dotted(group[0][1]).rsplit(".")[-1] or "loss"
-            player = player_of(known) if player_of(known) in ("d", "g") else player_after(body, group, function)
+        batches = [n.target for s in body for n in ast.walk(s) if isinstance(n, ast.For)]
+        data = frozenset[str]().union(*map(syntax.assigned_names, batches))
+        groups = loops.groups_of(list(loops.backward_calls(body, function.name if function else "")), body)
+        for group, player in zip(groups, loops.players_of(groups, body, function), strict=True):
+            known = loops.known_as(group)
             lines = sorted({statement.lineno for statement, _, _ in group})
             label = f"{known} ({places(self.place, lines)})"
-            steps, _ = loss_statements(body, group, self.is_safe)
+            steps, live = loops.loss_statements(body, group, self.is_safe)
             if any(isinstance(n, ast.Call) and network_of(dotted(n.func)) == "D" for s in steps for n in ast.walk(s)):
-                yield label, functools.partial(self._loop, body, group, (label, known), (node, player, data))
+                facts = {"kind": player, "steps_first": loops.step_between(body, group)}
+                yield label, functools.partial(self._fragment, label, known, steps, live, node, data, facts)
+            elif not any(is_loss_step(one) or is_loss_name(one) for one in self._called(steps)):
+                yield label, functools.partial(self._unjudged, steps)
 
-    def _loop(
-        self, body: list[ast.stmt], group: list[Any], names: tuple[str, str], facts: Any,
-        avoided: frozenset[int] = frozenset()
-    ) -> list[Code]:  # fmt: skip
-        """A group's loss, where what the avoided lines make is not known."""
+    def _called(self, steps: list[ast.stmt]) -> set[str]:
+        """The functions and methods of the file that statements call: they are judged by themselves."""
+        calls = {dotted(n.func) for s in steps for n in ast.walk(s) if isinstance(n, ast.Call)}
+        methods = {n.name for n in ast.walk(self.tree) if isinstance(n, syntax.Function)}
+        return {name.removeprefix("self.") for name in calls} & methods
 
-        def is_safe(statement: ast.stmt) -> bool:
-            return self.is_safe(statement) and statement.lineno not in avoided
-
-        (code,) = self._fragment(*names, *loss_statements(body, group, is_safe), *facts)
-        free = lines_without(body) - avoided
-        code.without = lambda line: self._loop(body, group, names, facts, avoided | {line})[0] if line in free else None
-        return [code]
+    def _unjudged(self, steps: list[ast.stmt]) -> list[Code]:
+        """Raises LossError: why the loss of a training loop is not judged."""
+        is_penalty = any("grad(" in ast.unparse(s) for s in steps)
+        raise LossError("a gradient penalty alone, which is not judged" if is_penalty else
+                        "no call of a discriminator is seen in what makes it")  # fmt: skip
 
     def _fragment(
         self, label: str, name: str, steps: list[ast.stmt], live: set[str], node: ast.ClassDef | None,
-        player: str | None, data: frozenset[str]
+        data: frozenset[str], facts: dict[str, Any]
     ) -> list[Code]:  # fmt: skip
         """A training loop's loss as a function of the networks and the data."""
         instance = None
@@ -390,12 +381,12 @@ class Program:
             instance = instances(self, self.scope[node.name], node)[0][1]
         firsts: dict[str, ast.stmt] = {}
         for statement in steps:
-            firsts = dict.fromkeys(changed_names(statement), statement) | firsts
-        made = {one for one, statement in firsts.items() if one in live and one in read_names(statement)}
+            firsts = dict.fromkeys(syntax.changed_names(statement), statement) | firsts
+        made = {one for one, statement in firsts.items() if one in live and one in syntax.read_names(statement)}
         inside = ast.parse(f"def {name}(): pass").body[0]
         assert isinstance(inside, ast.FunctionDef)
         inside.body = steps
-        given = self.need(free_names(inside) - {"self"}) | made
+        given = self.need(syntax.free_names(inside) - ({"self"} if node else set())) | made
         read_by_helpers = given & set[str]().union(*self.free.values())
         given -= read_by_helpers
         arguments = sorted(given, key=lambda one: ("DG".find(network_of(one) or " ") % 3, one))
@@ -408,6 +399,6 @@ class Program:
         self.run(inside, scope)
         loss = types.MethodType(scope[name], instance) if node else scope[name]
         outer = (self._attributes(instance, inside, node) if node else set()) | read_by_helpers
-        uses = uses_of_method(inside, node) if node else uses_of(inside)
+        uses = syntax.uses_of_method(inside, node) if node else uses_of(inside)
         uses.drawn = data
-        return [self._code(label, loss, uses, outer, instance, inline=ast.unparse(inside), kind=player)]
+        return [self._code(label, loss, uses, outer, instance, inline=ast.unparse(inside), **facts)]

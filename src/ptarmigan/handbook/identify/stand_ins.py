@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from ptarmigan.handbook.identify.names import harmless_role, side_of, words_of
-from ptarmigan.handbook.identify.signature import LossError, Stops
+from ptarmigan.handbook.identify.names import harmless_role, side_of
+from ptarmigan.handbook.identify.signature import Stops
 
 LATENT_DIM = 16
 WITH_TARGET = {"binary_cross_entropy", "binary_cross_entropy_with_logits", "mse_loss", "l1_loss", "smooth_l1_loss"}
@@ -34,11 +34,6 @@ class Setup:
     dtype: torch.dtype = torch.float64
     draws: int = 1  # calls with different seeds that are averaged
 
-    @property
-    def label_count(self) -> int:
-        """Labels are below this number, so that discriminative_classifier's K + y are valid classes as well."""
-        return max(self.classes // 2, 2)
-
     def tensor(self, value: Any, grad: bool = False) -> Tensor:
         return torch.tensor(value, dtype=self.dtype, requires_grad=grad and not self.array)
 
@@ -50,7 +45,8 @@ class Setup:
             return value.view(-1, 1, 1, 1).expand(-1, 1, self.side, self.side) + 0
         features = torch.ones(len(value), 3)
         scale = value.unsqueeze(1)
-        return {"scales": [scale], "nested": [[features, scale]], "flat": value}[self.form]
+        lists = {"scales": [scale], "nested": [[features, scale]], "pairs": [(scale, [features])]}
+        return lists.get(self.form, value)
 
 
 def is_score(x: Any) -> bool:
@@ -109,26 +105,3 @@ def harmless(name: str) -> Any:
     if side_of(name) == "fake":
         return 0.0  # a target
     return {"device": torch.device("cpu"), "zero": 0.0, "off": 0, "one": 1}.get(harmless_role(name), 1.0)
-
-
-OTHER_CRITERIA = {"mse", "l1", "l2", "ls", "lsgan", "hinge", "wasserstein", "wgan", "emd"}  # none is cross-entropy
-
-
-class Criterion(nn.Module):
-    """Cross-entropy of D's output and a target, which may be a flag or a number."""
-
-    def __init__(self, on: str, name: str) -> None:
-        super().__init__()
-        if OTHER_CRITERIA & set(words_of(name)):
-            raise LossError(f"{name} is not in the file: define it there")
-        self.name = name
-        self.loss = nn.BCELoss() if on == "probabilities" else nn.BCEWithLogitsLoss()
-
-    def forward(self, output: Any, target: Any, *more: Any, **named: Any) -> Any:
-        if isinstance(target, Tensor) and target.requires_grad:
-            raise LossError(
-                f"{self.name} is not in the file, and takes two outputs of D: give the file that defines it"
-            )
-        while isinstance(output, list | tuple):
-            output = output[-1]
-        return self.loss(output, target if isinstance(target, Tensor) else torch.full_like(output, float(target)))

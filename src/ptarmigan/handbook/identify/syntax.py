@@ -15,6 +15,8 @@ DECORATORS = {"staticmethod", "classmethod", "property", "dataclass", "no_grad",
 SCOPES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)
 TYPED = re.compile(r"float|double|half|long|int|bool|dtype|type|like")  # .to() changes more than the device
 NEUTRAL = re.compile(r"autocast|profile|record_function|detect_anomaly|accumulate\(|no_sync|amp\.")
+HIDDEN = re.compile(r"(?i)relu|norm|elu|swish|dropout|pool")  # layers inside a network
+WRAPPERS = {"DataParallel", "DistributedDataParallel", "DDP"}  # of networks
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
@@ -23,13 +25,22 @@ class Plain(ast.NodeTransformer):
 
     def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
         self.generic_visit(node)
+        node.name = _unmangled(node.name)
         named = [(dotted(d.func if isinstance(d, ast.Call) else d).rsplit(".")[-1], d) for d in node.decorator_list]
         node.decorator_list = [decorator for name, decorator in named if name in DECORATORS]
         if isinstance(node, Function):
             node.returns = None
+            if node.args.kwarg and f"{node.args.kwarg.arg}['" in ast.unparse(node):  # def forward(self, **batch)
+                node.args.args.append(node.args.kwarg)
+                node.args.kwarg = None
         return node
 
     visit_AsyncFunctionDef = visit_ClassDef = visit_FunctionDef  # type: ignore[assignment]  # noqa: N815
+
+    def visit_Attribute(self, node: ast.Attribute) -> ast.AST:
+        self.generic_visit(node)
+        node.attr = _unmangled(node.attr)
+        return node
 
     def visit_arg(self, node: ast.arg) -> ast.AST:
         node.annotation = None
@@ -38,12 +49,15 @@ class Plain(ast.NodeTransformer):
     def visit_Call(self, node: ast.Call) -> ast.AST:
         self.generic_visit(node)
         more = [*node.args, *(word.value for word in node.keywords if word.arg not in ("non_blocking", "volatile"))]
-        if dotted(node.func).rsplit(".")[-1] == "Variable" and len(more) == 1:
+        is_wrapped = dotted(node.func).rsplit(".")[-1] in WRAPPERS or dotted(node.func) == "torch.compile"
+        if (dotted(node.func).rsplit(".")[-1] == "Variable" and len(more) == 1) or is_wrapped:
             return node.args[0] if node.args else node
         if dotted(node.func) == "torch.Tensor":
             node.func.attr = "FloatTensor"  # type: ignore[attr-defined]
         if dotted(node.func).startswith("torch.") or called_name(node).startswith("new_"):
-            node.keywords = [word for word in node.keywords if word.arg not in ("device", "pin_memory")]
+            node.keywords = [
+                word for word in node.keywords if word.arg not in ("device", "pin_memory", "requires_grad")
+            ]
         name = node.func.attr if isinstance(node.func, ast.Attribute) else ""
         is_move = name in ("cuda", "cpu", "half", "bfloat16")
         is_move |= name == "to" and not TYPED.search(" ".join(map(ast.unparse, more)))
@@ -52,6 +66,8 @@ class Plain(ast.NodeTransformer):
     def visit_Assign(self, node: ast.Assign) -> ast.AST:
         self.generic_visit(node)
         target = node.targets[0]
+        if ast.unparse(target) == ast.unparse(node.value):
+            return ast.copy_location(ast.Pass(), node)  # self.D = self.D.cuda()
         if not isinstance(target, ast.Attribute) or target.attr != "requires_grad":
             return node
         asked = ast.Call(ast.Attribute(target.value, "requires_grad_", ast.Load()), [], [])
@@ -71,10 +87,64 @@ class Plain(ast.NodeTransformer):
         return node if node.items else ast.copy_location(ast.If(ast.Constant(True), node.body, []), node)
 
 
+def _unmangled(name: str) -> str:
+    """_name of __name, which Python renames in a class."""
+    return name[1:] if name.startswith("__") and not name.endswith("__") else name
+
+
 def cleaned(tree: ast.Module) -> ast.Module:
     """The tree without what changes no value."""
     Plain().visit(tree)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ClassDef):
+            _name_networks(node)
+    _name_trained(tree)
     return ast.fix_missing_locations(tree)
+
+
+def _name_networks(node: ast.ClassDef) -> None:
+    """Let the names in a class show what is D and what is G: self.m = Discriminator(), or self(x) in the class of D."""
+    names: dict[str, str] = {}
+    for n in ast.walk(node):
+        if isinstance(n, ast.Assign) and isinstance(n.value, ast.Call) and dotted(n.targets[0]).startswith("self."):
+            maker, name = called_name(n.value), dotted(n.targets[0])
+            if maker[:1].isupper() and len(maker) > 2 and network_of(maker) and not network_of(name):
+                new = _free("discriminator" if network_of(maker) == "D" else "generator", node)
+                names[name] = new + "_x" * [*names.values()].count(new)
+    forward = next((one for one in node.body if isinstance(one, Function) and one.name == "forward"), node)
+    returned = [n.value for n in ast.walk(forward) if isinstance(n, ast.Return)]
+    is_d = returned and all(isinstance(n, ast.Call) and network_of(dotted(n.func)) == "D" for n in returned)
+    if network_of(node.name) == "D" or is_d:
+        names |= {"self": "discriminator", "self.forward": "discriminator"}
+    for n in ast.walk(node):
+        if isinstance(n, ast.Attribute) and names.get(dotted(n)) and dotted(n) != "self.forward":
+            n.attr = names[dotted(n)]
+        elif isinstance(n, ast.Call) and dotted(n.func) in ("self", "self.forward") and dotted(n.func) in names:
+            n.func = ast.parse("self.discriminator", mode="eval").body
+
+
+def _name_trained(tree: ast.Module) -> None:
+    """Let the name of D show it, where all other networks with an optimiser are G by their names."""
+    calls = [n for n in ast.walk(tree) if isinstance(n, ast.Call) and called_name(n) == "parameters"]
+    trained = {dotted(n.func).removesuffix(".parameters") for n in calls} - {"", "self"}
+    unclear = [name for name in trained if network_of(name) is None]
+    called = {dotted(n.func) for n in ast.walk(tree) if isinstance(n, ast.Call)}
+    if len(unclear) != 1 or len(trained) < 2 or unclear[0] not in called or any(map(_is_d, trained)):
+        return
+    last, new = unclear[0].rsplit(".")[-1], _free("discriminator", tree)
+    for n in ast.walk(tree):
+        for key in ("id", "attr", "arg"):
+            if getattr(n, key, None) == last:
+                setattr(n, key, new)
+
+
+def _free(name: str, node: ast.AST) -> str:
+    """The name of a network that a class or a file does not use yet."""
+    return f"{name}_x" if name in {getattr(n, "attr", getattr(n, "id", "")) for n in ast.walk(node)} else name
+
+
+def _is_d(name: str) -> bool:
+    return network_of(name) == "D"
 
 
 def flat_statements(body: list[ast.stmt]) -> Iterator[ast.stmt]:
@@ -215,6 +285,10 @@ def endings(node: ast.ClassDef) -> list[list[ast.Call]]:
             layers = sorted(layers, key=lambda n: (n.lineno, n.col_offset), reverse=True)
             return [one for layer in layers[:2] for one in calls(layer, seen)]
         inner = calls(value.args[0], seen) if value.args else []
+        if method := methods.get(dotted(value.func).removeprefix("self.")):
+            ways = [calls(n.value, (*seen, method.name)) for n in ast.walk(method) if isinstance(n, ast.Return)]
+            lasts = [way for way in ways if way and not HIDDEN.search(called_name(way[0]))]
+            return lasts[0] if lasts and method.name not in seen else inner
         if dotted(value.func).startswith("self.") or dotted(value.func) in made:
             own = calls(value.func, seen)
             return [*own, *inner] if own else []

@@ -89,12 +89,14 @@ def fit_curve(values: Array) -> Term | None:
         (square, slope, offset), error = least_squares(values, [t * t, t])
         target = -slope / (2 * square) if square else inf
         found.append(Term("least_squares", square, target, offset - square * target**2, behind_sigmoid, error))
-        (up, down, offset), error = least_squares(values, [softplus(-t), softplus(t)])
-        weight = up + down
-        is_line = abs(weight) <= 1e-3 * max(abs(up), abs(down))
-        # cross-entropy of a sigmoid, combined with a line, fits nearly anything
-        if not is_line and not (behind_sigmoid and abs(up / weight - 0.5) > 1):
-            found.append(Term("cross_entropy", weight, _tidy(up / weight), offset, behind_sigmoid, error))
+        for epsilon in (0.0, 1e-4, 1e-3):  # inside the logarithms
+            bases = [-np.log(sigmoid(t) + epsilon), -np.log(sigmoid(-t) + epsilon)]
+            (up, down, offset), error = least_squares(values, bases)
+            weight = up + down
+            is_line = abs(weight) <= 1e-3 * max(abs(up), abs(down))
+            # cross-entropy of a sigmoid, combined with a line, fits nearly anything
+            if not is_line and not (behind_sigmoid and (epsilon or abs(up / weight - 0.5) > 1)):
+                found.append(Term("cross_entropy", weight, _tidy(up / weight), offset, behind_sigmoid, error))
     near = [term for term in found if term.error <= (
         NEAR if term.shape == "cross_entropy" and not term.behind_sigmoid else EXACT)]  # fmt: skip
     return _best(near)
@@ -144,13 +146,10 @@ def fit_classes(c: Array, y: NDArray[np.int64], values: Array) -> ClassTerm | No
 def class_bases(c: Array, y: NDArray[np.int64]) -> dict[str, list[Array]]:
     """For each shape of class terms: the functions, each with its values [M], of which the terms are a weighted sum."""
     row, classes = np.arange(len(y)), c.shape[1]
-    other = (y + classes // 2) % classes  # discriminative_classifier's K + y
     p, onehot = np.exp(_log_softmax(c)), np.eye(classes)[y]
-    bases = {
+    return {
         "nll": [-c[row, y]],
-        "adc_g": [c[row, other] - c[row, y]],
         "cross_entropy": [-_log_softmax(c)[row, y], -_log_softmax(c).mean(1)],
-        "adc_d": [-_log_softmax(c)[row, other]],
         "softmax_first": [-_log_softmax(p)[row, y]],
         "sigmoid_first": [-_log_softmax(sigmoid(c))[row, y]],
         "nll_of_softmax": [-p[row, y]],
@@ -158,7 +157,6 @@ def class_bases(c: Array, y: NDArray[np.int64]) -> dict[str, list[Array]]:
         "squares": [((c - onehot) ** 2).sum(1)],
         "one_vs_all": [(onehot * softplus(-c) + (1 - onehot) * softplus(c)).sum(1)],
     }
-    return {shape: basis for shape, basis in bases.items() if classes > 2 or not shape.startswith("adc")}
 
 
 # --- arithmetic ---

@@ -10,7 +10,7 @@ import dis
 import operator
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from ptarmigan.handbook.identify.missing import LIBRARIES
 from ptarmigan.handbook.identify.names import (
     CRITERIA,
+    ends_network,
     harmless_role,
     is_batch_size,
     network_of,
@@ -28,7 +29,7 @@ from ptarmigan.handbook.identify.names import (
     words_of,
 )
 from ptarmigan.handbook.identify.signature import NUMBERS, LossError
-from ptarmigan.handbook.identify.stand_ins import WITH_TARGET, Criterion, Setup, harmless, is_score
+from ptarmigan.handbook.identify.stand_ins import Setup, harmless, is_score
 
 KINDS = ("", "real", "made", "fake", "mixed")  # of images, the strongest last; made: by an unknown function
 MAKERS = ("ones", "zeros", "rand", "randn", "randint", "empty", "full", "normal", "arange", "tensor", "as_tensor")
@@ -38,7 +39,9 @@ VERBS = re.compile(
 )
 MOVES = {"variable", "var", "cuda", "device", "gpu", "tensor"}  # words of a function that returns its argument
 OF_MODULES = re.compile(r"(to|cuda|cpu|type|apply|train|eval|load_state_dict|requires_grad_|set_.*|register_.*|init.*)")
+CLEAR = {"valid", "ones", "one", "zeros", "zero", "true"}  # words of a target that show its value
 OF_CLASSES = {"cross_entropy", "nll_loss", "gather", "one_hot", "getitem", "embedding", "index_select"}
+PREDICTED = re.compile(r"(^|_)(hat|pred|out|rec|recon|est|enhanced|decoded|synth)[a-z]*(_|$)")  # names of what G made
 SUMS = {"add", "sub", "rsub", "mul", "div", "true_divide", "iadd", "isub", "imul", "rdiv", "rtruediv", "truediv"}
 
 
@@ -56,11 +59,15 @@ class Trace:
     asked: dict[str, dict[str, None]] = field(default_factory=dict)  # what D was asked: kind -> names
     extras: dict[str, None] = field(default_factory=dict)  # the names of terms that were added to D's
     calls: dict[str, None] = field(default_factory=dict)  # the functions that were called and are not here
-    criteria: dict[str, None] = field(default_factory=dict)
+    criteria: dict[str, str] = field(default_factory=dict)  # those that are not here -> what they were taken to be
     fixed: dict[str, Any] = field(default_factory=dict)  # name -> the value that stands for an unknown weight or target
     guesses: dict[str, None] = field(default_factory=dict)  # those of which the names do not show the number
     slopes: dict[bool, Tensor] = field(default_factory=dict)  # 0, in the place of penalties with and without a graph
+    answers_given: list[Tensor] = field(default_factory=list)  # D's outputs
+    penalty_faults: set[str] = field(default_factory=set)  # points or of-loss
     asked_g: bool = False
+    tolerant: bool = False  # whether a statement without D's outputs may fail
+    lost: dict[str, str] = field(default_factory=dict)  # what those that failed would have made -> why
 
     def answer(self, parts: list[Any]) -> Any:
         """What D returns for these arguments."""
@@ -75,8 +82,10 @@ class Trace:
             return [pair[0][0]], [pair[1][0]], *[Unknown(Facts("D's features"))] * 2
         merged = made("D", *parts).facts
         if merged.kind == "mixed":
+            self.penalty_faults |= {"points"} if merged.outside else set()
             return Unknown(replace(merged, name="D's output for a mixture of real and fake images"))
-        image = next((part.facts for part in unknown if part.facts.kind == merged.kind), merged)
+        images = [part.facts for part in unknown if part.facts.kind == merged.kind]
+        image = next((one for one in images if PREDICTED.search(one.base)), (images or [merged])[0])
         self.asked.setdefault(merged.kind, {})[image.base] = None
         side = self.sides.get(image.base) or self.sides.get(merged.kind, "fake" if merged.kind == "fake" else "real")
         if side not in self.leaves:
@@ -90,7 +99,8 @@ class Trace:
             return value if detached else value + (leaf - leaf.detach())
 
         setup, logits = self.setup, output(side)
-        source = setup.shaped(logits.sigmoid() if setup.on == "probabilities" else logits)
+        self.answers_given.append(logits.sigmoid() if setup.on == "probabilities" else logits)
+        source = setup.shaped(self.answers_given[-1])
         features = Unknown(Facts("D's features", side, detached=detached))
         if setup.head == "class":
             c = output(f"class_{side}")
@@ -104,6 +114,13 @@ class Trace:
             "maps": (source, [features]),
             "first": (features, source),
         }.get(setup.head, source)
+
+    def note_slope(self, outputs: Any) -> None:
+        """Note whether what a penalty differentiates is a loss: its slope in D's outputs differs between images."""
+        for x in filter(is_score, flat([outputs] if self.answers_given else [])):
+            found = torch.autograd.grad(x.sum(), self.answers_given, retain_graph=True, allow_unused=True)
+            if any(slope is not None and slope.std() > 1e-6 * slope.abs().mean() for slope in found):
+                self.penalty_faults.add("of-loss")
 
     def term(self, facts: Facts) -> Tensor | float:
         """A term that the loss adds to D's: 0, and named."""
@@ -121,13 +138,13 @@ class Trace:
         """The number in the place of a weight, or of a target whose name shows it."""
         if facts.scored:
             raise needs(facts)
-        last = facts.name.rsplit(".")[-1]
+        last = shown_name(facts)
         words, side = {*words_of(last)}, side_of(last)
-        is_clear = bool(side or words & {"valid", "ones", "one", "zeros", "zero", "true"} or harmless_role(last))
+        is_clear = bool(side or words & CLEAR or harmless_role(last))
         value = 0.0 if side == "fake" or words & {"zeros", "zero"} or harmless_role(last) == "zero" else 1.0
         value = 1.0 if is_weight or harmless_role(last) == "weight" else value
         self.fixed[facts.name] = value
-        if not is_clear and not is_weight:
+        if not is_clear:
             self.guesses[facts.name] = None
         return value
 
@@ -143,16 +160,25 @@ class Facts:
     detached: bool = False
     scored: bool = False  # made from D's outputs
     scaled: bool = False  # multiplied by random numbers
+    outside: bool = False  # of which some are not in [0, 1]
     penalty: tuple[int, bool] | None = None  # a gradient: the sign of its term, and whether it has a graph
     rows: tuple[Any, ...] = ()  # the batches that were joined
     owner: Any = None  # x of x.method
+    cause: LossError | None = None  # why what was made from D's outputs is not known
 
 
 NOW: list[Trace] = [Trace(Setup(), {})]  # the last is that of the present run
 
 
+def shown_name(facts: Facts) -> str:
+    """label of batch.label.float()."""
+    return re.sub(r"(\.\w+\(\))+$", "", facts.name).rsplit(".")[-1]
+
+
 def needs(facts: Facts) -> LossError:
     """Why a loss cannot be judged: it gives D's outputs to a function that is not here."""
+    if facts.cause:
+        return facts.cause
     library = facts.name.split(".")[0]
     advice = f": install {library}" if library in LIBRARIES else ""
     return LossError(f"it needs {facts.name}, which is not here, for D's outputs{advice}")
@@ -166,6 +192,11 @@ def flat(values: Iterable[Any]) -> Iterator[Any]:
             yield from flat(value.values())
         else:
             yield value
+
+
+def is_output(x: Any) -> bool:
+    """Whether a value is made of D's outputs, or not known and made of them."""
+    return is_score(x) or (isinstance(x, Unknown) and bool(x.facts.scored))
 
 
 def network_named(name: str) -> str:
@@ -186,7 +217,9 @@ def made(name: str, *given: Any, **more: Any) -> Unknown:
         base=next((one.base for one in strongest if one.base), ""),
         detached=bool(strongest) and all(one.detached for one in strongest),
         scored=any(one.scored for one in facts) or any(map(is_score, parts)),
+        cause=next((one.cause for one in facts if one.cause), None),
         scaled=any(one.scaled for one in facts),
+        outside=any(one.outside for one in facts),
         penalty=next((one.penalty for one in facts if one.penalty), None),
     )
     return Unknown(replace(result, **more))
@@ -212,7 +245,7 @@ class Unknown:
             return known[name]
         if name == "data":
             return Unknown(replace(facts, detached=True))
-        net = network_named(name) or facts.net
+        net = "" if ends_network(name) else network_named(name) or facts.net
         kind = "fake" if side_of(name) == "fake" and facts.kind == "real" else facts.kind  # of a batch with "fake"
         return Unknown(
             replace(facts, name=f"{facts.name}.{name}", net=net, kind=kind, base=facts.base or name, owner=self)
@@ -220,48 +253,69 @@ class Unknown:
 
     def __getitem__(self, key: Any) -> Any:
         if isinstance(key, str):
-            return getattr(self, key)
+            value = getattr(self, key)
+            is_image = isinstance(value, Unknown) and not value.facts.net
+            kind = side_of(key) or (value.facts.kind if is_image else "")
+            return Unknown(replace(value.facts, base=key, kind=kind)) if is_image else value
         return Unknown(replace(self.facts, rows=()))
 
     def __setitem__(self, key: Any, value: Any) -> None:
         pass
 
     def __call__(self, *given: Any, **named: Any) -> Any:
+        from ptarmigan.handbook.identify.criteria import judged_at_its_name
+        from ptarmigan.handbook.identify.operations import NEW_TENSORS, made_tensor
+
         now, facts = NOW[-1], self.facts
         last, parts = facts.name.rsplit(".")[-1], list(flat([*given, *named.values()]))
-        if facts.owner is None and not facts.net and last[:1].isupper() and network_named(last) and len(last) > 2:
-            return Unknown(replace(facts, name=f"{last}()", net=network_named(last)))  # Discriminator(...)
-        if facts.owner is not None and last == "keys":  # **x
-            return []
-        if facts.owner is not None and last in ("size", "dim"):
-            return facts.owner.shape[given[0]] if given else facts.owner.shape if last == "size" else 4
-        if facts.owner is not None and last in ("detach", "requires_grad_", "clone", "retain_grad"):
-            return Unknown(replace(facts.owner.facts, detached=True)) if last == "detach" else facts.owner
-        if facts.owner is not None and facts.net and OF_MODULES.fullmatch(last):
-            return facts.owner
-        images = [x for x in parts if isinstance(x, Unknown) or is_score(x) or (isinstance(x, Tensor) and x.ndim > 1)]
-        if re.fullmatch(r"new_(full|ones|zeros|empty|tensor)|fill_|(zero|normal|uniform)_|random_", last):
+        has_scores = any(map(is_score, parts))
+        if facts.owner is None and last[:1].isupper() and not has_scores and len(last) > 2:
+            if network_named(last) and not facts.net:
+                return Unknown(replace(facts, name=f"{last}()", net=network_named(last)))  # Discriminator(...)
+            if CRITERIA & {*words_of(last)}:  # GANLoss("lsgan")
+                return Unknown(replace(facts, name=f"{last}({', '.join(x for x in parts if isinstance(x, str))})"))
+        if facts.owner is not None and (value := self._of_method(last, given)) is not None:
+            return value
+        if NEW_TENSORS.fullmatch(last):
             return made_tensor(last, *given, **named)
-        if facts.net == "D" and images and words_of(last)[-1:] != ["loss"]:
-            return made("penalty", *given, penalty=None) if "penalty" in last else now.answer(parts)
-        if facts.net == "G" and (given or last in ("sample", "forward")):
-            now.asked_g = True
-            return Unknown(
-                Facts(facts.name, "fake", base=facts.name, detached=last == "predict" or not torch.is_grad_enabled())
-            )
         if parts and is_score(parts[0]) and {*words_of(last)} & {"activation", "act", "transform", "augment"}:
             now.fixed[facts.name] = "the identity"
             return parts[0]
-        if len(parts) == 1 and isinstance(parts[0], Tensor) and MOVES & {*words_of(last)}:
+        if len(parts) == 1 and isinstance(parts[0], Tensor) and MOVES & {*words_of(last)} and not facts.net:
             return parts[0]
-        if len(given) > 1 and CRITERIA & {*words_of(last)} and is_score(given[0]) != is_score(given[1]):
-            output, target = given[:2] if is_score(given[0]) else given[1::-1]  # Keras gives the target first
-            now.criteria[facts.name] = None
-            return Criterion(now.setup.on, facts.name)(output, _target(output, target))
+        if CRITERIA & {*words_of(last)} and has_scores and not facts.net:
+            return judged_at_its_name(now, facts.name, given, named)
+        return self._answer(last, list(given), parts)
+
+    def _of_method(self, last: str, given: tuple[Any, ...]) -> Any:
+        """What a method of a tensor or of a module returns, or None."""
+        owner = self.facts.owner
+        if last == "keys":  # **x
+            return []
+        if last in ("size", "dim"):
+            return owner.shape[given[0]] if given else owner.shape if last == "size" else 4
+        if last in ("detach", "requires_grad_", "clone", "retain_grad"):
+            return Unknown(replace(owner.facts, detached=True)) if last == "detach" else owner
+        return owner if self.facts.net and OF_MODULES.fullmatch(last) else None
+
+    def _answer(self, last: str, given: list[Any], parts: list[Any]) -> Any:
+        """What D, G or a function that is not here makes of images."""
+        now, facts = NOW[-1], self.facts
+        images = [x for x in parts if isinstance(x, Unknown) or is_score(x) or (isinstance(x, Tensor) and x.ndim > 1)]
+        if facts.net == "D" and images and words_of(last)[-1:] != ["loss"]:
+            return made("penalty", *given, penalty=None) if "penalty" in last else now.answer(parts)
+        is_cut = not torch.is_grad_enabled()
+        if facts.net == "G" and (given or last in ("sample", "forward")):
+            now.asked_g = True
+            return Unknown(Facts(facts.name, "fake", base=facts.name, detached=last == "predict" or is_cut))
         now.calls[facts.name] = None
+        if harmless_role(last) == "weight":  # a weight that is made from the losses or their gradients
+            return Unknown(Facts(facts.name + "()"))
         result = made(facts.name + "()", facts.owner, *parts)
+        if len(parts) == 1 and isinstance(parts[0], Unknown) and parts[0].facts.rows:
+            return Unknown(replace(result.facts, rows=tuple(map(self, parts[0].facts.rows))))
         if side_of(last) == "fake":
-            return Unknown(replace(result.facts, kind="fake", base=facts.name, detached=not torch.is_grad_enabled()))
+            return Unknown(replace(result.facts, kind="fake", base=facts.name, detached=is_cut))
         is_function = images and result.facts.kind in ("", "real") and not (facts.owner and facts.owner.facts.kind)
         return Unknown(replace(result.facts, kind="made")) if is_function else result
 
@@ -277,7 +331,10 @@ class Unknown:
     def __len__(self) -> int:
         return 10 if "class" in self.facts.name else NOW[-1].setup.size
 
-    __index__ = __int__ = __len__
+    __int__ = __len__
+
+    def __index__(self) -> int:
+        return len(self) if is_batch_size(self.facts.base) else 2  # of a loop, or a size beside the batch's
 
     def __array__(self, *given: Any, **named: Any) -> Any:
         return np.ones(NOW[-1].setup.size)
@@ -322,6 +379,8 @@ class Unknown:
 
     @classmethod
     def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        from ptarmigan.handbook.identify.operations import torch_call
+
         return torch_call(func, args, kwargs or {})
 
 
@@ -354,15 +413,19 @@ def binary(name: str, a: Any, b: Any) -> Any:
         number = now.number(x.facts, is_weight=True)
         return getattr(operator, name)(a if a is score else number, b if b is score else number)
     both = [one.facts for one in (a, b) if isinstance(one, Unknown)]
-    result = made(name if score is not None else x.facts.name, a, b)
+    label = f"{a:g} - {x.facts.name}" if name == "sub" and isinstance(a, int | float) else x.facts.name
+    result = made(name if score is not None else label, a, b)
     kinds = {one.kind for one in both}
     if len(both) == 2 and name in ("add", "sub") and "fake" in kinds | ({"fake"} if "made" in kinds else set()):
         is_mixture = name == "sub" or all(one.scaled for one in both)
-        result = Unknown(replace(result.facts, kind="mixed")) if len(kinds - {""}) == 2 and is_mixture else result
+        are_two = len(kinds - {""}) == 2 or all(one.scaled for one in both)
+        result = Unknown(replace(result.facts, kind="mixed")) if are_two and is_mixture else result
     if name == "mul":
         draws = {"alpha", "eps", "epsilon", "t"} & {word for one in both for word in words_of(one.name)}
-        is_random = any(isinstance(one, Tensor) and one.numel() > 1 for one in (a, b)) or bool(draws)
-        result = Unknown(replace(result.facts, scaled=is_random or result.facts.scaled))
+        drawn = [one for one in (a, b) if isinstance(one, Tensor) and one.numel() > 1]
+        is_outside = any(one.min() < 0 or one.max() > 1 for one in drawn)
+        result = Unknown(replace(result.facts, scaled=bool(drawn or draws) or result.facts.scaled,
+                                 outside=is_outside or result.facts.outside))  # fmt: skip
     if (name == "sub" and x is b and a is not x) or (name == "mul" and any(_is_negative(one) for one in (a, b))):
         return _turned(result)
     if name == "pow" and result.facts.penalty:
@@ -388,63 +451,5 @@ def plain(x: Any) -> Any:
     return len(x) if isinstance(x, Unknown) else x
 
 
-def made_tensor(name: str, *given: Any, **named: Any) -> Any:
-    """What a method of an Unknown tensor makes: x.new_full(size, 1.0), x.fill_(1.0)."""
-    last = (*given, *named.values())[-1] if given or named else 0
-    if name in ("normal_", "uniform_", "random_", "new_empty"):
-        return torch.randn(())
-    return torch.full((), {"new_ones": 1.0, "new_zeros": 0.0, "zero_": 0.0}.get(name, numeric(last)))
-
-
 def numeric(x: Any) -> Any:
     return NOW[-1].number(x.facts) if isinstance(x, Unknown) else x
-
-
-def torch_call(func: Callable[..., Any], args: Any, kwargs: dict[str, Any]) -> Any:
-    """A function of PyTorch that was given an Unknown."""
-    name, now = func.__name__.strip("_"), NOW[-1]
-    parts = list(flat([*args, *kwargs.values()]))
-    scores = [x for x in parts if is_score(x)]
-    if name in SUMS:
-        a, b = args[:2]
-        if name.startswith("r"):
-            name, a, b = name[1:], b, a
-        return binary({"div": "truediv", "true_divide": "truediv"}.get(name, name.removeprefix("i")), a, b)
-    if name.endswith("_like"):
-        return func(torch.zeros(()), *map(numeric, args[1:]), **{k: v for k, v in kwargs.items() if k == "fill_value"})
-    if name == "grad":
-        of = args[1] if len(args) > 1 else kwargs["inputs"]
-        alive = bool(kwargs.get("create_graph", args[4] if len(args) > 4 else False))
-        gradient = made("gradient penalty", of, penalty=(1, alive), kind="")
-        return (gradient,) * (len(of) if isinstance(of, list | tuple) else 1)
-    if name in OF_CLASSES and now.labels is not None and (scores or name == "one_hot"):
-        return func(*(now.labels if isinstance(x, Unknown) else x for x in args), **kwargs)
-    if name == "fill" and isinstance(args[0], Tensor):
-        return func(args[0], numeric(args[1]))
-    if name in WITH_TARGET and is_score(args[0]):
-        return func(
-            args[0],
-            _target(args[0], args[1]),
-            *map(numeric, args[2:]),
-            **{k: numeric(v) for k, v in kwargs.items() if k not in ("weight", "pos_weight")},
-        )
-    if name in MAKERS:
-        return func(*map(plain, args), **{k: v for k, v in kwargs.items() if not isinstance(v, Unknown)})
-    if name == "cat" and (len(args) < 2 or args[1] == 0) and not kwargs.get("dim"):
-        return torch.cat([numeric(x) for x in args[0]]) if scores else made("cat", *args, rows=tuple(args[0]))
-    if name in ("to", "type", "type_as", "expand_as", "view_as", "reshape_as"):
-        return args[0]
-    if scores and name not in ("where", "cat", "stack", "matmul", "bmm"):
-        return func(args[0], *map(numeric, args[1:]), **{k: numeric(v) for k, v in kwargs.items()})
-    if name == "lerp":
-        return made(name, *args, kind="mixed")
-    return made(name if scores else next((x.facts.name for x in parts if isinstance(x, Unknown)), name), *args)
-
-
-def _target(output: Tensor, target: Any) -> Any:
-    now, words = NOW[-1], {*words_of(target.facts.name.rsplit(".")[-1])} if isinstance(target, Unknown) else set()
-    if output.ndim == 2 and output.shape[1] > 1 and now.labels is not None:
-        return nn.functional.one_hot(now.labels, output.shape[1]).to(output.dtype)
-    if words and not side_of(target.facts.name.rsplit(".")[-1]) and not words & {"valid", "ones", "zeros", "true"}:
-        raise LossError(f"it needs the value of {target.facts.name}, D's target")
-    return torch.full_like(output, numeric(target)) if isinstance(target, Unknown) else target

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -86,7 +87,7 @@ def _undetached(value: ast.expr) -> str:
 
 def _read_call(uses: Uses, call: ast.Call) -> None:
     of = call.func.value if isinstance(call.func, ast.Subscript) else call.func  # netsD[i](x)
-    name = dotted(of).removesuffix(".forward").removesuffix(".module")
+    name = re.sub(r"(?<!^self)\.forward$|\.module$", "", dotted(of))
     last = call.func.attr if isinstance(call.func, ast.Attribute) else name
     arguments = [dotted(argument) for argument in call.args]
     uses.called.setdefault(name, []).append(call)

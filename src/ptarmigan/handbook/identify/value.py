@@ -17,7 +17,8 @@ def loss_value(out: Any, size: int) -> Array:
     if isinstance(out, Unknown):
         if out.facts.scored:
             raise needs(out.facts)
-        raise NotAdversarial("no output of D reaches it here")
+        what = "it is a gradient penalty alone" if out.facts.penalty else "no output of D reaches it here"
+        raise NotAdversarial(what)
     if isinstance(out, tuple | list | dict):
         raise SeveralLosses(out)
     if isinstance(out, Tensor):
