@@ -142,7 +142,7 @@ def _find(path: str | Path | None, on_progress: OnProgress | None, data: Data) -
         if root.is_dir():
             if is_own(str(root)):
                 text = f"{root} is an output folder of ptarmigan, not data: give the folder of the images"
-                raise UserError(text, "no-images")
+                raise UserError(f"{text}; --out resumes a run, and --from starts with its weights", "no-images")
             return _find_in_folder(Disk(root), root.resolve().name or "data", on_progress, data)
         if not root.exists():
             text = f"{root} does not exist: give a folder of images or IDX files, a file such as an .npz, or nothing"
