@@ -138,8 +138,11 @@ def copies(judge: Judge, learnt: Labelled, made: Images, asked: Labels) -> dict[
     """C_T, and the mean distance to the nearest training image over that of the test images, by the judge."""
     train_set, test = judge.view(*learnt).features, judge.test.features
     generated = judge.view(made.reshape(len(made), 28, 28), asked).features
-    far, held_far = (metrics.nearest(each, train_set)[0].mean().item() for each in (generated, test))
-    return {"c_t": round(metrics.c_t(train_set, test, generated).z, 2), "distance_ratio": round(far / held_far, 3)}
+    centres = metrics.k_means(train_set, 10, seed=0)
+    far, held_far = (metrics.nearest(each, train_set)[0] for each in (generated, test))
+    cell, held_cell = (metrics.nearest_centre(each, centres) for each in (generated, test))
+    c_t = metrics.c_t(held_far, held_cell, far, cell).z
+    return {"c_t": round(c_t, 2), "distance_ratio": round(far.mean().item() / held_far.mean().item(), 3)}
 
 
 if __name__ == "__main__":

@@ -191,7 +191,7 @@ def memoize() -> None:
         return answer
 
     for module, names in (
-        (metrics, ("gaussian", "pair_statistics", "kid_and_fidelity", "kid", "diversity", "k_means", "radii")),
+        (metrics, ("gaussian", "pair_statistics", "kid_and_fidelity", "kid", "diversity", "k_means", "spacing_of")),
         (evaluating, ("train_classifier",)),
     ):
         for name in names:

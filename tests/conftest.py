@@ -77,3 +77,18 @@ def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("data") / "shapes.npz"
     np.savez(path, arr_0=images, arr_1=labels, class_names=np.array(["across", "down", "blot"]))
     return path
+
+
+@pytest.fixture(scope="session")
+def finished(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of the shapes, which a test copies before it changes anything."""
+    torch.set_num_threads(1)
+    return loop.train(shapes, out=tmp_path_factory.mktemp("finished") / "run", **SMALL)
+
+
+@pytest.fixture(scope="session")
+def base(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of the shapes that others start from; its average is not its live G."""
+    torch.set_num_threads(1)
+    out = tmp_path_factory.mktemp("base") / "run"
+    return loop.train(shapes, out=out, **SMALL, g_blocks=1, seed=5, ema_half_life=1e9)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -18,6 +20,7 @@ from torch import Tensor, nn
 
 import ptarmigan.game.batch
 import ptarmigan.training.loop
+from conftest import SMALL
 from ptarmigan import UserError, cli
 from ptarmigan.core.log import read_log
 from ptarmigan.core.types import Batch
@@ -185,3 +188,35 @@ def random_projection(dim: int = 16) -> Extractor:
 def read_ticks(run: Path) -> list[dict[str, Any]]:
     """The lines of a run's log that have the terms of a tick."""
     return [line for line in read_log(run / "metrics.jsonl") if "clock" in line]
+
+
+def flags(**fields: Any) -> list[str]:
+    """The small run of the tests as options of the command line, with these fields."""
+    return [f"--{key.replace('_', '-')}={value}" for key, value in {**SMALL, **fields}.items()]
+
+
+def command(*arguments: object, **options: Any) -> subprocess.Popen[str]:
+    """Start ptarmigan in a process of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "ptarmigan", *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        **options,
+    )
+
+
+def ended(process: subprocess.Popen[str]) -> tuple[int, str, str]:
+    """Wait for the end -> exit status, standard output, standard error."""
+    out, err = process.communicate(timeout=600)
+    return process.returncode, out, err
+
+
+def until(condition: Callable[[], Any]) -> None:
+    """Wait for a condition, for ten minutes at most."""
+    for _ in range(12000):
+        if condition():
+            return
+        time.sleep(0.05)
+    raise TimeoutError

@@ -38,7 +38,8 @@ from support import call, raises, random_projection
 def accused(report: CheckReport, code: str) -> set[str]:
     """The paths that a finding names."""
     found = [finding for finding in report.findings if finding.code == code]
-    return {path for finding in found for one in finding.where for path in re.sub(r" \(.*", "", one).split(" and ")}
+    where = [re.sub(r"( \(|: ).*", "", one) for finding in found for one in finding.where]
+    return {path for one in where for path in one.split(" and ")}
 
 
 @pytest.fixture(scope="module")
@@ -396,13 +397,16 @@ def test_errors_come_first() -> None:
     assert [finding.code for finding in by_severity(findings)] == ["c", "b", "a"]
 
 
-def test_train_says_what_its_notices_do_not(planted: tuple[Path, dict[str, set[str]]], shapes: Path) -> None:
+def test_train_says_what_is_more_than_a_note(planted: tuple[Path, dict[str, set[str]]], shapes: Path) -> None:
     root, _ = planted
-    lines = summary(open_dataset(root, Data()))
-    assert len(lines) == 2
-    assert f"{torture.EACH} images" in lines[0]
-    assert "ptarmigan check" in lines[1]
-    assert summary(open_dataset(shapes, Data())) == []
+    dataset = open_dataset(root, Data())
+    *found, last = summary(dataset, False)
+    assert "ptarmigan check" in last
+    codes = ("label-conflict", "duplicates", "flat", "few-images")
+    worth = {finding.text for finding in check(root).findings if finding.code in codes}
+    assert {line.partition(" (")[0] for line in found} == worth
+    assert len(worth) == 4
+    assert "ptarmigan check" not in str(summary(open_dataset(shapes, Data()), False))
 
 
 def test_deep_names_planted_wrong_labels(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,10 +19,10 @@ from ptarmigan.losses.conditioning import (
     AuxiliaryClassifier,
     ConditionalDiscriminator,
     DiscriminativeClassifier,
+    Head,
     Projection,
     ReACGAN,
     TwinClassifier,
-    Unconditional,
     classification_d,
     classification_g,
     d2d_ce,
@@ -95,7 +95,7 @@ def test_what_each_head_gives(conditioning: str) -> None:
 def test_the_names_of_the_heads_and_of_their_parameters() -> None:
     """Checkpoints hold these: a name that changes is a file that is lost."""
     assert {
-        "none": Unconditional,
+        "none": Head,
         "auxiliary_classifier": AuxiliaryClassifier,
         "projection": Projection,
         "twin_classifier": TwinClassifier,

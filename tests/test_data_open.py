@@ -12,6 +12,7 @@ from ptarmigan.commands import score_plan
 from ptarmigan.config import Data
 from ptarmigan.core.types import ImageSpec
 from ptarmigan.data import HELD_OUT, SELECT, TRAIN, Dataset, open_dataset, pack, read
+from ptarmigan.data.check.summary import summary
 from ptarmigan.data.split import MIN_HELD_OUT, MIN_SELECT
 from ptarmigan.training import snapshot
 from support import raises
@@ -32,6 +33,12 @@ def put(path: Path, image: Image.Image | None = None, **options: object) -> Path
     path.parent.mkdir(parents=True, exist_ok=True)
     (image or noise()).save(path, **options)  # type: ignore[arg-type]
     return path
+
+
+def said(path: Path, data: Data = Data()) -> list[str]:  # noqa: B008
+    """What `train` says of the images before it starts."""
+    dataset = open_dataset(path, data)
+    return [*dataset.notices, *summary(dataset, data.balance)]
 
 
 def two_classes(folder: Path, count: int = 10) -> Path:
@@ -206,8 +213,17 @@ def test_split_none_and_the_sources_own_test_part(tmp_path: Path) -> None:
     assert (none.part[40:] == HELD_OUT).all()
     both["test_images"][:3] = both["train_images"][:3]
     np.savez(tmp_path / "leak.npz", **both)
-    notices = open_dataset(tmp_path / "leak.npz", Data()).notices
-    assert any("3 of 20 training images" in notice for notice in notices)
+    (leak,) = (line for line in said(tmp_path / "leak.npz") if "in the train part" in line)
+    assert all(fact in leak for fact in ("3 held-out images", "image 0 and image 40", "scores will be better"))
+
+
+def test_groups_that_the_sources_own_parts_divide_are_said(tmp_path: Path) -> None:
+    for part, patients in (("train", "aab"), ("test", "bc")):
+        for i, patient in enumerate(patients):
+            put(tmp_path / part / "cat" / f"{patient}-{i}.png")
+    (shared,) = (line for line in said(tmp_path, Data(group=r"\w-")) if "group" in line)
+    assert "1 of 3 training images" in shared
+    assert not any("group" in line for line in said(tmp_path, Data(group=r"\w-\d.png")))
 
 
 def test_what_small_sets_hold_back(tmp_path: Path) -> None:
@@ -271,14 +287,14 @@ def test_one_image_in_two_classes_is_said(tmp_path: Path) -> None:
     folder = two_classes(tmp_path / "set", 40)
     for i in range(3):
         (folder / f"dog/copy{i}.png").write_bytes((folder / f"cat/p{i}_{i:03}.png").read_bytes())
-    (notice,) = (notice for notice in open_dataset(folder, Data()).notices if "more than one class" in notice)
-    assert notice.startswith("3 images")
-    assert any(f"cat/p{i}_{i:03}.png and {folder}/dog/copy{i}.png" in notice for i in range(3))
+    (conflict,) = (line for line in said(folder) if "more than one class" in line)
+    assert conflict.startswith("3 images")
+    assert all(f"cat/p{i}_{i:03}.png and dog/copy{i}.png" in conflict for i in range(3))
     folder = two_classes(tmp_path / "other", 50)
     for copies in (1, 2):  # of 101 and of 102 images
         (folder / f"dog/copy{copies}.png").write_bytes((folder / "dog/p0_000.png").read_bytes())
-        said = [notice for notice in open_dataset(folder, Data()).notices if "copies of others" in notice]
-        assert [notice.split()[0] for notice in said] == ["2"] * (copies == 2)
+        lines = [line for line in said(folder) if "the same pixels" in line]
+        assert [line.split()[0] for line in lines] == ["2"] * (copies == 2)
 
 
 def test_a_thousand_classes_are_never_listed_whole(tmp_path: Path) -> None:
@@ -291,7 +307,7 @@ def test_a_thousand_classes_are_never_listed_whole(tmp_path: Path) -> None:
     data = open_dataset(tmp_path / "x.npz", Data())
     assert data.spec.classes == 500
     assert len(data.understood) < 300
-    assert all(len(notice) < 300 for notice in data.notices)
+    assert all(len(line) < 300 for line in said(tmp_path / "x.npz"))
     with raises("unknown-name", "and 480 more") as caught:
         data.spec.label("zebra")
     assert len(str(caught.value)) < 400
@@ -306,12 +322,12 @@ def test_a_set_of_test_images_alone_is_refused(tmp_path: Path) -> None:
 
 def test_small_classes_are_told_what_to_expect(tmp_path: Path) -> None:
     folder = two_classes(tmp_path / "set", 120)
-    assert open_dataset(folder, Data(split="90/5/5")).notices == ()
+    assert said(folder, Data(split="90/5/5")) == []
     put(folder / "eel/1.png")
     put(folder / "eel/2.png")
     data = open_dataset(folder, Data(split="90/5/5"))
     assert data.part[data.labels == 2].tolist() == [TRAIN, TRAIN]
-    share, unequal, few = data.notices
+    share, few, unequal = said(folder, Data(split="90/5/5"))
     assert "--balance" in unequal
     assert ": eel;" in share
     assert all(fact in few for fact in ("100 training images", "1 of 3 classes", "(eel: 2)", "--flip"))
@@ -325,11 +341,11 @@ def test_small_classes_are_told_what_to_expect(tmp_path: Path) -> None:
 def test_a_hundred_images_a_class_are_enough_and_long_lists_are_cut(tmp_path: Path) -> None:
     images = RNG.integers(0, 256, (793, 28, 28), np.uint8)
     np.savez(tmp_path / "x.npz", arr_0=images, arr_1=np.repeat(np.arange(8), [100] + [99] * 7))
-    (few,) = open_dataset(tmp_path / "x.npz", Data(split="none")).notices
+    (few,) = said(tmp_path / "x.npz", Data(split="none"))
     assert "7 of 8 classes" in few
-    assert "(1: 99, 2: 99, 3: 99, 4: 99, 5: 99 and 2 more)" in few
-    np.savez(tmp_path / "y.npz", arr_0=images[:595], arr_1=np.repeat(np.arange(6), [100] + [99] * 5))
-    assert "(1: 99, 2: 99, 3: 99, 4: 99, 5: 99)" in open_dataset(tmp_path / "y.npz", Data(split="none")).notices[0]
+    assert "(1: 99, 2: 99, 3: 99 and 4 more)" in few
+    np.savez(tmp_path / "y.npz", arr_0=images[:397], arr_1=np.repeat(np.arange(4), [100] + [99] * 3))
+    assert "(1: 99, 2: 99, 3: 99)" in said(tmp_path / "y.npz", Data(split="none"))[0]
 
 
 def test_the_fingerprint_is_of_the_content(tmp_path: Path) -> None:
@@ -375,14 +391,14 @@ def test_classes_of_unequal_size_are_named_with_what_training_does_about_it(tmp_
     images = RNG.integers(0, 256, (1310, 28, 28), np.uint8)
     names = np.array(["cat", "dog", "eel"])
     np.savez(tmp_path / "x.npz", arr_0=images, arr_1=np.repeat([0, 1, 2], [1100, 110, 100]), class_names=names)
-    (unequal,) = open_dataset(tmp_path / "x.npz", Data(split="none")).notices
-    assert all(fact in unequal for fact in ("cat has 11 times", "of eel", "--balance"))
-    (balanced,) = open_dataset(tmp_path / "x.npz", Data(split="none", balance=True)).notices
+    (unequal,) = said(tmp_path / "x.npz", Data(split="none"))
+    assert all(fact in unequal for fact in ("cat, has 11 times", "smallest, eel", "(eel: 100)", "--balance"))
+    (balanced,) = said(tmp_path / "x.npz", Data(split="none", balance=True))
     assert all(fact in balanced for fact in ("eel is seen 11 times as often", "of cat", "scores"))
     np.savez(tmp_path / "y.npz", arr_0=images[:1200], arr_1=np.repeat([0, 1, 2], [1000, 100, 100]))
-    assert open_dataset(tmp_path / "y.npz", Data(split="none")).notices == ()
+    assert said(tmp_path / "y.npz", Data(split="none")) == []
     np.savez(tmp_path / "z.npz", arr_0=images[:200], arr_1=np.repeat([0, 1], 100))
-    (equal,) = open_dataset(tmp_path / "z.npz", Data(split="none", balance=True)).notices
+    (equal,) = said(tmp_path / "z.npz", Data(split="none", balance=True))
     assert "as often" not in equal
     np.savez(tmp_path / "one.npz", arr_0=images[:100])
-    assert "--balance changes nothing" in str(open_dataset(tmp_path / "one.npz", Data(balance=True)).notices)
+    assert "--balance changes nothing" in str(said(tmp_path / "one.npz", Data(balance=True)))

@@ -18,6 +18,7 @@ from ptarmigan.evaluation import intervals, metrics
 from ptarmigan.evaluation.evaluate import MIN_HELD_OUT, SUSPECTS, ComparedSets, FeatureSet, evaluate, labels_of
 from ptarmigan.evaluation.features.classifier import chance_corrected, train_classifier
 from ptarmigan.evaluation.verdict import LinearClassifier, judge
+from test_metrics import prdc
 
 NAMES = "ant", "bee", "cat"
 CENTRES = torch.tensor([[4.0, 0, 0, 0, 0, 0], [0, 4, 0, 0, 0, 0], [0, 0, 4, 0, 0, 0]])
@@ -67,7 +68,7 @@ def test_each_figure_is_the_mean_of_its_metric_over_the_sets_with_its_interval(s
         "kid": metrics.kid,
         "frechet": lambda a, b: metrics.frechet(metrics.gaussian(a), metrics.gaussian(b)),
         **{
-            name: lambda a, b, name=name: getattr(metrics.prdc(a, b), name)
+            name: lambda a, b, name=name: getattr(prdc(a, b), name)
             for name in ("precision", "recall", "density", "coverage")
         },
     }

@@ -25,7 +25,7 @@ from ptarmigan.game.optim import adam
 from ptarmigan.game.state import TrainState
 from ptarmigan.game.step import d_step, g_step, generate
 from ptarmigan.losses.adversarial import OBJECTIVES, Objective, objective
-from ptarmigan.losses.conditioning import HEADS, ConditionalDiscriminator, Unconditional
+from ptarmigan.losses.conditioning import HEADS, ConditionalDiscriminator, Head
 from support import GivenDraws, raises
 
 N, K, SHAPE, F, Z, HIDDEN = 6, 3, (2, 3, 2), 12, 4, 5
@@ -559,7 +559,7 @@ class Place(nn.Module):
 class Slope(nn.Module):
     """D of one slope: psi x."""
 
-    head = Unconditional
+    head = Head
 
     def __init__(self, slope: float) -> None:
         super().__init__()

@@ -37,7 +37,7 @@ from ptarmigan.training.budget import plan_end, snapshots_due
 from ptarmigan.training.loop import train
 from ptarmigan.training.setup import train_batches
 from support import GivenDraws, call, raises, read_ticks
-from test_augment import Linear
+from test_augment_steps import Linear
 
 CPU = torch.device("cpu")
 RAMPS: dict[str, Any] = {

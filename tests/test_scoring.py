@@ -9,7 +9,6 @@ import html
 import json
 import random
 import shutil
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -30,6 +29,7 @@ import ptarmigan.training.snapshot as snapshot
 from conftest import SMALL
 from ptarmigan import info, load, sample, score, train
 from ptarmigan.config import Data
+from ptarmigan.core import console
 from ptarmigan.core.files import load_json
 from ptarmigan.core.log import read_log
 from ptarmigan.core.tensor_files import load_tensors, save_tensors
@@ -592,19 +592,15 @@ def test_too_few_images_are_not_judged(tmp_path: Path) -> None:
         score(tmp_path / "made", tmp_path / "real", seeds=2, device="cpu")
 
 
-def test_without_a_terminal_a_line_says_what_takes_long(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_without_a_terminal_lines_say_what_takes_long(
+    few_of_a_class: None,
+    tiny: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(score_module, "SILENCE", 0.05)
-    with score_module.ProgressBar() as bar:
-        bar.set_total(90)
-        bar.show("real images")
-        bar.advance(30)
-        time.sleep(0.5)
+    monkeypatch.setattr(console, "SILENCE", 0)
+    score(tiny, n=10, seeds=2, device="cpu", out=tmp_path / "scores")
     said = capsys.readouterr().err.splitlines()
-    assert said[0] == "real images: 30 of 90 images"
-    assert len(said) >= 4
-    with score_module.ProgressBar() as bar:
-        bar.show("real images")
-    time.sleep(0.1)
-    assert not capsys.readouterr().err
+    assert any(line.startswith("computing features of images: ") and " of " in line for line in said)
+    assert any(line.startswith("comparing set 1 of 2") for line in said)

@@ -26,7 +26,7 @@ from support import random_projection
 
 ROOT = Path(__file__).parents[1]
 ELSEWHERE = {
-    "kill": "test_survival.py",
+    "kill": "test_signals.py",
     "failures": "test_diagnosis.py",
     "shapes": "test_shapes.py",
     "judge_shapes": "test_shapes.py",

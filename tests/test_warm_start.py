@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 import shutil
 import subprocess
@@ -23,12 +22,12 @@ from ptarmigan.commands import compare as compare_module
 from ptarmigan.commands.replay import replay
 from ptarmigan.config import Model, resolve
 from ptarmigan.core.files import load_json
-from ptarmigan.core.tensor_files import load_tensors, save_tensors
+from ptarmigan.core.tensor_files import load_tensors
 from ptarmigan.core.types import DiscriminatorOutput, ImageSpec, UserError
 from ptarmigan.data.batches import with_ground
 from ptarmigan.game.state import TrainState
 from ptarmigan.losses import conditioning
-from ptarmigan.training import checkpoint, source_model
+from ptarmigan.training import checkpoint
 from ptarmigan.training.loop import train
 from ptarmigan.training.signals import Stopped
 from ptarmigan.training.source_model import SourceModel
@@ -37,9 +36,8 @@ from ptarmigan.training.warm_start import (
     class_dims,
     copy_classes,
     copy_weights,
-    starts_from_base,
 )
-from support import at_most, at_step, before_steps, call, interrupt, plant_nan, raises
+from support import at_step, before_steps, call, interrupt, plant_nan, raises
 
 ONE_STEP = {**SMALL, "images": "8", "snapshots": 1}
 SHAPELESS = {key: value for key, value in SMALL.items() if key not in ("width", "latent_dim", "class_dim")}
@@ -47,13 +45,6 @@ SHAPELESS_STEP = {**SHAPELESS, "images": "8", "snapshots": 1}
 CLASS_ROWS = ("G.embedding.weight", "ema.embedding.weight", "D.head.embedding.weight")
 NAMES = ("across", "down", "blot")
 CPU = torch.device("cpu")
-
-
-@pytest.fixture(scope="module")
-def base(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run on across, down and blot, whose average is not its live G."""
-    torch.set_num_threads(1)
-    return train(shapes, out=tmp_path_factory.mktemp("base") / "run", **SMALL, g_blocks=1, seed=5, ema_half_life=1e9)
 
 
 @pytest.fixture(scope="module")
@@ -296,134 +287,6 @@ def test_other_colours_keep_the_function_of_g_and_d(network: str, there: int, he
         assert torch.allclose(model.D.body(with_ground(as_model) if there == 4 else as_model), of_run, atol=1e-5)
 
 
-# --- the base -----------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def packed(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The run `base` as the model that comes with ptarmigan."""
-    path = tmp_path / "assets" / "base.safetensors"
-    path.parent.mkdir()
-    monkeypatch.setattr(sys, "argv", ["pack.py", str(base), "--out", str(path)])
-    load_tool("pack").main()
-    monkeypatch.setattr(source_model, "BASE_FILE", path)
-    monkeypatch.chdir(tmp_path)
-    return path
-
-
-def load_tool(name: str) -> Any:
-    spec = importlib.util.spec_from_file_location(name, Path(__file__).parents[1] / "tools" / "base" / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def test_auto_starts_from_the_base_for_large_images_unless_told_otherwise(
-    packed: Path, shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    fields = {**SHAPELESS_STEP, "size": "40"}
-    (tmp_path / "base").mkdir()  # a folder of this name changes nothing: nobody named it
-    run = train(shapes, out=tmp_path / "run", **fields)
-    assert "warm start from base" in capsys.readouterr().out
-    record = load_json(run / "config.json")
-    why = "as the model has it that the run starts from"
-    assert f"network dcgan, width 4, D's first 2 stages frozen, smallest maps 3x3: {why}" in record["notes"]
-    assert record["init"]["model"] == "base"
-    assert "width" not in record["asked"]
-    train(shapes, out=run, **{**fields, "images": "16"})  # goes on without --from
-    assert "16 images" in capsys.readouterr().out
-    again = train(config=run / "config.json", out=tmp_path / "again")
-    assert load_json(again / "config.json")["init"]["model"] == "base"
-    (tmp_path / "base").rmdir()
-    fields |= {"width": 4}
-    train(shapes, out=tmp_path / "scratch", init="none", **fields)
-    train(shapes, out=tmp_path / "scratch", **{**fields, "images": "16"})  # a run keeps its start
-    with raises("run-differs", "base"):
-        train(shapes, out=tmp_path / "scratch", **fields, init="base")
-    (tmp_path / "none").mkdir()  # a folder of this name does not change what is repeated
-    repeated = train(config=tmp_path / "scratch" / "config.json", out=tmp_path / "repeated")
-    assert load_json(repeated / "config.json")["init"] is None
-
-
-@pytest.mark.parametrize(
-    ("asked", "size", "device", "starts"),
-    [
-        ({}, (40, 40), "cpu", True), ({"batch": 8, "size": "33x32"}, (33, 32), "cpu", True),
-        ({}, (32, 32), "cpu", False), ({}, (129, 128), "cpu", False), ({}, (40, 40), "cuda", False),
-        ({"recipe": "dcgan"}, (40, 40), "cpu", False), ({"width": 4}, (40, 40), "cpu", False),
-        ({"network": "resnet"}, (40, 40), "cpu", False), ({"d_norm": "spectral"}, (40, 40), "cpu", False),
-    ],
-)  # fmt: skip
-def test_what_starts_from_the_base(
-    asked: dict[str, Any], size: tuple[int, int], device: str, starts: bool, packed: Path
-) -> None:
-    spec = ImageSpec(*size, 3, NAMES)
-    assert starts_from_base(None, resolve(asked), asked.keys(), spec, device) is starts
-    packed.unlink()  # an installation without the file
-    assert starts_from_base(None, resolve(asked), asked.keys(), spec, device) is False
-
-
-def test_the_base_is_for_images_of_any_shape_and_its_networks_are_of_half_precision(
-    packed: Path, shapes: Path, base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    fields = {**SHAPELESS_STEP, "size": "32", "channels": 4}
-    run = train(named(shapes, tmp_path, "x", "down"), out=tmp_path / "run", init="base", **fields)
-    record = load_json(run / "config.json")
-    assert (record["spec"]["height"], record["spec"]["channels"]) == (32, 4)
-    assert record["init"]["model"] == "base"
-    assert record["init"]["colours"] == ["grey", "RGBA"]
-    assert record["init"]["shape"].keys().isdisjoint({"size", "channels"})
-    assert record["config"]["model"]["width"] == 4
-    (tensors, _), given = first(run), last(base)
-    for player in ("G", "ema"):
-        half = given["ema.stages.0.weight"].half().float()
-        assert torch.equal(tensors[f"{player}.stages.1.weight"], half)
-    assert torch.equal(tensors["D.body.stages.1.weight"], given["D.body.stages.1.weight"].half().float())
-    out = capsys.readouterr().out
-    for fact in ("warm start from base, which comes with ptarmigan (", "48 images"):
-        assert fact in out
-    told = "\n".join(record["notes"])
-    for fact in ("48 images", "from grey to RGBA", "down"):
-        assert fact in told
-    assert "--size" not in out
-    packed.unlink()  # a run does not need it again
-    train(named(shapes, tmp_path, "x", "down"), out=run, init="base", **{**fields, "images": "16"})
-
-
-def test_a_folder_named_base_comes_before_the_base(packed: Path, shapes: Path, base: Path, tmp_path: Path) -> None:
-    shutil.copytree(base, tmp_path / "base")
-    run = train(shapes, out=tmp_path / "run", init="base", **ONE_STEP)
-    assert "size" in load_json(run / "config.json")["init"]["shape"]
-
-
-def test_a_base_that_is_missing_damaged_or_does_not_fit_is_refused(packed: Path, shapes: Path, tmp_path: Path) -> None:
-    with raises("model-does-not-fit", "base", "--width 4"):
-        train(shapes, out=tmp_path / "run", init="base", **{**SMALL, "width": 8})
-    packed.write_bytes(packed.read_bytes()[:-1])
-    with raises("model-invalid", packed):
-        train(shapes, out=tmp_path / "run", init="base", **SMALL)
-    packed.unlink()
-    with raises("path-not-found", "base"):
-        train(shapes, out=tmp_path / "run", init="base", **SMALL)
-    assert not (tmp_path / "run").exists()
-
-
-def test_a_run_that_is_too_large_or_not_a_run_is_not_packed(
-    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    pack = load_tool("pack")
-    monkeypatch.setattr(pack, "MOST_BYTES", 1000)
-    for run, fact in ((base, "MB"), (tmp_path, str(tmp_path))):
-        monkeypatch.setattr(sys, "argv", ["pack.py", str(run), "--out", str(tmp_path / "x.safetensors")])
-        with pytest.raises(SystemExit) as ended:
-            pack.main()
-        assert ended.value.code == 2
-        assert fact in capsys.readouterr().err
-    assert not (tmp_path / "x.safetensors").exists()
-
-
 # --- the shape of the network -----------------------------------------------------------------------------------
 
 
@@ -573,132 +436,6 @@ def test_frozen_stages_of_d_keep_the_models_weights_and_all_else_learns(
         with pytest.raises(Stopped):
             train(named(shapes, tmp_path, "blot", "new"), out=tmp_path / "parts", init=base, **fields)
     assert same(after, last(train(named(shapes, tmp_path, "blot", "new"), out=tmp_path / "parts", init=base, **fields)))
-
-
-# --- what is refused --------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("change", "hint"),
-    [
-        ({"width": 8}, "--width 4 "),
-        ({"width": 8, "g_modulation": False}, "--width 4 --g-modulation "),
-        ({"width": 8, "latent_dim": 7}, "--width 4 --latent-dim 6 "),
-    ],
-)
-def test_where_nothing_fits_a_hint_names_the_options_that_would_and_nothing_stays(
-    change: dict[str, Any], hint: str, shapes: Path, base: Path, tmp_path: Path
-) -> None:
-    with raises("model-does-not-fit", base, "G.project.weight", hint) as raised:
-        train(shapes, out=tmp_path / "run", init=base, **{**SMALL, **change})
-    assert "\n" not in str(raised.value)
-    assert not list(tmp_path.iterdir())
-
-
-def test_weights_that_d_does_not_start_with_cannot_be_frozen(shapes: Path, base: Path, tmp_path: Path) -> None:
-    for model in (None, base / "generator"):
-        with raises("options-conflict", "d_frozen", "--from"):
-            train(shapes, out=tmp_path / "run", init=model, **SMALL, d_frozen=1)
-    with raises("model-does-not-fit", "d_frozen: 3", base, "D.body.stages.2.weight", "smaller --d-frozen"):
-        train(shapes, out=tmp_path / "run", init=base, **{**SMALL, "least_side": 2}, d_frozen=3)
-    assert not list(tmp_path.iterdir())
-
-
-def test_a_damaged_model_is_refused_and_an_older_good_checkpoint_is_used_with_a_note(
-    shapes: Path, base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    model = tmp_path / "model"
-    shutil.copytree(base, model)
-    older, newest = checkpoint.checkpoints(model)
-    content = bytearray(newest.read_bytes())
-    content[-5] ^= 1
-    newest.write_bytes(content)
-    run = train(shapes, out=tmp_path / "run", init=model, **SMALL)
-    assert torch.equal(first(run)[0]["D.body.stages.0.weight"], load_tensors(older)[0]["D.body.stages.0.weight"])
-    out = capsys.readouterr().out
-    (note,) = [line for line in out.splitlines() if line.startswith(f"note: {newest}")]
-    assert older.name in note
-    (line,) = [line for line in out.splitlines() if line.startswith(f"warm start from {model}")]
-    assert "24 images" in line
-    older.write_bytes(b"")
-    with raises("no-good-checkpoint", "from", newest, older, model / "generator"):
-        train(shapes, out=tmp_path / "other", init=model, **SMALL)
-    (model / "generator" / "model.safetensors").write_bytes(content)
-    with raises("file-damaged", model / "generator" / "model.safetensors"):
-        train(shapes, out=tmp_path / "other", init=model / "generator", **SMALL)
-    with pytest.raises(UserError) as raised:
-        train(shapes, out=tmp_path / "other", init=tmp_path / "nowhere", **SMALL)
-    assert str(tmp_path / "nowhere") in str(raised.value)
-    assert not (tmp_path / "other").exists()
-
-
-def forged(path: Path, tensors: dict[str, Tensor], meta: dict[str, Any]) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    save_tensors(path, tensors, {key: value for key, value in meta.items() if key != "sha256"})
-    return path.parent.parent if path.parent.name == "checkpoints" else path
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"spec": None}, {"spec": 3}, {"config": []}, {"config": {"network": "../../etc/passwd"}},
-        {"config": {"latent_dim": 65536, "width": 4096}},
-        {"spec": {"height": 10**9, "width": 10**9, "channels": 1, "class_names": ["a"]}},
-        {"spec": {"height": 16, "width": 16, "channels": 1, "class_names": 7}},
-    ],
-)  # fmt: skip
-def test_a_strangers_checkpoint_takes_no_more_than_its_file(change: dict[str, Any], base: Path, tmp_path: Path) -> None:
-    tensors, meta = load_tensors(checkpoint.checkpoints(base)[-1])
-    path = tmp_path / "x" / "checkpoints" / "000000048.safetensors"
-    model = forged(path, tensors, meta | {"record": meta["record"] | change})
-    with at_most(50), raises("no-good-checkpoint", "000000048.safetensors"):
-        SourceModel.open(model)
-
-
-def test_a_checkpoint_that_lacks_a_player_a_class_or_its_header_is_refused(base: Path, tmp_path: Path) -> None:
-    tensors, meta = load_tensors(checkpoint.checkpoints(base)[-1])
-    path = tmp_path / "x" / "checkpoints" / "000000048.safetensors"
-    for player in ("G.", "D.", "ema."):
-        lacking = {key: value for key, value in tensors.items() if not key.startswith(player)}
-        with raises("model-invalid", path):
-            SourceModel.open(forged(path, lacking, meta))
-    more = meta["record"] | {"spec": meta["record"]["spec"] | {"class_names": ["a"] * 4}}
-    with at_most(50), raises("model-invalid", path):
-        SourceModel.open(forged(path, tensors, meta | {"record": more}))
-    for key in ("record", "images_seen"):
-        with raises("no-good-checkpoint", path):
-            SourceModel.open(forged(path, tensors, {name: value for name, value in meta.items() if name != key}))
-
-
-def test_a_model_that_is_not_finite_or_does_not_say_how_old_it_is_is_refused(base: Path, tmp_path: Path) -> None:
-    for where, path, name in (
-        (
-            checkpoint.checkpoints(base)[-1],
-            tmp_path / "x" / "checkpoints" / "000000048.safetensors",
-            "D.head.source.bias",
-        ),
-        (base / "generator" / "model.safetensors", tmp_path / "x.safetensors", "stages.1.bias"),
-    ):
-        tensors, meta = load_tensors(where)
-        with raises("no-good-checkpoint" if name.startswith("D") else "file-damaged", path, "images_seen"):
-            SourceModel.open(forged(path, tensors, meta | {"images_seen": None}))
-        with raises("model-invalid", name):
-            SourceModel.open(forged(path, tensors | {name: torch.tensor([torch.nan])}, meta))
-
-
-def test_a_pickle_is_no_model(shapes: Path, tmp_path: Path) -> None:
-    path = tmp_path / "x" / "checkpoints" / "000000048.safetensors"
-    path.parent.mkdir(parents=True)
-    torch.save({"x": torch.zeros(1)}, path)
-    with raises("no-good-checkpoint", path):
-        train(shapes, out=tmp_path / "run", init=tmp_path / "x", **SMALL)
-
-
-def test_the_run_itself_is_not_a_model_to_start_from(shapes: Path, base: Path, tmp_path: Path) -> None:
-    shutil.copytree(base, tmp_path / "run")
-    for part in (".", "generator", "generator/model.safetensors"):
-        with raises("options-conflict", "--from", tmp_path / "run"):
-            train(shapes, out=tmp_path / "run", init=tmp_path / "x" / ".." / "run" / part, **SMALL)
 
 
 # --- stopping and resuming --------------------------------------------------------------------------------------

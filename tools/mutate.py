@@ -37,7 +37,7 @@ SOURCE = ROOT / "src" / "ptarmigan"
 TESTS = {
     "losses.adversarial": (
         "test_losses.py",
-        "test_augment.py::test_signs_are_against_ds_best_logit_where_real_and_fake_are_alike",
+        "test_augment_steps.py::test_signs_are_against_ds_best_logit_where_real_and_fake_are_alike",
         "test_game.py",
     ),
     "losses.conditioning": ("test_conditioning.py", "test_game.py"),
@@ -47,8 +47,8 @@ TESTS = {
         "test_custom.py::test_lecam_is_its_formula_with_the_averages_of_the_step_before",
         "test_game.py",
         "test_micro_batch.py",
-        "test_augment.py::test_penalties_are_at_the_image_before_augmentation_and_wgan_gps_at_ds_input",
-        "test_augment.py::test_d_sees_nothing_but_augmented_images_each_half_of_each_update_by_its_own_draws",
+        "test_augment_steps.py::test_penalties_are_at_the_image_before_augmentation_and_wgan_gps_at_ds_input",
+        "test_augment_steps.py::test_d_sees_nothing_but_augmented_images_each_half_of_each_update_by_its_own_draws",
         "test_conv.py::test_a_step_of_g_finds_no_gradient_of_ds_weights",
         "test_families.py::test_u_moves_once_an_update_of_d_and_by_nothing_else",
         "test_custom.py::test_a_fault_of_the_file_is_one_line_that_names_it",

@@ -50,7 +50,8 @@ def recall(run: Path) -> float:
     extract = load_extractor()
     samples, _ = ptarmigan.load(run).sample(n=60, seed=1)
     real, fake = (torch.as_tensor(extract(each)).double() for each in (images[chosen], samples))
-    return float(metrics.prdc(real, fake).recall)
+    statistics = (metrics.pair_statistics(of) for of in (real, fake))
+    return float(metrics.kid_and_fidelity(*statistics).fidelity.recall)
 
 
 if __name__ == "__main__":

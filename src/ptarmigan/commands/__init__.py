@@ -1,1 +1,1 @@
-"""The commands `score`, `compare` and `replay`."""
+"""The commands that take a trained model, a run or a data set, one module each."""

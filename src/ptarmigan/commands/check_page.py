@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Sequence
 from html import escape
 from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image
 
 from ptarmigan.core.types import brief, counted, printable
 from ptarmigan.data.check.finding import Finding
 from ptarmigan.data.check.images import places
-from ptarmigan.data.decode import MODES
+from ptarmigan.generator.generator import png_text
 from ptarmigan.sharing.markup import text
 
 if TYPE_CHECKING:
@@ -111,20 +108,12 @@ def finding_block(report: CheckReport, finding: Finding, where: Sequence[str]) -
 
 def figure(report: CheckReport, group: Sequence[int], caption: str, where: Sequence[str]) -> str:
     """The images of a group beside each other, as `train` sees them."""
-    names = [brief(where[at]) for at in group]
+    names, pixels = [brief(where[at]) for at in group], report.dataset.images
     images = "".join(
-        f'<img src="{data_uri(report.dataset.images[at])}" alt="{text(name)}" title="{text(name)}">'
+        f'<img src="data:image/png;base64,{png_text(pixels[at])}" alt="{text(name)}" title="{text(name)}">'
         for at, name in zip(group, names, strict=True)
     )
     return f"<figure><div>{images}</div><figcaption>{text(brief(caption))}</figcaption></figure>"
-
-
-def data_uri(image: np.ndarray) -> str:
-    """An image [H, W, C] as a PNG in an address."""
-    height, width, channels = image.shape
-    file = io.BytesIO()
-    Image.frombytes(MODES[channels], (width, height), np.ascontiguousarray(image).tobytes()).save(file, "PNG")
-    return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
 
 
 def class_chart(classes: Sequence[tuple[str, int, int, int]]) -> str:

@@ -18,7 +18,7 @@ from ptarmigan.config.sections import UNTRACKED
 from ptarmigan.config.values import parse_images, parse_time
 from ptarmigan.core.files import Damaged, load_header
 from ptarmigan.core.log import read_log
-from ptarmigan.core.paths import user_path
+from ptarmigan.core.paths import no_run, user_path
 from ptarmigan.core.terminal import print_lines
 from ptarmigan.core.types import UserError, printable, shorten
 from ptarmigan.evaluation import intervals
@@ -177,7 +177,7 @@ class RunRecord(NamedTuple):
         if (run / "model.safetensors").is_file():
             raise UserError(f"{run} is a generator folder: name the folder of its run", "not-a-run")
         if not (run / "config.json").is_file():
-            raise UserError(f"{run} is not a run: name folders that `ptarmigan train` wrote", "not-a-run")
+            raise no_run(run)
         try:
             record = load_run_record(run)
         except Damaged as error:

@@ -53,7 +53,7 @@ class CopyGuard:
         of_train, of_held_out = (features_of(extractor, dataset, part, display) for part in (train, held_out))
         of_train = of_train[np.unique(dataset.hashes[train], return_index=True)[1]]  # two copies have no spacing
         with display.doing("comparing the held-out images with the training images"):
-            spacing = metrics.radii(of_train, 1).sqrt()
+            spacing = metrics.spacing_of(of_train)
             closest = neighbours(of_held_out, of_train, spacing).relative.min()
         return cls(extractor, of_train, spacing, float(closest))
 

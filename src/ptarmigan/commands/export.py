@@ -112,7 +112,7 @@ def to_hub(path: Path, repo: str, license: str | None, display: Display) -> str:
     with tempfile.TemporaryDirectory() as folder:
         share_generator(path, Path(folder), license, f"{PREFIX}{printable(repo)}")
         uploaded = upload(Path(folder), repo)
-    display.say("the repository holds no training images; it is public, unless you had made it as a private one")
+    display.say("the repository holds no training images; it is public, unless you made it private before")
     return uploaded
 
 

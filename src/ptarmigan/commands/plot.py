@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ptarmigan.core.files import check_new_path, write_atomic
 from ptarmigan.core.log import read_rows
-from ptarmigan.core.paths import user_path
+from ptarmigan.core.paths import no_run, user_path
 from ptarmigan.core.types import UserError, printable
 from ptarmigan.handbook.figures import WIDTH, Marks, Text, document
 from ptarmigan.sharing.charts import STYLES, Curve, curves_of, draw_panel
@@ -26,7 +26,7 @@ def plot(run: str | Path, *, out: str | Path | None = None) -> Path:
     run = user_path(run, "run")
     log = run / "metrics.jsonl"
     if not log.is_file() and not checkpoints(run):
-        raise UserError(f"{run} is not a run: name a folder that `ptarmigan train` made", "not-a-run")
+        raise no_run(run)
     target = Path(f"{run.resolve().name}.svg") if out is None else user_path(out, "out")
     panels = curves_of(read_rows(log))
     if not panels:

@@ -23,10 +23,11 @@ from ptarmigan.config import config_of
 from ptarmigan.core.devices import deterministic, pick_device
 from ptarmigan.core.files import check_absent, make_folder, write_atomic
 from ptarmigan.core.log import read_log, read_rows
-from ptarmigan.core.paths import user_path
+from ptarmigan.core.paths import no_run, user_path
 from ptarmigan.core.terminal import print_lines
 from ptarmigan.core.types import DiscriminatorOutput, UserError, check_whole
 from ptarmigan.data import Dataset, open_dataset, recorded_data
+from ptarmigan.data.batches import Batches
 from ptarmigan.game.batch import train_batch
 from ptarmigan.game.progress import Progress
 from ptarmigan.game.state import TrainState
@@ -104,15 +105,11 @@ def replay(
         purposes = [*(f"order {extra}" for extra in range(1, config.train.d_steps)), "order"]  # of each update of D
         drawn = [batches.load(first, purpose) for purpose in purposes]
         watch = Watch(state, [[dataset.origin(int(index)) for index in loaded.indices] for loaded in drawn])
-        norms = {name: parameter.norm().item() for name, parameter in watch.parameters()}
-        with watch.attached():
-            terms = {name: value.item() for name, value in train_batch(state, batches).items()}
+        terms = watch.step(batches)
     terms = state.means_where_due(terms, 1)
     ticks = ticks_around(run, first, config.train.batch)
-    gradients = {name: parameter.grad for name, parameter in watch.parameters()}
     step = ReplayedStep(
-        first, found.path.name if found else "the start", terms, watch.calls,
-        {name: (norm, gradients[name].norm().item()) for name, norm in norms.items()},  # type: ignore[union-attr]
+        first, found.path.name if found else "the start", terms, watch.calls, watch.weights,
         unusual_terms(terms, ticks, record["tick"] // config.train.batch), len(ticks),
         watch.not_finite or watch.backward, watch.files[-1], str(target),
     )  # fmt: skip
@@ -186,7 +183,7 @@ def checkpoint_before(run: Path, at: int) -> tuple[checkpoint.Checkpoint | None,
     elif (run / "config.json").exists():
         record, progress = load_run_record(run), Progress()
     else:
-        raise UserError(f"{run} is not a run of ptarmigan: name a folder that `ptarmigan train` made", "not-a-run")
+        raise no_run(run)
     logged = (line["images_seen"] for line in read_log(run / "metrics.jsonl"))  # the end of a run without a planned one
     last = (progress.ends[-1] if progress.ends else max(logged, default=config_of(record).train.batch)) - 1
     check_whole("at", at)
@@ -195,7 +192,8 @@ def checkpoint_before(run: Path, at: int) -> tuple[checkpoint.Checkpoint | None,
     found, _ = checkpoint.newest(run, up_to=at)
     if found is None and record.get("init"):
         raise UserError(
-            f"at: no good checkpoint of {run} is left before {at:,}, and the run started from another model",
+            f"at: no good checkpoint of {run} is left before {at:,}, and its start cannot be rebuilt, because the "
+            "weights were those of another model",
             "no-good-checkpoint",
         )
     return found, record, progress
@@ -207,16 +205,24 @@ class Watch:
     def __init__(self, state: TrainState, files: list[list[str]]) -> None:
         self.state, self.files = state, files  # files: of the real batch of each update of D
         self.calls: list[Call] = []
+        self.weights: dict[str, tuple[float, float]] = {}  # parameter -> its norm before the step, its gradient's
         self.counts: Counter[tuple[int, str]] = Counter()
         self.updates = 0  # of D, so far
         self.fakes = torch.empty(0)
         self.not_finite: str | None = None  # the first NaN or infinite value in a forward pass
         self.backward: str | None = None  # the same in a backward pass
 
-    def parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
-        for player, network in (("D", self.state.D), ("G", self.state.G)):
-            for name, parameter in learning(network).items():
-                yield f"{player}.{name}", parameter
+    def step(self, batches: Batches) -> dict[str, float]:
+        """Train on the next batch, and return its terms."""
+        networks = (("D", self.state.D), ("G", self.state.G))
+        learn = {f"{player}.{name}": of for player, network in networks for name, of in learning(network).items()}
+        norms = {name: parameter.norm().item() for name, parameter in learn.items()}
+        with self.attached():
+            terms = {name: value.item() for name, value in train_batch(self.state, batches).items()}
+        for name, parameter in learn.items():
+            assert parameter.grad is not None
+            self.weights[name] = norms[name], parameter.grad.norm().item()
+        return terms
 
     @contextmanager
     def attached(self) -> Iterator[None]:

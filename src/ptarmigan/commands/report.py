@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ptarmigan.core.files import check_new_path, make_folder, write_atomic
-from ptarmigan.core.paths import user_path
-from ptarmigan.core.types import UserError
+from ptarmigan.core.paths import no_run, user_path
 from ptarmigan.sharing.report import NAME, page
 
 
@@ -20,7 +19,7 @@ def report(run: str | Path, *, out: str | Path | None = None, private: bool = Fa
     """
     run = user_path(run, "run")
     if not (run / "config.json").is_file():
-        raise UserError(f"{run} is not a run: name a folder that `ptarmigan train` made", "not-a-run")
+        raise no_run(run)
     if out is None:
         target = run / "private" / NAME if private else run / NAME
         make_folder(target.parent)

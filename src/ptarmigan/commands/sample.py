@@ -94,20 +94,15 @@ def sample(
         chunks = generator.chunks(drawing.labels, drawing.n, latents, drawing.first)
         guard: CopyGuard | None = None
         if reject_copies is not None:
-            guard = copy_guard(Path(model), generator, reject_copies, device, display)
+            from ptarmigan.commands.copies import CopyGuard  # the scores that it needs take a second to import
+
+            guard = CopyGuard.of(Path(model), generator, reject_copies, device, display)
             chunks = guard.without_copies(chunks, generator, latents)
         chunks = reported(chunks, len(drawing.labels) * drawing.n, display)
         write(generator, drawing, chunks, out, drawing.text(moves), guard)
         if guard is not None:
             display.say(f"copies of training images that were replaced: {guard.redrawn:,}")
     return out
-
-
-def copy_guard(*arguments: Any) -> CopyGuard:
-    """`CopyGuard.of`, imported when it is needed, because the scores take a second to import."""
-    from ptarmigan.commands.copies import CopyGuard
-
-    return CopyGuard.of(*arguments)
 
 
 class Drawing(NamedTuple):
@@ -168,7 +163,7 @@ class Drawing(NamedTuple):
             raise UserError(f"{fault}; name a PNG of `ptarmigan sample` or of its page", "value-invalid") from None
         for key, option in (("moves", "--move"), ("redrawn", "--reject-copies")):
             if text.get(key, "0") != "0":
-                display.say(f"note: {path} was drawn with {option}, which is to be given again")
+                display.say(f"note: {path} was drawn with {option}: give it again to get the same images")
         return drawing
 
     def in_picture(self, generator: TrainedGenerator, chosen: bool, display: Display) -> Drawing:

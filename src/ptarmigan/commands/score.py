@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import threading
 import time as clock
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from ptarmigan.commands.report import report as write_page
 from ptarmigan.commands.score_plan import Plan, first_of_each_class
@@ -28,16 +24,16 @@ from ptarmigan.commands.score_sources import (
 from ptarmigan.config import Data
 from ptarmigan.config.values import parse_time
 from ptarmigan.core import files
-from ptarmigan.core.console import SILENCE, Terminal
+from ptarmigan.core.console import Display, Terminal
 from ptarmigan.core.paths import user_path
-from ptarmigan.core.types import UserError, check_whole, unknown
+from ptarmigan.core.types import OnProgress, UserError, check_whole, unknown
 from ptarmigan.data import Dataset
 from ptarmigan.data.index import may_hold_data
 from ptarmigan.data.split import DEFAULT_SPLIT
 from ptarmigan.data.stream import take_notes
 from ptarmigan.evaluation.evaluate import ComparedSets, FeatureSet, Report, evaluate, labels_of
 from ptarmigan.evaluation.features import EXTRACTORS, Extractor, load_extractor, softened
-from ptarmigan.evaluation.features.cache import cached_features, extract_in_blocks
+from ptarmigan.evaluation.features.cache import OnImages, adding_up, cached_features, extract_in_blocks
 from ptarmigan.evaluation.features.classifier import train_classifier
 from ptarmigan.evaluation.report import Score
 from ptarmigan.evaluation.verdict import EACH_OF_CLASS
@@ -85,17 +81,17 @@ def score(
     out = None if out is None else new_output(user_path(out, "out"))
     model = local_model(user_path(model, "model"), out)
     notes: list[str] = []
-    with ProgressBar() as bar:
-        source, dataset = open_images(model, data, size, seeds, device, notes, bar)
+    with Display(Terminal(stderr=True)) as display, display.doing("scoring"):
+        source, dataset = open_images(model, data, size, seeds, device, notes, display.preparing)
         network = "efficientnet-lite0" if extractor == CLASSIFIER else extractor
         feature_extractor = load_extractor(network, weights, device)
         plan = Plan.make(source, dataset, n, feature_extractor, seconds, notes)
-        bar.set_total(plan.images)
-        sets = extract_sets(source, dataset, plan, feature_extractor, bar)
+        advance = adding_up(display.preparing, "computing features of images", plan.images)
+        sets = extract_sets(source, dataset, plan, feature_extractor, advance)
         if extractor == CLASSIFIER:
             classifier = train_classifier(sets.train.features, labels_of(sets.train), dataset.spec.classes)
             sets = sets.through_classifier(classifier)
-        report = evaluate(sets, bar.show, cas)
+        report = evaluate(sets, lambda stage: display.preparing(stage, 0, None), cas)
     report["notes"] = [*notes, *take_notes(dataset.images), *report["notes"]]
     report["protocol"] = describe_protocol(source, dataset, plan, feature_extractor, extractor) | {
         "seconds": round(clock.perf_counter() - start, 1)
@@ -144,7 +140,7 @@ def open_images(
     sets: int,
     device: str,
     notes: list[str],
-    bar: ProgressBar,
+    on_progress: OnProgress,
 ) -> tuple[ImageSource, Dataset]:
     """The images to score, and the real images in the same shape."""
     if not may_hold_data(model):
@@ -157,7 +153,7 @@ def open_images(
             raise UserError(f"{text}; leave --size out", "options-conflict")
         source, dataset = (
             GeneratedImages(generator, sets),
-            open_training_data(model, generator, data, notes, bar.reading),
+            open_training_data(model, generator, data, notes, on_progress),
         )
         if generator.config.data.balance:
             text = "trained with --balance; the scores are for the held-out images' own share of each class"
@@ -169,7 +165,7 @@ def open_images(
     if data is None:
         text = f"{model} holds images: also name the real images, as in `ptarmigan score {model} photos/`"
         raise UserError(text, "data-missing")
-    existing, dataset = open_existing_images(model, data, Data(size=size, split="none"), DEFAULT_SPLIT, bar.reading)
+    existing, dataset = open_existing_images(model, data, Data(size=size, split="none"), DEFAULT_SPLIT, on_progress)
     notes += file_notes(str(model), existing, str(data), dataset)
     images = ExistingImages(existing, dataset.spec.class_names, sets)
     if images.to_label is None and dataset.spec.classes > 1:
@@ -180,12 +176,12 @@ def open_images(
 
 
 def extract_sets(
-    source: ImageSource, dataset: Dataset, plan: Plan, extractor: Extractor, bar: ProgressBar
+    source: ImageSource, dataset: Dataset, plan: Plan, extractor: Extractor, advance: OnImages
 ) -> ComparedSets:
     """The features of all images that the plan uses."""
-    train, held_out = (real_features(dataset, indices, extractor, bar) for indices in (plan.train, plan.held_out))
+    train, held_out = (real_features(dataset, indices, extractor, advance) for indices in (plan.train, plan.held_out))
     everything = np.arange(len(source.in_overall(0)))
-    by_class = [generated_features(source, index, everything, extractor, bar) for index in range(plan.sets)]
+    by_class = [generated_features(source, index, everything, extractor, advance) for index in range(plan.sets)]
     overall = [features.take(np.flatnonzero(source.in_overall(i))) for i, features in enumerate(by_class)]
     out = ComparedSets(train, held_out, overall, by_class, dataset.spec.class_names)
     if not len(plan.softened):
@@ -194,21 +190,19 @@ def extract_sets(
     for index in range(plan.sets):
         labels = source.labels(index)
         assert labels is not None
-        generated.append(generated_features(source, index, first_of_each_class(labels, EACH_OF_CLASS), soft, bar))
-    return replace(out, softened=(real_features(dataset, plan.softened, soft, bar), generated))
+        generated.append(generated_features(source, index, first_of_each_class(labels, EACH_OF_CLASS), soft, advance))
+    return replace(out, softened=(real_features(dataset, plan.softened, soft, advance), generated))
 
 
-def real_features(dataset: Dataset, indices: NDArray[np.int64], extractor: Extractor, bar: ProgressBar) -> FeatureSet:
-    bar.show("real images")
-    return FeatureSet(cached_features(extractor, dataset, indices, bar.advance), dataset.labels[indices])
+def real_features(dataset: Dataset, indices: NDArray[np.int64], extractor: Extractor, advance: OnImages) -> FeatureSet:
+    return FeatureSet(cached_features(extractor, dataset, indices, advance), dataset.labels[indices])
 
 
 def generated_features(
-    source: ImageSource, index: int, indices: NDArray[np.int64], extractor: Extractor, bar: ProgressBar
+    source: ImageSource, index: int, indices: NDArray[np.int64], extractor: Extractor, advance: OnImages
 ) -> FeatureSet:
     """The features of some images of a set."""
-    bar.show(f"images of set {index + 1}")
-    features = extract_in_blocks(extractor, len(indices), lambda part: source.images(index, indices[part]), bar.advance)
+    features = extract_in_blocks(extractor, len(indices), lambda part: source.images(index, indices[part]), advance)
     labels = source.labels(index)
     return FeatureSet(features, None if labels is None else labels[indices])
 
@@ -283,46 +277,3 @@ def suspect_pairs(report: Report, source: ImageSource, dataset: Dataset, plan: P
         out.append(source.images(suspect["set"], indices[suspect["image"] : suspect["image"] + 1])[0])
         out.append(dataset.images[plan.train[suspect["train"]]])
     return np.stack(out)
-
-
-class ProgressBar:
-    """What a score is doing, on standard error: a bar on a terminal; elsewhere a line every 2 s."""
-
-    def __init__(self) -> None:
-        columns = TextColumn("{task.description}"), BarColumn(bar_width=20), TimeRemainingColumn()
-        self.console = Terminal(stderr=True)
-        self.progress = Progress(*columns, console=self.console, transient=True, disable=not self.console.is_terminal)
-        self.task = self.progress.add_task("opening", total=None)
-        self.ended = threading.Event()
-
-    def __enter__(self) -> ProgressBar:
-        self.progress.start()
-        if not self.console.is_terminal:
-            threading.Thread(target=self._say_what_takes_long, daemon=True).start()
-        return self
-
-    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
-        self.ended.set()
-        self.progress.stop()
-
-    def _say_what_takes_long(self) -> None:
-        while not self.ended.wait(SILENCE):
-            task = self.progress.tasks[0]
-            counted = task.total is not None and task.completed < task.total
-            done = f": {task.completed:,.0f} of {task.total:,.0f} images" if counted else ""
-            with suppress(OSError, ValueError):  # standard error may be closed
-                self.console.say(f"{task.description}{done}")
-
-    def set_total(self, images: int) -> None:
-        """The number of images that will go through the extractor."""
-        self.progress.update(self.task, completed=0, total=images)
-
-    def show(self, text: str) -> None:
-        self.progress.update(self.task, description=text)
-
-    def reading(self, what: str, done: int, total: int | None) -> None:
-        self.progress.update(self.task, description=what, completed=done, total=total)
-
-    def advance(self, images: int) -> None:
-        """Add `images` to the number that went through the extractor."""
-        self.progress.advance(self.task, images)

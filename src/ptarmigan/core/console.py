@@ -13,7 +13,7 @@ from typing import Any
 
 from rich.console import Console, Group
 from rich.live import Live
-from rich.progress import BarColumn, Progress, TaskID, TextColumn
+from rich.progress import BarColumn, Progress, Task, TaskID, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
 from ptarmigan.core.terminal import Terminal as Terminal
@@ -36,6 +36,7 @@ class Display:
             TextColumn("{task.description}"),
             BarColumn(bar_width=20),
             TextColumn("{task.fields[text]}"),
+            Remaining(),
             console=terminal,
         )
         self.terms = Text()
@@ -94,8 +95,8 @@ class Display:
             self._remove(what)
 
     def preparing(self, what: str, done: int, total: int | None) -> None:
-        """Progress of a slow task: an OnProgress."""
-        text = f"{done:,} of {total:,}" if total else f"{done:,}"
+        """Progress of a slow task: an OnProgress.  Without a number done and a total, only `what` is shown."""
+        text = f"{done:,} of {total:,}" if total else f"{done:,}" if done else ""
         if total is not None and done >= total:
             self._set_activity(self.outer_activity)
             self._remove(what)
@@ -103,7 +104,7 @@ class Display:
         for other in set(self.tasks) - {what, "training"}:
             self._remove(other)
         self._update(what, done / total if total else None, text)
-        self._set_activity(f"{what}: {text}")
+        self._set_activity(f"{what}: {text}" if text else what)
         self._break_silence()
 
     def training(self) -> None:
@@ -160,6 +161,13 @@ class Display:
                 show()
             except (OSError, ValueError):
                 self.given_up = True
+
+
+class Remaining(TimeRemainingColumn):
+    """How long a task will still take; training tells it itself."""
+
+    def render(self, task: Task) -> Text:
+        return Text() if task.description == "training" else super().render(task)
 
 
 class NotebookCell:

@@ -84,7 +84,8 @@ def check_new_path(path: Path, flag: str, ending: str) -> Path:
     Raises UserError: value-invalid for another ending, file-exists, file-unwritable.
     """
     if path.suffix.lower() != ending:
-        raise UserError(f"{flag}: expected a file X{ending}, got {path}", "value-invalid")
+        better = path.parent / f"{path.stem or flag}{ending}"
+        raise UserError(f"{flag}: expected a file X{ending}, got {path}; name it {better}", "value-invalid")
     check_absent(path, flag)
     make_folder(path.parent)
     return path

@@ -22,6 +22,11 @@ def url_of(path: str | os.PathLike[str]) -> str | None:
     return f"{scheme}:///{rest}" if scheme == "file" else f"{scheme}://{rest}"
 
 
+def no_run(folder: Path) -> UserError:
+    """The error where a folder has to be a run."""
+    return UserError(f"{folder} is not a run of ptarmigan: name a folder that `ptarmigan train` made", "not-a-run")
+
+
 def user_path(given: str | Path, what: str, *, pipe: bool = False) -> Path:
     """A path that a user gave for `what`, with ~ as the home folder; the file or folder need not exist.
 

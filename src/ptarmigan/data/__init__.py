@@ -33,10 +33,6 @@ from ptarmigan.data.stream import StreamedImages, open_stream
 
 __all__ = ["HELD_OUT", "SELECT", "TRAIN", "Dataset", "open_dataset", "recorded_data"]
 
-FEW_IMAGES = 100  # training images of a class; with fewer, a GAN mostly memorises them
-UNEQUAL = 10  # times the training images of the smallest class that the largest has; from here it is said
-MANY_COPIES = 0.01  # of the images are copies of others; fewer are not worth a notice
-
 
 @dataclass(frozen=True)
 class Dataset:
@@ -140,15 +136,12 @@ def _open(source: DataSource, data: config.Data, on_progress: OnProgress | None)
         pack = open_stream(source, data, on_progress)
     else:
         pack = open_pack(source, data, on_progress)
-    keys = pack.hashes
+    groups = None
     if data.group is not None:
         assert isinstance(source, FolderSource)
-        groups = source.groups or matches(source.paths, data.group)
-        keys = group_keys([groups[position] for position in pack.source_indices])
-    split = data.split or DEFAULT_SPLIT
-    part = assign_parts(pack.labels, keys, pack.source_part, parse_split(split))
-    if data.split is None and (useful := useful_split(part, pack.source_part)) != split:
-        split, part = useful, assign_parts(pack.labels, keys, pack.source_part, parse_split(useful))
+        names = source.groups or matches(source.paths, data.group)
+        groups = group_keys([names[position] for position in pack.source_indices])
+    split, part = _divide(pack, pack.hashes if groups is None else groups, data.split)
     if isinstance(pack.images, StreamedImages):
         pack.images.kind = 3 * pack.labels + part
     height, width, channels = pack.images.shape[1:]
@@ -167,8 +160,21 @@ def _open(source: DataSource, data: config.Data, on_progress: OnProgress | None)
         source=source,
         source_indices=pack.source_indices,
     )
-    more = [*_notices_of_split(dataset, pack.source_part, data), *_notices_of_copies(dataset, keys)]
-    return replace(dataset, notices=(*dataset.notices, *more, *_notices_of_counts(dataset, data.balance)))
+    more = _notices_of_split(dataset, pack.source_part, data)
+    if groups is not None:
+        more += _notices_of_groups(dataset, groups)
+    if data.balance:
+        more += _notices_of_balance(dataset)
+    return replace(dataset, notices=(*dataset.notices, *more))
+
+
+def _divide(pack: Pack, keys: NDArray[np.uint64], asked: str | None) -> tuple[str, NDArray[np.uint8]]:
+    """The split, by default one whose parts are all of use, and [N] the part of each image; equal keys share one."""
+    split = asked or DEFAULT_SPLIT
+    part = assign_parts(pack.labels, keys, pack.source_part, parse_split(split))
+    if asked is None and (useful := useful_split(part, pack.source_part)) != split:
+        return useful, assign_parts(pack.labels, keys, pack.source_part, parse_split(useful))
+    return split, part
 
 
 def _fingerprint(pack: Pack) -> str:
@@ -198,50 +204,25 @@ def _notices_of_split(dataset: Dataset, source_part: NDArray[np.int8], data: con
     return notices
 
 
-def _notices_of_copies(dataset: Dataset, keys: NDArray[np.uint64]) -> list[str]:
-    """On images of equal content: in several classes, many in one class, in the train and the held-out part."""
-    notices, part = [], dataset.part
-    order = np.lexsort((dataset.labels, dataset.hashes))
-    hashes, labels = dataset.hashes[order], dataset.labels[order]
-    equal, other_class = hashes[1:] == hashes[:-1], labels[1:] != labels[:-1]
-    if (at := np.flatnonzero(equal & other_class)).size:
-        pair = " and ".join(dataset.origin(int(order[i])) for i in (at[0], at[0] + 1))
-        notices.append(
-            f"{counted(len(np.unique(hashes[at])), 'image')} in more than one class, for example {pair}; their labels "
-            "contradict each other, so remove the wrong ones"
-        )
-    copies = int((equal & ~other_class).sum())
-    if copies > MANY_COPIES * len(labels):
-        notices.append(f"{copies:,} of {len(labels):,} images are copies of others in their class")
-    leaked = np.isin(keys[part == TRAIN], keys[part == HELD_OUT]).sum()
-    if leaked:
-        notices.append(
-            f"{leaked:,} of {(part == TRAIN).sum():,} training images are copies of held-out images, because the data "
-            "set's own test part is used as it is: scores will be better than they should be"
-        )
-    return notices
-
-
-def _notices_of_counts(dataset: Dataset, balance: bool) -> list[str]:
-    counts = dataset.class_counts()
-    notices = []
-    least, most = min(counts, key=counts.__getitem__), max(counts, key=counts.__getitem__)
-    times = f"{counts[most] / counts[least]:.3g} times" if counts[least] else ""
-    if balance and len(counts) > 1:
-        often = (
-            f": an image of {least} is seen {times} as often as one of {most}" if counts[most] > counts[least] else ""
-        )
-        notices.append(f"batches draw every class equally often{often}; scores keep each class's share of the images")
-    elif balance:
-        notices.append("the images have one class, so --balance changes nothing")
-    elif counts[most] > UNEQUAL * counts[least]:
-        remedy = "" if isinstance(dataset.images, StreamedImages) else " (--balance draws every class equally often)"
-        notices.append(f"{most} has {times} the training images of {least}, and is drawn that much more often{remedy}")
-    few = [f"{name}: {count}" for name, count in counts.items() if count < FEW_IMAGES]
-    if not few:
-        return notices
+def _notices_of_groups(dataset: Dataset, groups: NDArray[np.uint64]) -> list[str]:
+    """groups: [N] the group of each image."""
+    train, held_out = dataset.indices(TRAIN), dataset.indices(HELD_OUT)
+    shared = np.isin(groups[train], groups[held_out]).sum()
+    if not shared:
+        return []
     return [
-        *notices,
-        f"fewer than {FEW_IMAGES} training images in {len(few):,} of {counted(len(counts), 'class')}, so samples may "
-        f"copy them or look alike ({shorten(few)}); use more images, or --flip if mirrored images are valid",
+        f"{shared:,} of {len(train):,} training images are of a group that has held-out images too, because the data "
+        "set's own test part is used as it is: scores will be better than they should be"
     ]
+
+
+def _notices_of_balance(dataset: Dataset) -> list[str]:
+    counts = dataset.class_counts()
+    if len(counts) == 1:
+        return ["the images have one class, so --balance changes nothing"]
+    least, most = min(counts, key=counts.__getitem__), max(counts, key=counts.__getitem__)
+    often = ""
+    if counts[most] > counts[least]:
+        times = f"{counts[most] / counts[least]:.3g} times" if counts[least] else ""
+        often = f": an image of {least} is seen {times} as often as one of {most}"
+    return [f"batches draw every class equally often{often}; scores keep each class's share of the images"]

@@ -288,7 +288,7 @@ def _zip_members(path: Path, file: IO[bytes]) -> Archive:
     with zipfile.ZipFile(file) as archive:
         infos = archive.infolist()
     if sum(info.compress_size for info in infos) > path.stat().st_size:
-        text = f"{path}: its members overlap, as they do in no archive of an ordinary program; unpack it elsewhere"
+        text = f"{path}: its members overlap, and no ordinary program makes such an archive; unpack it elsewhere"
         raise UserError(f"{text}, look at its files and give their folder", "file-damaged")
     for info in infos:
         name, mode = _zip_name(info), info.external_attr >> 16

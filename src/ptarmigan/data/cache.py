@@ -246,8 +246,7 @@ def remove_left_behind(packs: Path) -> None:
     """Remove the partial packs that dead processes left, and with which nobody has gone on for a day."""
     for partial in _left_behind(packs):
         with suppress(OSError), _alone(partial) as free:  # another process removes it
-            changed = max(path.stat().st_mtime for path in (partial, *partial.iterdir()))
-            if free and (time.time() - changed > A_DAY or not _holds_images(partial)):
+            if free and (_is_old(partial) or not _holds_images(partial)):
                 shutil.rmtree(partial, ignore_errors=True)
 
 
@@ -260,9 +259,14 @@ def _left_behind(packs: Path, of: Path | None = None) -> list[Path]:
     for partial in packs.glob(f"{of.name if of else '*'}.*.tmp"):
         ours = partial.name.partition(".")[2].rpartition("-")[0].rpartition("-")[0] == _host()
         with suppress(OSError):
-            if ours or time.time() - max(path.stat().st_mtime for path in (partial, *partial.iterdir())) > A_DAY:
+            if ours or _is_old(partial):
                 found.append(partial)
     return found
+
+
+def _is_old(partial: Path) -> bool:
+    """Whether nobody has changed it for a day."""
+    return time.time() - max(path.stat().st_mtime for path in (partial, *partial.iterdir())) > A_DAY
 
 
 def _holds_images(partial: Path) -> bool:

@@ -9,6 +9,7 @@ import re
 import stat
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from importlib.resources import files as package_files
 from pathlib import Path
 from typing import IO, Any, NamedTuple
@@ -33,7 +34,6 @@ from ptarmigan.data.scan import Scan, content_digest, scan
 from ptarmigan.data.storage import Storage
 from ptarmigan.data.tables import MAX_TABLE
 
-ReadFiles = Callable[[Path, list[str], OnProgress | None], Arrays]
 IN_MEMORY = "arrays in memory"  # what a run records in place of the path of its images
 WHOLE_ARRAY = 1 << 28  # bytes; of a larger array file, three pieces are hashed
 
@@ -69,13 +69,7 @@ class FolderSource(DataSource):
 class ArraySource(DataSource):
     """Files of arrays, an .npz file, or arrays in memory."""
 
-    names: tuple[str, ...]  # of the files in root; empty if root is an .npz file
-    read_files: ReadFiles = read_idx  # reads these
-
-    def read(self, on_progress: OnProgress | None = None) -> Arrays:
-        if not self.names:
-            return read_npz(self.root, on_progress)
-        return self.read_files(self.root, list(self.names), on_progress)
+    read: Callable[..., Arrays]  # of an OnProgress, or of nothing
 
 
 @dataclass(frozen=True)
@@ -98,17 +92,18 @@ class MemorySource(ArraySource):
             if array is not None:
                 digest.update(f"{array.dtype} {array.shape} ".encode())
                 digest.update(np.ascontiguousarray(array).data)
+
+        def read(_: OnProgress | None = None) -> Arrays:
+            return read_memory(images, labels, names)
+
         return cls(
-            "arrays", Path(IN_MEMORY), digest.hexdigest(), IN_MEMORY, (), (), images=images, labels=labels,
+            "arrays", Path(IN_MEMORY), digest.hexdigest(), IN_MEMORY, (), read, images=images, labels=labels,
             class_names=names,
         )  # fmt: skip
 
     def again(self) -> MemorySource:
         """The same arrays as they are now."""
         return self.of(self.images, self.labels, self.class_names)
-
-    def read(self, on_progress: OnProgress | None = None) -> Arrays:
-        return read_memory(self.images, self.labels, self.class_names)
 
 
 def find_source(path: str | Path | None, on_progress: OnProgress | None = None, data: Data | None = None) -> DataSource:
@@ -135,8 +130,7 @@ def may_hold_data(path: str | Path) -> bool:
 def _find(path: str | Path | None, on_progress: OnProgress | None, data: Data) -> DataSource:
     if path is None:
         asset = Path(str(package_files("ptarmigan") / "assets" / "fashion-mnist-10k.npz"))
-        stamp = _array_stamp([asset])
-        return ArraySource("fashion-mnist", asset, stamp, "the embedded images of Fashion-MNIST", (), ())
+        return _of_npz(asset, "fashion-mnist", "the embedded images of Fashion-MNIST")
     root = user_path(path, "data")
     if not root.exists() and (url := url_of(path)):
         from ptarmigan.data.shards import find_shards
@@ -148,7 +142,7 @@ def _find(path: str | Path | None, on_progress: OnProgress | None, data: Data) -
         if root.is_dir():
             if is_own(str(root)):
                 text = f"{root} is an output folder of ptarmigan, not data: give the folder of the images"
-                raise UserError(text, "no-images")
+                raise UserError(f"{text}; --out resumes a run, and --from starts with its weights", "no-images")
             return _find_in_folder(Disk(root), root.resolve().name or "data", on_progress, data)
         if not root.exists():
             text = f"{root} does not exist: give a folder of images or IDX files, a file such as an .npz, or nothing"
@@ -159,12 +153,15 @@ def _find(path: str | Path | None, on_progress: OnProgress | None, data: Data) -
         raise UserError(text, "file-unreadable") from error
 
 
+def _of_npz(path: Path, name: str, understood: str) -> ArraySource:
+    return ArraySource(name, path, _array_stamp([path]), understood, (), partial(read_npz, path))
+
+
 def _find_file(path: Path, on_progress: OnProgress | None, data: Data) -> DataSource:
     if not stat.S_ISREG(path.stat().st_mode):
         raise UserError(f"{path} is a FIFO, socket or device, not a file or folder: {SUPPORTED}", "no-images")
     if path.suffix.lower() == ".npz":
-        stamp = _array_stamp([path])
-        return ArraySource(safe_name(path.stem), path, stamp, "an .npz file of images and labels", (), ())
+        return _of_npz(path, safe_name(path.stem), "an .npz file of images and labels")
     if path.suffix.lower() == ".npy":
         text = f"{path} is one array without names: save images and labels by numpy.savez('x.npz', arr_0=images, "
         raise UserError(f"{text}arr_1=labels), and give that file", "no-images")
@@ -301,7 +298,7 @@ class ArrayKind(NamedTuple):
     words: str  # what they are called
     images: re.Pattern[str]  # the names of those with images
     beside: re.Pattern[str]  # the names of others that are read with them
-    read: ReadFiles
+    read: Callable[..., Arrays]  # of the folder, the names of the files, and an OnProgress or nothing
 
 
 KINDS = (
@@ -335,7 +332,7 @@ def _find_arrays(root: Path, name: str, found: Scan, kind: ArrayKind) -> ArraySo
     if found.digests:
         notices.append(f"left out: {counted(len(found.digests), 'image file')} beside the {kind.words}")
     understood = f"{kind.words} of images and labels{where}"
-    return ArraySource(name, folder, stamp, understood, tuple(notices), tuple(used), kind.read)
+    return ArraySource(name, folder, stamp, understood, tuple(notices), partial(kind.read, folder, used))
 
 
 def _array_stamp(paths: list[Path]) -> str:

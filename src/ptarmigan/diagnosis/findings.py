@@ -43,8 +43,8 @@ class Finding(NamedTuple):
     remedy: str  # a command line, or in words where the log is not of a run of ptarmigan
 
 
-def lower(log: Log, *names: str, by: float = 4) -> str:
-    return " ".join(f"--{name.replace('_', '-')} {log.fields[name] / by:.3g}" for name in names if name in log.fields)
+def lower_d_rate(log: Log) -> str:
+    return f"--d-lr {log.fields['d_lr'] / 4:.3g}" if log.fields else ""
 
 
 def rates_apart(log: Log) -> bool:
@@ -73,7 +73,7 @@ def weaker_d(log: Log) -> str:
     """A lower learning rate of D, by 4 or down to G's, and penalties; where G's is the far larger one, that one."""
     if rates_apart(log) and log.fields["g_lr"] > log.fields["d_lr"]:
         return lower_rates(log)
-    return f"{lower_rates(log) if rates_apart(log) else lower(log, 'd_lr')} {penalties(log)}"
+    return f"{lower_rates(log) if rates_apart(log) else lower_d_rate(log)} {penalties(log)}"
 
 
 def penalties(log: Log) -> str:
@@ -323,7 +323,7 @@ def checkerboard(log: Log) -> Finding | None:
     if not len(values) or (ratio := float(values.min())) <= SQUARES:
         return None
     strided = log.fields.get("network") == "dcgan" and log.fields.get("resampling") != "smooth"
-    options = "--resampling smooth" if strided else lower(log, "d_lr")
+    options = "--resampling smooth" if strided else lower_d_rate(log)
     return Finding(
         "checkerboard", "warning",
         f"generated images have {ratio:.3g} times as much of the finest pattern as real ones", f"above {SQUARES:g}",

@@ -279,32 +279,26 @@ def copying_scores(sets: ComparedSets, notes: list[str], on_stage: OnStage) -> R
     """
     on_stage("looking for copies of training images")
     train, held_out = sets.train.features, sets.held_out.features
-    spacing = metrics.radii(train, 1).sqrt()  # from each training image to the nearest other one
-    centres = metrics.k_means(train, max(1, min(10, len(held_out) // (3 * metrics.MIN_PER_CELL))), seed=0)
-    held_distances, held_nearest, held_relative = neighbours(held_out, train, spacing)
-    held_cells = metrics.nearest_centre(held_out, centres)
-    closest = float(held_relative.min())
-    rows: dict[str, list[float]] = {"authenticity": [], "distance_ratio": [], "closer_than_held_out": [], "c_t": []}
-    candidates: list[Suspect] = []
-    for index, generated in enumerate(sets.generated):
-        distances, nearest, ratio = neighbours(generated.features, train, spacing)
-        rows["authenticity"].append(metrics.authenticity_of_distances(distances, spacing[nearest]))
-        rows["distance_ratio"].append(float(distances.mean() / held_distances.mean().clamp_min(TINY)))
-        if "c_t" in rows:
-            try:
-                cells = metrics.nearest_centre(generated.features, centres)
-                c_t = metrics.c_t_of_distances(held_distances, held_cells, distances, cells)
-                rows["c_t"].append(c_t.z)
-            except UserError as error:  # too few in every cell
-                del rows["c_t"]
-                notes.append(f"no C_T: {error}")
-        rows["closer_than_held_out"].append(float((ratio < closest).float().mean()))
-        candidates += [Suspect(float(ratio[i]), index, i, int(nearest[i])) for i in ratio.argsort().tolist()]
-    out: Report = {name: summarise(values) for name, values in rows.items()}
-    if "c_t" in out:
-        out["c_t_null_deviation"] = c_t.null_deviation
-    out["authenticity_held_out"] = metrics.authenticity_of_distances(held_distances, spacing[held_nearest])
-    out["suspects"] = [suspect._asdict() for suspect in distinct(sorted(candidates), sets, float(spacing.median()))]
+    spacing = metrics.spacing_of(train)
+    held = neighbours(held_out, train, spacing)
+    near = [neighbours(generated.features, train, spacing) for generated in sets.generated]
+    usual, closest = held.distance.mean().clamp_min(TINY), held.relative.min()
+    out: Report = {
+        "authenticity": summarise([metrics.authenticity(of.distance, spacing[of.nearest]) for of in near]),
+        "distance_ratio": summarise([float(of.distance.mean() / usual) for of in near]),
+        "closer_than_held_out": summarise([float((of.relative < closest).float().mean()) for of in near]),
+    }
+    try:
+        out |= c_t_scores(sets, held, near)
+    except UserError as error:  # too few in every cell
+        notes.append(f"no C_T: {error}")
+    out["authenticity_held_out"] = metrics.authenticity(held.distance, spacing[held.nearest])
+    candidates = sorted(
+        Suspect(float(of.relative[i]), index, i, int(of.nearest[i]))
+        for index, of in enumerate(near)
+        for i in range(len(of.nearest))
+    )
+    out["suspects"] = [suspect._asdict() for suspect in distinct(candidates, sets, float(spacing.median()))]
     out["found"] = copies_found(out, len(held_out))
     if out["found"]:
         notes.append(
@@ -313,6 +307,21 @@ def copying_scores(sets: ComparedSets, notes: list[str], on_stage: OnStage) -> R
             "more images"
         )
     return out
+
+
+def c_t_scores(sets: ComparedSets, held: Neighbours, near: Sequence[Neighbours]) -> Report:
+    """C_T of each generated set, and its standard deviation if nothing is copied; UserError if images are too few.
+
+    held, near: the nearest training samples of the held-out images, and of each generated set.
+    """
+    train, held_out = sets.train.features, sets.held_out.features
+    centres = metrics.k_means(train, max(1, min(10, len(held_out) // (3 * metrics.MIN_PER_CELL))), seed=0)
+    held_cells = metrics.nearest_centre(held_out, centres)
+    found = [
+        metrics.c_t(held.distance, held_cells, of.distance, metrics.nearest_centre(generated.features, centres))
+        for of, generated in zip(near, sets.generated, strict=True)
+    ]
+    return {"c_t": summarise([c_t.z for c_t in found]), "c_t_null_deviation": found[-1].null_deviation}
 
 
 def copies_found(scores: Report, held_out: int) -> bool:

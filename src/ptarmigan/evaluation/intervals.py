@@ -32,8 +32,8 @@ def interval(values: Sequence[float], level: float = 0.95) -> Interval:
     return Interval(mean, mean - half, mean + half)
 
 
-def difference(values: Sequence[float], against: Sequence[float], level: float = 0.95) -> Interval:
-    """Mean of R >= 2 independent values minus that of S >= 2 others, with Welch's t interval (Welch 1947).
+def difference(values: Sequence[float], against: Sequence[float]) -> Interval:
+    """Mean of R >= 2 independent values minus that of S >= 2 others, with Welch's 95 % t interval (Welch 1947).
 
     The two spreads need not be equal: with a = var / R and b = var / S the half width is t sqrt(a + b), t the quantile
     of (a + b)^2 / (a^2 / (R - 1) + b^2 / (S - 1)) degrees of freedom, whole or not (Satterthwaite 1946).
@@ -44,7 +44,7 @@ def difference(values: Sequence[float], against: Sequence[float], level: float =
         return Interval(middle, middle, middle)
     share = a / (a + b)
     degrees = 1 / (share**2 / (len(values) - 1) + (1 - share) ** 2 / (len(against) - 1))
-    half = t_quantile(level, degrees) * math.sqrt(a + b)
+    half = t_quantile(0.95, degrees) * math.sqrt(a + b)
     return Interval(middle, middle - half, middle + half)
 
 

@@ -45,10 +45,15 @@ class PairStatistics(NamedTuple):
 
 
 class Fidelity(NamedTuple):
+    """Precision and recall (Kynkäänniemi et al. 2019), density and coverage (Naeem et al. 2020).
+
+    The neighbourhood of a sample is the closed ball that reaches to its k-th nearest other sample of the same set.
+    """
+
     precision: float  # [0, 1], share of fakes in the neighbourhood of a real sample
     recall: float  # [0, 1], share of real samples in the neighbourhood of a fake
     density: float  # >= 0, mean number of real neighbourhoods around a fake, over k: expectation 1 if p = q
-    coverage: float  # [0, 1], share of real neighbourhoods that hold a fake: `coverage_at_equality` if p = q
+    coverage: float  # [0, 1], share of real neighbourhoods that hold a fake: about 1 - (n / (n + m))^k if p = q
 
 
 class KidAndFidelity(NamedTuple):
@@ -97,8 +102,9 @@ def frechet(a: Gaussian, b: Gaussian) -> float:
     """|m1 - m2|^2 + Tr(S1 + S2 - 2 (S1 S2)^(1/2)), >= 0 (Dowson and Landau 1982; as a score Heusel et al. 2017, eq. 6).
 
     The trace of the root is the sum of the square roots of the eigenvalues of S1^(1/2) S2 S1^(1/2), which is symmetric,
-    so it has no imaginary part at any rank.  The bias depends on N (`frechet_bias`): compare only at equal N.  Raises
-    UserError with fewer than F + 1 samples on either side, which cannot give a covariance of full rank.
+    so it has no imaginary part at any rank.  Two sets of N samples of N(0, I) are on average (2 F + F (F + 1) / 2) / N
+    apart: compare only at equal N.  Raises UserError with fewer than F + 1 samples on either side, which cannot give a
+    covariance of full rank.
     """
     d, least = len(a.mean), min(a.n, b.n)
     if least <= d:
@@ -108,14 +114,6 @@ def frechet(a: Gaussian, b: Gaussian) -> float:
     overlap = torch.linalg.eigvalsh((product + product.T) / 2).clamp_min(0).sqrt().sum()
     distance = (a.mean - b.mean).square().sum() + a.covariance.trace() + b.covariance.trace() - 2 * overlap
     return max(0.0, float(distance))  # it is below 0 only by rounding
-
-
-def frechet_bias(d: int, n: int) -> float:
-    """[2 d + d (d + 1) / 2] / n: the expected `frechet` of two sets of n samples of N(0, I_d), for n far above d.
-
-    The first term is E |m1 - m2|^2; the second E |S1 - S2|^2 / 4, the trace term's second order.
-    """
-    return (2 * d + d * (d + 1) / 2) / n
 
 
 def kid(x: Tensor, y: Tensor) -> float:
@@ -150,20 +148,6 @@ def kid_with_noise(x: Tensor, y: Tensor, blocks: int = 10) -> JackknifedKid:
     return JackknifedKid(score([], []), left_out)
 
 
-def prdc(real: Tensor, fake: Tensor, k_pr: int = 3, k_dc: int = 5) -> Fidelity:
-    """Precision and recall (Kynkäänniemi et al. 2019), density and coverage (Naeem et al. 2020).
-
-    The neighbourhood of a sample is the closed ball that reaches to its k-th nearest other sample of the same set: k_pr
-    for precision (around real samples) and recall (around fakes), k_dc for density and coverage (around real samples).
-    Needs k + 1 samples on each side.
-    """
-    _check_samples(real, fake, least=max(k_pr, k_dc) + 1)
-    tally = _FidelityCounts(radii(real, k_pr), radii(fake, k_pr), radii(real, k_dc), k_dc)
-    for block in pairs_across(real, fake):
-        tally.add(block)
-    return tally.fidelity()
-
-
 def pair_statistics(features: Tensor, k: int = 5) -> PairStatistics:
     """The statistics of one set that `kid_and_fidelity` needs, from at least k + 1 samples."""
     _check_samples(features, least=k + 1)
@@ -172,7 +156,10 @@ def pair_statistics(features: Tensor, k: int = 5) -> PairStatistics:
 
 
 def kid_and_fidelity(real: PairStatistics, fake: PairStatistics, k_pr: int = 3, k_dc: int = 5) -> KidAndFidelity:
-    """`kid` and `prdc` in one pass over all pairs, from `pair_statistics` with k = max(k_pr, k_dc)."""
+    """`kid` and `Fidelity` in one pass over all pairs, from `pair_statistics` with k = max(k_pr, k_dc).
+
+    Neighbourhoods reach to the k_pr-th nearest sample for precision and recall, to the k_dc-th for the other two.
+    """
     tally = _FidelityCounts(real.near[:, k_pr - 1], fake.near[:, k_pr - 1], real.near[:, k_dc - 1], k_dc)
     xy = 0.0
     for block in pairs_across(real.features, fake.features):
@@ -182,19 +169,11 @@ def kid_and_fidelity(real: PairStatistics, fake: PairStatistics, k_pr: int = 3, 
     return KidAndFidelity(_squared_discrepancy(real.kernel, fake.kernel, xy, n, m), tally.fidelity())
 
 
-def coverage_at_equality(n: int, m: int, k: int = 5) -> float:
-    """1 - prod over j < k of (n - 1 - j) / (n - 1 + m - j): expected coverage of n real samples by m fakes if p = q.
-
-    Exact for continuous features: a real sample is not covered if its k nearest neighbours among the n - 1 other real
-    samples and the m fakes are all real.  For large n it is 1 - (n / (n + m))^k: .969 for n = m and k = 5.
-    """
-    return 1 - math.prod((n - 1 - j) / (n - 1 + m - j) for j in range(k))
-
-
-def c_t(train: Tensor, held_out: Tensor, generated: Tensor, cells: int = 10, seed: int = 0) -> CopyingScore:
+def c_t(held_far: Tensor, held_cell: Tensor, far: Tensor, cell: Tensor) -> CopyingScore:
     """C_T: are generated samples closer to the training set than held-out samples (Meehan et al. 2020, 2004.05675)?
 
-    In each k-means cell of the training features, z = (U - n m / 2) / sqrt(n m (n + m + 1) / 12), where U counts the
+    held_far, far: the distances of held-out and generated samples to the nearest training sample, and their cells.  In
+    each k-means cell of the training features, z = (U - n m / 2) / sqrt(n m (n + m + 1) / 12), where U counts the
     pairs of a generated and a held-out sample in which the generated one is farther from its nearest training sample; a
     tie counts 1/2 (the variance is not corrected for ties, which makes |z| smaller).  C_T is the mean of z over cells,
     weighted by the number of held-out samples.  Cells with fewer than 20 held-out or 20 generated samples are left out,
@@ -204,19 +183,6 @@ def c_t(train: Tensor, held_out: Tensor, generated: Tensor, cells: int = 10, see
     cells.  A low C_T does not prove copying: samples of less variance than the data also lower it, so check
     `diversity` too.
     """
-    _check_samples(train, held_out, generated, least=1)
-    centres = k_means(train, cells, seed)
-    far, held_far = (nearest(samples, train)[0] for samples in (generated, held_out))
-    return c_t_of_distances(held_far, nearest_centre(held_out, centres), far, nearest_centre(generated, centres))
-
-
-def nearest_centre(samples: Tensor, centres: Tensor) -> Tensor:
-    """Index [N] int64 of the nearest centre."""
-    return nearest(samples, centres)[1]
-
-
-def c_t_of_distances(held_far: Tensor, held_cell: Tensor, far: Tensor, cell: Tensor) -> CopyingScore:
-    """`c_t` from the distances to the nearest training sample and the cells, of held-out and of generated samples."""
     scores, weights = [], []
     cells = int(max(held_cell.max(), cell.max())) + 1
     for i in range(cells):
@@ -232,19 +198,13 @@ def c_t_of_distances(held_far: Tensor, held_cell: Tensor, far: Tensor, cell: Ten
     return CopyingScore(mean, len(weights), math.sqrt(sum(w * w for w in weights)) / sum(weights))
 
 
-def authenticity(train: Tensor, generated: Tensor) -> float:
+def authenticity(distances: Tensor, spacing: Tensor) -> float:
     """Share of generated g with d(g, x*) > d(x*, nearest other training sample), x* the training sample nearest to g.
 
     In [0, 1] (Alaa et al. 2021, 2102.08921).  If p = q it is not 1 but, depending on N, 1/3 for one feature and .7 to
-    .8 for 32: compare it with the authenticity of held-out samples.  Needs 2 training samples.
+    .8 for 32: compare it with the authenticity of held-out samples.
+    distances, spacing: [N] both of these distances, of each g.
     """
-    _check_samples(train, least=2)
-    distances, indices = nearest(generated, train)
-    return authenticity_of_distances(distances, radii(train, 1)[indices].sqrt())
-
-
-def authenticity_of_distances(distances: Tensor, spacing: Tensor) -> float:
-    """`authenticity` from d(g, x*) [N] and d(x*, nearest other training sample) [N]."""
     return (distances > spacing).double().mean().item()
 
 
@@ -260,10 +220,15 @@ def nearest(query: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
     return torch.cat(distances), indices
 
 
-def radii(features: Tensor, k: int) -> Tensor:
-    """Squared distance [N] from each sample to its k-th nearest other sample."""
-    _check_samples(features, least=k + 1)
-    return torch.cat([block.nearest(k)[:, -1] for block in pairs_within(features)])
+def spacing_of(features: Tensor) -> Tensor:
+    """Distance [N] from each sample to the nearest other one."""
+    _check_samples(features, least=2)
+    return torch.cat([block.nearest(1)[:, 0] for block in pairs_within(features)]).sqrt()
+
+
+def nearest_centre(samples: Tensor, centres: Tensor) -> Tensor:
+    """Index [N] int64 of the nearest centre."""
+    return nearest(samples, centres)[1]
 
 
 def diversity(features: Tensor) -> float:

@@ -56,7 +56,7 @@ def recognise(real: Tensor, labels: Labels, generated: Sequence[tuple[Tensor, La
             count = min(len(fake), len(here))
             drawn = here.roll(-turn * count)[:count]
             distances.append(metrics.kid(real[here], fake) / between if between > 0 else 0.0)
-            spread, spread_real = (metrics.radii(of, 1).sqrt().mean() for of in (fake[:count], real[drawn]))
+            spread, spread_real = (metrics.spacing_of(of).mean() for of in (fake[:count], real[drawn]))
             varieties.append(float(spread / spread_real.clamp_min(TINY)))
         hits = np.concatenate([of[asked == label] for of, (_, asked) in zip(right, generated, strict=True)])
         out.append({

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import math
 import re
-import reprlib
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -25,7 +26,7 @@ from ptarmigan.core import files, seeding
 from ptarmigan.core.devices import out_of_memory, pick_device
 from ptarmigan.core.files import Damaged
 from ptarmigan.core.tensor_files import load_tensors
-from ptarmigan.core.types import ImageSpec, UserError, check_whole, class_name, printable
+from ptarmigan.core.types import ImageSpec, UserError, check_whole, class_name, printable, shown
 from ptarmigan.generator.grid_names import GAP, shown_name, write_names
 from ptarmigan.generator.header import AVERAGE, NOT_AVERAGE, find_generator, header_of, read_scores
 from ptarmigan.networks import build_generator, without_weights
@@ -112,6 +113,13 @@ def write_png(picture: Image.Image, file: BinaryIO, **text: object) -> None:
     picture.save(file, "png", pnginfo=info)
 
 
+def png_text(image: NDArray[np.uint8]) -> str:
+    """An image uint8 [H, W, C] as a PNG in base64."""
+    file = io.BytesIO()
+    write_png(image_grid(image[None], 1, gap=0), file)
+    return base64.b64encode(file.getvalue()).decode()
+
+
 class Chunk(NamedTuple):
     """Some of the images that were asked for."""
 
@@ -179,7 +187,7 @@ class TrainedGenerator:
         try:
             latents = torch.as_tensor(z).detach().to("cpu", torch.float32)
         except (TypeError, ValueError, RuntimeError):
-            raise UserError(f"z: expected numbers [N, {size}], got {reprlib.repr(z)}", "value-invalid") from None
+            raise UserError(f"z: expected numbers [N, {size}], got {shown(z)}", "value-invalid") from None
         if latents.dim() != 2 or latents.shape[1] != size or not len(latents) or not latents.isfinite().all():
             got = "NaN or infinite values" if latents.shape[1:] == (size,) and len(latents) else [*latents.shape]
             raise UserError(

@@ -16,7 +16,7 @@ from ptarmigan.config import Loss, resolve
 from ptarmigan.config.recipes import RECIPES
 from ptarmigan.config.sections import LOSSES
 from ptarmigan.core import files
-from ptarmigan.core.types import UserError, unknown
+from ptarmigan.core.types import unknown
 from ptarmigan.losses.adversarial import Objective, objective
 from ptarmigan.losses.conditioning import classification_g, d2d_ce, discriminative_d, discriminative_g, twin_g
 
@@ -333,13 +333,6 @@ def plot(name: str | None, out: str | Path) -> Path:
     Raises UserError for an unknown name, another ending, and an `out` that exists: no file is overwritten.
     """
     drawing = svg(rows(name), name or "DCGAN and ACGAN")
-    path = Path(out)
-    if path.suffix.lower() != ".svg":
-        raise UserError(
-            f"plot: {path} does not end in .svg: plots are vector graphics that any browser shows or converts; "
-            f"name it {path.parent / (path.stem or 'plot')}.svg",
-            "value-invalid",
-        )
-    files.check_new_path(path, "plot", ".svg")
+    path = files.check_new_path(Path(out), "plot", ".svg")
     files.write_atomic(path, drawing.encode())
     return path

@@ -15,7 +15,7 @@ EMBEDDING = 512  # length of ReACGAN's embeddings, as its authors use for CIFAR-
 
 
 class Head(nn.Module):
-    """The source logit, linear in the features.  It has no class term; subclasses add theirs.
+    """The source logit, linear in the features, without the class and a class term; subclasses add theirs.
 
     A class term is [N] or None.  It depends only on what `forward` returned, and the step multiplies it by lambda.
     `real_labels` are y; `fake_labels` are y', the classes that G was asked for.
@@ -37,10 +37,6 @@ class Head(nn.Module):
     @staticmethod
     def g_term(fake: DiscriminatorOutput, *, fake_labels: Tensor, loss: Loss) -> Tensor | None:
         return None
-
-
-class Unconditional(Head):
-    """The source logit alone; the class is not used."""
 
 
 class AuxiliaryClassifier(Head):
@@ -161,7 +157,7 @@ class ReACGAN(Head):
 
 
 HEADS: dict[str, type[Head]] = {
-    "none": Unconditional,
+    "none": Head,
     "auxiliary_classifier": AuxiliaryClassifier,
     "projection": Projection,
     "twin_classifier": TwinClassifier,

@@ -1,1 +1,1 @@
-"""A trained generator outside of ptarmigan: as a page that draws images."""
+"""What leaves ptarmigan: a generator as a page, a file or a folder, the report of a run, and its log for trackers."""

@@ -12,7 +12,7 @@ from ptarmigan.config import config_of, flatten
 from ptarmigan.core.console import duration
 from ptarmigan.core.files import Damaged, load_header, load_json
 from ptarmigan.core.log import read_rows
-from ptarmigan.core.types import counted
+from ptarmigan.core.types import COLOURS_IN_WORDS, counted
 from ptarmigan.diagnosis.columns import Log
 from ptarmigan.diagnosis.findings import KINDS, OF_SAMPLES, verdict
 from ptarmigan.diagnosis.story import Event, events, now
@@ -24,7 +24,6 @@ from ptarmigan.sharing.markup import as_json, asset, text
 
 NAME = "report.html"
 CLASSES, OPEN = 200, 20  # that are listed; that are so without a click
-CHANNELS = {1: "grey", 3: "colour", 4: "colour with transparency"}
 
 Row = Mapping[str, Any]  # of a log
 Record = Mapping[str, Any]  # of a run, from config.json
@@ -198,7 +197,7 @@ def data_section(record: Record) -> str:
     names, counts = spec["class_names"], record["data"].get("train_counts")
     out = (
         f"<p>{text(data['name'])}: {counted(len(names), 'class')}; images of {spec['height']}x{spec['width']}, "
-        f"{CHANNELS[spec['channels']]}; {parts}. Fingerprint <code>{text(data['fingerprint'])}</code></p>"
+        f"{COLOURS_IN_WORDS[spec['channels']]}; {parts}. Fingerprint <code>{text(data['fingerprint'])}</code></p>"
     )
     if not counts:
         return out

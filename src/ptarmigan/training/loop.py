@@ -54,7 +54,7 @@ from ptarmigan.training.outputs import (
 from ptarmigan.training.probe import report_memory, report_out_of_memory
 from ptarmigan.training.run_folder import lock, write_record
 from ptarmigan.training.setup import Job, open_job, train_batches
-from ptarmigan.training.signals import Interrupted, Stopped, catch_signals, raise_if_any, signals_stop
+from ptarmigan.training.signals import Interrupted, Stopped, catch_signals, signals_stop
 from ptarmigan.training.snapshot import GoOn, LiveScore, save_at_once, save_snapshot
 from ptarmigan.training.start import (
     apply_auto,
@@ -163,14 +163,15 @@ def train_run(job: Job, choice: Choice | None, tracker: Tracker | None) -> Train
         live = open_live_score(job, state)
         done = finished(state) and not owes_snapshot(state)
         schedule = None if done else open_schedule(job, state, live, image_seconds)
-        while schedule is not None:
-            try:
-                with report_out_of_memory(state):
-                    Attempt(job, state, record, batches, live, metrics, schedule).train()
-                break
-            except Diverged as error:
-                state = roll_back(job, state, record, error, metrics)
-                schedule.rolled_back(state)
+        with catch_signals() as received:
+            while schedule is not None:
+                try:
+                    with report_out_of_memory(state):
+                        Attempt(job, state, record, batches, live, metrics, schedule, received).train()
+                    break
+                except Diverged as error:
+                    state = roll_back(job, state, record, error, metrics)
+                    schedule.rolled_back(state)
     if dist.rank() == 0:
         if not exported(job.run / "generator", state.images_seen):
             export_average(job.run / "generator", state, job.dataset, LAST)
@@ -191,9 +192,9 @@ class Attempt:
     live: LiveScore | None
     metrics: TrackedMetrics
     schedule: Schedule
+    received: list[int]  # the first signal, perhaps of the attempt before
     scores: dict[str, float] = field(default_factory=dict)  # of the newest snapshot that was scored
     fault: Finding | None = None  # the first finding of `stop_on`
-    received: list[int] = field(default_factory=list)  # the first signal
     whole: int = -1  # images seen when a checkpoint was last saved with all that is made from it
 
     def train(self) -> None:
@@ -201,15 +202,14 @@ class Attempt:
 
         Raises Diverged, Stopped or Faulty as `train` does.
         """
-        state = self.state
         self.job.display.training()
-        with catch_signals() as self.received:
-            try:
-                if owes_snapshot(state):
-                    self.save_milestone()
-                self.train_steps()
-            except Interrupted:
-                self.stop()
+        try:
+            self.go_on()
+            if owes_snapshot(self.state):
+                self.save_milestone()
+            self.train_steps()
+        except Interrupted:
+            self.stop()
 
     def train_steps(self) -> None:
         state, step, sums = self.state, make_step(self.state), StepSums(self.job.clock)
@@ -231,7 +231,7 @@ class Attempt:
             check_tensors(state, self.metrics)
             save_at_once(job, state, self.record)
             try:
-                say("saved; now its generator is computed, which Ctrl-C leaves to the next snapshot")
+                say("saved; the generator is being computed, and Ctrl-C leaves that to the next snapshot")
                 self.save(None, milestone=False, go_on=lambda: None)
             except KeyboardInterrupt:
                 text = f"stopped at {state.images_seen:,} images, and saved; the next snapshot writes its generator"
@@ -259,7 +259,9 @@ class Attempt:
         return stop or (bool(self.received) and dist.world() == 1)
 
     def go_on(self) -> None:
-        raise_if_any(self.received)
+        """Raise Interrupted if a signal was received.  One of several ranks cannot leave what the others wait for."""
+        if self.received and dist.world() == 1:
+            raise Interrupted(self.received[0])
 
     def log(self, means: dict[str, float], rate: float) -> None:
         """Write a line of metrics.jsonl and show the progress; `rate` is in images a second."""

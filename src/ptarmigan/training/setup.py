@@ -22,7 +22,7 @@ from ptarmigan.game.batch import rank_batch
 from ptarmigan.losses.custom import LossFile, open_loss
 from ptarmigan.training.auto import with_fields
 from ptarmigan.training.budget import DEFAULT_TIME
-from ptarmigan.training.run_folder import MARKER, new_run
+from ptarmigan.training.run_folder import new_run
 from ptarmigan.training.source_model import BASE, stands_for
 from ptarmigan.training.warm_start import SCRATCH, WarmStart, starts_from_base
 
@@ -72,9 +72,6 @@ def open_job(
     """Resolve the config, find the warm start, and read the images; arguments as in `train`."""
     for fault in filter(None, (dist.stray_rank(), little_memory())):
         display.say(f"note: {fault}")
-    if isinstance(data, Path) and looks_like_run(data):
-        text = f"{data} is a run, not images: name the images, and --out {data} to resume it or --from {data} to start"
-        raise UserError(f"{text} from its weights", "no-images")
     existing = Path(out) if out else None
     warm_start = WarmStart.find(init, existing, asked) if init and not stands_for(init, SCRATCH) else None
     shape = warm_start.record["shape"] if warm_start else {}
@@ -83,7 +80,7 @@ def open_job(
     if given_loss != config.loss.loss and loss_file is None:
         display.say(f"loss {given_loss} is {config.loss.loss} here")
     dataset = read_images(data, config, display, clock)
-    notes = (*dataset.notices, *summary(dataset))
+    notes = (*dataset.notices, *summary(dataset, config.data.balance))
     if existing is None or not (existing / "config.json").exists():  # they were said when the run started
         for notice in notes:
             display.note(notice)
@@ -130,14 +127,6 @@ def open_timed(data: Path | Dataset | None, config: Config, display: Display, cl
     seconds = clock.seconds() - begun if decoded else 0.0
     clock.add(-seconds)
     return dataset, seconds
-
-
-def looks_like_run(folder: Path) -> bool:
-    try:
-        of_old = (folder / "checkpoints").is_dir() and (folder / "config.json").is_file()
-        return of_old or (folder / MARKER).is_file()
-    except OSError:  # reading the data reports it
-        return False
 
 
 def describe_data(dataset: Dataset) -> list[str]:

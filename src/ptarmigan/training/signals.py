@@ -83,12 +83,6 @@ def catch_signals() -> Iterator[list[int]]:
         yield received
 
 
-def raise_if_any(received: list[int]) -> None:
-    """Raise Interrupted if a signal was received.  One of several ranks cannot leave what the others wait for."""
-    if received and dist.world() == 1:
-        raise Interrupted(received[0])
-
-
 def ending_signals() -> list[signal.Signals]:
     """The signals of ENDING that this system has; none outside of the main thread, which alone may handle them."""
     if threading.current_thread() is not threading.main_thread():

@@ -20,10 +20,11 @@ from ptarmigan.generator.generator import MAX_IMAGES, load
 from ptarmigan.sharing import page, report
 from ptarmigan.sharing.charts import curves_of
 from ptarmigan.sharing.markup import asset
+from ptarmigan.training.outputs import samples_path
 from ptarmigan.web.guard import guarded, healthz, only, whole, whole_page
 from ptarmigan.web.live import Live
 from ptarmigan.web.nearest import Nearest
-from ptarmigan.web.runs import COPIES, GENERATOR, grid_path, inside, signature
+from ptarmigan.web.runs import COPIES, GENERATOR, inside, signature
 from ptarmigan.web.samples import LAST_SEED
 from ptarmigan.web.worker import Worker
 
@@ -82,7 +83,7 @@ class Explorer:
         return StreamingResponse(self.live.stream(), media_type="text/event-stream")
 
     async def grid(self, request: Request, run: Path) -> Response:
-        return FileResponse(grid_path(run, request.path_params["images"]), media_type="image/png")
+        return FileResponse(inside(run, samples_path(run, request.path_params["images"])), media_type="image/png")
 
     async def charts(self, _: Request, run: Path) -> Response:
         drawn = await self.worker.once(f"charts of {run}", signature(run), lambda: charts_of(run))

@@ -17,8 +17,8 @@ from ptarmigan.core.types import UserError, class_name
 from ptarmigan.data import TRAIN, Dataset
 from ptarmigan.evaluation.features import Extractor, load_extractor
 from ptarmigan.evaluation.features.cache import adding_up, cached_features
-from ptarmigan.generator.generator import load
-from ptarmigan.web.samples import Wanted, label_of, png_text
+from ptarmigan.generator.generator import load, png_text
+from ptarmigan.web.samples import Wanted, label_of
 
 NEAREST = 8
 MOST = 20_000  # training images that are looked at

@@ -16,7 +16,6 @@ from ptarmigan.core.log import read_rows
 from ptarmigan.core.types import COLOURS_IN_WORDS, UserError, class_name, counted, printable
 from ptarmigan.evaluation.report import headline
 from ptarmigan.generator.header import config_and_spec, load_run_record, state_of
-from ptarmigan.training.outputs import samples_path
 from ptarmigan.training.run_folder import MARKER
 
 GENERATOR = Path("generator", "model.safetensors")
@@ -114,11 +113,6 @@ def judged(run: Path) -> dict[str, Any]:
         return {"verdict": "too early to judge" if error.code == "log-empty" else printable(str(error))}
     worst = next((finding.severity for finding in diagnosis.findings), "")
     return {"verdict": diagnosis.verdict, "severity": worst}
-
-
-def grid_path(run: Path, images: int) -> Path:
-    """The grid that was drawn after so many images; raises UserError (path-not-found)."""
-    return inside(run, samples_path(run, images))
 
 
 def inside(run: Path, path: Path) -> Path:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import io
 import json
 import math
@@ -26,6 +25,7 @@ from ptarmigan.generator.generator import (
     grid_of,
     image_grid,
     memory_errors,
+    png_text,
     write_png,
 )
 from ptarmigan.sharing.markup import asset
@@ -142,13 +142,6 @@ def as_list(generator: TrainedGenerator, wanted: Wanted, images: NDArray[np.uint
         "generator": generator.sha256,
         "images": [{"image": index, "png": png_text(image)} for index, image in enumerate(images, first)],
     })  # fmt: skip
-
-
-def png_text(image: NDArray[np.uint8]) -> str:
-    """An image uint8 [H, W, C] as a PNG in base64."""
-    file = io.BytesIO()
-    write_png(image_grid(image[None], 1, gap=0), file)
-    return base64.b64encode(file.getvalue()).decode()
 
 
 def described(generator: TrainedGenerator) -> dict[str, Any]:

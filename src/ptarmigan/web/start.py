@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import secrets
 from pathlib import Path
 from urllib.parse import quote
@@ -80,11 +81,9 @@ def explore(
 
 def check_packages() -> None:
     """Raise UserError (package-missing) without the packages of the extra `explore`."""
-    try:
-        import starlette
-        import uvicorn
-    except ImportError as error:
-        text = f"the server needs {error.name}: install it by pip install 'ptarmigan[explore]'"
-        raise UserError(text, "package-missing") from None
-    assert starlette
-    assert uvicorn
+    for name in ("starlette", "uvicorn"):
+        try:
+            importlib.import_module(name)
+        except ImportError:
+            text = f"the server needs {name}: install it by pip install 'ptarmigan[explore]'"
+            raise UserError(text, "package-missing") from None

@@ -10,13 +10,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptarmigan.core.types import LEAST_SIDE, OnProgress, counted
-from ptarmigan.data import FEW_IMAGES, HELD_OUT, MANY_COPIES, TRAIN, UNEQUAL, Dataset
+from ptarmigan.data import HELD_OUT, TRAIN, Dataset
 from ptarmigan.data.check.finding import SHOWN, Finding, pictures_of
 from ptarmigan.data.check.near import MOST_IMAGES, groups_of, in_blocks, near_pairs
 from ptarmigan.data.decode import TargetShape, share_cut
 from ptarmigan.data.index import FolderSource
 from ptarmigan.data.read import CUT
+from ptarmigan.data.stream import StreamedImages
 
+FEW_IMAGES = 100  # training images of a class; with fewer, a GAN mostly memorises them
+UNEQUAL = 10  # times the training images of the smallest class that the largest has; from here it is said
+MANY_COPIES = 0.01  # of the images are copies of others; fewer are a note
 FLAT = 2.0  # standard deviation of the pixels, of 255, below which an image shows nothing
 SAMPLED = 4  # every fourth pixel of every fourth row shows that most images are not flat
 MUCH = 0.15  # of the area that is cut off
@@ -25,8 +29,7 @@ TOGETHER = 4  # pictures of one set
 
 # Notices of `train` whose facts are in findings that name every file
 COVERED = re.compile(
-    "cannot be decoded|are cropped to|first frame or page|upper 8 bits|of 16 bits or more|have transparency|"
-    "in more than one class|are copies of|fewer than .* training images|is drawn that much more often"
+    "cannot be decoded|are cropped to|first frame or page|upper 8 bits|of 16 bits or more|have transparency"
 )
 
 
@@ -45,20 +48,23 @@ def class_findings(dataset: Dataset, balance: bool) -> list[Finding]:
     if few := {name: count for name, count in counts.items() if count < FEW_IMAGES}:
         findings.append(
             Finding("few-images", "warning", f"fewer than {FEW_IMAGES} training images in {len(few):,} of "
-                    f"{counted(len(counts), 'class')}", len(few), tuple(f"{name} ({n:,})" for name, n in few.items()),
-                    "trains on them; samples will copy the training images or look alike",
-                    "use more images, or --flip if mirrored images are valid")
+                    f"{counted(len(counts), 'class')}", len(few), tuple(f"{name}: {n:,}" for name, n in few.items()),
+                    "trains on them",
+                    "with few, samples copy the training images or look alike; use more, or --flip if mirrored images "
+                    "are valid")
         )  # fmt: skip
     least, most = min(counts.values()), max(counts.values())
     if most > UNEQUAL * least and not balance:
         names = sorted(counts, key=lambda name: counts[name])
         small = [name for name in names if most > UNEQUAL * counts[name]]
+        more = "add images to the small classes"
         findings.append(
             Finding("imbalance", "warning", f"the largest class, {names[-1]}, has {most / max(least, 1):.3g} times the "
                     f"training images of the smallest, {names[0]}", len(small),
-                    tuple(f"{name} ({counts[name]:,})" for name in small),
+                    tuple(f"{name}: {counts[name]:,}" for name in small),
                     "draws each image equally often, so that the small classes are seen seldom",
-                    "--balance draws each class equally often; or add images to the small classes")
+                    more if isinstance(dataset.images, StreamedImages)
+                    else f"--balance draws each class equally often; or {more}")
         )  # fmt: skip
     return findings
 
@@ -115,8 +121,7 @@ def deviations(images: NDArray[np.uint8], indices: NDArray[np.int64] | None = No
 def image_findings(dataset: Dataset, on_progress: OnProgress | None = None) -> tuple[list[Finding], NDArray[np.int64]]:
     """The findings about equal, nearly equal and empty images; and [N] the group of nearly equal images of each image,
     as the least index in it."""
-    _, first, same = np.unique(dataset.hashes, return_index=True, return_inverse=True)
-    least, every = first[same], np.arange(len(dataset.labels))  # least: the first image with the same pixels
+    least, every = first_equal(dataset), np.arange(len(dataset.labels))
     assert isinstance(dataset.images, np.ndarray)  # `check` refuses streams
     flat = flat_images(dataset.images)
     single = np.flatnonzero((least == every) & ~flat)
@@ -130,10 +135,16 @@ def image_findings(dataset: Dataset, on_progress: OnProgress | None = None) -> t
     return findings, groups_of(np.concatenate([pairs, np.stack([least, every], 1)]), len(every))
 
 
+def first_equal(dataset: Dataset) -> NDArray[np.int64]:
+    """[N] the first image with the same pixels, which is the image itself if no other before it has them."""
+    _, first, same = np.unique(dataset.hashes, return_index=True, return_inverse=True)
+    return first[same]
+
+
 def equal_findings(dataset: Dataset, least: NDArray[np.int64]) -> list[Finding]:
     """Equal images of several classes, of one class, and of the train and held-out parts.
 
-    least: [N] the first image with the same pixels.
+    least: [N] of `first_equal`.
     """
     equal = _sets(least)
     mixed = [of for of in equal if _classes(dataset, of) > 1]
@@ -161,8 +172,8 @@ def equal_findings(dataset: Dataset, least: NDArray[np.int64]) -> list[Finding]:
         ),
         *_of_sets(
             dataset, "leak", "error", f"{counted(len(leaked), 'held-out image')}: also in the train part", leaked,
-            "keeps the parts that the source names, so that scores will be better than they should be",
-            "remove the copies from the train part",
+            "keeps the parts that the source names",
+            "remove the copies from the train part, or scores will be better than they should be",
             lambda of: {at: "equal to a held-out image" for at in of if part[at] == TRAIN},
         ),
     ]  # fmt: skip
