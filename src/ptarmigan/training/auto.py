@@ -23,7 +23,7 @@ GENTLE_FROM = 150  # epochs; from here gentle augmentation is worth its time on 
 GENTLE_LARGE = 50  # epochs, the same for large images; measured at 36 and 79 at 64x64
 SMALLER = 64  # pixels of the short side that is advised where a budget is too short for larger images
 FROZEN = 2  # stages of D that keep the base model's weights; measured at 48x64 and 64x64
-LARGE_PIXELS = 32 * 32  # above: a lower rate for D, batches of 32, blocks in G, smooth; measured at 48x64 and 64x64
+LARGE_PIXELS = 32 * 32  # above: D's rate, the penalties, batch 32, blocks, smooth; measured at 48x64 and 64x64
 
 
 class Curve(NamedTuple):
@@ -105,7 +105,7 @@ def decide(config: Config, given: Collection[str], setting: Setting) -> dict[str
     gentle = few and images >= setting.gentle_from * sum(setting.counts) and not on_cuda
     augment = config.data.augment if "augment" in given else "gentle" if gentle else "none"
     if large:
-        gamma = 1.5 if setting.few_per_class else 0.4
+        gamma = 1.5
     elif few:
         gamma = 1.0 if augment == "none" else 0.4
     else:
@@ -160,8 +160,10 @@ def reasons(config: Config, given: Collection[str], of_model: Collection[str], s
         ),
         line(
             f"loss {loss.loss}, penalties {penalties or 'none'}, conditioning {model.conditioning}",
-            "strong penalties keep D from memorising images that it sees many times"
-            if setting.few or (setting.large and setting.few_per_class)
+            "large images need strong penalties; with weaker ones their samples were speckled"
+            if setting.large
+            else "strong penalties keep D from memorising images that it sees many times"
+            if setting.few
             else "both penalties keep D smooth; without them the samples were much worse",
             "loss", "r1", "r2", "conditioning",
         ),
