@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,12 @@ from ptarmigan.training import loop, start
 SMALL: dict[str, Any] = dict(
     width=4, batch=8, images="48", precision="fp32", device="cpu", latent_dim=6, class_dim=4, split="none", snapshots=2
 )
+
+
+def pytest_configure() -> None:
+    """Signals end processes as at a terminal, also where the suite runs in the background, which ignores them."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(autouse=True)
