@@ -367,6 +367,19 @@ def test_the_losses_of_a_file_are_found_and_judged(case: str) -> None:
     assert not Path("made_by_the_script").exists()
 
 
+@pytest.mark.parametrize("maker", ["Wizard()", "losses.get('binary_crossentropy')"])
+@pytest.mark.parametrize("place", ["w", "self.w"])
+def test_nothing_is_accused_because_of_a_module_that_is_not_installed(maker: str, place: str) -> None:
+    made = f"{place} = {maker}"
+    start = f"class A:\n def __init__(self):\n  {made}\n" if "self" in place else f"{made}\nclass A:\n"
+    loss = f"{place}(torch.ones_like(real), real) + {place}(torch.zeros_like(fake), fake)"
+    text = f"import torch\nfrom keras import losses\nfrom gadgets import Wizard\n{start} def d_loss(self, real, fake):"
+    program = Program(Path("mine.py"), f"{text}\n  return {loss}\n")
+    ((_, make),) = program.losses([])
+    with raises("loss-failed", "not installed"):
+        identify_code(make()[0], None, None)
+
+
 def test_a_notebook_and_standard_input_are_read_as_files_are(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

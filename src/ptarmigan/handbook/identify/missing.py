@@ -28,6 +28,14 @@ def stand_in(module: str, name: str) -> Any:
     return Unknown(Facts(name, net=net or "", base=name))
 
 
+def import_path(statement: ast.stmt | None, name: str) -> str:
+    """What an import binds to a name: keras.losses.Hinge; "" for another statement."""
+    if not isinstance(statement, ast.Import | ast.ImportFrom):
+        return ""
+    one = next(one for one in statement.names if (one.asname or one.name.split(".")[0]) == name)
+    return f"{getattr(statement, 'module', None) or ''}.{one.name}".strip(".")
+
+
 def is_missing(statement: ast.stmt) -> bool:
     """Whether it imports a module that is not installed, nor beside the file."""
     if isinstance(statement, ast.ImportFrom):

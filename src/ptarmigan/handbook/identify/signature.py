@@ -39,7 +39,8 @@ NUMBERS = ("weight", "zero", "one", "off", "device")  # get a harmless value
 FIXED = (*HARMLESS, "criterion", "net", "classes", "device", "width", "size", "image_real", "image_fake")
 MOST_UNCLEAR = 4  # parameters that are tried in each role
 UNLIKE_D = {*CRITERIA, *OTHER_LOSSES, "network", "encoder", "enc", "extractor", "augment", "aug", "transform", "e",
-            "noise", "mixing", "variable", "classifier", "inception", "sample", "to", "activation", "act"}  # fmt: skip
+            "noise", "mixing", "variable", "classifier", "inception", "sample", "to", "activation", "act", "entropy",
+            "crossentropy", "hinge", "wasserstein", "squared", "error", "mae", "ce"}  # fmt: skip
 
 
 class LossError(UserError):

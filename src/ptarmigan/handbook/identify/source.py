@@ -25,7 +25,7 @@ from ptarmigan.handbook.identify import loops, syntax, tolerant
 from ptarmigan.handbook.identify.code import Code
 from ptarmigan.handbook.identify.instances import instances
 from ptarmigan.handbook.identify.keras import expand_training
-from ptarmigan.handbook.identify.missing import LIBRARIES, USUAL, is_missing, stand_in
+from ptarmigan.handbook.identify.missing import LIBRARIES, USUAL, import_path, is_missing, stand_in
 from ptarmigan.handbook.identify.names import (
     CRITERIA,
     LOSS_NAMES,
@@ -194,6 +194,7 @@ class Program:
         given = syntax.read_names(value) - {dotted(n.func) for n in calls} - {first}
         takes_data = network_of(first) or any(not harmless_role(name) and not name.isupper() for name in given)
         is_criterion = first[:1].isupper() and bool(CRITERIA & {*words_of(first)})
+        is_criterion |= "losses" in import_path(self.bound.get(first), first).split(".")
         if isinstance(value, ast.Call) and not takes_data and self._is_absent(first) and not is_criterion:
             return False
         if self.owners & syntax.changed_names(statement):
@@ -319,7 +320,19 @@ class Program:
         }
         names = {*outer, *inspect.signature(getattr(function, "forward", function)).parameters}
         ends = self.ends if any(network_of(one) == "D" for one in names) else {}
-        return Code(name, function, uses, tuple(sorted(outer)), place, settings=self.settings, **ends, **more)
+        absent = self._made_elsewhere() - ({*names} - outer if "inline" not in more else set())
+        more |= {"settings": self.settings, "absent": absent}
+        return Code(name, function, uses, tuple(sorted(outer)), place, **ends, **more)
+
+    def _made_elsewhere(self) -> frozenset[str]:
+        """The names, not of networks, of what a module makes that is not here and has no stand-in."""
+        found = {name for name in self.bound if self._is_absent(name)}
+        for n in ast.walk(self.tree):
+            name = dotted(n.targets[0]) if isinstance(n, ast.Assign) and isinstance(n.value, ast.Call) else ""
+            if name and (name.startswith("self.") or self.bound.get(name) is n):
+                found |= {name} if self._is_absent(dotted(syntax.root_of(n.value))) else set()  # type: ignore[attr-defined]
+        held = {name: type(self.scope.get(name)).__name__ for name in found}
+        return frozenset(name for name in found if held[name] in ("NoneType", "Unknown") and not network_of(name))
 
     def _attributes(self, instance: Any, part: ast.AST, node: ast.ClassDef) -> set[str]:
         """The attributes of self that have to be given: the networks, and what __init__ could not make."""
