@@ -673,6 +673,22 @@ def train_step(images):
 """,
         {"discriminator_loss": "direction", "g_loss (line 13)": "", "d_loss (line 14)": ""},
     ),
+    "a batch whose names are None at first": (
+        """
+import torch
+from nets import Discriminator
+real = None
+mse = torch.nn.MSELoss()
+netD_A = Discriminator(32)
+for batch in loader:
+    real, labels = batch
+    made = netG(labels)
+    loss_D = mse(netD_A(real), torch.ones(8)) + mse(netD_A(made.detach()), torch.zeros(8))
+    loss_D.backward()
+    optimizer_D.step()
+""",
+        {"loss_D (line 11)": ""},
+    ),
     "Keras's losses by every import": (
         """
 import tensorflow as tf, tf_keras.losses as L
