@@ -367,6 +367,63 @@ def test_the_losses_of_a_file_are_found_and_judged(case: str) -> None:
     assert not Path("made_by_the_script").exists()
 
 
+@pytest.mark.parametrize("maker", ["Wizard()", "losses.get('binary_crossentropy')"])
+@pytest.mark.parametrize("place", ["w", "self.w"])
+def test_nothing_is_accused_because_of_a_module_that_is_not_installed(maker: str, place: str) -> None:
+    made = f"{place} = {maker}"
+    start = f"class A:\n def __init__(self):\n  {made}\n" if "self" in place else f"{made}\nclass A:\n"
+    loss = f"{place}(torch.ones_like(real), real) + {place}(torch.zeros_like(fake), fake)"
+    text = f"import torch\nfrom keras import losses\nfrom gadgets import Wizard\n{start} def d_loss(self, real, fake):"
+    program = Program(Path("mine.py"), f"{text}\n  return {loss}\n")
+    ((_, make),) = program.losses([])
+    with raises("loss-failed", "not installed"):
+        identify_code(make()[0], None, None)
+
+
+LIGHTNING = """
+import torch, lightning
+class Model(lightning.LightningModule):
+    def __init__(self):
+        self.mse_loss = torch.nn.MSELoss()
+    def training_step(self, images):
+        loss = self.mse_loss(self.{d}(images), torch.ones(8)) + self.mse_loss(self.{d}(self.decoder(images)), 0)
+        a, b = 1, 2
+        return loss
+    def configure_optimizers(self):
+        return torch.optim.Adam(self.parameters())
+"""
+
+
+@pytest.mark.parametrize(("d", "reason"), [("discriminator", "one optimiser"), ("encoder", "no call of a disc")])
+def test_a_loss_in_all_parameters_or_without_d_is_refused_with_the_reason(d: str, reason: str) -> None:
+    ((_, make),) = Program(Path("mine.py"), LIGHTNING.format(d=d)).losses([])
+    with raises("loss-failed", reason):
+        make()
+
+
+@pytest.mark.parametrize(("target", "weight", "value"), [(1.0, 1.0, "0.5"), (0.9, 1.0, ""), (1.0, 0.5, "")])
+def test_the_value_at_the_equilibrium_is_said_of_the_standard_formula_alone(
+    target: float, weight: float, value: str
+) -> None:
+    def d_squares(real: torch.Tensor, fake: torch.Tensor) -> torch.Tensor:
+        return weight * (real - target).square().mean() + fake.square().mean()
+
+    assert str(one(d_squares)).partition("; ")[2].partition(" at")[0] == value
+
+
+def test_images_named_as_ds_output_is_are_refused_in_words() -> None:
+    text = "def gen_loss(fake_im, fake_output, label, real_im):\n  return ((fake_output - label) ** 2).mean() + "
+    ((_, make),) = Program(Path("mine.py"), text + "(fake_im - real_im).abs().mean()").losses([])
+    with raises("signature-unclear", "'fake_im', 'fake_output'"):
+        identify_code(make()[0], None, None)
+
+
+def test_a_criterion_that_is_a_parameter_is_not_called_absent() -> None:
+    text = "def d_loss(D, criterion, real):\n  return criterion(D(real), torch.ones_like(D(real)))"
+    ((_, make),) = Program(Path("mine.py"), text).losses([])
+    assert any("criterion is a parameter" in note for note in identify_code(make()[0], None, None)[0].notes)
+
+
 def test_a_notebook_and_standard_input_are_read_as_files_are(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -673,6 +673,52 @@ def train_step(images):
 """,
         {"discriminator_loss": "direction", "g_loss (line 13)": "", "d_loss (line 14)": ""},
     ),
+    "a batch whose names are None at first": (
+        """
+import torch
+from nets import Discriminator
+real = None
+mse = torch.nn.MSELoss()
+netD_A = Discriminator(32)
+for batch in loader:
+    real, labels = batch
+    made = netG(labels)
+    loss_D = mse(netD_A(real), torch.ones(8)) + mse(netD_A(made.detach()), torch.zeros(8))
+    loss_D.backward()
+    optimizer_D.step()
+""",
+        {"loss_D (line 11)": ""},
+    ),
+    "Keras's losses by every import": (
+        """
+import tensorflow as tf, tf_keras.losses as L
+from tensorflow import keras
+from keras import losses
+from tensorflow.keras.losses import BinaryCrossentropy, MeanSquaredError as MSE
+cross_entropy = BinaryCrossentropy(from_logits=True)
+by_module = losses.BinaryCrossentropy(from_logits=True)
+by_alias = L.MeanSquaredError()
+by_class = MSE()
+def d_loss(real_outputs, fake_outputs):
+    real_loss = cross_entropy(tf.ones_like(real_outputs), real_outputs)
+    return real_loss + cross_entropy(tf.zeros_like(fake_outputs), fake_outputs)
+def d_loss_m(real, fake):
+    return by_module(tf.ones_like(real), real) + by_module(tf.zeros_like(fake), fake)
+def d_loss_a(real, fake):
+    return by_alias(tf.ones_like(real), real) + by_alias(tf.zeros_like(fake), fake)
+def g_loss_c(fake):
+    return by_class(tf.ones_like(fake), fake)
+def d_loss_i(real, fake):
+    inside = losses.BinaryCrossentropy(from_logits=True)
+    return inside(tf.ones_like(real), real) + inside(tf.zeros_like(fake), fake)
+class GAN(keras.Model):
+    def __init__(self):
+        self.cross_entropy = BinaryCrossentropy(from_logits=True)
+    def d_loss(self, real, fake):
+        return self.cross_entropy(tf.ones_like(real), real) + self.cross_entropy(tf.zeros_like(fake), fake)
+""",
+        {"d_loss": "", "d_loss_m": "", "d_loss_a": "", "g_loss_c": "", "d_loss_i": "", "GAN.d_loss": ""},
+    ),
     "Keras": (
         """
 import numpy as np

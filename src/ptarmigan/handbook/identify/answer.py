@@ -30,6 +30,7 @@ WIDTH = 110
 OTHER = "not an adversarial loss"
 AUTOENCODER = "the loss of an autoencoder as D (EBGAN, BEGAN), which compares D(x) with x; it is not judged here"
 SQUARES = "least_squares_pearson"
+MOVED = {"target", "margin", "uneven-halves", "smoothed-fakes", "flipped"}  # notes on a formula with another value
 TARGET_TITLES = {
     "non_saturating": "cross-entropy", "smoothing": "cross-entropy", "least_squares": "least squares",
     "hinge": "the hinge loss", "wasserstein": "the Wasserstein loss",
@@ -186,6 +187,8 @@ def _equilibrium_value(seen: Measurement, diagnosis: Diagnosis) -> float | None:
         return None
     if source.shift or ((seen.loss.has_networks or seen.loss.trace.extras) and abs(seen.offset) > 1e-4):
         return None  # drift, or a penalty, whose value depends on the stub networks
+    if MOVED & {code for code, _ in source.notes}:
+        return None
     value = handbook_value(source.name, player)
     return None if value is None else round(source.scale * value + seen.offset, 9) + 0.0
 

@@ -18,6 +18,7 @@ from ptarmigan.handbook.identify.diagnose import diagnose
 from ptarmigan.handbook.identify.families import REMEDIES, SHARED_D
 from ptarmigan.handbook.identify.measure import Measurement, measure
 from ptarmigan.handbook.identify.names import (
+    harmless_role,
     is_loss_name,
     is_other_loss,
     names_probabilities,
@@ -28,6 +29,7 @@ from ptarmigan.handbook.identify.names import (
 )
 from ptarmigan.handbook.identify.sentences import SENTENCES
 from ptarmigan.handbook.identify.signature import (
+    SCORES,
     LossError,
     NotAdversarial,
     Reading,
@@ -212,7 +214,7 @@ def _judge(
         if (absent := seen.loss.trace.criteria) and not way.asks_d and player not in ("d", "g"):
             raise LossError(f"it needs {', '.join(absent)}, which is not in the file")
         if one.wrong:
-            _check_evidence(seen, one)
+            _check_evidence(seen, one, code.absent)
         return one
 
     return _most_likely(readings(parameters, last, player, code.uses), identify)
@@ -237,10 +239,14 @@ def _check_guesses(one: Identity, way: Reading, code: Code, parameters: list[str
         raise LossError("its halves go backward in different branches", "signature-unclear")
 
 
-def _check_evidence(seen: Measurement, one: Identity) -> None:
+def _check_evidence(seen: Measurement, one: Identity, absent: frozenset[str]) -> None:
     """Raises LossError where what is not known may be the cause of a fault."""
-    faults = {*one.faults} - OF_STATEMENTS
-    if faults and (names := [name for name in seen.loss.trace.lost if name] or [*seen.loss.trace.guesses]):
+    faults, trace = {*one.faults} - OF_STATEMENTS, seen.loss.trace
+    taken = [name for name, role in seen.loss.reading.roles.items() if role in ("D", "target", *SCORES)]
+    taken += [*trace.criteria, *(name for name in trace.fixed if not harmless_role(name))]
+    if rests := [name for name in taken if re.split(r"(?<!^self)\.|\(", name)[0] in absent]:
+        raise LossError(f"it needs {rests[0]}, from a module that is not installed")
+    if faults and (names := [name for name in trace.lost if name] or [*trace.guesses]):
         raise LossError(f"it needs the value of {', '.join(names)}")
     if faults and seen.loss.sides:
         raise LossError("cannot tell surely which images are real", "signature-unclear")

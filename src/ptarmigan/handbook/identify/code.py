@@ -30,6 +30,7 @@ class Code:
     inline: str = ""  # the statements of a training loop, as a function
     tolerant: bool = False  # statements that fail are left out, where no output of D takes part in them
     settings: dict[str, Any] = field(default_factory=dict)  # the defaults of the command line
+    absent: frozenset[str] = frozenset()  # names, not of networks, made by modules that are not installed
     fixed: dict[str, Any] = field(default_factory=dict)  # the values of outer names that the source compares with words
 
     def choices(self) -> list[tuple[str, dict[str, Any], dict[str, Any]]]:

@@ -13,7 +13,7 @@ import numpy as np
 from ptarmigan.handbook.identify.families import WORDS
 from ptarmigan.handbook.identify.measure import Measurement
 from ptarmigan.handbook.identify.names import CLASS_WORDS, OUTPUTS, player_of, side_of, words_of
-from ptarmigan.handbook.identify.signature import LossError
+from ptarmigan.handbook.identify.signature import LossError, parameters_of
 from ptarmigan.handbook.identify.terms import class_bases, close
 from ptarmigan.handbook.identify.verdicts import HELPS, Finding, Verdict, verdict_on_d, verdict_on_g
 
@@ -263,7 +263,8 @@ def _whole(seen: Measurement, player: str) -> Verdict:
     if given:
         whole.note("given", given=", ".join(given))
     for name, kind in seen.loss.trace.criteria.items():
-        whole.note("criterion", name=name, kind=kind)
+        is_given = name in parameters_of(seen.loss.function) and not seen.loss.code.inline
+        whole.note("criterion", name=name, kind=kind, where="is a parameter" if is_given else "is not in the file")
     if seen.loss.trace.extras:
         whole.note("more", names=" and ".join(seen.loss.trace.extras))
     if seen.random:

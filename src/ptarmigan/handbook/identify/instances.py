@@ -66,7 +66,7 @@ def _instance(program: Program, cls: Any, node: ast.ClassDef, needed: list[str],
             if method.name == "__init__":
                 is_wanted = isinstance(statement, ast.Assign | ast.AnnAssign | ast.If)
             else:
-                is_layer = bool(re.search(r"\bnn\.|Loss\(", ast.unparse(statement)))
+                is_layer = bool(re.search(r"\bnn\.|Loss\(|\blosses\.|Crossentropy\(", ast.unparse(statement)))
                 is_wanted = is_layer and bool(names) and not any(hasattr(instance, name) for name in names)
             is_network = any(network_of(name, True) for name in changed_names(statement))
             if is_wanted and not is_network and program.is_safe(statement):

@@ -28,12 +28,17 @@ def stand_in(module: str, name: str) -> Any:
     return Unknown(Facts(name, net=net or "", base=name))
 
 
-def is_missing(statement: ast.stmt) -> bool:
-    """Whether it imports a module that is not installed, nor beside the file."""
-    if isinstance(statement, ast.ImportFrom):
-        if statement.level:
-            return True  # the file is not run as a part of its package
-        modules = [statement.module] if statement.module else []
-    else:
-        modules = [one.name for one in statement.names] if isinstance(statement, ast.Import) else []
-    return any(importlib.util.find_spec(str(one).split(".")[0]) is None for one in modules)
+def import_path(statement: ast.stmt | None, name: str) -> str:
+    """What an import binds to a name: keras.losses.Hinge; "" for another statement."""
+    if not isinstance(statement, ast.Import | ast.ImportFrom):
+        return ""
+    one = next(one for one in statement.names if (one.asname or one.name.split(".")[0]) == name)
+    return f"{getattr(statement, 'module', None) or ''}.{one.name}".strip(".")
+
+
+def is_missing(statement: ast.stmt, name: str) -> bool:
+    """Whether it imports a name from a module that is not installed, nor beside the file."""
+    if isinstance(statement, ast.ImportFrom) and statement.level:
+        return True  # the file is not run as a part of its package
+    module = import_path(statement, name).split(".")[0]
+    return bool(module) and importlib.util.find_spec(module) is None

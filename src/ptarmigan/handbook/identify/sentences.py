@@ -76,7 +76,7 @@ SENTENCES = {  # of faults and notes
     "half-of-average": "it is the {half} half alone; the {other} half, which has a gradient for G too, is missing",
     "given": "held fixed: {given}",
     "half-alone": "it is {half} alone, and no other loss judged here has the {other} half, which D needs too",
-    "criterion": "{name} is not in the file: it was taken to be {kind}",
+    "criterion": "{name} {where}: it was taken to be {kind}",
     "more": "it has more than D's outputs: the terms of {names} are held fixed and not judged",
     "uneven-halves": "its real half has the weight {real:.4g} and its fake half {fake:.4g}, which shifts D's "
     "optimum by a constant",

@@ -39,7 +39,8 @@ NUMBERS = ("weight", "zero", "one", "off", "device")  # get a harmless value
 FIXED = (*HARMLESS, "criterion", "net", "classes", "device", "width", "size", "image_real", "image_fake")
 MOST_UNCLEAR = 4  # parameters that are tried in each role
 UNLIKE_D = {*CRITERIA, *OTHER_LOSSES, "network", "encoder", "enc", "extractor", "augment", "aug", "transform", "e",
-            "noise", "mixing", "variable", "classifier", "inception", "sample", "to", "activation", "act"}  # fmt: skip
+            "noise", "mixing", "variable", "classifier", "inception", "sample", "to", "activation", "act", "entropy",
+            "crossentropy", "hinge", "wasserstein", "squared", "error", "mae", "ce"}  # fmt: skip
 
 
 class LossError(UserError):
@@ -181,7 +182,7 @@ def _alike(fixed: dict[str, str]) -> list[str]:
 def _guesses(parameters: list[str], fixed: dict[str, str], alike: list[str]) -> list[Reading]:
     """A reading for each of the parameters that look alike: this one is D's output, and the others are images."""
     role = fixed[alike[0]]
-    return [Reading({name: fixed.get(name, "unknown") for name in parameters}
+    return [Reading({name: fixed.get(name, "config") for name in parameters}
                     | {name: role if name == one else f"image_{role}" for name in alike}, guessed=True, chosen=True)
             for one in alike]  # fmt: skip
 
@@ -270,5 +271,6 @@ def describe_error(error: BaseException, function: Any = None) -> str:
         if place or (code is not None and frame.f_code.co_filename == code.co_filename):
             where = f" ({place(trace.tb_lineno) if place else f'line {trace.tb_lineno}'})"
         trace = trace.tb_next
-    text = "".join(c if c.isprintable() else "?" for c in " ".join(str(error).split()))
+    text = str(error).replace("ptarmigan.handbook.identify.unseen.Unknown", "a value that is not known here")
+    text = "".join(c if c.isprintable() else "?" for c in " ".join(text.split()))
     return f"{type(error).__name__}: {text[:160]}{where}" if text else f"{type(error).__name__}{where}"

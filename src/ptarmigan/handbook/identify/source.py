@@ -16,6 +16,7 @@ import importlib.util
 import inspect
 import re
 import types
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from ptarmigan.handbook.identify import loops, syntax, tolerant
 from ptarmigan.handbook.identify.code import Code
 from ptarmigan.handbook.identify.instances import instances
 from ptarmigan.handbook.identify.keras import expand_training
-from ptarmigan.handbook.identify.missing import LIBRARIES, USUAL, is_missing, stand_in
+from ptarmigan.handbook.identify.missing import LIBRARIES, USUAL, import_path, is_missing, stand_in
 from ptarmigan.handbook.identify.names import (
     CRITERIA,
     LOSS_NAMES,
@@ -70,6 +71,7 @@ class Program:
             for name in syntax.stored_names(statement):
                 self.bound.setdefault(name, statement)
         nodes = list(ast.walk(self.tree))
+        self.often = Counter(n.id for n in nodes if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store))
         self.stored = syntax.assigned_names(self.tree) | {n.arg for n in nodes if isinstance(n, ast.arg)}
         for node in (n for n in nodes if isinstance(n, ast.Import | ast.ImportFrom)):
             self.bound = dict.fromkeys(syntax.stored_names(node), node) | self.bound
@@ -169,12 +171,16 @@ class Program:
         statement = self.bound.get(name)
         if statement is None and name and name not in self.stored | USUAL.keys() and not hasattr(builtins, name):
             return any(importlib.util.find_spec(module.split(".")[0] or "-") is None for module in self.stars)
-        return statement is not None and is_missing(statement)
+        return statement is not None and is_missing(statement, name)
 
     def _is_definition(self, statement: ast.stmt) -> bool:
         if isinstance(statement, syntax.SCOPES):
             return True
         value = getattr(statement, "value", None)
+        if ast.unparse(value or statement) == "None" and any(
+            self.often[one] > 1 for one in syntax.stored_names(statement)
+        ):
+            return False  # it gets a value later
         return isinstance(statement, ast.Assign | ast.AnnAssign) and value is not None and self.is_safe(statement)
 
     def is_safe(self, statement: ast.stmt) -> bool:
@@ -194,6 +200,7 @@ class Program:
         given = syntax.read_names(value) - {dotted(n.func) for n in calls} - {first}
         takes_data = network_of(first) or any(not harmless_role(name) and not name.isupper() for name in given)
         is_criterion = first[:1].isupper() and bool(CRITERIA & {*words_of(first)})
+        is_criterion |= "losses" in import_path(self.bound.get(first), first).split(".")
         if isinstance(value, ast.Call) and not takes_data and self._is_absent(first) and not is_criterion:
             return False
         if self.owners & syntax.changed_names(statement):
@@ -319,7 +326,19 @@ class Program:
         }
         names = {*outer, *inspect.signature(getattr(function, "forward", function)).parameters}
         ends = self.ends if any(network_of(one) == "D" for one in names) else {}
-        return Code(name, function, uses, tuple(sorted(outer)), place, settings=self.settings, **ends, **more)
+        absent = self._made_elsewhere() - ({*names} - outer if "inline" not in more else set())
+        more |= {"settings": self.settings, "absent": absent}
+        return Code(name, function, uses, tuple(sorted(outer)), place, **ends, **more)
+
+    def _made_elsewhere(self) -> frozenset[str]:
+        """The names, not of networks, of what a module makes that is not here and has no stand-in."""
+        found = {name for name in self.bound if self._is_absent(name)}
+        for n in ast.walk(self.tree):
+            name = dotted(n.targets[0]) if isinstance(n, ast.Assign) and isinstance(n.value, ast.Call) else ""
+            if name and (name.startswith("self.") or self.bound.get(name) is n):
+                found |= {name} if self._is_absent(dotted(syntax.root_of(n.value))) else set()  # type: ignore[attr-defined]
+        held = {name: type(self.scope.get(name)).__name__ for name in found}
+        return frozenset(name for name in found if held[name] in ("NoneType", "Unknown") and not network_of(name))
 
     def _attributes(self, instance: Any, part: ast.AST, node: ast.ClassDef) -> set[str]:
         """The attributes of self that have to be given: the networks, and what __init__ could not make."""
@@ -352,11 +371,15 @@ class Program:
             lines = sorted({statement.lineno for statement, _, _ in group})
             label = f"{known} ({places(self.place, lines)})"
             steps, live = loops.loss_statements(body, group, self.is_safe)
-            if any(isinstance(n, ast.Call) and network_of(dotted(n.func)) == "D" for s in steps for n in ast.walk(s)):
+            asked = {dotted(n.func) for s in steps for n in ast.walk(s) if isinstance(n, ast.Call)}
+            asked = {name for name in asked if network_of(name) == "D"}
+            if node and "(self.parameters()" in ast.unparse(node) and any(name.startswith("self.") for name in asked):
+                yield label, functools.partial(_refuse, "one optimiser minimises it in all parameters, D's and G's")
+            elif asked:
                 facts = {"kind": player, "steps_first": loops.step_between(body, group)}
                 yield label, functools.partial(self._fragment, label, known, steps, live, node, data, facts)
             elif len(steps) > 2 and not any(is_loss_step(one) or is_loss_name(one) for one in self._called(steps)):
-                yield label, functools.partial(self._unjudged, steps)
+                yield label, functools.partial(_refuse, self._why_unjudged(steps))
 
     def _called(self, steps: list[ast.stmt]) -> set[str]:
         """The functions and methods of the file that statements call: they are judged by themselves."""
@@ -364,13 +387,15 @@ class Program:
         methods = {n.name for n in ast.walk(self.tree) if isinstance(n, syntax.Function)}
         return {name.removeprefix("self.") for name in calls} & methods
 
-    def _unjudged(self, steps: list[ast.stmt]) -> list[Code]:
-        """Raises LossError: why the loss of a training loop is not judged."""
+    def _why_unjudged(self, steps: list[ast.stmt]) -> str:
+        """Why the loss of a training loop is not judged."""
         calls = [dotted(n.func) for s in steps for n in ast.walk(s) if isinstance(n, ast.Call)]
         calls = [name for name in calls if not name.startswith(("F.", "torch.", "nn."))]
+        calls = [name for name in calls if name not in self.stored or name in self._made_elsewhere()]
         absent = [name for name in calls if re.search("(?i)loss|criterion", name.rsplit(".")[-1])]
-        raise LossError(f"it comes from {absent[-1]}, which is not here: give the file that defines it" if absent else
-                        "no call of a discriminator is seen in what makes it")  # fmt: skip
+        if not absent:
+            return "no call of a discriminator is seen in what makes it"
+        return f"it comes from {absent[-1]}, which is not here: give the file that defines it"
 
     def _fragment(
         self, label: str, name: str, steps: list[ast.stmt], live: set[str], node: ast.ClassDef | None,
@@ -404,3 +429,7 @@ class Program:
         uses = syntax.uses_of_method(inside, node) if node else uses_of(inside)
         uses.drawn = data
         return [self._code(label, loss, uses, outer, instance, inline=ast.unparse(inside), **facts)]
+
+
+def _refuse(reason: str) -> list[Code]:
+    raise LossError(reason)
