@@ -14,7 +14,6 @@ HIDDEN = 128
 SAMPLES_SEEN = 50_000, 500_000  # limits of the samples seen in training, which is otherwise EPOCHS of the set
 EPOCHS = 20
 BATCH = 250
-SEED = 0
 
 
 class Classifier(nn.Module):
@@ -40,21 +39,21 @@ class Classifier(nn.Module):
         return logits
 
 
-def train_classifier(features: Tensor, labels: NDArray[np.int64], classes: int) -> Classifier:
+def train_classifier(features: Tensor, labels: NDArray[np.int64], classes: int, seed: int = 0) -> Classifier:
     """Train on features [N, F] with labels [N]; each class is drawn equally often, whatever its size.
 
-    SEED fixes weights, order and dropout; another machine or number of threads may round sums differently.
+    The seed fixes weights, order and dropout; another machine or number of threads may round sums differently.
     A class without samples is never drawn.
     """
     seen = min(max(EPOCHS * len(labels), SAMPLES_SEEN[0]), SAMPLES_SEEN[1])
     steps = -(-seen // BATCH)
     members = [indices for label in range(classes) if len(indices := np.flatnonzero(labels == label))]
     per_class = -(-steps * BATCH // len(members))
-    orders = [shuffled_order(SEED, f"classifier {i}", 0, per_class, len(of)) for i, of in enumerate(members)]
+    orders = [shuffled_order(seed, f"classifier {i}", 0, per_class, len(of)) for i, of in enumerate(members)]
     sequence = np.stack([of[order] for of, order in zip(members, orders, strict=True)], 1).reshape(-1)
     target = torch.from_numpy(labels)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(SEED)
+        torch.manual_seed(seed)
         network = Classifier(features.mean(0), features.std(0), classes).train()
         optimizer = torch.optim.AdamW(network.parameters(), 1e-3, weight_decay=0.05)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=steps, pct_start=0.2)
