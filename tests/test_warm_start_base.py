@@ -67,7 +67,7 @@ def test_auto_starts_from_the_base_for_large_images_unless_told_otherwise(
     train(shapes, out=tmp_path / "scratch", **{**fields, "images": "16"})  # a run keeps its start
     with raises("run-differs", "base"):
         train(shapes, out=tmp_path / "scratch", **fields, init="base")
-    (tmp_path / "none").mkdir()  # a folder of this name does not change what is repeated
+    (tmp_path / "none").mkdir()  # a folder called `none` is not what --from none means
     repeated = train(config=tmp_path / "scratch" / "config.json", out=tmp_path / "repeated")
     assert load_json(repeated / "config.json")["init"] is None
 

@@ -33,7 +33,7 @@ def interval(values: Sequence[float], level: float = 0.95) -> Interval:
 
 
 def difference(values: Sequence[float], against: Sequence[float]) -> Interval:
-    """Mean of R >= 2 independent values minus that of S >= 2 others, with Welch's 95 % t interval (Welch 1947).
+    """The difference of two means with Welch's 95 % t interval (Welch 1947): of R >= 2 values and of S >= 2 others.
 
     The two spreads need not be equal: with a = var / R and b = var / S the half width is t sqrt(a + b), t the quantile
     of (a + b)^2 / (a^2 / (R - 1) + b^2 / (S - 1)) degrees of freedom, whole or not (Satterthwaite 1946).

@@ -61,10 +61,6 @@ class Setting:
         return self.spec.height * self.spec.width > LARGE_PIXELS
 
     @property
-    def few_per_class(self) -> bool:
-        return sum(self.counts) < FEW_PER_CLASS * len(self.counts)
-
-    @property
     def gentle_from(self) -> int:
         """The epochs from which gentle augmentation is worth its time."""
         return GENTLE_LARGE if self.large else GENTLE_FROM
@@ -72,7 +68,8 @@ class Setting:
     @property
     def few(self) -> bool:
         """Whether D could memorise the training images: there are few of them per class, and each is seen often."""
-        return self.few_per_class and self.images >= SEEN_OFTEN * sum(self.counts)
+        total = sum(self.counts)
+        return total < FEW_PER_CLASS * len(self.counts) and self.images >= SEEN_OFTEN * total
 
 
 class Choice(NamedTuple):

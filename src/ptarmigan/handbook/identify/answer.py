@@ -30,7 +30,7 @@ WIDTH = 110
 OTHER = "not an adversarial loss"
 AUTOENCODER = "the loss of an autoencoder as D (EBGAN, BEGAN), which compares D(x) with x; it is not judged here"
 SQUARES = "least_squares_pearson"
-MOVED = {"target", "margin", "uneven-halves", "smoothed-fakes", "flipped"}  # notes on a formula with another value
+MOVED = {"target", "margin", "uneven-halves", "smoothed-fakes", "flipped"}  # notes on another value at equilibrium
 TARGET_TITLES = {
     "non_saturating": "cross-entropy", "smoothing": "cross-entropy", "least_squares": "least squares",
     "hinge": "the hinge loss", "wasserstein": "the Wasserstein loss",

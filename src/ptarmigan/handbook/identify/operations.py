@@ -1,4 +1,4 @@
-"""What PyTorch's functions and a tensor's methods make of Unknown values."""
+"""The results of PyTorch's functions and of a tensor's methods for Unknown values."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ HERE = "__ptarmigan__"  # the name of this module where the rewritten code runs
 
 
 def guarded(statement: ast.stmt) -> ast.stmt:
-    """A copy of a definition, each of whose statements hands its failure to `lost`."""
+    """A copy of a definition in which a statement that fails calls `lost` with its error."""
     statement = copy.deepcopy(statement)
     for node in list(ast.walk(statement)):
         if isinstance(node, Function):
@@ -105,10 +105,10 @@ def lost(
     error: Exception, local: Mapping[str, Any], reads: tuple[str, ...], *, label: str, asks: bool, is_needed: bool,
     before: Any = None,
 ) -> Any:  # fmt: skip
-    """What stands for the value of a statement that failed, or the error again.
+    """The value that a failed statement is given; raises the error again where there can be none.
 
-    It is an Unknown, or what `before` held if the statement was to add to it.  If D's outputs take part in it, the
-    error follows where the loss uses it.
+    The value is an Unknown, or `before` if the statement was to add to it.  If D's outputs take part in it, the error
+    is raised where the loss uses the value.
     """
     from ptarmigan.handbook.identify import unseen
 
